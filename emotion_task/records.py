@@ -1,0 +1,92 @@
+"""The manifest: one JSON line an utterance, the form in which every corpus, annotation and trace is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rlcore.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    """One recording and what is known of it. Measured fields are null where they could not be measured."""
+
+    id: str
+    audio: str
+    """Path, relative to the manifest's folder or absolute."""
+    text: str | None = None
+    emotion: str | None = None
+    speaker: str | None = None
+    dataset: str = "manifest"
+    split: str | None = None
+    """`train`, `eval` or null."""
+    gender: str | None = None
+    """`male` or `female` where the corpus tells."""
+    measured: dict[str, Any] | None = None
+    """Physical units, written by the measuring pass (emotion_task.prosody.measure.Measurement as a dict)."""
+    pitch_level: str | None = None
+    """low, normal or high (calibrated per corpus and gender)."""
+    energy_level: str | None = None
+    """low, normal or high."""
+    speed_level: str | None = None
+    """slow, normal or fast."""
+    intonation: str | None = None
+    """rising, falling, rising-falling, falling-rising, flat, expressive, uncertain or too_short."""
+    stressed_words: list[str] | None = None
+    trace: str | None = None
+    """`<think>...</think><answer>...</answer>` where one was written."""
+
+
+def read_manifest(path: str | Path) -> list[Utterance]:
+    """Reads a JSONL manifest; audio paths come back absolute.
+
+    Raises:
+        DataError: the file is missing, or a line is not an utterance (the message names file and line).
+    """
+    return list(iter_manifest(path))
+
+
+def iter_manifest(path: str | Path) -> Iterator[Utterance]:
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such manifest. Make one with `emotion corpus` or `emotion annotate`.")
+    known = {f.name for f in fields(Utterance)}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                unknown = set(row) - known
+                if unknown:
+                    raise ValueError(f"unknown fields {sorted(unknown)}; known are {sorted(known)}")
+                utterance = Utterance(**row)
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{path}:{number}: not an utterance: {error}") from error
+            audio = Path(utterance.audio)
+            yield utterance if audio.is_absolute() else _with_audio(utterance, path.parent / audio)
+
+
+def _with_audio(utterance: Utterance, audio: Path) -> Utterance:
+    row = asdict(utterance)
+    row["audio"] = str(audio.resolve())
+    return Utterance(**row)
+
+
+def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
+    """Writes a JSONL manifest (through a temporary file, so that a reader never sees half of one)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    count = 0
+    with temporary.open("w", encoding="utf-8") as out:
+        for utterance in utterances:
+            row = {k: v for k, v in asdict(utterance).items() if v is not None}
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    temporary.replace(path)
+    return count

@@ -1,0 +1,40 @@
+"""The errors that users meet. One shallow hierarchy; every error pickles, so Ray can carry it.
+
+Each subclasses the standard exception that it specialises, so callers may catch either.
+"""
+
+
+class RLCoreError(Exception):
+    """Base of every error that rlcore raises on purpose."""
+
+
+class ConfigError(RLCoreError, ValueError):
+    """A configuration key or value is wrong. The message names the config path and what is allowed."""
+
+
+class DataError(RLCoreError, ValueError):
+    """A file of the user's is missing or malformed. The message names the file."""
+
+
+class MissingDependencyError(RLCoreError, ImportError):
+    """An optional extra is not installed. The message names the command that installs it."""
+
+
+class PlacementError(RLCoreError, RuntimeError):
+    """The cluster lacks the resources that were asked for."""
+
+
+class DeadlineError(RLCoreError, TimeoutError):
+    """A wait across actors passed its deadline. The message names who was waited for."""
+
+
+class RewardError(RLCoreError, RuntimeError):
+    """A reward failed and its `on_error` policy is `abort`."""
+
+
+class WeightSyncError(RLCoreError, RuntimeError):
+    """Weights that arrived at an engine are not those that were sent (name, shape, version or checksum)."""
+
+
+class CheckpointError(RLCoreError, RuntimeError):
+    """A checkpoint is missing, incomplete or belongs to another configuration."""

@@ -1,0 +1,111 @@
+"""The records that pass between the stages of training. Frozen; no Ray, no torch.
+
+Ragged data carries a dimension suffix in its comment: P prompt token, T completion token,
+K sample of a group. Arrays are numpy, because Ray moves numpy without copying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One question to the policy, as a task provides it."""
+
+    id: str
+    """Unique in its split; seeds, caches and samples.jsonl are keyed by it."""
+    text: str
+    """Chat-formatted prompt with the model's media placeholders, ready to be tokenised."""
+    media: Mapping[str, Any] = field(default_factory=dict)
+    """Opaque to rlcore (paths, arrays); `Task.load_media` turns it into processor arguments."""
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    """What rewards and metrics compare with (label, measured fields). Never shown to the policy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One sampled answer."""
+
+    token_ids: tuple[int, ...]
+    """[T] sampled tokens, the stop token included when one was sampled."""
+    logprobs: tuple[float, ...]
+    """[T] log-probability of each sampled token under the policy that sampled it (temperature 1)."""
+    text: str
+    """Decoded without special tokens."""
+    finish_reason: str
+    """`stop` or `length`."""
+    policy_version: int
+    """Version of the weights that wrote it."""
+    top_logprobs: tuple[Mapping[int, float], ...] | None = None
+    """[T] token id to log-probability of the most likely tokens, where they were asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A prompt and its K completions, with the model inputs that the learner needs again."""
+
+    prompt: Prompt
+    prompt_token_ids: tuple[int, ...]
+    """[P] with media placeholders expanded, as the rollout engine saw them."""
+    completions: tuple[Completion, ...]
+    """[K]"""
+    media_inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Model inputs beside tokens, without a batch dimension: `audio_embeds` [N, H] where a frozen
+    tower was run once in the rollout, or the processor's tensors (`input_features` [M, F], ...)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What a reward says of one completion."""
+
+    value: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Named components, for curves and samples.jsonl."""
+    error: str | None = None
+    """Why the score could not be made; `value` is then ignored and the reward's policy decides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardContext:
+    """What a reward may know of the run beside the group."""
+
+    step: int = 0
+    num_steps: int = 0
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    """Running statistics of the run, for instance `outcome/mean`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainGroup:
+    """One group, ready for the learner."""
+
+    prompt_token_ids: np.ndarray
+    """int64 [P]"""
+    media_inputs: Mapping[str, np.ndarray]
+    """As in `Group`."""
+    token_ids: tuple[np.ndarray, ...]
+    """[K] of int64 [T]"""
+    rollout_logprobs: tuple[np.ndarray, ...]
+    """[K] of float32 [T], from the rollout engine."""
+    reference_logprobs: tuple[np.ndarray, ...]
+    """[K] of float32 [T]; empty where no KL is asked for."""
+    advantages: np.ndarray
+    """float32 [K]"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainBatch:
+    """The global batch of one step. Ranks take disjoint groups; losses are divided by these totals,
+    so that sharding and micro-batching change nothing."""
+
+    groups: tuple[TrainGroup, ...]
+    num_sequences: int
+    num_tokens: int
+    """Completion tokens over the whole batch."""
+    policy_version: int
+    """Version that the update starts from."""
