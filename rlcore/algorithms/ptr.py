@@ -1,0 +1,133 @@
+"""GRPO-PTR (EmotionThinker, arXiv 2601.15668): progressive, trust-aware reasoning reward.
+
+A reasoning reward is only as good as its agreement with the outcome. Two brakes: within a group, the trust
+weight lowers it where wrong answers are reasoned better than right ones; over the run, the progressive gate
+keeps it out until the outcome has been learnt.
+    R = sum_i w_i R_i, the reasoning term times tau * [gate open]
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+def trust_weight(outcomes: np.ndarray, reasoning: np.ndarray) -> float:
+    """tau of one group, in (0, 1].
+
+    `outcomes` [K], right where above 0.5; `reasoning` [K] in [0, 1]. With m_c and m_w the mean reasoning
+    reward of the right and of the wrong samples: 1 where m_c >= m_w, else exp(m_c - m_w). A NaN leaves its
+    sample out; where one side is empty there is nothing to compare, and tau is 1.
+    """
+    outcomes, reasoning = np.asarray(outcomes, dtype=np.float64), np.asarray(reasoning, dtype=np.float64)
+    assert outcomes.shape == reasoning.shape and outcomes.ndim == 1, (outcomes.shape, reasoning.shape)
+    known = np.isfinite(outcomes) & np.isfinite(reasoning)
+    right, wrong = reasoning[known & (outcomes > 0.5)], reasoning[known & (outcomes <= 0.5)]
+    if right.size == 0 or wrong.size == 0:
+        return 1.0
+    return float(np.exp(min(0.0, right.mean() - wrong.mean())))
+
+
+class ProgressiveGate:
+    """Closed until the outcome is good enough and has stabilised; then open for good.
+
+    It opens at the first step at which the last `window` outcome means average at least `threshold` and the
+    averages of the window's two halves differ by no more than `max_spread`. (The paper says "stabilised at
+    about 50%" and gives no rule: this one is a choice.)
+    """
+
+    def __init__(self, threshold: float = 0.5, window: int = 10, max_spread: float = 0.1):
+        if window < 1:
+            raise ValueError(f"window must be at least 1 step, got {window}")
+        self.threshold, self.window, self.max_spread = threshold, window, max_spread
+        self.is_open = False
+        self._history: deque[float] = deque(maxlen=window)
+
+    def update(self, outcome_mean: float) -> bool:
+        """Takes one step's mean outcome reward (a NaN is left out) and says whether the gate is open."""
+        if np.isfinite(outcome_mean):
+            self._history.append(float(outcome_mean))
+        self.is_open = self.is_open or self._has_stabilised()
+        return self.is_open
+
+    def _has_stabilised(self) -> bool:
+        if len(self._history) < self.window:
+            return False
+        values, half = np.array(self._history), self.window // 2
+        spread = abs(values[:half].mean() - values[self.window - half :].mean()) if half else 0.0
+        return bool(values.mean() >= self.threshold and spread <= self.max_spread)
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-ready; the settings are the configuration's and stay out of it."""
+        return {"is_open": self.is_open, "history": list(self._history)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.is_open = bool(state["is_open"])
+        self._history = deque((float(value) for value in state["history"]), maxlen=self.window)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixedRewards:
+    """The rewards of a batch, ready for advantages."""
+
+    rewards: np.ndarray
+    """float64 [G, K]; 0 where masked."""
+    mask: np.ndarray
+    """bool [G, K], False where a score that enters the mix could not be made (NaN)."""
+    tau: np.ndarray
+    """float64 [G] trust weights, measured even where they are not applied."""
+
+
+def mix_rewards(
+    scores: Mapping[str, np.ndarray],
+    weights: Mapping[str, float],
+    *,
+    outcome: str | None = None,
+    reasoning: str | None = None,
+    trust: bool = True,
+    gate_open: bool = True,
+) -> MixedRewards:
+    """Weighted sum of named scores; the `reasoning` one times its trust weight and the gate.
+
+    `scores`: name to [G, K], NaN where a score failed; `weights` has the same names. A score of weight 0, or
+    behind a closed gate, is a diagnostic: its failures mask nothing. Without `outcome` or `reasoning` this
+    is the plain weighted sum.
+    Raises ValueError where names or shapes disagree.
+    """
+    _check(scores, weights, outcome, reasoning)
+    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
+    shape = next(iter(arrays.values())).shape
+    tau_G = np.ones(shape[0])
+    with_ptr = outcome is not None and reasoning is not None
+    if with_ptr:
+        pairs = zip(arrays[outcome], arrays[reasoning], strict=True)
+        tau_G = np.array([trust_weight(outcomes, values) for outcomes, values in pairs])
+
+    rewards, mask = np.zeros(shape), np.ones(shape, dtype=bool)
+    for name, values in arrays.items():
+        is_gated = with_ptr and name == reasoning
+        if weights[name] == 0 or (is_gated and not gate_open):
+            continue
+        mask &= np.isfinite(values)
+        factor_G1 = tau_G[:, None] if is_gated and trust else 1.0
+        rewards += weights[name] * factor_G1 * np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    return MixedRewards(rewards=np.where(mask, rewards, 0.0), mask=mask, tau=tau_G)
+
+
+def _check(
+    scores: Mapping[str, np.ndarray], weights: Mapping[str, float], outcome: str | None, reasoning: str | None
+) -> None:
+    if not scores:
+        raise ValueError("no scores to mix: at least one reward is needed")
+    if set(scores) != set(weights):
+        raise ValueError(f"scores are of {sorted(scores)} but weights of {sorted(weights)}")
+    shapes = {name: np.shape(values) for name, values in scores.items()}
+    if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 2:
+        raise ValueError(f"scores must share one shape [G, K], got {shapes}")
+    for role, name in (("outcome", outcome), ("reasoning", reasoning)):
+        if name is not None and name not in scores:
+            raise ValueError(f"the {role} reward {name!r} is not among the rewards {sorted(scores)}")

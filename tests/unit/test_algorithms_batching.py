@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rlcore.algorithms.batching import (
+    micro_batches,
+    num_samples,
+    row_length,
+    shard_groups,
+    smallest_sample,
+    take_samples,
+)
+from rlcore.types import TrainGroup
+
+
+def make_group(name: int, prompt: int, lengths: list[int]) -> TrainGroup:
+    return TrainGroup(
+        prompt_token_ids=np.full(prompt, name),
+        media_inputs={},
+        token_ids=tuple(np.full(length, i) for i, length in enumerate(lengths)),
+        rollout_logprobs=tuple(np.zeros(length, np.float32) for length in lengths),
+        reference_logprobs=(),
+        advantages=np.arange(len(lengths), dtype=np.float32),
+    )
+
+
+def names(batches) -> list[list[int]]:
+    return [[int(group.prompt_token_ids[0]) for group in batch] for batch in batches]
+
+
+def test_shards_are_balanced_by_tokens_longest_first():
+    groups = [make_group(i, 1, [size - 1]) for i, size in enumerate((10, 70, 40, 50, 30))]
+    assert names(shard_groups(groups, 2)) == [[1, 4], [3, 2, 0]]  # 100 tokens each
+
+
+def test_every_rank_gets_work_by_halving_the_largest_group():
+    shards = shard_groups([make_group(0, 2, [5, 6, 7])], 3)
+    assert [[len(ids) for group in shard for ids in group.token_ids] for shard in shards] == [[7], [6], [5]]
+    with pytest.raises(ValueError, match="num_ranks"):
+        shard_groups([make_group(0, 2, [5, 6, 7])], 4)
+
+
+def test_micro_batches_hold_whole_groups_within_the_padded_bound():
+    groups = [
+        make_group(0, 4, [1, 6]),
+        make_group(1, 4, [2, 2]),
+        make_group(2, 4, [4, 3]),
+        make_group(3, 4, [1]),
+    ]
+    # Rows of 10, 6, 8 and 5 tokens: 4 rows of 10 fill the bound of 40.
+    assert names(micro_batches(groups, 40)) == [[0, 2], [1, 3]]
+    assert names(micro_batches(groups, 10_000)) == [[0, 2, 1, 3]]
+
+
+def test_a_group_above_the_bound_is_cut_by_samples_of_like_length():
+    (pieces,) = zip(*micro_batches([make_group(0, 2, [8, 1, 7, 2])], 20), strict=True)
+    assert [piece.advantages.tolist() for piece in pieces] == [[0.0, 2.0], [3.0, 1.0]]
+    alone = micro_batches([make_group(0, 2, [8, 1])], 1)
+    assert [num_samples(batch[0]) for batch in alone] == [1, 1]
+
+
+def test_samples_keep_what_is_theirs():
+    group = take_samples(make_group(0, 2, [3, 4, 5]), [2, 0])
+    assert group.advantages.tolist() == [2.0, 0.0]
+    assert [len(x) for x in group.token_ids] == [len(x) for x in group.rollout_logprobs] == [5, 3]
+    assert row_length(group) == 7
+    smallest = smallest_sample([make_group(0, 9, [1]), make_group(1, 2, [6, 3])])
+    assert (num_samples(smallest), row_length(smallest)) == (1, 5)

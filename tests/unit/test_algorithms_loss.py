@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from rlcore.algorithms.loss import aggregate, clipped_surrogate, policy_loss
+
+LN = math.log
+
+
+def test_clipping_by_hand():
+    ratios = torch.tensor([[1.0, 1.5, 0.5], [1.0, 1.5, 0.5]])
+    loss, clipped = clipped_surrogate(
+        ratios.log(), torch.zeros(2, 3), torch.tensor([1.0, -2.0]), clip_low=0.2, clip_high=0.3
+    )
+    # A good sample may not grow past 1.3; a bad one may not shrink below 0.8.
+    torch.testing.assert_close(loss, torch.tensor([[-1.0, -1.3, -0.5], [2.0, 3.0, 1.6]]))
+    assert clipped.tolist() == [[False, True, False], [False, False, True]]
+
+
+def test_aggregation_weighs_tokens_or_sequences():
+    values = torch.tensor([[3.0, 5.0], [1.0, 99.0]])
+    mask = torch.tensor([[True, True], [True, False]])
+    totals = {"num_tokens": 3, "num_sequences": 2}
+    assert aggregate(values, mask, "token", **totals).item() == 3.0
+    assert aggregate(values, mask, "sequence", **totals).item() == 2.5
+    with pytest.raises(ValueError, match="token"):
+        aggregate(values, mask, "batch", **totals)
+
+
+def test_policy_loss_by_hand():
+    logprobs = torch.tensor([[LN(0.5), LN(0.25)], [LN(0.9), float("nan")]], requires_grad=True)
+    behaviour = torch.tensor([[LN(0.5), LN(0.5)], [LN(0.6), float("nan")]])
+    reference = torch.tensor([[LN(0.5), LN(0.5)], [LN(0.9), float("nan")]])
+    mask = torch.tensor([[True, True], [True, False]])
+    result = policy_loss(
+        logprobs,
+        behaviour,
+        torch.tensor([1.0, 2.0]),
+        mask,
+        num_tokens=3,
+        num_sequences=2,
+        clip_low=0.2,
+        clip_high=0.2,
+        reference_logprobs=reference,
+        kl_coef=0.1,
+    )
+    # Ratios 1, 0.5 and 1.5 (held at 1.2); k3 of the second token is 2 - 1 - ln 2.
+    surrogate, kl = -(1.0 + 0.5 + 2.4) / 3, 1 - LN(2)
+    assert result.policy_loss.item() == pytest.approx(surrogate)
+    assert result.loss.item() == pytest.approx(surrogate + 0.1 * kl / 3)
+    assert result.kl_sum.item() == pytest.approx(kl)
+    assert result.num_tokens.item() == 3
+    assert result.clipped_sum.item() == 1
+    assert result.negative_logprob_sum.item() == pytest.approx(-LN(0.5 * 0.25 * 0.9))
+    assert result.difference_max.item() == pytest.approx(LN(2))
+    assert result.difference_sum.item() == pytest.approx(LN(2) + LN(1.5))
+
+    result.loss.backward()
+    # d/dlogp of -A * ratio / 3 is -0.5 / 3, and of 0.1 * k3 / 3 is 0.1 * (1 - r) / 3 with r = 2.
+    expected = torch.tensor([[-1 / 3, -0.5 / 3 - 0.1 / 3], [0.0, 0.0]])
+    torch.testing.assert_close(logprobs.grad, expected)
+
+
+def test_on_policy_gradient_is_the_advantage_weighted_likelihood():
+    logprobs = torch.tensor([[-1.0, -2.0], [-3.0, -1.0]], requires_grad=True)
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    advantages = torch.tensor([0.7, -0.7])
+    policy_loss(
+        logprobs,
+        logprobs.detach(),
+        advantages,
+        mask,
+        num_tokens=4,
+        num_sequences=2,
+        clip_low=0.2,
+        clip_high=0.2,
+        aggregation="sequence",
+    ).loss.backward()
+    torch.testing.assert_close(logprobs.grad, torch.tensor([[-0.175, -0.175], [0.175, 0.175]]))

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from rlcore.algorithms.ptr import ProgressiveGate, mix_rewards, trust_weight
+
+OUTCOME = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+REASONING = np.array([[0.8, 0.6, 0.2, 0.4], [0.3, 0.9, 0.7, 0.8]])
+WEIGHTS = {"format": 0.3, "outcome": 1.0, "reasoning": 0.5}
+SCORES = {"format": np.ones((2, 4)), "outcome": OUTCOME, "reasoning": REASONING}
+PTR = {"outcome": "outcome", "reasoning": "reasoning"}
+
+
+def test_trust_weight_by_hand():
+    assert trust_weight(OUTCOME[0], REASONING[0]) == 1.0  # the right ones are reasoned better
+    assert trust_weight(OUTCOME[1], REASONING[1]) == pytest.approx(math.exp(0.3 - 0.8))
+
+
+@pytest.mark.parametrize("outcomes", [[1, 1], [0, 0], [1, np.nan]])
+def test_trust_weight_is_one_where_a_side_is_empty(outcomes):
+    assert trust_weight(np.array(outcomes, dtype=float), np.array([0.1, 0.9])) == 1.0
+
+
+def test_mixing_weighs_trust_into_the_reasoning_term_alone():
+    mixed = mix_rewards(SCORES, WEIGHTS, **PTR)
+    tau = math.exp(-0.5)
+    np.testing.assert_allclose(mixed.tau, [1.0, tau])
+    np.testing.assert_allclose(mixed.rewards[0], [1.7, 1.6, 0.4, 0.5])
+    np.testing.assert_allclose(mixed.rewards[1], 0.3 + OUTCOME[1] + 0.5 * tau * REASONING[1])
+    assert mixed.mask.all()
+
+
+def test_ablations_without_trust_without_gate_and_plain_sum():
+    plain = 0.3 + OUTCOME + 0.5 * REASONING
+    np.testing.assert_allclose(mix_rewards(SCORES, WEIGHTS, **PTR, trust=False).rewards, plain)
+    np.testing.assert_allclose(mix_rewards(SCORES, WEIGHTS).rewards, plain)
+    closed = mix_rewards(SCORES, WEIGHTS, **PTR, gate_open=False)
+    np.testing.assert_allclose(closed.rewards, 0.3 + OUTCOME)
+    assert closed.tau[1] < 1  # still measured
+
+
+def test_a_failed_score_masks_its_sample_only_where_it_counts():
+    broken = REASONING.copy()
+    broken[0, 1] = np.nan
+    scores = SCORES | {"reasoning": broken}
+    opened, closed = mix_rewards(scores, WEIGHTS, **PTR), mix_rewards(scores, WEIGHTS, **PTR, gate_open=False)
+    assert opened.mask.tolist() == [[True, False, True, True], [True] * 4]
+    assert opened.rewards[0, 1] == 0
+    assert closed.mask.all()
+    assert mix_rewards(scores, WEIGHTS | {"reasoning": 0.0}, **PTR).mask.all()
+
+
+def test_mixing_names_what_disagrees():
+    with pytest.raises(ValueError, match="weights of"):
+        mix_rewards(SCORES, {"format": 1.0})
+    with pytest.raises(ValueError, match="shape"):
+        mix_rewards({"a": np.ones((1, 2)), "b": np.ones((2, 2))}, {"a": 1.0, "b": 1.0})
+    with pytest.raises(ValueError, match="outcome reward 'label'"):
+        mix_rewards(SCORES, WEIGHTS, outcome="label", reasoning="reasoning")
+
+
+def test_gate_waits_for_a_full_stable_window_and_stays_open():
+    gate = ProgressiveGate(threshold=0.5, window=4, max_spread=0.1)
+    climbing = [gate.update(x) for x in (0.3, 0.4, 0.8, 0.9)]  # mean 0.6, but the halves are 0.5 apart
+    assert climbing == [False] * 4
+    # Windows: (.4 .8 .9 .9) halves .60/.90, (.8 .9 .9 .85) halves .85/.875.
+    assert [gate.update(x) for x in (0.9, 0.85)] == [False, True]
+    assert gate.update(0.0)
+
+
+def test_gate_below_the_threshold_stays_closed():
+    gate = ProgressiveGate(threshold=0.5, window=2, max_spread=0.1)
+    assert not any(gate.update(0.49) for _ in range(20))
+
+
+def test_gate_survives_json_and_ignores_steps_without_an_outcome():
+    gate = ProgressiveGate(threshold=0.5, window=3, max_spread=0.5)
+    assert [gate.update(x) for x in (0.6, float("nan"), 0.6)] == [False, False, False]
+    other = ProgressiveGate(threshold=0.5, window=3, max_spread=0.5)
+    other.load_state_dict(json.loads(json.dumps(gate.state_dict())))
+    assert other.update(0.6) and gate.update(0.6)
