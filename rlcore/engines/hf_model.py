@@ -1,0 +1,342 @@
+"""The one place that knows architectures: loading, naming and saving Hugging Face models.
+
+A model family says which transformers class holds the policy, how its in-memory parameter names map to the
+names on the hub (which are also vLLM's), where its audio tower and its text decoder are, and how audio becomes
+embeddings. `rlcore.engines.logprobs` scores completions with what is loaded here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.masking_utils import create_bidirectional_mask
+
+from rlcore.errors import ConfigError, DataError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What rlcore must know of an architecture that transformers does not say uniformly."""
+
+    model_class: str
+    """Name of the transformers class that holds the policy."""
+    decoder: str
+    """Attribute path of the text decoder, which takes `inputs_embeds` and gives hidden states."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """(pattern, replacement) from in-memory parameter names to the hub's; the first match wins."""
+    media_modules: tuple[str, ...] = ()
+    """Attribute paths of encoders and projectors, everything that is not the language model."""
+    language_prefixes: tuple[str, ...] = ("",)
+    """Hub names with these prefixes belong to the language model: a weight push must cover them."""
+    embed_audio: Callable[[PreTrainedModel, Mapping[str, Tensor]], list[Tensor]] | None = None
+    """Processor tensors to one `[N_i, H]` an audio."""
+    takes_audio_embeds: bool = False
+    """Whether vLLM's implementation accepts audio as embeddings (`model.media: embeds`)."""
+    checkpoint_config: Callable[[PreTrainedModel], PretrainedConfig] = lambda model: model.config
+    """The config to write beside the weights, where it is not the model's own."""
+
+
+def _embed_qwen2_audio(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    tower = model.model.audio_tower
+    features = inputs["input_features"].to(device=tower.device, dtype=tower.dtype)  # [A, M, F]
+    mel_lengths = inputs["feature_attention_mask"].to(tower.device).sum(-1)
+    conv_lengths, lengths = tower._get_feat_extract_output_lengths(mel_lengths)  # [A], [A]
+    num_frames = (features.shape[-1] - 2) // 2 + 1
+    visible = torch.arange(num_frames, device=tower.device)[None, :] < conv_lengths[:, None]  # [A, num_frames]
+    mask = create_bidirectional_mask(
+        config=tower.config,
+        inputs_embeds=features.new_zeros(len(features), num_frames, 1),
+        attention_mask=visible.long(),
+    )
+    hidden = tower(features, attention_mask=mask).last_hidden_state
+    embeds = model.model.multi_modal_projector(hidden)
+    return [e[:n] for e, n in zip(embeds, lengths.tolist(), strict=True)]
+
+
+def _embed_qwen2_5_omni(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    tower = model.audio_tower
+    mask = inputs["feature_attention_mask"].to(tower.device)
+    features = inputs["input_features"].to(device=tower.device, dtype=tower.dtype)
+    flat = model.get_audio_features(features, mask, return_dict=True).last_hidden_state  # [sum N_i, H]
+    _, lengths = tower._get_feat_extract_output_lengths(mask.sum(-1))
+    return list(flat.split(lengths.tolist()))
+
+
+def _omni_checkpoint_config(model: PreTrainedModel) -> PretrainedConfig:
+    """The thinker inside the whole model's config, as vLLM and the hub expect it; the talker is left out."""
+    config = transformers.Qwen2_5OmniConfig(thinker_config=model.config.to_dict(), enable_audio_output=False)
+    config.architectures = ["Qwen2_5OmniModel"]
+    return config
+
+
+QWEN2_AUDIO = Family(
+    model_class="Qwen2AudioForConditionalGeneration",
+    decoder="model.language_model",
+    renames=(
+        (r"^model\.language_model\.", "language_model.model."),
+        (r"^lm_head\.", "language_model.lm_head."),
+        (r"^model\.(audio_tower|multi_modal_projector)\.", r"\1."),
+    ),
+    media_modules=("model.audio_tower", "model.multi_modal_projector"),
+    language_prefixes=("language_model.",),
+    embed_audio=_embed_qwen2_audio,
+    takes_audio_embeds=True,
+)
+
+QWEN2_5_OMNI = Family(
+    model_class="Qwen2_5OmniThinkerForConditionalGeneration",
+    decoder="model",
+    renames=((r"^", "thinker."),),
+    media_modules=("audio_tower", "visual"),
+    language_prefixes=("thinker.model.", "thinker.lm_head."),
+    embed_audio=_embed_qwen2_5_omni,
+    checkpoint_config=_omni_checkpoint_config,
+)
+
+CAUSAL_LM = Family(model_class="AutoModelForCausalLM", decoder="model")
+
+FAMILIES: dict[str, Family] = {
+    "Qwen2AudioForConditionalGeneration": QWEN2_AUDIO,
+    "Qwen2_5OmniModel": QWEN2_5_OMNI,
+    "Qwen2_5OmniForConditionalGeneration": QWEN2_5_OMNI,
+    "Qwen2_5OmniThinkerForConditionalGeneration": QWEN2_5_OMNI,
+}
+"""Families by `config.architectures[0]`. Every other architecture that transformers loads as a causal
+language model is `CAUSAL_LM`."""
+
+
+def family_of(source: PretrainedConfig | PreTrainedModel) -> Family:
+    """The family of a checkpoint's config, or of a loaded model.
+
+    Raises:
+        ConfigError: neither a known speech model nor a causal language model.
+    """
+    if isinstance(source, PretrainedConfig):
+        architecture = (source.architectures or [""])[0]
+    else:
+        architecture = type(source).__name__
+    if architecture in FAMILIES:
+        return FAMILIES[architecture]
+    if architecture.endswith("ForCausalLM"):
+        return CAUSAL_LM
+    raise ConfigError(
+        f"model.path: architecture {architecture or '(none)'!r} is not supported; "
+        f"supported are {sorted(FAMILIES)} and any *ForCausalLM"
+    )
+
+
+def load_config(path: str, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The checkpoint's config.
+
+    Raises:
+        DataError: no such folder, and no such hub id within reach.
+    """
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise DataError(_missing_model(path)) from error
+
+
+def _missing_model(path: str) -> str:
+    if Path(path).is_dir():
+        return (
+            f"{path}: not a checkpoint that transformers {transformers.__version__} can load. model.path must name "
+            "a folder with config.json, *.safetensors and the processor's files"
+        )
+    return (
+        f"{path}: no such model. model.path must be a folder that holds a Hugging Face checkpoint (config.json, "
+        "*.safetensors, processor) or a hub id; a hub id needs the network or a filled HF_HOME"
+    )
+
+
+def load_model(path: str, *, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
+    """Loads the policy in eval mode on the CPU, from safetensors only.
+
+    Raises:
+        DataError: no checkpoint there.
+        ConfigError: an architecture or dtype that is not supported.
+    """
+    family = family_of(load_config(path, trust_remote_code=trust_remote_code))
+    return _from_pretrained(path, family, dtype, trust_remote_code=trust_remote_code)
+
+
+def _from_pretrained(path: str, family: Family, dtype: str, **kwargs: Any) -> PreTrainedModel:
+    if dtype not in DTYPES:
+        raise ConfigError(f"model.dtype: got {dtype!r}; allowed are {sorted(DTYPES)}")
+    model_class = getattr(transformers, family.model_class)
+    try:
+        model = model_class.from_pretrained(path, dtype=DTYPES[dtype], use_safetensors=True, **kwargs)
+    except OSError as error:
+        raise DataError(_missing_model(path)) from error
+    return model.eval()
+
+
+def load_media_encoder(path: str, *, dtype: str = "float32") -> PreTrainedModel:
+    """The checkpoint's audio tower and projector alone, for `embed_media`; the decoder's layers are never read.
+
+    Raises:
+        ConfigError: the model takes no audio.
+    """
+    config = load_config(path)
+    family = family_of(config)
+    if family.embed_audio is None:
+        raise ConfigError(f"model.path: {path} ({family.model_class}) takes no audio, so it has no tower to load")
+    text = config.get_text_config()
+    text.num_hidden_layers = 0
+    if getattr(text, "layer_types", None):
+        text.layer_types = []
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # the decoder's weights are unexpected on purpose
+    try:
+        model = _from_pretrained(path, family, dtype, config=getattr(config, "thinker_config", config))
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    parent, _, name = family.decoder.rpartition(".")
+    setattr(model.get_submodule(parent) if parent else model, name, None)
+    model.lm_head = None
+    return model
+
+
+def load_processor(path: str, *, trust_remote_code: bool = False) -> Any:
+    """The checkpoint's processor; the tokenizer alone for a text model.
+
+    Raises:
+        DataError: the folder has neither.
+    """
+    loader = AutoTokenizer if family_of(load_config(path)) is CAUSAL_LM else AutoProcessor
+    try:
+        return loader.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no processor or tokenizer there ({error}). Copy them beside the weights") from error
+
+
+def tokenizer_of(processor: Any) -> Any:
+    """The tokenizer inside a processor, or the tokenizer itself."""
+    return getattr(processor, "tokenizer", processor)
+
+
+def decoder_of(model: PreTrainedModel) -> nn.Module:
+    """The text decoder: `inputs_embeds` [B, L, H] to hidden states, final norm included."""
+    return model.get_submodule(family_of(model).decoder)
+
+
+def audio_token_id(config: PretrainedConfig) -> int | None:
+    """The placeholder that stands for audio in a prompt, once for each embedding; `None` for a text model."""
+    config = getattr(config, "thinker_config", config)
+    for name in ("audio_token_id", "audio_token_index"):
+        if getattr(config, name, None) is not None:
+            return int(getattr(config, name))
+    return None
+
+
+def media_token_ids(config: PretrainedConfig, tokenizer: Any) -> list[int]:
+    """Special tokens that only a processor may write: media placeholders and their begin and end marks.
+
+    A sampled one would be taken for media by the next reader of the text, so rollouts ban them.
+    """
+    config = getattr(config, "thinker_config", config)
+    media = re.compile(r"audio|image|video|vision", re.IGNORECASE)
+    ids = {i for token, i in tokenizer.get_added_vocab().items() if media.search(token)}
+    for name in dir(config):
+        if re.fullmatch(r"(audio|image|video|vision)_(start_|end_)?token_(id|index)", name):
+            ids.add(getattr(config, name))
+    return sorted(int(i) for i in ids if isinstance(i, int))
+
+
+def embed_media(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    """Audio through tower and projector, into the decoder's embedding space. Differentiable.
+
+    Args:
+        inputs: the processor's `input_features` [A, M, F] and `feature_attention_mask` [A, F].
+
+    Returns:
+        One [N_i, H] an audio, padding left out.
+    """
+    embed = family_of(model).embed_audio
+    if embed is None:
+        raise ConfigError(f"model.path: {type(model).__name__} takes no audio, but a prompt carries media")
+    return embed(model, inputs)
+
+
+def checkpoint_name(model: PreTrainedModel, name: str) -> str:
+    """The hub's (and vLLM's) name of an in-memory parameter.
+
+    Transformers 5 renamed modules in memory and saves names that vLLM cannot load, so rlcore writes the hub's.
+    """
+    for pattern, replacement in family_of(model).renames:
+        renamed, count = re.subn(pattern, replacement, name, count=1)
+        if count:
+            return renamed
+    return name
+
+
+def is_media_parameter(model: PreTrainedModel, name: str) -> bool:
+    """Whether an in-memory parameter belongs to an encoder or projector, not to the language model."""
+    return name.startswith(tuple(f"{module}." for module in family_of(model).media_modules))
+
+
+def checkpoint_parameters(model: PreTrainedModel, *, media: bool = True) -> Iterator[tuple[str, str]]:
+    """(in-memory name, hub name) of what a checkpoint or a weight push must hold, in the model's order.
+
+    Tied copies are left out (the source is written once). `media=False` leaves encoders and projectors out: a
+    rollout engine that takes embeddings has none.
+    """
+    tied = set(model.all_tied_weights_keys)
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        if name not in tied and (media or not is_media_parameter(model, name)):
+            yield name, checkpoint_name(model, name)
+
+
+def is_language_name(config: PretrainedConfig, hub_name: str) -> bool:
+    """Whether a name in a checkpoint belongs to the policy's language model."""
+    return hub_name.startswith(family_of(config).language_prefixes)
+
+
+def save_checkpoint(
+    model: PreTrainedModel,
+    folder: str | Path,
+    *,
+    state_dict: Mapping[str, Tensor] | None = None,
+    processor: Any = None,
+) -> None:
+    """Writes a folder that transformers and vLLM both load: hub names in safetensors, configs, processor.
+
+    Args:
+        state_dict: in-memory names to full tensors, where the model's own are sharded or elsewhere.
+
+    Raises:
+        DataError: `state_dict` lacks a parameter.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    source: Mapping[str, Tensor] = model.state_dict() if state_dict is None else state_dict
+    tied = set(model.all_tied_weights_keys)
+    expected = [name for name in _persistent_names(model) if name not in tied]
+    missing = [name for name in expected if name not in source]
+    if missing:
+        raise DataError(f"{folder}: the weights to save lack {len(missing)} parameters, the first {missing[0]}")
+    weights = {checkpoint_name(model, n): source[n].detach().cpu().contiguous() for n in expected}
+    save_torch_state_dict(weights, folder, metadata={"format": "pt"})
+    config = family_of(model).checkpoint_config(model)
+    if config is model.config:
+        config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
+
+
+def _persistent_names(model: nn.Module) -> Iterable[str]:
+    return model.state_dict().keys()
