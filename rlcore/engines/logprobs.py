@@ -106,9 +106,8 @@ def _embed(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup], in
     placeholder = audio_token_id(model.config)
     positions, media = [], []
     first_row = 0
-    for index, group in enumerate(groups):
-        if group.media_inputs:
-            audio = _media_embeds(model, group.media_inputs)  # [N, H]
+    for index, (group, audio) in enumerate(zip(groups, _media_embeds(model, groups), strict=True)):
+        if audio is not None:
             columns = np.flatnonzero(np.asarray(group.prompt_token_ids) == placeholder)
             if len(columns) != len(audio):
                 raise DataError(
@@ -126,11 +125,25 @@ def _embed(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup], in
     return flat.index_copy(0, where, torch.cat(media).to(flat)).view_as(embeds)
 
 
-def _media_embeds(model: PreTrainedModel, media_inputs: Mapping[str, np.ndarray]) -> Tensor:
-    tensors = {name: torch.as_tensor(np.array(array)) for name, array in media_inputs.items()}
-    if "audio_embeds" in tensors:
-        return tensors["audio_embeds"]
-    return torch.cat(embed_media(model, tensors))
+def _media_embeds(
+    model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup]
+) -> list[Tensor | None]:
+    """One [N, H] a group, None where it has no media. The tower takes the raw media of all groups at once."""
+    embeds: list[Tensor | None] = [
+        torch.as_tensor(np.array(g.media_inputs["audio_embeds"])) if "audio_embeds" in g.media_inputs else None
+        for g in groups
+    ]
+    raw = [i for i, g in enumerate(groups) if g.media_inputs and embeds[i] is None]
+    if raw:
+        stacked = {
+            name: torch.cat([torch.as_tensor(np.array(groups[i].media_inputs[name])) for i in raw])
+            for name in groups[raw[0]].media_inputs
+        }
+        audios = iter(embed_media(model, stacked))
+        for i in raw:
+            num_audios = len(groups[i].media_inputs["input_features"])
+            embeds[i] = torch.cat([next(audios) for _ in range(num_audios)])
+    return embeds
 
 
 def _token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
