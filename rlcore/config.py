@@ -1,37 +1,57 @@
 """The configuration of a training run: frozen keyword-only dataclasses, defaults here and nowhere else.
 
-Validation is in each class's `__post_init__`; `load_config` merges a YAML file and `key=value` overrides.
+Each class validates itself in `__post_init__`; `load_config` merges YAML files and `key=value` overrides
+into these or any other frozen dataclasses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rlcore import config_io
+from rlcore.config_io import check
+
+T = TypeVar("T")
+
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+MISSING = "???"
+"""Default of a key that must be set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The policy to train, and how its media reach it."""
 
-    path: str = "???"
+    path: str = MISSING
     """Folder or hub id of a Hugging Face checkpoint with its processor."""
     dtype: str = "float32"
     """Rollout and reference dtype: `float32` or `bfloat16`."""
     freeze: tuple[str, ...] = ("audio_tower", "multi_modal_projector", "visual")
     """Parameters whose name contains one of these are not trained."""
     media: str = "embeds"
-    """`embeds`: the frozen tower runs once per prompt and vLLM takes its output; `raw`: vLLM runs the tower."""
+    """`embeds`: the frozen tower runs once a prompt and vLLM takes its output; `raw`: vLLM runs the tower."""
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of(self, "dtype", "float32", "bfloat16")
+        _one_of(self, "media", "embeds", "raw")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetConfig:
     """A class of the user's, by name, with its arguments."""
 
-    target: str = "???"
+    target: str = MISSING
     """`package.module:Class`"""
     args: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_target(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +65,19 @@ class RolloutConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     engine: Mapping[str, Any] = field(default_factory=dict)
-    """Further vLLM engine arguments (`max_model_len`, `gpu_memory_utilization`, `tensor_parallel_size`, ...)."""
+    """Further vLLM engine arguments (`max_model_len`, `gpu_memory_utilization`, `tensor_parallel_size`)."""
     timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "num_replicas", "samples_per_prompt", "max_tokens")
+        _at_least(self, 0, "num_cpus", "num_gpus", "temperature")
+        check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        _positive(self, "timeout_s")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
-    target: str = "???"
+    target: str = MISSING
     args: Mapping[str, Any] = field(default_factory=dict)
     weight: float = 1.0
     replicas: int = 1
@@ -60,6 +86,15 @@ class RewardConfig:
     timeout_s: float = 120.0
     on_error: str = "abort"
     """`abort` the run, `mask` the completion's advantage, or a number to use as its value."""
+
+    def __post_init__(self) -> None:
+        _check_target(self)
+        _at_least(self, 1, "replicas")
+        _at_least(self, 0, "num_cpus", "num_gpus")
+        _positive(self, "timeout_s")
+        check(math.isfinite(self.weight), "weight", self.weight, "a finite number")
+        known = self.on_error in ("abort", "mask") or _is_number(self.on_error)
+        check(known, "on_error", self.on_error, "abort, mask or a number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +114,10 @@ class PTRConfig:
     max_spread: float = 0.1
     """The gate opens once the window's halves differ by no more than this (the outcome has stabilised)."""
 
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "window")
+        _at_least(self, 0, "max_spread")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmConfig:
@@ -90,6 +129,12 @@ class AlgorithmConfig:
     loss_aggregation: str = "token"
     """`token`: mean over all completion tokens of the global batch; `sequence`: mean of sequence means."""
     ptr: PTRConfig = field(default_factory=PTRConfig)
+
+    def __post_init__(self) -> None:
+        check(0 < self.clip_low < 1, "clip_low", self.clip_low, "between 0 and 1")
+        _positive(self, "clip_high")
+        _at_least(self, 0, "kl_coef")
+        _one_of(self, "loss_aggregation", "token", "sequence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +157,24 @@ class LearnerConfig:
     updates_per_batch: int = 1
     timeout_s: float = 600.0
 
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "num_ranks", "micro_batch_tokens", "updates_per_batch")
+        _at_least(self, 0, "num_cpus", "num_gpus", "lr", "warmup_steps", "weight_decay")
+        _one_of(self, "zero_stage", 0, 1, 2, 3)
+        _one_of(self, "lr_schedule", "constant", "linear", "cosine")
+        _one_of(self, "autocast", "none", "bfloat16")
+        _positive(self, "max_grad_norm", "timeout_s")
+        betas_ok = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        check(betas_ok, "betas", self.betas, "two numbers, each at least 0 and below 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSyncConfig:
     backend: str = "shared_memory"
     timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "timeout_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +187,12 @@ class TrainConfig:
     """Steps between checkpoints; 0: only at the end and on a signal."""
     max_eval_prompts: int | None = None
 
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "num_steps", "eval_every", "checkpoint_every")
+        _at_least(self, 1, "prompts_per_step")
+        if self.max_eval_prompts is not None:
+            _at_least(self, 1, "max_eval_prompts")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
@@ -138,6 +202,11 @@ class ClusterConfig:
     """CPUs of a local cluster; `None`: those of this machine."""
     placement_timeout_s: float = 30.0
     startup_timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "placement_timeout_s", "startup_timeout_s")
+        if self.num_cpus is not None:
+            _positive(self, "num_cpus")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,3 +222,72 @@ class RunConfig:
     weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        k = self.rollout.samples_per_prompt
+        check(
+            k >= 2,
+            "rollout.samples_per_prompt",
+            k,
+            "at least 2: a group's answers are compared with each other",
+        )
+        temperature = self.rollout.temperature
+        check(temperature > 0, "rollout.temperature", temperature, "above 0: greedy answers are all alike")
+        for key in ("outcome", "reasoning"):
+            name = getattr(self.algorithm.ptr, key)
+            names = sorted(self.rewards)
+            check(
+                name is None or name in names, f"algorithm.ptr.{key}", name, f"the name of a reward: {names}"
+            )
+
+
+def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), schema: type[T] = RunConfig) -> T:  # type: ignore[assignment]
+    """Merges YAML files from left to right, then `key=value` overrides, over the defaults of `schema`.
+
+    Values may refer to others (`${run_dir}/model`) and to the environment (`${oc.env:NAME}`).
+
+    Raises:
+        ConfigError: names the file or override, the full key, what it got and what is allowed.
+    """
+    return config_io.load(files, overrides, schema)
+
+
+def to_yaml(config: Any) -> str:
+    """The configuration as YAML, as resolved; strings from the environment stay `${oc.env:NAME}`."""
+    return config_io.to_yaml(config)
+
+
+def save_config(config: Any, path: str | Path) -> None:
+    """Writes `to_yaml(config)`; `load_config([path])` gives an equal configuration."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_yaml(config), encoding="utf-8")
+
+
+def _at_least(section: Any, low: float, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        check(value >= low, name, value, f"at least {low}")
+
+
+def _positive(section: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        check(value > 0, name, value, "above 0")
+
+
+def _one_of(section: Any, name: str, *choices: Any) -> None:
+    value = getattr(section, name)
+    check(value in choices, name, value, f"one of {', '.join(map(str, choices))}")
+
+
+def _check_target(section: TargetConfig | RewardConfig) -> None:
+    ok = section.target == MISSING or _TARGET.fullmatch(section.target)
+    check(bool(ok), "target", section.target, "a class as package.module:Class")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlcore.config import (
+    LearnerConfig,
+    PTRConfig,
+    RewardConfig,
+    RolloutConfig,
+    RunConfig,
+    load_config,
+    save_config,
+    to_yaml,
+)
+from rlcore.config_io import keys
+from rlcore.errors import ConfigError
+
+MINIMAL = """
+model: {path: some/model}
+task: {target: "my_task.task:Task"}
+rewards:
+  outcome: {target: "my_task.rewards:Outcome", weight: 1}
+  brevity: {target: "my_rewards.brevity:Brevity", args: {limit: 80}, weight: 0.2, on_error: mask}
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    path = tmp_path / "minimal.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def write(folder: Path, text: str, name: str = "more.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_files_merge_left_to_right_and_overrides_win(minimal: Path, tmp_path: Path) -> None:
+    more = write(tmp_path, "learner: {lr: 1e-5, betas: [0.8, 0.9]}\nrewards: {brevity: {weight: 0.5}}")
+    config = load_config([minimal, more], ["learner.lr=3e-4", "rewards.brevity.args.limit=40", "seed=7"])
+    assert config.learner.lr == 3e-4
+    assert config.learner.betas == (0.8, 0.9)
+    assert config.rewards["brevity"] == RewardConfig(
+        target="my_rewards.brevity:Brevity", args={"limit": 40}, weight=0.5, on_error="mask"
+    )
+    assert list(config.rewards) == ["outcome", "brevity"]
+    assert config.seed == 7
+    assert config.rollout == RolloutConfig()
+
+
+def test_result_is_frozen_and_pickles(minimal: Path) -> None:
+    config = load_config([minimal])
+    with pytest.raises(FrozenInstanceError):
+        config.rollout.num_replicas = 2  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_saved_config_reads_back_equal(minimal: Path, tmp_path: Path) -> None:
+    config = load_config([minimal], ["model.freeze=[audio]", "rollout.engine={max_model_len: 512}", "seed=3"])
+    save_config(config, tmp_path / "run" / "config.yaml")
+    assert load_config([tmp_path / "run" / "config.yaml"]) == config
+
+
+def test_null_removes_a_reward(minimal: Path) -> None:
+    assert list(load_config([minimal], ["rewards.brevity=null"]).rewards) == ["outcome"]
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("rollout.num_replica=2", "rollout.num_replicas"),
+        ("algorithm.ptr.treshold=0.4", "algorithm.ptr.threshold"),
+        ("rewards.brevity.weigth=1", "rewards.brevity.weight"),
+        ("lerner.lr=1", "learner"),
+        ("max_tokens=20", "rollout.max_tokens"),
+    ],
+)
+def test_unknown_key_names_its_path_and_the_nearest(minimal: Path, override: str, nearest: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    key = override.split("=")[0].split(".")[0] if override.startswith("lerner") else override.split("=")[0]
+    assert f"{key}: unknown key; did you mean {nearest}?" in str(error.value)
+    assert repr(override) in str(error.value)
+
+
+def test_unknown_key_in_a_file_names_the_file(minimal: Path, tmp_path: Path) -> None:
+    more = write(tmp_path, "train: {num_step: 3}")
+    with pytest.raises(ConfigError, match=r"more\.yaml: train\.num_step: .*train\.num_steps"):
+        load_config([minimal, more])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("rollout.num_replicas=two", ["rollout.num_replicas", "two", "Integer"]),
+        ("rollout.num_replicas=1.5", ["rollout.num_replicas", "1.5", "Integer"]),
+        ("learner.lr=fast", ["learner.lr", "fast", "Float"]),
+        ("learner.betas=[0.9]", ["learner.betas", "list of 2"]),
+        ("rollout=3", ["rollout", "3"]),
+        ("rewards=[a]", ["rewards"]),
+        ("train.num_steps=null", ["train.num_steps", "None"]),
+    ],
+)
+def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rollout.num_replicas=0", "rollout.num_replicas: got 0, must be at least 1"),
+        ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
+        ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: got 1, must be at least 2"),
+        ("learner.zero_stage=4", "learner.zero_stage: got 4, must be one of 0, 1, 2, 3"),
+        ("learner.betas=[0.9, 1.5]", "learner.betas: got (0.9, 1.5)"),
+        ("model.dtype=float16", "model.dtype: got 'float16', must be one of float32, bfloat16"),
+        (
+            "rewards.brevity.on_error=ignore",
+            "rewards.brevity.on_error: got 'ignore', must be abort, mask or a",
+        ),
+        (
+            "rewards.brevity.target=brevity",
+            "rewards.brevity.target: got 'brevity', must be a class as package",
+        ),
+        ("algorithm.clip_low=2", "algorithm.clip_low: got 2.0, must be between 0 and 1"),
+        ("algorithm.ptr.outcome=right", "algorithm.ptr.outcome: got 'right', must be the name of a reward"),
+        ("train.eval_every=-1", "train.eval_every: got -1, must be at least 0"),
+        ("cluster.placement_timeout_s=0", "cluster.placement_timeout_s: got 0.0, must be above 0"),
+    ],
+)
+def test_value_out_of_range_names_the_full_path(minimal: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    assert message in str(error.value)
+
+
+def test_classes_validate_when_built_directly() -> None:
+    with pytest.raises(ConfigError, match="zero_stage"):
+        LearnerConfig(zero_stage=5)
+    with pytest.raises(ConfigError, match="window"):
+        replace(PTRConfig(), window=0)
+
+
+def test_missing_values_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"model\.path, task\.target: no value given"):
+        load_config([])
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2", "seed: 1\nseed: 2"])
+def test_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load_config([write(tmp_path, text, "broken.yaml")])
+
+
+def test_missing_file_and_malformed_override(minimal: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_config([tmp_path / "none.yaml"])
+    with pytest.raises(ConfigError, match="key=value"):
+        load_config([minimal], ["seed"])
+
+
+def test_values_refer_to_each_other(minimal: Path) -> None:
+    config = load_config([minimal], ["run_dir=runs/x", "model.path=${run_dir}/sft"])
+    assert config.model.path == "runs/x/sft"
+    with pytest.raises(ConfigError, match="nowhere"):
+        load_config([minimal], ["model.path=${nowhere}"])
+
+
+def test_environment_is_read_and_never_saved(minimal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "s3cret-value")
+    overrides = [
+        "rewards.outcome.args.key=${oc.env:JUDGE_KEY}",
+        "rewards.outcome.args.header=Bearer ${rewards.outcome.args.key}",
+    ]
+    config = load_config([minimal], overrides)
+    assert config.rewards["outcome"].args == {"key": "s3cret-value", "header": "Bearer s3cret-value"}
+    sent = pickle.loads(pickle.dumps(config))
+    assert sent == config
+    for each in (config, sent):
+        assert "s3cret" not in to_yaml(each) and "s3cret" not in repr(each)
+        assert "key: ${oc.env:JUDGE_KEY}" in to_yaml(each)
+        assert "header: Bearer ${oc.env:JUDGE_KEY}" in to_yaml(each)
+
+
+def test_unset_environment_variable_is_named(minimal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    with pytest.raises(ConfigError, match="NOT_SET"):
+        load_config([minimal], ["run_dir=${oc.env:NOT_SET}"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    folder: str = "data"
+    speakers: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineConfig:
+    corpus: CorpusConfig | None = None
+    rl: RunConfig = field(default_factory=lambda: RunConfig(seed=5, rollout=RolloutConfig(max_tokens=64)))
+
+
+def test_loader_serves_any_frozen_schema(tmp_path: Path) -> None:
+    path = write(tmp_path, "corpus: {speakers: [a, b]}\nrl: {model: {path: m}, task: {target: 'a.b:C'}}")
+    config = load_config([path], ["rl.rollout.num_replicas=2", "corpus.options.x.y=1"], LineConfig)
+    assert config.corpus == CorpusConfig(speakers=("a", "b"), options={"x": {"y": 1}})
+    assert (config.rl.seed, config.rl.rollout.max_tokens, config.rl.rollout.num_replicas) == (5, 64, 2)
+    with pytest.raises(ConfigError, match=r"rl\.learner\.zero_stage: got 9"):
+        load_config([path], ["rl.learner.zero_stage=9"], LineConfig)
+    with pytest.raises(ConfigError, match=r"corpus\.speaker: unknown key; did you mean corpus\.speakers"):
+        load_config([path], ["corpus.speaker=x"], LineConfig)
+
+
+def test_keys_are_these() -> None:
+    """Adding a key is a decision: it is added here too."""
+    assert keys(RunConfig) == EXPECTED_KEYS.split()
+
+
+EXPECTED_KEYS = """
+run_dir
+seed
+model.path model.dtype model.freeze model.media model.trust_remote_code
+task.target task.args
+rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.samples_per_prompt rollout.max_tokens
+rollout.temperature rollout.top_p rollout.engine rollout.timeout_s
+rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
+rewards.*.num_gpus rewards.*.timeout_s rewards.*.on_error
+algorithm.normalize_std algorithm.clip_low algorithm.clip_high algorithm.kl_coef
+algorithm.loss_aggregation algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust
+algorithm.ptr.progressive algorithm.ptr.threshold algorithm.ptr.window algorithm.ptr.max_spread
+learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.lr
+learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
+learner.autocast learner.micro_batch_tokens learner.updates_per_batch learner.timeout_s
+weight_sync.backend weight_sync.timeout_s
+train.num_steps train.prompts_per_step train.eval_every train.checkpoint_every train.max_eval_prompts
+cluster.address cluster.num_cpus cluster.placement_timeout_s cluster.startup_timeout_s
+"""
