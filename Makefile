@@ -1,0 +1,72 @@
+# Everything a newcomer needs is a target here; `make` lists them. Only Python 3.11 and pip are assumed.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+# Where pip finds CPU builds of torch, if not on its usual way: the address of PyTorch's CPU wheel index.
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+DEPENDENCIES := $(VENV)/.dependencies-installed
+PROJECT := $(VENV)/.project-installed
+
+# Engines share the cores as processes: a thread pool in each would only fight the others.
+export OMP_NUM_THREADS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env quickstart ravdess test test-unit test-integration check format doctor lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(PROJECT) ## Create .venv from requirements/cpu.lock (skipped when up to date)
+
+$(DEPENDENCIES): requirements/cpu.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "The lock is for Python 3.11. Install it, or name it: make env PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Creating $(VENV): about 4 GB, some minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/cpu.lock
+	@$(BIN)/python -c 'import torch' || \
+	  { echo "torch does not load: it is probably a CUDA build. Take the CPU build:"; \
+	    echo "  rm -r $(VENV) && make env TORCH_INDEX=<address of the CPU wheel index named on pytorch.org>"; exit 1; }
+	@touch $@
+
+$(PROJECT): $(DEPENDENCIES) setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+quickstart: env ## Train the small speech model end to end (CPU, minutes); results in runs/quickstart
+	$(BIN)/emotion quickstart --config emotion_task/configs/quickstart.yaml
+
+ravdess: env ## The same line on recorded speech: RAVDESS_ROOT=/folder/with/Actor_01.. make ravdess
+	@test -d "$(RAVDESS_ROOT)" || { echo "RAVDESS_ROOT='$(RAVDESS_ROOT)' is no folder."; \
+	  echo "Set it to the folder that holds Actor_01 .. Actor_24: RAVDESS_ROOT=/data/ravdess make ravdess"; exit 2; }
+	$(BIN)/emotion quickstart --config emotion_task/configs/ravdess.yaml
+
+test: test-unit test-integration ## All tests
+
+test-unit: env ## Unit and property tests (seconds)
+	$(BIN)/python -m pytest tests/unit tests/property
+
+test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real (minutes)
+	$(BIN)/python -m pytest tests/integration
+
+check: env ## Format, lint and types, changing nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: env ## Format, and fix what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+doctor: env ## What is wrong with this machine, and what to do
+	$(BIN)/rlcore doctor
+
+lock: ## Resolve the newest versions into requirements/cpu.lock
+	$(PYTHON) requirements/lock.py
+
+clean: ## Remove .venv, caches and build leavings (runs/ stays)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,47 @@
+"""The order in which prompts are trained on: a pure function of (seed, step), with no state to save.
+
+A run that is resumed at step n therefore sees what the uninterrupted run would have seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlcore.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptStream:
+    """Endless shuffled passes over `num_prompts` prompts, `per_step` at a time.
+
+    Each epoch is a permutation of its own, drawn from (seed, epoch). Steps run on over the end of an epoch,
+    so no prompt is left out and none comes twice within one epoch.
+    """
+
+    num_prompts: int
+    per_step: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.per_step <= self.num_prompts:
+            raise ConfigError(
+                f"train.prompts_per_step: got {self.per_step}, must be from 1 to the number of training "
+                f"prompts, which is {self.num_prompts}"
+            )
+
+    def epoch(self, step: int) -> int:
+        """Number of whole passes made when `step` (from 0) begins."""
+        return step * self.per_step // self.num_prompts
+
+    def indices(self, step: int) -> list[int]:
+        """Indices of the prompts of `step` (from 0), `per_step` of them."""
+        first = step * self.per_step
+        epochs = range(first // self.num_prompts, (first + self.per_step - 1) // self.num_prompts + 1)
+        order = np.concatenate([self._permutation(epoch) for epoch in epochs])
+        offset = first - epochs.start * self.num_prompts
+        return [int(i) for i in order[offset : offset + self.per_step]]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch)).permutation(self.num_prompts)
