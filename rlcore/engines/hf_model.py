@@ -1,14 +1,14 @@
 """The one place that knows architectures: loading, naming and saving Hugging Face models.
 
 A model family says which transformers class holds the policy, how its in-memory parameter names map to the
-names on the hub (which are also vLLM's), where its audio tower and its text decoder are, and how audio becomes
-embeddings. `rlcore.engines.logprobs` scores completions with what is loaded here.
+names on the hub (which are also vLLM's), where its audio tower and its text decoder are, and how audio
+becomes embeddings. `rlcore.engines.logprobs` scores completions with what is loaded here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def _embed_qwen2_audio(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> 
     mel_lengths = inputs["feature_attention_mask"].to(tower.device).sum(-1)
     conv_lengths, lengths = tower._get_feat_extract_output_lengths(mel_lengths)  # [A], [A]
     num_frames = (features.shape[-1] - 2) // 2 + 1
-    visible = torch.arange(num_frames, device=tower.device)[None, :] < conv_lengths[:, None]  # [A, num_frames]
+    visible = torch.arange(num_frames, device=tower.device)[None, :] < conv_lengths[:, None]
     mask = create_bidirectional_mask(
         config=tower.config,
         inputs_embeds=features.new_zeros(len(features), num_frames, 1),
@@ -151,12 +151,12 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> PretrainedConf
 def _missing_model(path: str) -> str:
     if Path(path).is_dir():
         return (
-            f"{path}: not a checkpoint that transformers {transformers.__version__} can load. model.path must name "
-            "a folder with config.json, *.safetensors and the processor's files"
+            f"{path}: not a checkpoint that transformers {transformers.__version__} can load. model.path "
+            "must name a folder with config.json, *.safetensors and the processor's files"
         )
     return (
-        f"{path}: no such model. model.path must be a folder that holds a Hugging Face checkpoint (config.json, "
-        "*.safetensors, processor) or a hub id; a hub id needs the network or a filled HF_HOME"
+        f"{path}: no such model. model.path must be a folder that holds a Hugging Face checkpoint "
+        "(config.json, *.safetensors, processor) or a hub id; a hub id needs the network or a filled HF_HOME"
     )
 
 
@@ -183,7 +183,7 @@ def _from_pretrained(path: str, family: Family, dtype: str, **kwargs: Any) -> Pr
 
 
 def load_media_encoder(path: str, *, dtype: str = "float32") -> PreTrainedModel:
-    """The checkpoint's audio tower and projector alone, for `embed_media`; the decoder's layers are never read.
+    """The checkpoint's audio tower and projector alone, for `embed_media`; decoder layers are never read.
 
     Raises:
         ConfigError: the model takes no audio.
@@ -191,7 +191,7 @@ def load_media_encoder(path: str, *, dtype: str = "float32") -> PreTrainedModel:
     config = load_config(path)
     family = family_of(config)
     if family.embed_audio is None:
-        raise ConfigError(f"model.path: {path} ({family.model_class}) takes no audio, so it has no tower to load")
+        raise ConfigError(f"model.path: {path} ({family.model_class}) takes no audio and has no tower")
     text = config.get_text_config()
     text.num_hidden_layers = 0
     if getattr(text, "layer_types", None):
@@ -218,7 +218,7 @@ def load_processor(path: str, *, trust_remote_code: bool = False) -> Any:
     try:
         return loader.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no processor or tokenizer there ({error}). Copy them beside the weights") from error
+        raise DataError(f"{path}: no processor or tokenizer ({error}); put it beside the weights") from error
 
 
 def tokenizer_of(processor: Any) -> Any:
@@ -272,7 +272,7 @@ def embed_media(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Te
 def checkpoint_name(model: PreTrainedModel, name: str) -> str:
     """The hub's (and vLLM's) name of an in-memory parameter.
 
-    Transformers 5 renamed modules in memory and saves names that vLLM cannot load, so rlcore writes the hub's.
+    Transformers 5 renamed modules in memory and saves names that vLLM cannot load: rlcore writes the hub's.
     """
     for pattern, replacement in family_of(model).renames:
         renamed, count = re.subn(pattern, replacement, name, count=1)
@@ -322,10 +322,10 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     source: Mapping[str, Tensor] = model.state_dict() if state_dict is None else state_dict
     tied = set(model.all_tied_weights_keys)
-    expected = [name for name in _persistent_names(model) if name not in tied]
+    expected = [name for name in model.state_dict() if name not in tied]
     missing = [name for name in expected if name not in source]
     if missing:
-        raise DataError(f"{folder}: the weights to save lack {len(missing)} parameters, the first {missing[0]}")
+        raise DataError(f"{folder}: the weights to save lack {len(missing)} tensors, the first {missing[0]}")
     weights = {checkpoint_name(model, n): source[n].detach().cpu().contiguous() for n in expected}
     save_torch_state_dict(weights, folder, metadata={"format": "pt"})
     config = family_of(model).checkpoint_config(model)
@@ -336,7 +336,3 @@ def save_checkpoint(
         model.generation_config.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)
-
-
-def _persistent_names(model: nn.Module) -> Iterable[str]:
-    return model.state_dict().keys()

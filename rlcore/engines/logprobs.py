@@ -84,7 +84,7 @@ def completion_logprobs(
 
     inputs_embeds = _embed(model, groups, input_ids)
     hidden = decoder_of(model)(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state  # [B, L, H]
-    # The hidden state before a token predicts it: completion token t lies at P + t, its predictor at P + t - 1.
+    # The hidden state before a token predicts it: completion token t is at P + t, its predictor at P + t - 1.
     row, column = mask.nonzero(as_tuple=True)
     logprobs, entropies = _token_logprobs(model, hidden[row, num_prompt[row] + column - 1], targets[mask])
     empty = torch.zeros(mask.shape, dtype=torch.float32, device=device)

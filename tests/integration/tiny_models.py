@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import (
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2_5OmniConfig,
     Qwen2_5OmniProcessor,
@@ -23,8 +24,8 @@ from transformers import (
 
 from rlcore.engines.hf_model import save_checkpoint
 
-AUDIO_PROMPT = "<|im_start|>user\n<|audio_bos|><|AUDIO|><|audio_eos|>what is the emotion?<|im_end|>\n<|im_start|>assistant\n"
 TEXT_PROMPT = "<|im_start|>user\nwhat is the emotion?<|im_end|>\n<|im_start|>assistant\n"
+AUDIO_PROMPT = TEXT_PROMPT.replace("what", "<|audio_bos|><|AUDIO|><|audio_eos|>what")
 
 _MEDIA_TOKENS = {
     "audio_token": "<|AUDIO|>",
@@ -35,7 +36,7 @@ _MEDIA_TOKENS = {
     "vision_bos_token": "<|vision_bos|>",
     "vision_eos_token": "<|vision_eos|>",
 }
-_CORPUS = ["the speaker has a high pitch and fast speech so angry <think> </think> system user assistant emotion?"] * 5
+_CORPUS = ["the speaker has a high pitch and fast speech so angry <think> </think> system user assistant"] * 5
 
 
 def tone(index: int, seconds: float = 1.0) -> np.ndarray:
@@ -78,7 +79,9 @@ def _text_config(tokenizer: PreTrainedTokenizerFast, **kwargs: object) -> dict[s
     }
 
 
-def _save(model: torch.nn.Module, folder: Path, processor: object, tokenizer: PreTrainedTokenizerFast) -> Path:
+def _save(
+    model: PreTrainedModel, folder: Path, processor: object, tokenizer: PreTrainedTokenizerFast
+) -> Path:
     with torch.no_grad():  # a wider initialisation, so that distributions are far from flat
         for name, parameter in model.named_parameters():
             if parameter.ndim >= 2 and "embed_positions" not in name:
@@ -111,14 +114,16 @@ def make_qwen2_audio(folder: Path, *, chunk_length: int = 3) -> Path:
     )
     torch.manual_seed(0)
     model = Qwen2AudioForConditionalGeneration(config).float()
-    return _save(model, folder, Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer), tokenizer)
+    processor = Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer)
+    return _save(model, folder, processor, tokenizer)
 
 
 def make_text(folder: Path, *, tie_word_embeddings: bool = True) -> Path:
     """Qwen2 for text alone."""
     tokenizer = tiny_tokenizer()
+    config = Qwen2Config(**_text_config(tokenizer, tie_word_embeddings=tie_word_embeddings))
     torch.manual_seed(0)
-    model = Qwen2ForCausalLM(Qwen2Config(**_text_config(tokenizer, tie_word_embeddings=tie_word_embeddings))).float()
+    model = Qwen2ForCausalLM(config).float()
     return _save(model, folder, tokenizer, tokenizer)
 
 
