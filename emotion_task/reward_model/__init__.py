@@ -1,0 +1,1 @@
+"""The reasoning reward model: its dimensions, graded data, training and calibration."""

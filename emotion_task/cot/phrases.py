@@ -1,0 +1,99 @@
+"""The wording of template traces: how each fact may be said, as a clause or as a noun phrase.
+
+Every phrase must be found back by `emotion_task.evaluation.claims` as exactly the fact it states; a property
+test writes and reads all of them. The vocabulary is small on purpose, the order and the choice are not.
+"""
+
+from __future__ import annotations
+
+_PITCH = {"low": ("low", "deep"), "normal": ("normal", "medium"), "high": ("high", "raised")}
+_ENERGY = {"low": ("low", "weak"), "normal": ("normal", "medium"), "high": ("high", "strong")}
+_LOUDNESS = {"low": ("quiet", "soft"), "high": ("loud",)}
+_SPEED = {"slow": ("slow",), "normal": ("normal", "medium"), "fast": ("fast", "quick")}
+_CONTOUR = {
+    "rising": ("rising", "rises"),
+    "falling": ("falling", "falls"),
+    "rising-falling": ("rising and then falling", "rises and then falls"),
+    "falling-rising": ("falling and then rising", "falls and then rises"),
+    "flat": ("flat", "stays flat"),
+    "expressive": ("expressive", "is expressive"),
+}
+
+
+def _clauses() -> dict[tuple[str, str], tuple[str, ...]]:
+    table: dict[tuple[str, str], tuple[str, ...]] = {("pitch_level", "none"): ("no pitch is heard",)}
+    for value, words in _PITCH.items():
+        table["pitch_level", value] = tuple(
+            f"the pitch {verb} {w}" for w in words for verb in ("is", "sounds")
+        )
+    for value, words in _ENERGY.items():
+        loudness = tuple(f"the voice is {w}" for w in _LOUDNESS.get(value, ()))
+        table["energy_level", value] = tuple(f"the energy is {w}" for w in words) + loudness
+    for value, words in _SPEED.items():
+        table["speed_level", value] = tuple(
+            f"the {noun} is {w}" for w in words for noun in ("speech", "rate")
+        )
+    for value, (adjective, verb) in _CONTOUR.items():
+        table["intonation", value] = (f"the intonation is {adjective}", f"the melody {verb}")
+    return table
+
+
+def _noun_phrases() -> dict[tuple[str, str], tuple[str, ...]]:
+    table: dict[tuple[str, str], tuple[str, ...]] = {("pitch_level", "none"): ("no pitch",)}
+    for value, words in _PITCH.items():
+        table["pitch_level", value] = tuple(f"a {w} pitch" for w in words)
+    for value, words in _ENERGY.items():
+        loudness = tuple(f"a {w} voice" for w in _LOUDNESS.get(value, ()))
+        table["energy_level", value] = tuple(f"{w} energy" for w in words) + loudness
+    for value, words in _SPEED.items():
+        table["speed_level", value] = tuple(f"{w} speech" for w in words) + tuple(
+            f"a {w} rate" for w in words
+        )
+    for value, (adjective, _) in _CONTOUR.items():
+        article = "an" if adjective[0] in "aeiou" else "a"
+        table["intonation", value] = (f"{adjective} intonation", f"{article} {adjective} melody")
+    return table
+
+
+CLAUSES = _clauses()
+"""(attribute, value) to the clauses that state it, lower case, without a full stop."""
+
+NOUN_PHRASES = _noun_phrases()
+"""(attribute, value) to the noun phrases that state it."""
+
+GENDER = {
+    "male": ("A man speaks.", "The speaker is a man.", "This is a male voice."),
+    "female": ("A woman speaks.", "The speaker is a woman.", "This is a female voice."),
+}
+
+QUOTES = ('The words are "{words}".', 'The speaker says "{words}".', 'I hear the words "{words}".')
+
+CONCLUSIONS = {
+    "short": ("So the emotion is {label}.", "This points to {label}.", "All of this fits {label}."),
+    "long": (
+        "Taken together, {first} and {second} point to {label}.",
+        "Heard with such delivery, {first} and {second} make {label} the most likely emotion.",
+        "Of the possible emotions, {label} explains {first} and {second} best.",
+    ),
+}
+"""Style to the sentences that name the emotion; `first` and `second` are noun phrases of stated facts."""
+
+FRAMES = {
+    "short": {
+        1: ("{c0}.", "There is {n0}."),
+        2: ("{c0} and {c1}.", "{c0} with {n1}.", "I hear {n0} and {n1}."),
+    },
+    "long": {
+        1: (
+            "Listening to the delivery, {c0}.",
+            "One notices {n0} from the start.",
+            "What stands out is {n0}.",
+        ),
+        2: (
+            "Throughout the utterance {c0}, while {c1}.",
+            "The delivery combines {n0} with {n1}.",
+            "Beside {n0}, one hears {n1}.",
+        ),
+    },
+}
+"""Style to the sentences that hold one or two facts: `c` a clause, `n` a noun phrase."""

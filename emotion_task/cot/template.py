@@ -1,0 +1,110 @@
+"""Traces from templates: measured facts and the transcript in varied order and wording, the emotion at the
+end."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from emotion_task.cot.phrases import CLAUSES, CONCLUSIONS, FRAMES, GENDER, NOUN_PHRASES, QUOTES
+from emotion_task.facts import PROSODY, stated_facts
+from emotion_task.labels import ALL_LABELS
+from emotion_task.parsing import format_response
+from emotion_task.records import Utterance
+from rlcore.errors import ConfigError
+
+
+class TemplateWriter:
+    """A `TraceWriter` that states what was measured and nothing else.
+
+    Args:
+        quote_rate: chance that a trace quotes the transcript, where there is one.
+        style: `short` (about 30 words, for tiny models) or `long`.
+        max_quote_words: a longer transcript is cut after this many words.
+    """
+
+    def __init__(self, quote_rate: float = 0.0, style: str = "short", max_quote_words: int = 12):
+        if style not in FRAMES:
+            raise ConfigError(f"style: got {style!r}; allowed are {sorted(FRAMES)}")
+        if not 0 <= quote_rate <= 1:
+            raise ConfigError(f"quote_rate: got {quote_rate}; allowed is 0 to 1")
+        self.quote_rate = quote_rate
+        self.style = style
+        self.max_quote_words = max_quote_words
+
+    def write(self, utterance: Utterance, rng: random.Random, answer: bool = True) -> str | None:
+        """See `TraceWriter.write`. None where no prosodic fact is known, or the asked-for emotion is not."""
+        facts = stated_facts(utterance)
+        if not any(name in facts for name in PROSODY) or (answer and utterance.emotion is None):
+            return None
+        quote = utterance.text if rng.random() < self.quote_rate else None
+        body = self.describe(facts, quote, rng)
+        if not answer:
+            return f"<think>{' '.join(body)}</think>"
+        assert utterance.emotion is not None
+        body.append(self.conclude(facts, utterance.emotion, rng))
+        return format_response(" ".join(body), utterance.emotion)
+
+    def describe(self, facts: Mapping[str, str], quote: str | None, rng: random.Random) -> list[str]:
+        """The sentences that state `facts`, without the emotion."""
+        names = [name for name in PROSODY if name in facts]
+        rng.shuffle(names)
+        sentences = [self._sentence(chunk, facts, rng) for chunk in _chunks(names, rng)]
+        if quote:
+            words = rng.choice(QUOTES).format(words=self._clean(quote))
+            sentences.insert(rng.randint(0, len(sentences)), words)
+        if "gender" in facts:
+            # Mostly first, as a listener would say it; sometimes later, so that order is not a cue.
+            position = 0 if rng.random() < 0.7 else rng.randint(0, len(sentences))
+            sentences.insert(position, rng.choice(GENDER[facts["gender"]]))
+        return sentences
+
+    def conclude(self, facts: Mapping[str, str], emotion: str, rng: random.Random) -> str:
+        """The sentence that names the emotion."""
+        stated = [(name, facts[name]) for name in PROSODY if name in facts]
+        style = self.style if len(stated) >= 2 else "short"
+        sentence = rng.choice(CONCLUSIONS[style])
+        if style == "short":
+            return sentence.format(label=emotion)
+        first, second = (rng.choice(NOUN_PHRASES[fact]) for fact in rng.sample(stated, 2))
+        return sentence.format(label=emotion, first=first, second=second)
+
+    def _sentence(self, names: Sequence[str], facts: Mapping[str, str], rng: random.Random) -> str:
+        frame = rng.choice(FRAMES[self.style][len(names)])
+        slots = {}
+        for index, name in enumerate(names):
+            slots[f"c{index}"] = rng.choice(CLAUSES[name, facts[name]])
+            slots[f"n{index}"] = rng.choice(NOUN_PHRASES[name, facts[name]])
+        sentence = frame.format(**slots)
+        return sentence[0].upper() + sentence[1:]
+
+    def _clean(self, text: str) -> str:
+        # Quotation marks would end the quote early, angle brackets could spell a tag of the schema.
+        words = re.sub(r'["“”<>]', " ", text).split()[: self.max_quote_words]
+        return " ".join(words).rstrip(".,;:!?")
+
+
+def _chunks(names: list[str], rng: random.Random) -> Iterator[list[str]]:
+    """Cuts names into runs of one or two."""
+    start = 0
+    while start < len(names):
+        size = rng.choice((1, 2, 2))
+        yield names[start : start + size]
+        start += size
+
+
+def all_phrases() -> Iterator[str]:
+    """Every sentence that the short style can hold, for training a tokenizer. Quotes come from the corpus
+    itself."""
+    for table in (CLAUSES, NOUN_PHRASES):
+        for phrases in table.values():
+            for phrase in phrases:
+                yield from (phrase, f" {phrase}.", phrase[0].upper() + phrase[1:])
+    for sentences in GENDER.values():
+        yield from sentences
+    yield from (quote.format(words="") for quote in QUOTES)
+    for conclusion in CONCLUSIONS["short"]:
+        yield from (conclusion.format(label=label) for label in ALL_LABELS)
+    for frames in FRAMES["short"].values():
+        yield from (re.sub(r"\{\w+\}", "", frame) for frame in frames)

@@ -1,0 +1,49 @@
+"""The checkable facts of an utterance: what a trace may state and what a claim is compared with.
+
+A fact is a measured field whose value a listener could name. Nothing is guessed: a field that is null, or a
+contour that could not be named (`uncertain`, `too_short`), is no fact. One value is added to the manifest's:
+`pitch_level` is `none` where the measurement says that the voice has no pitch (whispered speech).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from emotion_task.records import Utterance
+
+VALUES: dict[str, tuple[str, ...]] = {
+    "pitch_level": ("low", "normal", "high", "none"),
+    "energy_level": ("low", "normal", "high"),
+    "speed_level": ("slow", "normal", "fast"),
+    "intonation": ("rising", "falling", "rising-falling", "falling-rising", "flat", "expressive"),
+    "gender": ("male", "female"),
+}
+"""Attribute to the values that can be stated."""
+
+PROSODY = ("pitch_level", "energy_level", "speed_level", "intonation")
+"""The attributes that prosody accuracy is the mean of."""
+
+
+_WHISPERED_BELOW = 0.2
+"""Voiced share of the speech frames; modal speech has 0.5 to 0.9."""
+
+
+def stated_facts(utterance: Utterance) -> dict[str, str]:
+    """Attribute to value, for each attribute of `VALUES` that is known of this utterance."""
+    facts = {}
+    for name, values in VALUES.items():
+        value = getattr(utterance, name)
+        if value in values:
+            facts[name] = value
+    if "pitch_level" not in facts and has_no_pitch(utterance.measured):
+        facts["pitch_level"] = "none"
+    return facts
+
+
+def has_no_pitch(measured: Mapping[str, Any] | None) -> bool:
+    """Whether next to none of the measured speech is voiced, as in whispering. A track that is unreliable
+    for another reason (too short, too noisy) is unknown, not pitchless."""
+    if measured is None or measured.get("f0_reliable") is not False:
+        return False
+    return measured["voiced_fraction"] < _WHISPERED_BELOW

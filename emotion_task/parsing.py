@@ -1,0 +1,74 @@
+"""Reading a response: the strict schema, and the label inside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from emotion_task.labels import ALL_LABELS
+
+_RESPONSE = re.compile(r"\s*<think>(?P<think>.+?)</think>\s*<answer>(?P<answer>.+?)</answer>\s*", re.DOTALL)
+_TAG = re.compile(r"</?(?:think|answer)>")
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "neutral": ("neutrality",),
+    "happy": ("happiness", "joy", "joyful", "cheerful", "glad"),
+    "sad": ("sadness", "sorrow", "sorrowful", "unhappy"),
+    "angry": ("anger", "mad", "furious"),
+    "disgust": ("disgusted", "contempt", "contemptuous", "contempt or disgust", "disgust or contempt"),
+    "confused": ("confusion", "puzzled"),
+    "whisper": ("whispering", "whispered", "whispers"),
+    "surprise": ("surprised", "astonished", "astonishment"),
+    "fear": ("fearful", "afraid", "scared", "frightened"),
+    "calm": ("calmness",),
+}
+"""Label to the other words that are read as it."""
+
+_LABEL_OF = {word: label for label, words in ALIASES.items() for word in (label, *words)}
+_EMOTION_WORD = re.compile(
+    r"\b(" + "|".join(sorted(map(re.escape, _LABEL_OF), key=len, reverse=True)) + r")\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A response that follows the schema."""
+
+    think: str
+    """Reasoning, stripped."""
+    answer: str
+    """What stood inside `<answer>`, stripped, not yet read as a label."""
+
+
+def parse_response(text: str) -> Parsed | None:
+    """The parts of `<think>...</think><answer>...</answer>`, or None where the text is anything else: text
+    before, between or after, an empty or repeated part, a tag inside a part. White space around the parts
+    is allowed."""
+    match = _RESPONSE.fullmatch(text)
+    if match is None:
+        return None
+    think, answer = match["think"].strip(), match["answer"].strip()
+    if not think or not answer or _TAG.search(think) or _TAG.search(answer):
+        return None
+    return Parsed(think, answer)
+
+
+def format_response(think: str, answer: str) -> str:
+    """The response that `parse_response` reads back as these two parts."""
+    return f"<think>{think}</think><answer>{answer}</answer>"
+
+
+def normalise_label(text: str, labels: Sequence[str] = ALL_LABELS) -> str | None:
+    """The label that `text` names, whatever its case, punctuation or listed alias; None if it names none
+    of `labels`.
+    The whole text must be the label: a sentence that mentions one is not an answer."""
+    words = " ".join(re.findall(r"[a-z]+", text.lower()))
+    label = _LABEL_OF.get(words)
+    return label if label in labels else None
+
+
+def named_emotions(text: str) -> list[str]:
+    """The labels that free text names, in their order of appearance, quoted speech left out."""
+    spoken = re.sub(r'"[^"]*"', " ", text.lower())
+    return [_LABEL_OF[word] for word in _EMOTION_WORD.findall(spoken)]

@@ -1,0 +1,92 @@
+"""What the model is asked: chat messages of every question, and their rendering by the model's own template.
+
+The wording follows EmotionThinker (system prompt: think inside `<think>`, answer inside `<answer>`; user
+turn: the audio, then the question and its options) and is short, so that a tiny model can learn on it as
+    well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from emotion_task.labels import ALL_LABELS
+from rlcore.errors import ConfigError
+
+Messages = list[dict[str, Any]]
+
+SYSTEM_PROMPT = "Listen. Think inside <think> </think>, then answer inside <answer> </answer>."
+ATTRIBUTE_SYSTEM_PROMPT = "Listen and answer with one word."
+
+EMOTION_QUESTION = "What is the emotion of the speaker? Choose one of: {options}."
+
+ATTRIBUTE_QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "pitch_level": ("How high is the pitch?", ("low", "normal", "high", "none")),
+    "energy_level": ("How loud is the voice?", ("low", "normal", "high")),
+    "speed_level": ("How fast is the speech?", ("slow", "normal", "fast")),
+    "intonation": (
+        "What is the intonation?",
+        ("rising", "falling", "rising-falling", "falling-rising", "flat", "expressive"),
+    ),
+}
+"""Attribute to its question and options. `none` is the answer where no pitch can be heard."""
+
+
+def emotion_messages(labels: Sequence[str]) -> Messages:
+    """The conversation that asks for reasoning and one of `labels`; the audio goes where `audio` stands."""
+    return audio_messages(SYSTEM_PROMPT, EMOTION_QUESTION.format(options=", ".join(labels)))
+
+
+def attribute_messages(attribute: str) -> Messages:
+    """The conversation that asks for the level of one attribute of `ATTRIBUTE_QUESTIONS`."""
+    question, options = ATTRIBUTE_QUESTIONS[attribute]
+    return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, f"{question} Choose one of: {', '.join(options)}.")
+
+
+def audio_messages(system: str, text: str) -> Messages:
+    """A system turn, then a user turn of one audio and `text`."""
+    return [
+        {"role": "system", "content": [{"type": "text", "text": system}]},
+        {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": text}]},
+    ]
+
+
+def format_prompt(processor: Any, messages: Messages) -> str:
+    """Renders messages with the chat template of a Hugging Face processor, up to the assistant's turn.
+
+    Returns:
+        Text with one media placeholder (for instance `<|audio_bos|><|AUDIO|><|audio_eos|>`), to be
+        tokenised as is.
+
+    Raises:
+        ConfigError: the processor has no chat template.
+    """
+    if getattr(processor, "chat_template", None) is None:
+        raise ConfigError(
+            f"{type(processor).__name__} has no chat template: save one with the model "
+            "(chat_template.jinja), as instruction-tuned checkpoints do."
+        )
+    return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def tokenizer_corpus() -> Iterator[str]:
+    """Every text that this package's templates can produce, to train a small tokenizer on.
+
+    Digits are given one by one: the reward model's scores must stay single tokens.
+    """
+    from emotion_task.cot.template import all_phrases
+    from emotion_task.reward_model.grades import judge_texts
+
+    yield from (
+        SYSTEM_PROMPT,
+        ATTRIBUTE_SYSTEM_PROMPT,
+        EMOTION_QUESTION.format(options=", ".join(ALL_LABELS)),
+    )
+    yield from ("system", "user", "assistant", "Audio 1: ", "\n", *"0123456789")
+    for question, options in ATTRIBUTE_QUESTIONS.values():
+        yield f"{question} Choose one of: {', '.join(options)}."
+        yield from options
+    for label in ALL_LABELS:
+        yield from (label, f" {label}", f"<think>.</think><answer>{label}</answer>")
+    yield from all_phrases()
+    yield from judge_texts()

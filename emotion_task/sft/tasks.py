@@ -1,0 +1,190 @@
+"""Prosody SFT data (EmotionThinker, stage 2): from annotated utterances to (question, target) pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from emotion_task.cot.writer import TraceWriter
+from emotion_task.facts import PROSODY, stated_facts
+from emotion_task.labels import ALL_LABELS
+from emotion_task.prompt import ATTRIBUTE_QUESTIONS, Messages, attribute_messages, emotion_messages
+from emotion_task.records import Utterance
+from rlcore.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SFTExample:
+    """One supervised example."""
+
+    id: str
+    """Utterance id and task: `0001/reasoning`."""
+    task: str
+    """A key of `TASKS`."""
+    messages: Messages
+    """The question, to be formatted by the model's processor (`emotion_task.prompt.format_prompt`)."""
+    target: str
+    """What the assistant says, without the end-of-turn token."""
+    audio: str
+    """Absolute path."""
+    complete: bool = True
+    """Whether the end-of-turn token follows. False: the target is only the beginning of an answer (reasoning
+    whose label is withheld), and nothing may be learnt of what comes after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureConfig:
+    """What the SFT data consists of."""
+
+    weights: Mapping[str, float]
+    """Task to its share of an epoch. Keys: `pitch`, `energy`, `rate`, `intonation`, `reasoning`,
+    `description`."""
+    label_fraction: float = 1.0
+    """Share of the utterances whose emotion may be revealed; the same ones for the same seed, whatever the
+    file's order, and a larger fraction reveals a superset."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.weights) - set(TASKS))
+        if unknown:
+            raise ConfigError(f"sft.weights: unknown tasks {unknown}; allowed are {sorted(TASKS)}")
+        if min(self.weights.values(), default=0) < 0 or not sum(self.weights.values()) > 0:
+            raise ConfigError(f"sft.weights: got {dict(self.weights)}; weights are >= 0 and one is > 0")
+        if not 0 <= self.label_fraction <= 1:
+            raise ConfigError(f"sft.label_fraction: got {self.label_fraction}; allowed is 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What an example is made from."""
+
+    utterance: Utterance
+    labels: Sequence[str]
+    writer: TraceWriter
+    rng: random.Random
+    labelled: bool
+
+
+def _attribute(name: str) -> Callable[[_Source], tuple[Messages, str, bool] | None]:
+    def build(source: _Source) -> tuple[Messages, str, bool] | None:
+        value = stated_facts(source.utterance).get(name)
+        if value not in ATTRIBUTE_QUESTIONS[name][1]:
+            return None
+        return attribute_messages(name), value, True
+
+    return build
+
+
+def _reasoning(source: _Source) -> tuple[Messages, str, bool] | None:
+    if not source.labelled:
+        return None
+    trace = source.utterance.trace or source.writer.write(source.utterance, source.rng)
+    return None if trace is None else (emotion_messages(source.labels), trace, True)
+
+
+def _description(source: _Source) -> tuple[Messages, str, bool] | None:
+    """The beginning of an answer to the emotion question: what is heard. Open at its end, because the
+    closing tag right after the description would teach the model to leave the emotion out."""
+    if source.labelled:
+        return None
+    trace = source.writer.write(source.utterance, source.rng, answer=False)
+    return None if trace is None else (emotion_messages(source.labels), trace.removesuffix("</think>"), False)
+
+
+TASKS: dict[str, Callable[[_Source], tuple[Messages, str, bool] | None]] = {
+    "pitch": _attribute("pitch_level"),
+    "energy": _attribute("energy_level"),
+    "rate": _attribute("speed_level"),
+    "intonation": _attribute("intonation"),
+    "reasoning": _reasoning,
+    "description": _description,
+}
+"""Task to its builder: (question, target, complete), or None where the utterance does not serve.
+`reasoning` uses utterances whose label may be revealed, `description` those whose label is withheld."""
+
+
+def build_examples(
+    utterances: Sequence[Utterance],
+    writer: TraceWriter,
+    mixture: MixtureConfig,
+    *,
+    epoch: int = 0,
+    num_examples: int | None = None,
+    labels: Sequence[str] | None = None,
+) -> list[SFTExample]:
+    """The examples of one epoch, shuffled: tasks in the mixture's proportions, traces written anew each
+    epoch.
+
+    Args:
+        utterances: annotated.
+        num_examples: by default as many as there are utterances. A task with fewer utterances than its
+            share goes round them again.
+        labels: options of the emotion question; by default the emotions of `utterances`, in `ALL_LABELS`'
+            order.
+
+    Raises:
+        DataError: a task with a weight above 0 finds no utterance that serves (names the task).
+    """
+    options = labels or [label for label in ALL_LABELS if label in {u.emotion for u in utterances}]
+    rng = random.Random(f"{mixture.seed}/{epoch}")
+    total = len(utterances) if num_examples is None else num_examples
+    examples: list[SFTExample] = []
+    for task, count in _counts(mixture.weights, total).items():
+        pool = [u for u in utterances if _serves(task, u, mixture)]
+        if not pool:
+            raise DataError(
+                f"sft task {task!r}: none of {len(utterances)} utterances serves (annotated? label_fraction "
+                f"is {mixture.label_fraction}); give it the weight 0"
+            )
+        for number in range(count):
+            if number % len(pool) == 0:
+                rng.shuffle(pool)
+            utterance = pool[number % len(pool)]
+            own = random.Random(f"{mixture.seed}/{epoch}/{task}/{utterance.id}/{number // len(pool)}")
+            built = TASKS[task](_Source(utterance, options, writer, own, may_reveal(utterance, mixture)))
+            if built is not None:
+                messages, target, complete = built
+                examples.append(
+                    SFTExample(
+                        id=f"{utterance.id}/{task}",
+                        task=task,
+                        messages=messages,
+                        target=target,
+                        audio=utterance.audio,
+                        complete=complete,
+                    )
+                )
+    rng.shuffle(examples)
+    return examples
+
+
+def may_reveal(utterance: Utterance, mixture: MixtureConfig) -> bool:
+    """Whether training may see this utterance's emotion: a uniform hash of (seed, id) lies under
+    `label_fraction`."""
+    if utterance.emotion is None:
+        return False
+    digest = hashlib.sha256(f"{mixture.seed}/{utterance.id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < mixture.label_fraction
+
+
+def _serves(task: str, utterance: Utterance, mixture: MixtureConfig) -> bool:
+    facts = stated_facts(utterance)
+    attribute = {"pitch": "pitch_level", "energy": "energy_level", "rate": "speed_level"}.get(task, task)
+    if attribute in ATTRIBUTE_QUESTIONS:
+        return attribute in facts
+    if task == "reasoning" and utterance.trace is not None:
+        return may_reveal(utterance, mixture)
+    return any(name in facts for name in PROSODY) and may_reveal(utterance, mixture) == (task == "reasoning")
+
+
+def _counts(weights: Mapping[str, float], total: int) -> dict[str, int]:
+    """`total` shared out by weight; what rounding leaves goes to the largest remainders."""
+    scale = total / sum(weights.values())
+    exact = {task: weight * scale for task, weight in weights.items() if weight > 0}
+    counts = {task: int(share) for task, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda task: exact[task] - counts[task], reverse=True)
+    for task in by_remainder[: total - sum(counts.values())]:
+        counts[task] += 1
+    return counts
