@@ -19,6 +19,8 @@ class Utterance:
     audio: str
     """Path, relative to the manifest's folder or absolute."""
     text: str | None = None
+    text_emotion: str | None = None
+    """Emotion that the words alone suggest, where the corpus tells; may contradict `emotion` (the voice's)."""
     emotion: str | None = None
     speaker: str | None = None
     dataset: str = "manifest"

@@ -1,0 +1,86 @@
+"""What a classical classifier gets from the measured prosody alone: the line that a model is read against."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from emotion_task.records import Utterance
+from rlcore.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceResult:
+    """Accuracies on the evaluation utterances, 0..1."""
+
+    accuracy: float
+    unweighted_accuracy: float
+    """Mean recall over the classes."""
+    majority: float
+    """Accuracy of always naming the commonest emotion of the training utterances."""
+    num_train: int
+    num_eval: int
+    recall: dict[str, float]
+    """By emotion."""
+
+
+def prosody_classifier(train: Sequence[Utterance], evaluation: Sequence[Utterance]) -> ReferenceResult:
+    """Trains gradient-boosted trees on `Utterance.measured` and gender, and scores unseen speakers.
+
+    Trees take unmeasured (null) fields as they are, so no value is invented for whispered speech.
+
+    Raises:
+        DataError: no labelled, measured utterance in one of the two.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    train = [utterance for utterance in train if utterance.measured and utterance.emotion]
+    evaluation = [utterance for utterance in evaluation if utterance.measured and utterance.emotion]
+    if not train or not evaluation:
+        raise DataError(
+            f"the reference classifier needs measured utterances with an emotion; got {len(train)} to train "
+            f"and {len(evaluation)} to evaluate. Annotate the corpus first (`emotion annotate`)."
+        )
+    fields = _numeric_fields(train)
+    labels = np.array([utterance.emotion for utterance in train])
+    truth = np.array([utterance.emotion for utterance in evaluation])
+    model = HistGradientBoostingClassifier(
+        max_iter=100, learning_rate=0.1, max_leaf_nodes=15, l2_regularization=1.0, random_state=0
+    )
+    model.fit(_features(train, fields), labels)
+    predicted = model.predict(_features(evaluation, fields))
+    recall = {str(label): float(np.mean(predicted[truth == label] == label)) for label in sorted(set(truth))}
+    commonest = Counter(labels).most_common(1)[0][0]
+    return ReferenceResult(
+        accuracy=float(np.mean(predicted == truth)),
+        unweighted_accuracy=float(np.mean(list(recall.values()))),
+        majority=float(np.mean(truth == commonest)),
+        num_train=len(train),
+        num_eval=len(evaluation),
+        recall=recall,
+    )
+
+
+def _numeric_fields(utterances: Sequence[Utterance]) -> list[str]:
+    names = {
+        name
+        for utterance in utterances
+        for name, value in (utterance.measured or {}).items()
+        if isinstance(value, int | float)
+    }
+    return sorted(names)
+
+
+def _features(utterances: Sequence[Utterance], fields: Sequence[str]) -> np.ndarray:
+    """float64 [U, F + 1], NaN where unmeasured"""
+    genders = {"male": 0.0, "female": 1.0}
+    return np.array(
+        [
+            [float((utterance.measured or {}).get(name, np.nan)) for name in fields]
+            + [genders.get(utterance.gender or "", np.nan)]
+            for utterance in utterances
+        ]
+    )

@@ -1,0 +1,131 @@
+"""Second pass: physical units to low, normal, high.
+
+No absolute constant can say what is loud or high: recording gain and speaker dominate. So the cut points
+are percentiles of a corpus (for pitch: of a corpus and gender; for rate: of a corpus and the way its
+syllables were counted), tertiles by default. They are data, kept as JSON, and may be applied to others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotion_task.records import Utterance
+from rlcore.errors import DataError
+
+TERTILES = (100 / 3, 200 / 3)
+MIN_SAMPLES = 20
+"""Fewer measured utterances give no cut points."""
+ATTRIBUTES = {"pitch": "f0_median_hz", "energy": "level_dbfs", "speed": "articulation_rate"}
+"""Attribute to the field of Measurement that it is cut from."""
+LEVELS = {
+    "pitch": ("low", "normal", "high"),
+    "energy": ("low", "normal", "high"),
+    "speed": ("slow", "normal", "fast"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Where one attribute of one group is cut."""
+
+    low: float
+    """Below is low (slow)."""
+    high: float
+    """At or above is high (fast)."""
+    num_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Cut points by attribute and group, for instance `cuts["pitch"]["ravdess/female"]`."""
+
+    percentiles: tuple[float, float]
+    cuts: dict[str, dict[str, Cuts]]
+    warnings: tuple[str, ...] = ()
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Raises DataError where the file is missing or not a calibration."""
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: no such calibration. `emotion annotate` writes one beside its manifest.")
+        try:
+            row = json.loads(path.read_text(encoding="utf-8"))
+            cuts = {
+                attribute: {group: Cuts(**values) for group, values in row["cuts"][attribute].items()}
+                for attribute in ATTRIBUTES
+            }
+            return cls(tuple(row["percentiles"]), cuts, tuple(row["warnings"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not a calibration: {error!r}") from error
+
+
+def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] = TERTILES) -> Calibration:
+    """Cut points from measured utterances (pass the training split only).
+
+    A group with fewer than `MIN_SAMPLES` values gets none, and a warning says so.
+    """
+    if not 0 < percentiles[0] < percentiles[1] < 100:
+        raise DataError(f"percentiles {percentiles}: two rising numbers between 0 and 100 are needed")
+    values: dict[str, dict[str, list[float]]] = {attribute: defaultdict(list) for attribute in ATTRIBUTES}
+    for utterance in utterances:
+        for attribute in ATTRIBUTES:
+            value = _value(utterance, attribute)
+            if value is not None:
+                for group in _groups(utterance, attribute):
+                    values[attribute][group].append(value)
+    cuts: dict[str, dict[str, Cuts]] = {attribute: {} for attribute in ATTRIBUTES}
+    warnings = []
+    for attribute, groups in values.items():
+        for group, numbers in sorted(groups.items()):
+            if len(numbers) < MIN_SAMPLES:
+                warnings.append(
+                    f"{attribute} of {group}: only {len(numbers)} measured utterances, {MIN_SAMPLES} are needed"
+                )
+                continue
+            low, high = np.percentile(numbers, percentiles)
+            cuts[attribute][group] = Cuts(float(low), float(high), len(numbers))
+    return Calibration(percentiles, cuts, tuple(warnings))
+
+
+def apply_calibration(calibration: Calibration, utterance: Utterance) -> Utterance:
+    """Fills `pitch_level`, `energy_level` and `speed_level`; null where unmeasured or not calibrated."""
+    levels = {f"{attribute}_level": _level(calibration, utterance, attribute) for attribute in ATTRIBUTES}
+    return replace(utterance, **levels)
+
+
+def _level(calibration: Calibration, utterance: Utterance, attribute: str) -> str | None:
+    value = _value(utterance, attribute)
+    if value is None:
+        return None
+    for group in _groups(utterance, attribute):
+        cuts = calibration.cuts[attribute].get(group)
+        if cuts is not None:
+            return LEVELS[attribute][int(value >= cuts.low) + int(value >= cuts.high)]
+    return None
+
+
+def _value(utterance: Utterance, attribute: str) -> float | None:
+    measured: dict[str, Any] = utterance.measured or {}
+    return measured.get(ATTRIBUTES[attribute])
+
+
+def _groups(utterance: Utterance, attribute: str) -> tuple[str, ...]:
+    """The groups whose cut points fit this utterance, the closest first."""
+    corpus = utterance.dataset
+    if attribute == "pitch":
+        # Never the mixed cut points for a known gender: they would only tell women from men.
+        return (f"{corpus}/{utterance.gender or 'unknown'}",)
+    if attribute == "speed":
+        return (f"{corpus}/{(utterance.measured or {}).get('syllables_from')}",)
+    return (corpus,)

@@ -1,0 +1,75 @@
+"""The melody of an utterance in one word, from semitones about the speaker's median.
+
+Nothing is interpolated over unvoiced gaps. Direction compares the first with the last quarter; a turning
+point is where a quadratic fit has its vertex well inside, deep enough to hear, and explains clearly more
+than a line; what neither names is told by its dynamics (3 and 9 semitones of range).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FLAT_BELOW_ST, EXPRESSIVE_ABOVE_ST = 3.0, 9.0
+MIN_SECONDS, MIN_FRAMES = 0.4, 15
+_DIRECTION_ST = 1.5
+_VERTEX = (0.2, 0.8)
+_DEPTH_ST = 1.5
+_GAIN_OF_QUADRATIC = 0.15
+"""Explained variance that the quadratic must add to the line's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intonation:
+    """The class and the numbers behind it."""
+
+    label: str
+    """rising, falling, rising-falling, falling-rising, flat, expressive, uncertain or too_short"""
+    change_st: float | None = None
+    """Mean of the last quarter less mean of the first."""
+    curvature_st: float | None = None
+    """Depth of the fitted parabola over the whole utterance; positive opens upwards."""
+    turning_point: float | None = None
+    """Position of the vertex, 0 at the first and 1 at the last voiced frame; null where it is not one."""
+
+
+def classify_intonation(times: np.ndarray, semitones: np.ndarray) -> Intonation:
+    """Classifies voiced frames.
+
+    Args:
+        times: [V] seconds of the voiced frames, rising.
+        semitones: [V] about the speaker's median.
+    """
+    if len(times) < MIN_FRAMES or times[-1] - times[0] < MIN_SECONDS:
+        return Intonation(label="too_short")
+    position = (times - times[0]) / (times[-1] - times[0])
+    first, last = semitones[position <= 0.25], semitones[position >= 0.75]
+    change = float(last.mean() - first.mean())
+    line = np.polyval(np.polyfit(position, semitones, 1), position)
+    a, b, c = np.polyfit(position, semitones, 2)
+    parabola = np.polyval((a, b, c), position)
+    vertex = -b / (2 * a) if abs(a) > 1e-9 else np.inf
+    variance = max(float(np.var(semitones)), 1e-9)
+    gain = (np.var(semitones - line) - np.var(semitones - parabola)) / variance
+    inside = _VERTEX[0] <= vertex <= _VERTEX[1]
+    # Depth on the shallower side: how far the melody really comes back after the turn.
+    depth = abs(a) * min(vertex, 1 - vertex) ** 2 if inside else 0.0
+    turns = bool(inside and depth >= _DEPTH_ST / 2 and abs(a) / 4 >= _DEPTH_ST and gain >= _GAIN_OF_QUADRATIC)
+    low, high = np.percentile(semitones, [5, 95])
+    return Intonation(
+        label=_label(high - low, change, turns, opens_upwards=a > 0),
+        change_st=change,
+        curvature_st=float(a / 4),
+        turning_point=float(vertex) if turns else None,
+    )
+
+
+def _label(range_st: float, change_st: float, turns: bool, *, opens_upwards: bool) -> str:
+    if range_st < FLAT_BELOW_ST:
+        return "flat"
+    if turns:
+        return "falling-rising" if opens_upwards else "rising-falling"
+    if abs(change_st) >= _DIRECTION_ST:
+        return "rising" if change_st > 0 else "falling"
+    return "expressive" if range_st > EXPRESSIVE_ABOVE_ST else "uncertain"

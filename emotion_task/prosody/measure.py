@@ -1,0 +1,174 @@
+"""First pass: one recording in physical units. What cannot be measured is null, never guessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.signal import savgol_filter
+
+from emotion_task.prosody.activity import FRAME_S, Activity, find_activity
+from emotion_task.prosody.f0 import F0Track, track_f0
+from emotion_task.prosody.intonation import classify_intonation
+from emotion_task.prosody.syllables import count_nuclei, count_syllables
+from rlcore.errors import DataError
+
+_MIN_VOICED_FRAMES = 15
+_MIN_VOICED_FRACTION = 0.3
+"""Of the speech frames. Modal speech has 0.5 to 0.9 (less in short words), whispering under 0.2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Prosody of one utterance, in physical units."""
+
+    duration_s: float
+    """Of the file."""
+    speech_start_s: float
+    speech_end_s: float
+    active_s: float
+    """Speech without its pauses."""
+    level_dbfs: float
+    """Active speech level (ITU-T P.56)."""
+    noise_floor_dbfs: float | None
+    snr_db: float | None
+    f0_reliable: bool
+    """Enough voiced frames to speak of a pitch; every F0 field is null otherwise."""
+    voiced_fraction: float
+    """Of the speech frames."""
+    f0_median_hz: float | None = None
+    f0_p5_hz: float | None = None
+    f0_p95_hz: float | None = None
+    f0_range_st: float | None = None
+    """From p5 to p95, in semitones."""
+    f0_spread_st: float | None = None
+    """Standard deviation in semitones."""
+    f0_perturbation_st: float | None = None
+    """Roughness of the track: spread of its second difference from frame to frame."""
+    f0_tremor_st: float | None = None
+    """RMS of what a smooth curve over 250 ms leaves: 4 to 10 Hz tremor."""
+    intonation: str | None = None
+    """As in `emotion_task.prosody.intonation`; null where unvoiced."""
+    intonation_change_st: float | None = None
+    intonation_curvature_st: float | None = None
+    turning_point: float | None = None
+    spectral_tilt_db: float | None = None
+    """Energy of 1 to 5 kHz over that of 50 Hz to 1 kHz: high for a bright, pressed or whispered voice."""
+    num_syllables: int | None = None
+    syllables_from: str | None = None
+    """`text` (transcript) or `nuclei` (energy peaks). The two are not comparable."""
+    articulation_rate: float | None = None
+    """Syllables per second of speech, pauses excluded."""
+    speaking_rate: float | None = None
+    """Syllables per second from the first to the last sound, pauses included."""
+
+
+def measure(waveform: np.ndarray, sample_rate: int, text: str | None = None) -> Measurement:
+    """Measures a mono waveform [N].
+
+    Args:
+        waveform: float [N], -1..1
+        sample_rate: in Hz, at least 8000.
+        text: English transcript, for the speech rate; without one, syllable nuclei are counted.
+
+    Raises:
+        DataError: silent, or nothing in it stands out as speech.
+    """
+    samples = np.asarray(waveform, dtype=np.float64)
+    samples = samples - samples.mean() if len(samples) else samples
+    activity = find_activity(samples, sample_rate)
+    if activity is None:
+        raise DataError("silent: no speech stands out of the background")
+    track = track_f0(samples, sample_rate)
+    speech = _speech_frames(track, activity)
+    voiced = speech & (track.hertz > 0)
+    voiced_fraction = float(voiced.sum() / max(1, speech.sum()))
+    reliable = bool(voiced.sum() >= _MIN_VOICED_FRAMES and voiced_fraction >= _MIN_VOICED_FRACTION)
+    noise = activity.noise_floor_dbfs
+    return Measurement(
+        duration_s=len(samples) / sample_rate,
+        speech_start_s=activity.start_s,
+        speech_end_s=activity.end_s,
+        active_s=activity.active_s,
+        level_dbfs=activity.level_dbfs,
+        noise_floor_dbfs=noise,
+        snr_db=None if noise is None else activity.level_dbfs - noise,
+        f0_reliable=reliable,
+        voiced_fraction=voiced_fraction,
+        spectral_tilt_db=_spectral_tilt(samples, sample_rate, activity),
+        **(_pitch_fields(track, voiced) if reliable else {}),
+        **_rate_fields(activity, track if reliable else None, text),
+    )
+
+
+def _speech_frames(track: F0Track, activity: Activity) -> np.ndarray:
+    """bool [F of the track]: its frames that fall into speech."""
+    index = np.minimum((track.times / FRAME_S).astype(int), len(activity.active) - 1)
+    return activity.active[index] if len(index) else np.zeros(0, dtype=bool)
+
+
+def _pitch_fields(track: F0Track, voiced: np.ndarray) -> dict[str, float | str | None]:
+    hertz, times = track.hertz[voiced], track.times[voiced]
+    low, median, high = np.percentile(hertz, [5, 50, 95])
+    semitones = 12 * np.log2(hertz / median)
+    melody = classify_intonation(times, semitones)
+    perturbation, tremor = _unsteadiness(times, semitones)
+    return {
+        "f0_median_hz": float(median),
+        "f0_p5_hz": float(low),
+        "f0_p95_hz": float(high),
+        "f0_range_st": float(12 * np.log2(high / low)),
+        "f0_spread_st": float(semitones.std()),
+        "f0_perturbation_st": perturbation,
+        "f0_tremor_st": tremor,
+        "intonation": melody.label,
+        "intonation_change_st": melody.change_st,
+        "intonation_curvature_st": melody.curvature_st,
+        "turning_point": melody.turning_point,
+    }
+
+
+def _unsteadiness(times: np.ndarray, semitones: np.ndarray) -> tuple[float | None, float | None]:
+    """Perturbation and tremor over unbroken voiced stretches, weighted by their length."""
+    breaks = np.flatnonzero(np.diff(times) > 1.5 * FRAME_S) + 1
+    rough, residue = [], []
+    for stretch in np.split(semitones, breaks):
+        if len(stretch) >= 5:
+            rough.append(np.diff(stretch[1:-1], 2))
+        if len(stretch) >= 25:
+            residue.append(stretch - savgol_filter(stretch, 25, 2))
+    return (
+        float(np.concatenate(rough).std()) if rough else None,
+        float(np.sqrt(np.mean(np.concatenate(residue) ** 2))) if residue else None,
+    )
+
+
+def _spectral_tilt(samples: np.ndarray, sample_rate: int, activity: Activity) -> float | None:
+    if sample_rate < 10_000:
+        return None
+    hop = int(FRAME_S * sample_rate)
+    keep = np.repeat(activity.active, hop)
+    speech = samples[: len(keep)][keep]
+    power = np.abs(np.fft.rfft(speech * np.hanning(len(speech)))) ** 2
+    frequency = np.fft.rfftfreq(len(speech), 1 / sample_rate)
+    low = power[(frequency > 50) & (frequency <= 1000)].sum()
+    high = power[(frequency > 1000) & (frequency < 5000)].sum()
+    return float(10 * np.log10(high / low)) if low > 0 and high > 0 else None
+
+
+def _rate_fields(activity: Activity, track: F0Track | None, text: str | None) -> dict[str, int | float | str | None]:
+    count, source = count_syllables(text), "text"
+    if count is None:
+        voiced = None
+        if track is not None:
+            voiced = np.zeros(len(activity.active), dtype=bool)
+            voiced[np.minimum((track.times[track.hertz > 0] / FRAME_S).astype(int), len(voiced) - 1)] = True
+        count, source = count_nuclei(activity.frame_db, activity.active, voiced) or None, "nuclei"
+    if count is None:
+        return {}
+    return {
+        "num_syllables": count,
+        "syllables_from": source,
+        "articulation_rate": count / activity.active_s,
+        "speaking_rate": count / (activity.end_s - activity.start_s),
+    }
