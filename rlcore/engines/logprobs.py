@@ -130,8 +130,10 @@ def _media_embeds(
 ) -> list[Tensor | None]:
     """One [N, H] a group, None where it has no media. The tower takes the raw media of all groups at once."""
     embeds: list[Tensor | None] = [
-        torch.as_tensor(np.array(g.media_inputs["audio_embeds"])) if "audio_embeds" in g.media_inputs else None
-        for g in groups
+        torch.as_tensor(np.array(group.media_inputs["audio_embeds"]))
+        if "audio_embeds" in group.media_inputs
+        else None
+        for group in groups
     ]
     raw = [i for i, g in enumerate(groups) if g.media_inputs and embeds[i] is None]
     if raw:
@@ -156,7 +158,7 @@ def _token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> 
             entropy = -(logprobs.exp() * logprobs).sum(-1)
         return logprobs.gather(-1, targets[:, None])[:, 0], entropy
 
-    size = max(1, LOGITS_PER_CHUNK // model.get_output_embeddings().weight.shape[0])
+    size = max(1, LOGITS_PER_CHUNK // head.out_features)
     if len(targets) <= size:
         return score(hidden, targets)
     chunks = [

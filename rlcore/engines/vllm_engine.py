@@ -1,0 +1,321 @@
+"""The rollout engine: vLLM in this process, with sampled logprobs kept and weights that can be replaced.
+
+It knows tokens and media, not tasks or rewards. `engine_env` must be in the environment before Python starts
+(Ray: `runtime_env`), because vLLM and torch read it when they are imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from rlcore.engines.hf_model import (
+    audio_token_id,
+    family_of,
+    load_config,
+    load_processor,
+    media_token_ids,
+    tokenizer_of,
+)
+from rlcore.engines.media import EncodedPrompt
+from rlcore.errors import ConfigError, DataError, MissingDependencyError, WeightSyncError
+from rlcore.types import Completion
+from rlcore.weight_sync.base import Push
+
+_OWN_ARGUMENTS = {
+    "model": "model.path",
+    "dtype": "model.dtype",
+    "trust_remote_code": "model.trust_remote_code",
+    "limit_mm_per_prompt": "model.media",
+    "enable_mm_embeds": "model.media",
+    "weight_transfer_config": "weight_sync.backend",
+    "seed": "seed",
+    "logprobs_mode": None,
+}
+"""Engine arguments that rlcore sets itself, and the key that decides them."""
+
+_CPU_ARGUMENTS = {
+    "enforce_eager": True,
+    "distributed_executor_backend": "uni",  # one process: start-up takes seconds, not a minute
+    "block_size": 32,  # the default 128 gives short prompts no prefix caching
+    "kv_cache_memory_bytes": 256 << 20,
+    "gpu_memory_utilization": 0.05,  # of the RAM; the cache has its size already
+}
+
+
+def engine_env(*, cpu: bool) -> dict[str, str]:
+    """Environment variables for a process that builds a `VLLMEngine`."""
+    env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
+    if cpu:
+        env |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "OMP_NUM_THREADS": "1",  # a second thread on a shared core costs a factor of twenty
+            "TORCHDYNAMO_DISABLE": "1",  # else the first answer waits 20 s for a compiler
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+    return env
+
+
+def sampling_seed(*parts: int | str) -> int:
+    """A 63-bit seed, a function of its parts alone (Python's `hash` differs from process to process)."""
+    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to sample. The engine's own record, so that its callers need not import vLLM."""
+
+    n: int = 1
+    """Completions a request."""
+    max_tokens: int = 256
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    allowed_token_ids: tuple[int, ...] = ()
+    """Where not empty, only these are sampled."""
+    banned_token_ids: tuple[int, ...] = ()
+    """Never sampled, beside the model's media placeholders, which are always banned."""
+    num_logprobs: int = 0
+    """Most likely tokens whose log-probabilities `Completion.top_logprobs` holds, beside the sampled one."""
+    logprob_token_ids: tuple[int, ...] = ()
+    """Instead of the most likely: these tokens' log-probabilities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRequest:
+    """One prompt to complete."""
+
+    id: str
+    """For errors."""
+    text: str
+    encoded: EncodedPrompt
+    """Of `MediaEncoder` with the engine's `media` mode."""
+    seed: int | None = None
+    """Sample k is drawn with seed + k; `None` draws from the engine's own stream."""
+
+
+@dataclass
+class EngineStats:
+    """Running totals."""
+
+    start_seconds: float = 0.0
+    generate_seconds: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    update_seconds: float = 0.0
+    updates: int = 0
+
+
+class VLLMEngine:
+    """A vLLM instance with one policy.
+
+    Args:
+        model_path: checkpoint folder or hub id.
+        dtype: of weights and activations.
+        media: `embeds` (no tower in the engine) or `raw`.
+        engine_args: further `vllm.EngineArgs`, as `rollout.engine`.
+        weight_backend: medium of weight updates, a key of `rlcore.engines.vllm_plugin.RECEIVERS`.
+        policy_version: version of the weights in the folder.
+
+    Raises:
+        ConfigError: an engine argument that does not exist or that rlcore sets itself.
+        MissingDependencyError: vLLM is not installed.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        dtype: str = "float32",
+        seed: int = 0,
+        media: str = "embeds",
+        engine_args: Mapping[str, Any] | None = None,
+        weight_backend: str = "shared_memory",
+        trust_remote_code: bool = False,
+        policy_version: int = 0,
+    ):
+        start = time.perf_counter()
+        try:
+            from vllm import LLM
+            from vllm.config import WeightTransferConfig
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"vLLM does not import ({error}); install rlcore with the extra `cpu` or `gpu`"
+            ) from error
+        config = load_config(model_path, trust_remote_code=trust_remote_code)
+        own = {**_platform_arguments(), **_media_arguments(config, media)}
+        self._llm = LLM(
+            model_path,
+            dtype=dtype,
+            seed=seed % 2**32,
+            trust_remote_code=trust_remote_code,
+            weight_transfer_config=WeightTransferConfig(backend=weight_backend),
+            **{**own, **_checked(engine_args or {})},
+        )
+        self._llm.init_weight_transfer_engine({"init_info": {}})
+        tokenizer = tokenizer_of(load_processor(model_path, trust_remote_code=trust_remote_code))
+        self._banned = tuple(media_token_ids(config, tokenizer))
+        self._embeds = media == "embeds"
+        self._backend = weight_backend
+        self.max_model_len: int = self._llm.model_config.max_model_len
+        self.policy_version = policy_version
+        self.stats = EngineStats(start_seconds=time.perf_counter() - start)
+
+    def generate(
+        self, requests: Sequence[EngineRequest], sampling: Sampling
+    ) -> list[tuple[Completion, ...]]:
+        """`sampling.n` completions for each request, in order.
+
+        Log-probabilities are the model's own: before temperature, bans and top-p.
+
+        Raises:
+            ConfigError: a prompt leaves no room in `max_model_len`.
+            DataError: vLLM expanded a prompt's media otherwise than the encoder did.
+        """
+        start = time.perf_counter()
+        for request in requests:
+            if len(request.encoded.prompt_token_ids) >= self.max_model_len:
+                raise ConfigError(
+                    f"rollout.engine.max_model_len: prompt {request.id} has "
+                    f"{len(request.encoded.prompt_token_ids)} tokens, the engine takes {self.max_model_len} "
+                    "with the answer; raise it, or shorten the prompt"
+                )
+        outputs = self._llm.generate(
+            [self._prompt(request) for request in requests],
+            [self._sampling_params(sampling, request.seed) for request in requests],
+            use_tqdm=False,
+        )
+        groups = []
+        for request, output in zip(requests, outputs, strict=True):
+            _check_expansion(request, output.prompt_token_ids)
+            groups.append(tuple(self._completion(sample, sampling) for sample in output.outputs))
+        self.stats.generate_seconds += time.perf_counter() - start
+        self.stats.prompt_tokens += sum(len(r.encoded.prompt_token_ids) for r in requests)
+        self.stats.completion_tokens += sum(len(c.token_ids) for group in groups for c in group)
+        return groups
+
+    def apply_weights(self, push: Push) -> int:
+        """Replaces the weights, in place, and forgets everything computed with the old ones.
+
+        Returns the new policy version. After an error the old version stays, whole.
+
+        Raises:
+            WeightSyncError: the push is of another backend, was written over, is damaged, or does not fit.
+        """
+        start = time.perf_counter()
+        if push.backend != self._backend:
+            raise WeightSyncError(f"a push by {push.backend!r} reached an engine that takes {self._backend!r}")
+        try:
+            self._llm.start_weight_update()
+            self._llm.update_weights({"update_info": push.update_info})
+            self._llm.finish_weight_update(weight_version=str(push.version))
+        except WeightSyncError:
+            raise
+        except Exception as error:  # whatever a worker process or vLLM's messaging made of it
+            raise WeightSyncError(f"weights of version {push.version}: {error}") from error
+        self._llm.reset_prefix_cache()
+        if not self._embeds:
+            self._llm.llm_engine.reset_encoder_cache()
+        self.policy_version = push.version
+        self.stats.update_seconds += time.perf_counter() - start
+        self.stats.updates += 1
+        return push.version
+
+    def _prompt(self, request: EngineRequest) -> dict[str, Any]:
+        encoded = request.encoded
+        if not encoded.media_inputs:
+            return {"prompt_token_ids": list(encoded.prompt_token_ids)}
+        if self._embeds:
+            embeds = torch.from_numpy(encoded.media_inputs["audio_embeds"])
+            return {"prompt": request.text, "multi_modal_data": {"audio": {"audio_embeds": embeds[None]}}}
+        rate = encoded.media["sampling_rate"]
+        return {
+            "prompt": request.text,
+            "multi_modal_data": {"audio": [(waveform, rate) for waveform in encoded.media["audio"]]},
+        }
+
+    def _sampling_params(self, sampling: Sampling, seed: int | None) -> Any:
+        from vllm import SamplingParams
+
+        banned = {*self._banned, *sampling.banned_token_ids} - {*sampling.allowed_token_ids}
+        return SamplingParams(
+            n=sampling.n,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            stop=list(sampling.stop),
+            seed=seed,
+            logprobs=None if sampling.logprob_token_ids else sampling.num_logprobs,
+            logprob_token_ids=list(sampling.logprob_token_ids) or None,
+            allowed_token_ids=list(sampling.allowed_token_ids) or None,
+            logit_bias={token: float("-inf") for token in banned},
+            flat_logprobs=True,
+        )
+
+    def _completion(self, sample: Any, sampling: Sampling) -> Completion:
+        """vLLM lists the sampled token first at every position, then the others that were asked for."""
+        flat = sample.logprobs
+        top = None
+        if sampling.num_logprobs or sampling.logprob_token_ids:
+            spans = zip(flat.start_indices, flat.end_indices, strict=True)
+            top = tuple(dict(zip(flat.token_ids[a:b], flat.logprobs[a:b], strict=True)) for a, b in spans)
+        return Completion(
+            token_ids=tuple(sample.token_ids),
+            logprobs=tuple(flat.logprobs[start] for start in flat.start_indices),
+            text=sample.text,
+            finish_reason=sample.finish_reason,
+            policy_version=self.policy_version,
+            top_logprobs=top,
+        )
+
+
+def _check_expansion(request: EngineRequest, seen: Sequence[int]) -> None:
+    expected = request.encoded.prompt_token_ids
+    if tuple(seen) != expected:
+        raise DataError(
+            f"prompt {request.id}: vLLM read it as {len(seen)} tokens, the processor as {len(expected)}, and they "
+            "differ. Log-probabilities would be of another prompt: check the checkpoint's processor and the "
+            "installed versions of transformers and vLLM"
+        )
+
+
+def _platform_arguments() -> dict[str, Any]:
+    from vllm.platforms import current_platform
+
+    return dict(_CPU_ARGUMENTS) if current_platform.is_cpu() else {}
+
+
+def _media_arguments(config: Any, media: str) -> dict[str, Any]:
+    if audio_token_id(config) is None:
+        return {}
+    if media == "embeds":
+        if not family_of(config).takes_audio_embeds:
+            raise ConfigError(
+                f"model.media: vLLM takes no audio embeddings for {config.architectures[0]}; set it to raw"
+            )
+        return {"limit_mm_per_prompt": {"audio": 0}, "enable_mm_embeds": True}
+    return {"limit_mm_per_prompt": {"audio": 8, "image": 0, "video": 0}}
+
+
+def _checked(engine_args: Mapping[str, Any]) -> dict[str, Any]:
+    from vllm import EngineArgs
+
+    known = sorted({f.name for f in fields(EngineArgs)} - set(_OWN_ARGUMENTS))
+    for name in engine_args:
+        if name in _OWN_ARGUMENTS:
+            key = _OWN_ARGUMENTS[name]
+            hint = f"set {key} instead" if key else "it cannot be changed"
+            raise ConfigError(f"rollout.engine.{name}: rlcore sets this argument itself; {hint}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean rollout.engine.{near[0]}?" if near else "vllm.EngineArgs lists them"
+            raise ConfigError(f"rollout.engine.{name}: vLLM has no such argument; {hint}")
+    return dict(engine_args)
