@@ -12,7 +12,7 @@ import numpy as np
 from rlcore.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PromptStream:
     """Endless shuffled passes over `num_prompts` prompts, `per_step` at a time.
 

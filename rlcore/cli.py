@@ -1,0 +1,156 @@
+"""`rlcore`: train and evaluate from a configuration, and look at the machine.
+
+Every command ends with exit code 0; 1 when the work failed; 2 when a configuration or a file of the user's
+is wrong; 130 when interrupted. Errors made for users are one line; `--debug` shows where they came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rlcore.errors import ConfigError, DataError, RLCoreError
+
+EPILOG = """\
+examples:
+  rlcore train --config emotion_task/configs/quickstart_rl.yaml train.num_steps=50
+  rlcore train --config base.yaml --config my_cluster.yaml rollout.num_replicas=4 --resume
+  rlcore doctor
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    parser = build_parser()
+    # Overrides may stand before, between and after the options, which argparse alone does not allow.
+    arguments, rest = parser.parse_known_args(argv)
+    unknown = [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]
+    if unknown:
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return run_command(lambda: arguments.run(arguments), program="rlcore", debug=arguments.debug)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rlcore",
+        description="Reinforcement learning for speech language models on Ray, vLLM and DeepSpeed.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument(
+        "--config",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="YAML file; may be given several times, later files win",
+    )
+    config.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="single settings, for instance learner.lr=1e-5"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", parents=[config, common], help="train a policy with rewards")
+    train.add_argument("--resume", action="store_true", help="go on from run_dir's last checkpoint")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        parents=[config, common],
+        help="greedy answers on the held-out prompts, with their metrics",
+    )
+    evaluate.set_defaults(run=_evaluate)
+
+    doctor = commands.add_parser("doctor", parents=[common], help="what is wrong here, and what to do")
+    doctor.set_defaults(run=_doctor)
+
+    version = commands.add_parser("version", parents=[common], help="versions installed and tested")
+    version.set_defaults(run=_version)
+    return parser
+
+
+def run_command(command: Callable[[], int], *, program: str, debug: bool) -> int:
+    """Runs a command, turning errors made for users into one line on stderr and an exit code.
+
+    Anything else is a defect and keeps its traceback.
+    """
+    try:
+        return command()
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    except RLCoreError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"{program}: error: {message_of(error)}", file=sys.stderr)
+        return 2 if isinstance(error, (ConfigError, DataError)) else 1
+
+
+def message_of(error: RLCoreError) -> str:
+    """The error's own line. One that crossed Ray carries the remote traceback around its cause."""
+    cause = getattr(error, "cause", None)
+    return str(cause if isinstance(cause, RLCoreError) else error)
+
+
+def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
+    """A two-column listing; sections of nested mappings are dotted."""
+    rows = dict(_flat(metrics))
+    width = max(map(len, rows), default=0)
+    print(title)
+    for name, value in rows.items():
+        print(f"  {name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
+
+
+def _flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in metrics.items():
+        rows += (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
+        )
+    return rows
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from rlcore.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    from rlcore.run import train  # imports Ray: only once the configuration stands
+
+    print_metrics(f"{config.run_dir}: finished", train(config, resume=arguments.resume))
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from rlcore.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    from rlcore.run import evaluate
+
+    print_metrics(f"{config.model.path}: held-out prompts", evaluate(config))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rlcore.doctor import examine
+
+    return examine()
+
+
+def _version(arguments: argparse.Namespace) -> int:
+    from rlcore.versions import TESTED, versions
+
+    for package, version in versions().items():
+        tested = f"   (tested with {TESTED[package]})" if package in TESTED else ""
+        print(f"{package:<14}{version}{tested}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

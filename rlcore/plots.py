@@ -1,0 +1,111 @@
+"""The curves of a run as PNG files, drawn from its metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlcore.tracking import read_metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """One picture: every metric that matches one of the patterns becomes a line."""
+
+    name: str
+    """File name without suffix."""
+    title: str
+    patterns: tuple[str, ...]
+    """As `fnmatch`; `*` matches slashes too."""
+    log_scale: bool = False
+
+
+PLOTS = (
+    Plot(name="rewards", title="Reward by part", patterns=("reward/*",)),
+    Plot(name="accuracy", title="Accuracy on held-out prompts", patterns=("eval/*accuracy*", "eval/*f1*")),
+    Plot(name="eval", title="Held-out metrics", patterns=("eval/*rate*", "eval/*reward*")),
+    Plot(name="ptr", title="Trust weight (tau) and gate", patterns=("ptr/*",)),
+    Plot(name="kl", title="KL to the reference (nats a token)", patterns=("kl",)),
+    Plot(name="entropy", title="Entropy of the policy (nats a token)", patterns=("entropy",)),
+    Plot(name="lengths", title="Tokens a completion", patterns=("completion/tokens",)),
+    Plot(name="truncated", title="Completions cut at max_tokens", patterns=("completion/truncated",)),
+    Plot(
+        name="logprob_diff",
+        title="Rollout against learner: |difference of log-probability|",
+        patterns=("logprob_*diff",),
+        log_scale=True,
+    ),
+    Plot(name="update", title="Gradient norm and clipped share", patterns=("grad_norm", "clip_fraction")),
+    Plot(name="seconds", title="Seconds a step, by phase", patterns=("seconds/*",)),
+)
+
+SMOOTHING = 20
+"""A line of more points than this is drawn pale, with its running mean over a twentieth of it on top."""
+
+
+def plot_run(run_dir: str | Path, plots: Sequence[Plot] = PLOTS) -> list[Path]:
+    """Draws into `run_dir/plots` the pictures that have data, and returns their paths.
+
+    Raises:
+        DataError: `run_dir` holds no metrics.jsonl.
+    """
+    rows = read_metrics(run_dir)
+    folder = Path(run_dir) / "plots"
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for plot in plots:
+        series = _series(rows, plot)
+        if series:
+            paths.append(folder / f"{plot.name}.png")
+            _draw(plot, series, paths[-1])
+    return paths
+
+
+def _series(rows: Sequence[dict[str, Any]], plot: Plot) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Metric name to its steps and values, missing ones left out."""
+    names = sorted({name for row in rows for name in row})
+    series = {}
+    for name in names:
+        if any(fnmatchcase(name, pattern) for pattern in plot.patterns):
+            points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+            if points:
+                steps, values = zip(*points, strict=True)
+                series[name] = np.asarray(steps), np.asarray(values, dtype=float)
+    return series
+
+
+def _draw(plot: Plot, series: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+    # The object interface with the Agg canvas: no display, and no figure kept by pyplot.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, (steps, values) in series.items():
+        if len(values) > SMOOTHING:
+            (line,) = axes.plot(steps, values, linewidth=0.8, alpha=0.3)
+            window = max(len(values) // SMOOTHING, 2)
+            axes.plot(steps, _running_mean(values, window), color=line.get_color(), linewidth=2, label=name)
+        else:
+            axes.plot(steps, values, marker="o", markersize=3, linewidth=1.5, label=name)
+    if plot.log_scale:
+        axes.set_yscale("log")
+    axes.set_title(plot.title)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="best", ncols=1 + len(series) // 8)
+    figure.savefig(path)
+
+
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """[N] to [N]: the mean of the last `window` values, of fewer at the start."""
+    sums = np.cumsum(np.insert(values, 0, 0.0))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)

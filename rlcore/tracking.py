@@ -1,0 +1,193 @@
+"""What a run leaves behind: metrics.jsonl, samples.jsonl, TensorBoard events, summary.json, config.yaml.
+
+Steps are counted as finished updates: the first update is logged as step 1, an evaluation before training
+as step 0. A run resumed from the checkpoint of step n first drops every row after n, so that nothing is
+counted twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlcore.config import save_config
+from rlcore.errors import DataError
+from rlcore.types import Group, Score
+from rlcore.versions import versions
+
+
+class Tracker:
+    """Writes one run's records into `run_dir`. Rows are flushed as they come; `close` ends TensorBoard.
+
+    `resume_step` is the checkpoint's step; without it the rows of an earlier run in the folder go.
+    summary.json is only ever merged into: stages before the training may have written their sections.
+    """
+
+    def __init__(self, run_dir: str | Path, config: Any, *, resume_step: int | None = None):
+        from torch.utils.tensorboard import SummaryWriter  # imports torch: not for readers of metrics.jsonl
+
+        self.run_dir = Path(run_dir)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        last = -1 if resume_step is None else resume_step
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            _keep_rows(self.run_dir / name, last)
+        if resume_step is None:
+            for events in (self.run_dir / "tensorboard").glob("events.out.tfevents.*"):
+                events.unlink()
+        save_config(config, self.run_dir / "config.yaml")
+        self.update_summary({"versions": versions()})
+        self._metrics = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self._samples = (self.run_dir / "samples.jsonl").open("a", encoding="utf-8")
+        purge_step = None if resume_step is None else resume_step + 1
+        self._tensorboard = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=purge_step)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One row of metrics.jsonl and the same scalars in TensorBoard. NaN and infinity become null."""
+        row = {name: _finite(value) for name, value in metrics.items()}
+        _write_row(self._metrics, {"step": step, "time": round(time.time(), 3), **row})
+        for name, value in row.items():
+            if value is not None:
+                self._tensorboard.add_scalar(name, value, step)
+        self._tensorboard.flush()
+
+    def log_samples(
+        self,
+        step: int,
+        groups: Sequence[Group],
+        scores: Mapping[str, Sequence[Sequence[Score]]],
+        *,
+        split: str = "train",
+        rewards: np.ndarray | None = None,
+        advantages: np.ndarray | None = None,
+    ) -> None:
+        """One row of samples.jsonl a completion. `scores` [G][K] a reward; `rewards`, `advantages` [G, K]."""
+        for g, group in enumerate(groups):
+            for k, completion in enumerate(group.completions):
+                row: dict[str, Any] = {
+                    "step": step,
+                    "split": split,
+                    "prompt": group.prompt.id,
+                    "sample": k,
+                    "media": {name: _readable(value) for name, value in group.prompt.media.items()},
+                    "reference": {name: _readable(value) for name, value in group.prompt.reference.items()},
+                    "text": completion.text,
+                    "tokens": len(completion.token_ids),
+                    "finish_reason": completion.finish_reason,
+                    "policy_version": completion.policy_version,
+                    "scores": {name: _score_row(per_group[g][k]) for name, per_group in scores.items()},
+                }
+                if rewards is not None:
+                    row["reward"] = _finite(rewards[g, k])
+                if advantages is not None:
+                    row["advantage"] = _finite(advantages[g, k])
+                _write_row(self._samples, row)
+
+    def update_summary(self, values: Mapping[str, Any]) -> None:
+        """Merges `values` into summary.json."""
+        merge_summary(self.run_dir / "summary.json", values)
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._samples.close()
+        self._tensorboard.close()
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def merge_summary(path: str | Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges `values` into a JSON file, section by section, and returns the whole.
+
+    The file is replaced at once: a reader, or a run that is killed, never leaves half of one.
+    """
+    path = Path(path)
+    merged = _merge(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(merged, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return merged
+
+
+def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl in order of step, rows of one step merged into one.
+
+    Raises:
+        DataError: there is no metrics.jsonl.
+    """
+    path = Path(run_dir) / "metrics.jsonl"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Name the folder of a run (run_dir of its config).")
+    by_step: dict[int, dict[str, Any]] = {}
+    for row in _rows(path):
+        by_step.setdefault(row["step"], {}).update(row)
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _rows(path: Path) -> Iterable[dict[str, Any]]:
+    """Rows of a JSONL file. A last line cut short by a kill is left out."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _keep_rows(path: Path, last_step: int) -> None:
+    if not path.is_file():
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as out:
+        for row in _rows(path):
+            if row["step"] <= last_step:
+                _write_row(out, row)
+    temporary.replace(path)
+
+
+def _write_row(file: Any, row: Mapping[str, Any]) -> None:
+    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    file.flush()
+
+
+def _score_row(score: Score) -> dict[str, Any]:
+    if score.error is not None:
+        return {"error": score.error}
+    row: dict[str, Any] = {"value": _finite(score.value)}
+    return row | {"parts": {name: _finite(v) for name, v in score.parts.items()}} if score.parts else row
+
+
+def _readable(value: Any) -> Any:
+    """What a person can read in a line of text: paths and labels as they are, arrays by their shape."""
+    if isinstance(value, Mapping):
+        return {str(name): _readable(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_readable(inner) for inner in value]
+    if isinstance(value, (float, np.floating)):
+        return _finite(value)
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    shape = getattr(value, "shape", None)
+    return str(value) if shape is None else f"{type(value).__name__}{list(shape)}"
+
+
+def _finite(value: float) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for name, value in new.items():
+        inner = merged.get(name)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        merged[name] = _merge(inner, value) if both else value  # type: ignore[arg-type]
+    return merged

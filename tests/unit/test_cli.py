@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import argparse
+import pickle
+from pathlib import Path
+
+import pytest
+
+from rlcore import cli
+from rlcore.errors import ConfigError, DataError, PlacementError, RLCoreError
+
+
+def test_overrides_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[argparse.Namespace] = []
+    monkeypatch.setattr(cli, "_train", lambda arguments: seen.append(arguments) or 0)
+    assert (
+        cli.main(["train", "a=1", "--config", "x.yaml", "b=2", "--config", "y.yaml", "--resume", "c=-3"]) == 0
+    )
+    (arguments,) = seen
+    assert arguments.config == ["x.yaml", "y.yaml"]
+    assert arguments.overrides == ["a=1", "b=2", "c=-3"]
+    assert arguments.resume is True
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "train", "train --config x --resum-e", "dance", "doctor seed=1", "evaluate --config x --resume"],
+)
+def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words.split())
+    assert stop.value.code == 2
+    assert "usage: rlcore" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["", "train", "evaluate", "doctor", "version"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert "usage: rlcore" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ConfigError("a.b: no"), 2), (DataError("x: no"), 2), (PlacementError("few"), 1), (RLCoreError("?"), 1)],
+)
+def test_errors_are_one_line_and_a_code(
+    error: RLCoreError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> int:
+        raise pickle.loads(pickle.dumps(error))
+
+    assert cli.run_command(fail, program="rlcore", debug=False) == code
+    assert capsys.readouterr().err == f"rlcore: error: {error}\n"
+    assert cli.run_command(fail, program="rlcore", debug=True) == code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_interrupt_is_130_and_defects_keep_their_traceback() -> None:
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    def defect() -> int:
+        raise KeyError("oops")
+
+    assert cli.run_command(interrupt, program="rlcore", debug=False) == 130
+    with pytest.raises(KeyError):
+        cli.run_command(defect, program="rlcore", debug=False)
+
+
+def test_an_error_that_crossed_ray_is_told_by_its_cause() -> None:
+    class Wrapped(DataError):
+        cause = DataError("x.wav: not audio")
+
+    assert cli.message_of(Wrapped("ray::Actor.load() ... many lines")) == "x.wav: not audio"
+
+
+def test_misspelt_key_ends_with_2_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("model: {path: m}\ntask: {target: 'a.b:C'}\nrolout: {num_replicas: 2}\n")
+    assert cli.main(["train", "--config", str(path)]) == 2
+    assert "c.yaml: rolout: unknown key; did you mean rollout?" in capsys.readouterr().err
+
+
+def test_version_lists_the_tested_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["version"]) == 0
+    assert "deepspeed" in capsys.readouterr().out
+
+
+def test_metrics_are_listed_with_dotted_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.print_metrics("run", {"eval": {"accuracy": 0.56789}, "steps": 3})
+    assert capsys.readouterr().out.split() == ["run", "eval.accuracy", "0.5679", "steps", "3"]
