@@ -28,6 +28,10 @@ class DeadlineError(RLCoreError, TimeoutError):
     """A wait across actors passed its deadline. The message names who was waited for."""
 
 
+class ActorError(RLCoreError, RuntimeError):
+    """An actor died. The message names its role, rank and the method that was running."""
+
+
 class RewardError(RLCoreError, RuntimeError):
     """A reward failed and its `on_error` policy is `abort`."""
 

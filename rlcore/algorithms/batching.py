@@ -9,38 +9,54 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
-from rlcore.types import TrainGroup
+import numpy as np
 
 
-def take_samples(group: TrainGroup, indices: Iterable[int]) -> TrainGroup:
+class TokenRows(Protocol):
+    """What is cut here: `rlcore.types.TrainGroup`, or any frozen dataclass with its first fields."""
+
+    @property
+    def prompt_token_ids(self) -> np.ndarray: ...  # [P]
+
+    @property
+    def token_ids(self) -> tuple[np.ndarray, ...]: ...  # [K] of [T]
+
+
+G = TypeVar("G", bound=TokenRows)
+
+PER_SAMPLE = ("token_ids", "rollout_logprobs", "reference_logprobs", "advantages")
+
+
+def take_samples(group: G, indices: Iterable[int]) -> G:
     """The group with only these of its samples, in this order."""
     indices = list(indices)
-    reference = group.reference_logprobs
-    return replace(
-        group,
-        token_ids=tuple(group.token_ids[i] for i in indices),
-        rollout_logprobs=tuple(group.rollout_logprobs[i] for i in indices),
-        reference_logprobs=tuple(reference[i] for i in indices) if reference else (),
-        advantages=group.advantages[indices],
-    )
+    changes: dict[str, Any] = {}
+    for name in PER_SAMPLE:
+        values = getattr(group, name, ())
+        if len(values):
+            changes[name] = (
+                values[indices] if isinstance(values, np.ndarray) else tuple(values[i] for i in indices)
+            )
+    return replace(group, **changes)  # type: ignore[type-var]
 
 
-def num_samples(group: TrainGroup) -> int:
+def num_samples(group: TokenRows) -> int:
     return len(group.token_ids)
 
 
-def row_length(group: TrainGroup) -> int:
+def row_length(group: TokenRows) -> int:
     """Tokens of the group's longest row, prompt included."""
     return len(group.prompt_token_ids) + max(len(ids) for ids in group.token_ids)
 
 
-def num_row_tokens(group: TrainGroup) -> int:
+def num_row_tokens(group: TokenRows) -> int:
     """Tokens of all rows, prompts included, without padding."""
     return len(group.prompt_token_ids) * num_samples(group) + sum(len(ids) for ids in group.token_ids)
 
 
-def shard_groups(groups: Sequence[TrainGroup], num_ranks: int) -> list[list[TrainGroup]]:
+def shard_groups(groups: Sequence[G], num_ranks: int) -> list[list[G]]:
     """Disjoint groups for each rank, balanced by tokens; deterministic.
 
     Longest first to the least loaded rank (within 4/3 of the best possible largest load; Graham 1969). Where
@@ -63,7 +79,7 @@ def shard_groups(groups: Sequence[TrainGroup], num_ranks: int) -> list[list[Trai
         first, second = range(size // 2), range(size // 2, size)
         groups[at : at + 1] = [take_samples(groups[at], first), take_samples(groups[at], second)]
 
-    shards: list[list[TrainGroup]] = [[] for _ in range(num_ranks)]
+    shards: list[list[G]] = [[] for _ in range(num_ranks)]
     loads = [0] * num_ranks
     for group in sorted(groups, key=num_row_tokens, reverse=True):
         rank = min(range(num_ranks), key=lambda r: (loads[r], len(shards[r])))
@@ -72,14 +88,14 @@ def shard_groups(groups: Sequence[TrainGroup], num_ranks: int) -> list[list[Trai
     return shards
 
 
-def micro_batches(groups: Sequence[TrainGroup], max_padded_tokens: int) -> list[list[TrainGroup]]:
+def micro_batches(groups: Sequence[G], max_padded_tokens: int) -> list[list[G]]:
     """Groups packed into batches of at most `max_padded_tokens` = rows * longest row; deterministic.
 
     Packed longest first, so that rows of like length share a batch. A group above the bound is cut by
     samples; a single sample above it gets a batch of its own.
     """
     pieces = [piece for group in groups if num_samples(group) for piece in _cut(group, max_padded_tokens)]
-    batches: list[list[TrainGroup]] = []
+    batches: list[list[G]] = []
     rows = length = 0
     for piece in sorted(pieces, key=row_length, reverse=True):
         if batches and (rows + num_samples(piece)) * length <= max_padded_tokens:
@@ -91,7 +107,7 @@ def micro_batches(groups: Sequence[TrainGroup], max_padded_tokens: int) -> list[
     return batches
 
 
-def smallest_sample(groups: Sequence[TrainGroup]) -> TrainGroup:
+def smallest_sample(groups: Sequence[G]) -> G:
     """The shortest sample as a group of its own: fed, with weight 0, while other ranks have work left.
 
     A real sample and not an invented one: every rank must then enter the same modules, media included.
@@ -100,7 +116,7 @@ def smallest_sample(groups: Sequence[TrainGroup]) -> TrainGroup:
     return min(samples, key=row_length)
 
 
-def _cut(group: TrainGroup, max_padded_tokens: int) -> list[TrainGroup]:
+def _cut(group: G, max_padded_tokens: int) -> list[G]:
     """The group in as few pieces as the bound allows, samples of like length together."""
     if num_samples(group) * row_length(group) <= max_padded_tokens:
         return [group]

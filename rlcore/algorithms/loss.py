@@ -31,8 +31,6 @@ class PolicyLoss:
     """[] k3 to the reference, summed over tokens; 0 without a reference."""
     clipped_sum: torch.Tensor
     """[] tokens whose gradient the clipping removed."""
-    negative_logprob_sum: torch.Tensor
-    """[] its mean estimates the policy's entropy, as the tokens were sampled from it."""
     difference_sum: torch.Tensor
     """[] |logprob - behaviour logprob|, summed over tokens."""
     difference_max: torch.Tensor
@@ -116,7 +114,6 @@ def policy_loss(
         num_tokens=mask.sum(),
         kl_sum=kl_sum,
         clipped_sum=(clipped & mask).sum(),
-        negative_logprob_sum=-logprobs.detach().sum(),
         difference_sum=difference.sum(),
         difference_max=difference.max() if difference.numel() else difference.new_zeros(()),
     )

@@ -1,0 +1,167 @@
+"""The one way from the controller to its actors: equal actors of one role, called together, with a deadline.
+
+A role's class is a plain class that knows no Ray; it becomes an actor here, where it is spawned. Every wait ends:
+by the answers, by the first failure, or at the deadline, and the error names role, rank and method.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rlcore.errors import ActorError, DeadlineError
+from rlcore.placement import Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCall:
+    """A call that all ranks are busy with."""
+
+    group: str
+    method: str
+    refs: list[ray.ObjectRef]
+    """One a rank."""
+    ranks: list[int]
+    merge: Callable[[list[Any]], Any]
+
+    def result(self, *, timeout_s: float) -> Any:
+        """Waits for every rank.
+
+        Raises DeadlineError after `timeout_s`, ActorError where an actor died, and whatever the method raised, as
+        soon as the first rank fails: the others may be waiting for it and never answer.
+        """
+        deadline = time.monotonic() + timeout_s
+        pending = dict(zip(self.refs, self.ranks, strict=True))
+        while pending:
+            ready, _ = ray.wait(list(pending), timeout=max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise DeadlineError(
+                    f"{self.group}[{_join(pending.values())}].{self.method} gave no answer within {timeout_s:g} s; "
+                    "raise the role's timeout_s if the work is that long, else look at the actor's log"
+                )
+            for ref in ready:
+                self._get(ref, pending.pop(ref))
+        return self.merge([self._get(ref, rank) for ref, rank in zip(self.refs, self.ranks, strict=True)])
+
+    def _get(self, ref: ray.ObjectRef, rank: int) -> Any:
+        try:
+            return ray.get(ref, timeout=60)
+        except RayActorError as error:
+            raise ActorError(
+                f"{self.group}[{rank}] died during {self.method}: {_first_line(error)}. Its log in Ray's session "
+                "folder has the end of its output; a missing traceback hints at the system's out-of-memory killer"
+            ) from error
+        except GetTimeoutError as error:
+            raise DeadlineError(
+                f"{self.group}[{rank}].{self.method}: the answer could not be fetched"
+            ) from error
+
+
+class ActorGroup:
+    """Actors of one class, ranks 0 to size - 1.
+
+    `arguments` holds one rank's constructor keywords each. With a reservation, rank i runs in the i-th bundle of
+    the role `name`. `env_vars` are set before the actor's Python starts.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cls: type,
+        arguments: Sequence[Mapping[str, Any]],
+        *,
+        num_cpus: float,
+        num_gpus: float = 0.0,
+        reservation: Reservation | None = None,
+        env_vars: Mapping[str, str] | None = None,
+    ):
+        self.name, self.size = name, len(arguments)
+        bundles = reservation.indices(name) if reservation else [None] * self.size
+        if len(bundles) < self.size:
+            raise ValueError(
+                f"{name}: {self.size} actors but only {len(bundles)} bundles reserved for the role"
+            )
+        actor_class = ray.remote(cls)
+        self._actors = []
+        for keywords, bundle in zip(arguments, bundles, strict=False):
+            options: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_restarts": 0}
+            if reservation:
+                options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                    reservation.group, placement_group_bundle_index=bundle
+                )
+            if env_vars:
+                options["runtime_env"] = {"env_vars": dict(env_vars)}
+            self._actors.append(actor_class.options(**options).remote(**keywords))
+
+    def call(self, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> list[Any]:
+        """The same call on every rank; one result each. Raises as `PendingCall.result`."""
+        return self.call_async(method, *args, **kwargs).result(timeout_s=timeout_s)
+
+    def call_each(
+        self, method: str, arguments: Sequence[tuple[Any, ...]], *, timeout_s: float, **kwargs: Any
+    ) -> list[Any]:
+        """Rank i with `arguments[i]` and the shared keywords; one result each."""
+        return self.call_each_async(method, arguments, **kwargs).result(timeout_s=timeout_s)
+
+    def call_one(self, rank: int, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> Any:
+        """One rank alone."""
+        ref = getattr(self._actors[rank], method).remote(*args, **kwargs)
+        return PendingCall(self.name, method, [ref], [rank], lambda results: results[0]).result(
+            timeout_s=timeout_s
+        )
+
+    def call_async(self, method: str, *args: Any, **kwargs: Any) -> PendingCall:
+        """Starts `call`. Arguments are stored once and shared by the ranks."""
+        if self.size > 1:
+            args = tuple(ray.put(arg) for arg in args)
+        return self.call_each_async(method, [args] * self.size, **kwargs)
+
+    def call_each_async(
+        self, method: str, arguments: Sequence[tuple[Any, ...]], **kwargs: Any
+    ) -> PendingCall:
+        """Starts `call_each`."""
+        assert len(arguments) == self.size, (self.name, method, len(arguments), self.size)
+        refs = [
+            getattr(actor, method).remote(*args, **kwargs)
+            for actor, args in zip(self._actors, arguments, strict=True)
+        ]
+        return PendingCall(self.name, method, refs, list(range(self.size)), list)
+
+    def call_shards_async(self, method: str, items: Sequence[Any], **kwargs: Any) -> PendingCall:
+        """Deals `items` out, rank r getting items[r::size] as a list; the result is one list in the items' order.
+
+        The method must return one value an item.
+        """
+        pending = self.call_each_async(
+            method, [(list(items[r :: self.size]),) for r in range(self.size)], **kwargs
+        )
+
+        def merge(parts: list[Any]) -> list[Any]:
+            merged: list[Any] = [None] * len(items)
+            for rank, part in enumerate(parts):
+                merged[rank :: self.size] = part
+            return merged
+
+        return PendingCall(self.name, method, pending.refs, pending.ranks, merge)
+
+    def shutdown(self) -> None:
+        """Kills these actors and no others. Idempotent."""
+        for actor in self._actors:
+            ray.kill(actor, no_restart=True)
+        self._actors = []
+
+
+def _join(ranks: Any) -> str:
+    return ",".join(str(rank) for rank in sorted(ranks))
+
+
+def _first_line(error: BaseException) -> str:
+    """Ray's messages are pages long; their last line with content says why."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,98 @@
+"""One rank of the learner as an actor: joins the process group, then passes calls on to the DeepSpeed engine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import ray
+
+from rlcore.algorithms.batching import shard_groups
+from rlcore.config import RunConfig
+from rlcore.types import TrainBatch
+from rlcore.weight_sync.base import Push
+
+
+class LearnerWorker:
+    """A rank. `start_learner` builds the engines of all of them; every other method is collective too."""
+
+    def __init__(self, config: RunConfig, rank: int):
+        self._config, self.rank = config, rank
+
+    def address(self) -> tuple[str, int]:
+        """This node's address and a free port, for rank 0 to be met at."""
+        with socket.socket() as listener:
+            listener.bind(("", 0))
+            return ray.util.get_node_ip_address(), listener.getsockname()[1]
+
+    def start(self, host: str, port: int) -> None:
+        """Joins the group at rank 0's address, loads the model and, on rank 0, makes the weight sender."""
+        environment = {
+            "RANK": self.rank,
+            "WORLD_SIZE": self._config.learner.num_ranks,
+            # Ray shows an actor its own accelerators only, so the first is always this rank's.
+            "LOCAL_RANK": 0,
+            "MASTER_ADDR": host,
+            "MASTER_PORT": port,
+        }
+        os.environ.update({name: str(value) for name, value in environment.items()})
+        # Imported here: the process group's settings must be in the environment before DeepSpeed.
+        from rlcore.engines.deepspeed_engine import DeepSpeedEngine
+        from rlcore.weight_sync import make_sender
+
+        config = self._config
+        self._engine = DeepSpeedEngine(
+            config.model.path,
+            config.model,
+            config.learner,
+            num_steps=config.train.num_steps,
+            seed=config.seed,
+        )
+        self._sender = None
+        if self.rank == 0:
+            shapes = self._engine.weight_shapes()
+            self._sender = make_sender(config.weight_sync.backend, shapes, dtype=config.model.dtype)
+
+    def update(self, batch: TrainBatch) -> dict[str, float]:
+        """Trains on this rank's share of the batch; metrics of the whole batch."""
+        algorithm = self._config.algorithm
+        shards = shard_groups(batch.groups, self._config.learner.num_ranks)
+        return self._engine.update(
+            shards[self.rank],
+            num_tokens=batch.num_tokens,
+            num_sequences=batch.num_sequences,
+            kl_coef=algorithm.kl_coef,
+            clip_low=algorithm.clip_low,
+            clip_high=algorithm.clip_high,
+            loss_aggregation=algorithm.loss_aggregation,
+        )
+
+    def push_weights(self, version: int) -> Push | None:
+        """Makes the weights available as `version`; rank 0 returns what engines need to take them."""
+        weights = self._engine.iter_weights()
+        if self._sender is not None:
+            return self._sender.push(version, weights)
+        for _ in weights:  # the other ranks only take part in the gathering
+            pass
+        return None
+
+    def save(self, folder: str) -> None:
+        self._engine.save(folder)
+
+    def load(self, folder: str) -> None:
+        self._engine.load(folder)
+
+    def export(self, folder: str) -> None:
+        self._engine.export(folder)
+
+    def close(self) -> None:
+        """Frees the shared memory of the weights."""
+        if self._sender is not None:
+            self._sender.close()
+
+
+def start_learner(group: Any, *, timeout_s: float) -> None:
+    """Brings an `ActorGroup` of LearnerWorkers together: rank 0 says where, then all start at once."""
+    host, port = group.call_one(0, "address", timeout_s=timeout_s)
+    group.call("start", host, port, timeout_s=timeout_s)

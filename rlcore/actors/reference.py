@@ -1,0 +1,48 @@
+"""The reference policy as an actor: the frozen starting point that the KL penalty is measured from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from rlcore.algorithms.batching import num_samples, row_length
+from rlcore.config import ModelConfig
+from rlcore.engines.hf_model import load_model
+from rlcore.engines.logprobs import TokenGroup, completion_logprobs
+from rlcore.engines.media_modules import detach_media_modules
+from rlcore.types import Group
+
+
+class ReferenceWorker:
+    """Plain transformers in inference mode. `micro_batch_tokens` bounds one forward pass, padding included."""
+
+    def __init__(self, model: ModelConfig, micro_batch_tokens: int):
+        self._micro_batch_tokens = micro_batch_tokens
+        self._model = load_model(model.path, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
+        if model.media == "embeds":
+            detach_media_modules(self._model)
+        self._model.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
+
+    @torch.inference_mode()
+    def logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
+        """[G][K] of float32 [T], in the groups' and completions' order."""
+        rows: list[np.ndarray] = []
+        for batch in _consecutive(list(map(TokenGroup.of, groups)), self._micro_batch_tokens):
+            rows += completion_logprobs(self._model, batch).rows()
+        remaining = iter(rows)
+        return [[next(remaining) for _ in group.completions] for group in groups]
+
+
+def _consecutive(groups: Sequence[TokenGroup], max_padded_tokens: int) -> list[list[TokenGroup]]:
+    """Runs of groups, in order, of at most rows * longest row padded tokens; a larger group alone."""
+    batches: list[list[TokenGroup]] = []
+    for group in groups:
+        candidate = [*batches[-1], group] if batches else [group]
+        padded = sum(map(num_samples, candidate)) * max(map(row_length, candidate))
+        if batches and padded <= max_padded_tokens:
+            batches[-1].append(group)
+        else:
+            batches.append([group])
+    return batches

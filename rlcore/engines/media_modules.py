@@ -1,0 +1,38 @@
+"""Taking encoders and projectors out of a model that is given their output, and putting them back.
+
+A policy whose media arrive as embeddings never enters its tower: outside the model, the tower costs no
+accelerator memory and no partitioning, and is still there when a whole checkpoint has to be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from rlcore.engines.hf_model import family_of
+
+
+def detach_media_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Attribute path to module, in the model's order; None stands in each one's place."""
+    paths = [path for path in family_of(model.config).media_modules if _has(model, path)]
+    modules = {path: model.get_submodule(path) for path in paths}
+    for path in modules:
+        _set(model, path, None)
+    return modules
+
+
+def attach_media_modules(model: PreTrainedModel, modules: Mapping[str, nn.Module]) -> None:
+    """Undoes `detach_media_modules`."""
+    for path, module in modules.items():
+        _set(model, path, module)
+
+
+def _has(model: nn.Module, path: str) -> bool:
+    return any(name == path for name, _ in model.named_modules())
+
+
+def _set(model: nn.Module, path: str, module: nn.Module | None) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
