@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from emotion_task.cot.phrases import CLAUSES, CONCLUSIONS, FRAMES, GENDER, NOUN_PHRASES, QUOTES
-from emotion_task.facts import PROSODY, stated_facts
+from emotion_task.facts import PROSODY, VALUES, stated_facts
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import format_response
 from emotion_task.records import Utterance
@@ -95,16 +95,17 @@ def _chunks(names: list[str], rng: random.Random) -> Iterator[list[str]]:
 
 
 def all_phrases() -> Iterator[str]:
-    """Every sentence that the short style can hold, for training a tokenizer. Quotes come from the corpus
-    itself."""
+    """Every phrase of the short style, and whole descriptions in which they stand as they will be met: what a
+    tokenizer needs to see. Quotes come from the corpus itself."""
     for table in (CLAUSES, NOUN_PHRASES):
         for phrases in table.values():
             for phrase in phrases:
-                yield from (phrase, f" {phrase}.", phrase[0].upper() + phrase[1:])
-    for sentences in GENDER.values():
-        yield from sentences
-    yield from (quote.format(words="") for quote in QUOTES)
+                yield from (f" {phrase}", f" {phrase[0].upper()}{phrase[1:]}.")
     for conclusion in CONCLUSIONS["short"]:
-        yield from (conclusion.format(label=label) for label in ALL_LABELS)
-    for frames in FRAMES["short"].values():
-        yield from (re.sub(r"\{\w+\}", "", frame) for frame in frames)
+        yield from (f" {conclusion.format(label=label)}" for label in ALL_LABELS)
+    for sentences in (*GENDER.values(), [quote.format(words="") for quote in QUOTES]):
+        yield from (f" {sentence}" for sentence in sentences)
+    writer, rng = TemplateWriter(), random.Random(0)
+    for _ in range(500):
+        facts = {name: rng.choice(values) for name, values in VALUES.items()}
+        yield " ".join(writer.describe(facts, None, rng))

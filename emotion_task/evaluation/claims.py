@@ -1,9 +1,9 @@
 """What free reasoning claims about a voice, found by a written lexicon, and whether measurement agrees.
 
-The finder reads clause by clause: a level word belongs to the attribute noun that it stands before ("a high
-pitch") or that a copula leads back to ("the pitch is high"); negated levels are no claim ("not loud"),
-"neither high nor low" is normal, quoted speech is left out. An attribute that is given two values is `contradictory`,
-which agrees with nothing, so that stating everything does not pay.
+The finder reads clause by clause. A level word belongs to the attribute noun that it stands before ("a high
+pitch") or that a copula leads back to ("the pitch is high"). Negated levels are no claim ("not loud"),
+"neither high nor low" is normal, quoted speech is left out. An attribute that is given two values is
+`contradictory`, which agrees with nothing, so that stating everything does not pay.
 """
 
 from __future__ import annotations

@@ -67,13 +67,19 @@ GENDERS: dict[str, str] = {
     **dict.fromkeys(("woman", "female", "she", "her", "hers", "girl", "lady"), "female"),
 }
 
-COPULAS = frozenset("is are was were sounds seems stays remains feels appears be".split())  # noqa: SIM905
-ADVERBS = frozenset(
-    ["very", "quite", "rather", "fairly", "somewhat", "really", "slightly", "clearly", "so", "too", "relatively", "a", "an", "the"]
-)
-NEGATIONS = frozenset(
-    ["not", "no", "never", "hardly", "without", "neither", "nor", "cannot", "isn't", "doesn't", "don't", "aren't", "wasn't", "can't"]
-)
+# fmt: off
+COPULAS = frozenset((
+    "is", "are", "was", "were", "sounds", "seems", "stays", "remains", "feels", "appears", "be",
+))
+ADVERBS = frozenset((
+    "very", "quite", "rather", "fairly", "somewhat", "really", "slightly", "clearly", "so", "too",
+    "relatively", "a", "an", "the",
+))
+NEGATIONS = frozenset((
+    "not", "no", "never", "hardly", "without", "neither", "nor", "cannot", "isn't", "doesn't", "don't",
+    "aren't", "wasn't", "can't",
+))
+# fmt: on
 
 OPPOSITES: dict[frozenset[str], str] = {
     frozenset(("high", "low")): "normal",

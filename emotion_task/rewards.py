@@ -1,0 +1,76 @@
+"""The three rewards of GRPO-PTR (EmotionThinker, stage 3): format, outcome and reasoning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlcore.rewards.generative import GenerativeRewardModel
+
+from emotion_task.audio_window import model_waveform
+from emotion_task.labels import ALL_LABELS
+from emotion_task.parsing import normalise_label, parse_response
+from emotion_task.prompt import format_prompt
+from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages
+from rlcore.rewards.base import Reward
+from rlcore.types import Group, Prompt, RewardContext, Score
+
+
+class FormatReward(Reward):
+    """R_f: 1 where the whole output is `<think>...</think><answer>...</answer>`, else 0."""
+
+    def score(self, group: Group, context: RewardContext) -> list[Score]:
+        return [Score(value=float(parse_response(c.text) is not None)) for c in group.completions]
+
+
+class OutcomeReward(Reward):
+    """R_o: 1 where the answer names the reference's emotion (aliases included), else 0.
+
+    Args:
+        labels: the options; an answer outside them is wrong.
+    """
+
+    def __init__(self, labels: Sequence[str] = ALL_LABELS):
+        self._labels = tuple(labels)
+
+    def score(self, group: Group, context: RewardContext) -> list[Score]:
+        emotion = group.prompt.reference["emotion"]
+        return [Score(value=float(self._answer(c.text) == emotion)) for c in group.completions]
+
+    def _answer(self, text: str) -> str | None:
+        parsed = parse_response(text)
+        return None if parsed is None else normalise_label(parsed.answer, self._labels)
+
+
+class ReasoningReward(GenerativeRewardModel):
+    """R_t: a generative reward model listens to the recording and grades the response in four dimensions
+    (`emotion_task.reward_model.grades`).
+
+    Args:
+        model_path: the reward model's checkpoint; it has its own audio tower.
+        weights: dimension to its weight, where other than those of `DIMENSIONS`; normalised to sum to 1.
+        engine: further vLLM engine arguments.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        weights: Mapping[str, float] | None = None,
+        engine: Mapping[str, Any] | None = None,
+        dtype: str = "float32",
+    ):
+        super().__init__(
+            model_path,
+            dimensions=weights or {d.name: d.weight for d in DIMENSIONS},
+            score_tokens=tuple(str(grade) for grade in range(1, MAX_GRADE + 1)),
+            engine=engine,
+            dtype=dtype,
+        )
+
+    def judge_prompt(self, prompt: Prompt, response: str) -> str:
+        return format_prompt(self.processor, judge_messages(response))
+
+    def load_media(self, prompt: Prompt) -> dict[str, Any]:
+        extractor = self.processor.feature_extractor
+        waveform = model_waveform(prompt.media["audio"], extractor)
+        return {"audio": [waveform], "sampling_rate": int(extractor.sampling_rate)}

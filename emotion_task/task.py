@@ -1,0 +1,152 @@
+"""Speech emotion recognition with reasoning, as a task for rlcore: prompts from a manifest, media,
+metrics."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from emotion_task.audio_window import model_waveform
+from emotion_task.evaluation.metrics import confusion, emotion_metrics, predicted_labels, prosody_metrics
+from emotion_task.facts import stated_facts
+from emotion_task.labels import ALL_LABELS
+from emotion_task.parsing import parse_response
+from emotion_task.prompt import emotion_messages, format_prompt
+from emotion_task.records import Utterance, read_manifest
+from rlcore.errors import ConfigError, DataError
+from rlcore.types import Group, Prompt, Score
+
+
+class EmotionTask:
+    """Prompts whose reference is an utterance's emotion and measured prosody. See `rlcore.task.Task`.
+
+    Args:
+        manifest: JSONL of `emotion_task.records.Utterance`, with `split` and `emotion` filled.
+        model_path: checkpoint folder or hub id whose processor formats prompts and sets the audio window.
+        labels: the options of the question; by default those that the manifest uses, in the order of
+            `ALL_LABELS`.
+        max_train, max_eval: take this many utterances of a split, chosen by a hash of their ids.
+        max_seconds: cut audio to less than the processor's window.
+    """
+
+    def __init__(
+        self,
+        manifest: str,
+        model_path: str,
+        labels: Sequence[str] | None = None,
+        max_train: int | None = None,
+        max_eval: int | None = None,
+        max_seconds: float | None = None,
+    ):
+        self.manifest = manifest
+        self.model_path = model_path
+        self.max_seconds = max_seconds
+        self._limits = {"train": max_train, "eval": max_eval}
+        self._utterances = [u for u in read_manifest(manifest) if u.emotion is not None]
+        self.labels = _choose_labels(self._utterances, labels, manifest)
+        self._formatted: str | None = None
+
+    @cached_property
+    def processor(self) -> Any:
+        from rlcore.engines.hf_model import load_processor
+
+        return load_processor(self.model_path)
+
+    @property
+    def prompt_text(self) -> str:
+        """The chat-formatted question, the same for every utterance."""
+        if self._formatted is None:
+            self._formatted = format_prompt(self.processor, emotion_messages(self.labels))
+        return self._formatted
+
+    def utterances(self, split: str) -> list[Utterance]:
+        """The utterances behind `prompts(split)`, in the same order."""
+        if split not in self._limits:
+            raise ConfigError(f"split: got {split!r}; allowed are {sorted(self._limits)}")
+        rows = [u for u in self._utterances if u.split == split and u.emotion in self.labels]
+        if not rows:
+            raise DataError(
+                f"{self.manifest}: no utterance with split {split!r} and an emotion of {self.labels}"
+            )
+        return choose(rows, self._limits[split])
+
+    def prompts(self, split: str) -> list[Prompt]:
+        return [
+            Prompt(id=u.id, text=self.prompt_text, media={"audio": u.audio}, reference=reference_of(u))
+            for u in self.utterances(split)
+        ]
+
+    def load_media(self, prompt: Prompt) -> dict[str, Any]:
+        extractor = self.processor.feature_extractor
+        waveform = model_waveform(prompt.media["audio"], extractor, self.max_seconds)
+        return {"audio": [waveform], "sampling_rate": int(extractor.sampling_rate)}
+
+    def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
+        """`accuracy`, `unweighted_accuracy`, `macro_f1`, `format_rate`, `prosody_accuracy` and one
+        accuracy an attribute, `claim_precision`, `tokens`, and the mean of each reward and of its parts as
+        `reward/<name>[/<part>]`."""
+        responses = [group.completions[0].text for group in groups]
+        references = [group.prompt.reference for group in groups]
+        truth = [str(reference["emotion"]) for reference in references]
+        metrics = emotion_metrics(truth, predicted_labels(responses, self.labels), self.labels)
+        metrics["format_rate"] = float(np.mean([parse_response(text) is not None for text in responses]))
+        metrics.update(prosody_metrics(responses, references))
+        metrics["tokens"] = float(np.mean([len(group.completions[0].token_ids) for group in groups]))
+        for name, of_prompts in scores.items():
+            metrics.update(_reward_means(name, of_prompts))
+        return metrics
+
+    def confusion(self, groups: Sequence[Group]) -> np.ndarray:
+        """Confusion counts [L, L + 1] of greedy answers (see `evaluation.metrics.confusion`), rows as
+        `labels`."""
+        truth = [str(group.prompt.reference["emotion"]) for group in groups]
+        answers = predicted_labels([group.completions[0].text for group in groups], self.labels)
+        return confusion(truth, answers, self.labels)
+
+
+def reference_of(utterance: Utterance) -> dict[str, Any]:
+    """What rewards and metrics compare with: the emotion, the transcript, and the facts that were
+    measured."""
+    return {
+        "emotion": utterance.emotion,
+        "text": utterance.text,
+        "speaker": utterance.speaker,
+        "dataset": utterance.dataset,
+        **stated_facts(utterance),
+    }
+
+
+def choose(utterances: Sequence[Utterance], limit: int | None) -> list[Utterance]:
+    """At most `limit` utterances in their order, chosen by a hash of their ids: the choice does not depend
+    on the order of the file, and a larger limit keeps what a smaller one chose."""
+    if limit is None or limit >= len(utterances):
+        return list(utterances)
+    ranked = sorted(utterances, key=lambda u: hashlib.sha256(u.id.encode()).digest())
+    kept = {u.id for u in ranked[:limit]}
+    return [u for u in utterances if u.id in kept]
+
+
+def _choose_labels(utterances: Sequence[Utterance], labels: Sequence[str] | None, manifest: str) -> list[str]:
+    used = {str(u.emotion) for u in utterances}
+    if labels is None:
+        unknown = sorted(used - set(ALL_LABELS))
+        if unknown:
+            raise DataError(f"{manifest}: emotions {unknown} are not labels; allowed are {list(ALL_LABELS)}")
+        labels = [label for label in ALL_LABELS if label in used]
+    if not labels:
+        raise DataError(f"{manifest}: no utterance has an emotion")
+    return list(labels)
+
+
+def _reward_means(name: str, scores: Sequence[Score]) -> dict[str, float]:
+    good = [score for score in scores if score.error is None]
+    if not good:
+        return {}
+    means = {f"reward/{name}": float(np.mean([score.value for score in good]))}
+    for part in good[0].parts:
+        means[f"reward/{name}/{part}"] = float(np.mean([score.parts[part] for score in good]))
+    return means

@@ -1,0 +1,196 @@
+"""A generative reward model as a reward: a language model, served by vLLM, reads prompt and response and
+writes one score token a dimension; the score is the expectation over the score tokens' probabilities
+(EmotionThinker,
+stage 3: R_t = sum_j w_j g_j / 5, with the expected grade in place of the sampled one, which is smoother).
+
+It knows no task: a subclass says how the judge is asked and how media are loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rlcore.errors import ConfigError
+from rlcore.rewards.base import Reward
+from rlcore.types import Completion, Group, Prompt, RewardContext, Score
+
+
+class GenerativeRewardModel(Reward):
+    """Base of judges. All responses of a step are scored in one call of the engine, so that it can batch
+    them; the audio of a prompt is encoded once, by the reward model's own tower, and shared by its K
+    responses.
+
+    Args:
+        model_path: folder or hub id of the reward model, with its processor.
+        dimensions: name to weight (>= 0, normalised to sum to 1), in the order in which scores are written.
+        score_tokens: from the lowest score to the highest, worth 1, 2, ...; each a single token.
+        engine: further vLLM engine arguments.
+        dtype: of the reward model.
+
+    Raises:
+        ConfigError: weights that cannot be normalised, or a score that the tokenizer splits.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        dimensions: Mapping[str, float],
+        score_tokens: Sequence[str] = ("1", "2", "3", "4", "5"),
+        engine: Mapping[str, Any] | None = None,
+        dtype: str = "float32",
+    ):
+        # The engine's modules import vLLM's world; a configuration that merely names a reward must not.
+        from rlcore.engines.hf_model import (
+            audio_token_id,
+            family_of,
+            load_config,
+            load_processor,
+            media_token_ids,
+            tokenizer_of,
+        )
+        from rlcore.engines.media import MediaEncoder
+        from rlcore.engines.vllm_engine import Sampling, VLLMEngine
+
+        self._weights = normalise_weights(dimensions)
+        self.processor = load_processor(model_path)
+        self._tokenizer = tokenizer_of(self.processor)
+        self._score_ids = score_token_ids(self._tokenizer, score_tokens)
+        config = load_config(model_path)
+        self._placeholder_id = audio_token_id(config)
+        reserved = self._tokenizer.convert_ids_to_tokens(media_token_ids(config, self._tokenizer))
+        self._reserved = tuple({*self._tokenizer.all_special_tokens, *reserved})
+        media = "embeds" if family_of(config).takes_audio_embeds else "raw"
+        self._encoder = MediaEncoder(model_path, self.load_media, media=media)
+        self._engine = VLLMEngine(model_path, dtype=dtype, media=media, engine_args=engine)
+        self._sampling = Sampling(
+            max_tokens=len(self._weights),
+            temperature=0.0,
+            allowed_token_ids=self._score_ids,
+            logprob_token_ids=self._score_ids,
+        )
+
+    def judge_prompt(self, prompt: Prompt, response: str) -> str:
+        """The judge's chat-formatted question about one response, with the placeholders of the prompt's
+        media. `response` holds no special token of the judge any more."""
+        raise NotImplementedError(f"{type(self).__name__} must define judge_prompt")
+
+    def load_media(self, prompt: Prompt) -> Mapping[str, Any]:
+        """Arguments of the judge's processor beside `text`, as `Task.load_media`."""
+        raise NotImplementedError(f"{type(self).__name__} must define load_media")
+
+    def score(self, group: Group, context: RewardContext) -> Sequence[Score]:
+        return self.score_batch([group], context)[0]
+
+    def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
+        """`value` in [1 / highest, 1]; `parts` holds each dimension's expected score, 1 to highest."""
+        rows = [self._requests(group) for group in groups]
+        fitting = [request for row in rows for request in row if self._fits(request)]
+        answers = iter(self._engine.generate(fitting, self._sampling))
+        return [[self._score(request, answers) for request in row] for row in rows]
+
+    def _requests(self, group: Group) -> list[Any]:
+        from rlcore.engines.media import EncodedPrompt
+        from rlcore.engines.vllm_engine import EngineRequest
+
+        prompt = group.prompt
+        bare = Prompt(id=prompt.id, text=self.judge_prompt(prompt, ""), media=prompt.media)
+        shared = self._encoder.encode([bare])[0]
+        requests = []
+        for k, completion in enumerate(group.completions):
+            text = self.judge_prompt(prompt, without_tokens(completion.text, self._reserved))
+            encoded = EncodedPrompt(
+                prompt_token_ids=self._tokenise(text, shared.prompt_token_ids),
+                media_inputs=shared.media_inputs,
+                media=shared.media,
+            )
+            requests.append(EngineRequest(id=f"{prompt.id}#{k}", text=text, encoded=encoded))
+        return requests
+
+    def _tokenise(self, text: str, bare_token_ids: Sequence[int]) -> tuple[int, ...]:
+        """Tokens of `text` with each media placeholder repeated as the processor repeated it in the bare
+        question."""
+        if self._placeholder_id is not None:
+            placeholder = self._tokenizer.convert_ids_to_tokens(self._placeholder_id)
+            text = text.replace(placeholder, placeholder * bare_token_ids.count(self._placeholder_id))
+        return tuple(self._tokenizer(text)["input_ids"])
+
+    def _fits(self, request: Any) -> bool:
+        return len(request.encoded.prompt_token_ids) + len(self._weights) <= self._engine.max_model_len
+
+    def _score(self, request: Any, answers: Any) -> Score:
+        if not self._fits(request):
+            length = len(request.encoded.prompt_token_ids)
+            room = self._engine.max_model_len - len(self._weights)
+            return Score(value=0.0, error=f"the judge's prompt has {length} tokens, it takes {room}")
+        (completion,) = next(answers)
+        scores = expected_scores(completion, self._score_ids, len(self._weights))
+        parts = dict(zip(self._weights, scores, strict=True))
+        highest = len(self._score_ids)
+        return Score(value=sum(w * parts[name] for name, w in self._weights.items()) / highest, parts=parts)
+
+
+def normalise_weights(dimensions: Mapping[str, float]) -> dict[str, float]:
+    """The weights over their sum.
+
+    Raises:
+        ConfigError: none, a negative one, or a sum of 0.
+    """
+    total = sum(dimensions.values())
+    if not dimensions or min(dimensions.values()) < 0 or not 0 < total < math.inf:
+        raise ConfigError(f"weights: got {dict(dimensions)}; they must be >= 0, and one of them > 0")
+    return {name: weight / total for name, weight in dimensions.items()}
+
+
+def score_token_ids(tokenizer: Any, score_tokens: Sequence[str]) -> tuple[int, ...]:
+    """The id of each score token.
+
+    Raises:
+        ConfigError: one is not a single token, or a row of them is read as other tokens, so that a model
+            trained on written scores would not have learnt these.
+    """
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    ids = []
+    for token in score_tokens:
+        encoded = encode(token)
+        if len(encoded) != 1:
+            raise ConfigError(
+                f"score token {token!r} is {len(encoded)} tokens for this tokenizer; it must be one"
+            )
+        ids.append(int(encoded[0]))
+    row = "".join([*score_tokens, *score_tokens[::-1]])
+    if encode(row) != [*ids, *ids[::-1]]:
+        raise ConfigError(f"the tokenizer merges neighbouring scores (it reads {row!r} as {encode(row)})")
+    return tuple(ids)
+
+
+def expected_scores(completion: Completion, score_ids: Sequence[int], num_dimensions: int) -> list[float]:
+    """The expected score at each position: sum_s s p(s) / sum_s p(s) over the score tokens, s = 1, 2, ...
+
+    Args:
+        completion: with `top_logprobs` [T] of every score token, T = num_dimensions.
+    """
+    top = completion.top_logprobs
+    assert top is not None and len(top) == num_dimensions, (completion.token_ids, num_dimensions)
+    scores = []
+    for logprobs in top:
+        highest = max(logprobs[token] for token in score_ids)
+        odds = [math.exp(logprobs[token] - highest) for token in score_ids]
+        scores.append(sum(value * p for value, p in enumerate(odds, 1)) / sum(odds))
+    return scores
+
+
+def without_tokens(text: str, tokens: Iterable[str]) -> str:
+    """`text` with every spelled-out token replaced by a space, so that a response cannot end its turn,
+    open another or claim media of its own. Repeats until none is left: taking one out may join the halves
+    of another."""
+    tokens = sorted(filter(None, tokens), key=len, reverse=True)
+    while any(token in text for token in tokens):
+        for token in tokens:
+            text = text.replace(token, " ")
+    return text
