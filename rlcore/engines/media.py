@@ -1,7 +1,7 @@
 """Prompts to model inputs: media loaded through the task, tokens expanded by the processor, and in `embeds`
 mode the frozen audio tower run once a prompt, its output shared by rollout, reference and learner.
 
-It knows nothing of vLLM. What was encoded is kept, so a prompt of a later epoch costs nothing.
+It knows nothing of vLLM.
 """
 
 from __future__ import annotations
@@ -14,11 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlcore.engines.hf_model import embed_media, load_media_encoder, load_processor
+from rlcore.engines.hf_model import (
+    audio_token_id,
+    embed_media,
+    load_config,
+    load_media_encoder,
+    load_processor,
+    tokenizer_of,
+)
 from rlcore.errors import DataError
 from rlcore.types import Prompt
 
 _TOKEN_KEYS = ("input_ids", "attention_mask", "token_type_ids")
+_Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,22 +38,19 @@ class EncodedPrompt:
     media_inputs: Mapping[str, np.ndarray]
     """As in `Group`: `audio_embeds` float32 [N, H], or the processor's tensors; empty without media."""
     media: Mapping[str, Any]
-    """What the task loaded: the processor's arguments beside `text`."""
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(array.nbytes for array in (*self.media_inputs.values(), *self.media.get("audio", ())))
+    """In `raw` mode what the task loaded: the processor's arguments beside `text`. Else empty."""
 
 
 class MediaEncoder:
-    """Encodes prompts, in batches, with a least-recently-used cache.
+    """Encodes prompts, in batches. In `embeds` mode an audio goes through the tower once, whatever texts ask
+    about it (a reward model asks K times), and its embeddings are kept, least recently used dropped first.
 
     Args:
         path: checkpoint folder or hub id; only its processor and, in `embeds` mode, its tower are loaded.
         load_media: `Task.load_media`.
         media: `embeds` or `raw`, as `model.media`.
         device: where the tower runs.
-        batch_size: audios in one pass of the tower.
+        batch_size: prompts in one pass of the tower.
         cache_bytes: bound on what is kept.
     """
 
@@ -60,15 +65,16 @@ class MediaEncoder:
         cache_bytes: int = 1 << 30,
     ):
         self.processor = load_processor(path)
+        self._placeholder_id = audio_token_id(load_config(path))
         self._path = path
         self._load_media = load_media
         self._embeds = media == "embeds"
         self._device = device
         self._batch_size = batch_size
         self._cache_bytes = cache_bytes
-        self._cache: OrderedDict[tuple[str, str, str], EncodedPrompt] = OrderedDict()
+        self._cache: OrderedDict[_Key, tuple[np.ndarray, ...]] = OrderedDict()
         self._num_bytes = 0
-        self._tower: torch.nn.Module | None = None
+        self._tower: Any = None
         self.num_hits = 0
         self.num_misses = 0
 
@@ -78,35 +84,18 @@ class MediaEncoder:
         Raises:
             DataError: a prompt's media and its placeholders do not fit (the message names the prompt).
         """
-        encoded: dict[int, EncodedPrompt] = {}
-        new: list[int] = []
-        for index, prompt in enumerate(prompts):
-            if (known := self._cache.get(_key(prompt))) is not None:
-                self._cache.move_to_end(_key(prompt))
-                encoded[index] = known
+        encoded: list[EncodedPrompt] = []
+        for start in range(0, len(prompts), self._batch_size):
+            batch = prompts[start : start + self._batch_size]
+            if self._embeds:
+                audios = self._audios([p for p in batch if p.media])
+                encoded += [self._with_embeds(p, audios[_key(p)]) if p.media else self._process(p) for p in batch]
             else:
-                new.append(index)
-        self.num_hits += len(encoded)
-        self.num_misses += len(new)
-        for start in range(0, len(new), self._batch_size):
-            indices = new[start : start + self._batch_size]
-            for index, result in zip(indices, self._encode_new([prompts[i] for i in indices]), strict=True):
-                encoded[index] = result
-                self._remember(prompts[index], result)
-        return [encoded[index] for index in range(len(prompts))]
-
-    def _encode_new(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
-        encoded = [self._process(prompt) for prompt in prompts]
-        with_media = [e for e in encoded if e.media_inputs]
-        if not (self._embeds and with_media):
-            return encoded
-        names = with_media[0].media_inputs
-        batch = {n: torch.from_numpy(np.concatenate([e.media_inputs[n] for e in with_media])) for n in names}
-        with torch.inference_mode():
-            audios = iter(embed_media(self._load_tower(), batch))
-        return [self._with_embeds(e, audios) if e.media_inputs else e for e in encoded]
+                encoded += [self._process(prompt) for prompt in batch]
+        return encoded
 
     def _process(self, prompt: Prompt) -> EncodedPrompt:
+        """Through the model's own processor."""
         media = dict(self._load_media(prompt)) if prompt.media else {}
         try:
             inputs = dict(self.processor(text=prompt.text, return_tensors="pt", **media))
@@ -118,27 +107,56 @@ class MediaEncoder:
             media=media,
         )
 
-    def _with_embeds(self, encoded: EncodedPrompt, audios: Any) -> EncodedPrompt:
-        """Takes as many of the batch's audios as this prompt has; its waveforms are not needed any more."""
-        num_audios = len(encoded.media_inputs["input_features"])
-        embeds = torch.cat([next(audios) for _ in range(num_audios)]).float().cpu().numpy()
-        return EncodedPrompt(
-            prompt_token_ids=encoded.prompt_token_ids, media_inputs={"audio_embeds": embeds}, media={}
-        )
+    def _audios(self, prompts: Sequence[Prompt]) -> dict[_Key, tuple[np.ndarray, ...]]:
+        """Each prompt's audios as embeddings [N_i, H], from the cache or the tower."""
+        new = {_key(prompt): prompt for prompt in prompts if _key(prompt) not in self._cache}
+        self.num_hits += len(prompts) - len(new)
+        self.num_misses += len(new)
+        audios = {_key(p): self._cache[_key(p)] for p in prompts if _key(p) in self._cache}
+        for key in audios:
+            self._cache.move_to_end(key)
+        if new:
+            fresh = dict(zip(new, self._embed(list(new.values())), strict=True))
+            audios |= fresh
+            self._remember(fresh)
+        return audios
 
-    def _load_tower(self) -> Any:
+    def _embed(self, prompts: Sequence[Prompt]) -> list[tuple[np.ndarray, ...]]:
+        features = [self._process(prompt).media_inputs for prompt in prompts]
+        batch = {n: torch.from_numpy(np.concatenate([f[n] for f in features])) for n in features[0]}
         if self._tower is None:
             self._tower = load_media_encoder(self._path).to(self._device)
-        return self._tower
+        with torch.inference_mode():
+            embeds = iter(embed_media(self._tower, batch))
+        return [tuple(next(embeds).float().cpu().numpy().copy() for _ in f["input_features"]) for f in features]
 
-    def _remember(self, prompt: Prompt, encoded: EncodedPrompt) -> None:
-        self._cache[_key(prompt)] = encoded
-        self._num_bytes += encoded.num_bytes
-        while self._num_bytes > self._cache_bytes and self._cache:
+    def _with_embeds(self, prompt: Prompt, audios: tuple[np.ndarray, ...]) -> EncodedPrompt:
+        """Expands the placeholders as the processor does, one token an embedding. (The engine compares the
+        result with its own expansion.)"""
+        tokenizer = tokenizer_of(self.processor)
+        placeholder = tokenizer.convert_ids_to_tokens(self._placeholder_id)
+        before, *after = prompt.text.split(placeholder)
+        if len(after) != len(audios):
+            raise DataError(f"prompt {prompt.id}: {len(after)} {placeholder} in its text, {len(audios)} audios")
+        text = before + "".join(placeholder * len(a) + rest for a, rest in zip(audios, after, strict=True))
+        return EncodedPrompt(
+            prompt_token_ids=tuple(tokenizer(text)["input_ids"]),
+            media_inputs={"audio_embeds": audios[0] if len(audios) == 1 else np.concatenate(audios)},
+            media={},
+        )
+
+    def _remember(self, fresh: Mapping[_Key, tuple[np.ndarray, ...]]) -> None:
+        self._cache.update(fresh)
+        self._num_bytes += sum(map(_num_bytes, fresh.values()))
+        while self._num_bytes > self._cache_bytes:
             _, oldest = self._cache.popitem(last=False)
-            self._num_bytes -= oldest.num_bytes
+            self._num_bytes -= _num_bytes(oldest)
 
 
-def _key(prompt: Prompt) -> tuple[str, str, str]:
-    """Ids are unique within a split only."""
-    return prompt.id, prompt.text, repr(prompt.media)
+def _key(prompt: Prompt) -> _Key:
+    """Ids are unique within a split only, so the media belong to the key."""
+    return prompt.id, repr(prompt.media)
+
+
+def _num_bytes(audios: Sequence[np.ndarray]) -> int:
+    return sum(audio.nbytes for audio in audios)

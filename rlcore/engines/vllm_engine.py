@@ -212,7 +212,7 @@ class VLLMEngine:
         """
         start = time.perf_counter()
         if push.backend != self._backend:
-            raise WeightSyncError(f"a push by {push.backend!r} reached an engine that takes {self._backend!r}")
+            raise WeightSyncError(f"a push by {push.backend!r} reached an engine of {self._backend!r}")
         try:
             self._llm.start_weight_update()
             self._llm.update_weights({"update_info": push.update_info})
@@ -281,8 +281,8 @@ def _check_expansion(request: EngineRequest, seen: Sequence[int]) -> None:
     expected = request.encoded.prompt_token_ids
     if tuple(seen) != expected:
         raise DataError(
-            f"prompt {request.id}: vLLM read it as {len(seen)} tokens, the processor as {len(expected)}, and they "
-            "differ. Log-probabilities would be of another prompt: check the checkpoint's processor and the "
+            f"prompt {request.id}: vLLM reads {len(seen)} tokens, the processor {len(expected)}, and they differ. "
+            "Log-probabilities would be of another prompt: check the checkpoint's processor and the "
             "installed versions of transformers and vLLM"
         )
 
