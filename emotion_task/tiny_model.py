@@ -83,7 +83,7 @@ def build_tiny_model(folder: str | Path, texts: Iterable[str], config: TinyModel
     folder = Path(folder)
     build = {"qwen2_audio": _qwen2_audio, "qwen2_5_omni": _qwen2_5_omni}[config.architecture]
     model, processor = build(list(texts), config)
-    save_checkpoint(model, None, folder, processor=processor)
+    save_checkpoint(model, folder, processor=processor)
     return folder
 
 

@@ -169,6 +169,23 @@ class LearnerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReferenceConfig:
+    """The frozen starting policy, spawned where `algorithm.kl_coef` is above 0."""
+
+    num_replicas: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    micro_batch_tokens: int = 16384
+    """Prompt and completion tokens, padding included, in one forward pass."""
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "num_replicas", "micro_batch_tokens")
+        _at_least(self, 0, "num_cpus", "num_gpus")
+        _positive(self, "timeout_s")
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightSyncConfig:
     backend: str = "shared_memory"
     timeout_s: float = 120.0
@@ -219,6 +236,7 @@ class RunConfig:
     rewards: dict[str, RewardConfig] = field(default_factory=dict)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)

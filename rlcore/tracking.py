@@ -89,9 +89,9 @@ class Tracker:
                     row["advantage"] = _finite(advantages[g, k])
                 _write_row(self._samples, row)
 
-    def update_summary(self, values: Mapping[str, Any]) -> None:
-        """Merges `values` into summary.json."""
-        merge_summary(self.run_dir / "summary.json", values)
+    def update_summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Merges `values` into summary.json and returns the whole."""
+        return merge_summary(self.run_dir / "summary.json", values)
 
     def close(self) -> None:
         self._metrics.close()

@@ -16,7 +16,7 @@ from rlcore.types import Group
 
 
 class ReferenceWorker:
-    """Plain transformers in inference mode. `micro_batch_tokens` bounds one forward pass, padding included."""
+    """Plain transformers in inference mode. `micro_batch_tokens` bounds a forward pass, padding included."""
 
     def __init__(self, model: ModelConfig, micro_batch_tokens: int):
         self._micro_batch_tokens = micro_batch_tokens
@@ -24,6 +24,9 @@ class ReferenceWorker:
         if model.media == "embeds":
             detach_media_modules(self._model)
         self._model.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
+
+    def ready(self) -> None:
+        """Answers once the model is loaded."""
 
     @torch.inference_mode()
     def logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:

@@ -1,0 +1,104 @@
+"""The configuration of the whole line: corpus, annotation, prosody SFT, reward model, GRPO-PTR.
+
+A stage's section says what it makes; `rl` is rlcore's own configuration. `run_dir` holds everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from emotion_task.tiny_model import TinyModelConfig
+from rlcore.config import LearnerConfig, RunConfig
+from rlcore.config_io import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """Where the recordings come from."""
+
+    name: str = "synthetic"
+    """`synthetic` is made on the spot; `ravdess` and `manifest` are read from `root`."""
+    root: str | None = None
+    """Folder of a corpus on disk, or the manifest file."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the corpus (synthetic: `num_train`, `num_eval`, `spread`; ravdess: speakers)."""
+    num_workers: int = 2
+    """Processes that generate and measure audio."""
+    max_seconds: float = 30.0
+    """Longer recordings are quarantined."""
+
+    def __post_init__(self) -> None:
+        check(self.name == "synthetic" or self.root is not None, "root", self.root, f"set for {self.name!r}")
+        check(self.num_workers >= 1, "num_workers", self.num_workers, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig:
+    """One supervised stage: a Ray Train job whose workers are ranks of rlcore's DeepSpeed engine."""
+
+    num_steps: int = 400
+    batch_size: int = 48
+    """Examples in the global batch."""
+    learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(lr=1e-5, lr_schedule="cosine"))
+    """Ranks, ZeRO stage, optimizer and schedule (over `num_steps`)."""
+    freeze: tuple[str, ...] = ("visual",)
+    """Parameters whose name contains one of these are not trained."""
+    checkpoint_every: int = 200
+    max_failures: int = 1
+    """Restarts from the last checkpoint after a worker's death."""
+    feature_cache_mb: int = 1024
+    """Audio features that a worker keeps in memory."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "checkpoint_every", "feature_cache_mb"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        ranks = self.learner.num_ranks
+        check(self.batch_size % ranks == 0, "batch_size", self.batch_size, f"a multiple of num_ranks ({ranks})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig:
+    """Prosody SFT: which tasks, and how much of the emotion labels it sees."""
+
+    train: SupervisedConfig = field(default_factory=SupervisedConfig)
+    weights: Mapping[str, float] = field(
+        default_factory=lambda: {"pitch": 0.1, "energy": 0.1, "rate": 0.1, "intonation": 0.1, "reasoning": 0.6}
+    )
+    """Task to its share of the examples: pitch, energy, rate, intonation (one attribute each), reasoning
+    (think and answer), description (reasoning whose label is withheld)."""
+    label_fraction: float = 1.0
+    """Share of utterances whose emotion SFT may see; less leaves something for RL to find."""
+    quote_rate: float = 0.0
+    """Share of traces that quote the transcript."""
+    full_label_steps: int = 0
+    """Steps of a reference model that goes on from the SFT model with every label; 0: no reference."""
+
+    def __post_init__(self) -> None:
+        for name in ("label_fraction", "quote_rate"):
+            check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelConfig:
+    """The reasoning reward model: the SFT model fine-tuned on graded traces."""
+
+    train: SupervisedConfig = field(default_factory=SupervisedConfig)
+    per_utterance: int = 4
+    """Graded responses made from one utterance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """`emotion quickstart --config FILE` runs this from top to bottom; a finished stage is not run again."""
+
+    run_dir: str = "runs/quickstart"
+    seed: int = 0
+    base_model: str | None = None
+    """Folder or hub id to start from; null builds the tiny model of `tiny`."""
+    tiny: TinyModelConfig = field(default_factory=TinyModelConfig)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
+    rl: RunConfig = field(default_factory=RunConfig)

@@ -1,0 +1,234 @@
+"""The whole line, from recordings to a model that explains emotions better than before.
+
+    corpus -> annotate -> base model -> prosody SFT -> reward model -> GRPO-PTR -> report
+                                            `-> full-label SFT (reference)
+
+Every stage writes a folder of its own below `run_dir` and is not run again once it is finished there with the
+same settings, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from emotion_task.config import PipelineConfig
+from emotion_task.records import Utterance, read_manifest
+from rlcore.checkpoint import write_json
+from rlcore.config import TargetConfig
+
+log = logging.getLogger(__name__)
+
+
+class Stages:
+    """Runs stages once: each leaves `stages/NAME.json` with a digest of its settings, its seconds and result."""
+
+    def __init__(self, run_dir: Path):
+        self._folder = run_dir / "stages"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.seconds: dict[str, float] = {}
+        self.results: dict[str, dict[str, Any]] = {}
+        self._chain = ""
+
+    def run(self, name: str, settings: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The stage's result, made now or found. A stage depends on its settings and on all stages before it."""
+        described = json.dumps(settings, sort_keys=True, default=str)
+        self._chain = hashlib.sha256(f"{self._chain}/{name}/{described}".encode()).hexdigest()[:16]
+        path = self._folder / f"{name}.json"
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["digest"] == self._chain:
+                log.info("%s: found finished in %s", name, path)
+                self.seconds[name], self.results[name] = found["seconds"], found["result"]
+                return found["result"]
+        print(f"\n== {name}", flush=True)
+        began = time.perf_counter()
+        result = work()
+        self.seconds[name], self.results[name] = round(time.perf_counter() - began, 1), result
+        write_json(path, {"digest": self._chain, "seconds": self.seconds[name], "result": result})
+        return result
+
+
+class Pipeline:
+    """One run of the line. Each stage is a method that returns a JSON-ready result."""
+
+    def __init__(self, config: PipelineConfig):
+        self.config = config
+        self.run_dir = Path(config.run_dir).resolve()
+        self.stages = Stages(self.run_dir)
+
+    def run(self, until: str | None = None) -> dict[str, Any]:
+        """Runs the stages, up to and with `until` (all by default), and returns the last one's result; at the end
+        that is the summary, which is also written to `run_dir/summary.json`."""
+        from emotion_task.summary import write_summary
+        from rlcore.config import save_config
+        from rlcore.run import ray_session
+
+        config = self.config
+        save_config(config, self.run_dir / "config.yaml")
+        stages: tuple[tuple[str, Any, Callable[[], dict[str, Any]]], ...] = (
+            ("corpus", [config.corpus, config.seed], self.corpus),
+            ("annotate", config.corpus, self.annotate),
+            ("reference", None, self.reference),
+            ("base_model", [config.base_model, config.tiny], self.base_model),
+            ("sft", config.sft, self.sft),
+            ("reward_model", config.reward_model, self.reward_model),
+            ("rl", config.rl, self.rl),
+            ("full_label_sft", None, self.full_label_sft),
+        )
+        with ray_session(config.rl.cluster):
+            for name, settings, work in stages:
+                result = self.stages.run(name, settings, work)
+                if name == until:
+                    return result
+        return write_summary(self.run_dir, config, self.stages.results, self.stages.seconds)
+
+    def corpus(self) -> dict[str, Any]:
+        """Makes or reads the corpus; leaves `corpus/manifest.jsonl`."""
+        from emotion_task.corpora import load_corpus
+        from emotion_task.corpora.synthetic import build_corpus
+        from emotion_task.records import write_manifest
+
+        corpus, folder = self.config.corpus, self.run_dir / "corpus"
+        if corpus.name == "synthetic":
+            build_corpus(folder, seed=self.config.seed, num_workers=corpus.num_workers, **corpus.args)
+        else:
+            write_manifest(
+                folder / "manifest.jsonl", load_corpus(corpus.name, str(corpus.root), **corpus.args)
+            )
+        return {"manifest": str(folder / "manifest.jsonl")}
+
+    def annotate(self) -> dict[str, Any]:
+        """Measures and calibrates; leaves `annotated/manifest.jsonl`."""
+        from emotion_task.prosody.pipeline import annotate
+
+        report = annotate(
+            self.run_dir / "corpus" / "manifest.jsonl",
+            self.run_dir / "annotated",
+            num_workers=self.config.corpus.num_workers,
+            max_seconds=self.config.corpus.max_seconds,
+        )
+        for warning in report.warnings:
+            log.warning("annotation: %s", warning)
+        return {
+            "num_annotated": report.num_annotated,
+            "num_quarantined": report.num_quarantined,
+            "quarantine_reasons": report.reasons,
+        }
+
+    def reference(self) -> dict[str, Any]:
+        """What a classical classifier gets from measured prosody, and the majority class."""
+        from emotion_task.evaluation.reference import prosody_classifier
+
+        return {"classifier": asdict(prosody_classifier(self._split("train"), self._split("eval")))}
+
+    def base_model(self) -> dict[str, Any]:
+        """The checkpoint to start from: the configured one, or the tiny model."""
+        from emotion_task.prompt import tokenizer_corpus
+        from emotion_task.tiny_model import build_tiny_model
+
+        if self.config.base_model is not None:
+            return {"model": self.config.base_model}
+        tiny = replace(self.config.tiny, seed=self.config.seed)
+        return {"model": str(build_tiny_model(self.run_dir / "base", tokenizer_corpus(), tiny))}
+
+    def sft(self) -> dict[str, Any]:
+        """Prosody SFT on the part of the emotion labels that it may see."""
+        config = self.config.sft
+        base = self.stages.results["base_model"]["model"]
+        return self._supervised_sft(base, "sft", config.train, config.weights, config.label_fraction)
+
+    def full_label_sft(self) -> dict[str, Any]:
+        """For reference: the SFT model trained on with every emotion label, then evaluated like the policy."""
+        from rlcore.run import evaluate
+
+        config = self.config.sft
+        if config.full_label_steps == 0:
+            return {}
+        train = replace(config.train, num_steps=config.full_label_steps)
+        weights = {"reasoning": 1.0}
+        trained = self._supervised_sft(
+            str(self.run_dir / "sft" / "model"), "sft_full", train, weights, label_fraction=1.0
+        )
+        rl = self.config.rl
+        return evaluate(
+            replace(
+                rl,
+                run_dir=str(self.run_dir / "sft_full" / "eval"),
+                model=replace(rl.model, path=trained["model"]),
+            )
+        )
+
+    def _supervised_sft(
+        self, model: str, name: str, train: Any, weights: Any, label_fraction: float
+    ) -> dict[str, Any]:
+        from emotion_task.cot.template import TemplateWriter
+        from emotion_task.sft.examples import format_examples
+        from emotion_task.sft.job import run_supervised
+        from emotion_task.sft.tasks import MixtureConfig, build_examples
+        from rlcore.engines.hf_model import load_processor
+
+        questions = build_examples(
+            self._split("train"),
+            TemplateWriter(quote_rate=self.config.sft.quote_rate),
+            MixtureConfig(weights=weights, label_fraction=label_fraction, seed=self.config.seed),
+            num_examples=train.num_steps * train.batch_size,
+        )
+        examples = format_examples(load_processor(model), questions)
+        folder = self.run_dir / name
+        return {
+            "model": str(run_supervised(examples, model, folder, train, seed=self.config.seed, name=name))
+        }
+
+    def reward_model(self) -> dict[str, Any]:
+        """The SFT model fine-tuned to grade responses that are good or bad in known ways."""
+        import random
+
+        from emotion_task.cot.template import TemplateWriter
+        from emotion_task.reward_model.data import graded_examples
+        from emotion_task.sft.examples import format_examples
+        from emotion_task.sft.job import run_supervised
+        from rlcore.engines.hf_model import load_processor
+
+        config = self.config.reward_model
+        model = str(self.run_dir / "sft" / "model")
+        graded = list(
+            graded_examples(
+                self._split("train"),
+                TemplateWriter(quote_rate=self.config.sft.quote_rate),
+                seed=self.config.seed,
+                per_utterance=config.per_utterance,
+            )
+        )
+        random.Random(self.config.seed).shuffle(graded)
+        needed = config.train.num_steps * config.train.batch_size
+        rounds = -(-needed // len(graded))
+        examples = format_examples(load_processor(model), (graded * rounds)[:needed])
+        folder = self.run_dir / "reward_model"
+        trained = run_supervised(
+            examples, model, folder, config.train, seed=self.config.seed, name="reward_model"
+        )
+        return {"model": str(trained)}
+
+    def rl(self) -> dict[str, Any]:
+        """GRPO-PTR from the SFT model."""
+        from rlcore.run import train
+
+        return train(self.config.rl, resume=(Path(self.config.rl.run_dir) / "checkpoints").exists())
+
+    def _split(self, split: str) -> list[Utterance]:
+        rows = read_manifest(self.run_dir / "annotated" / "manifest.jsonl")
+        return [utterance for utterance in rows if utterance.split == split]
+
+
+def task_config(manifest: str | Path, model_path: str | Path) -> TargetConfig:
+    """The emotion task over an annotated manifest, for an rlcore configuration."""
+    return TargetConfig(
+        target="emotion_task.task:EmotionTask", args={"manifest": str(manifest), "model_path": str(model_path)}
+    )

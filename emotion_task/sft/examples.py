@@ -1,0 +1,73 @@
+"""The file between data and job: one supervised example a line, its prompt formatted for one model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from emotion_task.prompt import Messages, format_prompt
+from rlcore.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One recording, what is asked about it, and what the model shall say."""
+
+    id: str
+    audio: str
+    """Absolute path."""
+    prompt: str
+    """Chat-formatted, with one audio placeholder."""
+    target: str
+    complete: bool = True
+    """Whether the end-of-turn token follows the target."""
+
+
+class Question(Protocol):
+    """What `SFTExample` and `GradedExample` have in common."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def audio(self) -> str: ...
+    @property
+    def messages(self) -> Messages: ...
+    @property
+    def target(self) -> str: ...
+
+
+def format_examples(processor: Any, questions: Iterable[Question]) -> list[Example]:
+    """Renders questions with a processor's chat template."""
+    return [
+        Example(
+            id=question.id,
+            audio=question.audio,
+            prompt=format_prompt(processor, question.messages),
+            target=question.target,
+            complete=getattr(question, "complete", True),
+        )
+        for question in questions
+    ]
+
+
+def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as out:
+        for example in examples:
+            out.write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
+
+
+def read_examples(path: str | Path) -> list[Example]:
+    """Raises DataError where a line is not an example; the message names file and line."""
+    examples = []
+    with Path(path).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                examples.append(Example(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{path}:{number}: not a supervised example: {error}") from error
+    return examples

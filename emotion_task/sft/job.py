@@ -1,0 +1,163 @@
+"""Supervised fine-tuning as a Ray Train job: examples in, a Hugging Face folder out.
+
+    examples.jsonl -> workers (one DeepSpeed rank each) -> checkpoints every n steps -> model/
+
+Serves prosody SFT and the reward model alike. The examples are trained on in their order, `batch_size` a
+step, so a job that is resumed at step n sees what the uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from emotion_task.config import SupervisedConfig
+from emotion_task.sft.examples import Example, read_examples, write_examples
+from rlcore.config import LearnerConfig, ModelConfig
+from rlcore.errors import DataError
+
+
+def run_supervised(
+    examples: Sequence[Example],
+    model_path: str,
+    folder: str | Path,
+    config: SupervisedConfig,
+    *,
+    seed: int,
+    name: str,
+) -> Path:
+    """Fine-tunes `model_path` on `examples` and returns the folder of the new model, `folder/model`.
+
+    A job whose checkpoints lie under `folder` already goes on from the last one.
+
+    Raises:
+        DataError: fewer examples than `num_steps * batch_size`.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    folder = Path(folder).resolve()
+    needed = config.num_steps * config.batch_size
+    if len(examples) < needed:
+        raise DataError(f"{folder}: {name} needs {needed} examples (num_steps * batch_size), got {len(examples)}")
+    write_examples(folder / "examples.jsonl", examples[:needed])
+    # Train polls its workers at this interval; the default makes every report wait for a second or two.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+    learner = config.learner
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={
+            "name": name,
+            "model_path": str(model_path),
+            "examples": str(folder / "examples.jsonl"),
+            "config": asdict(config),
+            "seed": seed,
+        },
+        torch_config=TorchConfig(backend="nccl" if learner.num_gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=learner.num_ranks,
+            use_gpu=learner.num_gpus > 0,
+            resources_per_worker={"CPU": learner.num_cpus}
+            | ({"GPU": learner.num_gpus} if learner.num_gpus else {}),
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=str(folder),
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    result = trainer.fit()
+    if result.error is not None:
+        raise result.error
+    model = folder / "model"
+    with result.checkpoint.as_directory() as checkpoint:
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(Path(checkpoint) / "model", model)
+    return model
+
+
+def _train_worker(job: dict[str, Any]) -> None:
+    """One rank. Ray Train has set the process group's environment."""
+    import ray.train
+    import torch
+    from ray.experimental import tqdm_ray
+
+    from emotion_task.sft.encode import ExampleEncoder
+    from rlcore.engines.deepspeed_engine import DeepSpeedEngine
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    settings = job["config"]
+    learner = LearnerConfig(**settings["learner"])
+    num_steps, batch_size = settings["num_steps"], settings["batch_size"]
+    context = ray.train.get_context()
+    rank, num_ranks = context.get_world_rank(), context.get_world_size()
+    engine = DeepSpeedEngine(
+        job["model_path"],
+        ModelConfig(path=job["model_path"], freeze=tuple(settings["freeze"]), media="raw"),
+        learner,
+        num_steps=num_steps,
+        seed=job["seed"],
+    )
+    start = _resume(engine)
+    encoder = ExampleEncoder(job["model_path"], cache_bytes=settings["feature_cache_mb"] << 20)
+    examples = read_examples(job["examples"])
+    bar = tqdm_ray.tqdm(total=num_steps, desc=job["name"]) if rank == 0 else None
+    if bar is not None:
+        bar.update(start)
+    began = time.perf_counter()
+    for step in range(start, num_steps):
+        rows = examples[step * batch_size : (step + 1) * batch_size]
+        groups = [encoder.encode(example) for example in rows[rank::num_ranks]]
+        metrics = engine.supervised_update(groups)
+        done = step + 1
+        if bar is not None:
+            bar.update(1)
+        metrics |= {
+            "step": float(done),
+            "examples_per_second": (done - start) * batch_size / (time.perf_counter() - began),
+        }
+        is_last = done == num_steps
+        if is_last or done % settings["checkpoint_every"] == 0:
+            _report(engine, metrics, done, with_model=is_last)
+    if start >= num_steps:
+        _report(engine, {"step": float(start)}, start, with_model=True)
+    if bar is not None:
+        bar.close()
+
+
+def _resume(engine: Any) -> int:
+    """The step to go on from: that of the job's last checkpoint, or 0."""
+    import ray.train
+
+    from rlcore.checkpoint import read_json
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return 0
+    with checkpoint.as_directory() as folder:
+        engine.load(folder)
+        return int(read_json(Path(folder) / "step.json")["step"])
+
+
+def _report(engine: Any, metrics: dict[str, float], step: int, *, with_model: bool) -> None:
+    """Hands a checkpoint of all ranks to Ray Train: the engine's state, and at the end the exported model."""
+    import ray.train
+
+    from rlcore.checkpoint import write_json
+
+    # One folder for all ranks of a node: DeepSpeed's ranks write beside each other.
+    with tempfile.TemporaryDirectory() as folder:
+        engine.save(folder)
+        if with_model:
+            engine.export(Path(folder) / "model")
+        if engine.rank == 0:
+            write_json(Path(folder) / "step.json", {"step": step})
+        checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"step_{step:06d}")

@@ -1,0 +1,205 @@
+"""The training loop.
+
+    prompts -> rollout (vLLM) -> rewards (actors) -> mix (PTR) -> advantage -> batch -> update (DeepSpeed)
+       ^                            | reference                                            |
+       +---------------------- weight sync (version + 1) <--------------------------------+
+
+One controller drives the actors and waits for each arrow with a deadline: the rollout actors share the
+prompts of a step; every reward and the reference start on the finished groups at once and the slowest is
+waited for; the learner's ranks update together; the rollout actors take the new weights before the next
+prompts. A completion always carries the version of the weights that wrote it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rlcore.actors.group import ActorGroup
+from rlcore.algorithms.advantage import group_advantages
+from rlcore.algorithms.ptr import MixedRewards, ProgressiveGate, mix_rewards
+from rlcore.batch import build_batch
+from rlcore.config import RunConfig
+from rlcore.prompts import PromptStream
+from rlcore.rewards.policy import apply_error_policy
+from rlcore.types import Group, Prompt, RewardContext, Score
+
+Scores = dict[str, list[list[Score]]]
+"""Reward name to its scores, [G][K]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actors:
+    """Everything that runs elsewhere."""
+
+    rollout: ActorGroup
+    rewards: Mapping[str, ActorGroup]
+    learner: ActorGroup
+    reference: ActorGroup | None
+    """Absent where no KL is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What one step produced, for tracking."""
+
+    step: int
+    metrics: dict[str, float]
+    groups: list[Group]
+    scores: Scores
+    mixed: MixedRewards
+    advantages: np.ndarray
+    """float32 [G, K]"""
+
+
+@dataclass
+class Clock:
+    """Seconds spent in each phase of a step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+class Controller:
+    """Owns the loop and the run's only state outside the learner: gate, step and policy version."""
+
+    def __init__(self, config: RunConfig, prompts: Sequence[Prompt], actors: Actors):
+        self.config = config
+        self.prompts = prompts
+        self.actors = actors
+        self.stream = PromptStream(len(prompts), config.train.prompts_per_step, config.seed)
+        ptr = config.algorithm.ptr
+        self.gate = ProgressiveGate(ptr.threshold, ptr.window, ptr.max_spread)
+        self.step = 0
+        self.policy_version = 0
+
+    def train(
+        self, num_steps: int, *, after_step: Callable[[StepResult], None], should_stop: Callable[[], bool]
+    ) -> None:
+        """Runs from the current step up to `num_steps`; `after_step` logs, evaluates and checkpoints."""
+        while self.step < num_steps and not should_stop():
+            result = self.train_step()
+            self.step += 1
+            after_step(result)
+
+    def train_step(self) -> StepResult:
+        """One turn of the loop."""
+        clock = Clock()
+        prompts = [self.prompts[i] for i in self.stream.indices(self.step)]
+        with clock.phase("rollout"):
+            groups = self.generate(prompts)
+        with clock.phase("score"):
+            scores, reference_logprobs = self.score(groups, with_reference=True)
+        rewards = self.mix(groups, scores)
+        advantages = group_advantages(
+            rewards.rewards, rewards.mask, normalize_std=self.config.algorithm.normalize_std
+        )
+        batch = build_batch(groups, advantages, reference_logprobs, self.policy_version)
+        with clock.phase("update"):
+            update = self.actors.learner.call("update", batch, timeout_s=self.config.learner.timeout_s)[0]
+        with clock.phase("weight_sync"):
+            self.push_weights()
+        metrics = {
+            **_reward_metrics(scores, rewards, self.gate.is_open),
+            **_completion_metrics(groups),
+            **update,
+            **{f"seconds/{name}": seconds for name, seconds in clock.seconds.items()},
+            "policy_version": float(self.policy_version),
+        }
+        return StepResult(
+            step=self.step, metrics=metrics, groups=groups, scores=scores, mixed=rewards, advantages=advantages
+        )
+
+    def generate(self, prompts: Sequence[Prompt], *, greedy: bool = False) -> list[Group]:
+        """Groups in the prompts' order; greedy gives one completion each."""
+        pending = self.actors.rollout.call_shards_async("generate", prompts, step=self.step, greedy=greedy)
+        return pending.result(timeout_s=self.config.rollout.timeout_s)
+
+    def score(
+        self, groups: list[Group], *, with_reference: bool = False
+    ) -> tuple[Scores, list[list[np.ndarray]] | None]:
+        """Every reward, and the reference's log-probabilities where wanted, all at the same time."""
+        context = RewardContext(step=self.step, num_steps=self.config.train.num_steps)
+        pending = {
+            name: actors.call_shards_async("score", groups, context=context)
+            for name, actors in self.actors.rewards.items()
+        }
+        reference = self.actors.reference if with_reference else None
+        pending_reference = reference.call_shards_async("logprobs", groups) if reference else None
+        scores = {
+            name: call.result(timeout_s=self.config.rewards[name].timeout_s) for name, call in pending.items()
+        }
+        logprobs = (
+            pending_reference.result(timeout_s=self.config.reference.timeout_s) if pending_reference else None
+        )
+        return scores, logprobs
+
+    def mix(self, groups: list[Group], scores: Scores) -> MixedRewards:
+        """The reward of each completion; moves the gate on by one step."""
+        ptr, rewards = self.config.algorithm.ptr, self.config.rewards
+        values = {
+            name: apply_error_policy(name, groups, per_group, rewards[name].on_error)
+            for name, per_group in scores.items()
+        }
+        gate_open = True
+        if ptr.outcome is not None and ptr.progressive:
+            gate_open = self.gate.update(float(np.nanmean(values[ptr.outcome])))
+        return mix_rewards(
+            values,
+            {name: rewards[name].weight for name in values},
+            outcome=ptr.outcome,
+            reasoning=ptr.reasoning,
+            trust=ptr.trust,
+            gate_open=gate_open,
+        )
+
+    def push_weights(self) -> None:
+        """Brings the learner's weights into every rollout engine, as the next version."""
+        version = self.policy_version + 1
+        timeout_s = self.config.weight_sync.timeout_s
+        push = self.actors.learner.call("push_weights", version, timeout_s=timeout_s)[0]
+        versions = self.actors.rollout.call("update_weights", push, timeout_s=timeout_s)
+        assert set(versions) == {version}, (versions, version)
+        self.policy_version = version
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "policy_version": self.policy_version, "gate": self.gate.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step, self.policy_version = int(state["step"]), int(state["policy_version"])
+        self.gate.load_state_dict(state["gate"])
+
+
+def _reward_metrics(scores: Scores, mixed: MixedRewards, gate_open: bool) -> dict[str, float]:
+    metrics = {"reward/mean": float(mixed.rewards[mixed.mask].mean()) if mixed.mask.any() else float("nan")}
+    metrics["reward/masked"] = float((~mixed.mask).sum())
+    metrics["ptr/tau"], metrics["ptr/gate"] = float(mixed.tau.mean()), float(gate_open)
+    metrics["groups_without_signal"] = float((np.ptp(mixed.rewards, axis=1) == 0).mean())
+    for name, per_group in scores.items():
+        made = [score for group in per_group for score in group if score.error is None]
+        metrics[f"reward/{name}"] = float(np.mean([s.value for s in made])) if made else float("nan")
+        metrics[f"reward_errors/{name}"] = float(sum(len(group) for group in per_group) - len(made))
+        for part in sorted({part for score in made for part in score.parts}):
+            values = [score.parts[part] for score in made if part in score.parts]
+            metrics[f"reward/{name}/{part}"] = float(np.mean(values))
+    return metrics
+
+
+def _completion_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    completions = [completion for group in groups for completion in group.completions]
+    return {
+        "completion/tokens": float(np.mean([len(c.token_ids) for c in completions])),
+        "completion/truncated": float(np.mean([c.finish_reason == "length" for c in completions])),
+    }

@@ -1,0 +1,244 @@
+"""The composition root: from a configuration to a finished run.
+
+`train` reserves the cluster's resources, spawns the actors, and lets the controller loop; what happens
+between steps (tracking, evaluation, checkpoints, a signal's clean end) is here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from tqdm import tqdm
+
+from rlcore import checkpoint
+from rlcore.actors.group import ActorGroup
+from rlcore.actors.learner import LearnerWorker, start_learner
+from rlcore.actors.reference import ReferenceWorker
+from rlcore.actors.reward import RewardWorker
+from rlcore.actors.rollout import RolloutWorker
+from rlcore.config import ClusterConfig, RunConfig
+from rlcore.controller import Actors, Controller, StepResult
+from rlcore.engines.vllm_engine import engine_env
+from rlcore.errors import ConfigError
+from rlcore.placement import Bundle, reserve
+from rlcore.plots import plot_run
+from rlcore.signals import StopFlag
+from rlcore.targets import build_target
+from rlcore.tracking import Tracker
+from rlcore.versions import versions
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def ray_session(cluster: ClusterConfig) -> Iterator[None]:
+    """Ray for the length of the block: the job's cluster where there is one, else a local one on loopback.
+
+    Joins what is initialised already, and then leaves it running.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Off, Ray would hide every accelerator from actors that ask for none, CPU-only builds included.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    joins = cluster.address is not None or "RAY_ADDRESS" in os.environ
+    options: dict[str, Any] = {"address": cluster.address} if joins else {"num_cpus": cluster.num_cpus}
+    if not joins:
+        options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    ray.init(logging_level="WARNING", log_to_driver=True, **options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def train(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
+    """Trains the policy and returns the summary: held-out metrics `before` and `after`, paths, seconds.
+
+    The final policy lies in `run_dir/model` as a Hugging Face folder. With `resume` the run goes on from its
+    last checkpoint, where it has one. SIGINT and SIGTERM end the run cleanly after the step at hand.
+    """
+    run_dir = Path(config.run_dir).resolve()
+    start = checkpoint.latest(run_dir / "checkpoints") if resume else None
+    if not resume:
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+    with ray_session(config.cluster), StopFlag() as stop, spawn(config) as actors:
+        task = build_target(config.task.target, config.task.args, where="task")
+        controller = Controller(config, task.prompts("train"), actors)
+        if start is not None:
+            controller.load_state_dict(checkpoint.read(start, digest=checkpoint.config_digest(config)))
+            actors.learner.call("load", str(start / "learner"), timeout_s=config.learner.timeout_s)
+        with Tracker(run_dir, config, resume_step=controller.step if start else None) as tracker:
+            run = _Run(config, run_dir, controller, task, tracker)
+            return run.train(stop)
+
+
+def evaluate(config: RunConfig) -> dict[str, float]:
+    """Metrics of greedy answers to the held-out prompts by the policy at `model.path`."""
+    run_dir = Path(config.run_dir).resolve()
+    with ray_session(config.cluster), spawn(config, with_learner=False) as actors:
+        task = build_target(config.task.target, config.task.args, where="task")
+        controller = Controller(config, task.prompts("train"), actors)
+        with Tracker(run_dir, config) as tracker:
+            return _Run(config, run_dir, controller, task, tracker).evaluate()
+
+
+@contextmanager
+def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
+    """All actors of a run, ready; killed at the end, their resources given back.
+
+    Raises:
+        PlacementError: the cluster cannot hold them (within `cluster.placement_timeout_s`).
+        DeadlineError: one of them did not come up (within `cluster.startup_timeout_s`).
+    """
+    if not config.rewards and with_learner:
+        raise ConfigError("rewards: got none; a run needs at least one, for instance rewards.format.target")
+    with_reference = with_learner and config.algorithm.kl_coef > 0
+    sections: dict[str, tuple[int, Any]] = {"rollout": (config.rollout.num_replicas, config.rollout)}
+    sections |= {f"reward:{name}": (reward.replicas, reward) for name, reward in config.rewards.items()}
+    if with_learner:
+        sections["learner"] = (config.learner.num_ranks, config.learner)
+    if with_reference:
+        sections["reference"] = (config.reference.num_replicas, config.reference)
+    bundles = [
+        Bundle(role=role, num_cpus=section.num_cpus, num_gpus=section.num_gpus)
+        for role, (count, section) in sections.items()
+        for _ in range(count)
+    ]
+    timeout_s = config.cluster.startup_timeout_s
+    with ExitStack() as stack:
+        reservation = reserve(bundles, timeout_s=config.cluster.placement_timeout_s)
+        stack.callback(reservation.release)
+
+        def group(role: str, cls: type, arguments: list[Mapping[str, Any]]) -> ActorGroup:
+            section = sections[role][1]
+            actors = ActorGroup(
+                role,
+                cls,
+                arguments,
+                num_cpus=section.num_cpus,
+                num_gpus=section.num_gpus,
+                reservation=reservation,
+                env_vars=engine_env(cpu=section.num_gpus == 0),
+            )
+            stack.callback(actors.shutdown)
+            return actors
+
+        rollout = {
+            "model": config.model,
+            "rollout": config.rollout,
+            "task": config.task,
+            "seed": config.seed,
+            "weight_backend": config.weight_sync.backend,
+        }
+        rollouts = group("rollout", RolloutWorker, [rollout] * config.rollout.num_replicas)
+        rewards = {
+            name: group(f"reward:{name}", RewardWorker, [{"name": name, "config": reward}] * reward.replicas)
+            for name, reward in config.rewards.items()
+        }
+        learner = reference = None
+        if with_learner:
+            ranks = range(config.learner.num_ranks)
+            learner = group("learner", LearnerWorker, [{"config": config, "rank": rank} for rank in ranks])
+        if with_reference:
+            arguments = {"model": config.model, "micro_batch_tokens": config.reference.micro_batch_tokens}
+            reference = group("reference", ReferenceWorker, [arguments] * config.reference.num_replicas)
+
+        # All come up at the same time; each is waited for.
+        pending = [actors.call_async("ready") for actors in (rollouts, *rewards.values())]
+        if learner is not None:
+            start_learner(learner, timeout_s=timeout_s)
+        if reference is not None:
+            pending.append(reference.call_async("ready"))
+        for call in pending:
+            call.result(timeout_s=timeout_s)
+        yield Actors(rollout=rollouts, rewards=rewards, learner=learner, reference=reference)
+
+
+class _Run:
+    """What happens around the controller's steps."""
+
+    def __init__(self, config: RunConfig, run_dir: Path, controller: Controller, task: Any, tracker: Tracker):
+        self.config, self.run_dir = config, run_dir
+        self.controller, self.task, self.tracker = controller, task, tracker
+        self.eval_prompts = task.prompts("eval")[: config.train.max_eval_prompts]
+        self.logprob_max_diff = 0.0
+
+    def train(self, stop: StopFlag) -> dict[str, Any]:
+        train, controller, began = self.config.train, self.controller, time.perf_counter()
+        summary: dict[str, Any] = {"seed": self.config.seed, "versions": versions()}
+        if controller.step == 0:
+            summary["before"] = self.evaluate()
+            self.tracker.update_summary(summary)
+        # Engines start from model.path as version 0: a resumed learner is ahead of them.
+        controller.push_weights()
+        with tqdm(total=train.num_steps, initial=controller.step, desc="grpo", unit="step") as bar:
+
+            def after_step(result: StepResult) -> None:
+                self.log_step(result, bar)
+                if train.eval_every and controller.step % train.eval_every == 0:
+                    if controller.step < train.num_steps:
+                        self.evaluate()
+                if train.checkpoint_every and controller.step % train.checkpoint_every == 0:
+                    self.save()
+
+            controller.train(train.num_steps, after_step=after_step, should_stop=lambda: bool(stop))
+        self.save()
+        timeout_s = self.config.learner.timeout_s
+        controller.actors.learner.call("export", str(self.run_dir / "model"), timeout_s=timeout_s)
+        summary |= {"steps": controller.step, "stopped_by": stop.reason, "model": str(self.run_dir / "model")}
+        if not stop:
+            summary["after"] = self.evaluate()
+        summary["logprob_max_diff"] = self.logprob_max_diff
+        summary["seconds"] = round(time.perf_counter() - began, 1)
+        plot_run(self.run_dir)
+        return self.tracker.update_summary(summary)
+
+    def log_step(self, result: StepResult, bar: Any) -> None:
+        metrics, step = result.metrics, self.controller.step
+        self.logprob_max_diff = max(self.logprob_max_diff, metrics["logprob_max_diff"])
+        self.tracker.log(step, metrics)
+        self.tracker.log_samples(
+            step, result.groups, result.scores, rewards=result.mixed.rewards, advantages=result.advantages
+        )
+        shown = {f"reward/{name}": name for name in self.config.rewards} | {"kl": "kl"}
+        bar.set_postfix({short: f"{metrics[name]:.3f}" for name, short in shown.items()})
+        bar.update(1)
+
+    def evaluate(self) -> dict[str, float]:
+        """Greedy answers to the held-out prompts: metrics of the task, tokens and latency."""
+        began = time.perf_counter()
+        groups = self.controller.generate(self.eval_prompts, greedy=True)
+        seconds = time.perf_counter() - began
+        scores, _ = self.controller.score(groups)
+        flat = {name: [group[0] for group in per_group] for name, per_group in scores.items()}
+        metrics = self.task.evaluate(groups, flat)
+        metrics["latency_ms"] = 1000 * seconds * self.config.rollout.num_replicas / len(groups)
+        step = self.controller.step
+        self.tracker.log(step, {f"eval/{name}": value for name, value in metrics.items()})
+        self.tracker.log_samples(step, groups, scores, split="eval")
+        return metrics
+
+    def save(self) -> None:
+        """A checkpoint of learner and controller."""
+        controller = self.controller
+        with checkpoint.writing(
+            self.run_dir / "checkpoints",
+            step=controller.step,
+            state=controller.state_dict(),
+            digest=checkpoint.config_digest(self.config),
+            versions=versions(),
+        ) as folder:
+            controller.actors.learner.call(
+                "save", str(folder / "learner"), timeout_s=self.config.learner.timeout_s
+            )
