@@ -1,11 +1,12 @@
 """The one way from the controller to its actors: equal actors of one role, called together, with a deadline.
 
-A role's class is a plain class that knows no Ray; it becomes an actor here, where it is spawned. Every wait ends:
-by the answers, by the first failure, or at the deadline, and the error names role, rank and method.
+A role's class is a plain class that knows no Ray; it becomes an actor here, where it is spawned. Every wait
+ends: by the answers, by the first failure, or at the deadline, and the error names role, rank and method.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlcore.errors import ActorError, DeadlineError
 from rlcore.placement import Reservation
+
+# The first failure of a call is raised; Ray would print those of the other ranks over it.
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,8 @@ class PendingCall:
     def result(self, *, timeout_s: float) -> Any:
         """Waits for every rank.
 
-        Raises DeadlineError after `timeout_s`, ActorError where an actor died, and whatever the method raised, as
-        soon as the first rank fails: the others may be waiting for it and never answer.
+        Raises DeadlineError after `timeout_s`, ActorError where an actor died, and whatever the method
+        raised, as soon as the first rank fails: the others may be waiting for it and never answer.
         """
         deadline = time.monotonic() + timeout_s
         pending = dict(zip(self.refs, self.ranks, strict=True))
@@ -42,8 +46,8 @@ class PendingCall:
             ready, _ = ray.wait(list(pending), timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise DeadlineError(
-                    f"{self.group}[{_join(pending.values())}].{self.method} gave no answer within {timeout_s:g} s; "
-                    "raise the role's timeout_s if the work is that long, else look at the actor's log"
+                    f"{self.group}[{_join(pending.values())}].{self.method} gave no answer within "
+                    f"{timeout_s:g} s; raise its timeout_s if the work is that long, else see its log"
                 )
             for ref in ready:
                 self._get(ref, pending.pop(ref))
@@ -54,8 +58,8 @@ class PendingCall:
             return ray.get(ref, timeout=60)
         except RayActorError as error:
             raise ActorError(
-                f"{self.group}[{rank}] died during {self.method}: {_first_line(error)}. Its log in Ray's session "
-                "folder has the end of its output; a missing traceback hints at the system's out-of-memory killer"
+                f"{self.group}[{rank}] died in {self.method}: {_last_line(error)}. Its log in Ray's session "
+                "folder says more; if that ends without a traceback, suspect the out-of-memory killer"
             ) from error
         except GetTimeoutError as error:
             raise DeadlineError(
@@ -66,8 +70,8 @@ class PendingCall:
 class ActorGroup:
     """Actors of one class, ranks 0 to size - 1.
 
-    `arguments` holds one rank's constructor keywords each. With a reservation, rank i runs in the i-th bundle of
-    the role `name`. `env_vars` are set before the actor's Python starts.
+    `arguments` holds one rank's constructor keywords each. With a reservation, rank i runs in the i-th bundle
+    of the role `name`. `env_vars` are set before the actor's Python starts.
     """
 
     def __init__(
@@ -134,9 +138,9 @@ class ActorGroup:
         return PendingCall(self.name, method, refs, list(range(self.size)), list)
 
     def call_shards_async(self, method: str, items: Sequence[Any], **kwargs: Any) -> PendingCall:
-        """Deals `items` out, rank r getting items[r::size] as a list; the result is one list in the items' order.
+        """Deals `items` out, rank r getting the list items[r::size]; the result is one list in their order.
 
-        The method must return one value an item.
+        The method must return one value an item, and may be given an empty list.
         """
         pending = self.call_each_async(
             method, [(list(items[r :: self.size]),) for r in range(self.size)], **kwargs
@@ -161,7 +165,7 @@ def _join(ranks: Any) -> str:
     return ",".join(str(rank) for rank in sorted(ranks))
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     """Ray's messages are pages long; their last line with content says why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

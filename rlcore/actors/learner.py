@@ -1,4 +1,4 @@
-"""One rank of the learner as an actor: joins the process group, then passes calls on to the DeepSpeed engine."""
+"""One rank of the learner as an actor: joins the process group, then passes calls on to DeepSpeed."""
 
 from __future__ import annotations
 

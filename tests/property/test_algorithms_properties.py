@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -131,7 +131,6 @@ SHAPES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(SHAPES, st.integers(1, 4), st.integers(1, 300))
 def test_every_sample_is_in_one_micro_batch_of_one_rank(shapes, num_ranks, budget):
     groups = [make_group(i, *shape) for i, shape in enumerate(shapes)]
