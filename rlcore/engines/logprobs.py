@@ -125,9 +125,7 @@ def _embed(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup], in
     return flat.index_copy(0, where, torch.cat(media).to(flat)).view_as(embeds)
 
 
-def _media_embeds(
-    model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup]
-) -> list[Tensor | None]:
+def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup]) -> list[Tensor | None]:
     """One [N, H] a group, None where it has no media. The tower takes the raw media of all groups at once."""
     embeds: list[Tensor | None] = [
         torch.as_tensor(np.array(group.media_inputs["audio_embeds"]))

@@ -89,7 +89,11 @@ class MediaEncoder:
             batch = prompts[start : start + self._batch_size]
             if self._embeds:
                 audios = self._audios([p for p in batch if p.media])
-                encoded += [self._with_embeds(p, audios[_key(p)]) if p.media else self._process(p) for p in batch]
+                for prompt in batch:
+                    of_prompt = audios.get(_key(prompt))
+                    encoded.append(
+                        self._with_embeds(prompt, of_prompt) if of_prompt else self._process(prompt)
+                    )
             else:
                 encoded += [self._process(prompt) for prompt in batch]
         return encoded
@@ -127,8 +131,8 @@ class MediaEncoder:
         if self._tower is None:
             self._tower = load_media_encoder(self._path).to(self._device)
         with torch.inference_mode():
-            embeds = iter(embed_media(self._tower, batch))
-        return [tuple(next(embeds).float().cpu().numpy().copy() for _ in f["input_features"]) for f in features]
+            arrays = (embed.float().cpu().numpy().copy() for embed in embed_media(self._tower, batch))
+            return [tuple(next(arrays) for _ in f["input_features"]) for f in features]
 
     def _with_embeds(self, prompt: Prompt, audios: tuple[np.ndarray, ...]) -> EncodedPrompt:
         """Expands the placeholders as the processor does, one token an embedding. (The engine compares the
@@ -137,7 +141,9 @@ class MediaEncoder:
         placeholder = tokenizer.convert_ids_to_tokens(self._placeholder_id)
         before, *after = prompt.text.split(placeholder)
         if len(after) != len(audios):
-            raise DataError(f"prompt {prompt.id}: {len(after)} {placeholder} in its text, {len(audios)} audios")
+            raise DataError(
+                f"prompt {prompt.id}: {len(after)} {placeholder} in its text, {len(audios)} audio"
+            )
         text = before + "".join(placeholder * len(a) + rest for a, rest in zip(audios, after, strict=True))
         return EncodedPrompt(
             prompt_token_ids=tuple(tokenizer(text)["input_ids"]),

@@ -169,9 +169,7 @@ class VLLMEngine:
         self.policy_version = policy_version
         self.stats = EngineStats(start_seconds=time.perf_counter() - start)
 
-    def generate(
-        self, requests: Sequence[EngineRequest], sampling: Sampling
-    ) -> list[tuple[Completion, ...]]:
+    def generate(self, requests: Sequence[EngineRequest], sampling: Sampling) -> list[tuple[Completion, ...]]:
         """`sampling.n` completions for each request, in order.
 
         Log-probabilities are the model's own: before temperature, bans and top-p.
@@ -281,8 +279,8 @@ def _check_expansion(request: EngineRequest, seen: Sequence[int]) -> None:
     expected = request.encoded.prompt_token_ids
     if tuple(seen) != expected:
         raise DataError(
-            f"prompt {request.id}: vLLM reads {len(seen)} tokens, the processor {len(expected)}, and they differ. "
-            "Log-probabilities would be of another prompt: check the checkpoint's processor and the "
+            f"prompt {request.id}: vLLM reads {len(seen)} tokens and the processor {len(expected)}, and they "
+            "differ, so log-probabilities would be of another prompt. Check the checkpoint's processor and the "
             "installed versions of transformers and vLLM"
         )
 
