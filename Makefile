@@ -34,6 +34,7 @@ $(DEPENDENCIES): requirements/cpu.lock
 
 $(PROJECT): $(DEPENDENCIES) setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m rlcore.engines.torchvision_shim
 	@touch $@
 
 quickstart: env ## Train the small speech model end to end (CPU, minutes); results in runs/quickstart

@@ -20,12 +20,12 @@ PROJECT = Path(__file__).resolve().parent.parent
 LOCK = PROJECT / "requirements" / "cpu.lock"
 
 DROPPED = {
-    "torchvision": "its public build is for CUDA and fails beside a CPU torch; see requirements/cpu-extra.lock",
-    "torchaudio": "as torchvision; nothing here needs it",
-    "torchcodec": "as torchvision; audio is read with soundfile",
+    "torchaudio": "its public build is for CUDA and fails beside a CPU torch; nothing here needs it",
+    "torchcodec": "as torchaudio; audio is read with soundfile",
     "triton": "compiles for GPUs; xgrammar asks for it and runs without",
 }
-# Extras and plain installs must agree, so pip, which every environment brings, stays out.
+# torchvision stays, though its public build is for CUDA too: the processors of Qwen2.5-Omni import it, and
+# rlcore.engines.torchvision_shim makes that import work.
 HEADER = """\
 # Exact versions of the CPU set-up: Python 3.11, Linux x86-64. Written by `make lock`; do not edit.
 # Install with: pip install --no-deps -r requirements/cpu.lock
@@ -40,11 +40,9 @@ def resolve() -> dict[str, str]:
         python = Path(folder) / "bin" / "python"
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip"], check=True)
         report = Path(folder) / "report.json"
-        subprocess.run(
-            [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-            + ["--report", report, f"{PROJECT}[cpu,synth,dev]", "setuptools"],
-            check=True,
-        )
+        install = [python, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
+        wanted = [f"{PROJECT}[cpu,synth,dev]", "setuptools"]
+        subprocess.run([*install, "--report", report, *wanted], check=True)
         packages = json.loads(report.read_text())["install"]
     return {p["metadata"]["name"]: p["metadata"]["version"] for p in packages}
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from rlcore import config_io
 from rlcore.config_io import check
@@ -259,7 +259,11 @@ class RunConfig:
             )
 
 
-def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), schema: type[T] = RunConfig) -> T:  # type: ignore[assignment]
+@overload
+def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig: ...
+@overload
+def load_config(files: Sequence[str | Path], overrides: Sequence[str], schema: type[T]) -> T: ...
+def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), schema: type = RunConfig) -> Any:
     """Merges YAML files from left to right, then `key=value` overrides, over the defaults of `schema`.
 
     Values may refer to others (`${run_dir}/model`) and to the environment (`${oc.env:NAME}`).

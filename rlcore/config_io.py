@@ -65,7 +65,7 @@ def load(files: Sequence[str | Path], overrides: Sequence[str], schema: type[T])
         ConfigError: a file cannot be read, a key is unknown, a value has the wrong type or is out of range,
             or a mandatory value is missing. The message names the file or override and the full key.
     """
-    merged: DictConfig = OmegaConf.structured(_open_twin(schema))
+    merged: DictConfig = OmegaConf.structured(_open_twin(schema))  # type: ignore[arg-type]
     layers = [(str(file), _read(Path(file))) for file in files]
     layers += [(f"override {text!r}", _parse_override(text)) for text in overrides]
     for origin, layer in layers:
@@ -242,8 +242,8 @@ def _mark(raw: Any, resolved: Any, secrets: Mapping[str, str]) -> Any:
         inside = raw if isinstance(raw, dict) else {}
         return {k: _mark(inside.get(k), v, secrets) for k, v in resolved.items()}
     if isinstance(resolved, list):
-        inside = raw if isinstance(raw, list) else [None] * len(resolved)
-        return [_mark(r, v, secrets) for r, v in zip(inside, resolved, strict=True)]
+        entries = raw if isinstance(raw, list) else [None] * len(resolved)
+        return [_mark(r, v, secrets) for r, v in zip(entries, resolved, strict=True)]
     if isinstance(resolved, str) and raw != resolved:
         source: str = resolved
         for secret, name in secrets.items():

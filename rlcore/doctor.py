@@ -109,10 +109,13 @@ def check_builds() -> Iterator[Finding]:
     if importlib.util.find_spec("torchvision"):
         torchvision = probe("import json, torchvision; print(json.dumps(torchvision.__version__))")
         if isinstance(torchvision, ProbeFailure):
-            advice = (
-                "pip uninstall torchvision (nothing needs it but Qwen2.5-Omni), or take torch's own build"
-            )
+            advice = "python -m rlcore.engines.torchvision_shim, or take the build that belongs to this torch"
             yield Finding(status="fail", subject="torchvision", detail=str(torchvision), advice=advice)
+        else:
+            yield Finding(status="ok", subject="torchvision", detail=torchvision)
+    else:
+        advice = "only Qwen2.5-Omni needs it: make env"
+        yield Finding(status="warn", subject="torchvision", detail="not installed", advice=advice)
 
 
 def check_plugin() -> Iterator[Finding]:

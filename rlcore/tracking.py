@@ -179,7 +179,7 @@ def _readable(value: Any) -> Any:
     return str(value) if shape is None else f"{type(value).__name__}{list(shape)}"
 
 
-def _finite(value: float) -> float | None:
+def _finite(value: float | np.floating) -> float | None:
     number = float(value)
     return number if math.isfinite(number) else None
 

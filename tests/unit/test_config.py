@@ -243,6 +243,8 @@ algorithm.ptr.progressive algorithm.ptr.threshold algorithm.ptr.window algorithm
 learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
 learner.autocast learner.micro_batch_tokens learner.updates_per_batch learner.timeout_s
+reference.num_replicas reference.num_cpus reference.num_gpus reference.micro_batch_tokens
+reference.timeout_s
 weight_sync.backend weight_sync.timeout_s
 train.num_steps train.prompts_per_step train.eval_every train.checkpoint_every train.max_eval_prompts
 cluster.address cluster.num_cpus cluster.placement_timeout_s cluster.startup_timeout_s
