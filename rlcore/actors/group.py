@@ -58,8 +58,8 @@ class PendingCall:
             return ray.get(ref, timeout=60)
         except RayActorError as error:
             raise ActorError(
-                f"{self.group}[{rank}] died in {self.method}: {_last_line(error)}. Its log in Ray's session "
-                "folder says more; if that ends without a traceback, suspect the out-of-memory killer"
+                f"{self.group}[{rank}] died in {self.method} (its log in Ray's session folder says more): "
+                f"{_last_line(error)}"
             ) from error
         except GetTimeoutError as error:
             raise DeadlineError(

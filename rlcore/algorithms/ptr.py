@@ -102,14 +102,13 @@ def mix_rewards(
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
     shape = next(iter(arrays.values())).shape
     tau_G = np.ones(shape[0])
-    with_ptr = outcome is not None and reasoning is not None
-    if with_ptr:
+    if outcome is not None and reasoning is not None:
         pairs = zip(arrays[outcome], arrays[reasoning], strict=True)
         tau_G = np.array([trust_weight(outcomes, values) for outcomes, values in pairs])
 
     rewards, mask = np.zeros(shape), np.ones(shape, dtype=bool)
     for name, values in arrays.items():
-        is_gated = with_ptr and name == reasoning
+        is_gated = outcome is not None and name == reasoning
         if weights[name] == 0 or (is_gated and not gate_open):
             continue
         mask &= np.isfinite(values)
