@@ -279,7 +279,7 @@ def _check_expansion(request: EngineRequest, seen: Sequence[int]) -> None:
     expected = request.encoded.prompt_token_ids
     if tuple(seen) != expected:
         raise DataError(
-            f"prompt {request.id}: vLLM reads {len(seen)} tokens and the processor {len(expected)}, and they "
+            f"prompt {request.id}: vLLM reads {len(seen)} tokens, the processor {len(expected)}, and they "
             "differ, so log-probabilities would be of another prompt. Check the checkpoint's processor and the "
             "installed versions of transformers and vLLM"
         )

@@ -1,0 +1,261 @@
+"""vLLM in this process, with tiny checkpoints: its log-probabilities are the learner's, its weights can be
+replaced in place, its answers are a function of the seed. One import of vLLM serves every engine here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import AUDIO_PROMPT, TEXT_PROMPT, make_qwen2_5_omni, make_qwen2_audio, make_text, tone
+
+from rlcore.actors.rollout import RolloutWorker
+from rlcore.config import ModelConfig, RolloutConfig, TargetConfig
+from rlcore.engines.hf_model import (
+    checkpoint_parameters,
+    is_media_parameter,
+    load_model,
+    load_processor,
+    media_token_ids,
+    save_checkpoint,
+)
+from rlcore.engines.logprobs import TokenGroup, completion_logprobs
+from rlcore.engines.media import MediaEncoder
+from rlcore.engines.vllm_engine import EngineRequest, Sampling, VLLMEngine, engine_env, sampling_seed
+from rlcore.errors import ConfigError, DataError, WeightSyncError
+from rlcore.types import Group, Prompt
+from rlcore.weight_sync import make_sender
+
+pytestmark = pytest.mark.integration
+ENGINE = {"max_model_len": 512}
+
+
+class ToneTask:
+    """Prompt i plays tone i."""
+
+    def load_media(self, prompt: Prompt) -> dict[str, Any]:
+        index = prompt.media["tone"]
+        return {"audio": [tone(index, 0.6 + 0.4 * index)], "sampling_rate": 16000}
+
+
+PROMPTS = [Prompt(id=f"p{i}", text=AUDIO_PROMPT, media={"tone": i}) for i in range(5)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in engine_env(cpu=True).items():
+            patch.setenv(name, value)
+        yield
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+
+
+@pytest.fixture(scope="module")
+def audio_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_qwen2_audio(tmp_path_factory.mktemp("qwen2_audio")))
+
+
+@pytest.fixture(scope="module")
+def worker(audio_model: str) -> RolloutWorker:
+    return RolloutWorker(
+        ModelConfig(path=audio_model),
+        RolloutConfig(samples_per_prompt=4, max_tokens=24, engine=ENGINE),
+        TargetConfig(target=f"{__name__}:ToneTask"),
+        seed=0,
+    )
+
+
+def worst_difference(model: torch.nn.Module, groups: Sequence[Group]) -> float:
+    """Largest difference of log-probabilities between the rollout and the learner's function."""
+    with torch.no_grad():
+        rows = completion_logprobs(model, [TokenGroup.of(group) for group in groups]).rows()
+    rollout = [np.array(c.logprobs) for group in groups for c in group.completions]
+    return max(float(np.abs(a - b).max()) for a, b in zip(rows, rollout, strict=True))
+
+
+def perturb(model: torch.nn.Module, seed: int, *, media: bool) -> None:
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if media or not is_media_parameter(model, name):
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+
+
+def weights(model: torch.nn.Module, *, media: bool) -> list[tuple[str, torch.Tensor]]:
+    state = model.state_dict()
+    return [(hub_name, state[name]) for name, hub_name in checkpoint_parameters(model, media=media)]
+
+
+def sender_of(model: torch.nn.Module, *, media: bool) -> Any:
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in weights(model, media=media)]
+    return make_sender("shared_memory", shapes, dtype="float32")
+
+
+def transformers_greedy(model: Any, path: str, prompt: Prompt, max_tokens: int) -> tuple[int, ...]:
+    """The model's own generation from the raw audio."""
+    processor = load_processor(path)
+    media = ToneTask().load_media(prompt) if prompt.media else {}
+    inputs = processor(text=prompt.text, return_tensors="pt", **media)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    banned = media_token_ids(model.config, tokenizer)
+    tokens = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False, suppress_tokens=banned)
+    return tuple(tokens[0, inputs["input_ids"].shape[1] :].tolist())
+
+
+def test_rollout_logprobs_are_the_learners(worker: RolloutWorker, audio_model: str) -> None:
+    groups = worker.generate(PROMPTS, step=0)
+    assert [len(group.completions) for group in groups] == [4] * 5
+    assert len({c.token_ids for group in groups for c in group.completions}) == 20
+    assert worst_difference(load_model(audio_model), groups) <= 1e-4
+
+    banned = set(media_token_ids(load_model(audio_model).config, load_processor(audio_model).tokenizer))
+    assert not banned & {t for group in groups for c in group.completions for t in c.token_ids}
+
+
+def test_samples_are_a_function_of_seed_step_prompt_and_sample(worker: RolloutWorker) -> None:
+    first = worker.generate(PROMPTS, step=3)
+    again = worker.generate(PROMPTS[::-1], step=3)[::-1]
+    assert [g.completions for g in first] == [g.completions for g in again]
+    other_step = worker.generate(PROMPTS, step=4)
+    assert all(a.completions != b.completions for a, b in zip(first, other_step, strict=True))
+    assert sampling_seed(0, 3, "p1") == 2532703768435312907
+
+
+def test_pushed_weights_are_used_at_once_and_damage_changes_nothing(
+    worker: RolloutWorker, audio_model: str
+) -> None:
+    model = load_model(audio_model)
+    sender = sender_of(model, media=False)
+    before = worker.generate(PROMPTS, step=0, greedy=True)
+    first_version = worker.ready()
+
+    perturb(model, 1, media=False)
+    push = sender.push(first_version + 1, weights(model, media=False))
+    assert worker.update_weights(push) == worker.ready() == first_version + 1
+    after = worker.generate(PROMPTS, step=0, greedy=True)
+    for prompt, old, new in zip(PROMPTS, before, after, strict=True):
+        (answer,) = new.completions
+        assert answer.token_ids == transformers_greedy(model, audio_model, prompt, 24)
+        assert answer.token_ids != old.completions[0].token_ids
+        assert answer.policy_version == first_version + 1
+    assert worst_difference(model, after) <= 1e-4
+
+    with open(push.update_info["path"], "r+b") as file:
+        file.seek(10_000)
+        file.write(b"\xff" * 8)
+    with pytest.raises(WeightSyncError, match="checksum"):
+        worker.update_weights(push)
+    assert worker.ready() == first_version + 1
+    assert worker.generate(PROMPTS, step=0, greedy=True) == after
+    sender.close()
+
+
+def test_a_push_that_does_not_fit_is_refused(audio_model: str) -> None:
+    engine = VLLMEngine(audio_model, engine_args=ENGINE)
+    model = load_model(audio_model)
+    full = weights(model, media=False)
+    for tensors, message in (
+        (
+            full[1:],
+            "1 parameters of the language model are missing, among them language_model.model.embed_to",
+        ),
+        (
+            [*full, ("language_model.model.extra", torch.zeros(2))],
+            "the engine has no language_model.model.extra",
+        ),
+        ([(full[0][0], full[0][1][:7]), *full[1:]], r"embed_tokens.weight has shape \(7, 128\)"),
+    ):
+        shapes = [(name, tuple(tensor.shape)) for name, tensor in tensors]
+        sender = make_sender("shared_memory", shapes, dtype="float32")
+        with pytest.raises(WeightSyncError, match=message):
+            engine.apply_weights(sender.push(1, tensors))
+        sender.close()
+    assert engine.policy_version == 0
+
+
+def test_the_tower_runs_once_an_audio_whatever_the_text(audio_model: str) -> None:
+    encoder = MediaEncoder(audio_model, ToneTask().load_media)
+    texts = [AUDIO_PROMPT, AUDIO_PROMPT.replace("emotion", "pitch")]
+    prompts = [Prompt(id="x", text=text, media={"tone": 1}) for text in texts]
+    encoded = encoder.encode(prompts) + encoder.encode(prompts)
+    assert (encoder.num_hits, encoder.num_misses) == (3, 1)
+    processor = load_processor(audio_model)
+    for text, got in zip(texts * 2, encoded, strict=True):
+        expected = processor(text=text, return_tensors="pt", **ToneTask().load_media(prompts[0]))
+        assert list(got.prompt_token_ids) == expected["input_ids"][0].tolist()
+        assert got.media_inputs["audio_embeds"] is encoded[0].media_inputs["audio_embeds"]
+    with pytest.raises(DataError, match=r"prompt x: 2 <\|AUDIO\|> in its text, 1 audio"):
+        encoder.encode([Prompt(id="x", text=AUDIO_PROMPT * 2, media={"tone": 1})])
+
+
+def test_score_tokens_and_bad_arguments(audio_model: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"rollout.engine.max_modle_len: .* mean rollout.engine.max_model_len"
+    ):
+        VLLMEngine(audio_model, engine_args={"max_modle_len": 9})
+    with pytest.raises(ConfigError, match=r"rollout.engine.dtype: .* set model.dtype instead"):
+        VLLMEngine(audio_model, engine_args={"dtype": "float32"})
+
+    engine = VLLMEngine(audio_model, engine_args={"max_model_len": 64})
+    encoder = MediaEncoder(audio_model, ToneTask().load_media)
+
+    def complete(text: str, sampling: Sampling) -> Any:
+        (encoded,) = encoder.encode([Prompt(id="q", text=text)])
+        return engine.generate([EngineRequest(id="q", text=text, encoded=encoded)], sampling)[0][0]
+
+    scores = (40, 41, 42)
+    answer = complete(TEXT_PROMPT, Sampling(max_tokens=2, allowed_token_ids=scores, logprob_token_ids=scores))
+    assert set(answer.token_ids) <= set(scores)
+    assert [set(scores) <= set(top) for top in answer.top_logprobs] == [True, True]
+    assert answer.logprobs == tuple(t[i] for t, i in zip(answer.top_logprobs, answer.token_ids, strict=True))
+    with pytest.raises(ConfigError, match=r"rollout.engine.max_model_len: prompt q has \d+ tokens"):
+        complete(TEXT_PROMPT * 5, Sampling())
+
+
+def test_tied_weights_are_pushed_once_and_reach_the_output_layer(tmp_path: Path) -> None:
+    path = str(make_text(tmp_path / "text"))
+    model = load_model(path)
+    engine = VLLMEngine(path, engine_args=ENGINE)
+    perturb(model, 2, media=False)
+    sender = sender_of(model, media=False)
+    assert "lm_head.weight" not in dict(weights(model, media=False))
+    engine.apply_weights(sender.push(1, weights(model, media=False)))
+    prompt = Prompt(id="t", text=TEXT_PROMPT)
+    (encoded,) = MediaEncoder(path, ToneTask().load_media).encode([prompt])
+    request = EngineRequest(id="t", text=TEXT_PROMPT, encoded=encoded)
+    (answer,) = engine.generate([request], Sampling(max_tokens=24, temperature=0.0))[0]
+    assert answer.token_ids == transformers_greedy(model, path, prompt, 24)
+    sender.close()
+
+    save_checkpoint(model, tmp_path / "saved", processor=load_processor(path))
+    saved = load_model(str(tmp_path / "saved")).state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+
+
+def test_qwen2_5_omni_takes_raw_audio_and_a_trained_tower(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision", reason="needs torchvision (python -m rlcore.engines.torchvision_shim)")
+    path = str(make_qwen2_5_omni(tmp_path))
+    with pytest.raises(ConfigError, match=r"model.media: .* set it to raw"):
+        VLLMEngine(path, engine_args=ENGINE)
+    worker = RolloutWorker(
+        ModelConfig(path=path, media="raw"),
+        RolloutConfig(samples_per_prompt=2, max_tokens=16, engine=ENGINE),
+        TargetConfig(target=f"{__name__}:ToneTask"),
+        seed=0,
+    )
+    model = load_model(path)
+    assert worst_difference(model, worker.generate(PROMPTS[:3], step=0)) <= 1e-4
+
+    perturb(model, 3, media=True)
+    sender = sender_of(model, media=True)
+    assert worker.update_weights(sender.push(1, weights(model, media=True))) == 1
+    after = worker.generate(PROMPTS[:3], step=1)
+    assert worst_difference(model, after) <= 1e-4
+    (greedy,) = worker.generate(PROMPTS[:1], step=1, greedy=True)[0].completions
+    assert greedy.token_ids == transformers_greedy(model, path, PROMPTS[0], 16)
+    sender.close()
