@@ -40,7 +40,9 @@ class _Event(ctypes.Structure):
     ]
 
 
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,9 @@ class Speech:
     """float64 [N] in -1..1"""
     sample_rate: int
     word_starts: tuple[float, ...]
-    """Seconds from the start, one for each word of the text."""
+    """Seconds from the start of each spoken unit; the library joins some words ("in the") into one."""
+    word_offsets: tuple[int, ...]
+    """Character of the text at which each unit begins."""
 
 
 def require_synthesis() -> None:
@@ -76,7 +80,7 @@ class Espeak:
         )
         if self.sample_rate <= 0:
             raise MissingDependencyError(
-                f"espeak-ng did not start (code {self.sample_rate}); reinstall it: pip install 'rlcore[synth]'"
+                f"espeak-ng did not start ({self.sample_rate}); reinstall it: pip install 'rlcore[synth]'"
             )
         self._library.espeak_Synth.argtypes = [
             ctypes.c_char_p,
@@ -89,7 +93,7 @@ class Espeak:
             ctypes.c_void_p,
         ]
         self._chunks: list[np.ndarray] = []
-        self._words: list[int] = []
+        self._words: list[tuple[int, int]] = []
         self._callback = _CALLBACK(self._receive)  # kept: ctypes does not hold a reference
         self._library.espeak_SetSynthCallback(self._callback)
 
@@ -130,7 +134,8 @@ class Espeak:
         return Speech(
             waveform=samples.astype(np.float64) / 32768,
             sample_rate=self.sample_rate,
-            word_starts=tuple(sample / self.sample_rate for sample in self._words),
+            word_starts=tuple(sample / self.sample_rate for sample, _ in self._words),
+            word_offsets=tuple(position - 1 for _, position in self._words),
         )
 
     def _receive(self, samples, count: int, events) -> int:  # type: ignore[no-untyped-def]
@@ -139,6 +144,6 @@ class Espeak:
         index = 0
         while events[index].type != 0:
             if events[index].type == _WORD_EVENT:
-                self._words.append(events[index].sample)
+                self._words.append((events[index].sample, events[index].text_position))
             index += 1
         return 0

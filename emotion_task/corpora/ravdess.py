@@ -83,7 +83,7 @@ def load_ravdess(
             )
     if not utterances:
         raise DataError(
-            f"{root}: no RAVDESS speech of speakers {sorted(splits)} (left out: {dict(skipped) or 'nothing'}). {_LAYOUT}"
+            f"{root}: no RAVDESS speech of speakers {sorted(splits)} (left out: {dict(skipped)}). {_LAYOUT}"
         )
     if skipped:
         log.info("%s: left out %s", root, ", ".join(f"{count} {what}" for what, count in skipped.items()))
@@ -100,5 +100,5 @@ _LAYOUT = (
 def _splits(train_speakers: Iterable[int], eval_speakers: Iterable[int]) -> dict[int, str]:
     train, held_out = set(train_speakers), set(eval_speakers)
     if train & held_out:
-        raise DataError(f"RAVDESS speakers {sorted(train & held_out)} are in train_speakers and eval_speakers")
+        raise DataError(f"RAVDESS speakers {sorted(train & held_out)} are in both train_ and eval_speakers")
     return {speaker: "train" for speaker in train} | {speaker: "eval" for speaker in held_out}

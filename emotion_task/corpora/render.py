@@ -8,14 +8,18 @@ word; spectral tilt; level; a little background noise.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 from scipy.signal import lfilter, resample_poly
 
 from emotion_task.corpora.design import Design
-from emotion_task.corpora.espeak import Espeak
+from emotion_task.corpora.espeak import Espeak, Speech
 
 SAMPLE_RATE = 16000
+
+TimeFunction = Callable[[np.ndarray], np.ndarray]
 
 _BASE_WORDS_PER_MINUTE = 165
 _BASE_LEVEL_DBFS = -27.0
@@ -28,12 +32,8 @@ _STRESS_GAIN_DB = 2.5
 def render(design: Design) -> np.ndarray:
     """Renders one utterance: float64 [N] at 16 kHz, within -1..1. The same design gives the same samples."""
     rng = np.random.default_rng(design.seed)
-    waveform, word_starts = _monotone(design)
-    bump = _stress_bump(design, word_starts, len(waveform) / SAMPLE_RATE)
-    if design.whispered:
-        waveform = _whisper(waveform, rng)
-    else:
-        waveform = _intone(waveform, design, bump, rng)
+    waveform, bump = _monotone(design)
+    waveform = _whisper(waveform, rng) if design.whispered else _intone(waveform, design, bump, rng)
     times = np.arange(len(waveform)) / SAMPLE_RATE
     waveform = waveform * 10 ** (_STRESS_GAIN_DB * bump(times) / 20)
     waveform = lfilter([1.0, -design.tilt], [1.0], waveform)
@@ -44,8 +44,8 @@ def render(design: Design) -> np.ndarray:
     return np.tanh(waveform) if np.abs(waveform).max() > 0.98 else waveform
 
 
-def _monotone(design: Design) -> tuple[np.ndarray, list[float]]:
-    """Trimmed speech in the speaker's voice [N] and the start of each word in seconds.
+def _monotone(design: Design) -> tuple[np.ndarray, TimeFunction]:
+    """Trimmed speech in the speaker's voice [N], and the bump over the stressed word.
 
     Sampling the library's output as if it had another rate moves the formants (and the tempo, which
     the requested words per minute undo)."""
@@ -59,25 +59,32 @@ def _monotone(design: Design) -> tuple[np.ndarray, list[float]]:
     loud = np.flatnonzero(np.abs(waveform) > 0.003)
     start, end = max(0, loud[0] - 400), min(len(waveform), loud[-1] + 800)
     stretch = speech.sample_rate / source_rate
-    return waveform[start:end], [word * stretch - start / SAMPLE_RATE for word in speech.word_starts]
+    word_start, word_end = _word_times(speech, design)
+    bump = _bump(word_start * stretch - start / SAMPLE_RATE, word_end * stretch - start / SAMPLE_RATE)
+    return waveform[start:end], bump
 
 
-def _stress_bump(design: Design, word_starts: list[float], duration: float):  # type: ignore[no-untyped-def]
-    """A function of time, one at the stressed word's middle and falling to zero around it."""
-    edges = [*word_starts, duration]
-    # The library may join words ("o'clock" is one event, "it is" two): stay within what it reported.
-    word = min(design.stressed_word, len(word_starts) - 1)
-    start, end = edges[word], edges[word + 1]
+def _word_times(speech: Speech, design: Design) -> tuple[float, float]:
+    """Start and end of the stressed word in seconds of `speech`."""
+    words = design.text.split()
+    offset = len(" ".join(words[: design.stressed_word])) + (design.stressed_word > 0)
+    unit = max(index for index, start in enumerate(speech.word_offsets) if start <= offset)
+    ends = [*speech.word_starts[1:], len(speech.waveform) / speech.sample_rate]
+    return speech.word_starts[unit], ends[unit]
+
+
+def _bump(start: float, end: float) -> TimeFunction:
+    """One at the middle of a word, falling to zero around it."""
     width = max(0.06, (end - start) / 3)
     return lambda times: np.exp(-(((times - (start + end) / 2) / width) ** 2))
 
 
-def _intone(waveform: np.ndarray, design: Design, bump, rng: np.random.Generator) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _intone(waveform: np.ndarray, design: Design, bump: TimeFunction, rng: np.random.Generator) -> np.ndarray:
     import parselmouth
     from parselmouth.praat import call
 
     duration = len(waveform) / SAMPLE_RATE
-    times = np.arange(0, duration, 0.02)
+    times = np.arange(0, duration, 0.025)
     position = np.clip(times / max(duration - 0.1, 0.1), 0, 1)
     semitones = (
         design.level_st
@@ -87,7 +94,7 @@ def _intone(waveform: np.ndarray, design: Design, bump, rng: np.random.Generator
     )
     f0 = np.clip(design.speaker.f0_hz * 2 ** (semitones / 12), *_F0_LIMITS)
     sound = parselmouth.Sound(waveform, SAMPLE_RATE)
-    manipulation = call(sound, "To Manipulation", 0.01, 60, 400)
+    manipulation = call(sound, "To Manipulation", 0.02, 65, 400)
     tier = call("Create PitchTier", "melody", 0, duration)
     for time, hertz in zip(times, f0, strict=True):
         call(tier, "Add point", float(time), float(hertz))
@@ -113,6 +120,9 @@ def _whisper(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     import parselmouth
     from parselmouth.praat import call
 
-    tract = call(parselmouth.Sound(waveform, SAMPLE_RATE), "To LPC (burg)", 18, 0.025, 0.005, 50.0)
+    tract = call(parselmouth.Sound(waveform, SAMPLE_RATE), "To LPC (burg)", 10, 0.025, 0.005, 50.0)
     noise = parselmouth.Sound(rng.normal(0, 0.1, len(waveform)), SAMPLE_RATE)
-    return lfilter([1.0, -0.6], [1.0], call([noise, tract], "Filter", "no").values[0])
+    breath = lfilter([1.0, -0.4], [1.0], call([noise, tract], "Filter", "no").values[0])
+    # Noise through narrow resonances swells at random: give it the loudness contour of the speech.
+    loudness, own = (uniform_filter1d(signal**2, int(0.05 * SAMPLE_RATE)) for signal in (waveform, breath))
+    return breath * np.sqrt(np.maximum(loudness, 0) / np.maximum(own, 1e-12 + 1e-6 * own.max()))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterable
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -26,8 +26,9 @@ from emotion_task.corpora.design import Design, draw_corpus
 from emotion_task.corpora.espeak import require_synthesis
 from emotion_task.corpora.render import SAMPLE_RATE, render
 from emotion_task.records import Utterance, write_manifest
+from rlcore.errors import ConfigError
 
-DEFAULT_SPREAD = 0.85
+DEFAULT_SPREAD = 1.0
 """Within-emotion spread at which a classifier on measured prosody is right about 82 times in 100."""
 
 _VERSION = 1
@@ -46,18 +47,19 @@ def build_corpus(
 ) -> Path:
     """Builds the corpus, or reuses the folder where it already holds this one complete.
 
-    A folder that holds another synthetic corpus, or an interrupted one, is rebuilt in place.
+    `num_workers` counts processes; 0 renders in this one. A folder that holds another synthetic corpus,
+    or an interrupted one, is rebuilt in place.
 
     Returns:
         The path of `manifest.jsonl`.
     Raises:
         MissingDependencyError: the extra `synth` is not installed.
-        ValueError: a count is not positive.
+        ConfigError: a count is not positive.
     """
-    if num_train < 1 or num_eval < 1 or num_workers < 1 or spread <= 0:
-        raise ValueError(
-            f"num_train ({num_train}), num_eval ({num_eval}), num_workers ({num_workers}) "
-            f"and spread ({spread}) must be positive"
+    if num_train < 1 or num_eval < 1 or num_workers < 0 or spread <= 0:
+        raise ConfigError(
+            f"num_train ({num_train}), num_eval ({num_eval}) and spread ({spread}) must be positive, "
+            f"num_workers ({num_workers}) not negative"
         )
     folder = Path(folder)
     settings = {
@@ -87,12 +89,19 @@ def _render_all(audio: Path, designs: list[Design], num_workers: int, progress: 
         if old.name not in wanted:
             old.unlink()
     jobs = [(design, audio / f"{design.id}.flac") for design in designs]
+    with tqdm(total=len(jobs), desc="synthetic speech", unit="utt", disable=not progress) as bar:
+        for _ in _render_files(jobs, num_workers):
+            bar.update()
+
+
+def _render_files(jobs: list[tuple[Design, Path]], num_workers: int) -> Iterator[None]:
+    if num_workers == 0:
+        yield from map(_render_file, jobs)
+        return
     # Spawned, not forked: the caller may hold threads (torch, Ray) that do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        done: Iterable[None] = pool.map(_render_file, jobs, chunksize=16)
-        for _ in tqdm(done, total=len(jobs), desc="synthetic speech", unit="utt", disable=not progress):
-            pass
+        yield from pool.map(_render_file, jobs, chunksize=16)
 
 
 def _render_file(job: tuple[Design, Path]) -> None:

@@ -58,7 +58,7 @@ class Calibration:
         """Raises DataError where the file is missing or not a calibration."""
         path = Path(path)
         if not path.is_file():
-            raise DataError(f"{path}: no such calibration. `emotion annotate` writes one beside its manifest.")
+            raise DataError(f"{path}: no such calibration. `emotion annotate` writes one.")
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
             cuts = {
@@ -90,7 +90,8 @@ def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] 
         for group, numbers in sorted(groups.items()):
             if len(numbers) < MIN_SAMPLES:
                 warnings.append(
-                    f"{attribute} of {group}: only {len(numbers)} measured utterances, {MIN_SAMPLES} are needed"
+                    f"{attribute} of {group}: no levels, only {len(numbers)} utterances were measured "
+                    f"and {MIN_SAMPLES} are needed"
                 )
                 continue
             low, high = np.percentile(numbers, percentiles)

@@ -15,8 +15,8 @@ FLOOR_HZ, CEILING_HZ = 60.0, 600.0
 FRAME_S = 0.01
 _VOICING_THRESHOLD = 0.6
 """Above Praat's default of 0.45: whispering must not pass for voice."""
-_MIN_FRAMES = 10
-"""Fewer voiced frames tell nothing about the speaker's range."""
+_MIN_FRAMES = 5
+"""Fewer voiced frames in the first pass tell nothing about the speaker's range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +39,30 @@ def track_f0(waveform: np.ndarray, sample_rate: int) -> F0Track:
     samples = np.asarray(waveform, dtype=np.float64)
     if len(samples) < 4 / FLOOR_HZ * sample_rate:
         return F0Track(np.zeros(0), np.zeros(0))
-    first = track(samples, sample_rate, FLOOR_HZ, CEILING_HZ)
+    first = track(samples, sample_rate, FLOOR_HZ, CEILING_HZ, 2 * FRAME_S)
     voiced = first.hertz[first.hertz > 0]
     if len(voiced) < _MIN_FRAMES:
-        return first
+        return track(samples, sample_rate, FLOOR_HZ, CEILING_HZ, FRAME_S)
     low, high = np.percentile(voiced, [25, 75])
-    return track(samples, sample_rate, max(FLOOR_HZ, 0.7 * low), min(CEILING_HZ, 2.2 * high))
+    return track(samples, sample_rate, max(FLOOR_HZ, 0.7 * low), min(CEILING_HZ, 2.2 * high), FRAME_S)
 
 
-def _praat(samples: np.ndarray, sample_rate: int, floor: float, ceiling: float) -> F0Track:
+def _praat(samples: np.ndarray, sample_rate: int, floor: float, ceiling: float, step_s: float) -> F0Track:
     import parselmouth
 
     pitch = parselmouth.Sound(samples, sample_rate).to_pitch_ac(
-        time_step=FRAME_S, pitch_floor=floor, pitch_ceiling=ceiling, voicing_threshold=_VOICING_THRESHOLD
+        time_step=step_s, pitch_floor=floor, pitch_ceiling=ceiling, voicing_threshold=_VOICING_THRESHOLD
     )
     return F0Track(pitch.xs(), pitch.selected_array["frequency"])
 
 
-def _track_numpy(samples: np.ndarray, sample_rate: int, floor: float, ceiling: float) -> F0Track:
+def _track_numpy(
+    samples: np.ndarray, sample_rate: int, floor: float, ceiling: float, step_s: float
+) -> F0Track:
     """Autocorrelation of windowed frames divided by the window's own, then the cheapest path through
     the candidates (Boersma, 1993, Proceedings of the Institute of Phonetic Sciences 17, 97-110)."""
     num_candidates, octave_cost, jump_cost, switch_cost = 8, 0.01, 0.35, 0.14
-    size, hop = int(3 / floor * sample_rate), int(FRAME_S * sample_rate)
+    size, hop = int(3 / floor * sample_rate), int(step_s * sample_rate)
     num_frames = 1 + (len(samples) - size) // hop
     if num_frames < 1:
         return F0Track(np.zeros(0), np.zeros(0))
@@ -100,7 +102,9 @@ def _window(size: int) -> tuple[np.ndarray, np.ndarray]:
     return window, np.maximum(acf / acf[0], 1e-6)
 
 
-def _cheapest_path(strength: np.ndarray, hertz: np.ndarray, jump_cost: float, switch_cost: float) -> np.ndarray:
+def _cheapest_path(
+    strength: np.ndarray, hertz: np.ndarray, jump_cost: float, switch_cost: float
+) -> np.ndarray:
     """Viterbi: the candidate of each frame [F] that maximises strength less the cost of transitions."""
     octaves = np.log2(np.maximum(hertz, 1.0))
     voiced = hertz > 0

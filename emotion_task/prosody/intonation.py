@@ -15,7 +15,8 @@ FLAT_BELOW_ST, EXPRESSIVE_ABOVE_ST = 3.0, 9.0
 MIN_SECONDS, MIN_FRAMES = 0.4, 15
 _DIRECTION_ST = 1.5
 _VERTEX = (0.2, 0.8)
-_DEPTH_ST = 1.5
+_DEPTH_ST = 1.0
+_NEAR_VERTEX = 0.125
 _GAIN_OF_QUADRATIC = 0.15
 """Explained variance that the quadratic must add to the line's."""
 
@@ -52,10 +53,8 @@ def classify_intonation(times: np.ndarray, semitones: np.ndarray) -> Intonation:
     vertex = -b / (2 * a) if abs(a) > 1e-9 else np.inf
     variance = max(float(np.var(semitones)), 1e-9)
     gain = (np.var(semitones - line) - np.var(semitones - parabola)) / variance
-    inside = _VERTEX[0] <= vertex <= _VERTEX[1]
-    # Depth on the shallower side: how far the melody really comes back after the turn.
-    depth = abs(a) * min(vertex, 1 - vertex) ** 2 if inside else 0.0
-    turns = bool(inside and depth >= _DEPTH_ST / 2 and abs(a) / 4 >= _DEPTH_ST and gain >= _GAIN_OF_QUADRATIC)
+    inside = bool(_VERTEX[0] <= vertex <= _VERTEX[1])
+    turns = inside and gain >= _GAIN_OF_QUADRATIC and _depth(position, semitones, vertex) >= _DEPTH_ST
     low, high = np.percentile(semitones, [5, 95])
     return Intonation(
         label=_label(high - low, change, turns, opens_upwards=a > 0),
@@ -63,6 +62,19 @@ def classify_intonation(times: np.ndarray, semitones: np.ndarray) -> Intonation:
         curvature_st=float(a / 4),
         turning_point=float(vertex) if turns else None,
     )
+
+
+def _depth(position: np.ndarray, semitones: np.ndarray, vertex: float) -> float:
+    """How far the melody goes and how far it comes back, whichever is less, in semitones.
+
+    A melody that stays level and then rises has a vertex too, and no depth."""
+    near = np.abs(position - vertex) <= _NEAR_VERTEX
+    if not near.any():
+        return 0.0
+    at_vertex = semitones[near].mean()
+    before = semitones[position <= 0.25].mean() - at_vertex
+    after = semitones[position >= 0.75].mean() - at_vertex
+    return float(min(abs(before), abs(after))) if before * after > 0 else 0.0
 
 
 def _label(range_st: float, change_st: float, turns: bool, *, opens_upwards: bool) -> str:

@@ -156,7 +156,9 @@ def _spectral_tilt(samples: np.ndarray, sample_rate: int, activity: Activity) ->
     return float(10 * np.log10(high / low)) if low > 0 and high > 0 else None
 
 
-def _rate_fields(activity: Activity, track: F0Track | None, text: str | None) -> dict[str, int | float | str | None]:
+def _rate_fields(
+    activity: Activity, track: F0Track | None, text: str | None
+) -> dict[str, int | float | str | None]:
     count, source = count_syllables(text), "text"
     if count is None:
         voiced = None

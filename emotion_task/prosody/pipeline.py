@@ -104,12 +104,15 @@ def annotate(
     out.mkdir(parents=True, exist_ok=True)
     _write_quarantine(out / "quarantine.jsonl", failures)
     if not measured:
-        raise DataError(f"{out / 'quarantine.jsonl'}: none of {len(failures)} utterances could be measured; see there")
+        raise DataError(
+            f"{out / 'quarantine.jsonl'}: none of {len(failures)} utterances could be measured; it says why"
+        )
     if calibration is None:
         train = [utterance for utterance in measured if utterance.split == "train"]
         calibration = calibrate(train or measured, percentiles)
     calibration.save(out / "calibration.json")
-    write_manifest(out / "manifest.jsonl", (apply_calibration(calibration, utterance) for utterance in measured))
+    annotated = (apply_calibration(calibration, utterance) for utterance in measured)
+    write_manifest(out / "manifest.jsonl", annotated)
     return AnnotationReport(
         manifest=out / "manifest.jsonl",
         calibration=out / "calibration.json",
@@ -125,7 +128,7 @@ def annotate(
 def measure_file(
     utterance: Utterance, *, min_seconds: float = 0.2, max_seconds: float = 30.0
 ) -> tuple[Utterance, str | None]:
-    """Measures one utterance: it comes back with `measured` and `intonation`, or with the reason of failure."""
+    """Measures one utterance: it comes back with `measured` and `intonation`, or with the reason."""
     path = Path(utterance.audio)
     try:
         waveform = load_audio(path, SAMPLE_RATE, max_seconds=max_seconds)
@@ -172,8 +175,8 @@ def _measure_all(
         except BrokenProcessPool as error:
             files = ", ".join(sorted(mark.read_text() for mark in Path(marks).iterdir()))
             raise DataError(
-                f"{files or 'a worker'}: a measuring process died here (killed, out of memory, or a crash inside "
-                "a native library). Remove the file from the manifest, or lower num_workers."
+                f"{files or 'unknown file'}: a measuring process died here (killed, out of memory, or a "
+                "crash inside a native library). Remove the file from the manifest, or lower num_workers."
             ) from error
 
 
