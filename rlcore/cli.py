@@ -7,6 +7,7 @@ is wrong; 130 when interrupted. Errors made for users are one line; `--debug` sh
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from rlcore.errors import ConfigError, DataError, RLCoreError
 
 EPILOG = """\
 examples:
-  rlcore train --config emotion_task/configs/quickstart_rl.yaml train.num_steps=50
+  rlcore train --config my_run.yaml train.num_steps=50
   rlcore train --config base.yaml --config my_cluster.yaml rollout.num_replicas=4 --resume
   rlcore doctor
 """
@@ -24,15 +25,19 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
-    parser = build_parser()
-    # Overrides may stand before, between and after the options, which argparse alone does not allow.
+    arguments = parse(build_parser(), argv)
+    return run_command(lambda: arguments.run(arguments), program="rlcore", debug=arguments.debug)
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses as usual, but `overrides` may stand before, between and after the options."""
     arguments, rest = parser.parse_known_args(argv)
     unknown = [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
     if rest:
         arguments.overrides = [*arguments.overrides, *rest]
-    return run_command(lambda: arguments.run(arguments), program="rlcore", debug=arguments.debug)
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -79,8 +84,11 @@ def build_parser() -> argparse.ArgumentParser:
 def run_command(command: Callable[[], int], *, program: str, debug: bool) -> int:
     """Runs a command, turning errors made for users into one line on stderr and an exit code.
 
-    Anything else is a defect and keeps its traceback.
+    Anything else is a defect and keeps its traceback. The working directory is put on the import path, as Ray
+    does in its workers, so that classes named in the configuration may lie there.
     """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         return command()
     except KeyboardInterrupt:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
 
 from rlcore import cli
 from rlcore.errors import ConfigError, DataError, PlacementError, RLCoreError
+from rlcore.targets import load_target
 
 
 def test_overrides_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,3 +95,14 @@ def test_version_lists_the_tested_set(capsys: pytest.CaptureFixture[str]) -> Non
 def test_metrics_are_listed_with_dotted_sections(capsys: pytest.CaptureFixture[str]) -> None:
     cli.print_metrics("run", {"eval": {"accuracy": 0.56789}, "steps": 3})
     assert capsys.readouterr().out.split() == ["run", "eval.accuracy", "0.5679", "steps", "3"]
+
+
+def test_classes_in_the_working_directory_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_module_of_mine.py").write_text("class Brevity: ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+
+    def command() -> int:
+        return len(load_target("a_module_of_mine:Brevity", where="rewards.brevity").__name__)
+
+    assert cli.run_command(command, program="rlcore", debug=False) == 7
