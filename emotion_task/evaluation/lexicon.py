@@ -58,7 +58,11 @@ ALONE: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("slow", "slowly", "slower"), ("speed_level", "slow")),
     "normally-fast": ("speed_level", "normal"),
     **dict.fromkeys(("deep", "deeper"), ("pitch_level", "low")),
-    **{word: ("intonation", value) for word, value in LEVELS["intonation"].items() if value != "expressive"},
+    **{
+        w: ("intonation", v)
+        for w, v in LEVELS["intonation"].items()
+        if w not in ("expressive", "varied", "level")
+    },
 }
 """Words that state a level whether or not the attribute is named."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from emotion_task.evaluation.metrics import NO_ANSWER
@@ -38,6 +39,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("tokens", "tokens", ".1f"),
     Column("ms/answer", "latency_ms", ".0f"),
 )
+
+_WIDEST = 400
+"""Characters that a table may ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,9 @@ def print_results(rows: Sequence[Row], title: str, console: Console | None = Non
     """Prints the final table. Ten columns need room, so a narrow terminal is not folded but run over."""
     console = console or Console()
     table = result_table(rows, title)
-    width = console.measure(table).maximum
-    console.print(table, width=max(console.width, width), crop=False, no_wrap=True)
+    needed = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
+    console.width = max(console.width, needed)
+    console.print(table, crop=False)
 
 
 def markdown_table(rows: Sequence[Row]) -> str:

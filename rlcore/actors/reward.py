@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from rlcore.config import RewardConfig
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import FunctionReward, Reward
-from rlcore.rewards.policy import parse_on_error
 from rlcore.targets import build_target, load_target
 from rlcore.types import Group, RewardContext, Score
 
@@ -31,7 +30,6 @@ class RewardWorker:
     """
 
     def __init__(self, name: str, config: RewardConfig):
-        parse_on_error(name, config.on_error)
         self.name = name
         self._reward = build_reward(name, config)
 

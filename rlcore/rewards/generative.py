@@ -60,8 +60,8 @@ class GenerativeRewardModel(Reward):
         self._score_ids = score_token_ids(self._tokenizer, score_tokens)
         config = load_config(model_path)
         self._placeholder_id = audio_token_id(config)
-        reserved = self._tokenizer.convert_ids_to_tokens(media_token_ids(config, self._tokenizer))
-        self._reserved = tuple({*self._tokenizer.all_special_tokens, *reserved})
+        media_tokens = self._tokenizer.convert_ids_to_tokens(media_token_ids(config, self._tokenizer))
+        self._reserved = (*special_tokens(self._tokenizer), *media_tokens)
         media = "embeds" if family_of(config).takes_audio_embeds else "raw"
         self._encoder = MediaEncoder(model_path, self.load_media, media=media)
         self._engine = VLLMEngine(model_path, dtype=dtype, media=media, engine_args=engine)
@@ -183,6 +183,13 @@ def expected_scores(completion: Completion, score_ids: Sequence[int], num_dimens
         odds = [math.exp(logprobs[token] - highest) for token in score_ids]
         scores.append(sum(value * p for value, p in enumerate(odds, 1)) / sum(odds))
     return scores
+
+
+def special_tokens(tokenizer: Any) -> set[str]:
+    """Every token that a tokenizer reads as control, not as text. `all_special_tokens` has only those with
+    a role: in many chat models the begin of a turn has none."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
 
 
 def without_tokens(text: str, tokens: Iterable[str]) -> str:

@@ -1,0 +1,100 @@
+"""Write then read is the identity, for every fact and every wording."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emotion_task.cot import TemplateWriter
+from emotion_task.cot.phrases import CLAUSES, NOUN_PHRASES
+from emotion_task.evaluation.claims import find_claims
+from emotion_task.facts import PROSODY, VALUES, stated_facts
+from emotion_task.labels import ALL_LABELS
+from emotion_task.parsing import format_response, named_emotions, normalise_label, parse_response
+from emotion_task.records import Utterance
+from emotion_task.reward_model.faults import (
+    CONTENT_FAULTS,
+    Plan,
+    early_conclusion,
+    repeated_sentence,
+)
+from emotion_task.reward_model.grades import DIMENSIONS, grade_response
+
+facts = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in VALUES.items()})
+texts = st.sampled_from(
+    (None, "He said the pitch is high", "She talks fast, not slow", "Get out! I am angry")
+)
+
+
+def utterance_of(known: dict[str, str], text: str | None, emotion: str | None) -> Utterance:
+    fields = {name: value for name, value in known.items() if value != "none"}
+    measured = {"f0_reliable": False, "voiced_fraction": 0.1} if known.get("pitch_level") == "none" else None
+    return Utterance(id="u", audio="u.wav", text=text, emotion=emotion, measured=measured, **fields)
+
+
+@settings(max_examples=200)
+@given(
+    facts,
+    texts,
+    st.sampled_from(ALL_LABELS),
+    st.sampled_from(("short", "long")),
+    st.booleans(),
+    st.integers(0),
+)
+def test_a_trace_claims_exactly_the_facts(
+    known: dict[str, str], text: str | None, emotion: str, style: str, answer: bool, seed: int
+) -> None:
+    utterance = utterance_of(known, text, emotion)
+    trace = TemplateWriter(quote_rate=0.5, style=style).write(utterance, random.Random(seed), answer=answer)
+    if not any(name in known for name in PROSODY):
+        assert trace is None
+        return
+    assert trace is not None
+    assert find_claims(trace) == stated_facts(utterance) == known
+    parsed = parse_response(trace)
+    if answer:
+        assert parsed is not None
+        assert normalise_label(parsed.answer) == emotion
+        assert named_emotions(parsed.think) == [emotion]
+    else:
+        assert parsed is None and named_emotions(trace) == []
+
+
+def test_every_phrase_states_its_fact_alone() -> None:
+    for table in (CLAUSES, NOUN_PHRASES):
+        for (name, value), phrases in table.items():
+            for phrase in phrases:
+                assert find_claims(phrase) == {name: value}, phrase
+
+
+@given(st.text(max_size=40), st.text(max_size=20))
+def test_whatever_is_parsed_was_formatted(think: str, answer: str) -> None:
+    parsed = parse_response(format_response(think, answer))
+    if parsed is not None:
+        assert (parsed.think, parsed.answer) == (think.strip(), answer.strip())
+
+
+@settings(max_examples=150)
+@given(
+    st.fixed_dictionaries({name: st.sampled_from(values) for name, values in VALUES.items()}),
+    st.lists(
+        st.sampled_from((*CONTENT_FAULTS[:2], repeated_sentence, early_conclusion)), max_size=5, unique=True
+    ),
+    st.sampled_from((None, *CONTENT_FAULTS[2:])),
+    st.integers(0),
+)
+def test_known_faults_lower_the_grades_that_the_rules_find(known, faults, of_emotion, seed) -> None:
+    rng = random.Random(seed)
+    plan = Plan(facts=known, truth=known, emotion="sad", answer="sad", labels=ALL_LABELS)
+    for fault in [*faults, *([of_emotion] if of_emotion else [])]:
+        plan = fault(plan, rng)
+    graded = grade_response(plan.write(TemplateWriter(), rng), utterance_of(known, None, "sad"))
+    assert graded == {d.name: plan.grades[d.name] for d in DIMENSIONS}
+
+
+@given(st.text(max_size=200))
+def test_grades_of_any_text_are_on_the_scale(text: str) -> None:
+    grades = grade_response(text, utterance_of({"pitch_level": "low", "energy_level": "high"}, None, "sad"))
+    assert set(grades.values()) <= {1, 2, 3, 4, 5}

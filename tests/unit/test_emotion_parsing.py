@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from emotion_task.labels import ALL_LABELS
+from emotion_task.parsing import Parsed, format_response, named_emotions, normalise_label, parse_response
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<think>low pitch</think><answer>sad</answer>", Parsed("low pitch", "sad")),
+        (" <think> a\nb </think>\n<answer> Sad. </answer>\n", Parsed("a\nb", "Sad.")),
+        ("<think>a < b</think><answer>sad</answer>", Parsed("a < b", "sad")),
+    ],
+)
+def test_the_schema_is_read(text: str, expected: Parsed) -> None:
+    assert parse_response(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "sad",
+        "<think>a</think>",
+        "<answer>sad</answer>",
+        "<think></think><answer>sad</answer>",
+        "<think> </think><answer>sad</answer>",
+        "<think>a</think><answer> </answer>",
+        "so <think>a</think><answer>sad</answer>",
+        "<think>a</think> so <answer>sad</answer>",
+        "<think>a</think><answer>sad</answer> really",
+        "<think>a</think><answer>sad</answer><answer>happy</answer>",
+        "<think>a</think><think>b</think><answer>sad</answer>",
+        "<think>a<answer>sad</answer></think><answer>sad</answer>",
+        "<answer>sad</answer><think>a</think>",
+        "<think>a</think><answer>sad",
+        "<THINK>a</THINK><ANSWER>sad</ANSWER>",
+    ],
+)
+def test_anything_else_is_no_response(text: str) -> None:
+    assert parse_response(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("sad", "sad"),
+        (" Sad.\n", "sad"),
+        ("ANGER", "angry"),
+        ("contempt or disgust", "disgust"),
+        ("contempt/disgust", None),
+        ("Contempt", "disgust"),
+        ("whispering", "whisper"),
+        ("surprised!", "surprise"),
+        ("fearful", "fear"),
+        ("not sad", None),
+        ("sad, angry", None),
+        ("", None),
+        ("bored", None),
+    ],
+)
+def test_a_label_is_read_whatever_its_dress(text: str, label: str | None) -> None:
+    assert normalise_label(text) == label
+
+
+def test_a_label_outside_the_options_is_none() -> None:
+    assert normalise_label("calm", ("happy", "sad")) is None
+    assert [normalise_label(label) for label in ALL_LABELS] == list(ALL_LABELS)
+
+
+def test_emotions_are_named_in_order_and_not_in_quotes() -> None:
+    assert named_emotions('She says "I am so happy" but sounds sad, even angry.') == ["sad", "angry"]
+    assert named_emotions("An unhappy, furious voice; contempt or disgust.") == ["sad", "angry", "disgust"]
+    assert named_emotions("Nothing is said of it.") == []
+
+
+def test_format_and_parse_are_inverse() -> None:
+    assert parse_response(format_response("low pitch", "sad")) == Parsed("low pitch", "sad")

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from emotion_task.cot import TemplateWriter
+from emotion_task.parsing import named_emotions, parse_response
+from emotion_task.records import Utterance
+from emotion_task.sft.tasks import MixtureConfig, build_examples, may_reveal
+from rlcore.errors import ConfigError, DataError
+
+UTTERANCES = [
+    Utterance(
+        id=f"u{i}",
+        audio=f"/{i}.wav",
+        emotion=("sad", "happy", "angry")[i % 3],
+        pitch_level=("low", "high", None)[i % 3],
+        energy_level="high",
+        speed_level="fast",
+        intonation="falling" if i % 2 else "uncertain",
+    )
+    for i in range(200)
+]
+WEIGHTS = {"pitch": 1, "energy": 1, "rate": 1, "intonation": 1, "reasoning": 2, "description": 4}
+
+
+def build(seed: int = 0, fraction: float = 0.3, **kwargs):
+    mixture = MixtureConfig(weights=WEIGHTS, label_fraction=fraction, seed=seed)
+    return build_examples(UTTERANCES, TemplateWriter(), mixture, **kwargs)
+
+
+def test_shares_follow_the_weights() -> None:
+    counts = Counter(example.task for example in build(num_examples=1000))
+    assert counts == {
+        "pitch": 100,
+        "energy": 100,
+        "rate": 100,
+        "intonation": 100,
+        "reasoning": 200,
+        "description": 400,
+    }
+    assert len(build()) == 200 and len(build(num_examples=7)) == 7
+
+
+def test_targets_are_what_was_measured() -> None:
+    by_id = {u.id: u for u in UTTERANCES}
+    for example in build():
+        utterance = by_id[example.id.split("/")[0]]
+        if example.task == "pitch":
+            assert example.target == utterance.pitch_level and example.complete
+        if example.task == "intonation":
+            assert example.target == "falling"
+        assert example.audio == utterance.audio
+
+
+def test_a_withheld_emotion_is_never_written() -> None:
+    mixture = MixtureConfig(weights=WEIGHTS, label_fraction=0.3)
+    revealed = {u.id for u in UTTERANCES if may_reveal(u, mixture)}
+    assert 40 <= len(revealed) <= 80
+    for example in build(num_examples=2000):
+        name = example.id.split("/")[0]
+        if example.task == "reasoning":
+            parsed = parse_response(example.target)
+            assert name in revealed and example.complete and parsed is not None
+        else:
+            assert named_emotions(example.target) == []
+        if example.task == "description":
+            # Open: what follows the description is left for labelled examples to teach.
+            assert name not in revealed and not example.complete and example.target.endswith(".")
+            assert "</think>" not in example.target
+
+
+def test_larger_fractions_reveal_more_of_the_same() -> None:
+    small, large = (
+        {u.id for u in UTTERANCES if may_reveal(u, MixtureConfig(weights=WEIGHTS, label_fraction=f))}
+        for f in (0.2, 0.6)
+    )
+    assert small < large
+    other = {
+        u.id for u in UTTERANCES if may_reveal(u, MixtureConfig(weights=WEIGHTS, label_fraction=0.2, seed=1))
+    }
+    assert other != small
+
+
+def test_examples_are_a_function_of_seed_and_epoch() -> None:
+    assert build(seed=1) == build(seed=1)
+    assert build(seed=1) != build(seed=2)
+    assert [e.target for e in build(epoch=0)] != [e.target for e in build(epoch=1)]
+
+
+def test_written_traces_are_used_where_a_corpus_has_them() -> None:
+    trace = "<think>As written.</think><answer>sad</answer>"
+    utterances = [Utterance(id="1", audio="/1.wav", emotion="sad", trace=trace)]
+    (example,) = build_examples(utterances, TemplateWriter(), MixtureConfig(weights={"reasoning": 1.0}))
+    assert example.target == trace
+
+
+def test_impossible_mixtures_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"unknown tasks \['pich'\]; allowed are"):
+        MixtureConfig(weights={"pich": 1.0})
+    with pytest.raises(ConfigError, match="one is > 0"):
+        MixtureConfig(weights={"pitch": 0.0})
+    with pytest.raises(ConfigError, match=r"label_fraction: got 1\.5"):
+        MixtureConfig(weights={"pitch": 1.0}, label_fraction=1.5)
+    with pytest.raises(DataError, match="sft task 'description': none of 200"):
+        build(fraction=1.0)

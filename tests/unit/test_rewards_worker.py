@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+from rlcore.actors.reward import RewardWorker
+from rlcore.config import RewardConfig
+from rlcore.errors import ConfigError
+from rlcore.rewards.base import Reward
+from rlcore.types import Completion, Group, Prompt, RewardContext, Score
+
+
+def group(*texts: str) -> Group:
+    completions = tuple(
+        Completion(token_ids=(1,), logprobs=(0.0,), text=text, finish_reason="stop", policy_version=0)
+        for text in texts
+    )
+    return Group(prompt=Prompt(id="p", text=""), prompt_token_ids=(1,), completions=completions)
+
+
+class Length(Reward):
+    def __init__(self, scale: float = 1.0):
+        self.scale = scale
+
+    def score(self, group, context):
+        return [Score(value=self.scale * len(c.text)) for c in group.completions]
+
+
+class Scripted(Reward):
+    """Answers by the completions' text: what authors get wrong."""
+
+    def score(self, group, context):
+        texts = [c.text for c in group.completions]
+        if texts[0] == "raise":
+            raise KeyError("no such key")
+        if texts[0] == "short":
+            return [Score(value=1.0)]
+        bad = {
+            "nan": Score(value=float("nan")),
+            "none": Score(value=None),
+            "plain": 1.0,
+            "part": Score(value=1.0, parts={"facts": float("inf")}),
+            "own": Score(value=0.0, error="its own reason"),
+        }
+        return [bad.get(text, Score(value=1.0)) for text in texts]
+
+
+def num_words(prompt: Prompt, completion: Completion) -> int:
+    return len(completion.text.split())
+
+
+@pytest.fixture(autouse=True)
+def module():
+    name = "rewards_of_a_user"
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name]).update(
+        Length=Length, Scripted=Scripted, num_words=num_words, number=3, Plain=dict
+    )
+    yield
+    del sys.modules[name]
+
+
+def worker(attribute: str, **kwargs) -> RewardWorker:
+    return RewardWorker("mine", RewardConfig(target=f"rewards_of_a_user:{attribute}", **kwargs))
+
+
+def test_a_class_is_built_with_its_arguments_and_scores_groups_in_order() -> None:
+    scores = worker("Length", args={"scale": 2.0}).score(
+        [group("a", "bb"), group("ccc", "")], RewardContext()
+    )
+    assert [[s.value for s in row] for row in scores] == [[2.0, 4.0], [6.0, 0.0]]
+
+
+def test_a_plain_function_is_a_reward() -> None:
+    (row,) = worker("num_words").score([group("a b", "")], RewardContext())
+    assert [s.value for s in row] == [2.0, 0.0]
+
+
+def test_an_exception_is_data_for_the_whole_call() -> None:
+    scores = worker("Scripted").score([group("fine", "fine"), group("raise", "x")], RewardContext())
+    assert [s.error for row in scores for s in row] == ["KeyError: 'no such key'"] * 4
+
+
+def test_a_wrong_count_is_data_for_its_group() -> None:
+    first, second = worker("Scripted").score([group("short", "x"), group("a", "b")], RewardContext())
+    assert [s.error for s in first] == ["returned 1 scores for 2 completions"] * 2
+    assert [s.value for s in second] == [1.0, 1.0]
+
+
+def test_a_useless_value_is_data_for_its_completion() -> None:
+    (row,) = worker("Scripted").score([group("x", "nan", "none", "plain", "part", "own")], RewardContext())
+    assert [s.error for s in row] == [
+        None,
+        "value is nan; it must be a finite number",
+        "value is None; it must be a finite number",
+        "returned float where a Score is due",
+        "facts is inf; it must be a finite number",
+        "its own reason",
+    ]
+
+
+def test_what_is_no_reward_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"rewards.mine.target: .*:Plain is no subclass"):
+        worker("Plain")
+    with pytest.raises(ConfigError, match="neither a Reward class nor a function"):
+        worker("number")
+    with pytest.raises(ConfigError, match="takes none"):
+        worker("num_words", args={"limit": 3})
