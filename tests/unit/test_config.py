@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from emotion_task.config import PipelineConfig
 from rlcore.config import (
     LearnerConfig,
     PTRConfig,
@@ -20,6 +21,8 @@ from rlcore.config import (
 )
 from rlcore.config_io import keys
 from rlcore.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "emotion_task" / "configs"
 
 MINIMAL = """
 model: {path: some/model}
@@ -249,3 +252,11 @@ weight_sync.backend weight_sync.timeout_s
 train.num_steps train.prompts_per_step train.eval_every train.checkpoint_every train.max_eval_prompts
 cluster.address cluster.num_cpus cluster.placement_timeout_s cluster.startup_timeout_s
 """
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configurations_load(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAVDESS_ROOT", "/data/ravdess")
+    config = load_config([path], [], PipelineConfig)
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config([tmp_path / "config.yaml"], [], PipelineConfig) == config
