@@ -34,7 +34,7 @@ $(DEPENDENCIES): requirements/cpu.lock
 
 $(PROJECT): $(DEPENDENCIES) setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m rlcore.engines.torchvision_shim
+	@$(BIN)/python -c 'from rlcore.engines.torchvision_shim import write_pth; write_pth()'
 	@touch $@
 
 quickstart: env ## Train the small speech model end to end (CPU, minutes); results in runs/quickstart
