@@ -6,11 +6,13 @@ test writes and reads all of them. The vocabulary is small on purpose, the order
 
 from __future__ import annotations
 
-_PITCH = {"low": ("low", "deep"), "normal": ("normal", "medium"), "high": ("high", "raised")}
-_ENERGY = {"low": ("low", "weak"), "normal": ("normal", "medium"), "high": ("high", "strong")}
-_LOUDNESS = {"low": ("quiet", "soft"), "high": ("loud",)}
-_SPEED = {"slow": ("slow",), "normal": ("normal", "medium"), "fast": ("fast", "quick")}
-_CONTOUR = {
+_Words = dict[str, tuple[str, ...]]
+
+_PITCH: _Words = {"low": ("low", "deep"), "normal": ("normal", "medium"), "high": ("high", "raised")}
+_ENERGY: _Words = {"low": ("low", "weak"), "normal": ("normal", "medium"), "high": ("high", "strong")}
+_LOUDNESS: _Words = {"low": ("quiet", "soft"), "high": ("loud",)}
+_SPEED: _Words = {"slow": ("slow",), "normal": ("normal", "medium"), "fast": ("fast", "quick")}
+_CONTOUR: dict[str, tuple[str, str]] = {
     "rising": ("rising", "rises"),
     "falling": ("falling", "falls"),
     "rising-falling": ("rising and then falling", "rises and then falls"),
@@ -68,7 +70,7 @@ GENDER = {
 
 QUOTES = ('The words are "{words}".', 'The speaker says "{words}".', 'I hear the words "{words}".')
 
-CONCLUSIONS = {
+CONCLUSIONS: _Words = {
     "short": ("So the emotion is {label}.", "This points to {label}.", "All of this fits {label}."),
     "long": (
         "Taken together, {first} and {second} point to {label}.",
@@ -78,7 +80,7 @@ CONCLUSIONS = {
 }
 """Style to the sentences that name the emotion; `first` and `second` are noun phrases of stated facts."""
 
-FRAMES = {
+FRAMES: dict[str, dict[int, tuple[str, ...]]] = {
     "short": {
         1: ("{c0}.", "There is {n0}."),
         2: ("{c0} and {c1}.", "{c0} with {n1}.", "I hear {n0} and {n1}."),
