@@ -45,6 +45,8 @@ _CPU_ARGUMENTS = {
     "distributed_executor_backend": "uni",  # one process: start-up takes seconds, not a minute
     "block_size": 32,  # the default 128 gives short prompts no prefix caching
     "kv_cache_memory_bytes": 256 << 20,
+    # A prompt prefilled in parts has its generator wound back, which CPU generators cannot do (RuntimeError).
+    "enable_chunked_prefill": False,
     "gpu_memory_utilization": 0.05,  # of the RAM; the cache has its size already
 }
 
@@ -203,7 +205,7 @@ class VLLMEngine:
     def apply_weights(self, push: Push) -> int:
         """Replaces the weights, in place, and forgets everything computed with the old ones.
 
-        Returns the new policy version. After an error the old version stays, whole.
+        Returns the new policy version. A push that is refused leaves the old weights untouched.
 
         Raises:
             WeightSyncError: the push is of another backend, was written over, is damaged, or does not fit.
@@ -279,9 +281,9 @@ def _check_expansion(request: EngineRequest, seen: Sequence[int]) -> None:
     expected = request.encoded.prompt_token_ids
     if tuple(seen) != expected:
         raise DataError(
-            f"prompt {request.id}: vLLM reads {len(seen)} tokens, the processor {len(expected)}, and they "
-            "differ, so log-probabilities would be of another prompt. Check the checkpoint's processor and the "
-            "installed versions of transformers and vLLM"
+            f"prompt {request.id}: vLLM reads {len(seen)} tokens, the processor {len(expected)}, differing: "
+            "log-probabilities would be another prompt's. Check the checkpoint's processor and the installed "
+            "versions of transformers and vLLM"
         )
 
 

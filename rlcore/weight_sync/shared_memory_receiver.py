@@ -56,16 +56,17 @@ class SharedMemoryReceiver(WeightTransferEngine[SharedMemoryInitInfo, SharedMemo
         self._is_covered = False
 
     def start_weight_update(self) -> None:
-        # Layer-wise reloading redoes what vLLM does to weights after loading (quantisation, kernel layouts).
-        # On the CPU the plug-in keeps layers as they were loaded, so plain loading is right, and faster.
-        if not current_platform.is_cpu():
-            initialize_layerwise_reload(self.model)
+        """Nothing yet: the model is touched only once a push has been checked."""
 
     def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
         manifest = Manifest.from_rows(update_info.tensors)
         version, whole = update_info.version, not self._is_covered
         check_names(manifest, self._checkpoint_shapes, self._config, version=version, whole=whole)
         payload = read(update_info.path, version, update_info.checksum, manifest)
+        # Layer-wise reloading redoes what vLLM does to weights after loading (quantisation, kernel layouts).
+        # On the CPU the plug-in keeps layers as they were loaded, so plain loading is right, and faster.
+        if not current_platform.is_cpu():
+            initialize_layerwise_reload(self.model)
         with torch.no_grad():
             self.model.load_weights(manifest.views(payload))
         self._is_covered = True

@@ -30,7 +30,8 @@ from rlcore.types import Group, Prompt
 from rlcore.weight_sync import make_sender
 
 pytestmark = pytest.mark.integration
-ENGINE = {"max_model_len": 512}
+# Few tokens a step, so that the prompts of one call do not fit into one: seeds must survive that.
+ENGINE = {"max_model_len": 256, "max_num_batched_tokens": 256}
 
 
 class ToneTask:
