@@ -65,13 +65,15 @@ _FUNCTION_WORDS = (
 )
 """Never stressed: the synthesiser runs them into their neighbours."""
 
-_VOICES = {
+_VOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {
         "male": ("m1", "m2", "m3", "m5", "m6", "Diogo", "Andy", "Gene", "Michael"),
-        "female": ("f1", "f3", "f4", "Annie", "shelby", "steph", "aunty", "belinda", "grandma"),
+        "female": ("f1", "Annie", "shelby", "steph", "aunty", "belinda", "Jacky", "Alex", "Nguyen"),
     },
-    "eval": {"male": ("m4", "m7", "Denis", "Lee"), "female": ("f2", "f5", "linda", "Alicia")},
+    "eval": {"male": ("m4", "m7", "Denis", "Lee"), "female": ("f4", "linda", "grandma", "max")},
 }
+"""espeak-ng variants. Those with `breath` (f2, f3, f5, Alicia, ...) read uninitialised memory and never
+sound the same twice; m8, anika and Andrea crackle or ring. All of these are left out."""
 _BASE_F0 = {"male": 115.0, "female": 200.0}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from emotion_task.labels import ALL_LABELS
 from emotion_task.records import Utterance, read_manifest
@@ -74,7 +75,9 @@ def _read_csv(path: Path) -> list[Utterance]:
         for row in reader:
             if None in row or not row["audio"]:
                 raise DataError(f"{path}:{reader.line_num}: no audio path, or more cells than columns")
-            values = {column: cell.strip() for column, cell in row.items() if cell and cell.strip()}
+            values: dict[str, Any] = {
+                column: cell.strip() for column, cell in row.items() if cell and cell.strip()
+            }
             values.setdefault("id", Path(values["audio"]).with_suffix("").as_posix())
             values["audio"] = str((path.parent / values["audio"]).resolve())
             utterances.append(Utterance(**values))

@@ -1,6 +1,8 @@
-"""Where somebody speaks, and how loud: the active speech level, after ITU-T P.56 method B.
+"""Where somebody speaks, and how loud.
 
-Plain RMS counts the pauses; the active level does not, so that silence around a recording changes nothing.
+Plain RMS counts the pauses, so silence around a recording would make it quieter. Here the threshold of
+speech comes from the active speech level of ITU-T P.56 (method B), which silence does not move, and the
+level is the RMS of the frames above it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ class Activity:
     """Speech activity of one recording."""
 
     level_dbfs: float
-    """Active speech level; a full-scale square wave is 0."""
+    """RMS of the speech frames; a full-scale square wave is 0."""
     noise_floor_dbfs: float | None
     """Median of the frames without speech; null where the recording has too few of them."""
     frame_db: np.ndarray
@@ -57,10 +59,10 @@ def find_activity(waveform: np.ndarray, sample_rate: int) -> Activity | None:
     frames = samples[: num_frames * hop].reshape(num_frames, hop)
     frame_db = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
     held = _held_envelope(samples, sample_rate, hop, num_frames)
-    level = _active_level(frames, held)
+    level = _p56_level(frames, held)
     if level is None:
         return None
-    held_db = 20 * np.log10(held + 1e-9)
+    held_db = 20 * np.log10(held[:num_frames] + 1e-9)
     quiet = frame_db[(held_db < level - _MARGIN_DB) & (frame_db > _DIGITAL_SILENCE_DB)]
     noise = float(np.median(quiet)) if len(quiet) >= _MIN_NOISE_FRAMES else None
     faintest = level - _FAINTEST_SPEECH_DB
@@ -70,19 +72,23 @@ def find_activity(waveform: np.ndarray, sample_rate: int) -> Activity | None:
     active = binary_opening(binary_closing(loud, np.ones(15)), np.ones(5))[15:-15]
     if not active.any():
         return None
+    level = float(10 * np.log10(np.mean(frames[active] ** 2)))
     return Activity(level_dbfs=level, noise_floor_dbfs=noise, frame_db=frame_db, active=active)
 
 
 def _held_envelope(samples: np.ndarray, sample_rate: int, hop: int, num_frames: int) -> np.ndarray:
-    """Envelope [F]: rectified, smoothed twice with 30 ms, each value held for 200 ms."""
+    """Envelope [F + 20]: rectified, smoothed twice with 30 ms, each value held for 200 ms.
+
+    It goes on past the end, so that a recording cut right after the last word is like one that is not."""
     decay = np.exp(-1 / (_TIME_CONSTANT_S * sample_rate))
-    smooth = lfilter([1 - decay], [1, -decay], lfilter([1 - decay], [1, -decay], np.abs(samples)))
-    envelope = smooth[: num_frames * hop].reshape(num_frames, hop).max(axis=1)
     hold = int(_HANGOVER_S / FRAME_S)
+    rectified = np.pad(np.abs(samples[: num_frames * hop]), (0, hold * hop))
+    smooth = lfilter([1 - decay], [1, -decay], lfilter([1 - decay], [1, -decay], rectified))
+    envelope = smooth.reshape(num_frames + hold, hop).max(axis=1)
     return maximum_filter1d(envelope, size=hold, origin=(hold - 1) // 2, mode="constant")
 
 
-def _active_level(frames: np.ndarray, held: np.ndarray) -> float | None:
+def _p56_level(frames: np.ndarray, held: np.ndarray) -> float | None:
     """The level whose own threshold, 15.9 dB below it, selects the activity that yields it."""
     peak = held.max()
     if peak < 1e-5:

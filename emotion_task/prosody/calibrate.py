@@ -101,7 +101,9 @@ def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] 
 
 def apply_calibration(calibration: Calibration, utterance: Utterance) -> Utterance:
     """Fills `pitch_level`, `energy_level` and `speed_level`; null where unmeasured or not calibrated."""
-    levels = {f"{attribute}_level": _level(calibration, utterance, attribute) for attribute in ATTRIBUTES}
+    levels: dict[str, Any] = {
+        f"{attribute}_level": _level(calibration, utterance, attribute) for attribute in ATTRIBUTES
+    }
     return replace(utterance, **levels)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.signal import savgol_filter
@@ -107,7 +108,7 @@ def _speech_frames(track: F0Track, activity: Activity) -> np.ndarray:
     return activity.active[index] if len(index) else np.zeros(0, dtype=bool)
 
 
-def _pitch_fields(track: F0Track, voiced: np.ndarray) -> dict[str, float | str | None]:
+def _pitch_fields(track: F0Track, voiced: np.ndarray) -> dict[str, Any]:
     hertz, times = track.hertz[voiced], track.times[voiced]
     low, median, high = np.percentile(hertz, [5, 50, 95])
     semitones = 12 * np.log2(hertz / median)
@@ -156,9 +157,7 @@ def _spectral_tilt(samples: np.ndarray, sample_rate: int, activity: Activity) ->
     return float(10 * np.log10(high / low)) if low > 0 and high > 0 else None
 
 
-def _rate_fields(
-    activity: Activity, track: F0Track | None, text: str | None
-) -> dict[str, int | float | str | None]:
+def _rate_fields(activity: Activity, track: F0Track | None, text: str | None) -> dict[str, Any]:
     count, source = count_syllables(text), "text"
     if count is None:
         voiced = None

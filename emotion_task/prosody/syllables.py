@@ -31,6 +31,7 @@ def _syllables_of(word: str) -> int:
     word = word.strip("'")
     if not word:
         return 0
+    word = re.sub(r"^some(?=.)", "som", re.sub(r"^every", "evry", word))  # silent inside compounds
     count = len(_VOWELS.findall(word))
     if count > 1 and _SILENT_ENDING.search(word):
         count -= 1

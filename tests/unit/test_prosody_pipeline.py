@@ -1,0 +1,140 @@
+"""Annotation of real files: each utterance goes out once, measured or quarantined with its reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import soundfile
+
+from emotion_task.prosody import pipeline
+from emotion_task.prosody.audio import load_audio
+from emotion_task.prosody.pipeline import annotate, measure_file
+from emotion_task.records import Utterance, read_manifest, write_manifest
+from rlcore.errors import DataError
+
+RATE = 16000
+
+
+def tone(seconds: float = 0.8, hertz: float = 140.0, gain: float = 0.2) -> np.ndarray:
+    time = np.arange(int(seconds * RATE)) / RATE
+    return gain * sum(np.sin(2 * np.pi * hertz * k * time) / k for k in range(1, 9)) / 2
+
+
+@pytest.fixture
+def bad_files(tmp_path):
+    """One file of each kind that must not stop a run, with the reason that is expected."""
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), RATE)
+    soundfile.write(tmp_path / "short.wav", tone(0.05), RATE)
+    soundfile.write(tmp_path / "long.wav", tone(3.0), RATE)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    soundfile.write(tmp_path / "constant.wav", np.full(RATE, 0.5), RATE)
+    soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "clipped.wav", np.sign(tone()), RATE)
+    (tmp_path / "text.wav").write_text("this is no audio")
+    (tmp_path / "cut.flac").write_bytes(b"fLaC" + bytes(20))
+    return {
+        "empty.wav": "empty",
+        "short.wav": "too short",
+        "long.wav": "too long",
+        "silent.wav": "silent",
+        "constant.wav": "silent",
+        "nan.wav": "not finite",
+        "clipped.wav": "clipped",
+        "text.wav": "unreadable",
+        "cut.flac": "unreadable",
+        "absent.wav": "no such audio file",
+    }
+
+
+def test_bad_files_are_quarantined_with_their_reason(tmp_path, bad_files):
+    soundfile.write(tmp_path / "good.wav", tone(), RATE)
+    names = ["good.wav", *bad_files]
+    rows = [Utterance(id=name, audio=name, emotion="happy", split="train") for name in names]
+    write_manifest(tmp_path / "in.jsonl", [*rows, rows[0]])  # and one id twice
+    report = annotate(tmp_path / "in.jsonl", tmp_path / "out", num_workers=0, max_seconds=2.0, progress=False)
+    assert [utterance.id for utterance in read_manifest(report.manifest)] == ["good.wav"]
+    entries = [json.loads(line) for line in report.quarantine.read_text().splitlines()]
+    assert report.num_utterances == len(names) + 1
+    assert (report.num_annotated, report.num_quarantined) == (1, len(bad_files) + 1)
+    reasons = {entry["id"]: entry["reason"] for entry in entries}
+    assert reasons.pop("good.wav").startswith("duplicate id")
+    assert set(reasons) == set(bad_files)
+    for name, expected in bad_files.items():
+        assert reasons[name].startswith(expected), (name, reasons[name])
+
+
+def test_workers_give_what_one_process_gives(tmp_path):
+    utterances = []
+    for index in range(6):
+        soundfile.write(tmp_path / f"{index}.wav", tone(hertz=100 + 20 * index), RATE)
+        utterances.append(Utterance(id=str(index), audio=str(tmp_path / f"{index}.wav"), text="one two"))
+    alone = annotate(utterances, tmp_path / "alone", num_workers=0, progress=False)
+    pooled = annotate(utterances, tmp_path / "pooled", num_workers=2, progress=False)
+    assert alone.manifest.read_text() == pooled.manifest.read_text()
+    assert [round(u.measured["f0_median_hz"] / 20) for u in read_manifest(pooled.manifest)] == [
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+    ]
+
+
+def test_cut_points_come_from_the_train_split_alone(tmp_path):
+    utterances = []
+    for index in range(40):
+        split = "train" if index < 30 else "eval"
+        path = tmp_path / f"{index}.wav"
+        soundfile.write(path, tone(0.5, gain=0.01 * (1 + index)), RATE)
+        utterances.append(Utterance(id=str(index), audio=str(path), split=split))
+    report = annotate(utterances, tmp_path / "out", num_workers=0, progress=False)
+    levels = [utterance.energy_level for utterance in read_manifest(report.manifest)]
+    assert levels == ["low"] * 10 + ["normal"] * 10 + ["high"] * 20
+    again = annotate(
+        utterances[30:], tmp_path / "again", calibration=report.calibration, num_workers=0, progress=False
+    )
+    assert {utterance.energy_level for utterance in read_manifest(again.manifest)} == {"high"}
+
+
+def test_nothing_measurable_is_an_error_that_points_to_the_reasons(tmp_path, bad_files):
+    with pytest.raises(DataError, match=r"quarantine\.jsonl: none of 1"):
+        annotate([Utterance(id="a", audio=str(tmp_path / "silent.wav"))], tmp_path / "out", num_workers=0)
+    assert "silent" in (tmp_path / "out" / "quarantine.jsonl").read_text()
+
+
+def _die(utterance, **limits):
+    if utterance.id == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return measure_file(utterance, **limits)
+
+
+def test_a_worker_that_dies_is_an_error_that_names_the_file(tmp_path, monkeypatch):
+    # Forked here, so that the workers see the patched function.
+    fork = pipeline.multiprocessing.get_context("fork")
+    monkeypatch.setattr(pipeline.multiprocessing, "get_context", lambda kind: fork)
+    monkeypatch.setattr(pipeline, "measure_file", _die)
+    soundfile.write(tmp_path / "deadly.wav", tone(), RATE)
+    with pytest.raises(DataError, match=r"deadly\.wav: a measuring process died"):
+        annotate(
+            [Utterance(id="deadly", audio=str(tmp_path / "deadly.wav"))],
+            tmp_path / "out",
+            num_workers=1,
+            progress=False,
+        )
+
+
+def test_stereo_at_another_rate_is_the_same_sound(tmp_path):
+    mono = tone(0.5)
+    soundfile.write(tmp_path / "mono.wav", mono, RATE)
+    time = np.arange(24000) / 48000
+    fine = 0.2 * sum(np.sin(2 * np.pi * 140.0 * k * time) / k for k in range(1, 9)) / 2
+    soundfile.write(tmp_path / "stereo.wav", np.stack([fine * 1.5, fine * 0.5], axis=1), 48000)
+    loaded = load_audio(tmp_path / "stereo.wav")
+    assert loaded.dtype == np.float32 and loaded.shape == (8000,)
+    middle = slice(500, -500)  # the resampler's filter rings at the edges
+    assert np.abs(loaded - load_audio(tmp_path / "mono.wav"))[middle].max() < 2e-3

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from emotion_task.evaluation.reference import prosody_classifier
+from emotion_task.records import Utterance
+from rlcore.errors import DataError
+
+
+def utterances(count: int, distance: float, seed: int) -> list[Utterance]:
+    """Two emotions, three to one, whose pitch differs by `distance` standard deviations."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for index in range(count):
+        emotion = "happy" if index % 4 == 0 else "sad"
+        measured = {
+            "f0_median_hz": 150 + 20 * (rng.normal() + distance * (emotion == "happy")),
+            "level_dbfs": rng.normal(),
+            "intonation": "flat",  # text is no feature
+        }
+        if index % 10 == 0:
+            del measured["level_dbfs"]
+        made.append(Utterance(id=str(index), audio="x", emotion=emotion, gender="male", measured=measured))
+    return made
+
+
+def test_accuracy_follows_the_distance():
+    # Balanced error of two unit normals d apart is Phi(-d / 2): 0.16 at 2, none at 8.
+    near = prosody_classifier(utterances(1200, 2.0, seed=0), utterances(1200, 2.0, seed=1))
+    far = prosody_classifier(utterances(400, 8.0, seed=0), utterances(400, 8.0, seed=1))
+    assert far.accuracy > 0.99
+    assert 0.80 < near.accuracy < 0.90
+    assert near.majority == pytest.approx(0.75)
+    assert near.unweighted_accuracy == pytest.approx(np.mean(list(near.recall.values())))
+    assert near.recall["sad"] > near.recall["happy"]  # the rare class loses
+    assert (near.num_train, near.num_eval) == (1200, 1200)
+
+
+def test_without_signal_it_is_no_better_than_the_majority():
+    nothing = prosody_classifier(utterances(800, 0.0, seed=0), utterances(800, 0.0, seed=1))
+    assert nothing.accuracy < 0.78
+    assert nothing.unweighted_accuracy == pytest.approx(0.5, abs=0.06)
+
+
+def test_unlabelled_or_unmeasured_utterances_are_left_out():
+    bare = Utterance(id="bare", audio="x", emotion="happy")
+    result = prosody_classifier([*utterances(40, 8.0, seed=0), bare], [*utterances(8, 8.0, seed=1), bare])
+    assert (result.num_train, result.num_eval) == (40, 8)
+    with pytest.raises(DataError, match=r"0 to train and 0 to evaluate"):
+        prosody_classifier([bare], [bare])
