@@ -101,7 +101,9 @@ def read(path: str, version: int, expected_checksum: str, manifest: Manifest) ->
         ) from error
     file = torch.from_numpy(mapped)
     magic, found = _HEADER.unpack(bytes(file[: _HEADER.size].numpy()))
-    if magic != _MAGIC or found != version:
+    if magic != _MAGIC:
+        raise WeightSyncError(f"weights of version {version}: {path} has no header, so it is damaged")
+    if found != version:
         raise WeightSyncError(
             f"weights of version {version}: {path} holds version {found}; an engine must apply a push before "
             "the next one is made"

@@ -119,11 +119,15 @@ def test_rollout_logprobs_are_the_learners(worker: RolloutWorker, audio_model: s
 
 
 def test_samples_are_a_function_of_seed_step_prompt_and_sample(worker: RolloutWorker) -> None:
-    first = worker.generate(PROMPTS, step=3)
-    again = worker.generate(PROMPTS[::-1], step=3)[::-1]
-    assert [g.completions for g in first] == [g.completions for g in again]
-    other_step = worker.generate(PROMPTS, step=4)
-    assert all(a.completions != b.completions for a, b in zip(first, other_step, strict=True))
+    def sampled(prompts: Sequence[Prompt], step: int) -> dict[str, list[tuple[int, ...]]]:
+        return {
+            g.prompt.id: [c.token_ids for c in g.completions] for g in worker.generate(prompts, step=step)
+        }
+
+    first, other_step = sampled(PROMPTS, 3), sampled(PROMPTS, 4)
+    assert sampled(PROMPTS[::-1], 3) == first
+    assert sampled(PROMPTS[2:3], 3) == {"p2": first["p2"]}
+    assert all(first[prompt_id] != other_step[prompt_id] for prompt_id in first)
     assert sampling_seed(0, 3, "p1") == 2532703768435312907
 
 
