@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlcore.cli import print_metrics, run_command
+from rlcore.cli import parse, print_metrics, run_command
 
 EPILOG = """\
 examples:
@@ -19,8 +19,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
+    arguments = parse(build_parser(), argv)
     return run_command(lambda: arguments.run(arguments), program="emotion", debug=arguments.debug)
 
 
@@ -34,8 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     staged = argparse.ArgumentParser(add_help=False)
-    staged.add_argument("--config", action="append", required=True, metavar="FILE", help="later files win")
-    staged.add_argument("overrides", nargs="*", metavar="key=value", help="for instance seed=1 run_dir=runs/b")
+    staged.add_argument("--config", action="append", required=True, metavar="FILE", help="later ones win")
+    staged.add_argument("overrides", nargs="*", metavar="key=value", help="such as seed=1 run_dir=runs/b")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     corpus = commands.add_parser("corpus", parents=[common], help="make the synthetic corpus from a seed")
@@ -50,16 +49,16 @@ def build_parser() -> argparse.ArgumentParser:
         "annotate",
         parents=[common],
         help="measure prosody and calibrate levels",
-        description="Measures every recording of a manifest (JSONL or CSV with a column `audio`, and where known "
-        "text, emotion, speaker, gender, split, dataset) or of a RAVDESS folder, calibrates low/normal/high, and "
-        "writes manifest.jsonl, calibration.json and quarantine.jsonl.",
+        description="Measures every recording of a manifest (JSONL or CSV with a column `audio`, and where "
+        "known text, emotion, speaker, gender, split, dataset) or of a RAVDESS folder, calibrates "
+        "low/normal/high, and writes manifest.jsonl, calibration.json and quarantine.jsonl.",
     )
     annotate.add_argument("source", metavar="MANIFEST|FOLDER")
     annotate.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     annotate.add_argument(
         "--corpus", default="manifest", help="reader of SOURCE: manifest (default) or ravdess"
     )
-    annotate.add_argument("--calibration", metavar="FILE", help="apply these cut points instead of making them")
+    annotate.add_argument("--calibration", metavar="FILE", help="apply these cut points, make none")
     annotate.add_argument("--max-seconds", type=float, default=30.0, help="quarantine longer files")
     annotate.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     annotate.set_defaults(run=_annotate)
@@ -72,11 +71,19 @@ def build_parser() -> argparse.ArgumentParser:
         stage = commands.add_parser(name, parents=[staged, common], help=text)
         stage.set_defaults(run=_run_pipeline, until=until)
 
-    explain = commands.add_parser("explain", parents=[common], help="reasoning, label and measured prosody of a recording")
+    explain = commands.add_parser(
+        "explain", parents=[common], help="reasoning, label and measured prosody of a recording"
+    )
     explain.add_argument("audio", metavar="AUDIO")
-    explain.add_argument("--model", default="runs/quickstart/rl/model", help="folder or hub id (default: the quickstart's)")
-    explain.add_argument("--calibration", metavar="FILE", help="cut points for low/normal/high (default: the quickstart's)")
-    explain.add_argument("--labels", nargs="+", metavar="LABEL", help="options to choose from (default: the paper's nine)")
+    explain.add_argument(
+        "--model", default="runs/quickstart/rl/model", help="folder or hub id (default: the quickstart's)"
+    )
+    explain.add_argument(
+        "--calibration", metavar="FILE", help="cut points of low/normal/high (default: those beside the model)"
+    )
+    explain.add_argument(
+        "--labels", nargs="+", metavar="LABEL", help="options (default: those that the model was trained with)"
+    )
     explain.add_argument("--text", help="transcript, for the measured speaking rate")
     explain.set_defaults(run=_explain)
     return parser
@@ -109,9 +116,8 @@ def _annotate(arguments: argparse.Namespace) -> int:
     )
     for warning in report.warnings:
         print(f"warning: {warning}")
-    print(
-        f"{report.manifest}: {report.num_annotated} of {report.num_utterances} annotated in {report.seconds:.0f} s"
-    )
+    done = f"{report.num_annotated} of {report.num_utterances} annotated in {report.seconds:.0f} s"
+    print(f"{report.manifest}: {done}")
     if report.num_quarantined:
         print(f"{report.quarantine}: {report.num_quarantined} left out: {report.reasons}")
     return 0

@@ -54,8 +54,8 @@ class SupervisedConfig:
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "checkpoint_every", "feature_cache_mb"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        ranks = self.learner.num_ranks
-        check(self.batch_size % ranks == 0, "batch_size", self.batch_size, f"a multiple of num_ranks ({ranks})")
+        ranks, size = self.learner.num_ranks, self.batch_size
+        check(size % ranks == 0, "batch_size", size, f"a multiple of learner.num_ranks ({ranks})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class SFTConfig:
 
     train: SupervisedConfig = field(default_factory=SupervisedConfig)
     weights: Mapping[str, float] = field(
-        default_factory=lambda: {"pitch": 0.1, "energy": 0.1, "rate": 0.1, "intonation": 0.1, "reasoning": 0.6}
+        default_factory=lambda: dict(pitch=0.1, energy=0.1, rate=0.1, intonation=0.1, reasoning=0.6)
     )
     """Task to its share of the examples: pitch, energy, rate, intonation (one attribute each), reasoning
     (think and answer), description (reasoning whose label is withheld)."""

@@ -12,22 +12,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from emotion_task.config import PipelineConfig
+from emotion_task.config import PipelineConfig, SupervisedConfig
 from emotion_task.records import Utterance, read_manifest
+from emotion_task.sft.examples import Example
 from rlcore.checkpoint import write_json
-from rlcore.config import TargetConfig
 
 log = logging.getLogger(__name__)
 
 
 class Stages:
-    """Runs stages once: each leaves `stages/NAME.json` with a digest of its settings, its seconds and result."""
+    """Runs stages once: each leaves `stages/NAME.json` with a digest of its settings, seconds and result."""
 
     def __init__(self, run_dir: Path):
         self._folder = run_dir / "stages"
@@ -36,8 +37,11 @@ class Stages:
         self.results: dict[str, dict[str, Any]] = {}
         self._chain = ""
 
-    def run(self, name: str, settings: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The stage's result, made now or found. A stage depends on its settings and on all stages before it."""
+    def run(self, name: str, settings: Any, work: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
+        """The stage's result, made now or found. It depends on its settings and on all stages before it.
+
+        `work` is told whether it may go on from what an interrupted attempt with the same settings left.
+        """
         described = json.dumps(settings, sort_keys=True, default=str)
         self._chain = hashlib.sha256(f"{self._chain}/{name}/{described}".encode()).hexdigest()[:16]
         path = self._folder / f"{name}.json"
@@ -48,8 +52,11 @@ class Stages:
                 self.seconds[name], self.results[name] = found["seconds"], found["result"]
                 return found["result"]
         print(f"\n== {name}", flush=True)
+        started = self._folder / f"{name}.started"
+        may_resume = started.is_file() and started.read_text(encoding="utf-8") == self._chain
+        started.write_text(self._chain, encoding="utf-8")
         began = time.perf_counter()
-        result = work()
+        result = work(may_resume)
         self.seconds[name], self.results[name] = round(time.perf_counter() - began, 1), result
         write_json(path, {"digest": self._chain, "seconds": self.seconds[name], "result": result})
         return result
@@ -64,15 +71,15 @@ class Pipeline:
         self.stages = Stages(self.run_dir)
 
     def run(self, until: str | None = None) -> dict[str, Any]:
-        """Runs the stages, up to and with `until` (all by default), and returns the last one's result; at the end
-        that is the summary, which is also written to `run_dir/summary.json`."""
+        """Runs the stages, up to and with `until` (all by default), and returns the last one's result; at
+        the end that is the summary, which is also written to `run_dir/summary.json`."""
         from emotion_task.summary import write_summary
         from rlcore.config import save_config
         from rlcore.run import ray_session
 
         config = self.config
         save_config(config, self.run_dir / "config.yaml")
-        stages: tuple[tuple[str, Any, Callable[[], dict[str, Any]]], ...] = (
+        stages: tuple[tuple[str, Any, Callable[[bool], dict[str, Any]]], ...] = (
             ("corpus", [config.corpus, config.seed], self.corpus),
             ("annotate", config.corpus, self.annotate),
             ("reference", None, self.reference),
@@ -89,22 +96,23 @@ class Pipeline:
                     return result
         return write_summary(self.run_dir, config, self.stages.results, self.stages.seconds)
 
-    def corpus(self) -> dict[str, Any]:
+    def corpus(self, may_resume: bool) -> dict[str, Any]:
         """Makes or reads the corpus; leaves `corpus/manifest.jsonl`."""
-        from emotion_task.corpora import load_corpus
-        from emotion_task.corpora.synthetic import build_corpus
-        from emotion_task.records import write_manifest
-
         corpus, folder = self.config.corpus, self.run_dir / "corpus"
         if corpus.name == "synthetic":
+            from emotion_task.corpora.synthetic import build_corpus
+
             build_corpus(folder, seed=self.config.seed, num_workers=corpus.num_workers, **corpus.args)
         else:
+            from emotion_task.corpora import load_corpus
+            from emotion_task.records import write_manifest
+
             write_manifest(
                 folder / "manifest.jsonl", load_corpus(corpus.name, str(corpus.root), **corpus.args)
             )
         return {"manifest": str(folder / "manifest.jsonl")}
 
-    def annotate(self) -> dict[str, Any]:
+    def annotate(self, may_resume: bool) -> dict[str, Any]:
         """Measures and calibrates; leaves `annotated/manifest.jsonl`."""
         from emotion_task.prosody.pipeline import annotate
 
@@ -122,13 +130,13 @@ class Pipeline:
             "quarantine_reasons": report.reasons,
         }
 
-    def reference(self) -> dict[str, Any]:
+    def reference(self, may_resume: bool) -> dict[str, Any]:
         """What a classical classifier gets from measured prosody, and the majority class."""
         from emotion_task.evaluation.reference import prosody_classifier
 
         return {"classifier": asdict(prosody_classifier(self._split("train"), self._split("eval")))}
 
-    def base_model(self) -> dict[str, Any]:
+    def base_model(self, may_resume: bool) -> dict[str, Any]:
         """The checkpoint to start from: the configured one, or the tiny model."""
         from emotion_task.prompt import tokenizer_corpus
         from emotion_task.tiny_model import build_tiny_model
@@ -138,14 +146,16 @@ class Pipeline:
         tiny = replace(self.config.tiny, seed=self.config.seed)
         return {"model": str(build_tiny_model(self.run_dir / "base", tokenizer_corpus(), tiny))}
 
-    def sft(self) -> dict[str, Any]:
+    def sft(self, may_resume: bool) -> dict[str, Any]:
         """Prosody SFT on the part of the emotion labels that it may see."""
         config = self.config.sft
         base = self.stages.results["base_model"]["model"]
-        return self._supervised_sft(base, "sft", config.train, config.weights, config.label_fraction)
+        return self._supervised_sft(
+            base, "sft", config.train, config.weights, config.label_fraction, may_resume=may_resume
+        )
 
-    def full_label_sft(self) -> dict[str, Any]:
-        """For reference: the SFT model trained on with every emotion label, then evaluated like the policy."""
+    def full_label_sft(self, may_resume: bool) -> dict[str, Any]:
+        """For reference: the SFT model trained on with every emotion label, evaluated like the policy."""
         from rlcore.run import evaluate
 
         config = self.config.sft
@@ -154,23 +164,34 @@ class Pipeline:
         train = replace(config.train, num_steps=config.full_label_steps)
         weights = {"reasoning": 1.0}
         trained = self._supervised_sft(
-            str(self.run_dir / "sft" / "model"), "sft_full", train, weights, label_fraction=1.0
+            str(self.run_dir / "sft" / "model"),
+            "sft_full",
+            train,
+            weights,
+            label_fraction=1.0,
+            may_resume=may_resume,
         )
         rl = self.config.rl
         return evaluate(
             replace(
                 rl,
-                run_dir=str(self.run_dir / "sft_full" / "eval"),
+                run_dir=str(self.run_dir / "sft_full"),
                 model=replace(rl.model, path=trained["model"]),
             )
         )
 
     def _supervised_sft(
-        self, model: str, name: str, train: Any, weights: Any, label_fraction: float
+        self,
+        model: str,
+        name: str,
+        train: SupervisedConfig,
+        weights: Mapping[str, float],
+        label_fraction: float,
+        *,
+        may_resume: bool,
     ) -> dict[str, Any]:
         from emotion_task.cot.template import TemplateWriter
         from emotion_task.sft.examples import format_examples
-        from emotion_task.sft.job import run_supervised
         from emotion_task.sft.tasks import MixtureConfig, build_examples
         from rlcore.engines.hf_model import load_processor
 
@@ -181,19 +202,15 @@ class Pipeline:
             num_examples=train.num_steps * train.batch_size,
         )
         examples = format_examples(load_processor(model), questions)
-        folder = self.run_dir / name
-        return {
-            "model": str(run_supervised(examples, model, folder, train, seed=self.config.seed, name=name))
-        }
+        return self._fine_tune(name, examples, model, train, may_resume=may_resume)
 
-    def reward_model(self) -> dict[str, Any]:
+    def reward_model(self, may_resume: bool) -> dict[str, Any]:
         """The SFT model fine-tuned to grade responses that are good or bad in known ways."""
         import random
 
         from emotion_task.cot.template import TemplateWriter
         from emotion_task.reward_model.data import graded_examples
         from emotion_task.sft.examples import format_examples
-        from emotion_task.sft.job import run_supervised
         from rlcore.engines.hf_model import load_processor
 
         config = self.config.reward_model
@@ -210,25 +227,42 @@ class Pipeline:
         needed = config.train.num_steps * config.train.batch_size
         rounds = -(-needed // len(graded))
         examples = format_examples(load_processor(model), (graded * rounds)[:needed])
-        folder = self.run_dir / "reward_model"
-        trained = run_supervised(
-            examples, model, folder, config.train, seed=self.config.seed, name="reward_model"
-        )
-        return {"model": str(trained)}
+        return self._fine_tune("reward_model", examples, model, config.train, may_resume=may_resume)
 
-    def rl(self) -> dict[str, Any]:
+    def rl(self, may_resume: bool) -> dict[str, Any]:
         """GRPO-PTR from the SFT model."""
         from rlcore.run import train
 
-        return train(self.config.rl, resume=(Path(self.config.rl.run_dir) / "checkpoints").exists())
+        result = train(self.config.rl, resume=may_resume)
+        self._add_companions(result["model"])
+        return result
+
+    def _fine_tune(
+        self,
+        name: str,
+        examples: list[Example],
+        model: str,
+        train: SupervisedConfig,
+        *,
+        may_resume: bool,
+    ) -> dict[str, Any]:
+        from emotion_task.sft.job import run_supervised
+
+        folder = self.run_dir / name
+        if not may_resume:
+            shutil.rmtree(folder, ignore_errors=True)
+        trained = run_supervised(examples, model, folder, train, seed=self.config.seed, name=name)
+        self._add_companions(trained)
+        return {"model": str(trained)}
+
+    def _add_companions(self, model: str | Path) -> None:
+        from emotion_task.explain import write_companions
+        from emotion_task.labels import ALL_LABELS
+
+        used = {utterance.emotion for utterance in self._split("train")}
+        labels = [label for label in ALL_LABELS if label in used]
+        write_companions(model, self.run_dir / "annotated" / "calibration.json", labels)
 
     def _split(self, split: str) -> list[Utterance]:
         rows = read_manifest(self.run_dir / "annotated" / "manifest.jsonl")
         return [utterance for utterance in rows if utterance.split == split]
-
-
-def task_config(manifest: str | Path, model_path: str | Path) -> TargetConfig:
-    """The emotion task over an annotated manifest, for an rlcore configuration."""
-    return TargetConfig(
-        target="emotion_task.task:EmotionTask", args={"manifest": str(manifest), "model_path": str(model_path)}
-    )

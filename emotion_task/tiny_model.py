@@ -19,7 +19,11 @@ ARCHITECTURES = ("qwen2_audio", "qwen2_5_omni")
 THINK_TOKENS = ("<think>", "</think>", "<answer>", "</answer>")
 """Ordinary (not special) tokens of their own, so that decoding keeps them."""
 
-AUDIO_TOKENS = {"audio_bos_token": "<|audio_bos|>", "audio_token": "<|AUDIO|>", "audio_eos_token": "<|audio_eos|>"}
+AUDIO_TOKENS = {
+    "audio_bos_token": "<|audio_bos|>",
+    "audio_token": "<|AUDIO|>",
+    "audio_eos_token": "<|audio_eos|>",
+}
 OMNI_TOKENS = {
     **AUDIO_TOKENS,
     "image_token": "<|IMAGE|>",
@@ -64,11 +68,11 @@ class TinyModelConfig:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise ConfigError(
-                f"model.architecture: got {self.architecture!r}, allowed are {', '.join(ARCHITECTURES)}"
+                f"tiny.architecture: got {self.architecture!r}, allowed are {', '.join(ARCHITECTURES)}"
             )
         if self.hidden_size % self.num_heads:
             raise ConfigError(
-                f"model.hidden_size: {self.hidden_size} is not a multiple of model.num_heads ({self.num_heads})"
+                f"tiny.hidden_size: {self.hidden_size} is not a multiple of tiny.num_heads ({self.num_heads})"
             )
 
 
@@ -87,7 +91,9 @@ def build_tiny_model(folder: str | Path, texts: Iterable[str], config: TinyModel
     return folder
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int, special_tokens: Sequence[str], **named: Any) -> Any:
+def train_tokenizer(
+    texts: Sequence[str], vocab_size: int, special_tokens: Sequence[str], **named: Any
+) -> Any:
     """A byte-level BPE tokenizer in which `<think>` and its kin are single ordinary tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -117,7 +123,10 @@ def _feature_extractor(config: TinyModelConfig, **override: Any) -> Any:
 
     sizes = {"hop_length": config.hop_length, "n_fft": config.n_fft, "chunk_length": config.window_seconds}
     return WhisperFeatureExtractor(
-        feature_size=config.num_mel_bins, sampling_rate=16000, return_attention_mask=True, **{**sizes, **override}
+        feature_size=config.num_mel_bins,
+        sampling_rate=16000,
+        return_attention_mask=True,
+        **(sizes | override),
     )
 
 

@@ -217,6 +217,8 @@ class ClusterConfig:
     """Ray address; `None` joins the job's cluster where there is one, else starts a local one."""
     num_cpus: float | None = None
     """CPUs of a local cluster; `None`: those of this machine."""
+    log_to_driver: bool = False
+    """Show the actors' own output in the terminal too; it always lies in Ray's session folder."""
     placement_timeout_s: float = 30.0
     startup_timeout_s: float = 300.0
 

@@ -39,7 +39,8 @@ class Actors:
 
     rollout: ActorGroup
     rewards: Mapping[str, ActorGroup]
-    learner: ActorGroup
+    learner: ActorGroup | None
+    """Absent where a policy is only evaluated."""
     reference: ActorGroup | None
     """Absent where no KL is asked for."""
 
@@ -108,7 +109,7 @@ class Controller:
         )
         batch = build_batch(groups, advantages, reference_logprobs, self.policy_version)
         with clock.phase("update"):
-            update = self.actors.learner.call("update", batch, timeout_s=self.config.learner.timeout_s)[0]
+            update = self.learner.call("update", batch, timeout_s=self.config.learner.timeout_s)[0]
         with clock.phase("weight_sync"):
             self.push_weights()
         metrics = {
@@ -119,8 +120,18 @@ class Controller:
             "policy_version": float(self.policy_version),
         }
         return StepResult(
-            step=self.step, metrics=metrics, groups=groups, scores=scores, mixed=rewards, advantages=advantages
+            step=self.step,
+            metrics=metrics,
+            groups=groups,
+            scores=scores,
+            mixed=rewards,
+            advantages=advantages,
         )
+
+    @property
+    def learner(self) -> ActorGroup:
+        assert self.actors.learner is not None, "spawned for evaluation only"
+        return self.actors.learner
 
     def generate(self, prompts: Sequence[Prompt], *, greedy: bool = False) -> list[Group]:
         """Groups in the prompts' order; greedy gives one completion each."""
@@ -169,7 +180,7 @@ class Controller:
         """Brings the learner's weights into every rollout engine, as the next version."""
         version = self.policy_version + 1
         timeout_s = self.config.weight_sync.timeout_s
-        push = self.actors.learner.call("push_weights", version, timeout_s=timeout_s)[0]
+        push = self.learner.call("push_weights", version, timeout_s=timeout_s)[0]
         versions = self.actors.rollout.call("update_weights", push, timeout_s=timeout_s)
         assert set(versions) == {version}, (versions, version)
         self.policy_version = version

@@ -47,7 +47,6 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Off, Ray would hide every accelerator from actors that ask for none, CPU-only builds included.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -55,7 +54,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     options: dict[str, Any] = {"address": cluster.address} if joins else {"num_cpus": cluster.num_cpus}
     if not joins:
         options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    ray.init(logging_level="WARNING", log_to_driver=True, **options)
+    ray.init(logging_level="WARNING", log_to_driver=cluster.log_to_driver, **options)
     try:
         yield
     finally:
@@ -77,15 +76,16 @@ def train(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
         controller = Controller(config, task.prompts("train"), actors)
         if start is not None:
             controller.load_state_dict(checkpoint.read(start, digest=checkpoint.config_digest(config)))
-            actors.learner.call("load", str(start / "learner"), timeout_s=config.learner.timeout_s)
+            controller.learner.call("load", str(start / "learner"), timeout_s=config.learner.timeout_s)
         with Tracker(run_dir, config, resume_step=controller.step if start else None) as tracker:
             run = _Run(config, run_dir, controller, task, tracker)
             return run.train(stop)
 
 
 def evaluate(config: RunConfig) -> dict[str, float]:
-    """Metrics of greedy answers to the held-out prompts by the policy at `model.path`."""
-    run_dir = Path(config.run_dir).resolve()
+    """Metrics of greedy answers to the held-out prompts by the policy at `model.path`; records go to
+    `run_dir/eval`."""
+    run_dir = Path(config.run_dir).resolve() / "eval"
     with ray_session(config.cluster), spawn(config, with_learner=False) as actors:
         task = build_target(config.task.target, config.task.args, where="task")
         controller = Controller(config, task.prompts("train"), actors)
@@ -186,16 +186,16 @@ class _Run:
 
             def after_step(result: StepResult) -> None:
                 self.log_step(result, bar)
-                if train.eval_every and controller.step % train.eval_every == 0:
-                    if controller.step < train.num_steps:
-                        self.evaluate()
+                is_due = train.eval_every and controller.step % train.eval_every == 0
+                if is_due and controller.step < train.num_steps:
+                    self.evaluate()
                 if train.checkpoint_every and controller.step % train.checkpoint_every == 0:
                     self.save()
 
             controller.train(train.num_steps, after_step=after_step, should_stop=lambda: bool(stop))
         self.save()
         timeout_s = self.config.learner.timeout_s
-        controller.actors.learner.call("export", str(self.run_dir / "model"), timeout_s=timeout_s)
+        controller.learner.call("export", str(self.run_dir / "model"), timeout_s=timeout_s)
         summary |= {"steps": controller.step, "stopped_by": stop.reason, "model": str(self.run_dir / "model")}
         if not stop:
             summary["after"] = self.evaluate()
@@ -239,6 +239,6 @@ class _Run:
             digest=checkpoint.config_digest(self.config),
             versions=versions(),
         ) as folder:
-            controller.actors.learner.call(
+            controller.learner.call(
                 "save", str(folder / "learner"), timeout_s=self.config.learner.timeout_s
             )

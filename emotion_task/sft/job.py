@@ -1,6 +1,7 @@
 """Supervised fine-tuning as a Ray Train job: examples in, a Hugging Face folder out.
 
     examples.jsonl -> workers (one DeepSpeed rank each) -> checkpoints every n steps -> model/
+                                    `-> metrics.jsonl, a line a step (the progress bar reads it)
 
 Serves prosody SFT and the reward model alike. The examples are trained on in their order, `batch_size` a
 step, so a job that is resumed at step n sees what the uninterrupted one would have seen.
@@ -8,19 +9,26 @@ step, so a job that is resumed at step n sees what the uninterrupted one would h
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from emotion_task.config import SupervisedConfig
 from emotion_task.sft.examples import Example, read_examples, write_examples
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.errors import DataError
+
+METRICS = "metrics.jsonl"
 
 
 def run_supervised(
@@ -45,7 +53,9 @@ def run_supervised(
     folder = Path(folder).resolve()
     needed = config.num_steps * config.batch_size
     if len(examples) < needed:
-        raise DataError(f"{folder}: {name} needs {needed} examples (num_steps * batch_size), got {len(examples)}")
+        raise DataError(
+            f"{folder}: {name} needs {needed} examples (num_steps * batch_size), got {len(examples)}"
+        )
     write_examples(folder / "examples.jsonl", examples[:needed])
     # Train polls its workers at this interval; the default makes every report wait for a second or two.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
@@ -73,7 +83,8 @@ def run_supervised(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    result = trainer.fit()
+    with _progress_bar(folder / METRICS, name, config.num_steps):
+        result = trainer.fit()
     if result.error is not None:
         raise result.error
     model = folder / "model"
@@ -83,11 +94,39 @@ def run_supervised(
     return model
 
 
+@contextmanager
+def _progress_bar(metrics: Path, name: str, num_steps: int) -> Iterator[None]:
+    """A bar in this process that follows the file that the first worker writes, wherever that one runs."""
+    done = threading.Event()
+
+    def follow() -> None:
+        with tqdm(total=num_steps, desc=name, unit="step") as bar:
+            while not done.wait(0.5):
+                _advance(bar, metrics)
+            _advance(bar, metrics)
+
+    metrics.unlink(missing_ok=True)
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _advance(bar: Any, metrics: Path) -> None:
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    if lines and lines[-1].endswith("}"):
+        row = json.loads(lines[-1])
+        bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+        bar.update(row["step"] - bar.n)
+
+
 def _train_worker(job: dict[str, Any]) -> None:
     """One rank. Ray Train has set the process group's environment."""
     import ray.train
     import torch
-    from ray.experimental import tqdm_ray
 
     from emotion_task.sft.encode import ExampleEncoder
     from rlcore.engines.deepspeed_engine import DeepSpeedEngine
@@ -108,28 +147,21 @@ def _train_worker(job: dict[str, Any]) -> None:
     start = _resume(engine)
     encoder = ExampleEncoder(job["model_path"], cache_bytes=settings["feature_cache_mb"] << 20)
     examples = read_examples(job["examples"])
-    bar = tqdm_ray.tqdm(total=num_steps, desc=job["name"]) if rank == 0 else None
-    if bar is not None:
-        bar.update(start)
+    metrics_file = Path(job["examples"]).with_name(METRICS)
     began = time.perf_counter()
     for step in range(start, num_steps):
         rows = examples[step * batch_size : (step + 1) * batch_size]
         groups = [encoder.encode(example) for example in rows[rank::num_ranks]]
         metrics = engine.supervised_update(groups)
         done = step + 1
-        if bar is not None:
-            bar.update(1)
-        metrics |= {
-            "step": float(done),
-            "examples_per_second": (done - start) * batch_size / (time.perf_counter() - began),
-        }
-        is_last = done == num_steps
-        if is_last or done % settings["checkpoint_every"] == 0:
-            _report(engine, metrics, done, with_model=is_last)
-    if start >= num_steps:
-        _report(engine, {"step": float(start)}, start, with_model=True)
-    if bar is not None:
-        bar.close()
+        seconds = time.perf_counter() - began
+        metrics |= {"step": done, "examples_per_second": (done - start) * batch_size / seconds}
+        if rank == 0:
+            with metrics_file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(metrics) + "\n")
+        if done % settings["checkpoint_every"] == 0 and done < num_steps:
+            _report(engine, metrics, done)
+    _report(engine, {"step": num_steps}, num_steps, with_model=True)
 
 
 def _resume(engine: Any) -> int:
@@ -146,7 +178,7 @@ def _resume(engine: Any) -> int:
         return int(read_json(Path(folder) / "step.json")["step"])
 
 
-def _report(engine: Any, metrics: dict[str, float], step: int, *, with_model: bool) -> None:
+def _report(engine: Any, metrics: dict[str, float], step: int, *, with_model: bool = False) -> None:
     """Hands a checkpoint of all ranks to Ray Train: the engine's state, and at the end the exported model."""
     import ray.train
 

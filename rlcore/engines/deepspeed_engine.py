@@ -317,14 +317,13 @@ def _schedule(
 
 
 def _init_process_group(timeout_s: float) -> None:
-    if dist.is_initialized():
-        return
+    """Joins the group that the environment describes, or takes over the one that Ray Train has made."""
+    # This op would be compiled on first use (57 s, and a compiler is needed); plain gloo serves.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "nccl"
-    # This op would be compiled on first use (57 s, and a compiler is needed); plain gloo serves.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timedelta(seconds=timeout_s))
 
 

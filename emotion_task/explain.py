@@ -1,0 +1,115 @@
+"""One recording: what the model says of it, beside what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from emotion_task.facts import PROSODY, stated_facts
+from emotion_task.records import Utterance
+from rlcore.errors import DataError
+
+LABELS_FILE = "emotion_labels.json"
+"""Beside a model of the pipeline: the options it was trained with."""
+
+
+def explain(
+    audio: str | Path,
+    *,
+    model_path: str,
+    calibration: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    text: str | None = None,
+    max_new_tokens: int = 256,
+) -> str:
+    """The model's greedy reasoning and label for one recording, beside its measured prosody.
+
+    Args:
+        calibration: cut points for the levels; by default the `calibration.json` beside the model. Without
+            one the physical units are shown alone.
+        labels: options of the question; by default those the model was trained with, else the paper's nine.
+
+    Raises:
+        DataError: unreadable audio or a missing model.
+    """
+    from emotion_task.prosody.calibrate import Calibration, apply_calibration
+    from emotion_task.prosody.pipeline import measure_file
+
+    path = Path(audio).resolve()
+    utterance, reason = measure_file(Utterance(id=path.stem, audio=str(path), text=text))
+    if reason is not None:
+        raise DataError(f"{path}: {reason}")
+    beside = Path(model_path) / "calibration.json"
+    if calibration is None and beside.is_file():
+        calibration = beside
+    if calibration is not None:
+        utterance = apply_calibration(Calibration.load(calibration), utterance)
+    answer = _answer(model_path, path, labels or _labels_of(model_path), max_new_tokens)
+    return _render(answer, utterance)
+
+
+def _labels_of(model_path: str) -> Sequence[str]:
+    from emotion_task.labels import EMOTIONS
+
+    path = Path(model_path) / LABELS_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else EMOTIONS
+
+
+def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens: int) -> str:
+    import torch
+
+    from emotion_task.audio_window import model_waveform
+    from emotion_task.prompt import emotion_messages, format_prompt
+    from rlcore.engines.hf_model import load_model, load_processor, tokenizer_of
+
+    processor = load_processor(model_path)
+    model = load_model(model_path)
+    extractor = processor.feature_extractor
+    inputs = processor(
+        text=format_prompt(processor, emotion_messages(labels)),
+        audio=[model_waveform(audio, extractor)],
+        sampling_rate=extractor.sampling_rate,
+        return_tensors="pt",
+    )
+    with torch.inference_mode():
+        tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    completion = tokens[0, inputs["input_ids"].shape[1] :]
+    return tokenizer_of(processor).decode(completion, skip_special_tokens=True)
+
+
+def _render(answer: str, utterance: Utterance) -> str:
+    from emotion_task.evaluation.claims import find_claims
+    from emotion_task.parsing import parse_response
+
+    parsed = parse_response(answer)
+    claims = find_claims(parsed.think if parsed else answer)
+    lines = [
+        f"reasoning  {parsed.think if parsed else answer}",
+        f"label      {parsed.answer if parsed else '(no answer in the schema)'}",
+        "",
+        f"{'':11}{'said':<18}{'measured':<18}",
+    ]
+    facts = stated_facts(utterance)
+    for name in PROSODY:
+        said, measured = claims.get(name, "-"), facts.get(name, "-")
+        verdict = "" if "-" in (said, measured) else "agrees" if said == measured else "differs"
+        lines.append(f"{name.removesuffix('_level'):<11}{said:<18}{measured:<18}{verdict}")
+    lines += ["", *_units(utterance.measured or {})]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _units(measured: dict[str, Any]) -> list[str]:
+    """The measurement in physical units, a line each."""
+    return [
+        f"  {name} = {value:.4g}" if isinstance(value, float) else f"  {name} = {value}"
+        for name, value in measured.items()
+    ]
+
+
+def write_companions(model: str | Path, calibration: str | Path, labels: Sequence[str]) -> None:
+    """Puts the cut points and options beside a trained model, so that `explain` needs nothing else."""
+    folder = Path(model)
+    (folder / LABELS_FILE).write_text(json.dumps(list(labels)) + "\n", encoding="utf-8")
+    (folder / "calibration.json").write_text(Path(calibration).read_text(encoding="utf-8"), encoding="utf-8")

@@ -1,0 +1,92 @@
+"""The end of the line: summary.json, the table in the terminal, report.md and the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotion_task.config import PipelineConfig
+from emotion_task.evaluation.report import Row, print_results, write_report
+from rlcore.tracking import merge_summary
+from rlcore.versions import versions
+
+
+def write_summary(
+    run_dir: Path, config: PipelineConfig, results: Mapping[str, dict[str, Any]], seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """Writes `run_dir/summary.json` and `report.md`, prints the table, and returns the summary.
+
+    Args:
+        results: what each stage returned, by its name (see `emotion_task.pipeline`).
+        seconds: by stage.
+    """
+    rl, classifier = results["rl"], results["reference"]["classifier"]
+    full_label = results.get("full_label_sft") or None
+    summary = {
+        "sft": rl["before"],
+        "rl": rl["after"],
+        "gain": rl["after"]["accuracy"] - rl["before"]["accuracy"],
+        "reference": {
+            "classifier": classifier["accuracy"],
+            "classifier_unweighted": classifier["unweighted_accuracy"],
+            "majority": classifier["majority"],
+            "full_label_sft": full_label["accuracy"] if full_label else None,
+        },
+        "label_fraction": config.sft.label_fraction,
+        "quarantined": results["annotate"]["num_quarantined"],
+        "logprob_max_diff": rl["logprob_max_diff"],
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+        "seed": config.seed,
+        "versions": versions(),
+        "model": rl["model"],
+    }
+    labels = f"emotion labels of {config.sft.label_fraction:.0%}"
+    rows = [
+        Row("prosody SFT", rl["before"], note=labels),
+        Row("GRPO-PTR", rl["after"], note="outcome reward on all"),
+    ]
+    if full_label:
+        rows.append(Row("SFT, every label", full_label, reference=True))
+    rows += [
+        Row(
+            "prosody classifier",
+            {key: classifier[key] for key in ("accuracy", "unweighted_accuracy")},
+            reference=True,
+        ),
+        Row("majority", {"accuracy": classifier["majority"]}, reference=True),
+    ]
+    title = f"Held-out speakers, {classifier['num_eval']} utterances, greedy answers"
+    merge_summary(run_dir / "summary.json", summary)
+    confusions, names = _confusions(Path(rl["model"]).parent)
+    write_report(run_dir / "report.md", rows, title, confusions, names)
+    print_results(rows, title)
+    print(f"\n{run_dir / 'report.md'}\n{run_dir / 'summary.json'}")
+    print(f"curves: {Path(rl['model']).parent / 'plots'}")
+    print(f"explain a recording: emotion explain AUDIO --model {rl['model']}")
+    return summary
+
+
+def _confusions(rl_dir: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Confusion counts of the greedy answers before and after, read back from samples.jsonl."""
+    import json
+
+    from emotion_task.evaluation.metrics import confusion, predicted_labels
+    from emotion_task.labels import ALL_LABELS
+
+    by_step: dict[int, list[tuple[str, str]]] = {}
+    with (rl_dir / "samples.jsonl").open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            if row["split"] == "eval":
+                by_step.setdefault(row["step"], []).append((row["reference"]["emotion"], row["text"]))
+    used = {truth for pairs in by_step.values() for truth, _ in pairs}
+    labels = [label for label in ALL_LABELS if label in used]
+    first, last = min(by_step), max(by_step)
+    counts = {}
+    for name, step in (("sft", first), ("rl", last)):
+        truth = [emotion for emotion, _ in by_step[step]]
+        answers = predicted_labels([text for _, text in by_step[step]], labels)
+        counts[name] = confusion(truth, answers, labels)
+    return counts, labels
