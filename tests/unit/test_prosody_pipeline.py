@@ -138,3 +138,13 @@ def test_stereo_at_another_rate_is_the_same_sound(tmp_path):
     assert loaded.dtype == np.float32 and loaded.shape == (8000,)
     middle = slice(500, -500)  # the resampler's filter rings at the edges
     assert np.abs(loaded - load_audio(tmp_path / "mono.wav"))[middle].max() < 2e-3
+
+
+def test_a_failure_nobody_foresaw_is_quarantined_too(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("of all things")
+
+    soundfile.write(tmp_path / "odd.wav", tone(), RATE)
+    monkeypatch.setattr(pipeline, "measure", fail)
+    _, reason = measure_file(Utterance(id="odd", audio=str(tmp_path / "odd.wav")))
+    assert reason == "unexpected ZeroDivisionError: of all things"
