@@ -29,7 +29,7 @@ from emotion_task.records import Utterance, write_manifest
 from rlcore.errors import ConfigError
 
 DEFAULT_SPREAD = 1.0
-"""Within-emotion spread at which a classifier on measured prosody is right about 82 times in 100."""
+"""Within-emotion spread at which a classifier on measured prosody is right 81 or 82 times in 100."""
 
 _VERSION = 1
 """Raise when the renderer changes, so that old folders are not reused."""
