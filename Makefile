@@ -5,6 +5,9 @@ VENV ?= .venv
 # Where pip finds CPU builds of torch, if not on its usual way: the address of PyTorch's CPU wheel index.
 TORCH_INDEX ?=
 
+# Where make ravdess starts from.
+BASE_MODEL ?= runs/quickstart/sft/model
+
 BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/.dependencies-installed
 PROJECT := $(VENV)/.project-installed
@@ -43,7 +46,10 @@ quickstart: env ## Train the small speech model end to end (CPU, minutes); resul
 ravdess: env ## The same line on recorded speech: RAVDESS_ROOT=/folder/with/Actor_01.. make ravdess
 	@test -d "$(RAVDESS_ROOT)" || { echo "RAVDESS_ROOT='$(RAVDESS_ROOT)' is no folder."; \
 	  echo "Set it to the folder that holds Actor_01 .. Actor_24: RAVDESS_ROOT=/data/ravdess make ravdess"; exit 2; }
-	$(BIN)/emotion quickstart --config emotion_task/configs/ravdess.yaml
+	@test -d "$(BASE_MODEL)" || { echo "$(BASE_MODEL) is missing: run make quickstart first, whose SFT model this"; \
+	  echo "starts from, or name another model: make ravdess BASE_MODEL=runs/other/sft/model"; exit 2; }
+	$(BIN)/emotion quickstart --config emotion_task/configs/quickstart.yaml \
+	  --config emotion_task/configs/ravdess.yaml base_model=$(BASE_MODEL)
 
 test: test-unit test-integration ## All tests
 

@@ -99,16 +99,17 @@ class Pipeline:
     def corpus(self, may_resume: bool) -> dict[str, Any]:
         """Makes or reads the corpus; leaves `corpus/manifest.jsonl`."""
         corpus, folder = self.config.corpus, self.run_dir / "corpus"
+        args = {name: value for name, value in corpus.args.items() if value is not None}
         if corpus.name == "synthetic":
             from emotion_task.corpora.synthetic import build_corpus
 
-            build_corpus(folder, seed=self.config.seed, num_workers=corpus.num_workers, **corpus.args)
+            build_corpus(folder, seed=self.config.seed, num_workers=corpus.num_workers, **args)
         else:
             from emotion_task.corpora import load_corpus
             from emotion_task.records import write_manifest
 
             write_manifest(
-                folder / "manifest.jsonl", load_corpus(corpus.name, str(corpus.root), **corpus.args)
+                folder / "manifest.jsonl", load_corpus(corpus.name, str(corpus.root), **args)
             )
         return {"manifest": str(folder / "manifest.jsonl")}
 

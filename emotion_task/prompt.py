@@ -31,6 +31,8 @@ ATTRIBUTE_QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Attribute to its question and options. `none` is the answer where no pitch can be heard."""
 
+PROFILE_QUESTION = "Describe the voice in keywords: pitch, energy, rate, intonation, gender."
+
 
 def emotion_messages(labels: Sequence[str]) -> Messages:
     """The conversation that asks for reasoning and one of `labels`; the audio goes where `audio` stands."""
@@ -41,6 +43,11 @@ def attribute_messages(attribute: str) -> Messages:
     """The conversation that asks for the level of one attribute of `ATTRIBUTE_QUESTIONS`."""
     question, options = ATTRIBUTE_QUESTIONS[attribute]
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, f"{question} Choose one of: {', '.join(options)}.")
+
+
+def profile_messages() -> Messages:
+    """The conversation that asks for all levels at once, as a list of `attribute value` pairs."""
+    return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, PROFILE_QUESTION)
 
 
 def audio_messages(system: str, text: str) -> Messages:
@@ -86,6 +93,7 @@ def tokenizer_corpus() -> Iterator[str]:
     for question, options in ATTRIBUTE_QUESTIONS.values():
         yield f"{question} Choose one of: {', '.join(options)}."
         yield from options
+    yield from (PROFILE_QUESTION, "pitch, energy, rate, intonation, gender male, gender female")
     for label in ALL_LABELS:
         yield from (label, f" {label}", f"<think>.</think><answer>{label}</answer>")
     yield from all_phrases()

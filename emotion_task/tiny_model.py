@@ -175,7 +175,20 @@ def _qwen2_audio(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
     )
     torch.manual_seed(config.seed)
     model = Qwen2AudioForConditionalGeneration(model_config).float()
+    with torch.no_grad():
+        # The architecture keeps these positions frozen; its checkpoints hold Whisper's sinusoids, not noise.
+        positions = model.model.audio_tower.embed_positions.weight
+        positions.copy_(_sinusoids(*positions.shape))
     return _with_generation_tokens(model, tokenizer), processor
+
+
+def _sinusoids(length: int, channels: int) -> Any:
+    """Whisper's position embeddings, float32 [length, channels]: sines, then cosines, of rising wavelength."""
+    import torch
+
+    steps = torch.arange(channels // 2) / (channels // 2 - 1)
+    angles = torch.arange(length)[:, None] * 10000.0 ** -steps[None, :]
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def _qwen2_5_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:

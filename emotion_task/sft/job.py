@@ -105,7 +105,6 @@ def _progress_bar(metrics: Path, name: str, num_steps: int) -> Iterator[None]:
                 _advance(bar, metrics)
             _advance(bar, metrics)
 
-    metrics.unlink(missing_ok=True)
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     try:
@@ -148,6 +147,8 @@ def _train_worker(job: dict[str, Any]) -> None:
     encoder = ExampleEncoder(job["model_path"], cache_bytes=settings["feature_cache_mb"] << 20)
     examples = read_examples(job["examples"])
     metrics_file = Path(job["examples"]).with_name(METRICS)
+    if rank == 0:
+        _keep_metrics(metrics_file, start)
     began = time.perf_counter()
     for step in range(start, num_steps):
         rows = examples[step * batch_size : (step + 1) * batch_size]
@@ -162,6 +163,13 @@ def _train_worker(job: dict[str, Any]) -> None:
         if done % settings["checkpoint_every"] == 0 and done < num_steps:
             _report(engine, metrics, done)
     _report(engine, {"step": num_steps}, num_steps, with_model=True)
+
+
+def _keep_metrics(path: Path, last_step: int) -> None:
+    """Drops the rows of steps that will be run again."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= last_step]
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def _resume(engine: Any) -> int:

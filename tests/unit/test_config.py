@@ -250,13 +250,15 @@ reference.num_replicas reference.num_cpus reference.num_gpus reference.micro_bat
 reference.timeout_s
 weight_sync.backend weight_sync.timeout_s
 train.num_steps train.prompts_per_step train.eval_every train.checkpoint_every train.max_eval_prompts
-cluster.address cluster.num_cpus cluster.placement_timeout_s cluster.startup_timeout_s
+cluster.address cluster.num_cpus cluster.log_to_driver cluster.placement_timeout_s cluster.startup_timeout_s
 """
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_configurations_load(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each over quickstart.yaml, from which the others differ."""
     monkeypatch.setenv("RAVDESS_ROOT", "/data/ravdess")
-    config = load_config([path], [], PipelineConfig)
+    config = load_config([CONFIGS / "quickstart.yaml", path], [], PipelineConfig)
+    assert config.rl.model.path == f"{config.run_dir}/sft/model"
     save_config(config, tmp_path / "config.yaml")
     assert load_config([tmp_path / "config.yaml"], [], PipelineConfig) == config

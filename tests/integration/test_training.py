@@ -1,0 +1,209 @@
+"""Everything for real on a few seconds of synthetic speech: the supervised job, and the loop with every actor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from emotion_task.config import SupervisedConfig
+from emotion_task.corpora.synthetic import build_corpus
+from emotion_task.cot.template import TemplateWriter
+from emotion_task.prompt import tokenizer_corpus
+from emotion_task.prosody.pipeline import annotate
+from emotion_task.records import read_manifest
+from emotion_task.sft.examples import format_examples
+from emotion_task.sft.job import run_supervised
+from emotion_task.sft.tasks import MixtureConfig, build_examples
+from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
+from rlcore import checkpoint
+from rlcore.config import (
+    AlgorithmConfig,
+    ClusterConfig,
+    LearnerConfig,
+    ModelConfig,
+    PTRConfig,
+    ReferenceConfig,
+    RewardConfig,
+    RolloutConfig,
+    RunConfig,
+    TargetConfig,
+    TrainConfig,
+)
+from rlcore.engines.hf_model import load_model, load_processor
+from rlcore.errors import PlacementError
+from rlcore.run import evaluate, ray_session, train
+from rlcore.tracking import read_metrics
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+CLUSTER = ClusterConfig(num_cpus=2, placement_timeout_s=10)
+MAX_STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A folder with an annotated corpus and a model; Ray is up while the tests run."""
+    folder = tmp_path_factory.mktemp("line")
+    manifest = build_corpus(folder / "corpus", num_train=40, num_eval=12, seed=3, progress=False)
+    annotate(manifest, folder / "annotated", num_workers=1, progress=False)
+    build_tiny_model(folder / "base", tokenizer_corpus(), TinyModelConfig(hidden_size=64))
+    with ray_session(CLUSTER):
+        yield folder
+
+
+def _config(workspace: Path, name: str, **sections: object) -> RunConfig:
+    base = str(workspace / "base")
+    engine = {"max_model_len": 256, "max_num_seqs": 32, "kv_cache_memory_bytes": 64 << 20}
+    args = {"manifest": str(workspace / "annotated" / "manifest.jsonl"), "model_path": base}
+    rule = {"num_cpus": 0.05}
+    config = RunConfig(
+        run_dir=str(workspace / name),
+        seed=5,
+        model=ModelConfig(path=base),
+        task=TargetConfig(target="emotion_task.task:EmotionTask", args=args),
+        rollout=RolloutConfig(num_cpus=0.4, samples_per_prompt=3, max_tokens=16, engine=engine),
+        rewards={
+            "format": RewardConfig(target="emotion_task.rewards:FormatReward", weight=0.3, **rule),
+            "outcome": RewardConfig(target="emotion_task.rewards:OutcomeReward", **rule),
+            "reasoning": RewardConfig(
+                target="emotion_task.rewards:ReasoningReward",
+                args={"model_path": base, "engine": engine},
+                weight=0.5,
+                num_cpus=0.4,
+            ),
+        },
+        algorithm=AlgorithmConfig(
+            kl_coef=0.04, ptr=PTRConfig(outcome="outcome", reasoning="reasoning", progressive=False)
+        ),
+        learner=LearnerConfig(num_ranks=2, num_cpus=0.3, lr=1e-3),
+        reference=ReferenceConfig(num_cpus=0.2),
+        train=TrainConfig(num_steps=MAX_STEPS, prompts_per_step=4, checkpoint_every=1, max_eval_prompts=6),
+        cluster=CLUSTER,
+    )
+    return replace(config, **sections)
+
+
+def _samples(config: RunConfig, step: int) -> list[dict]:
+    rows = map(json.loads, (Path(config.run_dir) / "samples.jsonl").read_text().splitlines())
+    return [row for row in rows if row["step"] == step and row["split"] == "train"]
+
+
+def test_a_run_does_what_it_says_and_a_stopped_one_resumes_as_if_it_had_not_been(workspace):
+    whole = _config(workspace, "whole")
+    summary = train(whole)
+
+    assert summary["steps"] == MAX_STEPS and summary["stopped_by"] is None
+    rows = read_metrics(whole.run_dir)
+    assert [row["step"] for row in rows] == list(range(MAX_STEPS + 1))
+    steps = rows[1:]
+    # Rollout and learner agree on the same tokens, and the reference is the policy that training starts from.
+    assert max(row["logprob_max_diff"] for row in steps) < 1e-4
+    assert steps[0]["kl"] < 1e-9 < steps[-1]["kl"]
+    # One push before the first step, one after each; a completion carries the version that wrote it.
+    assert [row["policy_version"] for row in steps] == [2, 3, 4]
+    for step in range(1, MAX_STEPS + 1):
+        samples = _samples(whole, step)
+        assert len(samples) == 4 * 3
+        assert {sample["policy_version"] for sample in samples} == {step}
+        assert len({sample["prompt"] for sample in samples}) == 4
+        for sample in samples:
+            parts = sample["scores"]["reasoning"]["parts"]
+            assert set(parts) == {"factual", "interpretation", "completeness", "fluency"}
+            assert all(1 <= grade <= 5 for grade in parts.values())
+            expected = 0.3 * sample["scores"]["format"]["value"] + sample["scores"]["outcome"]["value"]
+            expected += 0.5 * sample["scores"]["reasoning"]["value"]
+            assert sample["reward"] == pytest.approx(expected, abs=1e-6)  # no right answers yet: tau is 1
+    # The update moved the language model and left the frozen tower alone.
+    before, after = load_model(whole.model.path), load_model(summary["model"])
+    moved = {
+        name: (parameter - dict(after.named_parameters())[name]).abs().max().item()
+        for name, parameter in before.named_parameters()
+    }
+    assert all(change == 0 for name, change in moved.items() if "audio_tower" in name)
+    assert moved["model.language_model.layers.0.self_attn.q_proj.weight"] > 0
+    assert (Path(whole.run_dir) / "plots" / "rewards.png").stat().st_size > 1000
+    # An evaluation of the exported policy by a fresh engine is the evaluation that the run ended with.
+    again = evaluate(replace(whole, model=replace(whole.model, path=summary["model"])))
+    assert again["reward/reasoning"] == pytest.approx(summary["after"]["reward/reasoning"], abs=1e-5)
+
+    stopped = _config(workspace, "stopped")
+    watcher = threading.Thread(target=_terminate_after_first_step, args=(Path(stopped.run_dir),), daemon=True)
+    watcher.start()
+    summary = train(stopped)
+    assert summary["stopped_by"] == "SIGTERM" and 1 <= summary["steps"] < MAX_STEPS
+    found = checkpoint.latest(Path(stopped.run_dir) / "checkpoints")
+    assert found is not None and found.name == f"step_{summary['steps']:06d}"
+
+    assert train(stopped, resume=True)["steps"] == MAX_STEPS
+    assert [row["step"] for row in read_metrics(stopped.run_dir)] == list(range(MAX_STEPS + 1))
+    for mine, uninterrupted in zip(_samples(stopped, MAX_STEPS), _samples(whole, MAX_STEPS), strict=True):
+        assert mine["prompt"] == uninterrupted["prompt"] and mine["text"] == uninterrupted["text"]
+        assert mine["reward"] == pytest.approx(uninterrupted["reward"], abs=1e-5)
+
+
+def _terminate_after_first_step(run_dir: Path) -> None:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        metrics = run_dir / "metrics.jsonl"
+        if metrics.is_file() and '"step": 1' in metrics.read_text():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        time.sleep(0.005)
+
+
+def test_a_placement_that_does_not_fit_is_an_error_that_says_what_is_missing(workspace):
+    greedy = _config(workspace, "greedy", learner=LearnerConfig(num_ranks=2, num_cpus=8))
+    began = time.monotonic()
+    with pytest.raises(PlacementError, match=r"2 x learner \(8 CPU.*\n.*cluster: 2 CPU"):
+        train(greedy)
+    assert time.monotonic() - began < 30
+
+
+def test_a_supervised_job_survives_the_death_of_a_worker(workspace):
+    utterances = read_manifest(workspace / "annotated" / "manifest.jsonl")
+    train_split = [utterance for utterance in utterances if utterance.split == "train"]
+    config = SupervisedConfig(
+        num_steps=16,
+        batch_size=8,
+        checkpoint_every=2,
+        learner=LearnerConfig(num_ranks=2, num_cpus=0.9, lr=3e-3, lr_schedule="cosine"),
+    )
+    mixture = MixtureConfig(weights={"energy": 0.5, "reasoning": 0.5}, seed=1)
+    questions = build_examples(train_split, TemplateWriter(), mixture, num_examples=16 * 8)
+    base = str(workspace / "base")
+    examples = format_examples(load_processor(base), questions)
+    folder = workspace / "sft"
+    killer = threading.Thread(target=_kill_a_worker, args=(folder / "metrics.jsonl",), daemon=True)
+    killer.start()
+
+    model = run_supervised(examples, base, folder, config, seed=1, name="sft")
+
+    killer.join(timeout=1)
+    assert not killer.is_alive(), "no worker was killed: the test proved nothing"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 17))  # nothing lost, nothing twice
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    assert load_model(str(model)).num_parameters() == load_model(base).num_parameters()
+
+
+def _kill_a_worker(metrics: Path) -> None:
+    """Ends one rank, as the out-of-memory killer would, once it has done more than its last checkpoint."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if metrics.is_file() and '"step": 5' in metrics.read_text():
+            workers = [
+                process
+                for process in psutil.Process().children(recursive=True)
+                if "RayTrainWorker" in " ".join(process.cmdline())
+            ]
+            workers[-1].kill()
+            return
+        time.sleep(0.01)
