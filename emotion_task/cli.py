@@ -79,10 +79,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--model", default="runs/quickstart/rl/model", help="folder or hub id (default: the quickstart's)"
     )
     explain.add_argument(
-        "--calibration", metavar="FILE", help="cut points of low/normal/high (default: those beside the model)"
+        "--calibration",
+        metavar="FILE",
+        help="cut points of low/normal/high (default: those beside the model)",
     )
     explain.add_argument(
-        "--labels", nargs="+", metavar="LABEL", help="options (default: those that the model was trained with)"
+        "--labels",
+        nargs="+",
+        metavar="LABEL",
+        help="options (default: those that the model was trained with)",
     )
     explain.add_argument("--text", help="transcript, for the measured speaking rate")
     explain.set_defaults(run=_explain)

@@ -23,8 +23,8 @@ class CorpusConfig:
     root: str | None = None
     """Folder of a corpus on disk, or the manifest file."""
     args: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of the corpus (synthetic: `num_train`, `num_eval`, `spread`; ravdess: `train_speakers`,
-    `eval_speakers`). Null takes one back that an earlier file gave."""
+    """Further arguments of the corpus (synthetic: `num_train`, `num_eval`, `spread`; ravdess:
+    `train_speakers`, `eval_speakers`). Null takes one back that an earlier file gave."""
     num_workers: int = 2
     """Processes that generate and measure audio."""
     max_seconds: float = 30.0

@@ -108,9 +108,7 @@ class Pipeline:
             from emotion_task.corpora import load_corpus
             from emotion_task.records import write_manifest
 
-            write_manifest(
-                folder / "manifest.jsonl", load_corpus(corpus.name, str(corpus.root), **args)
-            )
+            write_manifest(folder / "manifest.jsonl", load_corpus(corpus.name, str(corpus.root), **args))
         return {"manifest": str(folder / "manifest.jsonl")}
 
     def annotate(self, may_resume: bool) -> dict[str, Any]:

@@ -31,6 +31,7 @@ ATTRIBUTE_QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Attribute to its question and options. `none` is the answer where no pitch can be heard."""
 
+MELODY_QUESTION = "Write the melody of the voice: one digit from 0 to 9 each fifth of a second."
 PROFILE_QUESTION = "Describe the voice in keywords: pitch, energy, rate, intonation, gender."
 
 
@@ -48,6 +49,11 @@ def attribute_messages(attribute: str) -> Messages:
 def profile_messages() -> Messages:
     """The conversation that asks for all levels at once, as a list of `attribute value` pairs."""
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, PROFILE_QUESTION)
+
+
+def melody_messages() -> Messages:
+    """The conversation that asks for the pitch of each fifth of a second."""
+    return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, MELODY_QUESTION)
 
 
 def audio_messages(system: str, text: str) -> Messages:
@@ -93,7 +99,12 @@ def tokenizer_corpus() -> Iterator[str]:
     for question, options in ATTRIBUTE_QUESTIONS.values():
         yield f"{question} Choose one of: {', '.join(options)}."
         yield from options
-    yield from (PROFILE_QUESTION, "pitch, energy, rate, intonation, gender male, gender female")
+    yield from (
+        MELODY_QUESTION,
+        PROFILE_QUESTION,
+        "-",
+        "pitch, energy, rate, intonation, gender male, gender female",
+    )
     for label in ALL_LABELS:
         yield from (label, f" {label}", f"<think>.</think><answer>{label}</answer>")
     yield from all_phrases()

@@ -20,7 +20,7 @@ class Utterance:
     """Path, relative to the manifest's folder or absolute."""
     text: str | None = None
     text_emotion: str | None = None
-    """Emotion that the words alone suggest, where the corpus tells; may contradict `emotion` (the voice's)."""
+    """Emotion that the words alone suggest, where the corpus tells; the voice may contradict it."""
     emotion: str | None = None
     speaker: str | None = None
     dataset: str = "manifest"

@@ -183,7 +183,7 @@ def _qwen2_audio(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
 
 
 def _sinusoids(length: int, channels: int) -> Any:
-    """Whisper's position embeddings, float32 [length, channels]: sines, then cosines, of rising wavelength."""
+    """Whisper's positions, float32 [length, channels]: sines, then cosines, of rising wavelength."""
     import torch
 
     steps = torch.arange(channels // 2) / (channels // 2 - 1)

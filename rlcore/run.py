@@ -239,6 +239,4 @@ class _Run:
             digest=checkpoint.config_digest(self.config),
             versions=versions(),
         ) as folder:
-            controller.learner.call(
-                "save", str(folder / "learner"), timeout_s=self.config.learner.timeout_s
-            )
+            controller.learner.call("save", str(folder / "learner"), timeout_s=self.config.learner.timeout_s)

@@ -21,5 +21,5 @@ class Task(Protocol):
         ...
 
     def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
-        """Metrics of greedy answers: one completion a group; `scores` holds each reward's scores in that order."""
+        """Metrics of greedy answers, one completion a group; `scores` holds each reward's, in that order."""
         ...

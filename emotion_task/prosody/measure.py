@@ -19,6 +19,9 @@ _MIN_VOICED_FRACTION = 0.3
 """Of the speech frames. Modal speech has 0.5 to 0.9 (less in short words), whispering under 0.2."""
 
 
+CONTOUR_S = 0.2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Prosody of one utterance, in physical units."""
@@ -48,6 +51,8 @@ class Measurement:
     """Roughness of the track: spread of its second difference from frame to frame."""
     f0_tremor_st: float | None = None
     """RMS of what a smooth curve over 250 ms leaves: 4 to 10 Hz tremor."""
+    f0_contour_hz: list[float | None] | None = None
+    """Median of each `CONTOUR_S` of speech, from `speech_start_s` on; null where unvoiced."""
     intonation: str | None = None
     """As in `emotion_task.prosody.intonation`; null where unvoiced."""
     intonation_change_st: float | None = None
@@ -97,7 +102,7 @@ def measure(waveform: np.ndarray, sample_rate: int, text: str | None = None) -> 
         f0_reliable=reliable,
         voiced_fraction=voiced_fraction,
         spectral_tilt_db=_spectral_tilt(samples, sample_rate, activity),
-        **(_pitch_fields(track, voiced) if reliable else {}),
+        **(_pitch_fields(track, voiced, activity) if reliable else {}),
         **_rate_fields(activity, track if reliable else None, text),
     )
 
@@ -108,7 +113,7 @@ def _speech_frames(track: F0Track, activity: Activity) -> np.ndarray:
     return activity.active[index] if len(index) else np.zeros(0, dtype=bool)
 
 
-def _pitch_fields(track: F0Track, voiced: np.ndarray) -> dict[str, Any]:
+def _pitch_fields(track: F0Track, voiced: np.ndarray, activity: Activity) -> dict[str, Any]:
     hertz, times = track.hertz[voiced], track.times[voiced]
     low, median, high = np.percentile(hertz, [5, 50, 95])
     semitones = 12 * np.log2(hertz / median)
@@ -122,11 +127,22 @@ def _pitch_fields(track: F0Track, voiced: np.ndarray) -> dict[str, Any]:
         "f0_spread_st": float(semitones.std()),
         "f0_perturbation_st": perturbation,
         "f0_tremor_st": tremor,
+        "f0_contour_hz": _contour(times - activity.start_s, hertz, activity.end_s - activity.start_s),
         "intonation": melody.label,
         "intonation_change_st": melody.change_st,
         "intonation_curvature_st": melody.curvature_st,
         "turning_point": melody.turning_point,
     }
+
+
+def _contour(times: np.ndarray, hertz: np.ndarray, seconds: float) -> list[float | None]:
+    """`times` [V] from the start of speech; a segment with fewer than three voiced frames is unvoiced."""
+    segment = (times / CONTOUR_S).astype(int)
+    contour: list[float | None] = []
+    for index in range(max(1, int(np.ceil(seconds / CONTOUR_S)))):
+        inside = hertz[segment == index]
+        contour.append(round(float(np.median(inside)), 1) if len(inside) >= 3 else None)
+    return contour
 
 
 def _unsteadiness(times: np.ndarray, semitones: np.ndarray) -> tuple[float | None, float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,14 @@ from dataclasses import dataclass
 from emotion_task.cot.writer import TraceWriter
 from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.labels import ALL_LABELS
-from emotion_task.prompt import ATTRIBUTE_QUESTIONS, Messages, attribute_messages, emotion_messages, profile_messages
+from emotion_task.prompt import (
+    ATTRIBUTE_QUESTIONS,
+    Messages,
+    attribute_messages,
+    emotion_messages,
+    melody_messages,
+    profile_messages,
+)
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError, DataError
 
@@ -99,6 +107,18 @@ def _profile(source: _Source) -> tuple[Messages, str, bool] | None:
     return (profile_messages(), ", ".join(known), True) if known else None
 
 
+def _melody(source: _Source) -> tuple[Messages, str, bool] | None:
+    """The pitch contour as digits: what a listener would hum. Of all tasks it says most about pitch, and is
+    the quickest way to it for a model that has never heard."""
+    contour = (source.utterance.measured or {}).get("f0_contour_hz")
+    return (melody_messages(), "".join(map(melody_digit, contour)), True) if contour else None
+
+
+def melody_digit(hertz: float | None) -> str:
+    """Quarter octaves above 70 Hz, 0 to 9; `-` where unvoiced."""
+    return "-" if hertz is None else str(min(9, max(0, int(4 * math.log2(hertz / 70)))))
+
+
 _KEYWORDS = {
     "pitch_level": "pitch",
     "energy_level": "energy",
@@ -113,6 +133,7 @@ TASKS: dict[str, Callable[[_Source], tuple[Messages, str, bool] | None]] = {
     "rate": _attribute("speed_level"),
     "intonation": _attribute("intonation"),
     "profile": _profile,
+    "melody": _melody,
     "reasoning": _reasoning,
     "description": _description,
 }
@@ -191,6 +212,8 @@ def _serves(task: str, utterance: Utterance, mixture: MixtureConfig) -> bool:
         return attribute in facts
     if task == "profile":
         return bool(facts)
+    if task == "melody":
+        return bool((utterance.measured or {}).get("f0_contour_hz"))
     if task == "reasoning" and utterance.trace is not None:
         return may_reveal(utterance, mixture)
     return any(name in facts for name in PROSODY) and may_reveal(utterance, mixture) == (task == "reasoning")

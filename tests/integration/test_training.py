@@ -1,4 +1,4 @@
-"""Everything for real on a few seconds of synthetic speech: the supervised job, and the loop with every actor."""
+"""Everything for real on some seconds of synthetic speech: the supervised job, the loop with every actor."""
 
 from __future__ import annotations
 

@@ -105,3 +105,20 @@ def test_impossible_mixtures_are_refused() -> None:
         MixtureConfig(weights={"pitch": 1.0}, label_fraction=1.5)
     with pytest.raises(DataError, match="sft task 'description': none of 200"):
         build(fraction=1.0)
+
+
+def test_melody_and_profile_say_what_was_measured() -> None:
+    utterance = Utterance(
+        id="a",
+        audio="/a.wav",
+        gender="female",
+        pitch_level="high",
+        energy_level="low",
+        measured={"f0_contour_hz": [70.0, 83.0, 84.0, 140.0, None, 600.0, 50.0]},
+    )
+    mixture = MixtureConfig(weights={"melody": 1, "profile": 1})
+    targets = {
+        e.task: e.target for e in build_examples([utterance], TemplateWriter(), mixture, num_examples=2)
+    }
+    # A quarter octave above 70 Hz ends at 83.2 Hz; an octave is four of them; beyond the scale is its end.
+    assert targets == {"melody": "0014-90", "profile": "pitch high, energy low, gender female"}
