@@ -23,6 +23,7 @@ from emotion_task.config import PipelineConfig, SupervisedConfig
 from emotion_task.records import Utterance, read_manifest
 from emotion_task.sft.examples import Example
 from rlcore.checkpoint import write_json
+from rlcore.errors import StoppedError
 
 log = logging.getLogger(__name__)
 
@@ -233,6 +234,11 @@ class Pipeline:
         from rlcore.run import train
 
         result = train(self.config.rl, resume=may_resume)
+        if result["stopped_by"] is not None:
+            raise StoppedError(
+                f"stopped by {result['stopped_by']} after RL step {result['steps']}, with a checkpoint; the "
+                "same command goes on from there"
+            )
         self._add_companions(result["model"])
         return result
 

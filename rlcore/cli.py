@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rlcore.errors import ConfigError, DataError, RLCoreError
+from rlcore.errors import ConfigError, DataError, RLCoreError, StoppedError
 
 EPILOG = """\
 examples:
@@ -97,6 +97,9 @@ def run_command(command: Callable[[], int], *, program: str, debug: bool) -> int
     except RLCoreError as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, StoppedError):
+            print(f"{program}: {error}", file=sys.stderr)
+            return 130
         print(f"{program}: error: {message_of(error)}", file=sys.stderr)
         return 2 if isinstance(error, (ConfigError, DataError)) else 1
 
@@ -131,7 +134,13 @@ def _train(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     from rlcore.run import train  # imports Ray: only once the configuration stands
 
-    print_metrics(f"{config.run_dir}: finished", train(config, resume=arguments.resume))
+    summary = train(config, resume=arguments.resume)
+    if summary["stopped_by"] is not None:
+        raise StoppedError(
+            f"stopped by {summary['stopped_by']} after step {summary['steps']}; its checkpoint is in "
+            f"{config.run_dir}. The same command with --resume goes on from there"
+        )
+    print_metrics(f"{config.run_dir}: finished", summary)
     return 0
 
 

@@ -40,5 +40,9 @@ class WeightSyncError(RLCoreError, RuntimeError):
     """Weights that arrived at an engine are not those that were sent (name, shape, version or checksum)."""
 
 
+class StoppedError(RLCoreError, InterruptedError):
+    """A signal ended the work early, after a checkpoint. The message says how to go on."""
+
+
 class CheckpointError(RLCoreError, RuntimeError):
     """A checkpoint is missing, incomplete or belongs to another configuration."""

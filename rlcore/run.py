@@ -32,7 +32,7 @@ from rlcore.placement import Bundle, reserve
 from rlcore.plots import plot_run
 from rlcore.signals import StopFlag
 from rlcore.targets import build_target
-from rlcore.tracking import Tracker
+from rlcore.tracking import Tracker, read_metrics
 from rlcore.versions import versions
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,6 @@ class _Run:
         self.config, self.run_dir = config, run_dir
         self.controller, self.task, self.tracker = controller, task, tracker
         self.eval_prompts = task.prompts("eval")[: config.train.max_eval_prompts]
-        self.logprob_max_diff = 0.0
 
     def train(self, stop: StopFlag) -> dict[str, Any]:
         train, controller, began = self.config.train, self.controller, time.perf_counter()
@@ -199,14 +198,14 @@ class _Run:
         summary |= {"steps": controller.step, "stopped_by": stop.reason, "model": str(self.run_dir / "model")}
         if not stop:
             summary["after"] = self.evaluate()
-        summary["logprob_max_diff"] = self.logprob_max_diff
+        steps = [row for row in read_metrics(self.run_dir) if row.get("logprob_max_diff") is not None]
+        summary["logprob_max_diff"] = max((row["logprob_max_diff"] for row in steps), default=None)
         summary["seconds"] = round(time.perf_counter() - began, 1)
         plot_run(self.run_dir)
         return self.tracker.update_summary(summary)
 
     def log_step(self, result: StepResult, bar: Any) -> None:
         metrics, step = result.metrics, self.controller.step
-        self.logprob_max_diff = max(self.logprob_max_diff, metrics["logprob_max_diff"])
         self.tracker.log(step, metrics)
         self.tracker.log_samples(
             step, result.groups, result.scores, rewards=result.mixed.rewards, advantages=result.advantages
