@@ -63,6 +63,18 @@ def build_parser() -> argparse.ArgumentParser:
     annotate.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     annotate.set_defaults(run=_annotate)
 
+    traces = commands.add_parser(
+        "traces",
+        parents=[common],
+        help="write a reasoning trace for each annotated utterance, from a template",
+    )
+    traces.add_argument("manifest", metavar="MANIFEST")
+    traces.add_argument("--out", type=Path, required=True, metavar="FILE", help="the manifest with traces")
+    traces.add_argument("--style", default="short", help="short (default) or long")
+    traces.add_argument("--quote-rate", type=float, default=0.0, help="share that quotes the transcript")
+    traces.add_argument("--seed", type=int, default=0)
+    traces.set_defaults(run=_traces)
+
     for name, until, text in (
         ("sft", "sft", "prosody SFT, with the stages before it"),
         ("reward-model", "reward_model", "the reasoning reward model, with the stages before it"),
@@ -125,6 +137,25 @@ def _annotate(arguments: argparse.Namespace) -> int:
     print(f"{report.manifest}: {done}")
     if report.num_quarantined:
         print(f"{report.quarantine}: {report.num_quarantined} left out: {report.reasons}")
+    return 0
+
+
+def _traces(arguments: argparse.Namespace) -> int:
+    import random
+    from dataclasses import replace
+
+    from emotion_task.cot.template import TemplateWriter
+    from emotion_task.records import read_manifest, write_manifest
+
+    writer = TemplateWriter(quote_rate=arguments.quote_rate, style=arguments.style)
+    utterances = read_manifest(arguments.manifest)
+    traced = [
+        replace(utterance, trace=writer.write(utterance, random.Random(f"{arguments.seed}/{utterance.id}")))
+        for utterance in utterances
+    ]
+    write_manifest(arguments.out, traced)
+    num_written = sum(utterance.trace is not None for utterance in traced)
+    print(f"{arguments.out}: {num_written} traces for {len(traced)} utterances")
     return 0
 
 
