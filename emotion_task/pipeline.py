@@ -14,14 +14,15 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from emotion_task.config import PipelineConfig, SupervisedConfig
 from emotion_task.records import Utterance, read_manifest
-from emotion_task.sft.examples import Example
+from emotion_task.sft.examples import Question
+from emotion_task.sft.tasks import SFTExample
 from rlcore.checkpoint import write_json
 from rlcore.errors import StoppedError
 
@@ -147,62 +148,43 @@ class Pipeline:
         return {"model": str(build_tiny_model(self.run_dir / "base", tokenizer_corpus(), tiny))}
 
     def sft(self, may_resume: bool) -> dict[str, Any]:
-        """Prosody SFT on the part of the emotion labels that it may see."""
+        """Prosody SFT on the part of the emotion labels that it may see: hearing first, then reasoning."""
         config = self.config.sft
-        base = self.stages.results["base_model"]["model"]
-        return self._supervised_sft(
-            base, "sft", config.train, config.weights, config.label_fraction, may_resume=may_resume
-        )
+        model = self.stages.results["base_model"]["model"]
+        hearing, steps = config.perception_steps, config.train.num_steps
+        questions = self._questions(config.perception_weights, hearing, config.label_fraction)
+        questions += self._questions(config.weights, steps - hearing, config.label_fraction)
+        return self._fine_tune("sft", questions, model, config.train, may_resume=may_resume)
 
     def full_label_sft(self, may_resume: bool) -> dict[str, Any]:
         """For reference: the SFT model trained on with every emotion label, evaluated like the policy."""
         from rlcore.run import evaluate
 
-        config = self.config.sft
-        if config.full_label_steps == 0:
+        config, rl = self.config.sft, self.config.rl
+        steps = config.full_label_steps
+        if steps == 0:
             return {}
-        train = replace(config.train, num_steps=config.full_label_steps)
-        weights = {"reasoning": 1.0}
-        trained = self._supervised_sft(
-            str(self.run_dir / "sft" / "model"),
-            "sft_full",
-            train,
-            weights,
-            label_fraction=1.0,
-            may_resume=may_resume,
-        )
-        rl = self.config.rl
-        return evaluate(
-            replace(
-                rl,
-                run_dir=str(self.run_dir / "sft_full"),
-                model=replace(rl.model, path=trained["model"]),
-            )
-        )
+        questions = self._questions({"reasoning": 1.0}, steps, label_fraction=1.0)
+        model, train = str(self.run_dir / "sft" / "model"), replace(config.train, num_steps=steps)
+        trained = self._fine_tune("sft_full", questions, model, train, may_resume=may_resume)
+        run_dir = str(self.run_dir / "sft_full")
+        return evaluate(replace(rl, run_dir=run_dir, model=replace(rl.model, path=trained["model"])))
 
-    def _supervised_sft(
-        self,
-        model: str,
-        name: str,
-        train: SupervisedConfig,
-        weights: Mapping[str, float],
-        label_fraction: float,
-        *,
-        may_resume: bool,
-    ) -> dict[str, Any]:
+    def _questions(
+        self, weights: Mapping[str, float], num_steps: int, label_fraction: float
+    ) -> list[SFTExample]:
+        """SFT examples for so many steps, in their order."""
         from emotion_task.cot.template import TemplateWriter
-        from emotion_task.sft.examples import format_examples
         from emotion_task.sft.tasks import MixtureConfig, build_examples
-        from rlcore.engines.hf_model import load_processor
 
-        questions = build_examples(
+        if num_steps == 0:
+            return []
+        return build_examples(
             self._split("train"),
             TemplateWriter(quote_rate=self.config.sft.quote_rate),
             MixtureConfig(weights=weights, label_fraction=label_fraction, seed=self.config.seed),
-            num_examples=train.num_steps * train.batch_size,
+            num_examples=num_steps * self.config.sft.train.batch_size,
         )
-        examples = format_examples(load_processor(model), questions)
-        return self._fine_tune(name, examples, model, train, may_resume=may_resume)
 
     def reward_model(self, may_resume: bool) -> dict[str, Any]:
         """The SFT model fine-tuned to grade responses that are good or bad in known ways."""
@@ -210,8 +192,6 @@ class Pipeline:
 
         from emotion_task.cot.template import TemplateWriter
         from emotion_task.reward_model.data import graded_examples
-        from emotion_task.sft.examples import format_examples
-        from rlcore.engines.hf_model import load_processor
 
         config = self.config.reward_model
         model = str(self.run_dir / "sft" / "model")
@@ -225,9 +205,8 @@ class Pipeline:
         )
         random.Random(self.config.seed).shuffle(graded)
         needed = config.train.num_steps * config.train.batch_size
-        rounds = -(-needed // len(graded))
-        examples = format_examples(load_processor(model), (graded * rounds)[:needed])
-        return self._fine_tune("reward_model", examples, model, config.train, may_resume=may_resume)
+        questions = (graded * -(-needed // len(graded)))[:needed]
+        return self._fine_tune("reward_model", questions, model, config.train, may_resume=may_resume)
 
     def rl(self, may_resume: bool) -> dict[str, Any]:
         """GRPO-PTR from the SFT model."""
@@ -245,14 +224,17 @@ class Pipeline:
     def _fine_tune(
         self,
         name: str,
-        examples: list[Example],
+        questions: Sequence[Question],
         model: str,
         train: SupervisedConfig,
         *,
         may_resume: bool,
     ) -> dict[str, Any]:
+        from emotion_task.sft.examples import format_examples
         from emotion_task.sft.job import run_supervised
+        from rlcore.engines.hf_model import load_processor
 
+        examples = format_examples(load_processor(model), questions)
         folder = self.run_dir / name
         if not may_resume:
             shutil.rmtree(folder, ignore_errors=True)

@@ -123,6 +123,9 @@ class PTRConfig:
 class AlgorithmConfig:
     normalize_std: bool = True
     """GRPO divides group-centred rewards by the group's standard deviation; Dr.GRPO does not."""
+    std_eps: float = 1e-4
+    """Added to the deviation. A larger one keeps groups whose rewards nearly agree, and differ by a reward
+    model's noise alone, from counting as much as groups that tell right from wrong."""
     clip_low: float = 0.2
     clip_high: float = 0.2
     kl_coef: float = 0.04
@@ -134,6 +137,7 @@ class AlgorithmConfig:
         check(0 < self.clip_low < 1, "clip_low", self.clip_low, "between 0 and 1")
         _positive(self, "clip_high")
         _at_least(self, 0, "kl_coef")
+        _positive(self, "std_eps")
         _one_of(self, "loss_aggregation", "token", "sequence")
 
 

@@ -104,8 +104,9 @@ class Controller:
         with clock.phase("score"):
             scores, reference_logprobs = self.score(groups, with_reference=True)
         rewards = self.mix(groups, scores)
+        algorithm = self.config.algorithm
         advantages = group_advantages(
-            rewards.rewards, rewards.mask, normalize_std=self.config.algorithm.normalize_std
+            rewards.rewards, rewards.mask, normalize_std=algorithm.normalize_std, eps=algorithm.std_eps
         )
         batch = build_batch(groups, advantages, reference_logprobs, self.policy_version)
         with clock.phase("update"):

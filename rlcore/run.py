@@ -48,8 +48,6 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Off, Ray would hide every accelerator from actors that ask for none, CPU-only builds included.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     joins = cluster.address is not None or "RAY_ADDRESS" in os.environ
     options: dict[str, Any] = {"address": cluster.address} if joins else {"num_cpus": cluster.num_cpus}
     if not joins:

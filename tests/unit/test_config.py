@@ -240,7 +240,7 @@ rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.samples_per_promp
 rollout.temperature rollout.top_p rollout.engine rollout.timeout_s
 rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
 rewards.*.num_gpus rewards.*.timeout_s rewards.*.on_error
-algorithm.normalize_std algorithm.clip_low algorithm.clip_high algorithm.kl_coef
+algorithm.normalize_std algorithm.std_eps algorithm.clip_low algorithm.clip_high algorithm.kl_coef
 algorithm.loss_aggregation algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust
 algorithm.ptr.progressive algorithm.ptr.threshold algorithm.ptr.window algorithm.ptr.max_spread
 learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.lr
