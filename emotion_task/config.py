@@ -70,11 +70,6 @@ class SFTConfig:
     """Task to its share of the examples: pitch, energy, rate, intonation (one attribute each), profile (all
     of them), melody (the pitch contour), reasoning (think and answer), description (reasoning whose label
     is withheld)."""
-    perception_steps: int = 0
-    """The first steps, of `train.num_steps`, that teach hearing alone: their examples are short, so it is
-    cheap, and traces come easier to a model that hears. A pre-trained model needs none."""
-    perception_weights: Mapping[str, float] = field(default_factory=lambda: dict(melody=0.6, profile=0.4))
-    """As `weights`, for those steps."""
     label_fraction: float = 1.0
     """Share of utterances whose emotion SFT may see; less leaves something for RL to find."""
     quote_rate: float = 0.0
@@ -85,8 +80,6 @@ class SFTConfig:
     def __post_init__(self) -> None:
         for name in ("label_fraction", "quote_rate"):
             check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
-        steps, limit = self.perception_steps, self.train.num_steps
-        check(0 <= steps <= limit, "perception_steps", steps, f"between 0 and train.num_steps ({limit})")
 
 
 @dataclass(frozen=True, kw_only=True)

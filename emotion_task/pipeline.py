@@ -148,12 +148,9 @@ class Pipeline:
         return {"model": str(build_tiny_model(self.run_dir / "base", tokenizer_corpus(), tiny))}
 
     def sft(self, may_resume: bool) -> dict[str, Any]:
-        """Prosody SFT on the part of the emotion labels that it may see: hearing first, then reasoning."""
-        config = self.config.sft
-        model = self.stages.results["base_model"]["model"]
-        hearing, steps = config.perception_steps, config.train.num_steps
-        questions = self._questions(config.perception_weights, hearing, config.label_fraction)
-        questions += self._questions(config.weights, steps - hearing, config.label_fraction)
+        """Prosody SFT on the part of the emotion labels that it may see."""
+        config, model = self.config.sft, self.stages.results["base_model"]["model"]
+        questions = self._questions(config.weights, config.train.num_steps, config.label_fraction)
         return self._fine_tune("sft", questions, model, config.train, may_resume=may_resume)
 
     def full_label_sft(self, may_resume: bool) -> dict[str, Any]:
@@ -177,8 +174,6 @@ class Pipeline:
         from emotion_task.cot.template import TemplateWriter
         from emotion_task.sft.tasks import MixtureConfig, build_examples
 
-        if num_steps == 0:
-            return []
         return build_examples(
             self._split("train"),
             TemplateWriter(quote_rate=self.config.sft.quote_rate),
