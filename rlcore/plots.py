@@ -22,11 +22,14 @@ class Plot:
     title: str
     patterns: tuple[str, ...]
     """As `fnmatch`; `*` matches slashes too."""
+    but_not: tuple[str, ...] = ()
+    """Patterns of metrics that are left out."""
     log_scale: bool = False
 
 
 PLOTS = (
-    Plot(name="rewards", title="Reward by part", patterns=("reward/*",)),
+    Plot(name="rewards", title="Rewards", patterns=("reward/*",), but_not=("reward/*/*", "reward/masked")),
+    Plot(name="reward_parts", title="Rewards by part", patterns=("reward/*/*",)),
     Plot(name="accuracy", title="Accuracy on held-out prompts", patterns=("eval/*accuracy*", "eval/*f1*")),
     Plot(name="eval", title="Held-out metrics", patterns=("eval/*rate*", "eval/*reward*")),
     Plot(name="ptr", title="Trust weight (tau) and gate", patterns=("ptr/*",)),
@@ -71,12 +74,16 @@ def _series(rows: Sequence[dict[str, Any]], plot: Plot) -> dict[str, tuple[np.nd
     names = sorted({name for row in rows for name in row})
     series = {}
     for name in names:
-        if any(fnmatchcase(name, pattern) for pattern in plot.patterns):
+        if _matches(name, plot.patterns) and not _matches(name, plot.but_not):
             points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
             if points:
                 steps, values = zip(*points, strict=True)
                 series[name] = np.asarray(steps), np.asarray(values, dtype=float)
     return series
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _draw(plot: Plot, series: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
