@@ -101,7 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="LABEL",
         help="options (default: those that the model was trained with)",
     )
-    explain.add_argument("--text", help="transcript, for the measured speaking rate")
+    explain.add_argument("--text", help="transcript; without it the rate gets no level")
+    explain.add_argument("--gender", choices=("male", "female"), help="without it the pitch gets no level")
     explain.set_defaults(run=_explain)
     return parser
 
@@ -181,6 +182,7 @@ def _explain(arguments: argparse.Namespace) -> int:
             calibration=arguments.calibration,
             labels=arguments.labels,
             text=arguments.text,
+            gender=arguments.gender,
         )
     )
     return 0

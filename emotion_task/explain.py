@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def explain(
     calibration: str | Path | None = None,
     labels: Sequence[str] | None = None,
     text: str | None = None,
+    gender: str | None = None,
     max_new_tokens: int = 256,
 ) -> str:
     """The model's greedy reasoning and label for one recording, beside its measured prosody.
@@ -29,6 +31,8 @@ def explain(
     Args:
         calibration: cut points for the levels; by default the `calibration.json` beside the model. Without
             one the physical units are shown alone.
+        text: transcript; levels of rate are calibrated on transcripts, so without one there is none.
+        gender: `male` or `female`; levels of pitch are calibrated by gender, so without it there is none.
         labels: options of the question; by default those the model was trained with, else the paper's nine.
 
     Raises:
@@ -38,14 +42,19 @@ def explain(
     from emotion_task.prosody.pipeline import measure_file
 
     path = Path(audio).resolve()
-    utterance, reason = measure_file(Utterance(id=path.stem, audio=str(path), text=text))
+    utterance, reason = measure_file(Utterance(id=path.stem, audio=str(path), text=text, gender=gender))
     if reason is not None:
         raise DataError(f"{path}: {reason}")
     beside = Path(model_path) / "calibration.json"
     if calibration is None and beside.is_file():
         calibration = beside
     if calibration is not None:
-        utterance = apply_calibration(Calibration.load(calibration), utterance)
+        cuts = Calibration.load(calibration)
+        corpora = {group.split("/")[0] for groups in cuts.cuts.values() for group in groups}
+        if len(corpora) == 1:
+            # The recording is judged by the only scale there is: that of the model's training corpus.
+            utterance = replace(utterance, dataset=corpora.pop())
+        utterance = apply_calibration(cuts, utterance)
     answer = _answer(model_path, path, labels or _labels_of(model_path), max_new_tokens)
     return _render(answer, utterance)
 
