@@ -74,6 +74,11 @@ class TinyModelConfig:
             raise ConfigError(
                 f"tiny.hidden_size: {self.hidden_size} is not a multiple of tiny.num_heads ({self.num_heads})"
             )
+        if self.hidden_size // self.num_heads < 32:
+            raise ConfigError(
+                f"tiny.hidden_size: {self.hidden_size} over tiny.num_heads ({self.num_heads}) gives heads of "
+                f"{self.hidden_size // self.num_heads}; vLLM's attention on a CPU takes 32 and more"
+            )
 
 
 def build_tiny_model(folder: str | Path, texts: Iterable[str], config: TinyModelConfig) -> Path:

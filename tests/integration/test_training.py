@@ -54,7 +54,7 @@ def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("line")
     manifest = build_corpus(folder / "corpus", num_train=40, num_eval=12, seed=3, progress=False)
     annotate(manifest, folder / "annotated", num_workers=1, progress=False)
-    build_tiny_model(folder / "base", tokenizer_corpus(), TinyModelConfig(hidden_size=64))
+    build_tiny_model(folder / "base", tokenizer_corpus(), TinyModelConfig())
     with ray_session(CLUSTER):
         yield folder
 
