@@ -51,6 +51,8 @@ def run_supervised(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     folder = Path(folder).resolve()
+    if Path(model_path).is_dir():
+        model_path = str(Path(model_path).resolve())  # Train's workers run in folders of their own
     needed = config.num_steps * config.batch_size
     if len(examples) < needed:
         raise DataError(
