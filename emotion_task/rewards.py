@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlcore.rewards.generative import GenerativeRewardModel
-
 from emotion_task.audio_window import model_waveform
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import normalise_label, parse_response
 from emotion_task.prompt import format_prompt
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages
 from rlcore.rewards.base import Reward
+from rlcore.rewards.generative import GenerativeRewardModel
 from rlcore.types import Group, Prompt, RewardContext, Score
 
 
