@@ -49,8 +49,10 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joins = cluster.address is not None or "RAY_ADDRESS" in os.environ
-    options: dict[str, Any] = {"address": cluster.address} if joins else {"num_cpus": cluster.num_cpus}
+    options: dict[str, Any] = {"address": cluster.address}
     if not joins:
+        # Said outright: left to itself, Ray would join any cluster that it finds traces of on this machine.
+        options = {"address": "local", "num_cpus": cluster.num_cpus}
         options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     ray.init(logging_level="WARNING", log_to_driver=cluster.log_to_driver, **options)
     try:
