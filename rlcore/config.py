@@ -157,7 +157,7 @@ class LearnerConfig:
     autocast: str = "none"
     """`none` or `bfloat16` (autocast over fp32 weights)."""
     micro_batch_tokens: int = 8192
-    """Prompt and completion tokens, padding included, in one forward pass."""
+    """Tokens in one forward pass: each prompt once, and its completions."""
     updates_per_batch: int = 1
     timeout_s: float = 600.0
 
@@ -180,7 +180,7 @@ class ReferenceConfig:
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     micro_batch_tokens: int = 16384
-    """Prompt and completion tokens, padding included, in one forward pass."""
+    """Tokens in one forward pass: each prompt once, and its completions."""
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
