@@ -172,7 +172,8 @@ class DeepSpeedEngine:
         self, groups: Sequence[Any], objective: PolicyObjective | SupervisedObjective
     ) -> dict[str, float]:
         """Gradients of the global batch, micro-batch by micro-batch, and its metrics."""
-        batches = micro_batches(groups, self._config.micro_batch_tokens)
+        config = self._config
+        batches = micro_batches(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
         num_batches = int(self._all_reduce([len(batches)], dist.ReduceOp.MAX)[0])
         shares = []
         for index in range(num_batches):
