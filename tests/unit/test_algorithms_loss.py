@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from rlcore.algorithms.loss import aggregate, clipped_surrogate, policy_loss
+from rlcore.algorithms.loss import aggregate, policy_loss
+from rlcore.algorithms.surrogate import clipped_surrogate
 
 LN = math.log
 

@@ -38,7 +38,7 @@ def test_ablations_without_trust_without_gate_and_plain_sum():
     plain = 0.3 + OUTCOME + 0.5 * REASONING
     np.testing.assert_allclose(mix_rewards(SCORES, WEIGHTS, **PTR, trust=False).rewards, plain)
     np.testing.assert_allclose(mix_rewards(SCORES, WEIGHTS).rewards, plain)
-    closed = mix_rewards(SCORES, WEIGHTS, **PTR, gate_open=False)
+    closed = mix_rewards(SCORES, WEIGHTS, **PTR, factor=0.0)
     np.testing.assert_allclose(closed.rewards, 0.3 + OUTCOME)
     assert closed.tau[1] < 1  # still measured
 
@@ -47,7 +47,7 @@ def test_a_failed_score_masks_its_sample_only_where_it_counts():
     broken = REASONING.copy()
     broken[0, 1] = np.nan
     scores = SCORES | {"reasoning": broken}
-    opened, closed = mix_rewards(scores, WEIGHTS, **PTR), mix_rewards(scores, WEIGHTS, **PTR, gate_open=False)
+    opened, closed = mix_rewards(scores, WEIGHTS, **PTR), mix_rewards(scores, WEIGHTS, **PTR, factor=0.0)
     assert opened.mask.tolist() == [[True, False, True, True], [True] * 4]
     assert opened.rewards[0, 1] == 0
     assert closed.mask.all()
