@@ -56,17 +56,18 @@ class LearnerWorker:
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """Trains on this rank's share of the batch; metrics of the whole batch."""
-        algorithm = self._config.algorithm
-        shards = shard_groups(batch.groups, self._config.learner.num_ranks)
-        return self._engine.update(
-            shards[self.rank],
+        from rlcore.engines.shares import PolicyObjective
+
+        config = self._config
+        objective = PolicyObjective(
             num_tokens=batch.num_tokens,
             num_sequences=batch.num_sequences,
-            kl_coef=algorithm.kl_coef,
-            clip_low=algorithm.clip_low,
-            clip_high=algorithm.clip_high,
-            loss_aggregation=algorithm.loss_aggregation,
+            max_tokens=config.rollout.max_tokens,
+            algorithm=config.algorithm,
+            recompute_logprobs=config.learner.recomputes_logprobs,
         )
+        shards = shard_groups(batch.groups, config.learner.num_ranks)
+        return self._engine.update(shards[self.rank], objective)
 
     def push_weights(self, version: int) -> Push | None:
         """Makes the weights available as `version`; rank 0 returns what engines need to take them."""

@@ -109,38 +109,20 @@ class DeepSpeedEngine:
     def _trainable(self) -> list[torch.nn.Parameter]:
         return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
-    def update(
-        self,
-        groups: Sequence[TrainGroup],
-        *,
-        num_tokens: int,
-        num_sequences: int,
-        kl_coef: float,
-        clip_low: float,
-        clip_high: float,
-        loss_aggregation: str = "token",
-    ) -> dict[str, float]:
+    def update(self, groups: Sequence[TrainGroup], objective: PolicyObjective) -> dict[str, float]:
         """`learner.updates_per_batch` optimizer steps on the global batch, of which `groups` are this rank's.
 
-        `num_tokens` and `num_sequences` count the global batch. Returns metrics of the global batch, the
-        same on every rank, of the last step; but `logprob_max_diff` and `logprob_mean_diff` compare the
-        rollout engine's logprobs with the learner's before the first.
+        `objective` was made for this batch. Returns metrics of the global batch, the same on every rank, of
+        the last step; but `logprob_max_diff` and `logprob_mean_diff` compare the rollout engine's logprobs
+        with the learner's before the first.
 
         Raises RLCoreError where the loss is not finite, before any weight is touched.
         """
-        objective = PolicyObjective(
-            num_tokens=num_tokens,
-            num_sequences=num_sequences,
-            kl_coef=kl_coef,
-            clip_low=clip_low,
-            clip_high=clip_high,
-            aggregation=loss_aggregation,
-        )
         start = time.perf_counter()
         steps = [self._optimizer_step(groups, objective) for _ in range(self._config.updates_per_batch)]
         seconds = time.perf_counter() - start
         first = {name: steps[0][name] for name in ("logprob_max_diff", "logprob_mean_diff")}
-        return steps[-1] | first | {"tokens_per_second": num_tokens * len(steps) / seconds}
+        return steps[-1] | first | {"tokens_per_second": objective.num_tokens * len(steps) / seconds}
 
     def supervised_update(self, groups: Sequence[TokenGroup]) -> dict[str, float]:
         """One optimizer step on the mean negative log-likelihood of all ranks' completion tokens.
@@ -179,13 +161,13 @@ class DeepSpeedEngine:
         for index in range(num_batches):
             self._engine.set_gradient_accumulation_boundary(index == num_batches - 1)
             if index < len(batches):
-                share = objective.share(self._score(batches[index]), batches[index])
+                share = objective.share(self._score(batches[index]), batches[index], index)
                 self._engine.backward(share.loss * self.world_size)
                 shares.append((share.sums, share.maxima))
             else:
                 # Others have work left, and the collectives inside forward and backward need every rank.
                 sample = [smallest_sample(groups)]
-                self._engine.backward(objective.share(self._score(sample), sample).loss * 0.0)
+                self._engine.backward(objective.share(self._score(sample), sample, index).loss * 0.0)
         sums = {name: sum(float(sums[name]) for sums, _ in shares) for name in shares[0][0]}
         maxima = {name: max(float(maxima[name]) for _, maxima in shares) for name in shares[0][1]}
         sums = dict(zip(sums, self._all_reduce(list(sums.values()), dist.ReduceOp.SUM).tolist(), strict=True))
