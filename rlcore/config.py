@@ -136,8 +136,8 @@ class AlgorithmConfig:
     advantage: str = "grpo"
     """`grpo`, `dr_grpo`, `rloo`, `reinforce_pp`, `reinforce_pp_baseline` or `maxrl`."""
     std_eps: float = 1e-4
-    """Added to the deviation. A larger one keeps groups whose rewards nearly agree, and differ by a reward
-    model's noise alone, from counting as much as groups that tell right from wrong."""
+    """Added to what an estimator divides by. A larger one keeps groups whose rewards nearly agree, and differ
+    by a reward model's noise alone, from counting as much as groups that tell right from wrong."""
     loss: str = "ppo"
     """Surrogate: `ppo` (clipped ratio of a token), `gspo` (of a sequence; wants bounds near 3e-4) or `cispo`
     (clipped weight, every token keeps its gradient)."""
@@ -193,10 +193,6 @@ class AlgorithmConfig:
         if dual is not None:
             check(self.loss == "ppo", "clip_dual", dual, f"null where algorithm.loss is {self.loss}")
             check(dual > 1, "clip_dual", dual, "above 1, or null")
-        if self.advantage == "maxrl":
-            is_positive = not self.overlong_buffer and (self.kl_in == "loss" or not self.kl_coef)
-            allowed = "another one where overlong_buffer or kl_in=reward lowers rewards: they must be >= 0"
-            check(is_positive, "advantage", "maxrl", allowed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,21 +45,17 @@ def reinforce_pp_baseline(rewards: np.ndarray, mask: np.ndarray, eps: float) -> 
 
 
 def maxrl(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
-    """(r - group mean) / group mean, 0 where the mean is 0: "Maximum Likelihood Reinforcement Learning",
-    arXiv 2602.02710, algorithm 1. For rewards of 0 and 1 it estimates the gradient of the log of the success
-    probability, truncated at order K, where the expected reward has the gradient of order 1 only.
+    """(r - group mean) / (group mean - group minimum + eps): "Maximum Likelihood Reinforcement Learning",
+    arXiv 2602.02710, algorithm 1, which divides by the mean. For rewards of 0 and 1 it estimates the gradient
+    of the *log* of the success probability, truncated at order K, where GRPO's expected reward has that of
+    order 1: a prompt that is rarely solved pulls as hard as likelihood would, and minority answers survive.
 
-    Assumes rewards >= 0, and then lies within [-1, K - 1], so `eps` is not needed. For rewards between 0 and
-    1 the estimate has no such meaning any more: it only weighs up prompts with a low mean.
-    Raises ValueError where a reward is negative.
+    Ours is measured from the lowest reward of the group (the same where that is 0), so
+    that what all samples earn (format) does not count as success. Lies within [-1, K - 1].
     """
-    if (rewards[mask] < 0).any():
-        raise ValueError(
-            f"algorithm.advantage=maxrl divides by the group's mean and needs rewards >= 0, got "
-            f"{rewards[mask].min():.4g}; raise the reward, or choose another advantage"
-        )
-    mean_G1 = rewards.sum(axis=1, keepdims=True) / np.maximum(mask.sum(axis=1, keepdims=True), 1)
-    return _centre(rewards, mask, axis=1) / np.where(mean_G1 > 0, mean_G1, 1.0)
+    centred = _centre(rewards, mask, axis=1)
+    above_lowest = -np.where(mask, centred, np.inf).min(axis=1, keepdims=True, initial=0.0)
+    return centred / (above_lowest + eps)
 
 
 ADVANTAGES: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {

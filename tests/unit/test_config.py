@@ -148,8 +148,6 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
         ("algorithm.correction=tis", "must be none unless learner.recompute_logprobs is true"),
         ("algorithm.correction_low=2", "algorithm.correction_low: got 2.0, must be below 2.0"),
         ("algorithm.overlong_buffer=999", "algorithm.overlong_buffer: got 999, must be at most rollout.max_"),
-        ("algorithm={advantage: maxrl, overlong_buffer: 9}", "algorithm.advantage: got 'maxrl', must be"),
-        ("algorithm={advantage: maxrl, kl_in: reward}", "algorithm.advantage: got 'maxrl', must be another"),
         ("algorithm.ptr.schedule=never", "algorithm.ptr.schedule: got 'never', must be one of progressive,"),
         ("algorithm.ptr.anneal_steps=0", "algorithm.ptr.anneal_steps: got 0.0, must be above 0"),
         ("algorithm.ptr.outcome=right", "algorithm.ptr.outcome: got 'right', must be the name of a reward"),
