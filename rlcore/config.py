@@ -70,6 +70,12 @@ class RolloutConfig:
     """Further vLLM engine arguments (`max_model_len`, `gpu_memory_utilization`, `tensor_parallel_size`)."""
     timeout_s: float = 600.0
 
+    @property
+    def workers_per_engine(self) -> int:
+        """vLLM worker processes of one engine."""
+        sizes = (self.engine.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline"))
+        return math.prod(sizes)
+
     def __post_init__(self) -> None:
         _at_least(self, 1, "num_replicas", "samples_per_prompt", "max_tokens")
         _at_least(self, 0, "num_cpus", "num_gpus", "temperature")
@@ -255,11 +261,20 @@ class ReferenceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSyncConfig:
+    """How the learner's weights reach the rollout engines (docs/rollout.md)."""
+
     backend: str = "shared_memory"
+    """`shared_memory` (one machine), `gloo` (several, over TCP), `nccl` (between GPUs) or `ipc` (learner and
+    rollout on the same GPUs)."""
+    bucket_mb: float = 8.0
+    """MB gathered, sent and loaded at a time; three buckets are under way. A larger tensor is its own
+    bucket."""
     timeout_s: float = 120.0
+    """Deadline of a push, at either end."""
 
     def __post_init__(self) -> None:
-        _positive(self, "timeout_s")
+        _one_of(self, "backend", "shared_memory", "gloo", "nccl", "ipc")
+        _positive(self, "bucket_mb", "timeout_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,6 +336,13 @@ class RunConfig:
         )
         temperature = self.rollout.temperature
         check(temperature > 0, "rollout.temperature", temperature, "above 0: greedy answers are all alike")
+        on_gpus = self.learner.num_gpus > 0 and self.rollout.num_gpus > 0
+        check(
+            on_gpus or self.weight_sync.backend not in ("nccl", "ipc"),
+            "weight_sync.backend",
+            self.weight_sync.backend,
+            "shared_memory or gloo, unless learner.num_gpus and rollout.num_gpus are above 0",
+        )
         buffer, limit = self.algorithm.overlong_buffer, self.rollout.max_tokens
         at_most = f"at most rollout.max_tokens ({limit})"
         check(buffer <= limit, "algorithm.overlong_buffer", buffer, at_most)

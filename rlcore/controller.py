@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +25,17 @@ from rlcore.algorithms.advantage import group_advantages, groups_with_signal
 from rlcore.algorithms.ptr import MixedRewards, ProgressiveGate, annealing, mix_rewards
 from rlcore.batch import build_batch, is_truncated, shape_rewards
 from rlcore.config import RunConfig
+from rlcore.errors import DeadlineError, RLCoreError, WeightSyncError
 from rlcore.prompts import PromptStream
 from rlcore.rewards.policy import apply_error_policy
 from rlcore.types import Group, Prompt, RewardContext, Score, TrainBatch
+from rlcore.weight_sync.store import call_off
 
 Scores = dict[str, list[list[Score]]]
 """Reward name to its scores, [G][K]."""
+
+_MARGIN_S = 15.0
+"""Added to the wait for a push, whose own deadline says more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +155,9 @@ class Controller:
 
     def generate(self, prompts: Sequence[Prompt], *, greedy: bool = False) -> list[Group]:
         """Groups in the prompts' order; greedy gives one completion each."""
-        pending = self.actors.rollout.call_shards_async("generate", prompts, step=self.step, greedy=greedy)
+        pending = self.actors.rollout.call_shards_async(
+            "generate", prompts, step=self.step, greedy=greedy, policy_version=self.policy_version
+        )
         return pending.result(timeout_s=self.config.rollout.timeout_s)
 
     def score(
@@ -197,11 +204,24 @@ class Controller:
         return mixed, factor
 
     def push_weights(self) -> None:
-        """Brings the learner's weights into every rollout engine, as the next version."""
-        version = self.policy_version + 1
-        timeout_s = self.config.weight_sync.timeout_s
-        push = self.learner.call("push_weights", version, timeout_s=timeout_s)[0]
-        versions = self.actors.rollout.call("update_weights", push, timeout_s=timeout_s)
+        """Brings the learner's weights into every rollout engine, as the next version. Learner and engines
+        take part at the same time: while they load one bucket, the learner gathers the next."""
+        version, rollout = self.policy_version + 1, self.actors.rollout
+        timeout_s = self.config.weight_sync.timeout_s + _MARGIN_S
+        workers = self.config.rollout.workers_per_engine
+        push = self.learner.call_one(
+            0, "announce_push", version, range(rollout.size), workers, timeout_s=timeout_s
+        )
+        sending = self.learner.call_async("push_weights", push)
+        try:
+            versions = rollout.call("update_weights", push, timeout_s=timeout_s)
+        except RLCoreError as error:
+            # The learner need not wait for engines that are gone. Where it died itself, that is the cause.
+            with suppress(WeightSyncError, DeadlineError):
+                call_off(push, str(error))
+                sending.result(timeout_s=timeout_s)
+            raise
+        sending.result(timeout_s=timeout_s)
         assert set(versions) == {version}, (versions, version)
         self.policy_version = version
 

@@ -40,6 +40,10 @@ class WeightSyncError(RLCoreError, RuntimeError):
     """Weights that arrived at an engine are not those that were sent (name, shape, version or checksum)."""
 
 
+class MixedWeightsError(WeightSyncError):
+    """A push failed midway: an engine's weights are part old, part new, until a whole push succeeds."""
+
+
 class StoppedError(RLCoreError, InterruptedError):
     """A signal ended the work early, after a checkpoint. The message says how to go on."""
 

@@ -141,7 +141,11 @@ def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
             "seed": config.seed,
             "weight_backend": config.weight_sync.backend,
         }
-        rollouts = group("rollout", RolloutWorker, [rollout] * config.rollout.num_replicas)
+        rollouts = group(
+            "rollout",
+            RolloutWorker,
+            [{**rollout, "rank": rank} for rank in range(config.rollout.num_replicas)],
+        )
         rewards = {
             name: group(f"reward:{name}", RewardWorker, [{"name": name, "config": reward}] * reward.replicas)
             for name, reward in config.rewards.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -11,7 +12,7 @@ import ray
 from rlcore.algorithms.batching import shard_groups
 from rlcore.config import RunConfig
 from rlcore.types import TrainBatch
-from rlcore.weight_sync.base import Push
+from rlcore.weight_sync.base import Push, PushReport, WeightSender
 
 
 class LearnerWorker:
@@ -49,10 +50,13 @@ class LearnerWorker:
             num_steps=config.train.num_steps,
             seed=config.seed,
         )
-        self._sender = None
-        if self.rank == 0:
-            shapes = self._engine.weight_shapes()
-            self._sender = make_sender(config.weight_sync.backend, shapes, dtype=config.model.dtype)
+        self._sender: WeightSender | None = make_sender(
+            config.weight_sync,
+            self._engine.weight_shapes(),
+            dtype=config.model.dtype,
+            rank=self.rank,
+            host=ray.util.get_node_ip_address(),
+        )
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """Trains on this rank's share of the batch; metrics of the whole batch."""
@@ -69,11 +73,17 @@ class LearnerWorker:
         shards = shard_groups(batch.groups, config.learner.num_ranks)
         return self._engine.update(shards[self.rank], objective)
 
-    def push_weights(self, version: int) -> Push | None:
-        """Makes the weights available as `version`; rank 0 returns what engines need to take them."""
+    def announce_push(self, version: int, engines: Sequence[int], workers_per_engine: int = 1) -> Push:
+        """Rank 0's appointment with rollout engines to bring them `version`."""
+        assert self._sender is not None, "rank 0 has the sender"
+        return self._sender.announce(version, engines, workers_per_engine=workers_per_engine)
+
+    def push_weights(self, push: Push) -> PushReport | None:
+        """Brings the weights to the engines that take part in the push at the same time; returns, on rank 0,
+        once they all hold them."""
         weights = self._engine.iter_weights()
         if self._sender is not None:
-            return self._sender.push(version, weights)
+            return self._sender.push(push, weights)
         for _ in weights:  # the other ranks only take part in the gathering
             pass
         return None

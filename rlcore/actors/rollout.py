@@ -28,6 +28,7 @@ class RolloutWorker:
         *,
         seed: int,
         weight_backend: str = "shared_memory",
+        rank: int = 0,
     ):
         self._rollout = rollout
         self._seed = seed
@@ -46,6 +47,7 @@ class RolloutWorker:
             engine_args=rollout.engine,
             weight_backend=weight_backend,
             trust_remote_code=model.trust_remote_code,
+            rank=rank,
         )
 
     def ready(self) -> int:
@@ -54,9 +56,17 @@ class RolloutWorker:
         return self._engine.policy_version
 
     def generate(
-        self, prompts: Sequence[Prompt], *, step: int, greedy: bool = False, num_samples: int | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        step: int,
+        greedy: bool = False,
+        num_samples: int | None = None,
+        policy_version: int | None = None,
     ) -> list[Group]:
         """One group a prompt, in order: `samples_per_prompt` samples, or one greedy answer.
+
+        Raises WeightSyncError where the engine does not hold `policy_version`.
 
         What is sampled is a function of (seed, step, prompt id, sample), whichever replica does it.
         """
@@ -77,7 +87,7 @@ class RolloutWorker:
             )
             for prompt, inputs in zip(prompts, encoded, strict=True)
         ]
-        completions = self._engine.generate(requests, sampling)
+        completions = self._engine.generate(requests, sampling, policy_version=policy_version)
         return [
             Group(
                 prompt=prompt,
@@ -89,7 +99,7 @@ class RolloutWorker:
         ]
 
     def update_weights(self, push: Push) -> int:
-        """Loads pushed weights; returns the engine's new policy version."""
+        """Takes part in a push of weights; returns the engine's new policy version."""
         return self._engine.apply_weights(push)
 
     def stats(self) -> dict[str, Any]:

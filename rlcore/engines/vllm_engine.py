@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -24,9 +24,18 @@ from rlcore.engines.hf_model import (
     tokenizer_of,
 )
 from rlcore.engines.media import EncodedPrompt
-from rlcore.errors import ConfigError, DataError, MissingDependencyError, WeightSyncError
+from rlcore.engines.vllm_plugin import BACKENDS
+from rlcore.errors import (
+    ConfigError,
+    DataError,
+    MissingDependencyError,
+    MixedWeightsError,
+    WeightSyncError,
+)
 from rlcore.types import Completion
+from rlcore.weight_sync import check_platform
 from rlcore.weight_sync.base import Push
+from rlcore.weight_sync.checkpoint_names import check_names, checkpoint_shapes
 
 _OWN_ARGUMENTS = {
     "model": "model.path",
@@ -124,7 +133,8 @@ class VLLMEngine:
         dtype: of weights and activations.
         media: `embeds` (no tower in the engine) or `raw`.
         engine_args: further `vllm.EngineArgs`, as `rollout.engine`.
-        weight_backend: medium of weight updates, a key of `rlcore.engines.vllm_plugin.RECEIVERS`.
+        weight_backend: medium of weight updates, as `weight_sync.backend`.
+        rank: which of the rollout engines this is, for weight updates and errors.
         policy_version: version of the weights in the folder.
 
     Raises:
@@ -142,9 +152,11 @@ class VLLMEngine:
         engine_args: Mapping[str, Any] | None = None,
         weight_backend: str = "shared_memory",
         trust_remote_code: bool = False,
+        rank: int = 0,
         policy_version: int = 0,
     ):
         start = time.perf_counter()
+        check_platform(weight_backend)
         try:
             from vllm import LLM
             from vllm.config import WeightTransferConfig
@@ -162,25 +174,34 @@ class VLLMEngine:
             weight_transfer_config=WeightTransferConfig(backend=weight_backend),
             **{**own, **_checked(engine_args or {})},
         )
-        self._llm.init_weight_transfer_engine({"init_info": {}})
+        if weight_backend in BACKENDS:
+            self._llm.init_weight_transfer_engine({"init_info": {}})
         tokenizer = tokenizer_of(load_processor(model_path, trust_remote_code=trust_remote_code))
         self._banned = tuple(media_token_ids(config, tokenizer))
         self._embeds = media == "embeds"
-        self._backend = weight_backend
+        self._backend, self._rank = weight_backend, rank
+        self._model_path = model_path
+        self._native_group = 0  # of vLLM's own media
+        self._mixed = ""  # why the weights are part old, part new
         self.max_model_len: int = self._llm.model_config.max_model_len
         self.policy_version = policy_version
         self.stats = EngineStats(start_seconds=time.perf_counter() - start)
 
-    def generate(self, requests: Sequence[EngineRequest], sampling: Sampling) -> list[tuple[Completion, ...]]:
+    def generate(
+        self, requests: Sequence[EngineRequest], sampling: Sampling, *, policy_version: int | None = None
+    ) -> list[tuple[Completion, ...]]:
         """`sampling.n` completions for each request, in order.
 
-        Log-probabilities are the model's own: before temperature, bans and top-p.
+        Log-probabilities are the model's own: before temperature, bans and top-p. `policy_version` is the
+        version that the caller believes the engine to hold.
 
         Raises:
             ConfigError: a prompt leaves no room in `max_model_len`.
             DataError: vLLM expanded a prompt's media otherwise than the encoder did.
+            WeightSyncError: the engine holds another version than `policy_version`, or mixed weights.
         """
         start = time.perf_counter()
+        self._check_version(policy_version)
         for request in requests:
             if len(request.encoded.prompt_token_ids) >= self.max_model_len:
                 raise ConfigError(
@@ -203,31 +224,67 @@ class VLLMEngine:
         return groups
 
     def apply_weights(self, push: Push) -> int:
-        """Replaces the weights, in place, and forgets everything computed with the old ones.
-
-        Returns the new policy version. A push that is refused leaves the old weights untouched.
+        """Takes part in a push: replaces the weights, in place, and forgets everything computed with the old
+        ones. Returns the new policy version.
 
         Raises:
-            WeightSyncError: the push is of another backend, was written over, is damaged, or does not fit.
+            WeightSyncError: the push is of another backend, does not fit, is damaged or incomplete, or was
+                called off; the old weights are untouched.
+            MixedWeightsError: the same, but some buckets had been loaded; the engine generates nothing until
+                a push succeeds.
         """
         start = time.perf_counter()
         if push.backend != self._backend:
             raise WeightSyncError(f"a push by {push.backend!r} reached an engine of {self._backend!r}")
         try:
-            self._llm.start_weight_update()
-            self._llm.update_weights({"update_info": push.update_info})
-            self._llm.finish_weight_update(weight_version=str(push.version))
-        except WeightSyncError:
+            if self._backend in BACKENDS:
+                self._llm.start_weight_update()
+                update = {"push": asdict(push), "engine": self._rank}
+                self._llm.update_weights({"update_info": update})
+                self._llm.finish_weight_update(weight_version=str(push.version))
+            else:
+                self._serve_native(push)
+        except WeightSyncError as error:
+            if isinstance(error, MixedWeightsError):
+                self._mixed = str(error)
             raise
         except Exception as error:  # whatever a worker process or vLLM's messaging made of it
-            raise WeightSyncError(f"weights of version {push.version}: {error}") from error
-        self._llm.reset_prefix_cache()
+            self._mixed = str(error)
+            raise MixedWeightsError(f"weights of version {push.version}: {error}") from error
+        if not self._llm.reset_prefix_cache():
+            raise WeightSyncError(f"{self._name}: requests are running; weights were replaced under them")
         if not self._embeds:
             self._llm.llm_engine.reset_encoder_cache()
-        self.policy_version = push.version
+        self.policy_version, self._mixed = push.version, ""
         self.stats.update_seconds += time.perf_counter() - start
         self.stats.updates += 1
         return push.version
+
+    @property
+    def _name(self) -> str:
+        return f"rollout[{self._rank}]"
+
+    def _check_version(self, wanted: int | None) -> None:
+        if self._mixed:
+            raise WeightSyncError(f"{self._name} cannot generate since a push failed midway: {self._mixed}")
+        if wanted is not None and wanted != self.policy_version:
+            raise WeightSyncError(
+                f"{self._name} is stale: it holds version {self.policy_version} of the weights, version "
+                f"{wanted} was asked for; push them to it again"
+            )
+
+    def _serve_native(self, push: Push) -> None:
+        from rlcore.weight_sync import vllm_native
+
+        checkpoint, config = checkpoint_shapes(self._model_path), load_config(self._model_path)
+        group, self._native_group = self._native_group, 0
+        self._native_group = vllm_native.serve(
+            self._llm,
+            push,
+            engine=self._rank,
+            group=group,
+            accept=lambda shapes: check_names(shapes, checkpoint, config),
+        )
 
     def _prompt(self, request: EngineRequest) -> dict[str, Any]:
         encoded = request.encoded

@@ -5,8 +5,8 @@ vLLM calls `register` in the engine and in every worker process, before a model 
 
 from __future__ import annotations
 
-RECEIVERS = {"shared_memory": ("rlcore.weight_sync.shared_memory_receiver", "SharedMemoryReceiver")}
-"""vLLM weight transfer backend to (module, class), imported when an engine asks for it."""
+BACKENDS = ("shared_memory", "gloo")
+"""Weight transfer backends that rlcore adds to vLLM's own."""
 
 
 def register() -> None:
@@ -14,9 +14,12 @@ def register() -> None:
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
     from vllm.platforms import current_platform
 
-    for name, (module, class_name) in RECEIVERS.items():
+    for name in BACKENDS:
         if name not in WeightTransferEngineFactory._registry:
-            WeightTransferEngineFactory.register_engine(name, module, class_name)
+            # Imported when an engine asks for it.
+            WeightTransferEngineFactory.register_engine(
+                name, "rlcore.weight_sync.vllm_receiver", "BucketReceiver"
+            )
     if current_platform.is_cpu():
         _keep_linear_layers_unpacked()
 

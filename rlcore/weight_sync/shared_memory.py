@@ -1,8 +1,7 @@
-"""Weights through /dev/shm: the sender writes one file, engines on the same machine map it and copy from it.
+"""Buckets through /dev/shm: the sender packs into a few slots of one file, engines on the machine map it.
 
-The file's header names the version that lies in it, so that an engine that comes late notices that the
-buffer has been written over; the payload's checksum travels with the push. The receiver for vLLM is in
-`shared_memory_receiver`, apart because it imports vLLM.
+Small slots are the point: a bucket is still in the processor's shared cache when the engine copies it out, so
+a push costs about as much as one plain copy, and memory stays bounded however large the model is.
 """
 
 from __future__ import annotations
@@ -11,109 +10,97 @@ import atexit
 import contextlib
 import os
 import secrets
-import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from rlcore.errors import WeightSyncError
-from rlcore.weight_sync.base import Push
-from rlcore.weight_sync.buckets import ALIGNMENT, Manifest, checksum
 
 FOLDER = Path("/dev/shm")
 PREFIX = "rlcore-weights-"
-_HEADER = struct.Struct("<8sq")
-_MAGIC = b"RLCORE01"
-_BEING_WRITTEN = -1
 
 
-class SharedMemorySender:
+class SharedMemoryOut:
     """Owns one file of shared memory, readable by its user alone, and removes it at exit.
 
     Args:
-        shapes: (hub name, full shape) of every tensor that will be pushed.
-        dtype: what the weights travel as, the engines' dtype.
+        num_bytes: of a slot.
+        num_slots: buckets that may be under way at once.
 
     Raises:
         WeightSyncError: /dev/shm is missing or has not room enough.
     """
 
-    def __init__(self, shapes: Iterable[tuple[str, tuple[int, ...]]], *, dtype: str = "float32"):
-        self._manifest = Manifest.of(shapes, dtype)
-        self._rows = self._manifest.rows()
+    def __init__(self, num_bytes: int, num_slots: int):
         _remove_orphans()
         self._path = FOLDER / f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
-        self._file = _create(self._path, ALIGNMENT + self._manifest.num_bytes)
+        self.slots: tuple[Tensor, ...] = _create(self._path, num_slots * num_bytes).split(num_bytes)
         atexit.register(self.close)
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of weights in one push."""
-        return self._manifest.num_bytes
+    def plan(self, held: list[dict[str, Any]]) -> dict[str, Any]:
+        """Where the slots lie; `held` (what receivers hold on to) does not matter."""
+        return {"path": str(self._path), "num_bytes": self.slots[0].numel(), "num_slots": len(self.slots)}
 
-    def push(self, version: int, tensors: Iterable[tuple[str, Tensor]]) -> Push:
-        """Packs the tensors and returns what engines need to load them.
+    def connect(self, store: dist.Store, timeout_s: float) -> None:
+        """Nothing to connect."""
 
-        Raises:
-            WeightSyncError: a tensor is missing, unknown or of another shape than announced.
-        """
-        if self._file is None:
-            raise WeightSyncError(f"{self._path}: this sender is closed")
-        _write_version(self._file, _BEING_WRITTEN)
-        payload = self._file[ALIGNMENT:]
-        self._manifest.pack(payload, tensors)
-        _write_version(self._file, version)
-        return Push(
-            backend="shared_memory",
-            version=version,
-            update_info={
-                "path": str(self._path),
-                "version": version,
-                "checksum": checksum(payload),
-                "tensors": self._rows,
-            },
-        )
+    def send(self, slot: int, num_bytes: int) -> None:
+        """It is there already: it was packed in place."""
+
+    def wait(self, slot: int) -> None:
+        """Receivers' answers say all."""
+
+    def reset(self) -> None:
+        """Nothing to reset."""
 
     def close(self) -> None:
-        self._file = None
+        self.slots = ()
         atexit.unregister(self.close)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
 
 
-def read(path: str, version: int, expected_checksum: str, manifest: Manifest) -> Tensor:
-    """Maps a sender's file and checks it. Returns the payload, uint8, without copying it.
+class SharedMemoryIn:
+    """The engine's end: the sender's file, mapped."""
 
-    Raises:
-        WeightSyncError: no such file here, another version than announced, or the checksum differs.
-    """
-    try:
-        # Copy on write: nothing that an engine does can change what its neighbours read. (torch.from_file
-        # would create a file that is not there.)
-        mapped = np.memmap(path, dtype=np.uint8, mode="c", shape=(ALIGNMENT + manifest.num_bytes,))
-    except (OSError, ValueError) as error:
-        raise WeightSyncError(
-            f"weights of version {version}: cannot map {path} on {os.uname().nodename} ({error}). The "
-            "shared_memory backend needs learner and engine on one machine, in one container"
-        ) from error
-    file = torch.from_numpy(mapped)
-    magic, found = _HEADER.unpack(bytes(file[: _HEADER.size].numpy()))
-    if magic != _MAGIC:
-        raise WeightSyncError(f"weights of version {version}: {path} has no header, so it is damaged")
-    if found != version:
-        raise WeightSyncError(
-            f"weights of version {version}: {path} holds version {found}; an engine must apply a push before "
-            "the next one is made"
-        )
-    payload = file[ALIGNMENT:]
-    if (found_checksum := checksum(payload)) != expected_checksum:
-        raise WeightSyncError(
-            f"weights of version {version}: {path} has checksum {found_checksum}, not {expected_checksum}"
-        )
-    return payload
+    def __init__(self) -> None:
+        self._path: str | None = None
+        self._slots: tuple[Tensor, ...] = ()
+
+    def held(self) -> dict[str, Any]:
+        return {}
+
+    def connect(self, plan: Mapping[str, Any], store: dist.Store, rank: int, timeout_s: float) -> None:
+        """Maps the file, unless it is mapped already.
+
+        Raises:
+            WeightSyncError: no such file here.
+        """
+        if plan["path"] == self._path:
+            return
+        try:
+            # Copy on write: nothing that an engine does can change what its neighbours read. (torch.from_file
+            # would create a file that is not there.)
+            size = plan["num_bytes"] * plan["num_slots"]
+            mapped = np.memmap(plan["path"], dtype=np.uint8, mode="c", shape=(size,))
+        except (OSError, ValueError) as error:
+            raise WeightSyncError(
+                f"cannot map {plan['path']} on {os.uname().nodename} ({error}). weight_sync.backend "
+                "shared_memory needs learner and engine on one machine, in one container; gloo does not"
+            ) from error
+        self._path, self._slots = plan["path"], torch.from_numpy(mapped).split(plan["num_bytes"])
+
+    def receive(self, slot: int, num_bytes: int) -> Tensor:
+        """The bucket in a slot, uint8, without copying it. Valid until it is answered."""
+        return self._slots[slot][:num_bytes]
+
+    def reset(self) -> None:
+        self._path, self._slots = None, ()
 
 
 def _create(path: Path, num_bytes: int) -> Tensor:
@@ -133,11 +120,6 @@ def _create(path: Path, num_bytes: int) -> Tensor:
     finally:
         os.close(descriptor)
     return torch.from_file(str(path), shared=True, size=num_bytes, dtype=torch.uint8)
-
-
-def _write_version(file: Tensor, version: int) -> None:
-    header = bytearray(_HEADER.pack(_MAGIC, version))
-    file[: _HEADER.size].copy_(torch.frombuffer(header, dtype=torch.uint8))
 
 
 def _remove_orphans() -> None:

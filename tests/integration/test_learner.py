@@ -13,6 +13,7 @@ import ray
 import ray.cloudpickle
 import torch
 from tiny_models import make_qwen2_audio
+from weight_pushes import collect
 
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner import LearnerWorker, start_learner
@@ -24,8 +25,6 @@ from rlcore.engines.logprobs import completion_logprobs
 from rlcore.errors import ActorError, CheckpointError, DeadlineError, PlacementError
 from rlcore.placement import Bundle, reserve
 from rlcore.types import Completion, Group, Prompt, TrainBatch, TrainGroup
-from rlcore.weight_sync import shared_memory
-from rlcore.weight_sync.buckets import Manifest
 
 pytestmark = pytest.mark.integration
 
@@ -256,10 +255,11 @@ def test_two_ranks_do_what_plain_torch_does(learner, model_path, expected, tmp_p
         assert difference < 1e-5 < LEARNER.lr / 10  # a step moves a weight by about the learning rate
 
     # The same weights through the rollout's door, and in a folder that transformers loads.
-    push = learner.call("push_weights", 2, timeout_s=60)[0]
-    manifest = Manifest.from_rows(push.update_info["tensors"])
-    payload = shared_memory.read(push.update_info["path"], 2, push.update_info["checksum"], manifest)
-    assert_equal({name: view.numpy() for name, view in manifest.views(payload)}, got[0])
+    push = learner.call_one(0, "announce_push", 2, [0], timeout_s=60)
+    sending = learner.call_async("push_weights", push)
+    pushed = {name: tensor.numpy() for name, tensor in collect(push).items()}
+    assert sending.result(timeout_s=60)[0].version == 2
+    assert_equal(pushed, got[0])
     learner.call("export", str(tmp_path / "model"), timeout_s=60)
     exported, original = load_model(str(tmp_path / "model")), load_model(model_path)
     for name, hub_name in checkpoint_parameters(exported):

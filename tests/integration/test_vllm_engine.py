@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import AUDIO_PROMPT, TEXT_PROMPT, make_qwen2_5_omni, make_qwen2_audio, make_text, tone
+from weight_pushes import flip_a_byte, push_to
 
 from rlcore.actors.rollout import RolloutWorker
-from rlcore.config import ModelConfig, RolloutConfig, TargetConfig
+from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
 from rlcore.engines.hf_model import (
     checkpoint_parameters,
     is_media_parameter,
@@ -94,7 +95,7 @@ def weights(model: torch.nn.Module, *, media: bool) -> list[tuple[str, torch.Ten
 
 def sender_of(model: torch.nn.Module, *, media: bool) -> Any:
     shapes = [(name, tuple(tensor.shape)) for name, tensor in weights(model, media=media)]
-    return make_sender("shared_memory", shapes, dtype="float32")
+    return make_sender(WeightSyncConfig(timeout_s=60), shapes, dtype="float32")
 
 
 def transformers_greedy(model: Any, path: str, prompt: Prompt, max_tokens: int) -> tuple[int, ...]:
@@ -140,8 +141,8 @@ def test_pushed_weights_are_used_at_once_and_damage_changes_nothing(
     first_version = worker.ready()
 
     perturb(model, 1, media=False)
-    push = sender.push(first_version + 1, weights(model, media=False))
-    assert worker.update_weights(push) == worker.ready() == first_version + 1
+    pushed = push_to(sender, first_version + 1, weights(model, media=False), [worker.update_weights])
+    assert pushed == [worker.ready()] == [first_version + 1]
     after = worker.generate(PROMPTS, step=0, greedy=True)
     for prompt, old, new in zip(PROMPTS, before, after, strict=True):
         (answer,) = new.completions
@@ -150,11 +151,9 @@ def test_pushed_weights_are_used_at_once_and_damage_changes_nothing(
         assert answer.policy_version == first_version + 1
     assert worst_difference(model, after) <= 1e-4
 
-    with open(push.update_info["path"], "r+b") as file:
-        file.seek(10_000)
-        file.write(b"\xff" * 8)
+    flip_a_byte(sender, bucket=0)
     with pytest.raises(WeightSyncError, match="checksum"):
-        worker.update_weights(push)
+        push_to(sender, first_version + 2, weights(model, media=False), [worker.update_weights])
     assert worker.ready() == first_version + 1
     assert worker.generate(PROMPTS, step=0, greedy=True) == after
     sender.close()
@@ -176,9 +175,9 @@ def test_a_push_that_does_not_fit_is_refused(audio_model: str) -> None:
         ([(full[0][0], full[0][1][:7]), *full[1:]], r"embed_tokens.weight has shape \(7, 128\)"),
     ):
         shapes = [(name, tuple(tensor.shape)) for name, tensor in tensors]
-        sender = make_sender("shared_memory", shapes, dtype="float32")
+        sender = make_sender(WeightSyncConfig(timeout_s=60), shapes, dtype="float32")
         with pytest.raises(WeightSyncError, match=message):
-            engine.apply_weights(sender.push(1, tensors))
+            push_to(sender, 1, tensors, [engine.apply_weights])
         sender.close()
     assert engine.policy_version == 0
 
@@ -229,7 +228,7 @@ def test_tied_weights_are_pushed_once_and_reach_the_output_layer(tmp_path: Path)
     perturb(model, 2, media=False)
     sender = sender_of(model, media=False)
     assert "lm_head.weight" not in dict(weights(model, media=False))
-    engine.apply_weights(sender.push(1, weights(model, media=False)))
+    push_to(sender, 1, weights(model, media=False), [engine.apply_weights])
     prompt = Prompt(id="t", text=TEXT_PROMPT)
     (encoded,) = MediaEncoder(path, ToneTask().load_media).encode([prompt])
     request = EngineRequest(id="t", text=TEXT_PROMPT, encoded=encoded)
@@ -258,7 +257,7 @@ def test_qwen2_5_omni_takes_raw_audio_and_a_trained_tower(tmp_path: Path) -> Non
 
     perturb(model, 3, media=True)
     sender = sender_of(model, media=True)
-    assert worker.update_weights(sender.push(1, weights(model, media=True))) == 1
+    assert push_to(sender, 1, weights(model, media=True), [worker.update_weights]) == [1]
     after = worker.generate(PROMPTS[:3], step=1)
     assert worst_difference(model, after) <= 1e-4
     (greedy,) = worker.generate(PROMPTS[:1], step=1, greedy=True)[0].completions

@@ -266,7 +266,7 @@ learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames
 learner.updates_per_batch learner.recompute_logprobs learner.timeout_s
 reference.num_replicas reference.num_cpus reference.num_gpus reference.micro_batch_tokens
 reference.timeout_s
-weight_sync.backend weight_sync.timeout_s
+weight_sync.backend weight_sync.bucket_mb weight_sync.timeout_s
 train.num_steps train.prompts_per_step train.eval_every train.checkpoint_every train.max_eval_prompts
 cluster.address cluster.num_cpus cluster.log_to_driver cluster.placement_timeout_s cluster.startup_timeout_s
 """

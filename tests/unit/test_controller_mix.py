@@ -21,6 +21,8 @@ TAU = math.exp(0.2 - 0.8)
 class FakeActors:
     """Records calls; `result` is what every one of them gives."""
 
+    size = 1
+
     def __init__(self, result=None):
         self.calls: list[str] = []
         self._result = result
@@ -28,6 +30,13 @@ class FakeActors:
     def call(self, method: str, *arguments, timeout_s: float):
         self.calls.append(method)
         return self._result(method, *arguments)
+
+    def call_one(self, rank: int, method: str, *arguments, timeout_s: float):
+        return self.call(method, *arguments, timeout_s=timeout_s)[rank]
+
+    def call_async(self, method: str, *arguments):
+        results = self.call(method, *arguments, timeout_s=0)
+        return SimpleNamespace(result=lambda timeout_s: results)
 
     def call_shards_async(self, method: str, *arguments, **named):
         self.calls.append(method)
@@ -147,7 +156,7 @@ def test_a_step_with_nothing_to_learn_from_changes_nothing():
     assert idle.actors.learner.calls == []
     busy = controller(ptr(threshold=0.99), scores, num_ranks=1)
     assert busy.train_step().metrics["update_skipped"] == 0.0
-    assert busy.actors.learner.calls == ["update", "push_weights"]
+    assert busy.actors.learner.calls == ["update", "announce_push", "push_weights"]
 
 
 def test_the_gate_does_not_move_where_every_outcome_failed():

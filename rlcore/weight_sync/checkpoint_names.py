@@ -1,0 +1,63 @@
+"""Whether a push fits the checkpoint that an engine was built from: names, shapes, and nothing left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from transformers import PretrainedConfig
+
+from rlcore.engines.hf_model import is_language_name
+from rlcore.errors import WeightSyncError
+
+
+def checkpoint_shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in a checkpoint's safetensors, from their headers alone.
+
+    Raises:
+        WeightSyncError: the folder holds no safetensors to compare with.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        folder = Path(snapshot_download(path, local_files_only=True))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (not a dict)
+                shapes[name] = tuple(tensors.get_slice(name).get_shape())
+    if not shapes:
+        raise WeightSyncError(f"{folder}: no *.safetensors there to check a weight push against")
+    return shapes
+
+
+def check_names(
+    shapes: Iterable[tuple[str, tuple[int, ...]]],
+    checkpoint: dict[str, tuple[int, ...]],
+    config: PretrainedConfig,
+) -> None:
+    """Compares a push's (hub name, full shape)s with the engine's checkpoint. A push must bring every parameter
+    of the language model.
+
+    Raises:
+        WeightSyncError: an unexpected name or shape, or a missing name.
+    """
+    names = set()
+    for name, shape in shapes:
+        names.add(name)
+        if name not in checkpoint:
+            raise WeightSyncError(f"the engine has no {name}")
+        if shape != checkpoint[name]:
+            raise WeightSyncError(f"{name} has shape {shape}, the engine's is {checkpoint[name]}")
+    tied = "lm_head.weight" if config.get_text_config().tie_word_embeddings else None
+    missing = [
+        name
+        for name in checkpoint
+        if name not in names and is_language_name(config, name) and not (tied and name.endswith(tied))
+    ]
+    if missing:
+        raise WeightSyncError(
+            f"{len(missing)} parameters of the language model are missing, among them {missing[0]}; a push "
+            "must bring them all"
+        )

@@ -1,0 +1,131 @@
+"""Buckets by gloo broadcast: from the learner's rank 0 to all engines at once, over TCP, CPU to CPU.
+
+The group is the push's own, apart from the learner's and from vLLM's. It lives as long as its members do: an
+engine that was restarted says that it holds no group, or fewer or other engines come, and all join a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rlcore.errors import WeightSyncError
+
+
+class GlooOut:
+    """The root of the broadcasts."""
+
+    def __init__(self, num_bytes: int, num_slots: int):
+        self.slots = tuple(torch.zeros(num_bytes, dtype=torch.uint8) for _ in range(num_slots))
+        self._work: list[dist.Work | None] = [None] * num_slots
+        self._group: dist.ProcessGroupGloo | None = None
+        self._generation = 0
+        self._size = 0
+
+    def plan(self, held: list[dict[str, Any]]) -> dict[str, Any]:
+        """Which group to use: the standing one where exactly its members came, else the next."""
+        size = 1 + len(held)
+        standing = self._group is not None and self._size == size
+        if not (standing and all(one["generation"] == self._generation for one in held)):
+            self.reset()
+            self._generation, self._size = self._generation + 1, size
+        return {"generation": self._generation, "size": size, "num_bytes": self.slots[0].numel()}
+
+    def connect(self, store: dist.Store, timeout_s: float) -> None:
+        if self._group is None:
+            self._group = _join(store, self._generation, 0, self._size, timeout_s)
+
+    def send(self, slot: int, num_bytes: int) -> None:
+        """Starts the broadcast; gloo's own thread goes on with it."""
+        assert self._group is not None
+        self._work[slot] = self._group.broadcast([self.slots[slot][:num_bytes]], _from_root())
+
+    def wait(self, slot: int) -> None:
+        """Until a slot's bytes have left.
+
+        Raises:
+            ConnectionError: a receiver is gone, or took longer than the deadline.
+        """
+        work, self._work[slot] = self._work[slot], None
+        if work is not None:
+            _finish(work, "broadcast")
+
+    def reset(self) -> None:
+        """Leaves the group; whoever still waits in it fails at once."""
+        self._work = [None] * len(self.slots)
+        self._group = None
+
+    def close(self) -> None:
+        self.reset()
+
+
+class GlooIn:
+    """An engine's end."""
+
+    def __init__(self) -> None:
+        self._group: dist.ProcessGroupGloo | None = None
+        self._generation = 0
+        self._buffer = torch.empty(0, dtype=torch.uint8)
+
+    def held(self) -> dict[str, Any]:
+        """The group that this end is in; 0 for none."""
+        return {"generation": self._generation}
+
+    def connect(self, plan: Mapping[str, Any], store: dist.Store, rank: int, timeout_s: float) -> None:
+        """Joins the group that the sender names, unless it is in it already."""
+        if plan["generation"] == self._generation:
+            return
+        self.reset()
+        self._group = _join(store, plan["generation"], rank, plan["size"], timeout_s)
+        self._generation = plan["generation"]
+        self._buffer = torch.empty(plan["num_bytes"], dtype=torch.uint8)
+
+    def receive(self, slot: int, num_bytes: int) -> Tensor:
+        """The next bucket, uint8. Valid until the next one.
+
+        Raises:
+            ConnectionError: the learner or an engine is gone, or took longer than the deadline.
+        """
+        assert self._group is not None
+        payload = self._buffer[:num_bytes]
+        _finish(self._group.broadcast([payload], _from_root()), "receive")
+        return payload
+
+    def reset(self) -> None:
+        self._group, self._generation = None, 0
+
+
+def _join(
+    store: dist.Store, generation: int, rank: int, size: int, timeout_s: float
+) -> dist.ProcessGroupGloo:
+    timeout = timedelta(seconds=timeout_s)
+    try:
+        return dist.ProcessGroupGloo(dist.PrefixStore(f"gloo{generation}", store), rank, size, timeout)
+    except RuntimeError as error:
+        raise WeightSyncError(
+            f"gloo: rank {rank} of {size} could not join the others within {timeout_s:g} s "
+            f"({_first_line(error)}). Every node needs an address that the others reach: set "
+            "GLOO_SOCKET_IFNAME to its network interface"
+        ) from error
+
+
+def _from_root() -> dist.BroadcastOptions:
+    options = dist.BroadcastOptions()
+    options.rootRank, options.rootTensor = 0, 0
+    return options
+
+
+def _finish(work: dist.Work, what: str) -> None:
+    try:
+        work.wait()
+    except RuntimeError as error:
+        raise ConnectionError(f"gloo {what}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]

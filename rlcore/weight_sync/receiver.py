@@ -1,0 +1,144 @@
+"""Taking part in a push, for whoever wants the weights: meet, verify every bucket, hand it over, answer.
+
+It knows no engine: `rlcore.weight_sync.vllm_receiver` loads what comes into vLLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import torch.distributed as dist
+from torch import Tensor
+
+from rlcore.errors import MixedWeightsError, WeightSyncError
+from rlcore.weight_sync.base import Push, receiver_name
+from rlcore.weight_sync.buckets import Layout, combined
+from rlcore.weight_sync.gloo import GlooIn
+from rlcore.weight_sync.shared_memory import SharedMemoryIn
+from rlcore.weight_sync.store import ReceiverTalk
+
+Accept = Callable[[Iterable[tuple[str, tuple[int, ...]]]], None]
+Load = Callable[[Iterable[tuple[str, Tensor]]], None]
+
+
+class MediumIn(Protocol):
+    """How buckets arrive."""
+
+    def held(self) -> dict[str, Any]:
+        """What is left of earlier pushes, for the sender's plan."""
+        ...
+
+    def connect(self, plan: Mapping[str, Any], store: dist.Store, rank: int, timeout_s: float) -> None: ...
+
+    def receive(self, slot: int, num_bytes: int) -> Tensor:
+        """A bucket, uint8, valid until it is answered."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets connections, after a failure."""
+        ...
+
+
+MEDIA: dict[str, type[MediumIn]] = {"shared_memory": SharedMemoryIn, "gloo": GlooIn}
+"""By `weight_sync.backend`."""
+
+
+class Receiver:
+    """One worker process's end of many pushes, by one learner or, after its restart, another."""
+
+    def __init__(self, backend: str):
+        self._medium = MEDIA[backend]()
+        self._sender = ""  # token of the sender whose store and layout these are
+        self._server: dist.Store | None = None
+        self._layout = Layout(())
+        self.is_mixed = False
+        """Whether a push has failed midway: some buckets were handed over, others were not."""
+
+    def take(
+        self,
+        push: Push,
+        *,
+        engine: int,
+        worker: int = 0,
+        accept: Accept,
+        load: Load,
+    ) -> str:
+        """Takes part in a push, as worker process `worker` of rollout engine `engine`; its checksum.
+
+        Args:
+            accept: raises WeightSyncError where (name, shape)s such as these are not wanted. Called before
+                anything comes, the first time a learner's layout is seen.
+            load: takes one bucket's (name, tensor), verified; the tensors are valid during the call alone.
+
+        Raises:
+            WeightSyncError: the push does not fit, is damaged or incomplete, or was called off, and nothing
+                has been loaded.
+            MixedWeightsError: the same, after something had been loaded.
+        """
+        name = receiver_name(engine, worker, push.workers_per_engine)
+        if name not in push.receivers:
+            raise WeightSyncError(
+                f"weights of version {push.version} are for {', '.join(push.receivers)}, not for {name}"
+            )
+        if push.token != self._sender:
+            self.close()
+        talk = ReceiverTalk(push, name, self._server)
+        self._server = talk.server
+        try:
+            self._meet(push, talk, accept)
+            checksum = self._take_buckets(talk, load)
+        except Exception as error:
+            # First say why, then hang up: others notice a broken connection and ask for the reason.
+            talk.refuse(f"{name} refused weights of version {push.version}: {error}")
+            self._medium.reset()
+            cause = talk.end() if isinstance(error, ConnectionError) else None
+            reason = f"weights of version {push.version}: {cause or error}"
+            if self.is_mixed:
+                raise MixedWeightsError(
+                    f"{reason}; {name} now holds old weights and new ones, and needs a whole push"
+                ) from error
+            raise WeightSyncError(reason) from error
+        self.is_mixed = False
+        return checksum
+
+    def close(self) -> None:
+        """Leaves the sender: the next push connects anew."""
+        self._medium.reset()
+        self._server, self._sender = None, ""
+
+    def _meet(self, push: Push, talk: ReceiverTalk, accept: Accept) -> None:
+        talk.answer({"layout": self._sender, **self._medium.held()})
+        message = talk.next()
+        if self._sender != push.token:
+            layout = Layout.from_rows(message["tensors"])
+            accept((spec.name, spec.shape) for spec in layout.specs)
+            self._layout, self._sender = layout, push.token
+        talk.answer()
+        rank = 1 + push.receivers.index(talk.name)
+        self._medium.connect(message["plan"], talk.store, rank, push.timeout_s)
+
+    def _take_buckets(self, talk: ReceiverTalk, load: Load) -> str:
+        checksums = []
+        for index, bucket in enumerate(self._layout.buckets):
+            message = talk.next()
+            if message.get("bucket") != index:
+                came = f"bucket {message['bucket']}" if "bucket" in message else "the end"
+                raise WeightSyncError(f"bucket {index} ({bucket}) was dropped: {came} came in its place")
+            payload = self._medium.receive(message["slot"], bucket.num_bytes)
+            checksums.append(bucket.checksum(payload))
+            if checksums[-1] != message["checksum"]:
+                raise WeightSyncError(
+                    f"bucket {index} ({bucket}) arrived with checksum {checksums[-1]}, the learner's is "
+                    f"{message['checksum']}"
+                )
+            self.is_mixed = True
+            load(bucket.views(payload))
+            talk.answer()
+        end, checksum = talk.next(), combined(checksums)
+        if (end.get("end"), end.get("checksum")) != (len(checksums), checksum):
+            raise WeightSyncError(
+                f"{len(checksums)} buckets with checksum {checksum} came, the learner's: {end}"
+            )
+        talk.answer()
+        return checksum

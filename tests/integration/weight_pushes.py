@@ -1,0 +1,77 @@
+"""Pushing weights in tests: the learner's end in a thread, each engine's in another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from rlcore.weight_sync.base import Push
+from rlcore.weight_sync.receiver import Receiver
+from rlcore.weight_sync.sender import BucketSender
+
+
+def push_to(
+    sender: Any,
+    version: int,
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    engines: Sequence[Callable[[Push], Any]],
+) -> list[Any]:
+    """What each engine (a function that takes part) returned; the last one runs in the caller's thread.
+
+    Raises what an engine raised, else what the sender raised.
+    """
+    push = sender.announce(version, range(len(engines)))
+    with ThreadPoolExecutor(len(engines)) as threads:
+        sending = threads.submit(sender.push, push, tensors)
+        taking = [threads.submit(take, push) for take in engines[:-1]]
+        try:
+            last = engines[-1](push)
+            return [*(future.result() for future in taking), last]
+        finally:
+            if sending.exception() is None:
+                sending.result()
+
+
+def collect(push: Push, rank: int = 0) -> dict[str, torch.Tensor]:
+    """Takes part in a push without an engine; what came."""
+    tensors: dict[str, torch.Tensor] = {}
+    receiver = Receiver(push.backend)
+    receiver.take(
+        push,
+        engine=rank,
+        accept=lambda shapes: None,
+        load=lambda views: tensors.update((name, tensor.clone()) for name, tensor in views),
+    )
+    receiver.close()
+    return tensors
+
+
+def flip_a_byte(sender: BucketSender, bucket: int) -> None:
+    """From now on: one bit of a bucket is another than the learner's when it leaves."""
+    post = sender.post_bucket
+
+    def flipped(talk: Any, index: int, slot: int, checksum: str) -> None:
+        if index == bucket:
+            sender.medium.slots[slot][1] ^= 1
+        post(talk, index, slot, checksum)
+
+    sender.post_bucket = flipped  # type: ignore[method-assign]
+
+
+def drop(sender: BucketSender, bucket: int) -> None:
+    """From now on: a bucket never leaves."""
+    post = sender.post_bucket
+
+    def dropped(talk: Any, index: int, slot: int, checksum: str) -> None:
+        if index != bucket:
+            post(talk, index, slot, checksum)
+
+    sender.post_bucket = dropped  # type: ignore[method-assign]
+
+
+def heal(sender: BucketSender) -> None:
+    """Undoes `flip_a_byte` and `drop`."""
+    del sender.post_bucket  # type: ignore[method-assign]
