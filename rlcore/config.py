@@ -266,7 +266,7 @@ class WeightSyncConfig:
     backend: str = "shared_memory"
     """`shared_memory` (one machine), `gloo` (several, over TCP), `nccl` (between GPUs) or `ipc` (learner and
     rollout on the same GPUs)."""
-    bucket_mb: float = 8.0
+    bucket_mb: float = 16.0
     """MB gathered, sent and loaded at a time; three buckets are under way. A larger tensor is its own
     bucket."""
     timeout_s: float = 120.0

@@ -37,8 +37,9 @@ def check_names(
     checkpoint: dict[str, tuple[int, ...]],
     config: PretrainedConfig,
 ) -> None:
-    """Compares a push's (hub name, full shape)s with the engine's checkpoint. A push must bring every parameter
-    of the language model.
+    """Compares a push's (hub name, full shape)s with the engine's checkpoint.
+
+    Every parameter of the language model must be among them.
 
     Raises:
         WeightSyncError: an unexpected name or shape, or a missing name.

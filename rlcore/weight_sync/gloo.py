@@ -70,7 +70,7 @@ class GlooIn:
     def __init__(self) -> None:
         self._group: dist.ProcessGroupGloo | None = None
         self._generation = 0
-        self._buffer = torch.empty(0, dtype=torch.uint8)
+        self._buffers: tuple[Tensor, ...] = ()
 
     def held(self) -> dict[str, Any]:
         """The group that this end is in; 0 for none."""
@@ -83,16 +83,18 @@ class GlooIn:
         self.reset()
         self._group = _join(store, plan["generation"], rank, plan["size"], timeout_s)
         self._generation = plan["generation"]
-        self._buffer = torch.empty(plan["num_bytes"], dtype=torch.uint8)
+        # One is received into while the other is loaded.
+        self._buffers = tuple(torch.zeros(plan["num_bytes"], dtype=torch.uint8) for _ in range(2))
 
     def receive(self, slot: int, num_bytes: int) -> Tensor:
-        """The next bucket, uint8. Valid until the next one.
+        """The next bucket, uint8. Valid until the next but one.
 
         Raises:
             ConnectionError: the learner or an engine is gone, or took longer than the deadline.
         """
         assert self._group is not None
-        payload = self._buffer[:num_bytes]
+        self._buffers = self._buffers[::-1]
+        payload = self._buffers[0][:num_bytes]
         _finish(self._group.broadcast([payload], _from_root()), "receive")
         return payload
 

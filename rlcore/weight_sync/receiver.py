@@ -6,6 +6,7 @@ It knows no engine: `rlcore.weight_sync.vllm_receiver` loads what comes into vLL
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch.distributed as dist
@@ -119,22 +120,19 @@ class Receiver:
         self._medium.connect(message["plan"], talk.store, rank, push.timeout_s)
 
     def _take_buckets(self, talk: ReceiverTalk, load: Load) -> str:
-        checksums = []
-        for index, bucket in enumerate(self._layout.buckets):
-            message = talk.next()
-            if message.get("bucket") != index:
-                came = f"bucket {message['bucket']}" if "bucket" in message else "the end"
-                raise WeightSyncError(f"bucket {index} ({bucket}) was dropped: {came} came in its place")
-            payload = self._medium.receive(message["slot"], bucket.num_bytes)
-            checksums.append(bucket.checksum(payload))
-            if checksums[-1] != message["checksum"]:
-                raise WeightSyncError(
-                    f"bucket {index} ({bucket}) arrived with checksum {checksums[-1]}, the learner's is "
-                    f"{message['checksum']}"
-                )
-            self.is_mixed = True
-            load(bucket.views(payload))
-            talk.answer()
+        checksums, buckets = [], self._layout.buckets
+        # One bucket ahead: the next is received and verified while this one is loaded. It never waits for an
+        # answer that is still to come, because the sender has more slots than that.
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self._receive, talk, 0)
+            for index, bucket in enumerate(buckets):
+                payload, checksum = coming.result()
+                if index + 1 < len(buckets):
+                    coming = ahead.submit(self._receive, talk, index + 1)
+                self.is_mixed = True
+                load(bucket.views(payload))
+                talk.answer()
+                checksums.append(checksum)
         end, checksum = talk.next(), combined(checksums)
         if (end.get("end"), end.get("checksum")) != (len(checksums), checksum):
             raise WeightSyncError(
@@ -142,3 +140,18 @@ class Receiver:
             )
         talk.answer()
         return checksum
+
+    def _receive(self, talk: ReceiverTalk, index: int) -> tuple[Tensor, str]:
+        """The payload of the bucket that must come now, verified, and its checksum."""
+        bucket, message = self._layout.buckets[index], talk.next()
+        if message.get("bucket") != index:
+            came = f"bucket {message['bucket']}" if "bucket" in message else "the end"
+            raise WeightSyncError(f"bucket {index} ({bucket}) was dropped: {came} came in its place")
+        payload = self._medium.receive(message["slot"], bucket.num_bytes)
+        checksum = bucket.checksum(payload)
+        if checksum != message["checksum"]:
+            raise WeightSyncError(
+                f"bucket {index} ({bucket}) arrived with checksum {checksum}, the learner's is "
+                f"{message['checksum']}"
+            )
+        return payload, checksum

@@ -21,6 +21,8 @@ from rlcore.weight_sync.base import Push
 _CONNECT_TIMEOUT_S = 10.0
 """The store stands before anyone is told of it."""
 
+_GRACE_S = 10.0
+
 
 class SenderStore:
     """The learner's store, on a free port of `host`."""
@@ -119,7 +121,8 @@ class ReceiverTalk:
 
     def __init__(self, push: Push, name: str, store: dist.Store | None = None):
         self.name, self._push = name, push
-        self.deadline = time.monotonic() + push.timeout_s
+        # Somewhat later than the learner's, who knows which engine it is that all the others wait for.
+        self.deadline = time.monotonic() + push.timeout_s + min(push.timeout_s, _GRACE_S)
         self.server = store or _connect(push)
         self.store = dist.PrefixStore(push.token, self.server)
 

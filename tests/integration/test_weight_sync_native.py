@@ -1,0 +1,102 @@
+"""vLLM's own media without a GPU: the talk between vLLM's client and an engine, not the transfer itself."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from rlcore.errors import WeightSyncError
+from rlcore.weight_sync.store import SenderStore
+from rlcore.weight_sync.vllm_native import _StoreClient, from_json, serve, to_json
+
+pytestmark = pytest.mark.integration
+
+# As torch's `reduce_tensor` describes a CUDA tensor: what has to travel for `ipc`.
+HANDLE = (torch.Tensor, (4, 2), (2, 1), 0, torch.UntypedStorage, torch.bfloat16, 0, b"\x00\xff", 16, 0, False)
+
+
+class RecordingEngine:
+    """Stands for `vllm.LLM`, with two workers."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        parallel_config = SimpleNamespace(world_size=2)
+        self.llm_engine = SimpleNamespace(vllm_config=SimpleNamespace(parallel_config=parallel_config))
+
+    def init_weight_transfer_engine(self, request: dict[str, Any]) -> None:
+        self.calls.append(("init", request["init_info"]))
+
+    def start_weight_update(self) -> None:
+        self.calls.append(("start", None))
+
+    def update_weights(self, request: dict[str, Any]) -> None:
+        self.calls.append(("update", request["update_info"]))
+
+    def finish_weight_update(self, weight_version: str) -> None:
+        self.calls.append(("finish", weight_version))
+
+
+def talk_to(engines: list[RecordingEngine], client: _StoreClient, accept: Any, script: Any) -> list[Any]:
+    """Runs the learner's `script`; what each engine's `serve` gave or raised."""
+    store = SenderStore("127.0.0.1", 20)
+    push = store.announce("nccl", 7, tuple(range(len(engines))), 1)
+    client.talk = store.open(push)
+    with ThreadPoolExecutor(len(engines)) as threads:
+        serving = [
+            threads.submit(serve, llm, push, engine=rank, group=0, accept=accept)
+            for rank, llm in enumerate(engines)
+        ]
+        try:
+            script(client.talk)
+        except WeightSyncError as error:
+            client.talk.call_off(str(error))
+        return [future.exception() or future.result() for future in serving]
+
+
+def test_handles_travel_without_pickle() -> None:
+    handles = {"names": ["w"], "ipc_handles": {"GPU-1": HANDLE}, "sizes": [16, None]}
+    assert from_json(to_json(handles)) == handles
+    with pytest.raises(KeyError):
+        from_json({"__class__": "Popen"})
+
+
+def test_every_engine_does_what_vllms_client_asks_and_knows_its_ranks() -> None:
+    engines, client, seen = [RecordingEngine(), RecordingEngine()], _StoreClient(), []
+
+    def script(talk: Any) -> None:
+        assert [answer["group"] for answer in talk.answers(0).values()] == [0, 0]
+        talk.answers(talk.post({"tensors": [("w", (4, 2))]}))
+        client.init_weight_transfer_engine({"rank_offset": 1, "world_size": 5})
+        client.start_weight_update()
+        client.update_weights({"ipc_handles": {"GPU-1": HANDLE}})
+        client.finish_weight_update()
+        talk.answers(talk.post({"end": True, "group": 3}))
+
+    assert talk_to(engines, client, lambda shapes: seen.append(list(shapes)), script) == [3, 3]
+    assert seen == [[("w", (4, 2))]] * 2
+    for rank, engine in enumerate(engines):  # rank 0 is the learner's, two workers an engine
+        assert engine.calls == [
+            ("init", {"rank_offset": 1 + 2 * rank, "world_size": 5}),
+            ("start", None),
+            ("update", {"ipc_handles": {"GPU-1": HANDLE}}),
+            ("finish", "7"),
+        ]
+
+
+def test_a_push_that_does_not_fit_moves_nothing() -> None:
+    engines, client = [RecordingEngine()], _StoreClient()
+
+    def refuse(shapes: Any) -> None:
+        raise WeightSyncError("the engine has no w")
+
+    def script(talk: Any) -> None:
+        talk.answers(0)
+        talk.answers(talk.post({"tensors": [("w", (4, 2))]}))
+
+    (error,) = talk_to(engines, client, refuse, script)
+    assert str(error) == "weights of version 7: the engine has no w"
+    assert engines[0].calls == []
