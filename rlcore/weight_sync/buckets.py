@@ -21,7 +21,7 @@ ALIGNMENT = 64
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-_CHUNK = 256 << 10
+_CHUNK = 512 << 10
 """Bytes copied at a time: what has been copied is still in the core's cache when it is hashed."""
 
 
