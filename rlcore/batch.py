@@ -29,6 +29,7 @@ def build_batch(
             rollout_logprobs=tuple(np.asarray(c.logprobs, dtype=np.float32) for c in group.completions),
             reference_logprobs=tuple(reference_logprobs[g]) if reference_logprobs is not None else (),
             advantages=np.asarray(advantages[g], dtype=np.float32),
+            prompt_id=group.prompt.id,
         )
         for g, group in enumerate(groups)
     )

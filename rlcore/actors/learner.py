@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from rlcore.algorithms.batching import shard_groups
+from rlcore.budget import fit_batch
 from rlcore.config import RunConfig
 from rlcore.types import TrainBatch
 from rlcore.weight_sync.base import Push
@@ -48,6 +50,7 @@ class LearnerWorker:
             config.learner,
             num_steps=config.train.num_steps,
             seed=config.seed,
+            skipped_log=Path(config.run_dir).resolve() / "skipped.jsonl",
         )
         self._sender = None
         if self.rank == 0:
@@ -56,9 +59,10 @@ class LearnerWorker:
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """Trains on this rank's share of the batch; metrics of the whole batch."""
-        algorithm = self._config.algorithm
-        shards = shard_groups(batch.groups, self._config.learner.num_ranks)
-        return self._engine.update(
+        algorithm, learner = self._config.algorithm, self._config.learner
+        batch, num_dropped = fit_batch(batch, learner.micro_batch_tokens, learner.over_budget)
+        shards = shard_groups(batch.groups, learner.num_ranks)
+        metrics = self._engine.update(
             shards[self.rank],
             num_tokens=batch.num_tokens,
             num_sequences=batch.num_sequences,
@@ -67,6 +71,7 @@ class LearnerWorker:
             clip_high=algorithm.clip_high,
             loss_aggregation=algorithm.loss_aggregation,
         )
+        return metrics | {"dropped_samples": float(num_dropped)}
 
     def push_weights(self, version: int) -> Push | None:
         """Makes the weights available as `version`; rank 0 returns what engines need to take them."""

@@ -273,9 +273,12 @@ def test_two_ranks_do_what_plain_torch_does(learner, model_path, expected, tmp_p
     assert (resumed["loss"], resumed["lr"]) == (by_rank[0]["loss"], by_rank[0]["lr"])
     assert_equal(learner.call("weights", timeout_s=60)[0], got[0])
 
+    # Under another ZeRO stage it goes on to the same weights, to rounding.
     start(learner, model_path, (zero_stage + 1) % 4)
-    with pytest.raises(CheckpointError, match="zero_stage"):
-        learner.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+    learner.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+    learner.call("update", batches[1], timeout_s=60)
+    moved = learner.call("weights", timeout_s=60)[0]
+    assert max(np.abs(moved[name] - got[0][name]).max() for name in moved) < 1e-6
 
 
 def test_an_actor_group_names_who_was_waited_for():

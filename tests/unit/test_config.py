@@ -243,9 +243,12 @@ rewards.*.num_gpus rewards.*.timeout_s rewards.*.on_error
 algorithm.normalize_std algorithm.std_eps algorithm.clip_low algorithm.clip_high algorithm.kl_coef
 algorithm.loss_aggregation algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust
 algorithm.ptr.progressive algorithm.ptr.threshold algorithm.ptr.window algorithm.ptr.max_spread
-learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.lr
+learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.offload_optimizer
+learner.offload_parameters learner.activation_checkpointing learner.lora.rank learner.lora.alpha
+learner.lora.dropout learner.lora.target_modules learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
-learner.autocast learner.micro_batch_tokens learner.updates_per_batch learner.timeout_s
+learner.autocast learner.micro_batch_tokens learner.over_budget learner.updates_per_batch
+learner.max_skipped_steps learner.timeout_s
 reference.num_replicas reference.num_cpus reference.num_gpus reference.micro_batch_tokens
 reference.timeout_s
 weight_sync.backend weight_sync.timeout_s
