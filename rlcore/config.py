@@ -186,7 +186,7 @@ class LearnerConfig:
     autocast: str = "none"
     """`none` or `bfloat16` (autocast over fp32 weights)."""
     micro_batch_tokens: int = 8192
-    """Prompt and completion tokens, padding included, in one forward pass."""
+    """Tokens in one forward pass: each prompt once, and its completions."""
     over_budget: str = "error"
     """What befalls a sample that alone exceeds `micro_batch_tokens`: `error` ends the run, `drop` leaves the
     sample out of the batch and counts it (`dropped_samples`)."""
@@ -222,7 +222,7 @@ class ReferenceConfig:
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     micro_batch_tokens: int = 16384
-    """Prompt and completion tokens, padding included, in one forward pass."""
+    """Tokens in one forward pass: each prompt once, and its completions."""
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:

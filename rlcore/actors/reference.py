@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from rlcore.algorithms.batching import num_samples, row_length
+from rlcore.algorithms.batching import num_packed_tokens
 from rlcore.config import ModelConfig
 from rlcore.engines.hf_model import load_model
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
@@ -16,7 +16,7 @@ from rlcore.types import Group
 
 
 class ReferenceWorker:
-    """Plain transformers in inference mode. `micro_batch_tokens` bounds a forward pass, padding included."""
+    """Plain transformers in inference mode. `micro_batch_tokens` bounds a forward pass."""
 
     def __init__(self, model: ModelConfig, micro_batch_tokens: int):
         self._micro_batch_tokens = micro_batch_tokens
@@ -38,14 +38,16 @@ class ReferenceWorker:
         return [[next(remaining) for _ in group.completions] for group in groups]
 
 
-def _consecutive(groups: Sequence[TokenGroup], max_padded_tokens: int) -> list[list[TokenGroup]]:
-    """Runs of groups, in order, of at most rows * longest row padded tokens; a larger group alone."""
+def _consecutive(groups: Sequence[TokenGroup], max_tokens: int) -> list[list[TokenGroup]]:
+    """Runs of groups, in order, of at most `max_tokens`; a larger group alone."""
     batches: list[list[TokenGroup]] = []
+    load = 0
     for group in groups:
-        candidate = [*batches[-1], group] if batches else [group]
-        padded = sum(map(num_samples, candidate)) * max(map(row_length, candidate))
-        if batches and padded <= max_padded_tokens:
+        size = num_packed_tokens(group)
+        if batches and load + size <= max_tokens:
             batches[-1].append(group)
+            load += size
         else:
             batches.append([group])
+            load = size
     return batches

@@ -1,4 +1,4 @@
-"""Cutting the global batch: over ranks by tokens, and within a rank into micro-batches of a padded size.
+"""Cutting the global batch, over ranks and within a rank into micro-batches, by the tokens to be computed.
 
 A cut never changes the loss, because losses are divided by totals of the global batch (`loss.py`); it only
 decides who computes what. Groups stay whole where they can, so that a prompt's media are fed once; where they
@@ -46,14 +46,9 @@ def num_samples(group: TokenRows) -> int:
     return len(group.token_ids)
 
 
-def row_length(group: TokenRows) -> int:
-    """Tokens of the group's longest row, prompt included."""
-    return len(group.prompt_token_ids) + max(len(ids) for ids in group.token_ids)
-
-
-def num_row_tokens(group: TokenRows) -> int:
-    """Tokens of all rows, prompts included, without padding."""
-    return len(group.prompt_token_ids) * num_samples(group) + sum(len(ids) for ids in group.token_ids)
+def num_packed_tokens(group: TokenRows) -> int:
+    """Tokens of the group as the learner computes it: its prompt once, and its completions."""
+    return len(group.prompt_token_ids) + sum(len(ids) for ids in group.token_ids)
 
 
 def shard_groups(groups: Sequence[G], num_ranks: int) -> list[list[G]]:
@@ -73,7 +68,8 @@ def shard_groups(groups: Sequence[G], num_ranks: int) -> list[list[G]]:
     while len(groups) < num_ranks:
         # A group of two or more samples exists as long as samples outnumber groups.
         at = max(
-            (i for i, g in enumerate(groups) if num_samples(g) > 1), key=lambda i: num_row_tokens(groups[i])
+            (i for i, g in enumerate(groups) if num_samples(g) > 1),
+            key=lambda i: num_packed_tokens(groups[i]),
         )
         size = num_samples(groups[at])
         first, second = range(size // 2), range(size // 2, size)
@@ -81,29 +77,30 @@ def shard_groups(groups: Sequence[G], num_ranks: int) -> list[list[G]]:
 
     shards: list[list[G]] = [[] for _ in range(num_ranks)]
     loads = [0] * num_ranks
-    for group in sorted(groups, key=num_row_tokens, reverse=True):
+    for group in sorted(groups, key=num_packed_tokens, reverse=True):
         rank = min(range(num_ranks), key=lambda r: (loads[r], len(shards[r])))
         shards[rank].append(group)
-        loads[rank] += num_row_tokens(group)
+        loads[rank] += num_packed_tokens(group)
     return shards
 
 
-def micro_batches(groups: Sequence[G], max_padded_tokens: int) -> list[list[G]]:
-    """Groups packed into batches of at most `max_padded_tokens` = rows * longest row; deterministic.
+def micro_batches(groups: Sequence[G], max_tokens: int) -> list[list[G]]:
+    """Groups packed into batches of at most `max_tokens`; deterministic.
 
-    Packed longest first, so that rows of like length share a batch. A group above the bound is cut by
-    samples; a single sample above it gets a batch of its own.
+    First fit, largest first (at most 11/9 of the fewest possible batches; Johnson 1973). A group above the
+    bound is cut by samples, each piece with the prompt; a single sample above it gets a batch of its own.
     """
-    pieces = [piece for group in groups if num_samples(group) for piece in _cut(group, max_padded_tokens)]
+    pieces = [piece for group in groups if num_samples(group) for piece in _cut(group, max_tokens)]
     batches: list[list[G]] = []
-    rows = length = 0
-    for piece in sorted(pieces, key=row_length, reverse=True):
-        if batches and (rows + num_samples(piece)) * length <= max_padded_tokens:
-            batches[-1].append(piece)
-            rows += num_samples(piece)
-        else:
-            batches.append([piece])
-            rows, length = num_samples(piece), row_length(piece)
+    loads: list[int] = []
+    for piece in sorted(pieces, key=num_packed_tokens, reverse=True):
+        size = num_packed_tokens(piece)
+        at = next((i for i, load in enumerate(loads) if load + size <= max_tokens), len(batches))
+        if at == len(batches):
+            batches.append([])
+            loads.append(0)
+        batches[at].append(piece)
+        loads[at] += size
     return batches
 
 
@@ -113,18 +110,19 @@ def smallest_sample(groups: Sequence[G]) -> G:
     A real sample and not an invented one: every rank must then enter the same modules, media included.
     """
     samples = [take_samples(group, [i]) for group in groups for i in range(num_samples(group))]
-    return min(samples, key=row_length)
+    return min(samples, key=num_packed_tokens)
 
 
-def _cut(group: G, max_padded_tokens: int) -> list[G]:
-    """The group in as few pieces as the bound allows, samples of like length together."""
-    if num_samples(group) * row_length(group) <= max_padded_tokens:
+def _cut(group: G, max_tokens: int) -> list[G]:
+    """The group in pieces of at most `max_tokens`, samples in their order."""
+    if num_packed_tokens(group) <= max_tokens:
         return [group]
-    order = sorted(range(num_samples(group)), key=lambda i: -len(group.token_ids[i]))
-    pieces, start = [], 0
-    while start < len(order):
-        length = len(group.prompt_token_ids) + len(group.token_ids[order[start]])
-        size = max(1, max_padded_tokens // length)
-        pieces.append(take_samples(group, order[start : start + size]))
-        start += size
-    return pieces
+    pieces: list[list[int]] = []
+    room = 0
+    for index, tokens in enumerate(group.token_ids):
+        if not pieces or len(tokens) > room:
+            pieces.append([])
+            room = max_tokens - len(group.prompt_token_ids)
+        pieces[-1].append(index)
+        room -= len(tokens)
+    return [take_samples(group, piece) for piece in pieces]

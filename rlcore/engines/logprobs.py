@@ -1,14 +1,16 @@
 """Log-probabilities of completions under a Hugging Face model: the one function that the learner and the
 reference share, so that a ratio or a KL can differ from zero only because the weights do.
 
-It knows no loss and no optimiser. Several groups go through the decoder as one right-padded batch; logits are
-made at completion positions only, in float32, a bounded number of tokens at a time.
+It knows no loss and no optimiser. Groups go through the decoder packed (`rlcore.engines.packing`): without
+padding, and a prompt once for all of its completions. Logits are made only where they predict a completion
+token, in float32, a bounded number at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +19,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlcore.engines.hf_model import audio_token_id, decoder_of, embed_media
+from rlcore.engines.packing import PackedLayout, packed_hidden_states
 from rlcore.errors import DataError
 from rlcore.types import Group, TrainGroup
 
-LOGITS_PER_CHUNK = 64 * 1024 * 1024
-"""Logits that exist at once (256 MB in float32); more are recomputed in the backward pass, chunk by chunk."""
+LOGITS_PER_CHUNK = 16 * 1024 * 1024
+"""Logits that exist at once (64 MB in float32); more are recomputed in the backward pass, chunk by chunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ class CompletionLogprobs:
     logprobs: Tensor
     """float32 [B, T], 0 at padding; carries the gradient."""
     entropies: Tensor
-    """float32 [B, T], nats, 0 at padding; detached."""
+    """float32 [B, T], nats, 0 at padding; carries the gradient where it was asked for."""
     mask: Tensor
     """bool [B, T], true at completion tokens."""
 
@@ -63,30 +66,31 @@ class CompletionLogprobs:
 
 
 def completion_logprobs(
-    model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup]
+    model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup], *, entropy_grad: bool = False
 ) -> CompletionLogprobs:
     """Log-probability (temperature 1) and entropy of every completion token, given all before it.
 
     The media of a prompt are embedded once and shared by its completions, and only the prompt's placeholders
-    are replaced: a placeholder token that a policy sampled stays a token. There is no attention mask, because
-    right padding lies in every real token's future.
+    are replaced: a placeholder token that a policy sampled stays a token. `entropy_grad` lets the entropies
+    carry a gradient too, for an entropy bonus.
 
     Raises:
         DataError: a prompt's placeholders and its media embeddings differ in number.
     """
     device = model.get_input_embeddings().weight.device
-    rows = [(group, tokens) for group in groups for tokens in group.token_ids]
-    num_prompt = torch.tensor([len(group.prompt_token_ids) for group, _ in rows], device=device)  # [B]
-    num_tokens = torch.tensor([len(tokens) for _, tokens in rows], device=device)  # [B]
-    input_ids = _pad([np.concatenate([g.prompt_token_ids, t]) for g, t in rows]).to(device)  # [B, L]
-    targets = _pad([tokens for _, tokens in rows]).to(device)  # [B, T]
-    mask = torch.arange(targets.shape[1], device=device)[None, :] < num_tokens[:, None]  # [B, T]
+    prompts = [np.asarray(group.prompt_token_ids, dtype=np.int64) for group in groups]
+    rows = [(g, np.asarray(tokens)) for g, group in enumerate(groups) for tokens in group.token_ids]
+    # A completion's last token predicts nothing that is asked for, and is not fed.
+    fed = [tokens[:-1] for _, tokens in rows]
+    layout = PackedLayout.of([len(p) for p in prompts], [len(f) for f in fed], [g for g, _ in rows], device)
+    embeds = _embed(model, groups, prompts, fed, device)  # [N, H]
+    hidden = packed_hidden_states(decoder_of(model), embeds, layout)  # [N, H]
 
-    inputs_embeds = _embed(model, groups, input_ids)
-    hidden = decoder_of(model)(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state  # [B, L, H]
-    # The hidden state before a token predicts it: completion token t is at P + t, its predictor at P + t - 1.
-    row, column = mask.nonzero(as_tuple=True)
-    logprobs, entropies = _token_logprobs(model, hidden[row, num_prompt[row] + column - 1], targets[mask])
+    predictors = torch.from_numpy(_predictors(prompts, rows)).to(device)
+    targets = torch.from_numpy(np.concatenate([tokens for _, tokens in rows]).astype(np.int64)).to(device)
+    logprobs, entropies = _token_logprobs(model, hidden.index_select(0, predictors), targets, entropy_grad)
+    lengths = torch.tensor([len(tokens) for _, tokens in rows], device=device)
+    mask = torch.arange(int(lengths.max()), device=device)[None, :] < lengths[:, None]  # [B, T]
     empty = torch.zeros(mask.shape, dtype=torch.float32, device=device)
     return CompletionLogprobs(
         logprobs=empty.masked_scatter(mask, logprobs),
@@ -95,34 +99,46 @@ def completion_logprobs(
     )
 
 
-def _pad(rows: Sequence[np.ndarray]) -> Tensor:
-    tensors = [torch.as_tensor(np.array(row, dtype=np.int64)) for row in rows]
-    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+def _predictors(prompts: Sequence[np.ndarray], rows: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
+    """Where in the packed row the hidden state lies that predicts each completion token: the prompt's last
+    for the first, then the one before."""
+    prompt_end = np.cumsum([len(prompt) for prompt in prompts])
+    start, predictors = int(prompt_end[-1]), []
+    for group, tokens in rows:
+        if len(tokens):
+            predictors.append(np.array([prompt_end[group] - 1]))
+            predictors.append(np.arange(start, start + len(tokens) - 1))
+            start += len(tokens) - 1
+    return np.concatenate(predictors) if predictors else np.zeros(0, dtype=np.int64)
 
 
-def _embed(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup], input_ids: Tensor) -> Tensor:
-    """[B, L] to [B, L, H], with each prompt's media scattered at its placeholders."""
-    embeds = model.get_input_embeddings()(input_ids)
+def _embed(
+    model: PreTrainedModel,
+    groups: Sequence[TokenGroup | TrainGroup],
+    prompts: Sequence[np.ndarray],
+    completions: Sequence[np.ndarray],
+    device: torch.device,
+) -> Tensor:
+    """The packed row [N] as embeddings [N, H], with each prompt's media at its placeholders."""
+    token_ids = torch.from_numpy(np.concatenate([*prompts, *completions]).astype(np.int64)).to(device)
+    embeds = model.get_input_embeddings()(token_ids)
     placeholder = audio_token_id(model.config)
-    positions, media = [], []
-    first_row = 0
-    for index, (group, audio) in enumerate(zip(groups, _media_embeds(model, groups), strict=True)):
+    positions, media, start = [], [], 0
+    for index, (prompt, audio) in enumerate(zip(prompts, _media_embeds(model, groups), strict=True)):
         if audio is not None:
-            columns = np.flatnonzero(np.asarray(group.prompt_token_ids) == placeholder)
+            columns = np.flatnonzero(prompt == placeholder)
             if len(columns) != len(audio):
                 raise DataError(
                     f"group {index} of this batch: its prompt has {len(columns)} media placeholders but its "
                     f"media_inputs give {len(audio)} embeddings; tokenise it with the model's own processor"
                 )
-            for row in range(first_row, first_row + len(group.token_ids)):
-                positions.append(row * input_ids.shape[1] + torch.as_tensor(columns))
-                media.append(audio)
-        first_row += len(group.token_ids)
+            positions.append(start + columns)
+            media.append(audio)
+        start += len(prompt)
     if not media:
         return embeds
-    flat = embeds.flatten(0, 1)
-    where = torch.cat(positions).to(embeds.device)
-    return flat.index_copy(0, where, torch.cat(media).to(flat)).view_as(embeds)
+    where = torch.from_numpy(np.concatenate(positions)).to(device)
+    return embeds.index_copy(0, where, torch.cat([audio.to(embeds) for audio in media]))
 
 
 def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup]) -> list[Tensor | None]:
@@ -146,15 +162,15 @@ def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGro
     return embeds
 
 
-def _token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden states [N, H] and targets [N] to log-probabilities [N] and detached entropies [N]."""
+def _token_logprobs(
+    model: PreTrainedModel, hidden: Tensor, targets: Tensor, entropy_grad: bool
+) -> tuple[Tensor, Tensor]:
+    """Hidden states [N, H] and targets [N] to log-probabilities [N] and entropies [N]."""
     head = model.get_output_embeddings()
 
     def score(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logprobs = head(hidden).float().log_softmax(-1)  # [n, V]
-        with torch.no_grad():
-            entropy = -(logprobs.exp() * logprobs).sum(-1)
-        return logprobs.gather(-1, targets[:, None])[:, 0], entropy
+        # Called as a module: under ZeRO-3 that is what gathers the weight, in the recomputation too.
+        return TokenLogprobs.apply(head(hidden).float(), targets, entropy_grad)
 
     size = max(1, LOGITS_PER_CHUNK // head.out_features)
     if len(targets) <= size:
@@ -164,3 +180,34 @@ def _token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> 
         for h, t in zip(hidden.split(size), targets.split(size), strict=True)
     ]
     return torch.cat([c[0] for c in chunks]), torch.cat([c[1] for c in chunks])
+
+
+class TokenLogprobs(torch.autograd.Function):
+    """Logits [n, V] and targets [n] to log-probabilities and entropies [n], with the gradient by hand: beside
+    the logits one tensor of their size exists at a time, where autograd's own formulas need four."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, entropy_grad: bool) -> tuple[Tensor, Tensor]:
+        log_total = logits.logsumexp(-1)
+        # H = log Z - sum_v p_v logit_v
+        probabilities = (logits - log_total[:, None]).exp_()
+        entropies = log_total - torch.einsum("nv,nv->n", probabilities, logits)
+        ctx.save_for_backward(logits, targets, log_total, entropies)
+        if not entropy_grad:
+            ctx.mark_non_differentiable(entropies)
+        ctx.entropy_grad = entropy_grad
+        return logits.gather(-1, targets[:, None])[:, 0] - log_total, entropies
+
+    @staticmethod
+    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropies: Tensor) -> tuple[Tensor, None, None]:
+        """d logprob / d logit_v = [v = target] - p_v;  d H / d logit_v = -p_v (log p_v + H)."""
+        logits, targets, log_total, entropies = ctx.saved_tensors
+        log_probabilities = logits - log_total[:, None]
+        if ctx.entropy_grad:
+            probabilities = log_probabilities.exp()
+            scale = log_probabilities.add_(entropies[:, None]).mul_(grad_entropies[:, None])
+            grad = probabilities.mul_(scale.add_(grad_logprobs[:, None]).neg_())
+        else:
+            grad = log_probabilities.exp_().mul_(-grad_logprobs[:, None])
+        grad.scatter_add_(-1, targets[:, None], grad_logprobs[:, None])
+        return grad, None, None

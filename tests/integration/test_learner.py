@@ -37,7 +37,7 @@ LEARNER = LearnerConfig(
     warmup_steps=2,
     weight_decay=0.01,
     max_grad_norm=0.5,
-    micro_batch_tokens=100,
+    micro_batch_tokens=44,
     timeout_s=60,
 )
 LENGTHS = ((3, 20, 7), (11, 2, 2, 9), (30,), (5, 5), (14, 1, 8))

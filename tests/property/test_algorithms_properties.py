@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rlcore.algorithms.advantage import group_advantages
-from rlcore.algorithms.batching import micro_batches, num_row_tokens, num_samples, row_length, shard_groups
+from rlcore.algorithms.batching import micro_batches, num_packed_tokens, num_samples, shard_groups
 from rlcore.algorithms.loss import policy_loss
 from rlcore.algorithms.ptr import ProgressiveGate, trust_weight
 from rlcore.types import TrainGroup
@@ -141,7 +141,6 @@ def test_every_sample_is_in_one_micro_batch_of_one_rank(shapes, num_ranks, budge
     batches = [batch for shard in shards for batch in micro_batches(shard, budget)]
     assert sorted(a for batch in batches for group in batch for a in group.advantages) == samples
     for batch in batches:
-        rows = sum(map(num_samples, batch))
-        assert rows == 1 or rows * max(map(row_length, batch)) <= budget
-    loads = [sum(map(num_row_tokens, shard)) for shard in shards]
-    assert max(loads) - min(loads) <= max(num_row_tokens(group) for shard in shards for group in shard)
+        assert sum(map(num_samples, batch)) == 1 or sum(map(num_packed_tokens, batch)) <= budget
+    loads = [sum(map(num_packed_tokens, shard)) for shard in shards]
+    assert max(loads) - min(loads) <= max(num_packed_tokens(group) for shard in shards for group in shard)
