@@ -23,18 +23,17 @@ import deepspeed
 import numpy as np
 import torch
 import torch.distributed as dist
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlcore.algorithms.batching import micro_batches, smallest_sample
 from rlcore.algorithms.schedule import lr_factor
 from rlcore.budget import fit_groups
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
-from rlcore.engines.hf_model import decoder_of, load_model, load_processor, save_checkpoint
+from rlcore.engines.hf_model import load_model, load_processor, save_checkpoint
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_logprobs
 from rlcore.engines.media_modules import attach_media_modules, detach_media_modules
 from rlcore.engines.shares import PolicyObjective, SupervisedObjective
-from rlcore.engines.trainable import Weight, add_lora, freeze, trained_media, weights
+from rlcore.engines.trainable import Weight, add_lora, checkpoint_activations, freeze, trained_media, weights
 from rlcore.errors import ConfigError, NonFiniteError
 from rlcore.types import TrainGroup
 
@@ -85,7 +84,7 @@ class DeepSpeedEngine:
         # Given embeddings, the forward never enters the tower: it waits on the CPU for the export.
         self._media_modules = detach_media_modules(self._model) if model.media == "embeds" else {}
         if learner.activation_checkpointing:
-            _checkpoint_activations(self._model)
+            checkpoint_activations(self._model)
         self._parameters = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         trained = list(self._parameters.values())
         optimizer = zero.adamw(trained, learner)
@@ -348,22 +347,6 @@ _COUNTERS = ("num_calls", "num_updates", "num_skipped", "num_skipped_in_a_row")
 
 def _prompt_id(group: Any) -> str:
     return str(getattr(group, "prompt_id", ""))
-
-
-def _checkpoint_activations(model: Any) -> None:
-    """Decoder layers run again in the backward pass instead of keeping their activations.
-
-    transformers does so in training mode alone. Only the layers themselves enter it, not what they hold: the
-    model computes what it computes in eval mode.
-    """
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    layers = [m for m in decoder_of(model).modules() if isinstance(m, GradientCheckpointingLayer)]
-    if not layers:
-        raise ConfigError(
-            f"learner.activation_checkpointing: {type(model).__name__} does not support it; set it to false"
-        )
-    for layer in layers:
-        layer.training = True
 
 
 def _schedule(

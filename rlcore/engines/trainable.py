@@ -1,4 +1,5 @@
-"""Which parameters are trained: all that no pattern freezes, or low-rank adapters alone (LoRA, by peft).
+"""Making a model ready for training: what is trained (all that no pattern freezes, or low-rank adapters
+alone, by peft), and what the forward pass keeps for the backward pass.
 
 Adapters are put into the model in place. The rest of the engine then asks here for the model's own weights,
 with the adapters' products added, under the names that they have without adapters.
@@ -16,9 +17,10 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlcore.config import LoRAConfig
-from rlcore.engines.hf_model import FAMILIES, checkpoint_parameters, is_media_parameter, own_name
+from rlcore.engines.hf_model import FAMILIES, checkpoint_parameters, decoder_of, is_media_parameter, own_name
 from rlcore.errors import ConfigError
 
 ADAPTER = "default"
@@ -82,6 +84,26 @@ def add_lora(model: PreTrainedModel, lora: LoRAConfig, frozen: Sequence[str]) ->
     for module in model.modules():
         if isinstance(module, LoraLayer):
             module.lora_dropout.train()
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Decoder layers run again in the backward pass instead of keeping their activations (Chen et al. 2016,
+    arXiv:1604.06174).
+
+    transformers does so in training mode alone. Only the layers themselves enter it, not what they hold: the
+    model computes what it computes in eval mode.
+
+    Raises:
+        ConfigError: the architecture does not support it.
+    """
+    layers = [m for m in decoder_of(model).modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise ConfigError(
+            f"learner.activation_checkpointing: {type(model).__name__} does not support it; set it to false"
+        )
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in layers:
+        layer.training = True
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -1,0 +1,187 @@
+"""What the learner's tests share: batches of unequal work, plain torch to compare with, a rank to open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlcore.actors.group import ActorGroup
+from rlcore.actors.learner import LearnerWorker, start_learner
+from rlcore.actors.reference import ReferenceWorker
+from rlcore.config import AlgorithmConfig, LearnerConfig, ModelConfig, RunConfig, TrainConfig
+from rlcore.engines.hf_model import audio_token_id, checkpoint_parameters, load_model
+from rlcore.engines.logprobs import completion_logprobs
+from rlcore.types import Completion, Group, Prompt, TrainBatch, TrainGroup
+
+LEARNER = LearnerConfig(
+    num_ranks=2,
+    num_cpus=0.5,
+    lr=3e-4,
+    lr_schedule="linear",
+    warmup_steps=2,
+    weight_decay=0.01,
+    max_grad_norm=0.5,
+    micro_batch_tokens=44,
+    timeout_s=60,
+)
+LENGTHS = ((3, 20, 7), (11, 2, 2, 9), (30,), (5, 5), (14, 1, 8))
+"""Completion lengths of the groups of a batch."""
+
+
+class Probe(LearnerWorker):
+    """A learner rank that can be built anew in its process, and looked into."""
+
+    def configure(self, config: RunConfig) -> None:
+        if hasattr(self, "_engine"):
+            self.close()
+            self._engine.close()
+        self._config = config
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {name: tensor.cpu().numpy().copy() for name, tensor in self._engine.iter_weights()}
+
+    def logprobs(self, groups: Sequence[TrainGroup]) -> list[np.ndarray]:
+        """By the engine's own forward, adapters beside their layers; every rank the same groups."""
+        with torch.no_grad():
+            return self._engine._score(groups).rows()
+
+    def update_with_nan_gradient(self, batch: TrainBatch) -> dict[str, float]:
+        """An update in which one gradient of rank 1 is NaN on its way back, though the loss is finite."""
+        parameter = list(self._engine._parameters.values())[-1]
+        hook = parameter.register_hook(lambda grad: grad * (torch.nan if self.rank == 1 else 1.0))
+        try:
+            return self.update(batch)
+        finally:
+            hook.remove()
+
+    def trained(self) -> dict[str, tuple[int, ...]]:
+        """In-memory names of trained parameters, and the shapes of this rank's parts."""
+        return {name: tuple(p.shape) for name, p in self._engine._parameters.items()}
+
+
+def make_groups(model, seed: int) -> list[Group]:
+    """Groups of unequal sizes; the last has no audio."""
+    rng = np.random.default_rng(seed)
+    placeholder, hidden_size = audio_token_id(model.config), model.config.get_text_config().hidden_size
+    groups = []
+    for index, lengths in enumerate(LENGTHS):
+        num_audio = 0 if index == len(LENGTHS) - 1 else int(rng.integers(3, 9))
+        text = rng.integers(20, 300, size=6)
+        embeds = rng.normal(size=(num_audio, hidden_size)).astype(np.float32)
+        completions = tuple(
+            Completion(
+                token_ids=tuple(rng.integers(20, 300, size=length).tolist()),
+                logprobs=(),
+                text="",
+                finish_reason="stop",
+                policy_version=0,
+            )
+            for length in lengths
+        )
+        groups.append(
+            Group(
+                prompt=Prompt(id=str(index), text=""),
+                prompt_token_ids=(*text[:3].tolist(), *[placeholder] * num_audio, *text[3:].tolist()),
+                completions=completions,
+                media_inputs={"audio_embeds": embeds} if num_audio else {},
+            )
+        )
+    return groups
+
+
+def make_batch(model, reference: ReferenceWorker, seed: int) -> TrainBatch:
+    """Rollout logprobs off by up to 0.3, so that some tokens are clipped; the reference off by 0.5."""
+    rng = np.random.default_rng(seed)
+    groups = []
+    sources = make_groups(model, seed)
+    for group, logprobs in zip(sources, reference.logprobs(sources), strict=True):
+        groups.append(
+            TrainGroup(
+                prompt_token_ids=np.array(group.prompt_token_ids),
+                media_inputs=group.media_inputs,
+                token_ids=tuple(np.array(completion.token_ids) for completion in group.completions),
+                rollout_logprobs=tuple(
+                    row + rng.uniform(-0.3, 0.3, row.shape).astype(np.float32) for row in logprobs
+                ),
+                reference_logprobs=tuple(
+                    row + rng.uniform(-0.5, 0.5, row.shape).astype(np.float32) for row in logprobs
+                ),
+                advantages=rng.normal(size=len(logprobs)).astype(np.float32),
+                prompt_id=group.prompt.id,
+            )
+        )
+    lengths = [len(tokens) for group in groups for tokens in group.token_ids]
+    return TrainBatch(
+        groups=tuple(groups), num_sequences=len(lengths), num_tokens=sum(lengths), policy_version=0
+    )
+
+
+def plain_loss(model, batch: TrainBatch, algorithm: AlgorithmConfig) -> torch.Tensor:
+    """The loss of the whole batch, written out sample by sample."""
+    total = torch.zeros(())
+    for group in batch.groups:
+        scored = completion_logprobs(model, [group])
+        for k, tokens in enumerate(group.token_ids):
+            logprobs = scored.logprobs[k, : len(tokens)]
+            ratio = (logprobs - torch.tensor(group.rollout_logprobs[k])).exp()
+            advantage = float(group.advantages[k])
+            low, high = 1 - algorithm.clip_low, 1 + algorithm.clip_high
+            surrogate = torch.minimum(ratio * advantage, ratio.clamp(low, high) * advantage)
+            log_r = torch.tensor(group.reference_logprobs[k]) - logprobs
+            total = total + (-surrogate + algorithm.kl_coef * (log_r.exp() - 1 - log_r)).sum()
+    return total / batch.num_tokens
+
+
+def plain_updates(model_path: str, factors: Sequence[float]) -> tuple[list, list, list]:
+    """Updates in plain torch, one for each factor on the learning rate: batches, losses with gradient norms,
+    and the weights by hub name after each."""
+    torch.set_num_threads(1)
+    algorithm = AlgorithmConfig()
+    model = load_model(model_path)
+    reference = ReferenceWorker(ModelConfig(path=model_path), micro_batch_tokens=64)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("audio_tower" not in name and "multi_modal_projector" not in name)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trained, lr=LEARNER.lr, betas=LEARNER.betas, weight_decay=LEARNER.weight_decay
+    )
+    batches, metrics, weights = [], [], []
+    for step, factor in enumerate(factors):
+        batches.append(make_batch(model, reference, seed=step))
+        loss = plain_loss(model, batches[-1], algorithm)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(trained, LEARNER.max_grad_norm)
+        optimizer.param_groups[0]["lr"] = LEARNER.lr * factor
+        optimizer.step()
+        metrics.append({"loss": loss.item(), "grad_norm": norm.item(), "lr": LEARNER.lr * factor})
+        names = checkpoint_parameters(model, media=False)
+        weights.append({hub: model.get_parameter(name).detach().numpy().copy() for name, hub in names})
+    return batches, metrics, weights
+
+
+def start(learner: ActorGroup, model_path: str, run_dir: Any = "runs/run", **settings: Any) -> None:
+    """Builds the group's engines anew, with these settings of the learner."""
+    config = RunConfig(
+        run_dir=str(run_dir),
+        model=ModelConfig(path=model_path),
+        learner=replace(LEARNER, num_ranks=learner.size, **settings),
+        train=TrainConfig(num_steps=10),
+    )
+    learner.call("configure", config, timeout_s=60)
+    start_learner(learner, timeout_s=60)
+
+
+def worst(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    assert list(one) == list(other)
+    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+
+def assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert list(one) == list(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
