@@ -36,6 +36,8 @@ class ModelConfig:
     known family may be missing from the model at hand; any other pattern must match."""
     media: str = "embeds"
     """`embeds`: the frozen tower runs once a prompt and vLLM takes its output; `raw`: vLLM runs the tower."""
+    media_cache: str | None = None
+    """Folder that keeps the frozen tower's embeddings from run to run, by content and weights."""
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -187,6 +189,8 @@ class LearnerConfig:
     """`none` or `bfloat16` (autocast over fp32 weights)."""
     micro_batch_tokens: int = 8192
     """Tokens in one forward pass: each prompt once, and its completions."""
+    micro_batch_audio_frames: int = 96_000
+    """Mel frames in one forward pass, where the audio tower is part of it (32 windows of 30 s)."""
     over_budget: str = "error"
     """What befalls a sample that alone exceeds `micro_batch_tokens`: `error` ends the run, `drop` leaves the
     sample out of the batch and counts it (`dropped_samples`)."""
@@ -198,6 +202,7 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "num_ranks", "micro_batch_tokens", "updates_per_batch")
+        _at_least(self, 1, "micro_batch_audio_frames")
         _at_least(self, 0, "num_cpus", "num_gpus", "lr", "warmup_steps", "weight_decay", "max_skipped_steps")
         _one_of(self, "zero_stage", 0, 1, 2, 3)
         for name, lowest in (("offload_optimizer", 1), ("offload_parameters", 3)):

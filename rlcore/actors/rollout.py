@@ -36,6 +36,7 @@ class RolloutWorker:
             build_target(task.target, task.args, where="task").load_media,
             media=model.media,
             device="cuda" if torch.cuda.is_available() else "cpu",
+            cache_folder=model.media_cache,
         )
         self._engine = VLLMEngine(
             model.path,
@@ -98,4 +99,5 @@ class RolloutWorker:
             "policy_version": self._engine.policy_version,
             "media_hits": self._encoder.num_hits,
             "media_misses": self._encoder.num_misses,
+            "media_encoded": self._encoder.num_encoded,
         }

@@ -7,6 +7,7 @@ cannot, samples are moved into smaller groups of the same prompt.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
@@ -84,23 +85,32 @@ def shard_groups(groups: Sequence[G], num_ranks: int) -> list[list[G]]:
     return shards
 
 
-def micro_batches(groups: Sequence[G], max_tokens: int) -> list[list[G]]:
-    """Groups packed into batches of at most `max_tokens`; deterministic.
+def num_audio_frames(group: Any) -> int:
+    """Mel frames that the audio tower computes for the group; 0 where its media come as embeddings."""
+    features = getattr(group, "media_inputs", {}).get("input_features")  # [A, M, F]
+    return 0 if features is None else features.shape[0] * features.shape[-1]
+
+
+def micro_batches(groups: Sequence[G], max_tokens: int, max_audio_frames: int | None = None) -> list[list[G]]:
+    """Groups packed into batches of at most `max_tokens` and `max_audio_frames`; deterministic.
 
     First fit, largest first (at most 11/9 of the fewest possible batches; Johnson 1973). A group above the
-    bound is cut by samples, each piece with the prompt; a single sample above it gets a batch of its own.
+    bound of tokens is cut by samples, each piece with the prompt; a single sample or its audio above a bound
+    gets a batch of its own.
     """
     pieces = [piece for group in groups if num_samples(group) for piece in _cut(group, max_tokens)]
+    limits = (max_tokens, math.inf if max_audio_frames is None else max_audio_frames)
     batches: list[list[G]] = []
-    loads: list[int] = []
+    loads: list[tuple[int, int]] = []
     for piece in sorted(pieces, key=num_packed_tokens, reverse=True):
-        size = num_packed_tokens(piece)
-        at = next((i for i, load in enumerate(loads) if load + size <= max_tokens), len(batches))
+        tokens, frames = num_packed_tokens(piece), num_audio_frames(piece)
+        fits = (i for i, (t, f) in enumerate(loads) if t + tokens <= limits[0] and f + frames <= limits[1])
+        at = next(fits, len(batches))
         if at == len(batches):
             batches.append([])
-            loads.append(0)
+            loads.append((0, 0))
         batches[at].append(piece)
-        loads[at] += size
+        loads[at] = (loads[at][0] + tokens, loads[at][1] + frames)
     return batches
 
 

@@ -217,7 +217,8 @@ class DeepSpeedEngine:
     ) -> tuple[dict[str, float], list[str]]:
         """Gradients of the global batch, micro-batch by micro-batch; its metrics; and the prompts of this
         rank's micro-batches whose loss is not finite. One such makes every rank's gradient NaN."""
-        batches = micro_batches(groups, self._config.micro_batch_tokens)
+        config = self._config
+        batches = micro_batches(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
         num_batches = int(self._all_reduce([len(batches)], dist.ReduceOp.MAX)[0])
         shares = []
         suspects: list[str] = []

@@ -22,6 +22,7 @@ from rlcore.engines.hf_model import (
     load_processor,
     tokenizer_of,
 )
+from rlcore.engines.media_cache import MediaCache
 from rlcore.errors import DataError
 from rlcore.types import Prompt
 
@@ -51,7 +52,8 @@ class MediaEncoder:
         media: `embeds` or `raw`, as `model.media`.
         device: where the tower runs.
         batch_size: prompts in one pass of the tower.
-        cache_bytes: bound on what is kept.
+        cache_bytes: bound on what is kept in memory.
+        cache_folder: where embeddings are also kept on disk (`rlcore.engines.media_cache`); `None`: nowhere.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class MediaEncoder:
         device: str = "cpu",
         batch_size: int = 16,
         cache_bytes: int = 1 << 30,
+        cache_folder: str | None = None,
     ):
         self.processor = load_processor(path)
         self._placeholder_id = audio_token_id(load_config(path))
@@ -74,9 +77,12 @@ class MediaEncoder:
         self._cache_bytes = cache_bytes
         self._cache: OrderedDict[_Key, tuple[np.ndarray, ...]] = OrderedDict()
         self._num_bytes = 0
+        self._cache_folder = cache_folder
         self._tower: Any = None
+        self._disk: MediaCache | None = None
         self.num_hits = 0
         self.num_misses = 0
+        self.num_encoded = 0
 
     def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
         """Encoded prompts, in order.
@@ -98,9 +104,10 @@ class MediaEncoder:
                 encoded += [self._process(prompt) for prompt in batch]
         return encoded
 
-    def _process(self, prompt: Prompt) -> EncodedPrompt:
+    def _process(self, prompt: Prompt, media: dict[str, Any] | None = None) -> EncodedPrompt:
         """Through the model's own processor."""
-        media = dict(self._load_media(prompt)) if prompt.media else {}
+        if media is None:
+            media = dict(self._load_media(prompt)) if prompt.media else {}
         try:
             inputs = dict(self.processor(text=prompt.text, return_tensors="pt", **media))
         except ValueError as error:
@@ -126,10 +133,26 @@ class MediaEncoder:
         return audios
 
     def _embed(self, prompts: Sequence[Prompt]) -> list[tuple[np.ndarray, ...]]:
-        features = [self._process(prompt).media_inputs for prompt in prompts]
-        batch = {n: torch.from_numpy(np.concatenate([f[n] for f in features])) for n in features[0]}
+        """From the disk, else through the tower."""
         if self._tower is None:
             self._tower = load_media_encoder(self._path).to(self._device)
+            if self._cache_folder is not None:
+                self._disk = MediaCache(self._cache_folder, self._tower, self.processor)
+        media = [dict(self._load_media(prompt)) for prompt in prompts]
+        found = [self._disk.get(m) if self._disk is not None else None for m in media]
+        missing = [i for i, embeds in enumerate(found) if embeds is None]
+        fresh = self._run_tower([self._process(prompts[i], media[i]).media_inputs for i in missing])
+        for i, embeds in zip(missing, fresh, strict=True):
+            found[i] = embeds
+            if self._disk is not None:
+                self._disk.put(media[i], embeds)
+        return [embeds for embeds in found if embeds is not None]
+
+    def _run_tower(self, features: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[np.ndarray, ...]]:
+        if not features:
+            return []
+        batch = {n: torch.from_numpy(np.concatenate([f[n] for f in features])) for n in features[0]}
+        self.num_encoded += len(features)
         with torch.inference_mode():
             arrays = (embed.float().cpu().numpy().copy() for embed in embed_media(self._tower, batch))
             return [tuple(next(arrays) for _ in f["input_features"]) for f in features]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,16 @@ def test_a_group_above_the_bound_is_cut_by_samples():
     assert sorted(piece.advantages.tolist() for piece in pieces) == [[0.0, 1.0], [2.0, 3.0]]
     alone = micro_batches([make_group(0, 2, [8, 1])], 1)
     assert [num_samples(batch[0]) for batch in alone] == [1, 1]
+
+
+def test_raw_audio_counts_on_its_own():
+    def with_audio(name: int, frames: int) -> TrainGroup:
+        features = np.zeros((1, 128, frames), np.float32)
+        return replace(make_group(name, 4, [1]), media_inputs={"input_features": features})
+
+    groups = [with_audio(0, 300), with_audio(1, 300), with_audio(2, 100), make_group(3, 4, [1])]
+    assert names(micro_batches(groups, 10_000, 400)) == [[0, 2, 3], [1]]
+    assert names(micro_batches(groups, 10_000, 200)) == [[0], [1], [2, 3]]
 
 
 def test_samples_keep_what_is_theirs():

@@ -241,7 +241,7 @@ def test_keys_are_these() -> None:
 EXPECTED_KEYS = """
 run_dir
 seed
-model.path model.dtype model.freeze model.media model.trust_remote_code
+model.path model.dtype model.freeze model.media model.media_cache model.trust_remote_code
 task.target task.args
 rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.samples_per_prompt rollout.max_tokens
 rollout.temperature rollout.top_p rollout.engine rollout.timeout_s
@@ -254,8 +254,8 @@ learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.o
 learner.offload_parameters learner.activation_checkpointing learner.lora.rank learner.lora.alpha
 learner.lora.dropout learner.lora.target_modules learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
-learner.autocast learner.micro_batch_tokens learner.over_budget learner.updates_per_batch
-learner.max_skipped_steps learner.timeout_s
+learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
+learner.updates_per_batch learner.max_skipped_steps learner.timeout_s
 reference.num_replicas reference.num_cpus reference.num_gpus reference.micro_batch_tokens
 reference.timeout_s
 weight_sync.backend weight_sync.timeout_s

@@ -1,0 +1,81 @@
+"""Audio embeddings of a frozen tower on disk, by content and weights: what one run has encoded, the next
+reads.
+
+The folder of a tower is the digest of its weights and of its processor's settings; a file's name is the
+digest of what the task loaded. Nothing needs to be invalidated: other weights or another recording are other
+names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+_FORMAT = "1"
+
+
+class MediaCache:
+    """Embeddings of one tower, in `folder`; shared by processes, which may write the same entry at once."""
+
+    def __init__(self, folder: str | Path, tower: nn.Module, processor: Any):
+        digest = hashlib.sha256(_FORMAT.encode())
+        for name, tensor in sorted(tower.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+        digest.update(json.dumps(_settings(processor), sort_keys=True, default=str).encode())
+        self._folder = Path(folder) / digest.hexdigest()[:24]
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, media: Mapping[str, Any]) -> tuple[np.ndarray, ...] | None:
+        """The embeddings [N_i, H] of each audio, or None where they were never made (or the file is cut)."""
+        path = self._path(media)
+        if not path.is_file():
+            return None
+        try:
+            arrays = load_file(path)
+        except SafetensorError:
+            return None
+        return tuple(arrays[str(i)] for i in range(len(arrays)))
+
+    def put(self, media: Mapping[str, Any], embeds: Sequence[np.ndarray]) -> None:
+        path = self._path(media)
+        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+        save_file({str(i): np.ascontiguousarray(e) for i, e in enumerate(embeds)}, unfinished)
+        os.replace(unfinished, path)
+
+    def _path(self, media: Mapping[str, Any]) -> Path:
+        digest = hashlib.sha256()
+        _update(digest, media)
+        return self._folder / f"{digest.hexdigest()[:40]}.safetensors"
+
+
+def _settings(processor: Any) -> Any:
+    extractor = getattr(processor, "feature_extractor", None)
+    return extractor.to_dict() if extractor is not None else {}
+
+
+def _update(digest: Any, value: Any) -> None:
+    """Feeds nested media to the digest, types and lengths included, so that no two of them read alike."""
+    digest.update(type(value).__name__.encode())
+    if isinstance(value, Mapping):
+        for key in sorted(value):
+            digest.update(f"{key}=".encode())
+            _update(digest, value[key])
+    elif isinstance(value, list | tuple):
+        digest.update(f"[{len(value)}]".encode())
+        for item in value:
+            _update(digest, item)
+    elif isinstance(value, np.ndarray):
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    else:
+        digest.update(repr(value).encode())
