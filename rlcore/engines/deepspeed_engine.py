@@ -11,11 +11,11 @@ that the number of micro-batches may change with every batch.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from rlcore.algorithms.schedule import lr_factor
 from rlcore.budget import fit_groups
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
-from rlcore.engines.hf_model import load_model, load_processor, save_checkpoint
+from rlcore.engines.hf_model import load_config, load_model, load_processor, save_checkpoint
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_logprobs
 from rlcore.engines.media_modules import attach_media_modules, detach_media_modules
 from rlcore.engines.shares import PolicyObjective, SupervisedObjective
@@ -79,7 +79,10 @@ class DeepSpeedEngine:
         self._seed, self._skipped_log = seed, skipped_log
         self._num_calls = self._num_updates = self._num_skipped = self._num_skipped_in_a_row = 0
         self._frozen_fingerprint: str | None = None
-        self._model = load_model(model_path, dtype="float32", trust_remote_code=model.trust_remote_code)
+        text_config = load_config(model_path, trust_remote_code=model.trust_remote_code).get_text_config()
+        deepspeed_config = zero.deepspeed_config(learner, hidden_size=text_config.hidden_size)
+        with zero.partitioned_loading(deepspeed_config):
+            self._model = load_model(model_path, dtype="float32", trust_remote_code=model.trust_remote_code)
         self._choose_trained()
         # Given embeddings, the forward never enters the tower: it waits on the CPU for the export.
         self._media_modules = detach_media_modules(self._model) if model.media == "embeds" else {}
@@ -89,13 +92,12 @@ class DeepSpeedEngine:
         trained = list(self._parameters.values())
         optimizer = zero.adamw(trained, learner)
         self._schedule = _schedule(optimizer, learner, num_steps * learner.updates_per_batch)
-        hidden_size = self._model.config.get_text_config().hidden_size
         self._engine, *_ = deepspeed.initialize(
             model=_Scorer(self._model),
             model_parameters=trained,
             optimizer=optimizer,
             lr_scheduler=self._schedule,
-            config=zero.deepspeed_config(learner, hidden_size=hidden_size),
+            config=deepspeed_config,
         )
         self._adam = zero.AdamState(self._engine, optimizer)
 
@@ -297,18 +299,14 @@ class DeepSpeedEngine:
         """What must be the same where training goes on. Collective at the first call."""
         lora = self._config.lora
         if self._frozen_fingerprint is None:
-            frozen = [
-                Weight(name, name, (parameter,))
-                for name, parameter in self._model.named_parameters()
-                if not parameter.requires_grad
-            ]
-            own = ((w.name, t) for w, t in zero.gathered(frozen, zero_stage=self._config.zero_stage))
-            media = (
-                (f"{path}.{name}", parameter)
-                for path, module in self._media_modules.items()
-                for name, parameter in module.named_parameters()
-            )
-            self._frozen_fingerprint = learner_checkpoint.fingerprint(itertools.chain(own, media))
+            with self._media_attached():
+                frozen = [
+                    Weight(name, name, (parameter,))
+                    for name, parameter in self._model.named_parameters()
+                    if name not in self._parameters
+                ]
+            tensors = ((w.name, t) for w, t in zero.gathered(frozen, zero_stage=self._config.zero_stage))
+            self._frozen_fingerprint = learner_checkpoint.fingerprint(tensors)
         return {
             "frozen_fingerprint": self._frozen_fingerprint,
             "lora": {"rank": lora.rank, "alpha": lora.alpha} if lora.rank else None,
@@ -319,19 +317,26 @@ class DeepSpeedEngine:
 
         Adapters are merged into the weights."""
         full = {}
-        for weight, tensor in zero.gathered(list(weights(self._model)), zero_stage=self._config.zero_stage):
+        with self._media_attached():
+            all_weights = list(weights(self._model))
+            for weight, tensor in zero.gathered(all_weights, zero_stage=self._config.zero_stage):
+                if self.rank == 0:
+                    full[weight.name] = tensor.cpu().clone()
             if self.rank == 0:
-                full[weight.name] = tensor.cpu().clone()
-        if self.rank == 0:
-            processor = load_processor(
-                self._model_path, trust_remote_code=self._model_config.trust_remote_code
-            )
-            attach_media_modules(self._model, self._media_modules)
-            state = self._model.state_dict() | full
-            save_checkpoint(self._model, folder, state_dict=state, processor=processor)
-            if self._media_modules:
-                detach_media_modules(self._model)
+                processor = load_processor(
+                    self._model_path, trust_remote_code=self._model_config.trust_remote_code
+                )
+                state = self._model.state_dict() | full
+                save_checkpoint(self._model, folder, state_dict=state, processor=processor)
         dist.barrier()
+
+    @contextmanager
+    def _media_attached(self) -> Iterator[None]:
+        """The whole model, with the tower that waits outside it."""
+        attach_media_modules(self._model, self._media_modules)
+        yield
+        if self._media_modules:
+            detach_media_modules(self._model)
 
     def close(self) -> None:
         """Frees the engine; the process group stays for the next one."""

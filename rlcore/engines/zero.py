@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import deepspeed
 import torch
 from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimizer_state
+from transformers.integrations import HfDeepSpeedConfig
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from rlcore.config import LearnerConfig
 from rlcore.engines.trainable import Weight
@@ -60,6 +63,18 @@ def deepspeed_config(learner: LearnerConfig, *, hidden_size: int) -> dict[str, A
     if learner.autocast == "bfloat16":
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     return config
+
+
+@contextmanager
+def partitioned_loading(config: dict[str, Any]) -> Iterator[None]:
+    """While this lasts, transformers partitions a model's parameters over the ranks as it builds and loads
+    it, where `config` (of DeepSpeed) says stage 3: no rank ever holds the whole model. Collective."""
+    handle = HfDeepSpeedConfig(config)  # transformers keeps a weak reference, and looks at the stage
+    try:
+        yield
+    finally:
+        del handle
+        unset_hf_deepspeed_config()
 
 
 def adamw(parameters: Sequence[torch.nn.Parameter], learner: LearnerConfig) -> torch.optim.AdamW:

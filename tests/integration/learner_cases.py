@@ -58,6 +58,16 @@ class Probe(LearnerWorker):
         finally:
             hook.remove()
 
+    def load_in_parts(self, model_path: str) -> tuple[int, int]:
+        """Numbers that this rank holds after loading a model for ZeRO-3, and those of the model."""
+        from rlcore.engines import zero
+
+        config = zero.deepspeed_config(replace(LEARNER, zero_stage=3), hidden_size=128)
+        with zero.partitioned_loading(config):
+            parameters = list(load_model(model_path).parameters())
+        held = sum(p.numel() + p.ds_tensor.numel() for p in parameters)
+        return held, sum(p.ds_numel for p in parameters)
+
     def trained(self) -> dict[str, tuple[int, ...]]:
         """In-memory names of trained parameters, and the shapes of this rank's parts."""
         return {name: tuple(p.shape) for name, p in self._engine._parameters.items()}
@@ -69,7 +79,8 @@ def make_groups(model, seed: int) -> list[Group]:
     placeholder, hidden_size = audio_token_id(model.config), model.config.get_text_config().hidden_size
     groups = []
     for index, lengths in enumerate(LENGTHS):
-        num_audio = 0 if index == len(LENGTHS) - 1 else int(rng.integers(3, 9))
+        has_audio = placeholder is not None and index < len(LENGTHS) - 1
+        num_audio = int(rng.integers(3, 9)) if has_audio else 0
         text = rng.integers(20, 300, size=6)
         embeds = rng.normal(size=(num_audio, hidden_size)).astype(np.float32)
         completions = tuple(

@@ -14,13 +14,15 @@ import pytest
 import ray
 import ray.cloudpickle
 import torch
-from learner_cases import LEARNER, Probe, assert_equal, plain_updates, start, worst
-from tiny_models import make_qwen2_audio
+from learner_cases import LEARNER, Probe, assert_equal, make_batch, plain_updates, start, worst
+from safetensors import safe_open
+from tiny_models import make_qwen2_audio, make_text
 
 from rlcore.actors.group import ActorGroup
+from rlcore.actors.reference import ReferenceWorker
 from rlcore.algorithms.batching import micro_batches, shard_groups
-from rlcore.config import LoRAConfig
-from rlcore.engines.hf_model import checkpoint_parameters, load_model
+from rlcore.config import LoRAConfig, ModelConfig
+from rlcore.engines.hf_model import checkpoint_parameters, load_model, load_processor, save_checkpoint
 from rlcore.engines.logprobs import completion_logprobs
 from rlcore.errors import (
     ActorError,
@@ -258,6 +260,40 @@ def test_adapters_are_trained_merged_and_resumed(learner, single, model_path, ex
     start(single, model_path, zero_stage=zero_stage)
     with pytest.raises(CheckpointError, match=r"it alone trains \d+ parameters.*does not train.*lora is"):
         single.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+
+
+@pytest.fixture(scope="module")
+def text_model_path(tmp_path_factory) -> str:
+    """With tied embeddings, in bfloat16."""
+    folder = make_text(tmp_path_factory.mktemp("plain"))
+    model = load_model(str(folder), dtype="bfloat16")
+    target = tmp_path_factory.mktemp("text")
+    save_checkpoint(model, target, processor=load_processor(str(folder)))
+    return str(target)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_tied_embeddings_are_exported_once_from_every_stage(learner, text_model_path, tmp_path, zero_stage):
+    reference = ReferenceWorker(ModelConfig(path=text_model_path), micro_batch_tokens=64)
+    batch = make_batch(load_model(text_model_path), reference, seed=0)
+    start(learner, text_model_path, zero_stage=zero_stage)
+    learner.call("update", batch, timeout_s=60)
+    learner.call("export", str(tmp_path / "model"), timeout_s=60)
+    with safe_open(tmp_path / "model" / "model.safetensors", framework="pt") as tensors:
+        names = set(tensors.keys())
+    assert "model.embed_tokens.weight" in names and "lm_head.weight" not in names
+    with torch.no_grad():
+        exported = completion_logprobs(load_model(str(tmp_path / "model")), batch.groups).rows()
+    for row, own in zip(exported, learner.call("logprobs", batch.groups, timeout_s=60)[0], strict=True):
+        np.testing.assert_allclose(row, own, atol=1e-5)
+    assert load_processor(str(tmp_path / "model"))("the speaker")["input_ids"]
+    assert (tmp_path / "model" / "generation_config.json").is_file()
+
+
+def test_for_stage_3_no_rank_ever_holds_the_whole_model(learner, text_model_path):
+    start(learner, text_model_path)
+    for held, total in learner.call("load_in_parts", text_model_path, timeout_s=60):
+        assert held < 0.51 * total
 
 
 def with_first(batch, **changes):
