@@ -10,6 +10,7 @@ from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import normalise_label, parse_response
 from emotion_task.prompt import format_prompt
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages
+from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward
 from rlcore.rewards.generative import GenerativeRewardModel
 from rlcore.types import Group, Prompt, RewardContext, Score
@@ -47,7 +48,8 @@ class ReasoningReward(GenerativeRewardModel):
 
     Args:
         model_path: the reward model's checkpoint; it has its own audio tower.
-        weights: dimension to its weight, where other than those of `DIMENSIONS`; normalised to sum to 1.
+        weights: dimension to its weight, where other than those of `DIMENSIONS`; normalised to sum to 1. A
+            dimension that is not named gets 0: it is graded and shown, and does not count.
         engine: further vLLM engine arguments.
     """
 
@@ -60,7 +62,7 @@ class ReasoningReward(GenerativeRewardModel):
     ):
         super().__init__(
             model_path,
-            dimensions=weights or {d.name: d.weight for d in DIMENSIONS},
+            dimensions=dimension_weights(weights),
             score_tokens=tuple(str(grade) for grade in range(1, MAX_GRADE + 1)),
             engine=engine,
             dtype=dtype,
@@ -73,3 +75,18 @@ class ReasoningReward(GenerativeRewardModel):
         extractor = self.processor.feature_extractor
         waveform = model_waveform(prompt.media["audio"], extractor)
         return {"audio": [waveform], "sampling_rate": int(extractor.sampling_rate)}
+
+
+def dimension_weights(weights: Mapping[str, float] | None) -> dict[str, float]:
+    """Every dimension's weight, in the order in which the reward model writes its grades.
+
+    Raises:
+        ConfigError: a name that is no dimension.
+    """
+    if weights is None:
+        return {dimension.name: dimension.weight for dimension in DIMENSIONS}
+    names = [dimension.name for dimension in DIMENSIONS]
+    unknown = sorted(set(weights) - set(names))
+    if unknown:
+        raise ConfigError(f"weights: {unknown} are no dimensions of the reward model; it grades {names}")
+    return {name: float(weights.get(name, 0.0)) for name in names}

@@ -34,7 +34,7 @@ def fit_groups(groups: Sequence[G], max_tokens: int, over_budget: str) -> tuple[
         over_budget: `error` or `drop` (`learner.over_budget`).
 
     Raises:
-        DataError: a sample exceeds the budget and `over_budget` is `error`, or no sample is left.
+        DataError: a sample exceeds the budget and `over_budget` is `error`.
     """
     kept: list[G] = []
     too_long: list[str] = []
@@ -51,10 +51,10 @@ def fit_groups(groups: Sequence[G], max_tokens: int, over_budget: str) -> tuple[
             kept.append(group)
         elif fitting:
             kept.append(take_samples(group, fitting))
-    if too_long and (over_budget == "error" or not kept):
+    if too_long and over_budget == "error":
         raise DataError(
             f"{len(too_long)} samples exceed learner.micro_batch_tokens ({max_tokens}): "
             f"{'; '.join(too_long[:3])}{'; ...' if len(too_long) > 3 else ''}. Raise it, lower "
-            "rollout.max_tokens, shorten the prompts, or set learner.over_budget=drop (some must be left)"
+            "rollout.max_tokens, shorten the prompts, or set learner.over_budget=drop"
         )
     return kept, len(too_long)

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from rlcore.actors.group import ActorGroup
-from rlcore.algorithms.advantage import group_advantages
-from rlcore.algorithms.ptr import MixedRewards, ProgressiveGate, mix_rewards
-from rlcore.batch import build_batch
+from rlcore.algorithms.advantage import group_advantages, groups_with_signal
+from rlcore.algorithms.ptr import MixedRewards, ProgressiveGate, annealing, mix_rewards
+from rlcore.batch import build_batch, is_truncated, shape_rewards
+from rlcore.budget import fit_batch
 from rlcore.config import RunConfig
 from rlcore.prompts import PromptStream
 from rlcore.rewards.policy import apply_error_policy
-from rlcore.types import Group, Prompt, RewardContext, Score
+from rlcore.types import Group, Prompt, RewardContext, Score, TrainBatch
 
 Scores = dict[str, list[list[Score]]]
 """Reward name to its scores, [G][K]."""
@@ -103,19 +104,22 @@ class Controller:
             groups = self.generate(prompts)
         with clock.phase("score"):
             scores, reference_logprobs = self.score(groups, with_reference=True)
-        rewards = self.mix(groups, scores)
         algorithm = self.config.algorithm
+        mixed, factor = self.mix(groups, scores)
+        max_tokens = self.config.rollout.max_tokens
+        rewards = shape_rewards(mixed, groups, reference_logprobs, algorithm, max_tokens=max_tokens)
+        keep = rewards.mask
+        if algorithm.drop_groups_without_signal:
+            keep = keep & groups_with_signal(rewards.rewards, keep)[:, None]
         advantages = group_advantages(
-            rewards.rewards, rewards.mask, normalize_std=algorithm.normalize_std, eps=algorithm.std_eps
+            rewards.rewards, keep, estimator=algorithm.advantage, eps=algorithm.std_eps
         )
-        batch = build_batch(groups, advantages, reference_logprobs, self.policy_version)
-        with clock.phase("update"):
-            update = self.learner.call("update", batch, timeout_s=self.config.learner.timeout_s)[0]
-        with clock.phase("weight_sync"):
-            self.push_weights()
+        batch = build_batch(groups, advantages, keep, reference_logprobs, self.policy_version)
+        update = self.update(batch, clock)
         metrics = {
-            **_reward_metrics(scores, rewards, self.gate.is_open),
+            **_reward_metrics(scores, rewards, factor),
             **_completion_metrics(groups),
+            **_batch_metrics(batch, rewards.mask, keep),
             **update,
             **{f"seconds/{name}": seconds for name, seconds in clock.seconds.items()},
             "policy_version": float(self.policy_version),
@@ -128,6 +132,22 @@ class Controller:
             mixed=rewards,
             advantages=advantages,
         )
+
+    def update(self, batch: TrainBatch, clock: Clock) -> dict[str, float]:
+        """Trains on the batch and brings the weights to the engines. A batch with fewer completions than the
+        learner has ranks, because the rest was left out, changes nothing: the weights stay as they are.
+
+        Raises DataError where a sample exceeds the learner's budget, unless those are to be dropped."""
+        learner = self.config.learner
+        batch, num_dropped = fit_batch(batch, learner.micro_batch_tokens, learner.over_budget)
+        dropped = {"dropped_samples": float(num_dropped)}
+        if batch.num_sequences < learner.num_ranks:
+            return {"update_skipped": 1.0, **dropped}
+        with clock.phase("update"):
+            update = self.learner.call("update", batch, timeout_s=learner.timeout_s)[0]
+        with clock.phase("weight_sync"):
+            self.push_weights()
+        return {**update, "update_skipped": 0.0, **dropped}
 
     @property
     def learner(self) -> ActorGroup:
@@ -158,24 +178,29 @@ class Controller:
         )
         return scores, logprobs
 
-    def mix(self, groups: list[Group], scores: Scores) -> MixedRewards:
-        """The reward of each completion; moves the gate on by one step."""
+    def mix(self, groups: list[Group], scores: Scores) -> tuple[MixedRewards, float]:
+        """The reward of each completion, and the factor on the reasoning reward; moves the gate on by one
+        step."""
         ptr, rewards = self.config.algorithm.ptr, self.config.rewards
         values = {
             name: apply_error_policy(name, groups, per_group, rewards[name].on_error)
             for name, per_group in scores.items()
         }
-        gate_open = True
-        if ptr.outcome is not None and ptr.progressive:
-            gate_open = self.gate.update(float(np.nanmean(values[ptr.outcome])))
-        return mix_rewards(
+        factor = 1.0
+        if ptr.outcome is not None and ptr.schedule == "progressive":
+            known = values[ptr.outcome][np.isfinite(values[ptr.outcome])]
+            factor = float(self.gate.update(float(known.mean()) if known.size else float("nan")))
+        elif ptr.schedule == "anneal":
+            factor = annealing(self.step, ptr.anneal_steps or self.config.train.num_steps)
+        mixed = mix_rewards(
             values,
             {name: rewards[name].weight for name in values},
             outcome=ptr.outcome,
             reasoning=ptr.reasoning,
             trust=ptr.trust,
-            gate_open=gate_open,
+            factor=factor,
         )
+        return mixed, factor
 
     def push_weights(self) -> None:
         """Brings the learner's weights into every rollout engine, as the next version."""
@@ -194,11 +219,11 @@ class Controller:
         self.gate.load_state_dict(state["gate"])
 
 
-def _reward_metrics(scores: Scores, mixed: MixedRewards, gate_open: bool) -> dict[str, float]:
+def _reward_metrics(scores: Scores, mixed: MixedRewards, factor: float) -> dict[str, float]:
     metrics = {"reward/mean": float(mixed.rewards[mixed.mask].mean()) if mixed.mask.any() else float("nan")}
     metrics["reward/masked"] = float((~mixed.mask).sum())
-    metrics["ptr/tau"], metrics["ptr/gate"] = float(mixed.tau.mean()), float(gate_open)
-    metrics["groups_without_signal"] = float((np.ptp(mixed.rewards, axis=1) == 0).mean())
+    metrics["ptr/tau"], metrics["ptr/gate"] = float(mixed.tau.mean()), factor
+    metrics["groups_without_signal"] = float((~groups_with_signal(mixed.rewards, mixed.mask)).mean())
     for name, per_group in scores.items():
         made = [score for group in per_group for score in group if score.error is None]
         metrics[f"reward/{name}"] = float(np.mean([s.value for s in made])) if made else float("nan")
@@ -213,5 +238,14 @@ def _completion_metrics(groups: Sequence[Group]) -> dict[str, float]:
     completions = [completion for group in groups for completion in group.completions]
     return {
         "completion/tokens": float(np.mean([len(c.token_ids) for c in completions])),
-        "completion/truncated": float(np.mean([c.finish_reason == "length" for c in completions])),
+        "completion/truncated": float(is_truncated(groups).mean()),
+    }
+
+
+def _batch_metrics(batch: TrainBatch, mask: np.ndarray, keep: np.ndarray) -> dict[str, float]:
+    """What the update saw, and what was left out."""
+    return {
+        "batch/sequences": float(batch.num_sequences),
+        "batch/tokens": float(batch.num_tokens),
+        "batch/groups_dropped": float((mask.any(axis=1) & ~keep.any(axis=1)).sum()),
     }

@@ -215,7 +215,7 @@ class _Run:
             step, result.groups, result.scores, rewards=result.mixed.rewards, advantages=result.advantages
         )
         shown = {f"reward/{name}": name for name in self.config.rewards} | {"kl": "kl"}
-        bar.set_postfix({short: f"{metrics[name]:.3f}" for name, short in shown.items()})
+        bar.set_postfix({short: f"{metrics[name]:.3f}" for name, short in shown.items() if name in metrics})
         bar.update(1)
 
     def evaluate(self) -> dict[str, float]:

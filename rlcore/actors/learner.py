@@ -10,7 +10,6 @@ from typing import Any
 import ray
 
 from rlcore.algorithms.batching import shard_groups
-from rlcore.budget import fit_batch
 from rlcore.config import RunConfig
 from rlcore.types import TrainBatch
 from rlcore.weight_sync.base import Push
@@ -59,19 +58,18 @@ class LearnerWorker:
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """Trains on this rank's share of the batch; metrics of the whole batch."""
-        algorithm, learner = self._config.algorithm, self._config.learner
-        batch, num_dropped = fit_batch(batch, learner.micro_batch_tokens, learner.over_budget)
-        shards = shard_groups(batch.groups, learner.num_ranks)
-        metrics = self._engine.update(
-            shards[self.rank],
+        from rlcore.engines.shares import PolicyObjective
+
+        config = self._config
+        objective = PolicyObjective(
             num_tokens=batch.num_tokens,
             num_sequences=batch.num_sequences,
-            kl_coef=algorithm.kl_coef,
-            clip_low=algorithm.clip_low,
-            clip_high=algorithm.clip_high,
-            loss_aggregation=algorithm.loss_aggregation,
+            max_tokens=config.rollout.max_tokens,
+            algorithm=config.algorithm,
+            recompute_logprobs=config.learner.recomputes_logprobs,
         )
-        return metrics | {"dropped_samples": float(num_dropped)}
+        shards = shard_groups(batch.groups, config.learner.num_ranks)
+        return self._engine.update(shards[self.rank], objective)
 
     def push_weights(self, version: int) -> Push | None:
         """Makes the weights available as `version`; rank 0 returns what engines need to take them."""

@@ -1,22 +1,82 @@
-"""Group-relative advantages: a sample is as good as it is better than its siblings.
+"""Advantages from the rewards of G groups of K samples: how much better a sample is than it might have been.
 
-GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1.2) subtracts the group's mean reward and divides by the
-group's standard deviation; Dr. GRPO (arXiv 2503.20783) leaves the division out, because it weighs up prompts
-whose samples nearly agree. The standard deviation is the population's (divided by K).
+Each estimator takes `rewards` [G, K] (float64, 0 where masked), `mask` [G, K] bool and `eps`, and returns
+float64 [G, K]. A masked sample enters no mean and no deviation. Deviations are the population's (divided by
+the count).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 
+def grpo(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
+    """(r - group mean) / (group std + eps): DeepSeekMath, arXiv 2402.03300, section 4.1.2."""
+    centred = _centre(rewards, mask, axis=1)
+    return centred / (_std(centred, mask, axis=1) + eps)
+
+
+def dr_grpo(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
+    """r - group mean: Dr. GRPO, arXiv 2503.20783, which leaves out the deviation because dividing by it
+    weighs up prompts whose samples nearly agree. `eps` is not used."""
+    return _centre(rewards, mask, axis=1)
+
+
+def rloo(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
+    """r - mean of the group's *other* samples: REINFORCE leave-one-out, arXiv 2402.14740. A sample does not
+    enter its own baseline, so the gradient is unbiased. Equals `dr_grpo` times K / (K - 1); a sample alone in
+    its group has no baseline and gets 0. `eps` is not used."""
+    count_G1 = mask.sum(axis=1, keepdims=True)
+    return _centre(rewards, mask, axis=1) * count_G1 / np.maximum(count_G1 - 1, 1)
+
+
+def reinforce_pp(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
+    """(r - batch mean) / (batch std + eps): REINFORCE++, arXiv 2501.03262. Statistics of the whole batch, so
+    a group whose samples agree still says something. Here a sequence counts once, however long it is."""
+    centred = _centre(rewards, mask, axis=None)
+    return centred / (_std(centred, mask, axis=None) + eps)
+
+
+def reinforce_pp_baseline(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
+    """The same after the group's mean has been subtracted ("w/ baseline" in arXiv 2501.03262)."""
+    return reinforce_pp(_centre(rewards, mask, axis=1), mask, eps)
+
+
+def maxrl(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
+    """(r - group mean) / (group mean - group minimum + eps): "Maximum Likelihood Reinforcement Learning",
+    arXiv 2602.02710, algorithm 1, which divides by the mean. For rewards of 0 and 1 it estimates the gradient
+    of the *log* of the success probability, truncated at order K, where GRPO's expected reward has that of
+    order 1: a prompt that is rarely solved pulls as hard as likelihood would, and minority answers survive.
+
+    Ours is measured from the lowest reward of the group (the same where that is 0), so
+    that what all samples earn (format) does not count as success. Lies within [-1, K - 1].
+    """
+    centred = _centre(rewards, mask, axis=1)
+    above_lowest = -np.where(mask, centred, np.inf).min(axis=1, keepdims=True, initial=0.0)
+    return centred / (above_lowest + eps)
+
+
+ADVANTAGES: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+    "grpo": grpo,
+    "dr_grpo": dr_grpo,
+    "rloo": rloo,
+    "reinforce_pp": reinforce_pp,
+    "reinforce_pp_baseline": reinforce_pp_baseline,
+    "maxrl": maxrl,
+}
+"""Setting to estimator."""
+
+
 def group_advantages(
-    rewards: np.ndarray, mask: np.ndarray | None = None, *, normalize_std: bool = True, eps: float = 1e-6
+    rewards: np.ndarray, mask: np.ndarray | None = None, *, estimator: str = "grpo", eps: float = 1e-6
 ) -> np.ndarray:
     """Advantages of G groups of K samples.
 
-    `rewards` [G, K]; `mask` [G, K] bool, True where the sample counts. A masked sample enters neither the
-    mean nor the deviation and gets 0, as does a sample left alone in its group. Returns float32 [G, K].
+    `rewards` [G, K]; `mask` [G, K] bool, True where the sample counts; `estimator` a key of `ADVANTAGES`;
+    `eps` is added to the deviation where the estimator divides by one. Returns float32 [G, K]: 0 where
+    masked, and exactly 0 where all that is compared is equal.
     Raises ValueError on other shapes, or where a reward that counts is not finite.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
@@ -27,10 +87,32 @@ def group_advantages(
         raise ValueError(f"mask must have the rewards' shape {rewards.shape}, got {mask.shape}")
     if not np.isfinite(rewards[mask]).all():
         raise ValueError("a reward that is not masked is NaN or infinite; mask the sample or fix its reward")
+    if estimator not in ADVANTAGES:
+        raise ValueError(f"algorithm.advantage must be one of {tuple(ADVANTAGES)}, got {estimator!r}")
+    return ADVANTAGES[estimator](np.where(mask, rewards, 0.0), mask, eps).astype(np.float32)
 
-    count_G1 = np.maximum(mask.sum(axis=1, keepdims=True), 1)
-    rewards = np.where(mask, rewards, 0.0)
-    centred = np.where(mask, rewards - rewards.sum(axis=1, keepdims=True) / count_G1, 0.0)
-    if normalize_std:
-        centred /= np.sqrt((centred**2).sum(axis=1, keepdims=True) / count_G1) + eps
-    return centred.astype(np.float32)
+
+def groups_with_signal(rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Which groups' counting samples differ in reward: bool [G] of `rewards`, `mask` [G, K].
+
+    DAPO (arXiv 2503.14476, section 3.2) leaves the others out of the batch, as their gradient is zero while
+    they still dilute the mean.
+    """
+    low = np.where(mask, rewards, np.inf).min(axis=1, initial=np.inf)
+    return np.where(mask, rewards, -np.inf).max(axis=1, initial=-np.inf) > low
+
+
+def _centre(values: np.ndarray, mask: np.ndarray, axis: int | None) -> np.ndarray:
+    """Values minus their mean over `axis` (None: over all), 0 where masked.
+
+    The smallest is subtracted first, which the mean does not care about, and equal values give exactly 0.
+    """
+    low = np.where(mask, values, np.inf).min(axis=axis, keepdims=True, initial=np.inf)
+    shifted = np.where(mask, values - np.where(np.isfinite(low), low, 0.0), 0.0)
+    count = np.maximum(mask.sum(axis=axis, keepdims=True), 1)
+    return np.where(mask, shifted - shifted.sum(axis=axis, keepdims=True) / count, 0.0)
+
+
+def _std(centred: np.ndarray, mask: np.ndarray, axis: int | None) -> np.ndarray:
+    count = np.maximum(mask.sum(axis=axis, keepdims=True), 1)
+    return np.sqrt((centred**2).sum(axis=axis, keepdims=True) / count)

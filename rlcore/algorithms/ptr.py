@@ -1,13 +1,15 @@
 """GRPO-PTR (EmotionThinker, arXiv 2601.15668): progressive, trust-aware reasoning reward.
 
 A reasoning reward is only as good as its agreement with the outcome. Two brakes: within a group, the trust
-weight lowers it where wrong answers are reasoned better than right ones; over the run, the progressive gate
-keeps it out until the outcome has been learnt.
-    R = sum_i w_i R_i, the reasoning term times tau * [gate open]
+weight lowers it where wrong answers are reasoned better than right ones; over the run, a schedule keeps it
+out until the outcome has been learnt, or lets it fade.
+    R = sum_i w_i R_i, the reasoning term times tau * factor
+The factor is 0 and then 1 (`ProgressiveGate`), exp(-step / T) (`annealing`), or always 1.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,6 +72,12 @@ class ProgressiveGate:
         self._history = deque((float(value) for value in state["history"]), maxlen=self.window)
 
 
+def annealing(step: int, num_steps: float) -> float:
+    """exp(-step / T) at step `step` (from 0), T = `num_steps`: the fading of the thinking reward in
+    SophiaVL-R1 (arXiv 2505.17018), which has the same trust weight and no gate."""
+    return math.exp(-step / num_steps)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedRewards:
     """The rewards of a batch, ready for advantages."""
@@ -89,12 +97,12 @@ def mix_rewards(
     outcome: str | None = None,
     reasoning: str | None = None,
     trust: bool = True,
-    gate_open: bool = True,
+    factor: float = 1.0,
 ) -> MixedRewards:
-    """Weighted sum of named scores; the `reasoning` one times its trust weight and the gate.
+    """Weighted sum of named scores; the `reasoning` one times its trust weight and the schedule's factor.
 
     `scores`: name to [G, K], NaN where a score failed; `weights` has the same names. A score of weight 0, or
-    behind a closed gate, is a diagnostic: its failures mask nothing. Without `outcome` or `reasoning` this
+    behind a factor of 0, is a diagnostic: its failures mask nothing. Without `outcome` or `reasoning` this
     is the plain weighted sum.
     Raises ValueError where names or shapes disagree.
     """
@@ -108,12 +116,14 @@ def mix_rewards(
 
     rewards, mask = np.zeros(shape), np.ones(shape, dtype=bool)
     for name, values in arrays.items():
-        is_gated = outcome is not None and name == reasoning
-        if weights[name] == 0 or (is_gated and not gate_open):
+        is_scheduled = name == reasoning
+        if weights[name] == 0 or (is_scheduled and factor == 0):
             continue
         mask &= np.isfinite(values)
-        factor_G1 = tau_G[:, None] if is_gated and trust else 1.0
-        rewards += weights[name] * factor_G1 * np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        weight_G1 = np.full((shape[0], 1), float(weights[name]))
+        if is_scheduled:
+            weight_G1 *= factor * (tau_G[:, None] if trust else 1.0)
+        rewards += weight_G1 * np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     return MixedRewards(rewards=np.where(mask, rewards, 0.0), mask=mask, tau=tau_G)
 
 

@@ -34,7 +34,7 @@ from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_l
 from rlcore.engines.media_modules import attach_media_modules, detach_media_modules
 from rlcore.engines.shares import PolicyObjective, SupervisedObjective
 from rlcore.engines.trainable import Weight, add_lora, checkpoint_activations, freeze, trained_media, weights
-from rlcore.errors import ConfigError, NonFiniteError
+from rlcore.errors import ConfigError, DataError, NonFiniteError
 from rlcore.types import TrainGroup
 
 
@@ -112,52 +112,41 @@ class DeepSpeedEngine:
                 "with model.media=embeds the tower stays as it is: freeze it or set model.media=raw"
             )
 
-    def update(
-        self,
-        groups: Sequence[TrainGroup],
-        *,
-        num_tokens: int,
-        num_sequences: int,
-        kl_coef: float,
-        clip_low: float,
-        clip_high: float,
-        loss_aggregation: str = "token",
-    ) -> dict[str, float]:
+    def update(self, groups: Sequence[TrainGroup], objective: PolicyObjective) -> dict[str, float]:
         """`learner.updates_per_batch` optimizer steps on the global batch, of which `groups` are this rank's.
 
-        `num_tokens` and `num_sequences` count the global batch. Returns metrics of the global batch, the
-        same on every rank, of the last step; but `logprob_max_diff` and `logprob_mean_diff` compare the
-        rollout engine's logprobs with the learner's before the first.
+        `objective` was made for this batch. Returns metrics of the global batch, the same on every rank, of
+        the last step; but `logprob_max_diff` and `logprob_mean_diff` compare the rollout engine's logprobs
+        with the learner's before the first.
 
         A step whose loss or gradient is not finite is skipped: weights, Adam's state and schedule stay as
         they were, and `skipped_steps`, counted from the run's start, is one higher.
         Raises NonFiniteError after more than `learner.max_skipped_steps` of them in a row.
         """
-        objective = PolicyObjective(
-            num_tokens=num_tokens,
-            num_sequences=num_sequences,
-            kl_coef=kl_coef,
-            clip_low=clip_low,
-            clip_high=clip_high,
-            aggregation=loss_aggregation,
-        )
         start = time.perf_counter()
         steps = [self._optimizer_step(groups, objective) for _ in range(self._config.updates_per_batch)]
         seconds = time.perf_counter() - start
         self._num_calls += 1
         first = {name: steps[0][name] for name in ("logprob_max_diff", "logprob_mean_diff")}
-        return steps[-1] | first | {"tokens_per_second": num_tokens * len(steps) / seconds}
+        return steps[-1] | first | {"tokens_per_second": objective.num_tokens * len(steps) / seconds}
 
     def supervised_update(self, groups: Sequence[TokenGroup]) -> dict[str, float]:
         """One optimizer step on the mean negative log-likelihood of all ranks' completion tokens.
 
         Returns metrics of the global batch, the same on every rank; skips and raises as `update`.
-        Raises DataError where a sample exceeds `learner.micro_batch_tokens`, unless those are to be dropped.
+        Raises DataError where a sample exceeds `learner.micro_batch_tokens`, unless those are to be dropped
+        and every rank keeps one.
         """
         config = self._config
         fitting, num_dropped = fit_groups(groups, config.micro_batch_tokens, config.over_budget)
         num_tokens = sum(len(tokens) for group in fitting for tokens in group.token_ids)
-        total, dropped = self._all_reduce([num_tokens, num_dropped], dist.ReduceOp.SUM)
+        counts = [num_tokens, num_dropped, not fitting]
+        total, dropped, num_idle = self._all_reduce(counts, dist.ReduceOp.SUM)
+        if num_idle:
+            raise DataError(
+                f"{num_idle:.0f} of {self.world_size} ranks have no sample within learner.micro_batch_tokens "
+                f"({config.micro_batch_tokens}): raise it"
+            )
         metrics = self._optimizer_step(fitting, SupervisedObjective(num_tokens=int(total)))
         self._num_calls += 1
         return metrics | {"dropped_samples": float(dropped)}
@@ -228,7 +217,7 @@ class DeepSpeedEngine:
             self._engine.set_gradient_accumulation_boundary(index == num_batches - 1)
             if index < len(batches):
                 scored = self._score(batches[index])
-                share = objective.share(scored, batches[index])
+                share = objective.share(scored, batches[index], index)
                 loss = share.loss
                 if not bool(torch.isfinite(loss)):
                     # An infinite loss may have a finite gradient, and a NaN may be masked on its way back.
@@ -239,7 +228,7 @@ class DeepSpeedEngine:
             else:
                 # Others have work left, and the collectives inside forward and backward need every rank.
                 sample = [smallest_sample(groups)]
-                self._engine.backward(objective.share(self._score(sample), sample).loss * 0.0)
+                self._engine.backward(objective.share(self._score(sample), sample, index).loss * 0.0)
         sums = {name: sum(float(sums[name]) for sums, _ in shares) for name in shares[0][0]}
         maxima = {name: max(float(maxima[name]) for _, maxima in shares) for name in shares[0][1]}
         sums = dict(zip(sums, self._all_reduce(list(sums.values()), dist.ReduceOp.SUM).tolist(), strict=True))

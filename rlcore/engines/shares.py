@@ -7,12 +7,13 @@ micro-batches of all ranks add up to the loss of the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from rlcore.algorithms.loss import policy_loss
+from rlcore.algorithms.loss import PolicyLoss, policy_loss
+from rlcore.config import AlgorithmConfig
 from rlcore.engines.logprobs import CompletionLogprobs
 from rlcore.errors import DataError
 from rlcore.types import TrainGroup
@@ -30,27 +31,36 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyObjective:
-    """Clipped surrogate and KL penalty of a global batch (`rlcore.algorithms.loss`)."""
+    """The policy loss of one global batch (`rlcore.algorithms.loss`). Made anew for each batch, because it
+    remembers the learner's first logprobs."""
 
     num_tokens: int
     num_sequences: int
-    kl_coef: float
-    clip_low: float
-    clip_high: float
-    aggregation: str
+    max_tokens: int
+    """Longest completion allowed, for `constant` aggregation."""
+    algorithm: AlgorithmConfig
+    recompute_logprobs: bool
+    """Whether the old logprobs are the learner's own. They cost no pass of their own: weights move only after
+    all micro-batches, so the first update's forward gives them."""
+    old_logprobs: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Micro-batch to its [B, T], filled during the first update."""
 
-    def share(self, scored: CompletionLogprobs, groups: Sequence[TrainGroup]) -> Share:
-        """The rollout's logprobs are the behaviour policy: the ratio then also corrects what the rollout
-        engine and the learner compute differently.
+    def share(self, scored: CompletionLogprobs, groups: Sequence[TrainGroup], index: int) -> Share:
+        """`index` is the micro-batch's number, the same in every update on this batch.
 
         Raises DataError where the KL is asked for and a group carries no reference logprobs.
         """
-        device, length = scored.logprobs.device, scored.logprobs.shape[1]
+        algorithm, device, length = self.algorithm, scored.logprobs.device, scored.logprobs.shape[1]
         has_reference = all(len(group.reference_logprobs) for group in groups)
-        if self.kl_coef > 0 and not has_reference:
+        if algorithm.kl_coef > 0 and not has_reference:
             raise DataError(
                 "algorithm.kl_coef is above 0, but a group of the batch has no reference logprobs"
             )
+        # Without this the bonus would silently do nothing.
+        assert not algorithm.entropy_coef or scored.entropies.requires_grad, "entropies carry no gradient"
+        old = None
+        if self.recompute_logprobs:
+            old = self.old_logprobs.setdefault(index, scored.logprobs.detach())
         behaviour = [row for group in groups for row in group.rollout_logprobs]
         reference = [row for group in groups for row in group.reference_logprobs]
         result = policy_loss(
@@ -60,22 +70,40 @@ class PolicyObjective:
             scored.mask,
             num_tokens=self.num_tokens,
             num_sequences=self.num_sequences,
-            clip_low=self.clip_low,
-            clip_high=self.clip_high,
-            aggregation=self.aggregation,
+            max_tokens=self.max_tokens,
+            aggregation=algorithm.loss_aggregation,
+            surrogate=algorithm.loss,
+            clip_low=algorithm.clip_low,
+            clip_high=algorithm.clip_high,
+            clip_dual=algorithm.clip_dual,
+            old_logprobs=old,
+            correction=algorithm.correction,
+            correction_low=algorithm.correction_low,
+            correction_high=algorithm.correction_high,
             reference_logprobs=_pad(reference, length).to(device) if has_reference else None,
-            kl_coef=self.kl_coef,
+            kl_coef=algorithm.kl_coef if algorithm.kl_in == "loss" else 0.0,
+            kl_estimator=algorithm.kl_estimator,
+            entropies=scored.entropies,
+            entropy_coef=algorithm.entropy_coef,
         )
+        return self._share(result, scored.entropies)
+
+    def _share(self, result: PolicyLoss, entropies: torch.Tensor) -> Share:
         sums = {
             "loss": result.loss.detach(),
             "policy_loss": result.policy_loss,
             "tokens": result.num_tokens,
             "kl": result.kl_sum,
             "clip_fraction": result.clipped_sum,
-            "entropy": scored.entropies.sum(),
+            "entropy": entropies.detach().sum(),
             "logprob_mean_diff": result.difference_sum,
         }
-        return Share(loss=result.loss, sums=sums, maxima={"logprob_max_diff": result.difference_max})
+        maxima = {"logprob_max_diff": result.difference_max}
+        if self.recompute_logprobs:
+            sums["correction_fraction"] = result.bounded_sum
+            sums["correction_ratio_mean"] = result.ratio_sum
+            maxima["correction_ratio_max"] = result.ratio_max
+        return Share(loss=result.loss, sums=sums, maxima=maxima)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +112,7 @@ class SupervisedObjective:
 
     num_tokens: int
 
-    def share(self, scored: CompletionLogprobs, groups: Sequence[object]) -> Share:
+    def share(self, scored: CompletionLogprobs, groups: Sequence[object], index: int) -> Share:
         loss = -scored.logprobs.sum() / self.num_tokens
         sums = {"loss": loss.detach(), "tokens": scored.mask.sum(), "entropy": scored.entropies.sum()}
         return Share(loss=loss, sums=sums, maxima={})

@@ -175,13 +175,16 @@ def plain_updates(model_path: str, factors: Sequence[float]) -> tuple[list, list
     return batches, metrics, weights
 
 
-def start(learner: ActorGroup, model_path: str, run_dir: Any = "runs/run", **settings: Any) -> None:
-    """Builds the group's engines anew, with these settings of the learner."""
+def start(
+    learner: ActorGroup, model_path: str, run_dir: Any = "runs/run", sections: Any = None, **settings: Any
+) -> None:
+    """Builds the group's engines anew, with these settings of the learner and other sections."""
     config = RunConfig(
         run_dir=str(run_dir),
         model=ModelConfig(path=model_path),
         learner=replace(LEARNER, num_ranks=learner.size, **settings),
         train=TrainConfig(num_steps=10),
+        **(sections or {}),
     )
     learner.call("configure", config, timeout_s=60)
     start_learner(learner, timeout_s=60)

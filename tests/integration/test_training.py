@@ -81,7 +81,7 @@ def _config(workspace: Path, name: str, **sections: object) -> RunConfig:
             ),
         },
         algorithm=AlgorithmConfig(
-            kl_coef=0.04, ptr=PTRConfig(outcome="outcome", reasoning="reasoning", progressive=False)
+            kl_coef=0.04, ptr=PTRConfig(outcome="outcome", reasoning="reasoning", schedule="constant")
         ),
         learner=LearnerConfig(num_ranks=2, num_cpus=0.3, lr=1e-3),
         reference=ReferenceConfig(num_cpus=0.2),

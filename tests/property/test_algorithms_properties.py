@@ -17,11 +17,11 @@ REWARDS = SIZES.flatmap(lambda shape: hnp.arrays(np.float64, shape, elements=st.
 SETTINGS = {"num_tokens": 17, "num_sequences": 5, "clip_low": 0.2, "clip_high": 0.3, "kl_coef": 0.1}
 
 
-@given(REWARDS, st.booleans())
-def test_advantages_sum_to_zero_and_ignore_shifts(rewards, normalize_std):
-    advantages = group_advantages(rewards, normalize_std=normalize_std)
+@given(REWARDS, st.sampled_from(["grpo", "dr_grpo", "rloo", "reinforce_pp_baseline"]))
+def test_advantages_sum_to_zero_and_ignore_shifts(rewards, estimator):
+    advantages = group_advantages(rewards, estimator=estimator)
     np.testing.assert_allclose(advantages.sum(axis=1), 0, atol=1e-4)
-    shifted = group_advantages(rewards + 2.0, normalize_std=normalize_std)
+    shifted = group_advantages(rewards + 2.0, estimator=estimator)
     np.testing.assert_allclose(advantages, shifted, atol=1e-4)
 
 

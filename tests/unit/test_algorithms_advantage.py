@@ -14,7 +14,7 @@ def test_grpo_divides_by_the_population_deviation_of_each_group():
 
 def test_dr_grpo_only_centres():
     expected = [[0.5, -0.5, -0.5, 0.5]]
-    np.testing.assert_array_equal(group_advantages([[1, 0, 0, 1]], normalize_std=False), expected)
+    np.testing.assert_array_equal(group_advantages([[1, 0, 0, 1]], estimator="dr_grpo"), expected)
 
 
 def test_a_group_whose_samples_agree_teaches_nothing():

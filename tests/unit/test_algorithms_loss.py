@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from rlcore.algorithms.loss import aggregate, clipped_surrogate, policy_loss
+from rlcore.algorithms.loss import aggregate, policy_loss
+from rlcore.algorithms.surrogate import clipped_surrogate
 
 LN = math.log
 
@@ -26,6 +27,7 @@ def test_aggregation_weighs_tokens_or_sequences():
     totals = {"num_tokens": 3, "num_sequences": 2}
     assert aggregate(values, mask, "token", **totals).item() == 3.0
     assert aggregate(values, mask, "sequence", **totals).item() == 2.5
+    assert aggregate(values, mask, "constant", **totals, max_tokens=6).item() == 0.75
     with pytest.raises(ValueError, match="token"):
         aggregate(values, mask, "batch", **totals)
 

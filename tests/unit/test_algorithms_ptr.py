@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rlcore.algorithms.ptr import ProgressiveGate, mix_rewards, trust_weight
+from rlcore.algorithms.ptr import ProgressiveGate, annealing, mix_rewards, trust_weight
 
 OUTCOME = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
 REASONING = np.array([[0.8, 0.6, 0.2, 0.4], [0.3, 0.9, 0.7, 0.8]])
@@ -38,16 +38,18 @@ def test_ablations_without_trust_without_gate_and_plain_sum():
     plain = 0.3 + OUTCOME + 0.5 * REASONING
     np.testing.assert_allclose(mix_rewards(SCORES, WEIGHTS, **PTR, trust=False).rewards, plain)
     np.testing.assert_allclose(mix_rewards(SCORES, WEIGHTS).rewards, plain)
-    closed = mix_rewards(SCORES, WEIGHTS, **PTR, gate_open=False)
+    closed = mix_rewards(SCORES, WEIGHTS, **PTR, factor=0.0)
     np.testing.assert_allclose(closed.rewards, 0.3 + OUTCOME)
     assert closed.tau[1] < 1  # still measured
+    faded = mix_rewards(SCORES, WEIGHTS, **PTR, trust=False, factor=annealing(30, 20))
+    np.testing.assert_allclose(faded.rewards, 0.3 + OUTCOME + 0.5 * math.exp(-1.5) * REASONING)
 
 
 def test_a_failed_score_masks_its_sample_only_where_it_counts():
     broken = REASONING.copy()
     broken[0, 1] = np.nan
     scores = SCORES | {"reasoning": broken}
-    opened, closed = mix_rewards(scores, WEIGHTS, **PTR), mix_rewards(scores, WEIGHTS, **PTR, gate_open=False)
+    opened, closed = mix_rewards(scores, WEIGHTS, **PTR), mix_rewards(scores, WEIGHTS, **PTR, factor=0.0)
     assert opened.mask.tolist() == [[True, False, True, True], [True] * 4]
     assert opened.rewards[0, 1] == 0
     assert closed.mask.all()

@@ -51,8 +51,9 @@ def test_dropping_keeps_the_rest_and_its_totals() -> None:
     assert (batch.num_sequences, batch.num_tokens, batch.policy_version) == (3, 15, 3)
 
 
-def test_something_must_be_left_and_groups_need_no_id() -> None:
+def test_groups_need_no_id_and_none_may_be_left() -> None:
     groups = [TokenGroup(prompt_token_ids=np.arange(5), token_ids=(np.arange(5),))]
     assert fit_groups(groups, 10, "drop") == (groups, 0)
+    assert fit_groups(groups, 9, "drop") == ([], 1)
     with pytest.raises(DataError, match=r"prompt \? \(5 tokens\) with a completion of 5"):
-        fit_groups(groups, 9, "drop")
+        fit_groups(groups, 9, "error")

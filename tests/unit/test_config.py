@@ -144,6 +144,19 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
             "rewards.brevity.target: got 'brevity', must be a class as package",
         ),
         ("algorithm.clip_low=2", "algorithm.clip_low: got 2.0, must be between 0 and 1"),
+        ("algorithm.advantage=gae", "algorithm.advantage: got 'gae', must be one of grpo, dr_grpo, rloo,"),
+        ("algorithm.loss=dpo", "algorithm.loss: got 'dpo', must be one of ppo, gspo, cispo"),
+        ("algorithm.clip_dual=0.5", "algorithm.clip_dual: got 0.5, must be above 1, or null"),
+        ("algorithm={clip_dual: 3, loss: gspo}", "algorithm.clip_dual: got 3.0, must be null where"),
+        ("algorithm.kl_estimator=k4", "algorithm.kl_estimator: got 'k4', must be one of k1, k2, k3"),
+        ("algorithm.kl_in=both", "algorithm.kl_in: got 'both', must be one of loss, reward"),
+        ("algorithm.loss_aggregation=mean", "must be one of token, sequence, constant"),
+        ("algorithm.correction=clip", "algorithm.correction: got 'clip', must be one of none, tis, icepop,"),
+        ("algorithm.correction=tis", "must be none unless learner.recompute_logprobs is true"),
+        ("algorithm.correction_low=2", "algorithm.correction_low: got 2.0, must be below 2.0"),
+        ("algorithm.overlong_buffer=999", "algorithm.overlong_buffer: got 999, must be at most rollout.max_"),
+        ("algorithm.ptr.schedule=never", "algorithm.ptr.schedule: got 'never', must be one of progressive,"),
+        ("algorithm.ptr.anneal_steps=0", "algorithm.ptr.anneal_steps: got 0.0, must be above 0"),
         ("algorithm.ptr.outcome=right", "algorithm.ptr.outcome: got 'right', must be the name of a reward"),
         ("train.eval_every=-1", "train.eval_every: got -1, must be at least 0"),
         ("cluster.placement_timeout_s=0", "cluster.placement_timeout_s: got 0.0, must be above 0"),
@@ -247,15 +260,19 @@ rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.samples_per_promp
 rollout.temperature rollout.top_p rollout.engine rollout.timeout_s
 rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
 rewards.*.num_gpus rewards.*.timeout_s rewards.*.on_error
-algorithm.normalize_std algorithm.std_eps algorithm.clip_low algorithm.clip_high algorithm.kl_coef
-algorithm.loss_aggregation algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust
-algorithm.ptr.progressive algorithm.ptr.threshold algorithm.ptr.window algorithm.ptr.max_spread
+algorithm.advantage algorithm.std_eps algorithm.loss algorithm.clip_low algorithm.clip_high
+algorithm.clip_dual algorithm.kl_coef algorithm.kl_estimator algorithm.kl_in algorithm.loss_aggregation
+algorithm.entropy_coef algorithm.correction algorithm.correction_low algorithm.correction_high
+algorithm.overlong_buffer algorithm.overlong_penalty algorithm.mask_truncated
+algorithm.drop_groups_without_signal
+algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust algorithm.ptr.schedule
+algorithm.ptr.anneal_steps algorithm.ptr.threshold algorithm.ptr.window algorithm.ptr.max_spread
 learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.offload_optimizer
 learner.offload_parameters learner.activation_checkpointing learner.lora.rank learner.lora.alpha
 learner.lora.dropout learner.lora.target_modules learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
 learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
-learner.updates_per_batch learner.max_skipped_steps learner.timeout_s
+learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps learner.timeout_s
 reference.num_replicas reference.num_cpus reference.num_gpus reference.micro_batch_tokens
 reference.timeout_s
 weight_sync.backend weight_sync.timeout_s

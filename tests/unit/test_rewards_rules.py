@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from emotion_task.rewards import FormatReward, OutcomeReward
+from emotion_task.rewards import FormatReward, OutcomeReward, dimension_weights
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward
 from rlcore.rewards.rules import ExactMatch, RegexFormat
@@ -52,3 +52,16 @@ def test_the_emotion_rewards() -> None:
     assert values(FormatReward(), of) == [1, 1, 0, 0]
     assert values(OutcomeReward(), of) == [1, 0, 0, 0]
     assert OutcomeReward(labels=("happy",)).score(of, RewardContext())[0] == Score(value=0.0)
+
+
+def test_weights_of_dimensions_come_in_the_order_of_the_grades() -> None:
+    """The reward model writes one grade a position: an order of the user's own would swap their meanings."""
+    assert list(dimension_weights({"fluency": 3, "factual": 1}).items()) == [
+        ("factual", 1.0),
+        ("interpretation", 0.0),
+        ("completeness", 0.0),
+        ("fluency", 3.0),
+    ]
+    assert sum(dimension_weights(None).values()) == pytest.approx(1.0)
+    with pytest.raises(ConfigError, match=r"\['facts'\] are no dimensions"):
+        dimension_weights({"facts": 1.0})

@@ -1,0 +1,181 @@
+"""Every advantage against its formula, written out group by group with Python's own statistics."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from rlcore.algorithms.advantage import ADVANTAGES, group_advantages, groups_with_signal
+
+SIZES = st.tuples(st.integers(1, 4), st.integers(1, 8))
+ESTIMATORS = st.sampled_from(sorted(ADVANTAGES))
+EPS = 1e-3
+LOCAL = ("grpo", "dr_grpo", "rloo", "maxrl")
+"""Estimators that look at one group only."""
+
+
+@st.composite
+def reward_tables(draw):
+    """Rewards [G, K] >= 0 and which of them count; rule rewards (0 and 1), graded ones and equal ones."""
+    shape = draw(SIZES)
+    elements = draw(
+        st.sampled_from([st.sampled_from([0.0, 1.0]), st.floats(0, 2, width=16), st.just(0.7), st.just(0.0)])
+    )
+    return draw(hnp.arrays(np.float64, shape, elements=elements)), draw(hnp.arrays(bool, shape))
+
+
+def plain(estimator: str, rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Loops and `statistics`."""
+    out = np.zeros(rewards.shape)
+    baselined: dict[tuple[int, int], float] = {}
+    for g, row in enumerate(rewards):
+        counted = [float(r) for r, m in zip(row, mask[g], strict=True) if m]
+        for k, reward in enumerate(row):
+            if not mask[g, k]:
+                continue
+            mean = statistics.fmean(counted)
+            others = list(counted)
+            others.remove(float(reward))
+            baselined[g, k] = reward - (mean if estimator == "reinforce_pp_baseline" else 0.0)
+            if estimator == "grpo":
+                out[g, k] = (reward - mean) / (statistics.pstdev(counted) + EPS)
+            elif estimator == "dr_grpo":
+                out[g, k] = reward - mean
+            elif estimator == "rloo":
+                out[g, k] = reward - statistics.fmean(others) if others else 0.0
+            elif estimator == "maxrl":
+                out[g, k] = (reward - mean) / (mean - min(counted) + EPS)
+    if estimator.startswith("reinforce_pp") and baselined:
+        values = list(baselined.values())
+        for at, value in baselined.items():
+            out[at] = (value - statistics.fmean(values)) / (statistics.pstdev(values) + EPS)
+    return out
+
+
+@given(reward_tables(), ESTIMATORS)
+def test_advantages_are_the_plain_formulas(table, estimator):
+    rewards, mask = table
+    got = group_advantages(rewards, mask, estimator=estimator, eps=EPS)
+    np.testing.assert_allclose(got, plain(estimator, rewards, mask), rtol=1e-6, atol=1e-6)
+    assert (got[~mask] == 0).all()
+
+
+@given(reward_tables(), ESTIMATORS, st.integers(0, 2**16))
+def test_advantages_follow_permutations_of_samples_and_of_groups(table, estimator, seed):
+    rewards, mask = table
+    rng = np.random.default_rng(seed)
+    samples, groups = rng.permutation(rewards.shape[1]), rng.permutation(rewards.shape[0])
+    whole = group_advantages(rewards, mask, estimator=estimator, eps=EPS)
+    moved = group_advantages(
+        rewards[groups][:, samples], mask[groups][:, samples], estimator=estimator, eps=EPS
+    )
+    np.testing.assert_allclose(whole[groups][:, samples], moved, atol=1e-6)
+
+
+@given(reward_tables(), st.sampled_from(LOCAL))
+def test_groups_do_not_know_of_each_other(table, estimator):
+    rewards, mask = table
+    whole = group_advantages(rewards, mask, estimator=estimator, eps=EPS)
+    alone = [
+        group_advantages(r[None], m[None], estimator=estimator, eps=EPS)
+        for r, m in zip(rewards, mask, strict=True)
+    ]
+    np.testing.assert_array_equal(whole, np.concatenate(alone))
+
+
+@given(reward_tables(), ESTIMATORS)
+def test_masked_rewards_are_never_read(table, estimator):
+    rewards, mask = table
+    spoilt = np.where(mask, rewards, np.nan)
+    np.testing.assert_array_equal(
+        group_advantages(spoilt, mask, estimator=estimator),
+        group_advantages(rewards, mask, estimator=estimator),
+    )
+    np.testing.assert_array_equal(groups_with_signal(spoilt, mask), groups_with_signal(rewards, mask))
+
+
+@given(reward_tables(), ESTIMATORS)
+def test_every_advantage_sums_to_zero_over_what_it_compares(table, estimator):
+    rewards, mask = table
+    got = group_advantages(rewards, mask, estimator=estimator, eps=EPS).astype(np.float64)
+    sums = got.sum() if estimator == "reinforce_pp" else got.sum(axis=1)
+    np.testing.assert_allclose(sums, 0, atol=1e-4)
+
+
+@given(reward_tables(), ESTIMATORS)
+def test_a_constant_added_to_every_reward_changes_nothing(table, estimator):
+    rewards, mask = table
+    whole = group_advantages(rewards, mask, estimator=estimator, eps=EPS)
+    np.testing.assert_allclose(
+        whole, group_advantages(rewards + 2.0, mask, estimator=estimator, eps=EPS), atol=1e-5
+    )
+
+
+@given(reward_tables())
+def test_maxrl_is_bounded_and_is_the_papers_where_a_reward_is_zero(table):
+    rewards, mask = table
+    got = group_advantages(rewards, mask, estimator="maxrl")
+    assert (got >= -1 - 1e-5).all() and (got <= rewards.shape[1] - 1 + 1e-5).all()
+    with_failure = np.concatenate([np.zeros((len(rewards), 1)), rewards], axis=1)
+    mean = with_failure.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        group_advantages(with_failure, estimator="maxrl", eps=1e-300),
+        (with_failure - mean) / np.where(mean > 0, mean, 1.0),
+        atol=1e-5,
+    )
+
+
+@given(reward_tables(), st.sampled_from([*LOCAL, "reinforce_pp_baseline"]))
+def test_a_group_without_signal_gets_exactly_zero(table, estimator):
+    rewards, mask = table
+    got = group_advantages(rewards, mask, estimator=estimator)
+    signal = groups_with_signal(rewards, mask)
+    expected = [
+        len({float(r) for r, m in zip(*row, strict=True) if m}) > 1 for row in zip(rewards, mask, strict=True)
+    ]
+    assert signal.tolist() == expected
+    if estimator in LOCAL:
+        assert (got[~signal] == 0).all()
+
+
+@pytest.mark.parametrize("estimator", sorted(ADVANTAGES))
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 1.3, 1e-9])
+@pytest.mark.parametrize("k", [1, 3, 7, 8])
+def test_equal_rewards_give_exactly_zero(estimator, value, k):
+    """A mean that rounds must not be divided by a tiny eps."""
+    assert not group_advantages(np.full((2, k), value), estimator=estimator, eps=1e-12).any()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "right", "wrong"),
+    [
+        ("grpo", math.sqrt(7), -1 / math.sqrt(7)),
+        ("dr_grpo", 7 / 8, -1 / 8),
+        ("rloo", 1.0, -1 / 7),
+        ("reinforce_pp", math.sqrt(7), -1 / math.sqrt(7)),
+        ("reinforce_pp_baseline", math.sqrt(7), -1 / math.sqrt(7)),
+        ("maxrl", 7.0, -1.0),
+    ],
+)
+def test_one_right_of_eight(estimator, right, wrong):
+    got = group_advantages([[1, 0, 0, 0, 0, 0, 0, 0]], estimator=estimator, eps=1e-9)
+    np.testing.assert_allclose(got, [[right] + [wrong] * 7], atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", sorted(ADVANTAGES))
+def test_all_masked_and_single_samples_are_defined(estimator):
+    nothing = group_advantages(np.full((2, 4), np.nan), np.zeros((2, 4), bool), estimator=estimator)
+    assert nothing.shape == (2, 4) and not nothing.any()
+    assert not group_advantages([[0.3]], estimator=estimator).any()
+    assert groups_with_signal(np.full((2, 4), np.nan), np.zeros((2, 4), bool)).tolist() == [False, False]
+
+
+def test_unknown_names_are_named():
+    with pytest.raises(ValueError, match="'gae'"):
+        group_advantages([[1.0]], estimator="gae")

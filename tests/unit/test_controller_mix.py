@@ -1,0 +1,171 @@
+"""The controller's decisions, with actors that answer at once."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rlcore.config import AlgorithmConfig, LearnerConfig, PTRConfig, RewardConfig, RunConfig, TrainConfig
+from rlcore.controller import Actors, Controller
+from rlcore.errors import DataError
+from rlcore.types import Completion, Group, Prompt, Score, TrainBatch
+
+K = 4
+ANSWER = Completion(token_ids=(1, 2), logprobs=(-1.0, -1.0), text="", finish_reason="stop", policy_version=0)
+SCORES = {"outcome": [[1, 0, 0, 0], [1, 1, 1, 1]], "reasoning": [[0.2, 0.8, 0.8, 0.8], [0.5, 0.6, 0.7, 0.8]]}
+TAU = math.exp(0.2 - 0.8)
+
+
+class FakeActors:
+    """Records calls; `result` is what every one of them gives."""
+
+    def __init__(self, result=None):
+        self.calls: list[str] = []
+        self._result = result
+
+    def call(self, method: str, *arguments, timeout_s: float):
+        self.calls.append(method)
+        return self._result(method, *arguments)
+
+    def call_shards_async(self, method: str, *arguments, **named):
+        self.calls.append(method)
+        return SimpleNamespace(result=lambda timeout_s: self._result)
+
+
+def controller(
+    ptr: PTRConfig | None = None, scores=SCORES, num_ranks: int = 2, learner=None, **algorithm
+) -> Controller:
+    config = RunConfig(
+        rewards={
+            "outcome": RewardConfig(weight=1.0, on_error="mask"),
+            "reasoning": RewardConfig(weight=0.5, on_error="mask"),
+        },
+        algorithm=AlgorithmConfig(
+            kl_coef=0.0, ptr=ptr or PTRConfig(outcome="outcome", reasoning="reasoning"), **algorithm
+        ),
+        learner=LearnerConfig(num_ranks=num_ranks, **(learner or {})),
+        train=TrainConfig(num_steps=20, prompts_per_step=2),
+    )
+    prompts = [Prompt(id=str(i), text="") for i in range(2)]
+    groups = [Group(prompt=prompt, prompt_token_ids=(1,), completions=(ANSWER,) * K) for prompt in prompts]
+
+    def learn(method: str, *arguments):
+        return [{"loss": 0.5, "batch": arguments[0]}] if method == "update" else [None]
+
+    actors = Actors(
+        rollout=FakeActors(groups),
+        rewards={name: FakeActors(made(rows)) for name, rows in scores.items()},
+        learner=FakeActors(learn),
+        reference=None,
+    )
+    actors.rollout.call = lambda method, *arguments, timeout_s: [2]
+    made_controller = Controller(config, prompts, actors)
+    made_controller.policy_version = 1
+    return made_controller
+
+
+def made(rows) -> list[list[Score]]:
+    return [[Score(value=0.0, error="no") if v is None else Score(value=v) for v in row] for row in rows]
+
+
+def mix(chosen: Controller) -> tuple[np.ndarray, float]:
+    mixed, factor = chosen.mix([None, None], {name: made(rows) for name, rows in SCORES.items()})
+    return mixed.rewards, factor
+
+
+def expected(factor: float, tau: float = TAU) -> np.ndarray:
+    outcome, reasoning = np.array(SCORES["outcome"]), np.array(SCORES["reasoning"])
+    return outcome + 0.5 * factor * np.array([[tau], [1.0]]) * reasoning
+
+
+def ptr(**settings) -> PTRConfig:
+    return PTRConfig(outcome="outcome", reasoning="reasoning", **settings)
+
+
+def test_the_variants_of_the_paper_are_settings_of_one_mix():
+    rewards, factor = mix(controller(ptr(schedule="constant")))
+    assert factor == 1.0
+    np.testing.assert_allclose(rewards, expected(1.0))
+    np.testing.assert_allclose(mix(controller(ptr(schedule="constant", trust=False)))[0], expected(1.0, 1.0))
+    np.testing.assert_allclose(mix(controller(PTRConfig()))[0], expected(1.0, 1.0))
+
+
+def test_the_gate_keeps_reasoning_out_until_the_outcome_is_stable_and_resumes():
+    gated = controller(ptr(threshold=0.5, window=3))  # the outcome's mean is 0.625
+    results = [mix(gated) for _ in range(2)]
+    assert [factor for _, factor in results] == [0.0, 0.0]
+    np.testing.assert_allclose(results[0][0], expected(0.0))
+    resumed = controller(ptr(threshold=0.5, window=3))
+    resumed.load_state_dict(gated.state_dict())
+    rewards, factor = mix(resumed)
+    assert factor == 1.0
+    np.testing.assert_allclose(rewards, expected(1.0))
+
+
+def test_annealing_fades_over_the_run_or_over_its_own_time():
+    fading = controller(ptr(schedule="anneal"))
+    assert mix(fading)[1] == 1.0
+    fading.step = 5
+    rewards, factor = mix(fading)
+    assert factor == pytest.approx(math.exp(-5 / 20))
+    np.testing.assert_allclose(rewards, expected(math.exp(-5 / 20)))
+    faster = controller(ptr(schedule="anneal", anneal_steps=2.5))
+    faster.step = 5
+    assert mix(faster)[1] == pytest.approx(math.exp(-2))
+
+
+def test_a_group_without_signal_is_dropped_and_counted():
+    rules = ptr(schedule="progressive", threshold=0.99)  # outcome alone: the second group is all right
+    kept, dropped = (
+        controller(rules).train_step(),
+        controller(rules, drop_groups_without_signal=True).train_step(),
+    )
+    assert (kept.metrics["batch/sequences"], kept.metrics["batch/tokens"]) == (8, 16)
+    assert (dropped.metrics["batch/sequences"], dropped.metrics["batch/tokens"]) == (4, 8)
+    assert (kept.metrics["batch/groups_dropped"], dropped.metrics["batch/groups_dropped"]) == (0, 1)
+    assert kept.metrics["groups_without_signal"] == dropped.metrics["groups_without_signal"] == 0.5
+    np.testing.assert_array_equal(kept.advantages, dropped.advantages)
+    batch: TrainBatch = dropped.metrics["batch"]
+    assert len(batch.groups) == 1 and batch.num_tokens == 8
+
+
+def test_a_failed_reward_leaves_its_completion_out_and_is_counted():
+    scores = {"outcome": [[1, None, 0, 0], [None] * 4], "reasoning": SCORES["reasoning"]}
+    result = controller(ptr(threshold=0.99), scores).train_step()
+    assert result.metrics["reward/masked"] == result.metrics["reward_errors/outcome"] == 5
+    assert result.metrics["batch/sequences"] == 3
+    assert result.metrics["batch/groups_dropped"] == 0  # it had nothing to drop
+    assert np.isfinite(result.advantages).all() and result.advantages[0, 1] == 0
+    np.testing.assert_allclose(result.advantages[0, 0], math.sqrt(2), rtol=1e-3)
+
+
+def test_a_step_with_nothing_to_learn_from_changes_nothing():
+    scores = {"outcome": [[None] * 4, [1, None, None, None]], "reasoning": SCORES["reasoning"]}
+    idle = controller(ptr(threshold=0.99), scores)
+    result = idle.train_step()
+    assert (result.metrics["update_skipped"], result.metrics["policy_version"]) == (1.0, 1.0)
+    assert idle.actors.learner.calls == []
+    busy = controller(ptr(threshold=0.99), scores, num_ranks=1)
+    assert busy.train_step().metrics["update_skipped"] == 0.0
+    assert busy.actors.learner.calls == ["update", "push_weights"]
+
+
+def test_samples_over_the_learners_budget_end_the_run_or_are_left_out_and_counted():
+    """Every row has a prompt of one token and two completion tokens."""
+    with pytest.raises(DataError, match=r"8 samples exceed learner.micro_batch_tokens \(2\): prompt 0 "):
+        controller(learner={"micro_batch_tokens": 2}).train_step()
+    idle = controller(learner={"micro_batch_tokens": 2, "over_budget": "drop"})
+    metrics = idle.train_step().metrics
+    assert (metrics["update_skipped"], metrics["dropped_samples"]) == (1.0, 8.0)
+    assert idle.actors.learner.calls == []
+    fitting = controller(learner={"micro_batch_tokens": 3}).train_step().metrics
+    assert (fitting["update_skipped"], fitting["dropped_samples"]) == (0.0, 0.0)
+
+
+def test_the_gate_does_not_move_where_every_outcome_failed():
+    gated = controller(ptr(window=1, threshold=0.0))
+    gated.mix([None, None], {"outcome": made([[None] * 4] * 2), "reasoning": made(SCORES["reasoning"])})
+    assert not gated.gate.is_open

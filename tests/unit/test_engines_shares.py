@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rlcore.config import AlgorithmConfig
+from rlcore.engines.logprobs import CompletionLogprobs
+from rlcore.engines.shares import PolicyObjective
+from rlcore.errors import DataError
+from rlcore.types import TrainGroup
+
+GROUP = TrainGroup(
+    prompt_token_ids=np.array([1]),
+    media_inputs={},
+    token_ids=(np.array([5, 6]), np.array([7])),
+    rollout_logprobs=(np.array([-1.0, -2.0], np.float32), np.array([-0.5], np.float32)),
+    reference_logprobs=(),
+    advantages=np.array([1.0, -1.0], np.float32),
+)
+NO_KL = AlgorithmConfig(kl_coef=0.0)
+
+
+def scored(logprobs: list[list[float]], entropy_grad: bool = False) -> CompletionLogprobs:
+    entropies = torch.tensor([[0.5, 0.7], [0.9, 0.0]], requires_grad=entropy_grad)
+    mask = torch.tensor([[True, True], [True, False]])
+    return CompletionLogprobs(
+        logprobs=torch.tensor(logprobs, requires_grad=True), entropies=entropies, mask=mask
+    )
+
+
+def objective(algorithm: AlgorithmConfig = NO_KL, **changes) -> PolicyObjective:
+    made = PolicyObjective(
+        num_tokens=3, num_sequences=2, max_tokens=4, algorithm=algorithm, recompute_logprobs=False
+    )
+    return replace(made, **changes)
+
+
+FIRST = [[-1.0, -2.5], [-0.5, 0.0]]
+LATER = [[-0.9, -2.5], [-0.7, 0.0]]
+
+
+def test_the_rollouts_logprobs_are_the_old_ones_by_default() -> None:
+    share = objective().share(scored(FIRST), [GROUP], 0)
+    ratios = [1.0, max(math.exp(-0.5), 0.0), 1.0]
+    assert share.loss.item() == pytest.approx(-(ratios[0] + ratios[1] - ratios[2]) / 3)
+    assert share.sums["entropy"].item() == pytest.approx(2.1)
+    assert share.sums["logprob_mean_diff"].item() == pytest.approx(0.5)
+    assert share.maxima == {"logprob_max_diff": pytest.approx(0.5)}
+
+
+def test_the_learners_first_logprobs_are_remembered_for_later_updates() -> None:
+    mine = objective(recompute_logprobs=True)
+    first = mine.share(scored(FIRST), [GROUP], 0)
+    assert first.loss.item() == pytest.approx(-(1 + 1 - 1) / 3)  # every ratio is 1
+    mine.share(scored(LATER), [GROUP], 1)  # another micro-batch has its own
+    later = mine.share(scored(LATER), [GROUP], 0)
+    # A bad token may not shrink below 0.8: exp(-0.2) is 0.819.
+    assert later.loss.item() == pytest.approx(-(math.exp(0.1) + 1 - math.exp(-0.2)) / 3)
+    # The engines are still compared by the first logprobs.
+    assert later.sums["correction_ratio_mean"].item() == pytest.approx(1 + math.exp(-0.5) + 1)
+    assert later.maxima["correction_ratio_max"].item() == 1.0
+
+
+def test_a_correction_weighs_in_what_the_engines_compute_differently() -> None:
+    algorithm = AlgorithmConfig(kl_coef=0.0, correction="icepop", correction_low=0.7)
+    share = objective(algorithm, recompute_logprobs=True).share(scored(FIRST), [GROUP], 0)
+    assert share.loss.item() == pytest.approx(-(1 + 0 - 1) / 3)
+    assert share.sums["correction_fraction"].item() == 1
+
+
+def test_kl_in_the_reward_is_measured_and_not_in_the_loss() -> None:
+    group = replace(
+        GROUP, reference_logprobs=(np.array([-1.0, -2.0], np.float32), np.array([-1.5], np.float32))
+    )
+    algorithm = AlgorithmConfig(kl_coef=0.5, kl_in="reward", kl_estimator="k1")
+    share = objective(algorithm).share(scored(FIRST), [group], 0)
+    assert share.loss.item() == share.sums["policy_loss"].item()
+    assert share.sums["kl"].item() == pytest.approx(0.0 - 0.5 + 1.0)
+    inside = objective(replace(algorithm, kl_in="loss")).share(scored(FIRST), [group], 0)
+    assert inside.loss.item() == pytest.approx(share.loss.item() + 0.5 * 0.5 / 3)
+
+
+def test_an_entropy_bonus_lowers_the_loss_and_needs_a_gradient() -> None:
+    algorithm = AlgorithmConfig(kl_coef=0.0, entropy_coef=0.1)
+    with_gradient = scored(FIRST, entropy_grad=True)
+    share = objective(algorithm).share(with_gradient, [GROUP], 0)
+    assert share.loss.item() == pytest.approx(share.sums["policy_loss"].item() - 0.1 * 2.1 / 3)
+    share.loss.backward()
+    torch.testing.assert_close(with_gradient.entropies.grad, torch.tensor([[-0.1, -0.1], [-0.1, 0.0]]) / 3)
+    with pytest.raises(AssertionError, match="no gradient"):
+        objective(algorithm).share(scored(FIRST), [GROUP], 0)
+
+
+def test_constant_aggregation_divides_by_the_longest_allowed() -> None:
+    algorithm = AlgorithmConfig(kl_coef=0.0, loss_aggregation="constant")
+    share = objective(algorithm, recompute_logprobs=True).share(scored(FIRST), [GROUP], 0)
+    assert share.loss.item() == pytest.approx(-(1 + 1 - 1) / (2 * 4))
+
+
+def test_a_missing_reference_is_named() -> None:
+    with pytest.raises(DataError, match=r"algorithm\.kl_coef"):
+        objective(AlgorithmConfig()).share(scored(FIRST), [GROUP], 0)
