@@ -1,4 +1,7 @@
-"""What the learner's tests share: batches of unequal work, plain torch to compare with, a rank to open."""
+"""What the learner's tests share: batches of unequal work, plain torch to compare with, a rank to open.
+
+Plain means the usual way: a padded row a sample, each with its raw audio, through the model's own forward.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,7 @@ from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner import LearnerWorker, start_learner
 from rlcore.actors.reference import ReferenceWorker
 from rlcore.config import AlgorithmConfig, LearnerConfig, ModelConfig, RunConfig, TrainConfig
-from rlcore.engines.hf_model import audio_token_id, checkpoint_parameters, load_model
-from rlcore.engines.logprobs import completion_logprobs
+from rlcore.engines.hf_model import audio_token_id, checkpoint_parameters, embed_media, load_model
 from rlcore.types import Completion, Group, Prompt, TrainBatch, TrainGroup
 
 LEARNER = LearnerConfig(
@@ -73,16 +75,29 @@ class Probe(LearnerWorker):
         return {name: tuple(p.shape) for name, p in self._engine._parameters.items()}
 
 
+def make_features(seed: int, index: int, num_audio: int) -> dict[str, np.ndarray]:
+    """Mel features that the tower of `make_qwen2_audio` turns into `num_audio` embeddings."""
+    features = np.random.default_rng((seed, index)).normal(size=(1, 128, 150)).astype(np.float32)
+    # A convolution and a pooling halve the frames, one after the other.
+    mask = (np.arange(150) < 4 * num_audio).astype(np.int64)[None]
+    return {"input_features": features, "feature_attention_mask": mask}
+
+
 def make_groups(model, seed: int) -> list[Group]:
-    """Groups of unequal sizes; the last has no audio."""
+    """Groups of unequal sizes, with the tower's embeddings; the last has no audio."""
     rng = np.random.default_rng(seed)
-    placeholder, hidden_size = audio_token_id(model.config), model.config.get_text_config().hidden_size
+    placeholder = audio_token_id(model.config)
     groups = []
     for index, lengths in enumerate(LENGTHS):
         has_audio = placeholder is not None and index < len(LENGTHS) - 1
         num_audio = int(rng.integers(3, 9)) if has_audio else 0
         text = rng.integers(20, 300, size=6)
-        embeds = rng.normal(size=(num_audio, hidden_size)).astype(np.float32)
+        media = {}
+        if num_audio:
+            features = {n: torch.from_numpy(a) for n, a in make_features(seed, index, num_audio).items()}
+            with torch.no_grad():
+                media = {"audio_embeds": embed_media(model, features)[0].numpy()}
+            assert media["audio_embeds"].shape[0] == num_audio
         completions = tuple(
             Completion(
                 token_ids=tuple(rng.integers(20, 300, size=length).tolist()),
@@ -95,13 +110,25 @@ def make_groups(model, seed: int) -> list[Group]:
         )
         groups.append(
             Group(
-                prompt=Prompt(id=str(index), text=""),
+                prompt=Prompt(id=f"{seed}/{index}", text=""),
                 prompt_token_ids=(*text[:3].tolist(), *[placeholder] * num_audio, *text[3:].tolist()),
                 completions=completions,
-                media_inputs={"audio_embeds": embeds} if num_audio else {},
+                media_inputs=media,
             )
         )
     return groups
+
+
+def with_raw_audio(batch: TrainBatch) -> TrainBatch:
+    """The batch with mel features in place of the tower's embeddings."""
+    return replace(batch, groups=tuple(replace(g, media_inputs=_features_of(g)) for g in batch.groups))
+
+
+def _features_of(group: TrainGroup) -> dict[str, np.ndarray]:
+    if not group.media_inputs:
+        return {}
+    seed, index = map(int, group.prompt_id.split("/"))
+    return make_features(seed, index, len(group.media_inputs["audio_embeds"]))
 
 
 def make_batch(model, reference: ReferenceWorker, seed: int) -> TrainBatch:
@@ -131,13 +158,37 @@ def make_batch(model, reference: ReferenceWorker, seed: int) -> TrainBatch:
     )
 
 
+def plain_distributions(model, group: TrainGroup) -> list[torch.Tensor]:
+    """Log-probabilities of the whole vocabulary, [K] of [T, V]: one padded row a sample, its own copy of the
+    audio, logits of every position."""
+    rows = [np.concatenate([group.prompt_token_ids, tokens]) for tokens in group.token_ids]
+    input_ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    mask = torch.zeros_like(input_ids)
+    for k, row in enumerate(rows):
+        input_ids[k, : len(row)], mask[k, : len(row)] = torch.from_numpy(row), 1
+    features = {
+        n: torch.from_numpy(a).repeat_interleave(len(rows), 0) for n, a in _features_of(group).items()
+    }
+    logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False, **features).logits
+    start = len(group.prompt_token_ids) - 1
+    return [
+        logits[k, start : start + len(tokens)].log_softmax(-1) for k, tokens in enumerate(group.token_ids)
+    ]
+
+
+def plain_logprobs(model, group: TrainGroup) -> list[torch.Tensor]:
+    """[K] of [T]."""
+    return [
+        distribution.gather(-1, torch.from_numpy(tokens)[:, None])[:, 0]
+        for distribution, tokens in zip(plain_distributions(model, group), group.token_ids, strict=True)
+    ]
+
+
 def plain_loss(model, batch: TrainBatch, algorithm: AlgorithmConfig) -> torch.Tensor:
     """The loss of the whole batch, written out sample by sample."""
     total = torch.zeros(())
     for group in batch.groups:
-        scored = completion_logprobs(model, [group])
-        for k, tokens in enumerate(group.token_ids):
-            logprobs = scored.logprobs[k, : len(tokens)]
+        for k, logprobs in enumerate(plain_logprobs(model, group)):
             ratio = (logprobs - torch.tensor(group.rollout_logprobs[k])).exp()
             advantage = float(group.advantages[k])
             low, high = 1 - algorithm.clip_low, 1 + algorithm.clip_high
@@ -176,12 +227,17 @@ def plain_updates(model_path: str, factors: Sequence[float]) -> tuple[list, list
 
 
 def start(
-    learner: ActorGroup, model_path: str, run_dir: Any = "runs/run", sections: Any = None, **settings: Any
+    learner: ActorGroup,
+    model_path: str,
+    run_dir: Any = "runs/run",
+    sections: Any = None,
+    media: str = "embeds",
+    **settings: Any,
 ) -> None:
     """Builds the group's engines anew, with these settings of the learner and other sections."""
     config = RunConfig(
         run_dir=str(run_dir),
-        model=ModelConfig(path=model_path),
+        model=ModelConfig(path=model_path, media=media),
         learner=replace(LEARNER, num_ranks=learner.size, **settings),
         train=TrainConfig(num_steps=10),
         **(sections or {}),
