@@ -102,6 +102,7 @@ class Controller:
         prompts = [self.prompts[i] for i in self.stream.indices(self.step)]
         with clock.phase("rollout"):
             groups = self.generate(prompts)
+        stats = self.actors.rollout.call("stats", timeout_s=self.config.rollout.timeout_s)
         with clock.phase("score"):
             scores, reference_logprobs = self.score(groups, with_reference=True)
         algorithm = self.config.algorithm
@@ -122,6 +123,7 @@ class Controller:
             **_batch_metrics(batch, rewards.mask, keep),
             **update,
             **{f"seconds/{name}": seconds for name, seconds in clock.seconds.items()},
+            "media/encoded": float(sum(one["media_encoded"] for one in stats)),
             "policy_version": float(self.policy_version),
         }
         return StepResult(

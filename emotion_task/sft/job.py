@@ -15,8 +15,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,13 @@ from tqdm import tqdm
 from emotion_task.config import SupervisedConfig
 from emotion_task.sft.examples import Example, read_examples, write_examples
 from rlcore.config import ModelConfig
-from rlcore.errors import DataError, NonFiniteError
+from rlcore.errors import DataError, NonFiniteError, StoppedError
+from rlcore.signals import StopFlag
 
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
+STOP = "stop"
+"""Exists while the job is asked to write a checkpoint and end."""
 
 
 def run_supervised(
@@ -42,10 +45,12 @@ def run_supervised(
 ) -> Path:
     """Fine-tunes `model_path` on `examples` and returns the folder of the new model, `folder/model`.
 
-    A job whose checkpoints lie under `folder` already goes on from the last one.
+    A job whose checkpoints lie under `folder` already goes on from the last one. SIGINT and SIGTERM end it
+    after the step at hand, with a checkpoint.
 
     Raises:
         DataError: fewer examples than `num_steps * batch_size`.
+        StoppedError: it was stopped by a signal.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -85,10 +90,7 @@ def run_supervised(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _progress_bar(folder / METRICS, name, config.num_steps):
-        result = trainer.fit()
-    if result.error is not None:
-        raise result.error
+    result = _fit(trainer, folder, name, config.num_steps)
     model = folder / "model"
     with result.checkpoint.as_directory() as checkpoint:
         shutil.rmtree(model, ignore_errors=True)
@@ -96,24 +98,37 @@ def run_supervised(
     return model
 
 
-@contextmanager
-def _progress_bar(metrics: Path, name: str, num_steps: int) -> Iterator[None]:
-    """A bar in this process that follows the file that the first worker writes, wherever that one runs."""
-    done = threading.Event()
+def _fit(trainer: Any, folder: Path, name: str, num_steps: int) -> Any:
+    """The finished job's result. Beside it this thread draws a bar from the file that the first worker
+    writes, wherever that one runs, and passes a signal on to the workers."""
+    stop_file = folder / STOP
+    stop_file.unlink(missing_ok=True)
+    fitting: Future[Any] = Future()
 
-    def follow() -> None:
-        with tqdm(total=num_steps, desc=name, unit="step") as bar:
-            while not done.wait(0.5):
-                _advance(bar, metrics)
-            _advance(bar, metrics)
+    def fit() -> None:
+        try:
+            fitting.set_result(trainer.fit())
+        except BaseException as error:
+            fitting.set_exception(error)
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    with StopFlag() as stop, tqdm(total=num_steps, desc=name, unit="step") as bar:
+        # In a thread, Train installs no handler of its own for SIGINT, which would drop the work at once.
+        threading.Thread(target=fit, daemon=True).start()
+        while not wait([fitting], timeout=0.5).done:
+            _advance(bar, folder / METRICS)
+            if stop:
+                stop_file.touch()
+        _advance(bar, folder / METRICS)
+    stop_file.unlink(missing_ok=True)
+    result = fitting.result()
+    if result.error is not None:
+        raise result.error
+    if stop and bar.n < num_steps:
+        raise StoppedError(
+            f"stopped by {stop.reason} after {name} step {bar.n}, with a checkpoint; the same command goes "
+            "on from there"
+        )
+    return result
 
 
 def _advance(bar: Any, metrics: Path) -> None:
@@ -168,8 +183,11 @@ def _train_worker(job: dict[str, Any]) -> None:
         if rank == 0:
             with metrics_file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(metrics) + "\n")
-        if done % config.checkpoint_every == 0 and done < num_steps:
+        is_stopped = engine.any_rank(metrics_file.with_name(STOP).exists()) and done < num_steps
+        if is_stopped or (done % config.checkpoint_every == 0 and done < num_steps):
             _report(engine, metrics, done)
+        if is_stopped:
+            return
     _report(engine, {"step": num_steps}, num_steps, with_model=True)
 
 

@@ -253,6 +253,10 @@ class DeepSpeedEngine:
         dist.all_reduce(tensor, op=op)
         return tensor.cpu().numpy()
 
+    def any_rank(self, flag: bool) -> bool:
+        """Whether any rank says so; the same answer on all. Collective."""
+        return bool(self._all_reduce([float(flag)], dist.ReduceOp.MAX)[0])
+
     def weight_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         """(hub name, full shape) of what `iter_weights` gives, in its order; not collective."""
         return [(weight.hub_name, weight.shape) for weight in self._rollout_weights()]

@@ -61,7 +61,8 @@ def controller(
         learner=FakeActors(learn),
         reference=None,
     )
-    actors.rollout.call = lambda method, *arguments, timeout_s: [2]
+    answers = {"update_weights": [2], "stats": [{"media_encoded": 1}, {"media_encoded": 1}]}
+    actors.rollout.call = lambda method, *arguments, timeout_s: answers[method]
     made_controller = Controller(config, prompts, actors)
     made_controller.policy_version = 1
     return made_controller
