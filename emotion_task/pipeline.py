@@ -77,7 +77,7 @@ class Pipeline:
         the end that is the summary, which is also written to `run_dir/summary.json`."""
         from emotion_task.summary import write_summary
         from rlcore.config import save_config
-        from rlcore.run import ray_session
+        from rlcore.actors.session import ray_session
 
         config = self.config
         save_config(config, self.run_dir / "config.yaml")
