@@ -2,8 +2,8 @@
 `{target, args}` of its own. Rewards that should run apart are named apart in the configuration, where their
 weights add them up.
 
-A part's value stands in `parts` under its name, its own parts under `name/part`. Where a part fails, the whole
-fails and says which.
+A part's value stands in `parts` under its name, its own parts under `name/part`. Where a part fails, the
+whole fails and says which.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Product(Reward):
 
 
 class Gate(Reward):
-    """`reward` where `gate` reaches `threshold`, else `otherwise`. Completions that do not pass are never shown
-    to `reward`, which may be slow or cost money (and sees groups of those that pass).
+    """`reward` where `gate` reaches `threshold`, else `otherwise`. Completions that do not pass are never
+    shown to `reward`, which may be slow or cost money (and sees groups of those that pass).
 
     Args:
         gate: section of the reward that decides.
