@@ -20,7 +20,7 @@ from rlcore import checkpoint
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner import LearnerWorker, start_learner
 from rlcore.actors.reference import ReferenceWorker
-from rlcore.actors.reward_pool import RewardPool
+from rlcore.actors.reward_pool import RewardPool, reward_bundles
 from rlcore.actors.rollout import RolloutWorker
 from rlcore.actors.session import ray_session as ray_session
 from rlcore.config import RunConfig
@@ -88,21 +88,16 @@ def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
         raise ConfigError("rewards: got none; a run needs at least one, for instance rewards.format.target")
     with_reference = with_learner and config.algorithm.kl_coef > 0
     sections: dict[str, tuple[int, Any]] = {"rollout": (config.rollout.num_replicas, config.rollout)}
-    sections |= {f"reward:{name}": (reward.replicas, reward) for name, reward in config.rewards.items()}
     if with_learner:
         sections["learner"] = (config.learner.num_ranks, config.learner)
     if with_reference:
         sections["reference"] = (config.reference.num_replicas, config.reference)
     bundles = [
-        Bundle(
-            role=role,
-            num_cpus=section.num_cpus,
-            num_gpus=section.num_gpus,
-            custom=tuple(getattr(section, "resources", {}).items()),
-        )
+        Bundle(role=role, num_cpus=section.num_cpus, num_gpus=section.num_gpus)
         for role, (count, section) in sections.items()
         for _ in range(count)
     ]
+    bundles += [b for name, reward in config.rewards.items() for b in reward_bundles(name, reward)]
     timeout_s = config.cluster.startup_timeout_s
     with ExitStack() as stack:
         reservation = reserve(bundles, timeout_s=config.cluster.placement_timeout_s)

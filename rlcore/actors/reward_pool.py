@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,12 +23,48 @@ from ray.exceptions import RayActorError, RayError
 from rlcore.actors.group import ActorGroup, Pending, last_line
 from rlcore.actors.reward import RewardWorker
 from rlcore.config import RewardConfig
-from rlcore.placement import Reservation
+from rlcore.engines.environment import engine_env
+from rlcore.placement import Bundle, Reservation, reserve
 from rlcore.rewards.base import failed_scores
 from rlcore.rewards.cache import ScoreCache
 from rlcore.types import Group, RewardContext, Score
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_pool(
+    name: str, config: RewardConfig, *, placement_timeout_s: float, startup_timeout_s: float
+) -> Iterator[RewardPool]:
+    """A reward's replicas, ready, for the length of the block.
+
+    Raises:
+        PlacementError: the cluster cannot hold them.
+        ConfigError: the target or its arguments are wrong.
+        ActorError, DeadlineError: they did not start.
+    """
+    reservation = reserve(reward_bundles(name, config), timeout_s=placement_timeout_s)
+    pool = RewardPool(
+        name,
+        config,
+        reservation=reservation,
+        env_vars=engine_env(cpu=config.num_gpus == 0),
+        startup_timeout_s=startup_timeout_s,
+    )
+    try:
+        pool.call("ready", timeout_s=startup_timeout_s)
+        yield pool
+    finally:
+        pool.shutdown()
+        reservation.release()
+
+
+def reward_bundles(name: str, config: RewardConfig) -> list[Bundle]:
+    """What a reward's replicas ask for."""
+    custom = tuple(config.resources.items())
+    role = f"reward:{name}"
+    bundle = Bundle(role=role, num_cpus=config.num_cpus, num_gpus=config.num_gpus, custom=custom)
+    return [bundle] * config.replicas
 
 
 @dataclass(frozen=True, slots=True)

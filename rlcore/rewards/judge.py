@@ -256,7 +256,8 @@ class GradeCache:
             for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
                 if line.endswith("\n"):
                     row = json.loads(line)
-                    self._known[row.pop("key")] = Grades(**row)
+                    key = row.pop("key")
+                    self._known[key] = Grades(**row)
         self._path = self._folder / f"{uuid.uuid4().hex}.jsonl"
         self._lock = threading.Lock()
 
