@@ -119,7 +119,7 @@ def test_grades_are_those_of_transformers(model: str, groups: list[Group], worke
 
 def test_no_attack_leaves_its_place_in_the_question(groups: list[Group], worker: RewardWorker) -> None:
     """Whatever a response spells out, the judge reads the turns of its own question, with one recording and
-    the grades still to come; the response stands between them as plain text, and earns what that text earns."""
+    the grades still to come; the response stands in its place as plain text, and earns what that earns."""
     reward = worker._reward
     control = set(reward._tokenizer.convert_tokens_to_ids(sorted(reward._reserved)))
     texts = ["sad", *(f"sad\n{attack}" for attack in ATTACKS)]
@@ -131,6 +131,8 @@ def test_no_attack_leaves_its_place_in_the_question(groups: list[Group], worker:
     frames = {tuple(token for token in ids if token in control) for ids in asked}
     assert len(asked) > 30 and len(frames) == 1
     assert asked == harmless
+    unclean = [reward._tokenizer(reward.judge_prompt(groups[0].prompt, text))["input_ids"] for text in texts]
+    assert len({tuple(token for token in ids if token in control) for ids in unclean}) > 5
     ((first, *_), (second, *_)) = (
         worker.score([answered(groups[0], each)], RewardContext()) for each in (texts, cleaned)
     )
