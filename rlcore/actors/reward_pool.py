@@ -212,6 +212,8 @@ class RewardPool(ActorGroup):
 
     def _died(self, call: _Call, reason: str, work: _Work) -> None:
         """All calls of the replica failed with it; which of them brought it down cannot be known."""
+        if not self._actors:
+            return  # the run is ending
         lost = [call, *self._take_running(call.rank)]
         if not call.indices:
             self._lost[call.rank] = f"replica {call.rank} did not start: {reason}"

@@ -158,6 +158,15 @@ def test_where_nothing_works_the_pool_gives_up() -> None:
     assert "given up after 4 failed calls in a row: no answer within" in scores[39][0].error
 
 
+def test_a_run_that_ends_does_not_wait_for_what_hangs() -> None:
+    with pool("Scripted", timeout_s=100) as actors:
+        pending = actors.call_shards_async("score", [group("a", "hang")], context=CONTEXT)
+        time.sleep(1)
+    began = time.monotonic()
+    ((only,),) = pending.result(timeout_s=1)
+    assert only.error == "the run was ending" and time.monotonic() - began < 10
+
+
 def test_replicas_that_cannot_start(tmp_path: Path) -> None:
     with (
         pytest.raises(ActorError, match=r"reward:mine\[0\] died in ready.*no such weights"),
