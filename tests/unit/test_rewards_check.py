@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from local_service import service
 
-from rlcore.actors.reward import checked_scores
+from rlcore.actors.reward import RewardWorker, checked_scores
+from rlcore.config import RewardConfig
 from rlcore.errors import DataError
 from rlcore.rewards.check import check_reward
 from rlcore.rewards.samples import completion_of, generated_groups, read_groups
@@ -84,6 +86,46 @@ def test_a_reward_that_dies_on_a_bare_prompt_is_found() -> None:
         return [replace(score, error=error) for score in lengths(group)]
 
     assert bad(needs_reference) == ["bare prompt"]
+
+
+TAGS = {"target": "rlcore.rewards.rules:TagFormat", "args": {"tags": ["think", "answer"]}}
+MATCH = {"target": "rlcore.rewards.rules:ExactMatch", "args": {"key": "label"}}
+
+
+@pytest.mark.parametrize(
+    ("target", "args"),
+    [
+        ("rules:TagFormat", TAGS["args"]),
+        ("rules:RegexFormat", {"pattern": ".*voice.*"}),
+        ("rules:ExactMatch", {"key": "label", "extract": "<answer>(.*?)</answer>"}),
+        ("rules:RegexMatch", {"key": "label"}),
+        ("rules:Length", {"maximum": 8, "slack": 8, "unit": "words"}),
+        ("rules:Repetition", {"n": 2}),
+        ("combine:WeightedSum", {"rewards": {"form": {**TAGS, "weight": 0.3}, "match": MATCH}}),
+        ("combine:Product", {"rewards": {"form": TAGS, "match": MATCH}}),
+        ("combine:Gate", {"gate": TAGS, "reward": MATCH}),
+        ("judge:OpenAIJudge", {"model": "m", "question": "?", "dimensions": {"a": 1}, "api_key_env": None}),
+        ("http_service:HTTPReward", {}),
+    ],
+)
+def test_ready_rewards_pass_the_check(target: str, args: dict) -> None:
+    """Those of models are held by tests of their own."""
+
+    def answer(path, headers, body):
+        if path == "/score":
+            rows = [[{"value": len(c["text"])} for c in group["completions"]] for group in body["groups"]]
+            return 200, {}, json.dumps({"scores": rows})
+        grades = json.dumps({"a": 1 + len(body["messages"][1]["content"]) % 5})
+        return 200, {}, json.dumps({"choices": [{"message": {"content": grades}}]})
+
+    with service(answer) as url:
+        address = {"judge": {"base_url": f"{url}/v1"}, "http_service": {"url": f"{url}/score"}}
+        args = {**args, **address.get(target.partition(":")[0], {})}
+        config = RewardConfig(target=f"rlcore.rewards.{target}", args=args)
+        groups = generated_groups({"label": "sad"})
+        findings = list(check_reward(RewardWorker("ready", config), groups, timeout_s=60))
+    assert [(f.name, f.detail) for f in findings if not f.ok] == []
+    assert len(findings) > 8
 
 
 def test_recorded_samples_read_back_as_groups(tmp_path: Path) -> None:
