@@ -40,6 +40,10 @@ class WeightSyncError(RLCoreError, RuntimeError):
     """Weights that arrived at an engine are not those that were sent (name, shape, version or checksum)."""
 
 
+class NonFiniteError(RLCoreError, ArithmeticError):
+    """The loss or the gradient was not finite in too many optimizer steps in a row."""
+
+
 class StoppedError(RLCoreError, InterruptedError):
     """A signal ended the work early, after a checkpoint. The message says how to go on."""
 

@@ -26,7 +26,7 @@ from rlcore.actors.session import ray_session as ray_session
 from rlcore.config import RunConfig
 from rlcore.controller import Actors, Controller, StepResult
 from rlcore.engines.environment import engine_env
-from rlcore.errors import ConfigError
+from rlcore.errors import ConfigError, NonFiniteError
 from rlcore.placement import Bundle, reserve
 from rlcore.plots import plot_run
 from rlcore.signals import StopFlag
@@ -180,7 +180,11 @@ class _Run:
                 if train.checkpoint_every and controller.step % train.checkpoint_every == 0:
                     self.save()
 
-            controller.train(train.num_steps, after_step=after_step, should_stop=lambda: bool(stop))
+            try:
+                controller.train(train.num_steps, after_step=after_step, should_stop=lambda: bool(stop))
+            except NonFiniteError:
+                self.save()  # of the last good step
+                raise
         self.save()
         timeout_s = self.config.learner.timeout_s
         controller.learner.call("export", str(self.run_dir / "model"), timeout_s=timeout_s)

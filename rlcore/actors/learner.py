@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -48,6 +49,7 @@ class LearnerWorker:
             config.learner,
             num_steps=config.train.num_steps,
             seed=config.seed,
+            skipped_log=Path(config.run_dir).resolve() / "skipped.jsonl",
         )
         self._sender = None
         if self.rank == 0:

@@ -126,6 +126,13 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
         ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
         ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: got 1, must be at least 2"),
         ("learner.zero_stage=4", "learner.zero_stage: got 4, must be one of 0, 1, 2, 3"),
+        ("learner.offload_optimizer=disk", "learner.offload_optimizer: got 'disk', must be one of none, cpu"),
+        (
+            "learner.offload_parameters=cpu",
+            "learner.offload_parameters: got 'cpu', must be none below zero_stage 3 (it is 2)",
+        ),
+        ("learner.over_budget=cut", "learner.over_budget: got 'cut', must be one of error, drop"),
+        ("learner.lora.dropout=1", "learner.lora.dropout: got 1.0, must be at least 0 and below 1"),
         ("learner.betas=[0.9, 1.5]", "learner.betas: got (0.9, 1.5)"),
         ("model.dtype=float16", "model.dtype: got 'float16', must be one of float32, bfloat16"),
         (
@@ -266,10 +273,12 @@ algorithm.overlong_buffer algorithm.overlong_penalty algorithm.mask_truncated
 algorithm.drop_groups_without_signal
 algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust algorithm.ptr.schedule
 algorithm.ptr.anneal_steps algorithm.ptr.threshold algorithm.ptr.window algorithm.ptr.max_spread
-learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.lr
+learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.offload_optimizer
+learner.offload_parameters learner.activation_checkpointing learner.lora.rank learner.lora.alpha
+learner.lora.dropout learner.lora.target_modules learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
-learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames
-learner.updates_per_batch learner.recompute_logprobs learner.timeout_s
+learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
+learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps learner.timeout_s
 reference.num_replicas reference.num_cpus reference.num_gpus reference.micro_batch_tokens
 reference.timeout_s
 weight_sync.backend weight_sync.timeout_s
