@@ -76,8 +76,8 @@ class Pipeline:
         """Runs the stages, up to and with `until` (all by default), and returns the last one's result; at
         the end that is the summary, which is also written to `run_dir/summary.json`."""
         from emotion_task.summary import write_summary
+        from rlcore.actors.session import ray_session
         from rlcore.config import save_config
-        from rlcore.run import ray_session
 
         config = self.config
         save_config(config, self.run_dir / "config.yaml")

@@ -63,7 +63,7 @@ class Group:
 class Score:
     """What a reward says of one completion."""
 
-    value: float
+    value: float = field(kw_only=False)
     parts: Mapping[str, float] = field(default_factory=dict)
     """Named components, for curves and samples.jsonl."""
     error: str | None = None

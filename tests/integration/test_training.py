@@ -102,6 +102,8 @@ def test_a_run_does_what_it_says_and_a_stopped_one_resumes_as_if_it_had_not_been
     summary = train(whole)
 
     assert summary["steps"] == MAX_STEPS and summary["stopped_by"] is None
+    assert summary["rewards"]["reasoning"]["target"] == "emotion_task.rewards:ReasoningReward"
+    assert len(summary["rewards"]["format"]["sha256"]) == 64
     rows = read_metrics(whole.run_dir)
     assert [row["step"] for row in rows] == list(range(MAX_STEPS + 1))
     steps = rows[1:]

@@ -140,9 +140,14 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
             "rewards.brevity.on_error: got 'ignore', must be abort, mask or a",
         ),
         (
-            "rewards.brevity.target=brevity",
-            "rewards.brevity.target: got 'brevity', must be a class as package",
+            "rewards.brevity.target='my rewards:Brevity'",
+            "rewards.brevity.target: got 'my rewards:Brevity', must be package.module:Class, package.",
         ),
+        ("rewards.brevity.batch_size=0", "rewards.brevity.batch_size: got 0, must be at least 1"),
+        ("rewards.brevity.cache=disk", "rewards.brevity.cache: got 'disk', must be one of none, group, comp"),
+        ("rewards.brevity.resources.rack=0", "rewards.brevity.resources.rack: got 0.0, must be above 0"),
+        ("rewards.brevity.num_cpus=0", "rewards.brevity.num_cpus: got 0.0, must be above 0 where neither"),
+        ("task.target=task", "task.target: got 'task', must be a class as package.module:Class"),
         ("algorithm.clip_low=2", "algorithm.clip_low: got 2.0, must be between 0 and 1"),
         ("algorithm.advantage=gae", "algorithm.advantage: got 'gae', must be one of grpo, dr_grpo, rloo,"),
         ("algorithm.loss=dpo", "algorithm.loss: got 'dpo', must be one of ppo, gspo, cispo"),
@@ -259,7 +264,8 @@ task.target task.args
 rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.samples_per_prompt rollout.max_tokens
 rollout.temperature rollout.top_p rollout.engine rollout.timeout_s
 rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
-rewards.*.num_gpus rewards.*.timeout_s rewards.*.on_error
+rewards.*.num_gpus rewards.*.resources rewards.*.runtime_env rewards.*.batch_size rewards.*.concurrency
+rewards.*.timeout_s rewards.*.retries rewards.*.cache rewards.*.on_error
 algorithm.advantage algorithm.std_eps algorithm.loss algorithm.clip_low algorithm.clip_high
 algorithm.clip_dual algorithm.kl_coef algorithm.kl_estimator algorithm.kl_in algorithm.loss_aggregation
 algorithm.entropy_coef algorithm.correction algorithm.correction_low algorithm.correction_high
