@@ -101,6 +101,8 @@ class PipelineConfig:
     """Folder or hub id to start from; null builds the tiny model of `tiny`."""
     tiny: TinyModelConfig = field(default_factory=TinyModelConfig)
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    egemaps: bool = False
+    """Also report logistic regression on eGeMAPS functionals, where openSMILE is installed."""
     sft: SFTConfig = field(default_factory=SFTConfig)
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     rl: RunConfig = field(default_factory=RunConfig)

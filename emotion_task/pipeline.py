@@ -24,7 +24,7 @@ from emotion_task.records import Utterance, read_manifest
 from emotion_task.sft.examples import Question
 from emotion_task.sft.tasks import SFTExample
 from rlcore.checkpoint import write_json
-from rlcore.errors import StoppedError
+from rlcore.errors import MissingDependencyError, StoppedError
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +76,15 @@ class Pipeline:
         """Runs the stages, up to and with `until` (all by default), and returns the last one's result; at
         the end that is the summary, which is also written to `run_dir/summary.json`."""
         from emotion_task.summary import write_summary
+        from rlcore.actors.session import ray_session
         from rlcore.config import save_config
-        from rlcore.run import ray_session
 
         config = self.config
         save_config(config, self.run_dir / "config.yaml")
         stages: tuple[tuple[str, Any, Callable[[bool], dict[str, Any]]], ...] = (
             ("corpus", [config.corpus, config.seed], self.corpus),
             ("annotate", config.corpus, self.annotate),
-            ("reference", None, self.reference),
+            ("reference", config.egemaps, self.reference),
             ("base_model", [config.base_model, config.tiny], self.base_model),
             ("sft", config.sft, self.sft),
             ("reward_model", config.reward_model, self.reward_model),
@@ -132,10 +132,17 @@ class Pipeline:
         }
 
     def reference(self, may_resume: bool) -> dict[str, Any]:
-        """What a classical classifier gets from measured prosody, and the majority class."""
-        from emotion_task.evaluation.reference import prosody_classifier
+        """What classical classifiers get from the voice, and the majority class."""
+        from emotion_task.evaluation.reference import egemaps_classifier, prosody_classifier
 
-        return {"classifier": asdict(prosody_classifier(self._split("train"), self._split("eval")))}
+        train, evaluation = self._split("train"), self._split("eval")
+        result: dict[str, Any] = {"classifier": asdict(prosody_classifier(train, evaluation))}
+        if self.config.egemaps:
+            try:
+                result["egemaps"] = asdict(egemaps_classifier(train, evaluation))
+            except MissingDependencyError as error:
+                log.warning("the report will lack the eGeMAPS reference: %s", error)
+        return result
 
     def base_model(self, may_resume: bool) -> dict[str, Any]:
         """The checkpoint to start from: the configured one, or the tiny model."""

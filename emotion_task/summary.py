@@ -24,7 +24,7 @@ def write_summary(
         seconds: by stage.
     """
     rl, classifier = results["rl"], results["reference"]["classifier"]
-    full_label = results.get("full_label_sft") or None
+    full_label, egemaps = results.get("full_label_sft") or None, results["reference"].get("egemaps")
     summary = {
         "sft": rl["before"],
         "rl": rl["after"],
@@ -32,6 +32,7 @@ def write_summary(
         "reference": {
             "classifier": classifier["accuracy"],
             "classifier_unweighted": classifier["unweighted_accuracy"],
+            "egemaps_unweighted": egemaps["unweighted_accuracy"] if egemaps else None,
             "majority": classifier["majority"],
             "full_label_sft": full_label["accuracy"] if full_label else None,
         },
@@ -50,14 +51,11 @@ def write_summary(
     ]
     if full_label:
         rows.append(Row("SFT, every label", full_label, reference=True))
-    rows += [
-        Row(
-            "prosody classifier",
-            {key: classifier[key] for key in ("accuracy", "unweighted_accuracy")},
-            reference=True,
-        ),
-        Row("majority", {"accuracy": classifier["majority"]}, reference=True),
-    ]
+    for name, result in (("prosody classifier", classifier), ("eGeMAPS, logistic regression", egemaps)):
+        if result:
+            shown = {key: result[key] for key in ("accuracy", "unweighted_accuracy")}
+            rows.append(Row(name, shown, reference=True))
+    rows.append(Row("majority", {"accuracy": classifier["majority"]}, reference=True))
     title = f"Held-out speakers, {classifier['num_eval']} utterances, greedy answers"
     merge_summary(run_dir / "summary.json", summary)
     confusions, names = _confusions(Path(rl["model"]).parent)

@@ -82,6 +82,7 @@ def build_batch(
                 if reference_logprobs is not None
                 else (),
                 advantages=np.asarray(advantages[g, kept], dtype=np.float32),
+                prompt_id=group.prompt.id,
             )
         )
     return TrainBatch(

@@ -24,15 +24,30 @@ from typing import Any
 from rlcore.config import RunConfig
 from rlcore.errors import CheckpointError
 
+LEARNER_LAYOUT = (
+    "num_ranks",
+    "num_cpus",
+    "num_gpus",
+    "zero_stage",
+    "offload_optimizer",
+    "offload_parameters",
+    "activation_checkpointing",
+    "timeout_s",
+)
+"""Settings of the learner that a resumed run may change."""
+
 COMPLETE = "complete.json"
 CONTROLLER = "controller.json"
 
 
 def config_digest(config: RunConfig) -> str:
-    """16 hex digits that change with whatever changes the run's results; its place and machines do not."""
+    """16 hex digits that change with whatever changes the run's results; its place and machines do not, and
+    how the learner is laid out over them changes no more than rounding."""
     fields = dataclasses.asdict(config)
     for place in ("run_dir", "cluster"):
         del fields[place]
+    for layout in LEARNER_LAYOUT:
+        del fields["learner"][layout]
     return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

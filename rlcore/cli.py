@@ -1,4 +1,4 @@
-"""`rlcore`: train and evaluate from a configuration, and look at the machine.
+"""`rlcore`: train and evaluate from a configuration, try rewards, and look at the machine.
 
 Every command ends with exit code 0; 1 when the work failed; 2 when a configuration or a file of the user's
 is wrong; 130 when interrupted. Errors made for users are one line; `--debug` shows where they came from.
@@ -11,14 +11,19 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlcore.errors import ConfigError, DataError, RLCoreError, StoppedError
+
+if TYPE_CHECKING:
+    from rlcore.config import RewardConfig
 
 EPILOG = """\
 examples:
   rlcore train --config my_run.yaml train.num_steps=50
   rlcore train --config base.yaml --config my_cluster.yaml rollout.num_replicas=4 --resume
+  rlcore reward check my_rewards.brevity:Brevity args.limit=80
+  rlcore reward score my_rewards.brevity:Brevity --samples runs/mine/samples.jsonl
   rlcore doctor
 """
 
@@ -73,12 +78,45 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_evaluate)
 
+    _add_reward_commands(commands, common)
+
     doctor = commands.add_parser("doctor", parents=[common], help="what is wrong here, and what to do")
     doctor.set_defaults(run=_doctor)
 
     version = commands.add_parser("version", parents=[common], help="versions installed and tested")
     version.set_defaults(run=_version)
     return parser
+
+
+def _add_reward_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    reward = commands.add_parser("reward", help="try a reward without a run")
+    kinds = reward.add_subparsers(required=True, metavar="COMMAND")
+    target = argparse.ArgumentParser(add_help=False)
+    target.add_argument(
+        "target", metavar="TARGET", help="module:Class, module:function, or the name of an entry point"
+    )
+    target.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings of its section in `rewards`, for instance args.limit=80 timeout_s=5 num_gpus=1",
+    )
+
+    check = kinds.add_parser("check", parents=[target, common], help="what it does with groups; 1 where bad")
+    check.add_argument("--samples", metavar="FILE", help="recorded groups: a run's samples.jsonl")
+    check.add_argument("--limit", type=int, default=32, help="groups to take of them (default 32)")
+    check.add_argument(
+        "--reference",
+        default="{}",
+        metavar="YAML",
+        help="reference of made-up prompts, where there are no samples, for instance '{label: sad}'",
+    )
+    check.set_defaults(run=_reward_check)
+
+    score = kinds.add_parser("score", parents=[target, common], help="scores a finished run")
+    score.add_argument("--samples", metavar="FILE", required=True, help="the run's samples.jsonl")
+    score.add_argument("--out", metavar="FILE", help="write the scores there, a JSON line each")
+    score.set_defaults(run=_reward_score)
 
 
 def run_command(command: Callable[[], int], *, program: str, debug: bool) -> int:
@@ -152,6 +190,35 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     print_metrics(f"{config.model.path}: held-out prompts", evaluate(config))
     return 0
+
+
+def _reward_check(arguments: argparse.Namespace) -> int:
+    import yaml
+
+    config = _reward_config(arguments)
+    try:
+        reference = yaml.safe_load(arguments.reference)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--reference: not readable as YAML: {error}") from error
+    if not isinstance(reference, dict):
+        raise ConfigError(f"--reference: got {arguments.reference!r}, must be like '{{label: sad}}'")
+    from rlcore.rewards.command import check
+
+    samples, limit = arguments.samples, arguments.limit
+    return 0 if check(config, samples=samples, reference=reference, limit=limit) else 1
+
+
+def _reward_score(arguments: argparse.Namespace) -> int:
+    config = _reward_config(arguments)
+    from rlcore.rewards.command import score
+
+    return 0 if score(config, samples=arguments.samples, out=arguments.out) else 1
+
+
+def _reward_config(arguments: argparse.Namespace) -> RewardConfig:
+    from rlcore.config import RewardConfig, load_config
+
+    return load_config([], [f"target={arguments.target}", *arguments.overrides], RewardConfig)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from rlcore.config_io import check
 T = TypeVar("T")
 
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_REWARD = re.compile(rf"{_TARGET.pattern}|[A-Za-z_][\w.-]*")
 MISSING = "???"
 """Default of a key that must be set."""
 
@@ -32,7 +33,8 @@ class ModelConfig:
     dtype: str = "float32"
     """Rollout and reference dtype: `float32` or `bfloat16`."""
     freeze: tuple[str, ...] = ("audio_tower", "multi_modal_projector", "visual")
-    """Parameters whose name contains one of these are not trained."""
+    """Parameters whose name contains one of these are not trained. Names of encoders and projectors of any
+    known family may be missing from the model at hand; any other pattern must match."""
     media: str = "embeds"
     """`embeds`: the frozen tower runs once a prompt and vLLM takes its output; `raw`: vLLM runs the tower."""
     media_cache: str | None = None
@@ -85,20 +87,48 @@ class RolloutConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
+    """One reward in actors of its own (docs/rewards.md)."""
+
     target: str = MISSING
+    """`package.module:Class`, `package.module:function`, or the name of an installed package's entry point in
+    the group `rlcore.rewards`."""
     args: Mapping[str, Any] = field(default_factory=dict)
+    """Of the class's constructor, or of the function beside what it is called with."""
     weight: float = 1.0
     replicas: int = 1
     num_cpus: float = 0.1
     num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Ray's custom resources of a replica, for instance `{judge_node: 1}`."""
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    """Ray's runtime environment of the replicas: `pip`, `env_vars`, `working_dir`, ..."""
+    batch_size: int | None = None
+    """Groups in one call; null: a step's groups are dealt evenly to the replicas."""
+    concurrency: int = 1
+    """Calls that a replica works on at once, in threads."""
     timeout_s: float = 120.0
+    """Of one call. A replica that exceeds it is killed and started anew."""
+    retries: int = 1
+    """Further attempts for a group whose scoring raised, timed out or lost its actor."""
+    cache: str = "none"
+    """Whether equal content is scored once a run: `none`, `group` (prompt and all its completions) or
+    `completion` (right where a score depends on prompt and completion alone)."""
     on_error: str = "abort"
     """`abort` the run, `mask` the completion (leave it out of the update), or a number for its value."""
 
     def __post_init__(self) -> None:
-        _check_target(self)
-        _at_least(self, 1, "replicas")
-        _at_least(self, 0, "num_cpus", "num_gpus")
+        known_target = self.target == MISSING or _REWARD.fullmatch(self.target)
+        allowed = "package.module:Class, package.module:function or the name of an entry point"
+        check(bool(known_target), "target", self.target, allowed)
+        _at_least(self, 1, "replicas", "concurrency")
+        _at_least(self, 0, "num_cpus", "num_gpus", "retries")
+        if self.batch_size is not None:
+            _at_least(self, 1, "batch_size")
+        for name, amount in self.resources.items():
+            check(_is_number(amount) and float(amount) > 0, f"resources.{name}", amount, "above 0")
+        asks = self.num_cpus or self.num_gpus or self.resources
+        check(bool(asks), "num_cpus", self.num_cpus, "above 0 where neither num_gpus nor resources is set")
+        _one_of(self, "cache", "none", "group", "completion")
         _positive(self, "timeout_s")
         check(math.isfinite(self.weight), "weight", self.weight, "a finite number")
         known = self.on_error in ("abort", "mask") or _is_number(self.on_error)
@@ -202,11 +232,39 @@ class AlgorithmConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on linear layers; only they are trained."""
+
+    rank: int = 0
+    """Rank of the adapters; 0: none, every parameter that is not frozen is trained."""
+    alpha: int = 32
+    """An adapter's product is scaled by `alpha / rank`."""
+    dropout: float = 0.0
+    """On the adapters' input. Above 0 the learner's policy differs from the one that was sampled."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    """Linear layers by the end of their name (`q_proj`, `layers.0.mlp.up_proj`); frozen ones get none."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "rank")
+        _positive(self, "alpha")
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+        check(bool(self.target_modules), "target_modules", self.target_modules, "at least one name")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
     num_ranks: int = 1
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     zero_stage: int = 2
+    """What the ranks share out: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters too."""
+    offload_optimizer: str = "none"
+    """`cpu` keeps the optimizer's state and update in main memory (`zero_stage` 1 to 3)."""
+    offload_parameters: str = "none"
+    """`cpu` keeps the parameters in main memory between their uses (`zero_stage` 3)."""
+    activation_checkpointing: bool = False
+    """Decoder layers keep their input alone and are computed again in the backward pass."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
     lr: float = 1e-6
     warmup_steps: int = 0
     lr_schedule: str = "constant"
@@ -220,10 +278,16 @@ class LearnerConfig:
     """Tokens in one forward pass: each prompt once, and its completions."""
     micro_batch_audio_frames: int = 96_000
     """Mel frames in one forward pass, where the audio tower is part of it (32 windows of 30 s)."""
+    over_budget: str = "error"
+    """What befalls a sample that alone exceeds `micro_batch_tokens`: `error` ends the run, `drop` leaves the
+    sample out of the batch and counts it (`dropped_samples`)."""
     updates_per_batch: int = 1
     recompute_logprobs: bool | None = None
     """Whether the old logprobs are the learner's own before the first update on a batch (its first forward
     pass gives them) or the rollout's; null: the learner's where updates_per_batch is above 1."""
+    max_skipped_steps: int = 5
+    """Optimizer steps in a row that may be skipped for a loss or gradient that is not finite; one more ends
+    the run, after a checkpoint."""
     timeout_s: float = 600.0
 
     @property
@@ -233,8 +297,15 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         _at_least(self, 1, "num_ranks", "micro_batch_tokens", "updates_per_batch")
         _at_least(self, 1, "micro_batch_audio_frames")
-        _at_least(self, 0, "num_cpus", "num_gpus", "lr", "warmup_steps", "weight_decay")
+        _at_least(self, 0, "num_cpus", "num_gpus", "lr", "warmup_steps", "weight_decay", "max_skipped_steps")
         _one_of(self, "zero_stage", 0, 1, 2, 3)
+        for name, lowest in (("offload_optimizer", 1), ("offload_parameters", 3)):
+            _one_of(self, name, "none", "cpu")
+            fits = getattr(self, name) == "none" or self.zero_stage >= lowest
+            check(
+                fits, name, getattr(self, name), f"none below zero_stage {lowest} (it is {self.zero_stage})"
+            )
+        _one_of(self, "over_budget", "error", "drop")
         _one_of(self, "lr_schedule", "constant", "linear", "cosine")
         _one_of(self, "autocast", "none", "bfloat16")
         _positive(self, "max_grad_norm", "timeout_s")
@@ -405,13 +476,13 @@ def _one_of(section: Any, name: str, *choices: Any) -> None:
     check(value in choices, name, value, f"one of {', '.join(map(str, choices))}")
 
 
-def _check_target(section: TargetConfig | RewardConfig) -> None:
+def _check_target(section: TargetConfig) -> None:
     ok = section.target == MISSING or _TARGET.fullmatch(section.target)
     check(bool(ok), "target", section.target, "a class as package.module:Class")
 
 
-def _is_number(text: str) -> bool:
+def _is_number(text: Any) -> bool:
     try:
         return math.isfinite(float(text))
-    except ValueError:
+    except (TypeError, ValueError):
         return False

@@ -24,6 +24,7 @@ from rlcore.actors.group import ActorGroup
 from rlcore.algorithms.advantage import group_advantages, groups_with_signal
 from rlcore.algorithms.ptr import MixedRewards, ProgressiveGate, annealing, mix_rewards
 from rlcore.batch import build_batch, is_truncated, shape_rewards
+from rlcore.budget import fit_batch
 from rlcore.config import RunConfig
 from rlcore.errors import DeadlineError, RLCoreError, WeightSyncError
 from rlcore.prompts import PromptStream
@@ -106,6 +107,7 @@ class Controller:
         prompts = [self.prompts[i] for i in self.stream.indices(self.step)]
         with clock.phase("rollout"):
             groups = self.generate(prompts)
+        stats = self.actors.rollout.call("stats", timeout_s=self.config.rollout.timeout_s)
         with clock.phase("score"):
             scores, reference_logprobs = self.score(groups, with_reference=True)
         algorithm = self.config.algorithm
@@ -126,6 +128,7 @@ class Controller:
             **_batch_metrics(batch, rewards.mask, keep),
             **update,
             **{f"seconds/{name}": seconds for name, seconds in clock.seconds.items()},
+            "media/encoded": float(sum(one["media_encoded"] for one in stats)),
             "policy_version": float(self.policy_version),
         }
         return StepResult(
@@ -139,14 +142,19 @@ class Controller:
 
     def update(self, batch: TrainBatch, clock: Clock) -> dict[str, float]:
         """Trains on the batch and brings the weights to the engines. A batch with fewer completions than the
-        learner has ranks, because the rest was left out, changes nothing: the weights stay as they are."""
-        if batch.num_sequences < self.config.learner.num_ranks:
-            return {"update_skipped": 1.0}
+        learner has ranks, because the rest was left out, changes nothing: the weights stay as they are.
+
+        Raises DataError where a sample exceeds the learner's budget, unless those are to be dropped."""
+        learner = self.config.learner
+        batch, num_dropped = fit_batch(batch, learner.micro_batch_tokens, learner.over_budget)
+        dropped = {"dropped_samples": float(num_dropped)}
+        if batch.num_sequences < learner.num_ranks:
+            return {"update_skipped": 1.0, **dropped}
         with clock.phase("update"):
-            update = self.learner.call("update", batch, timeout_s=self.config.learner.timeout_s)[0]
+            update = self.learner.call("update", batch, timeout_s=learner.timeout_s)[0]
         with clock.phase("weight_sync"):
             self.push_weights()
-        return {**update, "update_skipped": 0.0}
+        return {**update, "update_skipped": 0.0, **dropped}
 
     @property
     def learner(self) -> ActorGroup:

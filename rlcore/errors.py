@@ -44,6 +44,10 @@ class MixedWeightsError(WeightSyncError):
     """A push failed midway: an engine's weights are part old, part new, until a whole push succeeds."""
 
 
+class NonFiniteError(RLCoreError, ArithmeticError):
+    """The loss or the gradient was not finite in too many optimizer steps in a row."""
+
+
 class StoppedError(RLCoreError, InterruptedError):
     """A signal ended the work early, after a checkpoint. The message says how to go on."""
 

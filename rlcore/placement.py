@@ -24,11 +24,13 @@ class Bundle:
     """For instance `learner`; several bundles may share it."""
     num_cpus: float = 0.0
     num_gpus: float = 0.0
+    custom: tuple[tuple[str, float], ...] = ()
+    """Name and amount of each custom resource."""
 
     @property
     def resources(self) -> dict[str, float]:
         """What Ray is asked for; what is zero is left out, as Ray wants it."""
-        asked = {"CPU": float(self.num_cpus), "GPU": float(self.num_gpus)}
+        asked = {"CPU": float(self.num_cpus), "GPU": float(self.num_gpus), **dict(self.custom)}
         return {name: amount for name, amount in asked.items() if amount > 0}
 
 
@@ -73,7 +75,8 @@ def _describe_asked(bundles: Sequence[Bundle]) -> str:
     for bundle in bundles:
         counts[bundle] = counts.get(bundle, 0) + 1
     roles = [f"{count} x {bundle.role} ({_amounts(bundle.resources)})" for bundle, count in counts.items()]
-    total = {name: sum(b.resources.get(name, 0.0) for b in bundles) for name in ("CPU", "GPU")}
+    names = {name: None for bundle in bundles for name in ("CPU", "GPU", *bundle.resources)}
+    total = {name: sum(b.resources.get(name, 0.0) for b in bundles) for name in names}
     return f"{', '.join(roles)}; together {_amounts(total)}"
 
 
@@ -92,4 +95,7 @@ def _describe_cluster() -> str:
 
 
 def _amounts(resources: dict[str, float]) -> str:
-    return ", ".join(f"{resources.get(name, 0.0):g} {name}" for name in ("CPU", "GPU"))
+    # Ray lists memory, object store and node addresses among the resources: no one asked for those.
+    custom = sorted(n for n in resources if n not in ("CPU", "GPU", "memory", "object_store_memory"))
+    names = ["CPU", "GPU", *(name for name in custom if not name.startswith("node:"))]
+    return ", ".join(f"{resources.get(name, 0.0):g} {name}" for name in names)

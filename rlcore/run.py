@@ -7,7 +7,6 @@ between steps (tracking, evaluation, checkpoints, a signal's clean end) is here.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -15,19 +14,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
 from tqdm import tqdm
 
 from rlcore import checkpoint
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner import LearnerWorker, start_learner
 from rlcore.actors.reference import ReferenceWorker
-from rlcore.actors.reward import RewardWorker
+from rlcore.actors.reward_pool import RewardPool, reward_bundles
 from rlcore.actors.rollout import RolloutWorker
-from rlcore.config import ClusterConfig, RunConfig
+from rlcore.actors.session import ray_session as ray_session
+from rlcore.config import RunConfig
 from rlcore.controller import Actors, Controller, StepResult
-from rlcore.engines.vllm_engine import engine_env
-from rlcore.errors import ConfigError
+from rlcore.engines.environment import engine_env
+from rlcore.errors import ConfigError, NonFiniteError
 from rlcore.placement import Bundle, reserve
 from rlcore.plots import plot_run
 from rlcore.signals import StopFlag
@@ -36,29 +35,6 @@ from rlcore.tracking import Tracker, read_metrics
 from rlcore.versions import versions
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def ray_session(cluster: ClusterConfig) -> Iterator[None]:
-    """Ray for the length of the block: the job's cluster where there is one, else a local one on loopback.
-
-    Joins what is initialised already, and then leaves it running.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    joins = cluster.address is not None or "RAY_ADDRESS" in os.environ
-    options: dict[str, Any] = {"address": cluster.address}
-    if not joins:
-        # Said outright: left to itself, Ray would join any cluster that it finds traces of on this machine.
-        options = {"address": "local", "num_cpus": cluster.num_cpus}
-        options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    ray.init(logging_level="WARNING", log_to_driver=cluster.log_to_driver, **options)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def train(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
@@ -78,6 +54,7 @@ def train(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
             controller.load_state_dict(checkpoint.read(start, digest=checkpoint.config_digest(config)))
             controller.learner.call("load", str(start / "learner"), timeout_s=config.learner.timeout_s)
         with Tracker(run_dir, config, resume_step=controller.step if start else None) as tracker:
+            tracker.update_summary({"rewards": reward_records(config, actors)})
             run = _Run(config, run_dir, controller, task, tracker)
             return run.train(stop)
 
@@ -93,6 +70,12 @@ def evaluate(config: RunConfig) -> dict[str, float]:
             return _Run(config, run_dir, controller, task, tracker).evaluate()
 
 
+def reward_records(config: RunConfig, actors: Actors) -> dict[str, Any]:
+    """Which rewards these are: each one's package, version, file hash and args."""
+    timeout_s = config.cluster.startup_timeout_s
+    return {name: group.call_one(0, "ready", timeout_s=timeout_s) for name, group in actors.rewards.items()}
+
+
 @contextmanager
 def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
     """All actors of a run, ready; killed at the end, their resources given back.
@@ -105,7 +88,6 @@ def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
         raise ConfigError("rewards: got none; a run needs at least one, for instance rewards.format.target")
     with_reference = with_learner and config.algorithm.kl_coef > 0
     sections: dict[str, tuple[int, Any]] = {"rollout": (config.rollout.num_replicas, config.rollout)}
-    sections |= {f"reward:{name}": (reward.replicas, reward) for name, reward in config.rewards.items()}
     if with_learner:
         sections["learner"] = (config.learner.num_ranks, config.learner)
     if with_reference:
@@ -115,6 +97,7 @@ def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
         for role, (count, section) in sections.items()
         for _ in range(count)
     ]
+    bundles += [b for name, reward in config.rewards.items() for b in reward_bundles(name, reward)]
     timeout_s = config.cluster.startup_timeout_s
     with ExitStack() as stack:
         reservation = reserve(bundles, timeout_s=config.cluster.placement_timeout_s)
@@ -146,10 +129,16 @@ def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
             RolloutWorker,
             [{**rollout, "rank": rank} for rank in range(config.rollout.num_replicas)],
         )
-        rewards = {
-            name: group(f"reward:{name}", RewardWorker, [{"name": name, "config": reward}] * reward.replicas)
-            for name, reward in config.rewards.items()
-        }
+        rewards: dict[str, ActorGroup] = {}
+        for name, reward in config.rewards.items():
+            rewards[name] = RewardPool(
+                name,
+                reward,
+                reservation=reservation,
+                env_vars=engine_env(cpu=reward.num_gpus == 0),
+                startup_timeout_s=timeout_s,
+            )
+            stack.callback(rewards[name].shutdown)
         learner = reference = None
         if with_learner:
             ranks = range(config.learner.num_ranks)
@@ -195,7 +184,11 @@ class _Run:
                 if train.checkpoint_every and controller.step % train.checkpoint_every == 0:
                     self.save()
 
-            controller.train(train.num_steps, after_step=after_step, should_stop=lambda: bool(stop))
+            try:
+                controller.train(train.num_steps, after_step=after_step, should_stop=lambda: bool(stop))
+            except NonFiniteError:
+                self.save()  # of the last good step
+                raise
         self.save()
         timeout_s = self.config.learner.timeout_s
         controller.learner.call("export", str(self.run_dir / "model"), timeout_s=timeout_s)

@@ -1,4 +1,5 @@
-"""What a run leaves behind: metrics.jsonl, samples.jsonl, TensorBoard events, summary.json, config.yaml.
+"""What a run leaves behind: metrics.jsonl, samples.jsonl, TensorBoard events, summary.json, config.yaml (and
+skipped.jsonl, which the learner writes).
 
 Steps are counted as finished updates: the first update is logged as step 1, an evaluation before training
 as step 0. A run resumed from the checkpoint of step n first drops every row after n, so that nothing is
@@ -36,7 +37,7 @@ class Tracker:
         self.run_dir = Path(run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         last = -1 if resume_step is None else resume_step
-        for name in ("metrics.jsonl", "samples.jsonl"):
+        for name in ("metrics.jsonl", "samples.jsonl", "skipped.jsonl"):
             _keep_rows(self.run_dir / name, last)
         if resume_step is None:
             for events in (self.run_dir / "tensorboard").glob("events.out.tfevents.*"):

@@ -63,7 +63,7 @@ class Group:
 class Score:
     """What a reward says of one completion."""
 
-    value: float
+    value: float = field(kw_only=False)
     parts: Mapping[str, float] = field(default_factory=dict)
     """Named components, for curves and samples.jsonl."""
     error: str | None = None
@@ -96,6 +96,8 @@ class TrainGroup:
     """[K] of float32 [T]; empty where no KL is asked for."""
     advantages: np.ndarray
     """float32 [K]"""
+    prompt_id: str = ""
+    """`Prompt.id`, to name the group in errors and in skipped.jsonl."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

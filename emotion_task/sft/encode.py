@@ -7,6 +7,7 @@ once and kept, up to a bound in bytes.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,14 @@ from emotion_task.sft.examples import Example
 from rlcore.engines.hf_model import audio_token_id, load_config, load_processor, tokenizer_of
 from rlcore.engines.logprobs import TokenGroup
 from rlcore.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedExample(TokenGroup):
+    """One group of one completion."""
+
+    prompt_id: str
+    """`Example.id`"""
 
 
 class ExampleEncoder:
@@ -29,7 +38,7 @@ class ExampleEncoder:
         self._cache: OrderedDict[str, tuple[dict[str, np.ndarray], int]] = OrderedDict()
         self._cache_bytes, self._used_bytes = cache_bytes, 0
 
-    def encode(self, example: Example) -> TokenGroup:
+    def encode(self, example: Example) -> EncodedExample:
         """One group of one completion: the target, with the end-of-turn token where it is complete.
 
         Raises:
@@ -45,7 +54,8 @@ class ExampleEncoder:
         target = self._tokenizer(example.target, add_special_tokens=False)["input_ids"]
         if example.complete:
             target = [*target, self._tokenizer.eos_token_id]
-        return TokenGroup(
+        return EncodedExample(
+            prompt_id=example.id,
             prompt_token_ids=np.asarray(
                 self._tokenizer(prompt, add_special_tokens=False)["input_ids"], dtype=np.int64
             ),

@@ -15,9 +15,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,14 @@ from tqdm import tqdm
 
 from emotion_task.config import SupervisedConfig
 from emotion_task.sft.examples import Example, read_examples, write_examples
-from rlcore.config import LearnerConfig, ModelConfig
-from rlcore.errors import DataError
+from rlcore.config import ModelConfig
+from rlcore.errors import DataError, NonFiniteError, StoppedError
+from rlcore.signals import StopFlag
 
 METRICS = "metrics.jsonl"
+SKIPPED = "skipped.jsonl"
+STOP = "stop"
+"""Exists while the job is asked to write a checkpoint and end."""
 
 
 def run_supervised(
@@ -42,10 +45,12 @@ def run_supervised(
 ) -> Path:
     """Fine-tunes `model_path` on `examples` and returns the folder of the new model, `folder/model`.
 
-    A job whose checkpoints lie under `folder` already goes on from the last one.
+    A job whose checkpoints lie under `folder` already goes on from the last one. SIGINT and SIGTERM end it
+    after the step at hand, with a checkpoint.
 
     Raises:
         DataError: fewer examples than `num_steps * batch_size`.
+        StoppedError: it was stopped by a signal.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -68,7 +73,7 @@ def run_supervised(
             "name": name,
             "model_path": str(model_path),
             "examples": str(folder / "examples.jsonl"),
-            "config": asdict(config),
+            "config": config,
             "seed": seed,
         },
         torch_config=TorchConfig(backend="nccl" if learner.num_gpus else "gloo"),
@@ -85,10 +90,7 @@ def run_supervised(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _progress_bar(folder / METRICS, name, config.num_steps):
-        result = trainer.fit()
-    if result.error is not None:
-        raise result.error
+    result = _fit(trainer, folder, name, config.num_steps)
     model = folder / "model"
     with result.checkpoint.as_directory() as checkpoint:
         shutil.rmtree(model, ignore_errors=True)
@@ -96,24 +98,37 @@ def run_supervised(
     return model
 
 
-@contextmanager
-def _progress_bar(metrics: Path, name: str, num_steps: int) -> Iterator[None]:
-    """A bar in this process that follows the file that the first worker writes, wherever that one runs."""
-    done = threading.Event()
+def _fit(trainer: Any, folder: Path, name: str, num_steps: int) -> Any:
+    """The finished job's result. Beside it this thread draws a bar from the file that the first worker
+    writes, wherever that one runs, and passes a signal on to the workers."""
+    stop_file = folder / STOP
+    stop_file.unlink(missing_ok=True)
+    fitting: Future[Any] = Future()
 
-    def follow() -> None:
-        with tqdm(total=num_steps, desc=name, unit="step") as bar:
-            while not done.wait(0.5):
-                _advance(bar, metrics)
-            _advance(bar, metrics)
+    def fit() -> None:
+        try:
+            fitting.set_result(trainer.fit())
+        except BaseException as error:
+            fitting.set_exception(error)
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    with StopFlag() as stop, tqdm(total=num_steps, desc=name, unit="step") as bar:
+        # In a thread, Train installs no handler of its own for SIGINT, which would drop the work at once.
+        threading.Thread(target=fit, daemon=True).start()
+        while not wait([fitting], timeout=0.5).done:
+            _advance(bar, folder / METRICS)
+            if stop:
+                stop_file.touch()
+        _advance(bar, folder / METRICS)
+    stop_file.unlink(missing_ok=True)
+    result = fitting.result()
+    if result.error is not None:
+        raise result.error
+    if stop and bar.n < num_steps:
+        raise StoppedError(
+            f"stopped by {stop.reason} after {name} step {bar.n}, with a checkpoint; the same command goes "
+            "on from there"
+        )
+    return result
 
 
 def _advance(bar: Any, metrics: Path) -> None:
@@ -133,43 +148,54 @@ def _train_worker(job: dict[str, Any]) -> None:
     from rlcore.engines.deepspeed_engine import DeepSpeedEngine
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    settings = job["config"]
-    learner = LearnerConfig(**settings["learner"])
-    num_steps, batch_size = settings["num_steps"], settings["batch_size"]
+    config: SupervisedConfig = job["config"]
+    num_steps, batch_size = config.num_steps, config.batch_size
     context = ray.train.get_context()
     rank, num_ranks = context.get_world_rank(), context.get_world_size()
     engine = DeepSpeedEngine(
         job["model_path"],
-        ModelConfig(path=job["model_path"], freeze=tuple(settings["freeze"]), media="raw"),
-        learner,
+        ModelConfig(path=job["model_path"], freeze=config.freeze, media="raw"),
+        config.learner,
         num_steps=num_steps,
         seed=job["seed"],
+        skipped_log=Path(job["examples"]).with_name(SKIPPED),
     )
     start = _resume(engine)
-    encoder = ExampleEncoder(job["model_path"], cache_bytes=settings["feature_cache_mb"] << 20)
+    encoder = ExampleEncoder(job["model_path"], cache_bytes=config.feature_cache_mb << 20)
     examples = read_examples(job["examples"])
     metrics_file = Path(job["examples"]).with_name(METRICS)
     if rank == 0:
-        _keep_metrics(metrics_file, start)
+        for name in (METRICS, SKIPPED):
+            _keep_rows(metrics_file.with_name(name), start)
     began = time.perf_counter()
     for step in range(start, num_steps):
         rows = examples[step * batch_size : (step + 1) * batch_size]
         groups = [encoder.encode(example) for example in rows[rank::num_ranks]]
-        metrics = engine.supervised_update(groups)
+        try:
+            metrics = engine.supervised_update(groups)
+        except NonFiniteError:
+            if step > start and step % config.checkpoint_every:
+                _report(engine, {"step": step}, step)
+            raise
         done = step + 1
         seconds = time.perf_counter() - began
         metrics |= {"step": done, "examples_per_second": (done - start) * batch_size / seconds}
         if rank == 0:
             with metrics_file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(metrics) + "\n")
-        if done % settings["checkpoint_every"] == 0 and done < num_steps:
+        is_stopped = engine.any_rank(metrics_file.with_name(STOP).exists()) and done < num_steps
+        if is_stopped or (done % config.checkpoint_every == 0 and done < num_steps):
             _report(engine, metrics, done)
+        if is_stopped:
+            return
     _report(engine, {"step": num_steps}, num_steps, with_model=True)
 
 
-def _keep_metrics(path: Path, last_step: int) -> None:
+def _keep_rows(path: Path, last_step: int) -> None:
     """Drops the rows of steps that will be run again."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= last_step]
     path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
@@ -194,7 +220,7 @@ def _report(engine: Any, metrics: dict[str, float], step: int, *, with_model: bo
 
     from rlcore.checkpoint import write_json
 
-    # One folder for all ranks of a node: DeepSpeed's ranks write beside each other.
+    # Ranks write files of their own, which Train puts together.
     with tempfile.TemporaryDirectory() as folder:
         engine.save(folder)
         if with_model:

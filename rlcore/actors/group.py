@@ -10,17 +10,26 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from rlcore.errors import ActorError, DeadlineError
+from rlcore.errors import ActorError, ConfigError, DeadlineError
 from rlcore.placement import Reservation
 
 # The first failure of a call is raised; Ray would print those of the other ranks over it.
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+
+
+_REFUSED = f"{ConfigError.__module__}.{ConfigError.__qualname__}: "
+
+
+class Pending(Protocol):
+    """Work that goes on elsewhere."""
+
+    def result(self, *, timeout_s: float) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +66,14 @@ class PendingCall:
         try:
             return ray.get(ref, timeout=60)
         except RayActorError as error:
+            reason = last_line(error)
+            if (
+                _REFUSED in reason
+            ):  # by the actor's constructor, which tells of a mistake in the configuration
+                raise ConfigError(reason.partition(_REFUSED)[2]) from error
             raise ActorError(
                 f"{self.group}[{rank}] died in {self.method} (its log in Ray's session folder says more): "
-                f"{_last_line(error)}"
+                f"{reason}"
             ) from error
         except GetTimeoutError as error:
             raise DeadlineError(
@@ -71,7 +85,8 @@ class ActorGroup:
     """Actors of one class, ranks 0 to size - 1.
 
     `arguments` holds one rank's constructor keywords each. With a reservation, rank i runs in the i-th bundle
-    of the role `name`. `env_vars` are set before the actor's Python starts.
+    of the role `name`. `env_vars` are set before the actor's Python starts. `options` are further ones of a
+    Ray actor.
     """
 
     def __init__(
@@ -84,6 +99,7 @@ class ActorGroup:
         num_gpus: float = 0.0,
         reservation: Reservation | None = None,
         env_vars: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
     ):
         self.name, self.size = name, len(arguments)
         bundles = reservation.indices(name) if reservation else [None] * self.size
@@ -94,14 +110,16 @@ class ActorGroup:
         actor_class = ray.remote(cls)
         self._actors = []
         for keywords, bundle in zip(arguments, bundles, strict=False):
-            options: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_restarts": 0}
+            own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_restarts": 0} | dict(options or {})
             if reservation:
-                options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                own["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
                     reservation.group, placement_group_bundle_index=bundle
                 )
             if env_vars:
-                options["runtime_env"] = {"env_vars": dict(env_vars)}
-            self._actors.append(actor_class.options(**options).remote(**keywords))
+                runtime_env = own.get("runtime_env", {})
+                both = {**env_vars, **runtime_env.get("env_vars", {})}
+                own["runtime_env"] = {**runtime_env, "env_vars": both}
+            self._actors.append(actor_class.options(**own).remote(**keywords))
 
     def call(self, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> list[Any]:
         """The same call on every rank; one result each. Raises as `PendingCall.result`."""
@@ -137,7 +155,7 @@ class ActorGroup:
         ]
         return PendingCall(self.name, method, refs, list(range(self.size)), list)
 
-    def call_shards_async(self, method: str, items: Sequence[Any], **kwargs: Any) -> PendingCall:
+    def call_shards_async(self, method: str, items: Sequence[Any], **kwargs: Any) -> Pending:
         """Deals `items` out, rank r getting the list items[r::size]; the result is one list in their order.
 
         The method must return one value an item, and may be given an empty list.
@@ -165,7 +183,7 @@ def _join(ranks: Any) -> str:
     return ",".join(str(rank) for rank in sorted(ranks))
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """Ray's messages are pages long; their last line with content says why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

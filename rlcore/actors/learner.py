@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -49,6 +50,7 @@ class LearnerWorker:
             config.learner,
             num_steps=config.train.num_steps,
             seed=config.seed,
+            skipped_log=Path(config.run_dir).resolve() / "skipped.jsonl",
         )
         self._sender: WeightSender | None = make_sender(
             config.weight_sync,

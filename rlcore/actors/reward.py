@@ -1,17 +1,17 @@
-"""The reward actor: groups in, scores out. A plain class; it is wrapped where it is spawned. A reward that
-holds an engine needs `rlcore.engines.vllm_engine.engine_env` in its environment."""
+"""The reward actor: groups in, scores out. A plain class; `rlcore.actors.reward_pool` spawns it. A reward
+that holds an engine needs `rlcore.engines.environment.engine_env` in its environment."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rlcore.config import RewardConfig
-from rlcore.errors import ConfigError
-from rlcore.rewards.base import FunctionReward, Reward
-from rlcore.targets import build_target, load_target
+from rlcore.rewards.base import Reward, describe_error, failed_scores
+from rlcore.rewards.loading import build_reward, record_of
 from rlcore.types import Group, RewardContext, Score
 
 logger = logging.getLogger(__name__)
@@ -22,74 +22,75 @@ class RewardWorker:
 
     Args:
         name: its key in `rewards`, for errors.
-        config: `target` names a `Reward` class, built with `args`, or a function of (prompt, completion)
-            to a number.
+        config: its section.
 
     Raises:
-        ConfigError: the target does not import, is neither, or refuses its arguments.
+        ConfigError: as `build_reward`.
     """
 
     def __init__(self, name: str, config: RewardConfig):
-        self.name = name
-        self._reward = build_reward(name, config)
+        self.name, self._config = name, config
+        self._reward = build_reward(config, where=f"rewards.{name}")
 
-    def ready(self) -> str:
-        """Answers once the reward is built, with its name."""
-        return self.name
+    def ready(self) -> dict[str, Any]:
+        """Answers once the reward is built, with its record (`rlcore.rewards.loading.record_of`)."""
+        return record_of(self._config)
 
     def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
         """One score a completion, [G][K].
 
-        What the reward gets wrong is data: an exception becomes an error on every completion of the call,
-        a wrong count one on those of its group, a value that is no finite number one on its own completion.
-        `rlcore.rewards.policy` decides what becomes of them.
+        What the reward gets wrong is data: an exception becomes an error on every completion of its group,
+        a wrong count too, a value that is no finite number one on its own completion. A call of several
+        groups that raises is repeated one group at a time, so that the group it failed on can be named.
+        `rlcore.rewards.policy` decides what becomes of errors.
         """
+        if type(self._reward).score_batch is Reward.score_batch or len(groups) == 1:
+            return [self._score_alone(group, context) for group in groups]
         try:
-            answers = list(self._reward.score_batch(groups, context))
-            if len(answers) != len(groups):
-                raise ValueError(f"score_batch returned {len(answers)} lists for {len(groups)} groups")
-        except Exception as error:  # the boundary to foreign code
-            logger.exception("reward %s failed on %d groups", self.name, len(groups))
-            reason = f"{type(error).__name__}: {error}"
-            return [[Score(value=0.0, error=reason) for _ in group.completions] for group in groups]
+            return self._score_together(groups, context)
+        except Exception:  # the boundary to foreign code
+            logger.exception("reward %s failed on %d groups; each is tried alone", self.name, len(groups))
+            return [self._score_alone(group, context) for group in groups]
+
+    def _score_alone(self, group: Group, context: RewardContext) -> list[Score]:
+        reason = ""
+        for _ in range(1 + self._config.retries):
+            try:
+                return self._score_together([group], context)[0]
+            except Exception as error:  # the boundary to foreign code
+                reason = describe_error(error)
+        return failed_scores(group, reason)
+
+    def _score_together(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
+        answers = list(self._reward.score_batch(groups, context))
+        if len(answers) != len(groups):
+            raise ValueError(f"score_batch returned {len(answers)} lists for {len(groups)} groups")
         return [checked_scores(group, scores) for group, scores in zip(groups, answers, strict=True)]
 
-
-def build_reward(name: str, config: RewardConfig) -> Reward:
-    """The reward that a section of the configuration names."""
-    where = f"rewards.{name}"
-    target = load_target(config.target, where=where)
-    if inspect.isclass(target):
-        reward = build_target(config.target, config.args, where=where)
-        if not isinstance(reward, Reward):
-            raise ConfigError(f"{where}.target: {config.target} is no subclass of rlcore.rewards.Reward")
-        return reward
-    if not callable(target):
-        raise ConfigError(f"{where}.target: {config.target} is neither a Reward class nor a function")
-    if config.args:
-        raise ConfigError(
-            f"{where}.args: {config.target} is a function of (prompt, completion) and takes none"
-        )
-    return FunctionReward(target)
+    def gpu_memory(self) -> float | None:
+        """The most GPU memory that torch has held in this process, in MiB; None without torch or a GPU."""
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.cuda.is_available():
+            return None
+        return torch.cuda.max_memory_reserved() / 2**20
 
 
 def checked_scores(group: Group, scores: Sequence[Score]) -> list[Score]:
     """The scores of one group, with an error in place of what no one can use."""
     scores = list(scores)
     if len(scores) != len(group.completions):
-        reason = f"returned {len(scores)} scores for {len(group.completions)} completions"
-        return [Score(value=0.0, error=reason) for _ in group.completions]
+        return failed_scores(group, f"returned {len(scores)} scores for {len(group.completions)} completions")
     return [_checked(score) for score in scores]
 
 
 def _checked(score: Score) -> Score:
     if not isinstance(score, Score):
-        return Score(value=0.0, error=f"returned {type(score).__name__} where a Score is due")
+        return Score(0.0, error=f"returned {type(score).__name__} where a Score is due")
     if score.error is not None:
         return score
     for part, value in (("value", score.value), *score.parts.items()):
         if isinstance(value, bool) or not _is_finite(value):
-            return Score(value=0.0, error=f"{part} is {value!r}; it must be a finite number")
+            return Score(0.0, error=f"{part} is {value!r}; it must be a finite number")
     return score
 
 

@@ -32,6 +32,7 @@ class RolloutWorker:
     ):
         self._rollout = rollout
         self._seed = seed
+        self._media_encoded = 0
         self._encoder = MediaEncoder(
             model.path,
             build_target(task.target, task.args, where="task").load_media,
@@ -77,7 +78,9 @@ class RolloutWorker:
             temperature=0.0 if greedy else config.temperature,
             top_p=1.0 if greedy else config.top_p,
         )
+        encoded_before = self._encoder.num_encoded
         encoded = self._encoder.encode(prompts)
+        self._media_encoded = self._encoder.num_encoded - encoded_before
         requests = [
             EngineRequest(
                 id=prompt.id,
@@ -103,11 +106,12 @@ class RolloutWorker:
         return self._engine.apply_weights(push)
 
     def stats(self) -> dict[str, Any]:
-        """Running totals: seconds, tokens, updates, cache hits of encoded prompts."""
+        """Running totals: seconds, tokens, updates, cache hits of encoded prompts. `media_encoded` is the
+        audios that went through the tower for the last `generate` alone."""
         return {
             **asdict(self._engine.stats),
             "policy_version": self._engine.policy_version,
             "media_hits": self._encoder.num_hits,
             "media_misses": self._encoder.num_misses,
-            "media_encoded": self._encoder.num_encoded,
+            "media_encoded": self._media_encoded,
         }

@@ -11,11 +11,11 @@ that the number of micro-batches may change with every batch.
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +26,16 @@ import torch.distributed as dist
 
 from rlcore.algorithms.batching import micro_batches, smallest_sample
 from rlcore.algorithms.schedule import lr_factor
-from rlcore.checkpoint import read_json, write_json
+from rlcore.budget import fit_groups
 from rlcore.config import LearnerConfig, ModelConfig
-from rlcore.engines.hf_model import (
-    checkpoint_parameters,
-    is_media_parameter,
-    load_model,
-    load_processor,
-    save_checkpoint,
-)
+from rlcore.engines import learner_checkpoint, zero
+from rlcore.engines.hf_model import load_config, load_model, load_processor, save_checkpoint
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_logprobs
 from rlcore.engines.media_modules import attach_media_modules, detach_media_modules
 from rlcore.engines.shares import PolicyObjective, SupervisedObjective
-from rlcore.errors import CheckpointError, ConfigError, RLCoreError
+from rlcore.engines.trainable import Weight, add_lora, checkpoint_activations, freeze, trained_media, weights
+from rlcore.errors import ConfigError, DataError, NonFiniteError
 from rlcore.types import TrainGroup
-
-GATHER_BYTES = 256 << 20
-"""Full parameters that exist at once while ZeRO-3 partitions are gathered."""
-
-LAYOUT = "engine.json"
 
 
 class _Scorer(torch.nn.Module):
@@ -54,60 +45,74 @@ class _Scorer(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, groups: Sequence[TrainGroup | TokenGroup]) -> dict[str, torch.Tensor]:
+    def forward(
+        self, groups: Sequence[TrainGroup | TokenGroup], entropy_grad: bool
+    ) -> dict[str, torch.Tensor]:
         """The fields of `CompletionLogprobs`, as ZeRO-3 looks for tensors in dictionaries only."""
-        scored = completion_logprobs(self.model, groups)
+        scored = completion_logprobs(self.model, groups, entropy_grad=entropy_grad)
         return {"logprobs": scored.logprobs, "entropies": scored.entropies, "mask": scored.mask}
 
 
 class DeepSpeedEngine:
     """One rank. RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT must be in the environment.
 
-    `num_steps` is the number of training steps, for the learning-rate schedule; `seed` is for dropout, if the
-    model has any. The model stays in eval mode, so that rollout and learner compute the same function.
+    `num_steps` is the number of training steps, for the learning-rate schedule; `seed` is for the adapters
+    and their dropout. Else the model stays in eval mode, so that rollout and learner compute the same
+    function. `skipped_log` is a file that rank 0 adds a line of JSON to for every skipped step: which, why,
+    and the prompts that were in it.
 
     Raises ConfigError where nothing is trainable, or media modules are though the media come as embeddings.
     """
 
     def __init__(
-        self, model_path: str, model: ModelConfig, learner: LearnerConfig, *, num_steps: int, seed: int
+        self,
+        model_path: str,
+        model: ModelConfig,
+        learner: LearnerConfig,
+        *,
+        num_steps: int,
+        seed: int,
+        skipped_log: Path | None = None,
     ):
-        _init_process_group(learner.timeout_s)
+        zero.init_process_group(learner.timeout_s)
         torch.manual_seed(seed)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._model_path, self._model_config, self._config = model_path, model, learner
-        self._model = load_model(model_path, dtype="float32", trust_remote_code=model.trust_remote_code)
-        self._freeze(model.freeze)
+        self._seed, self._skipped_log = seed, skipped_log
+        self._num_calls = self._num_updates = self._num_skipped = self._num_skipped_in_a_row = 0
+        self._frozen_fingerprint: str | None = None
+        text_config = load_config(model_path, trust_remote_code=model.trust_remote_code).get_text_config()
+        deepspeed_config = zero.deepspeed_config(learner, hidden_size=text_config.hidden_size)
+        with zero.partitioned_loading(deepspeed_config):
+            self._model = load_model(model_path, dtype="float32", trust_remote_code=model.trust_remote_code)
+        self._choose_trained()
         # Given embeddings, the forward never enters the tower: it waits on the CPU for the export.
         self._media_modules = detach_media_modules(self._model) if model.media == "embeds" else {}
-        optimizer = torch.optim.AdamW(
-            self._trainable(), lr=learner.lr, betas=learner.betas, weight_decay=learner.weight_decay
-        )
+        if learner.activation_checkpointing:
+            checkpoint_activations(self._model)
+        self._parameters = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+        trained = list(self._parameters.values())
+        optimizer = zero.adamw(trained, learner)
+        self._schedule = _schedule(optimizer, learner, num_steps * learner.updates_per_batch)
         self._engine, *_ = deepspeed.initialize(
             model=_Scorer(self._model),
-            model_parameters=self._trainable(),
+            model_parameters=trained,
             optimizer=optimizer,
-            lr_scheduler=_schedule(optimizer, learner, num_steps * learner.updates_per_batch),
-            config=_deepspeed_config(learner, hidden_size=self._model.config.get_text_config().hidden_size),
+            lr_scheduler=self._schedule,
+            config=deepspeed_config,
         )
+        self._adam = zero.AdamState(self._engine, optimizer)
 
-    def _freeze(self, patterns: Sequence[str]) -> None:
-        for name, parameter in self._model.named_parameters():
-            parameter.requires_grad_(not any(pattern in name for pattern in patterns))
-        trainable = [name for name, parameter in self._model.named_parameters() if parameter.requires_grad]
-        if not trainable:
-            raise ConfigError(
-                f"model.freeze: {list(patterns)} leaves no parameter of {self._model_path} to train"
-            )
-        media = [name for name in trainable if is_media_parameter(self._model, name)]
+    def _choose_trained(self) -> None:
+        freeze(self._model, self._model_config.freeze)
+        if self._config.lora.rank > 0:
+            add_lora(self._model, self._config.lora, self._model_config.freeze)
+        media = trained_media(self._model)
         if media and self._model_config.media == "embeds":
             raise ConfigError(
                 f"model.freeze: {media[0]} and {len(media) - 1} more media parameters are to be trained, but "
                 "with model.media=embeds the tower stays as it is: freeze it or set model.media=raw"
             )
-
-    def _trainable(self) -> list[torch.nn.Parameter]:
-        return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
     def update(self, groups: Sequence[TrainGroup], objective: PolicyObjective) -> dict[str, float]:
         """`learner.updates_per_batch` optimizer steps on the global batch, of which `groups` are this rank's.
@@ -116,58 +121,118 @@ class DeepSpeedEngine:
         the last step; but `logprob_max_diff` and `logprob_mean_diff` compare the rollout engine's logprobs
         with the learner's before the first.
 
-        Raises RLCoreError where the loss is not finite, before any weight is touched.
+        A step whose loss or gradient is not finite is skipped: weights, Adam's state and schedule stay as
+        they were, and `skipped_steps`, counted from the run's start, is one higher.
+        Raises NonFiniteError after more than `learner.max_skipped_steps` of them in a row.
         """
         start = time.perf_counter()
         steps = [self._optimizer_step(groups, objective) for _ in range(self._config.updates_per_batch)]
         seconds = time.perf_counter() - start
+        self._num_calls += 1
         first = {name: steps[0][name] for name in ("logprob_max_diff", "logprob_mean_diff")}
         return steps[-1] | first | {"tokens_per_second": objective.num_tokens * len(steps) / seconds}
 
     def supervised_update(self, groups: Sequence[TokenGroup]) -> dict[str, float]:
         """One optimizer step on the mean negative log-likelihood of all ranks' completion tokens.
 
-        Returns metrics of the global batch, the same on every rank; raises as `update`.
+        Returns metrics of the global batch, the same on every rank; skips and raises as `update`.
+        Raises DataError where a sample exceeds `learner.micro_batch_tokens`, unless those are to be dropped
+        and every rank keeps one.
         """
-        num_tokens = sum(len(tokens) for group in groups for tokens in group.token_ids)
-        total = int(self._all_reduce([num_tokens], dist.ReduceOp.SUM)[0])
-        return self._optimizer_step(groups, SupervisedObjective(num_tokens=total))
+        config = self._config
+        fitting, num_dropped = fit_groups(groups, config.micro_batch_tokens, config.over_budget)
+        num_tokens = sum(len(tokens) for group in fitting for tokens in group.token_ids)
+        counts = [num_tokens, num_dropped, not fitting]
+        total, dropped, num_idle = self._all_reduce(counts, dist.ReduceOp.SUM)
+        if num_idle:
+            raise DataError(
+                f"{num_idle:.0f} of {self.world_size} ranks have no sample within learner.micro_batch_tokens "
+                f"({config.micro_batch_tokens}): raise it"
+            )
+        metrics = self._optimizer_step(fitting, SupervisedObjective(num_tokens=int(total)))
+        self._num_calls += 1
+        return metrics | {"dropped_samples": float(dropped)}
 
     def _optimizer_step(
         self, groups: Sequence[Any], objective: PolicyObjective | SupervisedObjective
     ) -> dict[str, float]:
-        metrics = self._backward(groups, objective)
-        if not math.isfinite(metrics["loss"]):
-            raise RLCoreError(
-                f"the loss is {metrics['loss']} at optimizer step {self._engine.global_steps}; no weight was "
-                "changed. Lower learner.lr, or look for infinite logprobs in the batch"
-            )
+        # A function of seed and step, for the adapters' dropout: a resumed run draws what this one would.
+        num_steps = self._num_updates + self._num_skipped
+        torch.manual_seed(((self._seed * 1_000_003 + num_steps) * 65_537 + self.rank) % 2**63)
+        metrics, suspects = self._backward(groups, objective)
         metrics["lr"] = float(self._engine.get_lr()[0])
+        metrics["grad_norm"], is_applied = self._apply_gradients()
+        if is_applied:
+            self._num_updates += 1
+            self._num_skipped_in_a_row = 0
+        else:
+            self._skip(suspects or list(map(_prompt_id, groups)), metrics)
+        return metrics | {"skipped_steps": float(self._num_skipped)}
+
+    def _apply_gradients(self) -> tuple[float, bool]:
+        """The gradient's norm before clipping, and whether the update was made: it is not where the norm is
+        not finite."""
+        if self._config.zero_stage > 0:
+            self._engine.step()
+            return float(self._engine.get_global_grad_norm()), self._engine.was_step_applied()
         # At stage 0 DeepSpeed keeps no norm, but the reduced gradients lie on the parameters until the step.
-        grads = [p.grad for p in self._trainable() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads) if self._config.zero_stage == 0 else None
-        self._engine.step()
-        metrics["grad_norm"] = float(self._engine.get_global_grad_norm() if norm is None else norm)
-        return metrics
+        grads = [p.grad for p in self._parameters.values() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(grads))
+        if math.isfinite(norm):
+            self._engine.step()
+        else:
+            self._engine.zero_grad()
+        return norm, math.isfinite(norm)
+
+    def _skip(self, prompt_ids: list[str], metrics: dict[str, float]) -> None:
+        """Counts a step that was not made and writes it down. Collective, as all ranks see the same norm."""
+        self._num_skipped += 1
+        self._num_skipped_in_a_row += 1
+        by_rank: list[list[str]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(by_rank, prompt_ids)
+        prompts = sorted({prompt for ids in by_rank for prompt in ids})
+        reason = "gradient" if math.isfinite(metrics["loss"]) else "loss"
+        row = {"step": self._num_calls + 1, "reason": reason, "prompts": prompts}
+        if self.rank == 0 and self._skipped_log is not None:
+            with self._skipped_log.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(row) + "\n")
+        if self._num_skipped_in_a_row > self._config.max_skipped_steps:
+            shown = ", ".join([*prompts[:5], *(["..."] if prompts[5:] else [])])
+            raise NonFiniteError(
+                f"{self._num_skipped_in_a_row} optimizer steps in a row were skipped, and "
+                f"learner.max_skipped_steps is {self._config.max_skipped_steps}; the last for its {reason} "
+                f"(loss {metrics['loss']}) on prompts {shown}. The weights are those of the last good step: "
+                "lower learner.lr, or look at these prompts' rewards and logprobs"
+            )
 
     def _backward(
         self, groups: Sequence[Any], objective: PolicyObjective | SupervisedObjective
-    ) -> dict[str, float]:
-        """Gradients of the global batch, micro-batch by micro-batch, and its metrics."""
+    ) -> tuple[dict[str, float], list[str]]:
+        """Gradients of the global batch, micro-batch by micro-batch; its metrics; and the prompts of this
+        rank's micro-batches whose loss is not finite. One such makes every rank's gradient NaN."""
         config = self._config
         batches = micro_batches(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
         num_batches = int(self._all_reduce([len(batches)], dist.ReduceOp.MAX)[0])
         shares = []
+        suspects: list[str] = []
         for index in range(num_batches):
             self._engine.set_gradient_accumulation_boundary(index == num_batches - 1)
             if index < len(batches):
-                share = objective.share(self._score(batches[index]), batches[index], index)
-                self._engine.backward(share.loss * self.world_size)
+                scored = self._score(batches[index], objective.entropy_grad)
+                share = objective.share(scored, batches[index], index)
+                loss = share.loss
+                if not bool(torch.isfinite(loss)):
+                    # An infinite loss may have a finite gradient, and a NaN may be masked on its way back.
+                    loss = scored.logprobs.sum() * math.nan
+                    suspects += map(_prompt_id, batches[index])
+                self._engine.backward(loss * self.world_size)
                 shares.append((share.sums, share.maxima))
             else:
                 # Others have work left, and the collectives inside forward and backward need every rank.
                 sample = [smallest_sample(groups)]
-                self._engine.backward(objective.share(self._score(sample), sample, index).loss * 0.0)
+                self._engine.backward(
+                    objective.share(self._score(sample, objective.entropy_grad), sample, index).loss * 0.0
+                )
         sums = {name: sum(float(sums[name]) for sums, _ in shares) for name in shares[0][0]}
         maxima = {name: max(float(maxima[name]) for _, maxima in shares) for name in shares[0][1]}
         sums = dict(zip(sums, self._all_reduce(list(sums.values()), dist.ReduceOp.SUM).tolist(), strict=True))
@@ -176,93 +241,101 @@ class DeepSpeedEngine:
         )
         num_tokens = max(sums.pop("tokens"), 1.0)
         metrics = {name: total if name in _ARE_MEANS else total / num_tokens for name, total in sums.items()}
-        return metrics | maxima | {"num_micro_batches": float(num_batches)}
+        return metrics | maxima | {"num_micro_batches": float(num_batches)}, suspects
 
-    def _score(self, groups: Sequence[TrainGroup | TokenGroup]) -> CompletionLogprobs:
-        return CompletionLogprobs(**self._engine(groups))
+    def _score(
+        self, groups: Sequence[TrainGroup | TokenGroup], entropy_grad: bool = False
+    ) -> CompletionLogprobs:
+        return CompletionLogprobs(**self._engine(groups, entropy_grad))
 
     def _all_reduce(self, values: Sequence[float], op: Any) -> np.ndarray:
         tensor = torch.tensor(values, dtype=torch.float64, device=self._engine.device)
         dist.all_reduce(tensor, op=op)
         return tensor.cpu().numpy()
 
+    def any_rank(self, flag: bool) -> bool:
+        """Whether any rank says so; the same answer on all. Collective."""
+        return bool(self._all_reduce([float(flag)], dist.ReduceOp.MAX)[0])
+
     def weight_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         """(hub name, full shape) of what `iter_weights` gives, in its order; not collective."""
-        return [
-            (hub_name, tuple(getattr(parameter, "ds_shape", parameter.shape)))
-            for _, hub_name, parameter in self._rollout_parameters()
-        ]
+        return [(weight.hub_name, weight.shape) for weight in self._rollout_weights()]
 
     def iter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(hub name, full float32 tensor) of the language model, and of media modules that are trained.
 
-        Tied copies are left out. From every ZeRO stage, on every rank; every rank must exhaust the iterator,
-        and a tensor is valid only until the next one is asked for.
+        Adapters are merged and tied copies left out. From every ZeRO stage, on every rank; every rank must
+        exhaust the iterator, and a tensor is valid only until the next one is asked for.
         """
-        parameters = [(hub_name, parameter) for _, hub_name, parameter in self._rollout_parameters()]
-        yield from self._gathered(parameters)
+        for weight, tensor in zero.gathered(self._rollout_weights(), zero_stage=self._config.zero_stage):
+            yield weight.hub_name, tensor
 
-    def _rollout_parameters(self) -> Iterator[tuple[str, str, torch.nn.Parameter]]:
-        for name, hub_name in checkpoint_parameters(self._model):
-            parameter = self._model.get_parameter(name)
-            if parameter.requires_grad or not is_media_parameter(self._model, name):
-                yield name, hub_name, parameter
-
-    def _gathered(
-        self, parameters: Sequence[tuple[str, torch.nn.Parameter]]
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Full tensors; ZeRO-3 partitions are gathered in buckets."""
-        for bucket in _buckets(parameters):
-            owned = [parameter for _, parameter in bucket]
-            with deepspeed.zero.GatheredParameters(owned, enabled=self._config.zero_stage == 3):
-                for name, parameter in bucket:
-                    yield name, parameter.detach()
+    def _rollout_weights(self) -> list[Weight]:
+        language = {weight.name for weight in weights(self._model, media=False)}
+        return [weight for weight in weights(self._model) if weight.is_trained or weight.name in language]
 
     def save(self, folder: str | Path) -> None:
-        """Writes weights, optimizer, schedule and counters; `engine.json` comes when every rank is done."""
-        folder = Path(folder)
-        self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
-        dist.barrier()
-        if self.rank == 0:
-            write_json(folder / LAYOUT, self._layout())
-        dist.barrier()
+        """Writes trained weights, Adam's state and counters; `engine.json` comes when every rank is done."""
+        counters = {name: getattr(self, f"_{name}") for name in _COUNTERS}
+        layout = {"num_ranks": self.world_size, "zero_stage": self._config.zero_stage}
+        header = {**counters, **layout, **self._identity()}
+        learner_checkpoint.save(Path(folder), self._parameters, self._adam, header)
 
     def load(self, folder: str | Path) -> None:
-        """Continues bit-exactly from `save`, given the same number of ranks and the same ZeRO stage.
+        """Goes on from `save`: bit by bit under the same number of ranks and ZeRO stage, else to rounding.
 
-        DeepSpeed's files are pickles: load only what this project's own runs wrote.
-        Raises CheckpointError where the checkpoint is incomplete or was written by another layout.
+        Raises CheckpointError where the checkpoint is incomplete or another model's; it says what differs.
         """
-        folder = Path(folder)
-        found = read_json(folder / LAYOUT)
-        if found != self._layout():
-            raise CheckpointError(
-                f"{folder}: written with {found}, but this run has {self._layout()}; set learner.num_ranks "
-                "and learner.zero_stage as they were"
-            )
-        path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
-        if path is None:
-            raise CheckpointError(f"{folder}: DeepSpeed found no checkpoint there")
+        header = learner_checkpoint.load(Path(folder), self._parameters, self._adam, self._identity())
+        for name in _COUNTERS:
+            setattr(self, f"_{name}", header[name])
+        # The scheduler's own step sets the rate, from the count of updates alone.
+        state = {"last_epoch": self._num_updates - 1, "_step_count": self._num_updates + 1}
+        self._schedule.load_state_dict(self._schedule.state_dict() | state)
+        self._schedule.step()
 
-    def _layout(self) -> dict[str, int]:
-        return {"num_ranks": self.world_size, "zero_stage": self._config.zero_stage}
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same where training goes on. Collective at the first call."""
+        lora = self._config.lora
+        if self._frozen_fingerprint is None:
+            with self._media_attached():
+                frozen = [
+                    Weight(name, name, (parameter,))
+                    for name, parameter in self._model.named_parameters()
+                    if name not in self._parameters
+                ]
+            tensors = ((w.name, t) for w, t in zero.gathered(frozen, zero_stage=self._config.zero_stage))
+            self._frozen_fingerprint = learner_checkpoint.fingerprint(tensors)
+        return {
+            "frozen_fingerprint": self._frozen_fingerprint,
+            "lora": {"rank": lora.rank, "alpha": lora.alpha} if lora.rank else None,
+        }
 
     def export(self, folder: str | Path) -> None:
-        """Writes a Hugging Face folder (hub names, safetensors, processor) for transformers and vLLM."""
-        weights = {}
-        for name, tensor in self._gathered(list(self._model.named_parameters())):
+        """Writes a Hugging Face folder (hub names, safetensors, processor) for transformers and vLLM.
+
+        Adapters are merged into the weights."""
+        full = {}
+        with self._media_attached():
+            all_weights = list(weights(self._model))
+            for weight, tensor in zero.gathered(all_weights, zero_stage=self._config.zero_stage):
+                if self.rank == 0:
+                    full[weight.name] = tensor.cpu().clone()
             if self.rank == 0:
-                weights[name] = tensor.cpu().clone()
-        if self.rank == 0:
-            processor = load_processor(
-                self._model_path, trust_remote_code=self._model_config.trust_remote_code
-            )
-            attach_media_modules(self._model, self._media_modules)
-            state = self._model.state_dict() | weights
-            save_checkpoint(self._model, folder, state_dict=state, processor=processor)
-            if self._media_modules:
-                detach_media_modules(self._model)
+                processor = load_processor(
+                    self._model_path, trust_remote_code=self._model_config.trust_remote_code
+                )
+                state = self._model.state_dict() | full
+                save_checkpoint(self._model, folder, state_dict=state, processor=processor)
         dist.barrier()
+
+    @contextmanager
+    def _media_attached(self) -> Iterator[None]:
+        """The whole model, with the tower that waits outside it."""
+        attach_media_modules(self._model, self._media_modules)
+        yield
+        if self._media_modules:
+            detach_media_modules(self._model)
 
     def close(self) -> None:
         """Frees the engine; the process group stays for the next one."""
@@ -273,21 +346,12 @@ _ARE_MEANS = ("loss", "policy_loss")
 """Sums that were divided by the batch's totals already."""
 
 
-def _buckets(
-    parameters: Sequence[tuple[str, torch.nn.Parameter]],
-) -> Iterator[list[tuple[str, torch.nn.Parameter]]]:
-    """Runs of at most `GATHER_BYTES`; a larger parameter alone."""
-    bucket: list[tuple[str, torch.nn.Parameter]] = []
-    size = 0
-    for name, parameter in parameters:
-        num_bytes = getattr(parameter, "ds_numel", parameter.numel()) * parameter.element_size()
-        if bucket and size + num_bytes > GATHER_BYTES:
-            yield bucket
-            bucket, size = [], 0
-        bucket.append((name, parameter))
-        size += num_bytes
-    if bucket:
-        yield bucket
+_COUNTERS = ("num_calls", "num_updates", "num_skipped", "num_skipped_in_a_row")
+"""What a checkpoint keeps of the engine's progress."""
+
+
+def _prompt_id(group: Any) -> str:
+    return str(getattr(group, "prompt_id", ""))
 
 
 def _schedule(
@@ -297,33 +361,3 @@ def _schedule(
         return lr_factor(step, learner.lr_schedule, warmup_steps=learner.warmup_steps, num_steps=num_steps)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def _init_process_group(timeout_s: float) -> None:
-    """Joins the group that the environment describes, or takes over the one that Ray Train has made."""
-    # This op would be compiled on first use (57 s, and a compiler is needed); plain gloo serves.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend = "nccl"
-    deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timedelta(seconds=timeout_s))
-
-
-def _deepspeed_config(learner: LearnerConfig, *, hidden_size: int) -> dict[str, Any]:
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": learner.max_grad_norm,
-        "steps_per_print": None,
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": {
-            "stage": learner.zero_stage,
-            "overlap_comm": torch.cuda.is_available(),
-            # Biases and norms stay whole: gathering them costs more than they weigh.
-            "stage3_param_persistence_threshold": 10 * hidden_size,
-        },
-    }
-    if learner.autocast == "bfloat16":
-        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
-    return config

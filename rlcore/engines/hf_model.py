@@ -286,16 +286,25 @@ def is_media_parameter(model: PreTrainedModel, name: str) -> bool:
     return name.startswith(tuple(f"{module}." for module in family_of(model).media_modules))
 
 
+def own_name(name: str) -> str | None:
+    """The name that a parameter or buffer has without adapters; None for an adapter's own.
+
+    peft moves an adapted layer's weights below `base_layer` and puts `lora_A` and `lora_B` beside them.
+    """
+    return None if ".lora_" in name else name.replace(".base_layer.", ".")
+
+
 def checkpoint_parameters(model: PreTrainedModel, *, media: bool = True) -> Iterator[tuple[str, str]]:
     """(in-memory name, hub name) of what a checkpoint or a weight push must hold, in the model's order.
 
-    Tied copies are left out (the source is written once). `media=False` leaves encoders and projectors out: a
-    rollout engine that takes embeddings has none.
+    Adapters and tied copies are left out (the source is written once). `media=False` leaves encoders and
+    projectors out: a rollout engine that takes embeddings has none.
     """
     tied = set(model.all_tied_weights_keys)
     for name, _ in model.named_parameters(remove_duplicate=False):
-        if name not in tied and (media or not is_media_parameter(model, name)):
-            yield name, checkpoint_name(model, name)
+        own = own_name(name)
+        if own is not None and own not in tied and (media or not is_media_parameter(model, name)):
+            yield name, checkpoint_name(model, own)
 
 
 def is_language_name(config: PretrainedConfig, hub_name: str) -> bool:
@@ -313,7 +322,8 @@ def save_checkpoint(
     """Writes a folder that transformers and vLLM both load: hub names in safetensors, configs, processor.
 
     Args:
-        state_dict: in-memory names to full tensors, where the model's own are sharded or elsewhere.
+        state_dict: in-memory names (without adapters) to full tensors, where the model's own are sharded,
+            elsewhere, or to be merged with adapters.
 
     Raises:
         DataError: `state_dict` lacks a parameter.
@@ -322,7 +332,8 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     source: Mapping[str, Tensor] = model.state_dict() if state_dict is None else state_dict
     tied = set(model.all_tied_weights_keys)
-    expected = [name for name in model.state_dict() if name not in tied]
+    own_names = [own_name(name) for name in model.state_dict()]
+    expected = [name for name in own_names if name is not None and name not in tied]
     missing = [name for name in expected if name not in source]
     if missing:
         raise DataError(f"{folder}: the weights to save lack {len(missing)} tensors, the first {missing[0]}")

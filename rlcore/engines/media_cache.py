@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from rlcore.digest import update_digest
+
 _FORMAT = "1"
 
 
@@ -54,28 +56,10 @@ class MediaCache:
 
     def _path(self, media: Mapping[str, Any]) -> Path:
         digest = hashlib.sha256()
-        _update(digest, media)
+        update_digest(digest, media)
         return self._folder / f"{digest.hexdigest()[:40]}.safetensors"
 
 
 def _settings(processor: Any) -> Any:
     extractor = getattr(processor, "feature_extractor", None)
     return extractor.to_dict() if extractor is not None else {}
-
-
-def _update(digest: Any, value: Any) -> None:
-    """Feeds nested media to the digest, types and lengths included, so that no two of them read alike."""
-    digest.update(type(value).__name__.encode())
-    if isinstance(value, Mapping):
-        for key in sorted(value):
-            digest.update(f"{key}=".encode())
-            _update(digest, value[key])
-    elif isinstance(value, list | tuple):
-        digest.update(f"[{len(value)}]".encode())
-        for item in value:
-            _update(digest, item)
-    elif isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype}{value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).data)
-    else:
-        digest.update(repr(value).encode())

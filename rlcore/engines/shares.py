@@ -45,6 +45,11 @@ class PolicyObjective:
     old_logprobs: dict[int, torch.Tensor] = field(default_factory=dict)
     """Micro-batch to its [B, T], filled during the first update."""
 
+    @property
+    def entropy_grad(self) -> bool:
+        """Whether `share` needs entropies with a gradient."""
+        return self.algorithm.entropy_coef > 0
+
     def share(self, scored: CompletionLogprobs, groups: Sequence[TrainGroup], index: int) -> Share:
         """`index` is the micro-batch's number, the same in every update on this batch.
 
@@ -111,6 +116,7 @@ class SupervisedObjective:
     """Mean negative log-likelihood of the completion tokens of a global batch."""
 
     num_tokens: int
+    entropy_grad = False
 
     def share(self, scored: CompletionLogprobs, groups: Sequence[object], index: int) -> Share:
         loss = -scored.logprobs.sum() / self.num_tokens

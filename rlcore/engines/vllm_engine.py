@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from rlcore.engines.environment import engine_env as engine_env
 from rlcore.engines.hf_model import (
     audio_token_id,
     family_of,
@@ -58,19 +59,6 @@ _CPU_ARGUMENTS = {
     "enable_chunked_prefill": False,
     "gpu_memory_utilization": 0.05,  # of the RAM; the cache has its size already
 }
-
-
-def engine_env(*, cpu: bool) -> dict[str, str]:
-    """Environment variables for a process that builds a `VLLMEngine`."""
-    env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
-    if cpu:
-        env |= {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "OMP_NUM_THREADS": "1",  # a second thread on a shared core costs a factor of twenty
-            "TORCHDYNAMO_DISABLE": "1",  # else the first answer waits 20 s for a compiler
-            "CUDA_VISIBLE_DEVICES": "",
-        }
-    return env
 
 
 def sampling_seed(*parts: int | str) -> int:

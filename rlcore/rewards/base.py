@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import inspect
+import traceback
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
-from rlcore.types import Completion, Group, Prompt, RewardContext, Score
+from rlcore.errors import ConfigError
+from rlcore.types import Group, RewardContext, Score
+
+_GIVEN = ("group", "prompt", "completion", "context")
+"""Parameters of a reward function that are filled in; all others are its `args`."""
 
 
 class Reward:
@@ -21,10 +29,101 @@ class Reward:
 
 
 class FunctionReward(Reward):
-    """A plain function of one completion as a reward."""
+    """A function as a reward, told by the names of its parameters.
 
-    def __init__(self, function: Callable[[Prompt, Completion], float]):
-        self._function = function
+        def brevity(completion, limit=120): ...     one number or Score; may also take prompt and context
+        def spread(group): ...                      a list of them, one a completion; may also take context
+        async def judged(prompt, completion): ...   either kind; a call's completions are awaited together
 
-    def score(self, group: Group, context: RewardContext) -> list[Score]:
-        return [Score(value=float(self._function(group.prompt, c))) for c in group.completions]
+    Args:
+        function: plain or async.
+        args: its other parameters.
+        retries: further attempts at a completion on which it raised.
+
+    Raises:
+        ConfigError: it takes neither `group` nor `completion`, or not these args.
+    """
+
+    def __init__(self, function: Callable[..., Any], args: Mapping[str, Any] | None = None, retries: int = 0):
+        self._function, self._args, self._attempts = function, dict(args or {}), retries + 1
+        parameters = inspect.signature(function).parameters
+        self._given = [name for name in _GIVEN if name in parameters]
+        if ("group" in self._given) == ("completion" in self._given):
+            raise ConfigError(
+                f"{function.__name__}{inspect.signature(function)}: a reward function takes either `group` "
+                "or `completion`, by that name (and `prompt` and `context`, where it wants them)"
+            )
+        try:
+            inspect.signature(function).bind(**self._args, **dict.fromkeys(self._given))
+        except TypeError as error:
+            raise ConfigError(f"{function.__name__} was given {sorted(self._args)}: {error}") from error
+
+    def score(self, group: Group, context: RewardContext) -> Sequence[Score]:
+        return self.score_batch([group], context)[0]
+
+    def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[Sequence[Score]]:
+        return asyncio.run(self._score_all(groups, context))
+
+    async def _score_all(self, groups: Sequence[Group], context: RewardContext) -> list[Sequence[Score]]:
+        if "group" in self._given:
+            calls = [self._attempt(group=group, prompt=group.prompt, context=context) for group in groups]
+            answers = await self._all(calls)
+            return [_group_scores(*each) for each in zip(groups, answers, strict=True)]
+        calls = [
+            self._attempt(prompt=group.prompt, completion=completion, context=context)
+            for group in groups
+            for completion in group.completions
+        ]
+        scores = map(_as_score, await self._all(calls))
+        return [[next(scores) for _ in group.completions] for group in groups]
+
+    async def _all(self, calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+        if inspect.iscoroutinefunction(self._function):
+            return list(await asyncio.gather(*calls))
+        return [await call for call in calls]  # nothing is waited for: no task each
+
+    async def _attempt(self, **given: Any) -> Any:
+        """What the function answers; a failed Score once every attempt has raised."""
+        failed = Score(0.0)
+        for _ in range(self._attempts):
+            try:
+                answer = self._function(**{name: given[name] for name in self._given}, **self._args)
+                return await answer if inspect.isawaitable(answer) else answer
+            except Exception as error:  # the boundary to foreign code
+                failed = Score(0.0, error=describe_error(error))
+        return failed
+
+
+def failed_scores(group: Group, reason: str) -> list[Score]:
+    """The same error on every completion of a group."""
+    return [Score(0.0, error=reason) for _ in group.completions]
+
+
+def describe_error(error: BaseException) -> str:
+    """`Type: message`, and below it the traceback from where the reward's own code begins."""
+    frames = traceback.extract_tb(error.__traceback__)
+    plumbing = [i for i, frame in enumerate(frames[:-1]) if frame.filename.endswith(_PLUMBING)]
+    lines = traceback.format_list(frames[plumbing[-1] + 1 if plumbing else 0 :])
+    reason = "".join(traceback.format_exception_only(error)).strip()
+    return f"{reason}\nTraceback (most recent call last):\n{''.join(lines)}".rstrip()
+
+
+_PLUMBING = ("rlcore/rewards/base.py", "rlcore/actors/reward.py")
+
+
+def _group_scores(group: Group, answer: Any) -> Sequence[Score]:
+    if isinstance(answer, Score) and answer.error is not None:
+        return failed_scores(group, answer.error)
+    if not isinstance(answer, Iterable):
+        return failed_scores(group, f"returned {type(answer).__name__} where one value a completion is due")
+    return [_as_score(each) for each in answer]
+
+
+def _as_score(answer: Any) -> Score:
+    """A number is a score; whatever else a function returned is left for the check of scores to name."""
+    if isinstance(answer, Score):
+        return answer
+    try:
+        return Score(float(answer))
+    except (TypeError, ValueError):
+        return Score(answer)

@@ -1,5 +1,5 @@
-"""Rewards by rule, for any task: the whole output matches a pattern; an extracted answer equals the
-reference."""
+"""Rewards by rule, for any task: the output's form, its answer against the reference, its length and its
+repetitions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from rlcore.errors import ConfigError
-from rlcore.rewards.base import Reward
-from rlcore.types import Group, RewardContext, Score
+from rlcore.rewards.base import Reward, failed_scores
+from rlcore.types import Completion, Group, RewardContext, Score
 
 
 class RegexFormat(Reward):
@@ -19,6 +19,21 @@ class RegexFormat(Reward):
 
     def score(self, group: Group, context: RewardContext) -> list[Score]:
         return [Score(value=float(self._pattern.fullmatch(c.text) is not None)) for c in group.completions]
+
+
+class TagFormat(Reward):
+    """1 where the whole completion is these sections in this order, `<tag>text</tag>`, each once and with
+    text in it, and nothing but white space around them; else 0."""
+
+    def __init__(self, tags: Sequence[str]):
+        if not tags or not all(re.fullmatch(r"\w+", tag) for tag in tags):
+            raise ConfigError(f"tags: got {tags!r}, must be a list of words, for instance [think, answer]")
+        markers = "|".join(f"</?{tag}>" for tag in tags)
+        body = rf"\s*(?!\s)(?:(?!{markers}).)+"  # begins with text, and holds no tag of the schema
+        self._pattern = _compile("tags", r"\s*".join(["", *(f"<{t}>{body}</{t}>" for t in tags), ""]))
+
+    def score(self, group: Group, context: RewardContext) -> list[Score]:
+        return [Score(float(self._pattern.fullmatch(c.text) is not None)) for c in group.completions]
 
 
 class ExactMatch(Reward):
@@ -51,17 +66,79 @@ class ExactMatch(Reward):
         if self._key not in group.prompt.reference:
             known = sorted(group.prompt.reference)
             error = f"prompt {group.prompt.id!r} has no reference {self._key!r}; it has {known}"
-            return [Score(value=0.0, error=error) for _ in group.completions]
-        right = self._read(str(group.prompt.reference[self._key]))
-        return [Score(value=float(self._answer(c.text) == right)) for c in group.completions]
+            return failed_scores(group, error)
+        right = str(group.prompt.reference[self._key])
+        answers = [self._answer(completion.text) for completion in group.completions]
+        return [Score(float(answer is not None and self._is_right(answer, right))) for answer in answers]
 
     def _answer(self, text: str) -> str | None:
         matches = [match for match in self._extract.finditer(text) if match[1]]
-        return self._read(matches[-1][1]) if matches else None
+        return matches[-1][1] if matches else None
+
+    def _is_right(self, answer: str, right: str) -> bool:
+        return self._read(answer) == self._read(right)
 
     def _read(self, answer: str) -> str:
         folded = _fold(answer)
         return self._canonical.get(folded, folded)
+
+
+class RegexMatch(ExactMatch):
+    """As `ExactMatch`, where the reference is a regular expression that the whole answer must match; case and
+    surrounding white space do not count."""
+
+    def __init__(self, key: str, extract: str = r"(?s)(.*)"):
+        super().__init__(key, extract)
+
+    def _is_right(self, answer: str, right: str) -> bool:
+        return re.fullmatch(right, answer.strip(), re.DOTALL | re.IGNORECASE) is not None
+
+
+class Length(Reward):
+    """1 from `minimum` to `maximum`, falling in a line to 0 over `slack` on either side.
+
+    Args:
+        unit: `tokens` or `words`.
+    """
+
+    def __init__(self, maximum: int, minimum: int = 0, slack: int = 0, unit: str = "tokens"):
+        if not 0 <= minimum <= maximum or slack < 0:
+            raise ConfigError(
+                f"minimum, maximum, slack: got {minimum}, {maximum}, {slack}; want 0 <= min <= max"
+            )
+        if unit not in ("tokens", "words"):
+            raise ConfigError(f"unit: got {unit!r}, must be tokens or words")
+        self._minimum, self._maximum, self._slack, self._unit = minimum, maximum, slack, unit
+
+    def score(self, group: Group, context: RewardContext) -> list[Score]:
+        return [Score(self._value(completion)) for completion in group.completions]
+
+    def _value(self, completion: Completion) -> float:
+        length = len(completion.token_ids if self._unit == "tokens" else completion.text.split())
+        outside = max(self._minimum - length, length - self._maximum, 0)
+        return max(0.0, 1 - outside / (self._slack + 1))
+
+
+class Repetition(Reward):
+    """Share of word n-grams that are not repetitions of an earlier one (distinct-n, Li et al. 2016): 1 where
+    nothing is said twice. A text of fewer than n words has none to repeat.
+
+    Args:
+        n: words in an n-gram; case does not count.
+    """
+
+    def __init__(self, n: int = 3):
+        if n < 1:
+            raise ConfigError(f"n: got {n}, must be at least 1")
+        self._n = n
+
+    def score(self, group: Group, context: RewardContext) -> list[Score]:
+        return [Score(self._distinct(completion.text)) for completion in group.completions]
+
+    def _distinct(self, text: str) -> float:
+        words = text.casefold().split()
+        ngrams = [tuple(words[i : i + self._n]) for i in range(len(words) - self._n + 1)]
+        return len(set(ngrams)) / len(ngrams) if ngrams else 1.0
 
 
 def _fold(text: str) -> str:

@@ -1,59 +1,67 @@
-"""The learner for real: two DeepSpeed ranks as Ray actors against one process of plain torch."""
+"""The learner for real: DeepSpeed ranks as Ray actors against one process of plain torch."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from dataclasses import replace
 
+import learner_cases
 import numpy as np
 import pytest
 import ray
 import ray.cloudpickle
 import torch
-from tiny_models import make_qwen2_audio
+from learner_cases import (
+    LEARNER,
+    Probe,
+    assert_equal,
+    make_batch,
+    plain_distributions,
+    plain_logprobs,
+    plain_updates,
+    start,
+    with_raw_audio,
+    worst,
+)
+from safetensors import safe_open
+from tiny_models import make_qwen2_audio, make_text
 from weight_pushes import collect
 
 from rlcore.actors.group import ActorGroup
-from rlcore.actors.learner import LearnerWorker, start_learner
 from rlcore.actors.reference import ReferenceWorker
 from rlcore.algorithms.batching import micro_batches, shard_groups
-from rlcore.config import AlgorithmConfig, LearnerConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig
-from rlcore.engines.hf_model import audio_token_id, checkpoint_parameters, load_model
+from rlcore.config import AlgorithmConfig, LoRAConfig, ModelConfig, RolloutConfig
+from rlcore.engines.hf_model import checkpoint_parameters, load_model, load_processor, save_checkpoint
 from rlcore.engines.logprobs import completion_logprobs
-from rlcore.errors import ActorError, CheckpointError, DeadlineError, PlacementError
+from rlcore.errors import (
+    ActorError,
+    CheckpointError,
+    DeadlineError,
+    NonFiniteError,
+    PlacementError,
+)
 from rlcore.placement import Bundle, reserve
-from rlcore.types import Completion, Group, Prompt, TrainBatch, TrainGroup
 
 pytestmark = pytest.mark.integration
 
-LEARNER = LearnerConfig(
-    num_ranks=2,
-    num_cpus=0.5,
-    lr=3e-4,
-    lr_schedule="linear",
-    warmup_steps=2,
-    weight_decay=0.01,
-    max_grad_norm=0.5,
-    micro_batch_tokens=44,
-    timeout_s=60,
-)
-LENGTHS = ((3, 20, 7), (11, 2, 2, 9), (30,), (5, 5), (14, 1, 8))
-"""Completion lengths of the groups of a batch."""
+FACTORS = (0.5, 1.0, 1.0, 0.875, 0.75)
+"""On the learning rate: a warm-up of two steps, then a line that would end at 10."""
 
-
-class Probe(LearnerWorker):
-    """A learner rank that can be built anew in its process, and looked into."""
-
-    def configure(self, config: RunConfig) -> None:
-        if hasattr(self, "_engine"):
-            self.close()
-            self._engine.close()
-        self._config = config
-
-    def weights(self) -> dict[str, np.ndarray]:
-        return {name: tensor.cpu().numpy().copy() for name, tensor in self._engine.iter_weights()}
+LAYOUTS = {
+    "stage 0": {"zero_stage": 0},
+    "stage 1, activations again": {"zero_stage": 1, "activation_checkpointing": True},
+    "stage 2, optimizer offloaded": {"zero_stage": 2, "offload_optimizer": "cpu"},
+    "stage 3": {"zero_stage": 3},
+    "stage 3, all offloaded, activations again": {
+        "zero_stage": 3,
+        "offload_optimizer": "cpu",
+        "offload_parameters": "cpu",
+        "activation_checkpointing": True,
+    },
+}
 
 
 class Sleeper:
@@ -82,8 +90,9 @@ class Sleeper:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    # The classes above live in a test file, which no worker could import.
+    # These classes live beside the tests, where no worker could import them.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.cloudpickle.register_pickle_by_value(learner_cases)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -94,110 +103,14 @@ def model_path(tmp_path_factory) -> str:
     return str(make_qwen2_audio(tmp_path_factory.mktemp("model")))
 
 
-def make_groups(model, seed: int) -> list[Group]:
-    """Groups of unequal sizes; the last has no audio."""
-    rng = np.random.default_rng(seed)
-    placeholder, hidden_size = audio_token_id(model.config), model.config.get_text_config().hidden_size
-    groups = []
-    for index, lengths in enumerate(LENGTHS):
-        num_audio = 0 if index == len(LENGTHS) - 1 else int(rng.integers(3, 9))
-        text = rng.integers(20, 300, size=6)
-        embeds = rng.normal(size=(num_audio, hidden_size)).astype(np.float32)
-        completions = tuple(
-            Completion(
-                token_ids=tuple(rng.integers(20, 300, size=length).tolist()),
-                logprobs=(),
-                text="",
-                finish_reason="stop",
-                policy_version=0,
-            )
-            for length in lengths
-        )
-        groups.append(
-            Group(
-                prompt=Prompt(id=str(index), text=""),
-                prompt_token_ids=(*text[:3].tolist(), *[placeholder] * num_audio, *text[3:].tolist()),
-                completions=completions,
-                media_inputs={"audio_embeds": embeds} if num_audio else {},
-            )
-        )
-    return groups
-
-
-def make_batch(model, reference: ReferenceWorker, seed: int) -> TrainBatch:
-    """Rollout logprobs off by up to 0.3, so that some tokens are clipped; the reference off by 0.5."""
-    rng = np.random.default_rng(seed)
-    groups = []
-    sources = make_groups(model, seed)
-    for group, logprobs in zip(sources, reference.logprobs(sources), strict=True):
-        groups.append(
-            TrainGroup(
-                prompt_token_ids=np.array(group.prompt_token_ids),
-                media_inputs=group.media_inputs,
-                token_ids=tuple(np.array(completion.token_ids) for completion in group.completions),
-                rollout_logprobs=tuple(
-                    row + rng.uniform(-0.3, 0.3, row.shape).astype(np.float32) for row in logprobs
-                ),
-                reference_logprobs=tuple(
-                    row + rng.uniform(-0.5, 0.5, row.shape).astype(np.float32) for row in logprobs
-                ),
-                advantages=rng.normal(size=len(logprobs)).astype(np.float32),
-            )
-        )
-    lengths = [len(tokens) for group in groups for tokens in group.token_ids]
-    return TrainBatch(
-        groups=tuple(groups), num_sequences=len(lengths), num_tokens=sum(lengths), policy_version=0
-    )
-
-
-def plain_loss(model, batch: TrainBatch, algorithm: AlgorithmConfig) -> torch.Tensor:
-    """The loss of the whole batch, written out sample by sample."""
-    total = torch.zeros(())
-    for group in batch.groups:
-        scored = completion_logprobs(model, [group])
-        for k, tokens in enumerate(group.token_ids):
-            logprobs = scored.logprobs[k, : len(tokens)]
-            ratio = (logprobs - torch.tensor(group.rollout_logprobs[k])).exp()
-            advantage = float(group.advantages[k])
-            low, high = 1 - algorithm.clip_low, 1 + algorithm.clip_high
-            surrogate = torch.minimum(ratio * advantage, ratio.clamp(low, high) * advantage)
-            log_r = torch.tensor(group.reference_logprobs[k]) - logprobs
-            total = total + (-surrogate + algorithm.kl_coef * (log_r.exp() - 1 - log_r)).sum()
-    return total / batch.num_tokens
-
-
 @pytest.fixture(scope="module")
 def expected(model_path):
-    """Two updates in plain torch: batches, losses, gradient norms, and the weights by hub name after each."""
-    torch.set_num_threads(1)
-    algorithm = AlgorithmConfig()
-    model = load_model(model_path)
-    reference = ReferenceWorker(ModelConfig(path=model_path), micro_batch_tokens=64)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("audio_tower" not in name and "multi_modal_projector" not in name)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=LEARNER.lr, betas=LEARNER.betas, weight_decay=LEARNER.weight_decay
-    )
-    batches, metrics, weights = [], [], []
-    for step, factor in enumerate((0.5, 1.0)):  # the warm-up
-        batches.append(make_batch(model, reference, seed=step))
-        loss = plain_loss(model, batches[-1], algorithm)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(trained, LEARNER.max_grad_norm)
-        optimizer.param_groups[0]["lr"] = LEARNER.lr * factor
-        optimizer.step()
-        metrics.append({"loss": loss.item(), "grad_norm": norm.item(), "lr": LEARNER.lr * factor})
-        names = checkpoint_parameters(model, media=False)
-        weights.append({hub: model.get_parameter(name).detach().numpy().copy() for name, hub in names})
-    return batches, metrics, weights
+    return plain_updates(model_path, FACTORS)
 
 
-@pytest.fixture(scope="module")
-def learner(cluster):
-    reservation = reserve([Bundle(role="learner", num_cpus=0.5)] * 2, timeout_s=20)
-    arguments = [{"config": None, "rank": rank} for rank in range(2)]
+def probes(num_ranks: int):
+    reservation = reserve([Bundle(role="learner", num_cpus=0.5)] * num_ranks, timeout_s=20)
+    arguments = [{"config": None, "rank": rank} for rank in range(num_ranks)]
     group = ActorGroup(
         "learner", Probe, arguments, num_cpus=0.5, reservation=reservation, env_vars={"OMP_NUM_THREADS": "1"}
     )
@@ -206,20 +119,15 @@ def learner(cluster):
     reservation.release()
 
 
-def start(learner: ActorGroup, model_path: str, zero_stage: int) -> None:
-    config = RunConfig(
-        model=ModelConfig(path=model_path),
-        learner=replace(LEARNER, zero_stage=zero_stage),
-        train=TrainConfig(num_steps=10),
-    )
-    learner.call("configure", config, timeout_s=60)
-    start_learner(learner, timeout_s=60)
+@pytest.fixture(scope="module")
+def learner(cluster):
+    yield from probes(2)
 
 
-def assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
-    assert list(one) == list(other)
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+@pytest.fixture(scope="module")
+def single(cluster):
+    """A learner of one rank."""
+    yield from probes(1)
 
 
 def test_the_batch_gives_the_ranks_unequal_work(expected):
@@ -232,27 +140,26 @@ def test_the_batch_gives_the_ranks_unequal_work(expected):
     assert any(count[0] != count[1] for count in counts), counts
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_two_ranks_do_what_plain_torch_does(learner, model_path, expected, tmp_path, zero_stage):
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_two_ranks_do_what_plain_torch_does(learner, model_path, expected, tmp_path, layout):
     batches, metrics, weights = expected
-    start(learner, model_path, zero_stage)
+    start(learner, model_path, **LAYOUTS[layout])
 
     for step, batch in enumerate(batches):
-        if step == 1:
+        if step == 4:
             learner.call("save", str(tmp_path / "checkpoint"), timeout_s=60)
         by_rank = learner.call("update", batch, timeout_s=60)
         for name, value in metrics[step].items():
-            assert by_rank[0][name] == by_rank[1][name] == pytest.approx(value, rel=1e-5), name
+            assert by_rank[0][name] == by_rank[1][name] == pytest.approx(value, rel=1e-4), (step, name)
         if step == 0:
             # The reference is the policy that starts, so the difference is the noise that was put on.
             assert 0.29 < by_rank[0]["logprob_max_diff"] < 0.3001
             assert by_rank[0]["logprob_mean_diff"] == pytest.approx(0.15, abs=0.02)
             assert 0 < by_rank[0]["clip_fraction"] < 0.5
-        got = learner.call("weights", timeout_s=60)
-        assert_equal(got[0], got[1])
-        difference = max(np.abs(got[0][name] - weights[step][name]).max() for name in weights[step])
-        print(f"stage {zero_stage} update {step + 1}: largest weight difference {difference:.1e}")
-        assert difference < 1e-5 < LEARNER.lr / 10  # a step moves a weight by about the learning rate
+    got = learner.call("weights", timeout_s=60)
+    assert_equal(got[0], got[1])
+    print(f"{layout}, 2 ranks, 5 updates: largest weight difference {worst(got[0], weights[-1]):.1e}")
+    assert worst(got[0], weights[-1]) < 1e-5 < LEARNER.lr / 10  # a step moves a weight by about the rate
 
     # The same weights through the rollout's door, and in a folder that transformers loads.
     push = learner.call_one(0, "announce_push", 2, [0], timeout_s=60)
@@ -266,25 +173,216 @@ def test_two_ranks_do_what_plain_torch_does(learner, model_path, expected, tmp_p
         value = got[0].get(hub_name, original.get_parameter(name).detach().numpy())
         np.testing.assert_array_equal(exported.get_parameter(name).detach().numpy(), value, err_msg=name)
 
-    # A fresh engine goes on bit by bit from the checkpoint between the updates.
-    start(learner, model_path, zero_stage)
+    # A fresh engine goes on bit by bit from the checkpoint before the last update.
+    start(learner, model_path, **LAYOUTS[layout])
     learner.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
-    resumed = learner.call("update", batches[1], timeout_s=60)[0]
+    resumed = learner.call("update", batches[-1], timeout_s=60)[0]
     assert (resumed["loss"], resumed["lr"]) == (by_rank[0]["loss"], by_rank[0]["lr"])
     assert_equal(learner.call("weights", timeout_s=60)[0], got[0])
 
-    start(learner, model_path, (zero_stage + 1) % 4)
-    with pytest.raises(CheckpointError, match="zero_stage"):
-        learner.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_one_rank_does_too(single, model_path, expected, layout):
+    batches, _, weights = expected
+    start(single, model_path, **LAYOUTS[layout])
+    for batch in batches:
+        single.call("update", batch, timeout_s=60)
+    got = single.call("weights", timeout_s=60)[0]
+    print(f"{layout}, 1 rank, 5 updates: largest weight difference {worst(got, weights[-1]):.1e}")
+    assert worst(got, weights[-1]) < 1e-5
 
 
-def plain_second_loss(model, batch: TrainBatch, old: list[torch.Tensor]) -> torch.Tensor:
-    """CISPO with k2, constant length and truncated importance sampling, sample by sample."""
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_raw_audio_through_the_tower_gives_the_same(learner, model_path, expected, zero_stage):
+    """The tower inside the forward, once a prompt, a few audios at a time."""
+    batches, _, weights = expected
+    settings = {"zero_stage": zero_stage, "micro_batch_tokens": 90, "micro_batch_audio_frames": 150}
+    start(learner, model_path, media="raw", **settings)
+    for batch in batches:
+        learner.call("update", with_raw_audio(batch), timeout_s=60)
+    got = learner.call("weights", timeout_s=60)[0]
+    print(
+        f"stage {zero_stage}, raw audio, 5 updates: largest weight difference {worst(got, weights[-1]):.1e}"
+    )
+    assert worst(got, weights[-1]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("ranks", "layout", "other_layout"),
+    [
+        (2, "stage 3", "stage 1, activations again"),
+        (2, "stage 0", "stage 3, all offloaded, activations again"),
+        (1, "stage 2, optimizer offloaded", "stage 0"),
+        (1, "stage 1, activations again", "stage 3"),
+        (1, "stage 3", "stage 2, optimizer offloaded"),
+    ],
+)
+def test_a_run_goes_on_under_another_layout(
+    learner, single, model_path, expected, tmp_path, ranks, layout, other_layout
+):
+    """On the other number of ranks and under another stage: the checkpoint's weights to the bit, and after
+    one more update those of the learner that was not stopped."""
+    batches = expected[0]
+    first, second = (learner, single) if ranks == 2 else (single, learner)
+    start(first, model_path, **LAYOUTS[layout])
+    for batch in batches[:2]:
+        first.call("update", batch, timeout_s=60)
+    first.call("save", str(tmp_path / "checkpoint"), timeout_s=60)
+    saved = first.call("weights", timeout_s=60)[0]
+    metrics = first.call("update", batches[2], timeout_s=60)[0]
+
+    start(second, model_path, **LAYOUTS[other_layout])
+    second.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+    assert_equal(second.call("weights", timeout_s=60)[0], saved)
+    resumed = second.call("update", batches[2], timeout_s=60)[0]
+    for name in ("loss", "grad_norm", "lr"):
+        assert resumed[name] == pytest.approx(metrics[name], rel=1e-5)
+    difference = worst(second.call("weights", timeout_s=60)[0], first.call("weights", timeout_s=60)[0])
+    print(f"{layout} ({ranks} ranks) to {other_layout}: largest weight difference {difference:.1e}")
+    assert difference < 1e-6
+
+
+LORA = LoRAConfig(rank=2, alpha=8, target_modules=("q_proj", "up_proj"))
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_adapters_are_trained_merged_and_resumed(learner, single, model_path, expected, tmp_path, zero_stage):
+    batches = expected[0]
+    start(learner, model_path, zero_stage=zero_stage, lora=LORA, lr=1e-2)
+    names = learner.call("trained", timeout_s=60)[0]
+    assert names and all(".lora_A." in name or ".lora_B." in name for name in names)
+    learner.call("update", batches[0], timeout_s=60)
+    learner.call("save", str(tmp_path / "checkpoint"), timeout_s=60)
+    learner.call("update", batches[1], timeout_s=60)
+    merged = learner.call("weights", timeout_s=60)[0]
+
+    # Hub names; an adapted weight has moved by a matrix of the adapter's rank, any other not at all.
+    original = load_model(model_path)
+    for name, hub_name in checkpoint_parameters(original, media=False):
+        moved = merged[hub_name] - original.get_parameter(name).detach().numpy()
+        is_adapted = name.endswith(("q_proj.weight", "up_proj.weight"))
+        rank = np.linalg.matrix_rank(moved.astype(np.float64), tol=1e-4) if moved.ndim == 2 else 0
+        assert rank == (LORA.rank if is_adapted else 0), name
+        assert is_adapted or not moved.any(), name
+
+    # The exported folder, without adapters, scores as the engine does with adapters beside their layers.
+    learner.call("export", str(tmp_path / "model"), timeout_s=60)
+    exported, groups = load_model(str(tmp_path / "model")), batches[1].groups[:2]
+    for name, hub_name in checkpoint_parameters(exported, media=False):
+        np.testing.assert_array_equal(exported.get_parameter(name).detach().numpy(), merged[hub_name])
+    with torch.no_grad():
+        plain = completion_logprobs(exported, groups).rows()
+        before = completion_logprobs(original, groups).rows()
+    for row, plain_row in zip(learner.call("logprobs", groups, timeout_s=60)[0], plain, strict=True):
+        np.testing.assert_allclose(row, plain_row, atol=1e-5)
+    assert max(np.abs(a - b).max() for a, b in zip(plain, before, strict=True)) > 1e-3
+
+    # Another number of ranks and another stage go on from the adapters' checkpoint.
+    start(single, model_path, zero_stage=(zero_stage + 2) % 4, lora=LORA, lr=1e-2)
+    single.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+    single.call("update", batches[1], timeout_s=60)
+    assert worst(single.call("weights", timeout_s=60)[0], merged) < 1e-5
+    start(single, model_path, zero_stage=zero_stage)
+    with pytest.raises(CheckpointError, match=r"it alone trains \d+ parameters.*does not train.*lora is"):
+        single.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+
+
+@pytest.fixture(scope="module")
+def text_model_path(tmp_path_factory) -> str:
+    """With tied embeddings, in bfloat16."""
+    folder = make_text(tmp_path_factory.mktemp("plain"))
+    model = load_model(str(folder), dtype="bfloat16")
+    target = tmp_path_factory.mktemp("text")
+    save_checkpoint(model, target, processor=load_processor(str(folder)))
+    return str(target)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_tied_embeddings_are_exported_once_from_every_stage(learner, text_model_path, tmp_path, zero_stage):
+    reference = ReferenceWorker(ModelConfig(path=text_model_path), micro_batch_tokens=64)
+    batch = make_batch(load_model(text_model_path), reference, seed=0)
+    start(learner, text_model_path, zero_stage=zero_stage)
+    learner.call("update", batch, timeout_s=60)
+    learner.call("export", str(tmp_path / "model"), timeout_s=60)
+    with safe_open(tmp_path / "model" / "model.safetensors", framework="pt") as tensors:
+        names = set(tensors.keys())
+    assert "model.embed_tokens.weight" in names and "lm_head.weight" not in names
+    with torch.no_grad():
+        exported = completion_logprobs(load_model(str(tmp_path / "model")), batch.groups).rows()
+    for row, own in zip(exported, learner.call("logprobs", batch.groups, timeout_s=60)[0], strict=True):
+        np.testing.assert_allclose(row, own, atol=1e-5)
+    assert load_processor(str(tmp_path / "model"))("the speaker")["input_ids"]
+    assert (tmp_path / "model" / "generation_config.json").is_file()
+
+
+def test_for_stage_3_no_rank_ever_holds_the_whole_model(learner, text_model_path):
+    start(learner, text_model_path)
+    for held, total in learner.call("load_in_parts", text_model_path, timeout_s=60):
+        assert held < 0.51 * total
+
+
+def with_first(batch, **changes):
+    """The batch with fields of its first group replaced."""
+    return replace(batch, groups=(replace(batch.groups[0], **changes), *batch.groups[1:]))
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_a_step_that_is_not_finite_changes_nothing(learner, model_path, expected, tmp_path, layout):
+    batches = expected[0]
+    first = batches[1].groups[0]
+    nan_loss = with_first(batches[1], advantages=np.full_like(first.advantages, np.nan), prompt_id="nan")
+
+    def run(*steps) -> tuple[list[dict], dict[str, np.ndarray]]:
+        start(learner, model_path, tmp_path, **LAYOUTS[layout], max_skipped_steps=2)
+        by_rank = [learner.call(method, batch, timeout_s=60) for method, batch in steps]
+        assert all(one["skipped_steps"] == other["skipped_steps"] for one, other in by_rank)
+        return [one for one, _ in by_rank], learner.call("weights", timeout_s=60)[0]
+
+    good = [("update", batches[0]), ("update", batches[1])]
+    bad = [("update", nan_loss), ("update_with_nan_gradient", batches[1])]
+    _, undisturbed = run(*good)
+    metrics, weights = run(good[0], *bad, good[1])
+    assert_equal(weights, undisturbed)
+    assert [m["skipped_steps"] for m in metrics] == [0, 1, 2, 2]
+    assert metrics[3]["lr"] == pytest.approx(LEARNER.lr)  # the schedule waited
+    assert not np.isfinite([metrics[1]["loss"], metrics[1]["grad_norm"], metrics[2]["grad_norm"]]).any()
+    assert np.isfinite(metrics[2]["loss"])
+    rows = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["reason"]) for row in rows] == [(2, "loss"), (3, "gradient")]
+    assert "nan" in rows[0]["prompts"] and rows[1]["prompts"] == [f"1/{index}" for index in range(5)]
+
+    # Two in a row were allowed. The third ends the run, and there is still something to save.
+    for _ in range(2):
+        learner.call("update", nan_loss, timeout_s=60)
+    with pytest.raises(NonFiniteError, match=r"3 optimizer steps in a row .*max_skipped_steps is 2.*nan"):
+        learner.call("update", nan_loss, timeout_s=60)
+    learner.call("save", str(tmp_path / "checkpoint"), timeout_s=60)
+    assert_equal(learner.call("weights", timeout_s=60)[0], undisturbed)
+
+
+def test_a_checkpoint_of_another_model_is_refused(single, model_path, tmp_path):
+    """Even of one with the same shapes, whose frozen weights differ."""
+    start(single, model_path)
+    single.call("save", str(tmp_path / "checkpoint"), timeout_s=60)
+    other = tmp_path / "other"
+    make_qwen2_audio(other, chunk_length=2)
+    start(single, str(other))
+    with pytest.raises(CheckpointError, match="frozen_fingerprint is"):
+        single.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+    header = json.loads((tmp_path / "checkpoint" / "engine.json").read_text())
+    (tmp_path / "checkpoint" / next(iter(header["parameters"].values()))["file"]).unlink()
+    start(single, model_path)
+    with pytest.raises(CheckpointError, match=r"state-00000\.safetensors: missing"):
+        single.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+
+
+def plain_second_loss(model, batch, old: list[torch.Tensor]) -> torch.Tensor:
+    """CISPO, k2, constant length, truncated importance sampling, an entropy bonus: sample by sample."""
     total, at = torch.zeros(()), 0
     for group in batch.groups:
-        scored = completion_logprobs(model, [group])
-        for k, tokens in enumerate(group.token_ids):
-            logprobs = scored.logprobs[k, : len(tokens)]
+        for k, distribution in enumerate(plain_distributions(model, group)):
+            logprobs = distribution.gather(-1, torch.tensor(group.token_ids[k])[:, None])[:, 0]
+            total = total + 0.05 * (distribution.exp() * distribution).sum()
             weight = (old[at] - torch.tensor(group.rollout_logprobs[k])).exp().clamp(max=1.1)
             ratio = (logprobs.detach() - old[at]).exp().clamp(0.99, 1.01)
             total = total - (weight * ratio * float(group.advantages[k]) * logprobs).sum()
@@ -296,24 +394,19 @@ def plain_second_loss(model, batch: TrainBatch, old: list[torch.Tensor]) -> torc
 
 def test_later_updates_on_a_batch_start_from_the_learners_first_logprobs(learner, model_path, expected):
     batch = expected[0][0]
-    config = RunConfig(
-        model=ModelConfig(path=model_path),
-        learner=replace(LEARNER, zero_stage=2, updates_per_batch=2),
-        rollout=RolloutConfig(max_tokens=50),
-        algorithm=AlgorithmConfig(
-            loss="cispo",
-            clip_low=0.01,
-            clip_high=0.01,
-            kl_coef=0.3,
-            kl_estimator="k2",
-            loss_aggregation="constant",
-            correction="tis",
-            correction_high=1.1,
-        ),
-        train=TrainConfig(num_steps=10),
+    algorithm = AlgorithmConfig(
+        loss="cispo",
+        clip_low=0.01,
+        clip_high=0.01,
+        kl_coef=0.3,
+        kl_estimator="k2",
+        loss_aggregation="constant",
+        correction="tis",
+        correction_high=1.1,
+        entropy_coef=0.05,
     )
-    learner.call("configure", config, timeout_s=60)
-    start_learner(learner, timeout_s=60)
+    sections = {"algorithm": algorithm, "rollout": RolloutConfig(max_tokens=50)}
+    start(learner, model_path, sections=sections, zero_stage=2, updates_per_batch=2)
     got = learner.call("update", batch, timeout_s=60)[0]
     weights = learner.call("weights", timeout_s=60)[0]
 
@@ -325,11 +418,7 @@ def test_later_updates_on_a_batch_start_from_the_learners_first_logprobs(learner
         trained, lr=LEARNER.lr, betas=LEARNER.betas, weight_decay=LEARNER.weight_decay
     )
     with torch.no_grad():
-        old = [
-            row[: len(tokens)].clone()
-            for group in batch.groups
-            for row, tokens in zip(completion_logprobs(model, [group]).logprobs, group.token_ids, strict=True)
-        ]
+        old = [row for group in batch.groups for row in plain_logprobs(model, group)]
     losses = []
     for factor in (0.5, 1.0):  # the warm-up counts updates
         loss = plain_second_loss(model, batch, old)

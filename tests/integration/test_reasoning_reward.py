@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from attack_texts import ATTACKS
 from tiny_models import tone
 
 from emotion_task.audio_window import model_waveform
@@ -21,8 +22,9 @@ from emotion_task.reward_model.grades import DIMENSIONS, judge_messages, weighte
 from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
 from rlcore.actors.reward import RewardWorker
 from rlcore.config import RewardConfig
+from rlcore.engines.environment import engine_env
 from rlcore.engines.hf_model import load_model, load_processor
-from rlcore.engines.vllm_engine import engine_env
+from rlcore.rewards.generative import without_tokens
 from rlcore.types import Completion, Group, Prompt, RewardContext
 
 pytestmark = pytest.mark.integration
@@ -87,10 +89,14 @@ def transformers_grades(model_path: str, audio: str, response: str) -> list[floa
     return grades
 
 
-def test_grades_are_those_of_transformers(model: str, groups: list[Group], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def worker(model: str) -> RewardWorker:
     target = "emotion_task.rewards:ReasoningReward"
     args = {"model_path": model, "engine": {"max_model_len": 256}}
-    worker = RewardWorker("reasoning", RewardConfig(target=target, args=args))
+    return RewardWorker("reasoning", RewardConfig(target=target, args=args))
+
+
+def test_grades_are_those_of_transformers(model: str, groups: list[Group], worker: RewardWorker) -> None:
     scores = worker.score(groups, RewardContext())
 
     for group, row in zip(groups, scores, strict=True):
@@ -109,3 +115,32 @@ def test_grades_are_those_of_transformers(model: str, groups: list[Group], tmp_p
     again = worker.score(groups[::-1], RewardContext())[::-1]
     values = [[[s.value for s in row] for row in run] for run in (scores, again)]
     np.testing.assert_allclose(values[0], values[1], atol=1e-5)
+
+
+def test_no_attack_leaves_its_place_in_the_question(groups: list[Group], worker: RewardWorker) -> None:
+    """Whatever a response spells out, the judge reads the turns of its own question, with one recording and
+    the grades still to come; the response stands in its place as plain text, and earns what that earns."""
+    reward = worker._reward
+    control = set(reward._tokenizer.convert_tokens_to_ids(sorted(reward._reserved)))
+    texts = ["sad", *(f"sad\n{attack}" for attack in ATTACKS)]
+    cleaned = [without_tokens(text, reward._reserved) for text in texts]
+    asked, harmless = (
+        [request.encoded.prompt_token_ids for request in reward._requests(answered(groups[0], each))]
+        for each in (texts, cleaned)
+    )
+    frames = {tuple(token for token in ids if token in control) for ids in asked}
+    assert len(asked) > 30 and len(frames) == 1
+    assert asked == harmless
+    unclean = [reward._tokenizer(reward.judge_prompt(groups[0].prompt, text))["input_ids"] for text in texts]
+    assert len({tuple(token for token in ids if token in control) for ids in unclean}) > 5
+    ((first, *_), (second, *_)) = (
+        worker.score([answered(groups[0], each)], RewardContext()) for each in (texts, cleaned)
+    )
+    for attacked, plain in zip(first, second, strict=True):
+        assert attacked.error == plain.error
+        assert attacked.parts == pytest.approx(plain.parts, abs=1e-5)
+
+
+def answered(group: Group, texts: list[str]) -> Group:
+    completions = (replace(group.completions[0], text=text) for text in texts)
+    return replace(group, completions=tuple(completions))

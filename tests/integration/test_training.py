@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from emotion_task.config import SupervisedConfig
 from emotion_task.corpora.synthetic import build_corpus
@@ -38,7 +39,7 @@ from rlcore.config import (
     TrainConfig,
 )
 from rlcore.engines.hf_model import load_model, load_processor
-from rlcore.errors import PlacementError
+from rlcore.errors import PlacementError, StoppedError
 from rlcore.run import evaluate, ray_session, train
 from rlcore.tracking import read_metrics
 
@@ -101,6 +102,8 @@ def test_a_run_does_what_it_says_and_a_stopped_one_resumes_as_if_it_had_not_been
     summary = train(whole)
 
     assert summary["steps"] == MAX_STEPS and summary["stopped_by"] is None
+    assert summary["rewards"]["reasoning"]["target"] == "emotion_task.rewards:ReasoningReward"
+    assert len(summary["rewards"]["format"]["sha256"]) == 64
     rows = read_metrics(whole.run_dir)
     assert [row["step"] for row in rows] == list(range(MAX_STEPS + 1))
     steps = rows[1:]
@@ -109,6 +112,7 @@ def test_a_run_does_what_it_says_and_a_stopped_one_resumes_as_if_it_had_not_been
     assert steps[0]["kl"] < 1e-9 < steps[-1]["kl"]
     # One push before the first step, one after each; a completion carries the version that wrote it.
     assert [row["policy_version"] for row in steps] == [2, 3, 4]
+    assert [row["media/encoded"] for row in steps] == [4, 4, 4]  # the prompts of a step, not their samples
     for step in range(1, MAX_STEPS + 1):
         samples = _samples(whole, step)
         assert len(samples) == 4 * 3
@@ -167,7 +171,7 @@ def test_a_placement_that_does_not_fit_is_an_error_that_says_what_is_missing(wor
     assert time.monotonic() - began < 30
 
 
-def test_a_supervised_job_survives_the_death_of_a_worker(workspace):
+def test_a_supervised_job_survives_the_death_of_a_worker_and_stops_when_told(workspace):
     utterances = read_manifest(workspace / "annotated" / "manifest.jsonl")
     train_split = [utterance for utterance in utterances if utterance.split == "train"]
     config = SupervisedConfig(
@@ -191,7 +195,27 @@ def test_a_supervised_job_survives_the_death_of_a_worker(workspace):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 17))  # nothing lost, nothing twice
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
-    assert load_model(str(model)).num_parameters() == load_model(base).num_parameters()
+
+    # Stopped by a signal, and started again: the same weights, to the bit.
+    folder = workspace / "sft_stopped"
+    threading.Thread(target=_terminate, args=(folder / "metrics.jsonl",), daemon=True).start()
+    with pytest.raises(StoppedError, match=r"stopped by SIGTERM after sft step \d+, with a checkpoint"):
+        run_supervised(examples, base, folder, config, seed=1, name="sft")
+    assert not [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in p.name()]
+    resumed = run_supervised(examples, base, folder, config, seed=1, name="sft")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 17))
+    expected = load_model(str(model)).state_dict()
+    for name, tensor in load_model(str(resumed)).state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+
+
+def _terminate(metrics: Path) -> None:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if metrics.is_file() and '"step": 3' in metrics.read_text():
+            return os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
 
 
 def _kill_a_worker(metrics: Path) -> None:

@@ -62,5 +62,7 @@ def test_another_configuration_is_refused(tmp_path):
 def test_the_digest_follows_settings_and_not_places():
     config = RunConfig()
     assert config_digest(dataclasses.replace(config, run_dir="elsewhere")) == config_digest(config)
+    layout = LearnerConfig(num_ranks=8, num_gpus=1, zero_stage=3, offload_optimizer="cpu")
+    assert config_digest(dataclasses.replace(config, learner=layout)) == config_digest(config)
     other = dataclasses.replace(config, learner=LearnerConfig(lr=2e-6))
     assert config_digest(other) != config_digest(config)

@@ -26,7 +26,16 @@ def test_overrides_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["", "train", "train --config x --resum-e", "dance", "doctor seed=1", "evaluate --config x --resume"],
+    [
+        "",
+        "train",
+        "train --config x --resum-e",
+        "dance",
+        "doctor seed=1",
+        "evaluate --config x --resume",
+        "reward",
+        "reward score x:Y",
+    ],
 )
 def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -35,7 +44,9 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
     assert "usage: rlcore" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["", "train", "evaluate", "doctor", "version"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "evaluate", "reward", "reward check", "reward score", "doctor", "version"]
+)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([*command.split(), "--help"])
@@ -106,3 +117,13 @@ def test_classes_in_the_working_directory_are_found(tmp_path: Path, monkeypatch:
         return len(load_target("a_module_of_mine:Brevity", where="rewards.brevity").__name__)
 
     assert cli.run_command(command, program="rlcore", debug=False) == 7
+
+
+def test_settings_of_a_reward_are_read_as_in_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "reward check my.rewards:Brevity args.limit=80"
+    assert cli.main([*words.split(), "replica=2"]) == 2
+    assert "replica: unknown key; did you mean replicas?" in capsys.readouterr().err
+    assert cli.main(["reward", "check", "my.rewards:Brevity", "--reference", "sad"]) == 2
+    assert "--reference: got 'sad', must be like '{label: sad}'" in capsys.readouterr().err
+    assert cli.main(["reward", "check", "not a target"]) == 2
+    assert "target: got 'not a target', must be package.module:Class" in capsys.readouterr().err

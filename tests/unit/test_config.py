@@ -126,6 +126,13 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
         ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
         ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: got 1, must be at least 2"),
         ("learner.zero_stage=4", "learner.zero_stage: got 4, must be one of 0, 1, 2, 3"),
+        ("learner.offload_optimizer=disk", "learner.offload_optimizer: got 'disk', must be one of none, cpu"),
+        (
+            "learner.offload_parameters=cpu",
+            "learner.offload_parameters: got 'cpu', must be none below zero_stage 3 (it is 2)",
+        ),
+        ("learner.over_budget=cut", "learner.over_budget: got 'cut', must be one of error, drop"),
+        ("learner.lora.dropout=1", "learner.lora.dropout: got 1.0, must be at least 0 and below 1"),
         ("learner.betas=[0.9, 1.5]", "learner.betas: got (0.9, 1.5)"),
         ("model.dtype=float16", "model.dtype: got 'float16', must be one of float32, bfloat16"),
         (
@@ -133,9 +140,14 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
             "rewards.brevity.on_error: got 'ignore', must be abort, mask or a",
         ),
         (
-            "rewards.brevity.target=brevity",
-            "rewards.brevity.target: got 'brevity', must be a class as package",
+            "rewards.brevity.target='my rewards:Brevity'",
+            "rewards.brevity.target: got 'my rewards:Brevity', must be package.module:Class, package.",
         ),
+        ("rewards.brevity.batch_size=0", "rewards.brevity.batch_size: got 0, must be at least 1"),
+        ("rewards.brevity.cache=disk", "rewards.brevity.cache: got 'disk', must be one of none, group, comp"),
+        ("rewards.brevity.resources.rack=0", "rewards.brevity.resources.rack: got 0.0, must be above 0"),
+        ("rewards.brevity.num_cpus=0", "rewards.brevity.num_cpus: got 0.0, must be above 0 where neither"),
+        ("task.target=task", "task.target: got 'task', must be a class as package.module:Class"),
         ("algorithm.clip_low=2", "algorithm.clip_low: got 2.0, must be between 0 and 1"),
         ("algorithm.advantage=gae", "algorithm.advantage: got 'gae', must be one of grpo, dr_grpo, rloo,"),
         ("algorithm.loss=dpo", "algorithm.loss: got 'dpo', must be one of ppo, gspo, cispo"),
@@ -252,7 +264,8 @@ task.target task.args
 rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.samples_per_prompt rollout.max_tokens
 rollout.temperature rollout.top_p rollout.engine rollout.timeout_s
 rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
-rewards.*.num_gpus rewards.*.timeout_s rewards.*.on_error
+rewards.*.num_gpus rewards.*.resources rewards.*.runtime_env rewards.*.batch_size rewards.*.concurrency
+rewards.*.timeout_s rewards.*.retries rewards.*.cache rewards.*.on_error
 algorithm.advantage algorithm.std_eps algorithm.loss algorithm.clip_low algorithm.clip_high
 algorithm.clip_dual algorithm.kl_coef algorithm.kl_estimator algorithm.kl_in algorithm.loss_aggregation
 algorithm.entropy_coef algorithm.correction algorithm.correction_low algorithm.correction_high
@@ -260,10 +273,12 @@ algorithm.overlong_buffer algorithm.overlong_penalty algorithm.mask_truncated
 algorithm.drop_groups_without_signal
 algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust algorithm.ptr.schedule
 algorithm.ptr.anneal_steps algorithm.ptr.threshold algorithm.ptr.window algorithm.ptr.max_spread
-learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.lr
+learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.offload_optimizer
+learner.offload_parameters learner.activation_checkpointing learner.lora.rank learner.lora.alpha
+learner.lora.dropout learner.lora.target_modules learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
-learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames
-learner.updates_per_batch learner.recompute_logprobs learner.timeout_s
+learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
+learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps learner.timeout_s
 reference.num_replicas reference.num_cpus reference.num_gpus reference.micro_batch_tokens
 reference.timeout_s
 weight_sync.backend weight_sync.bucket_mb weight_sync.timeout_s

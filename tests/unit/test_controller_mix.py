@@ -10,6 +10,7 @@ import pytest
 
 from rlcore.config import AlgorithmConfig, LearnerConfig, PTRConfig, RewardConfig, RunConfig, TrainConfig
 from rlcore.controller import Actors, Controller
+from rlcore.errors import DataError
 from rlcore.types import Completion, Group, Prompt, Score, TrainBatch
 
 K = 4
@@ -43,7 +44,9 @@ class FakeActors:
         return SimpleNamespace(result=lambda timeout_s: self._result)
 
 
-def controller(ptr: PTRConfig | None = None, scores=SCORES, num_ranks: int = 2, **algorithm) -> Controller:
+def controller(
+    ptr: PTRConfig | None = None, scores=SCORES, num_ranks: int = 2, learner=None, **algorithm
+) -> Controller:
     config = RunConfig(
         rewards={
             "outcome": RewardConfig(weight=1.0, on_error="mask"),
@@ -52,7 +55,7 @@ def controller(ptr: PTRConfig | None = None, scores=SCORES, num_ranks: int = 2, 
         algorithm=AlgorithmConfig(
             kl_coef=0.0, ptr=ptr or PTRConfig(outcome="outcome", reasoning="reasoning"), **algorithm
         ),
-        learner=LearnerConfig(num_ranks=num_ranks),
+        learner=LearnerConfig(num_ranks=num_ranks, **(learner or {})),
         train=TrainConfig(num_steps=20, prompts_per_step=2),
     )
     prompts = [Prompt(id=str(i), text="") for i in range(2)]
@@ -67,7 +70,8 @@ def controller(ptr: PTRConfig | None = None, scores=SCORES, num_ranks: int = 2, 
         learner=FakeActors(learn),
         reference=None,
     )
-    actors.rollout.call = lambda method, *arguments, timeout_s: [2]
+    answers = {"update_weights": [2], "stats": [{"media_encoded": 1}, {"media_encoded": 1}]}
+    actors.rollout.call = lambda method, *arguments, timeout_s: answers[method]
     made_controller = Controller(config, prompts, actors)
     made_controller.policy_version = 1
     return made_controller
@@ -157,6 +161,18 @@ def test_a_step_with_nothing_to_learn_from_changes_nothing():
     busy = controller(ptr(threshold=0.99), scores, num_ranks=1)
     assert busy.train_step().metrics["update_skipped"] == 0.0
     assert busy.actors.learner.calls == ["update", "announce_push", "push_weights"]
+
+
+def test_samples_over_the_learners_budget_end_the_run_or_are_left_out_and_counted():
+    """Every row has a prompt of one token and two completion tokens."""
+    with pytest.raises(DataError, match=r"8 samples exceed learner.micro_batch_tokens \(2\): prompt 0 "):
+        controller(learner={"micro_batch_tokens": 2}).train_step()
+    idle = controller(learner={"micro_batch_tokens": 2, "over_budget": "drop"})
+    metrics = idle.train_step().metrics
+    assert (metrics["update_skipped"], metrics["dropped_samples"]) == (1.0, 8.0)
+    assert idle.actors.learner.calls == []
+    fitting = controller(learner={"micro_batch_tokens": 3}).train_step().metrics
+    assert (fitting["update_skipped"], fitting["dropped_samples"]) == (0.0, 0.0)
 
 
 def test_the_gate_does_not_move_where_every_outcome_failed():

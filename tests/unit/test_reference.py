@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soundfile
 
-from emotion_task.evaluation.reference import prosody_classifier
+from emotion_task.evaluation.reference import egemaps_classifier, prosody_classifier
 from emotion_task.records import Utterance
-from rlcore.errors import DataError
+from rlcore.errors import DataError, MissingDependencyError
 
 
 def utterances(count: int, distance: float, seed: int) -> list[Utterance]:
@@ -49,3 +50,23 @@ def test_unlabelled_or_unmeasured_utterances_are_left_out():
     assert (result.num_train, result.num_eval) == (40, 8)
     with pytest.raises(DataError, match=r"0 to train and 0 to evaluate"):
         prosody_classifier([bare], [bare])
+
+
+def test_egemaps_hears_what_differs(tmp_path):
+    """Two voices an octave apart; without openSMILE, what to install."""
+    rng = np.random.default_rng(0)
+    made = []
+    for index in range(24):
+        emotion = ("happy", "sad")[index % 2]
+        pitch = (240.0, 120.0)[index % 2] * rng.uniform(0.95, 1.05)
+        time = np.arange(16000) / 16000
+        wave = sum(np.sin(2 * np.pi * pitch * n * time) / n for n in range(1, 8))
+        soundfile.write(tmp_path / f"{index}.wav", 0.1 * wave, 16000)
+        made.append(Utterance(id=str(index), audio=str(tmp_path / f"{index}.wav"), emotion=emotion))
+    try:
+        import opensmile  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingDependencyError, match="egemaps"):
+            egemaps_classifier(made[:16], made[16:])
+    else:
+        assert egemaps_classifier(made[:16], made[16:]).unweighted_accuracy == 1.0

@@ -5,7 +5,7 @@ import pytest
 from emotion_task.rewards import FormatReward, OutcomeReward, dimension_weights
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward
-from rlcore.rewards.rules import ExactMatch, RegexFormat
+from rlcore.rewards.rules import ExactMatch, Length, RegexFormat, RegexMatch, Repetition, TagFormat
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
 
@@ -65,3 +65,44 @@ def test_weights_of_dimensions_come_in_the_order_of_the_grades() -> None:
     assert sum(dimension_weights(None).values()) == pytest.approx(1.0)
     with pytest.raises(ConfigError, match=r"\['facts'\] are no dimensions"):
         dimension_weights({"facts": 1.0})
+
+
+def test_tags_each_once_in_order_and_with_text() -> None:
+    reward = TagFormat(["think", "answer"])
+    good = " <think>a <b>\n c</think>\n<answer>x</answer>\n"
+    bad = (
+        "<think>a</think><answer> </answer>",
+        "<think></think><answer>x</answer>",
+        "<answer>x</answer><think>a</think>",
+        "<think>a<think>b</think></think><answer>x</answer>",
+        "<think>a</think><answer>x</answer><answer>y</answer>",
+        "<think>a</think>so <answer>x</answer>",
+        "<think>a</think><answer>x",
+        "",
+    )
+    assert values(reward, group(good, *bad)) == [1, *[0] * len(bad)]
+    with pytest.raises(ConfigError, match="tags: got"):
+        TagFormat(["think>"])
+
+
+def test_the_reference_may_be_a_pattern() -> None:
+    reward = RegexMatch("label", extract=r"<a>(.*?)</a>")
+    of = group("<a>3.14</a>", "<a> 3.1 </a>", "<a>13.1</a>", "3.1", label=r"3\.1\d*")
+    assert values(reward, of) == [1, 1, 0, 0]
+
+
+def test_length_falls_to_zero_over_the_slack() -> None:
+    reward = Length(maximum=4, minimum=2, slack=3, unit="words")
+    texts = ["a", "a b", "a b c d", "a b c d e", "a b c d e f", " ".join("abcdefgh"), ""]
+    assert values(reward, group(*texts)) == pytest.approx([0.75, 1, 1, 0.75, 0.5, 0, 0.5])
+    assert values(Length(maximum=1), group("one token, many words")) == [1]
+    for bad in ({"maximum": 1, "minimum": 2}, {"maximum": 1, "unit": "letters"}):
+        with pytest.raises(ConfigError):
+            Length(**bad)
+
+
+def test_repeated_n_grams_cost_their_share() -> None:
+    # "a b a b a b" has five pairs, of which two are new.
+    assert values(Repetition(n=2), group("a b A b a b", "a b c", "a", "")) == pytest.approx([0.4, 1, 1, 1])
+    with pytest.raises(ConfigError, match="n: got 0"):
+        Repetition(n=0)

@@ -47,8 +47,16 @@ class Scripted(Reward):
         return [bad.get(text, Score(value=1.0)) for text in texts]
 
 
-def num_words(prompt: Prompt, completion: Completion) -> int:
-    return len(completion.text.split())
+def num_words(prompt: Prompt, completion: Completion, scale: int = 1) -> int:
+    return scale * len(completion.text.split())
+
+
+def both(group: Group, completion: Completion) -> int:
+    return 1
+
+
+def wrong_kind(group: Group) -> object:
+    return {"none": None, "words": ["a", "b"], "few": [1.0]}[group.completions[0].text]
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +64,13 @@ def module():
     name = "rewards_of_a_user"
     sys.modules[name] = types.ModuleType(name)
     vars(sys.modules[name]).update(
-        Length=Length, Scripted=Scripted, num_words=num_words, number=3, Plain=dict
+        Length=Length,
+        Scripted=Scripted,
+        num_words=num_words,
+        both=both,
+        wrong_kind=wrong_kind,
+        number=3,
+        Plain=dict,
     )
     yield
     del sys.modules[name]
@@ -76,11 +90,22 @@ def test_a_class_is_built_with_its_arguments_and_scores_groups_in_order() -> Non
 def test_a_plain_function_is_a_reward() -> None:
     (row,) = worker("num_words").score([group("a b", "")], RewardContext())
     assert [s.value for s in row] == [2.0, 0.0]
+    (row,) = worker("num_words", args={"scale": 3}).score([group("a b", "")], RewardContext())
+    assert [s.value for s in row] == [6.0, 0.0]
 
 
-def test_an_exception_is_data_for_the_whole_call() -> None:
+def test_an_exception_is_data_for_its_group() -> None:
     scores = worker("Scripted").score([group("fine", "fine"), group("raise", "x")], RewardContext())
-    assert [s.error for row in scores for s in row] == ["KeyError: 'no such key'"] * 4
+    assert [s.value for s in scores[0]] == [1.0, 1.0]
+    assert [(s.error or "").splitlines()[0] for s in scores[1]] == ["KeyError: 'no such key'"] * 2
+
+
+def test_what_a_group_function_returns_is_checked() -> None:
+    groups = [group("none", "x"), group("words", "x"), group("few", "x")]
+    none, words, few = worker("wrong_kind").score(groups, RewardContext())
+    assert none[0].error == "returned NoneType where one value a completion is due"
+    assert words[1].error == "value is 'b'; it must be a finite number"
+    assert few[0].error == "returned 1 scores for 2 completions"
 
 
 def test_a_wrong_count_is_data_for_its_group() -> None:
@@ -106,5 +131,7 @@ def test_what_is_no_reward_is_refused() -> None:
         worker("Plain")
     with pytest.raises(ConfigError, match="neither a Reward class nor a function"):
         worker("number")
-    with pytest.raises(ConfigError, match="takes none"):
+    with pytest.raises(ConfigError, match=r"rewards.mine: num_words was given \['limit'\]"):
         worker("num_words", args={"limit": 3})
+    with pytest.raises(ConfigError, match="takes either `group` or `completion`"):
+        worker("both")

@@ -1,0 +1,291 @@
+"""The replicas of one reward: batches of groups go to whichever is free, and every one comes back as scores.
+
+A call that passes its deadline, or whose actor dies, is a failure of some group in it: the actor is started
+anew, the groups of the call are dealt again one by one, and a group that fails more often than `retries`
+allows gets an error for a score. So one bad group costs itself alone. Where nothing works any more (the
+service is down, the GPU is gone) the pool gives up after some failures in a row: a step always ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from rlcore.actors.group import ActorGroup, Pending, last_line
+from rlcore.actors.reward import RewardWorker
+from rlcore.config import RewardConfig
+from rlcore.engines.environment import engine_env
+from rlcore.placement import Bundle, Reservation, reserve
+from rlcore.rewards.base import failed_scores
+from rlcore.rewards.cache import ScoreCache
+from rlcore.types import Group, RewardContext, Score
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_pool(
+    name: str, config: RewardConfig, *, placement_timeout_s: float, startup_timeout_s: float
+) -> Iterator[RewardPool]:
+    """A reward's replicas, ready, for the length of the block.
+
+    Raises:
+        PlacementError: the cluster cannot hold them.
+        ConfigError: the target or its arguments are wrong.
+        ActorError, DeadlineError: they did not start.
+    """
+    reservation = reserve(reward_bundles(name, config), timeout_s=placement_timeout_s)
+    pool = RewardPool(
+        name,
+        config,
+        reservation=reservation,
+        env_vars=engine_env(cpu=config.num_gpus == 0),
+        startup_timeout_s=startup_timeout_s,
+    )
+    try:
+        pool.call("ready", timeout_s=startup_timeout_s)
+        yield pool
+    finally:
+        pool.shutdown()
+        reservation.release()
+
+
+def reward_bundles(name: str, config: RewardConfig) -> list[Bundle]:
+    """What a reward's replicas ask for."""
+    custom = tuple(config.resources.items())
+    role = f"reward:{name}"
+    bundle = Bundle(role=role, num_cpus=config.num_cpus, num_gpus=config.num_gpus, custom=custom)
+    return [bundle] * config.replicas
+
+
+@dataclass(frozen=True, slots=True)
+class PendingScores:
+    """Scores that are being made."""
+
+    future: Future[list[list[Score]]]
+
+    def result(self, *, timeout_s: float | None = None) -> list[list[Score]]:
+        """[G][K]. `timeout_s` is not needed: every call and every start inside has a deadline of its own."""
+        return self.future.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    rank: int
+    indices: tuple[int, ...]
+    """Of the groups; empty: the replica is starting."""
+    deadline: float
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one call of `score` has to do, and has done."""
+
+    groups: list[Group]
+    context: RewardContext
+    queue: deque[tuple[int, ...]]
+    scores: dict[int, list[Score]] = field(default_factory=dict)
+    attempts: dict[int, int] = field(default_factory=dict)
+    failures_in_a_row: int = 0
+
+
+class RewardPool(ActorGroup):
+    """Actors of one reward. `call_shards_async("score", groups, context=...)` starts scoring in a thread, so
+    that the rewards of a step are fed at the same time.
+
+    Args:
+        startup_timeout_s: for a replica that is started anew.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: RewardConfig,
+        *,
+        reservation: Reservation | None = None,
+        env_vars: Mapping[str, str] | None = None,
+        startup_timeout_s: float = 300.0,
+    ):
+        super().__init__(
+            f"reward:{name}",
+            RewardWorker,
+            [{"name": name, "config": config}] * config.replicas,
+            num_cpus=config.num_cpus,
+            num_gpus=config.num_gpus,
+            reservation=reservation,
+            env_vars=env_vars,
+            options={
+                "resources": dict(config.resources),
+                "runtime_env": dict(config.runtime_env),
+                "max_concurrency": config.concurrency,
+                "max_restarts": -1,
+                "max_task_retries": 0,
+            },
+        )
+        self._config, self._startup_timeout_s = config, startup_timeout_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.name)
+        self._cache = None if config.cache == "none" else ScoreCache(by_group=config.cache == "group")
+        self._free = [rank for _ in range(config.concurrency) for rank in range(config.replicas)]
+        self._running: dict[ray.ObjectRef, _Call] = {}
+        self._lost: dict[int, str] = {}
+        self._max_failures_in_a_row = 2 * config.replicas * config.concurrency + 2
+
+    def call_shards_async(self, method: str, items: Sequence[Any], **kwargs: Any) -> Pending:
+        assert method == "score", method
+        return PendingScores(self._thread.submit(self.score, items, kwargs["context"]))
+
+    def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
+        """One score a completion, [G][K]; what could not be scored carries an error. Never raises for what a
+        reward does. Not to be called while another call runs."""
+        # What the learner's forward pass needs is no business of a reward, and may be large.
+        bare = [replace(group, media_inputs={}) for group in groups]
+        if self._cache is None:
+            scores = self._score(bare, context)
+        else:
+            scores = self._cache.score(bare, lambda missing: self._score(missing, context))
+        self._report(groups, scores)
+        return scores
+
+    def shutdown(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        super().shutdown()
+
+    def _score(self, groups: list[Group], context: RewardContext) -> list[list[Score]]:
+        size = self._config.batch_size or -(-len(groups) // (self.size * self._config.concurrency)) or 1
+        batches = [
+            tuple(range(start, min(start + size, len(groups)))) for start in range(0, len(groups), size)
+        ]
+        work = _Work(groups=groups, context=context, queue=deque(batches))
+        while len(work.scores) < len(groups) and self._actors:
+            self._send(work)
+            if not self._running:
+                self._give_up(work, f"no replica is left: {'; '.join(sorted(set(self._lost.values())))}")
+                continue
+            first = min(call.deadline for call in self._running.values())
+            ready, _ = ray.wait(list(self._running), timeout=max(0.0, first - time.monotonic()))
+            for ref in ready:
+                self._receive(ref, work)
+            if not ready:
+                self._expire(work)
+        return [
+            work.scores[i] if i in work.scores else failed_scores(group, "the run was ending")
+            for i, group in enumerate(groups)
+        ]
+
+    def _send(self, work: _Work) -> None:
+        while work.queue and self._free:
+            rank, indices = self._free.pop(0), work.queue.popleft()
+            batch = [work.groups[i] for i in indices]
+            ref = self._actors[rank].score.remote(batch, work.context)
+            self._running[ref] = _Call(rank, indices, time.monotonic() + self._config.timeout_s)
+
+    def _receive(self, ref: ray.ObjectRef, work: _Work) -> None:
+        call = self._running.pop(ref, None)
+        if call is None:
+            return  # it ended with its replica
+        try:
+            answer = ray.get(ref, timeout=60)
+        except RayActorError as error:
+            self._died(call, last_line(error), work)
+        except RayError as error:  # what was sent or answered could not be read on the other side
+            self._free.append(call.rank)
+            self._failed(call, f"the call failed: {last_line(error)}", work)
+        else:
+            self._answered(call, answer, work)
+
+    def _answered(self, call: _Call, answer: Any, work: _Work) -> None:
+        if not call.indices:  # it has started
+            self._free += [call.rank] * self._config.concurrency
+            return
+        self._free.append(call.rank)
+        work.failures_in_a_row = 0
+        work.scores.update(zip(call.indices, answer, strict=True))
+
+    def _died(self, call: _Call, reason: str, work: _Work) -> None:
+        """All calls of the replica failed with it; which of them brought it down cannot be known."""
+        if not self._actors:
+            return  # the run is ending
+        lost = [call, *self._take_running(call.rank)]
+        if not call.indices:
+            self._lost[call.rank] = f"replica {call.rank} did not start: {reason}"
+            return
+        self._start(call.rank)
+        for each in lost:
+            self._failed(each, f"the actor died while scoring: {reason}", work)
+
+    def _expire(self, work: _Work) -> None:
+        """Ends the calls that passed their deadline, with their replicas."""
+        now = time.monotonic()
+        expired = [(ref, call) for ref, call in self._running.items() if call.deadline <= now]
+        for ref, call in expired:
+            if self._running.pop(ref, None) is None:
+                continue  # it went with another call of its replica
+            if not call.indices:
+                self._lost[call.rank] = (
+                    f"replica {call.rank} did not start within {self._startup_timeout_s:g} s"
+                )
+                ray.kill(self._actors[call.rank], no_restart=True)
+                continue
+            ray.kill(self._actors[call.rank], no_restart=False)
+            others = self._take_running(call.rank)
+            self._start(call.rank)
+            for other in others:
+                if other.deadline <= now:
+                    self._failed(other, self._timeout_reason(), work)
+                else:
+                    work.queue.appendleft(other.indices)  # it did nothing wrong
+            self._failed(call, self._timeout_reason(), work)
+
+    def _timeout_reason(self) -> str:
+        return f"no answer within timeout_s = {self._config.timeout_s:g} s; the actor was killed"
+
+    def _failed(self, call: _Call, reason: str, work: _Work) -> None:
+        work.failures_in_a_row += 1
+        if len(call.indices) > 1:
+            work.queue.extend((i,) for i in call.indices)
+        else:
+            (i,) = call.indices
+            work.attempts[i] = work.attempts.get(i, 0) + 1
+            if work.attempts[i] <= self._config.retries:
+                work.queue.append((i,))
+            else:
+                work.scores[i] = failed_scores(work.groups[i], reason)
+        if work.failures_in_a_row >= self._max_failures_in_a_row:
+            self._give_up(work, f"given up after {work.failures_in_a_row} failed calls in a row: {reason}")
+
+    def _give_up(self, work: _Work, reason: str) -> None:
+        for indices in work.queue:
+            for i in indices:
+                work.scores[i] = failed_scores(work.groups[i], reason)
+        work.queue.clear()
+
+    def _take_running(self, rank: int) -> list[_Call]:
+        """The calls of a replica that is gone, no longer waited for; its slots are gone too."""
+        self._free = [free for free in self._free if free != rank]
+        refs = [ref for ref, call in self._running.items() if call.rank == rank]
+        return [self._running.pop(ref) for ref in refs]
+
+    def _start(self, rank: int) -> None:
+        """Waits, in the loop, until Ray has started the replica anew."""
+        ref = self._actors[rank].ready.options(max_task_retries=-1).remote()
+        self._running[ref] = _Call(rank, (), time.monotonic() + self._startup_timeout_s)
+
+    def _report(self, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
+        """One warning a step: metrics have the count, samples.jsonl every failure."""
+        failed = [
+            f"completion {k} of prompt {group.prompt.id!r}: {score.error}"
+            for group, row in zip(groups, scores, strict=True)
+            for k, score in enumerate(row)
+            if score.error is not None
+        ]
+        if failed:
+            logger.warning("%s failed on %d completions; the first: %s", self.name, len(failed), failed[0])

@@ -1,0 +1,151 @@
+"""The learner's part of a checkpoint: one format for every number of ranks and every ZeRO stage.
+
+    engine.json                   what was saved and under which layout; written last
+    state-00000.safetensors ...   per trained parameter: NAME/weight, NAME/exp_avg, NAME/exp_avg_sq, float32
+
+Parameters are gathered one by one and written in files of about a gigabyte, in turn by all ranks, so that no
+rank ever holds more than one file. Frozen parameters are those of `model.path`: a fingerprint of them is kept
+in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import xxhash
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from rlcore.checkpoint import read_json, write_json
+from rlcore.engines.zero import MOMENTS, AdamState, num_parameter_bytes
+from rlcore.errors import CheckpointError
+
+HEADER = "engine.json"
+FORMAT = 2
+FILE_BYTES = 1 << 30
+
+Parameters = Mapping[str, torch.nn.Parameter]
+
+
+def save(folder: Path, parameters: Parameters, state: AdamState, header: Mapping[str, Any]) -> None:
+    """Writes the trained `parameters` with Adam's state; `header` is JSON, and holds `num_updates`.
+
+    Collective. `engine.json` comes when every rank is done.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = _files(parameters)
+    for index, (file, names) in enumerate(files.items()):
+        is_mine = index % dist.get_world_size() == dist.get_rank()
+        tensors: dict[str, torch.Tensor] = {}
+        for name in names:
+            full = state.read(parameters[name], with_moments=header["num_updates"] > 0)
+            if is_mine:
+                tensors |= {f"{name}/{kind}": t.cpu().contiguous() for kind, t in full.items()}
+        if is_mine:
+            save_file(tensors, folder / file)
+    dist.barrier()
+    if dist.get_rank() == 0:
+        rows = {
+            name: {"shape": _shape(parameters[name]), "file": file}
+            for file, names in files.items()
+            for name in names
+        }
+        write_json(folder / HEADER, {"format": FORMAT, **header, "parameters": rows})
+    dist.barrier()
+
+
+def load(
+    folder: Path, parameters: Parameters, state: AdamState, expected: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Puts what `save` wrote into these parameters and this state, and returns the header. Collective.
+
+    `expected` are entries of the header that must be the same, by name.
+
+    Raises:
+        CheckpointError: incomplete, damaged, or of another model; the weights are then as they were.
+    """
+    header = read_json(folder / HEADER)
+    _compare(folder, header, expected, parameters)
+    rows = header["parameters"]
+    missing = sorted({row["file"] for row in rows.values() if not (folder / row["file"]).is_file()})
+    if missing:
+        raise CheckpointError(f"{folder / missing[0]}: missing; use an older checkpoint")
+    state.prepare(header["num_updates"])
+    for file, names in _by_file(rows).items():
+        try:
+            with safe_open(folder / file, framework="pt") as tensors:
+                for name in names:
+                    kinds = ("weight", *(MOMENTS if header["num_updates"] > 0 else ()))
+                    full = {kind: tensors.get_tensor(f"{name}/{kind}") for kind in kinds}
+                    state.write(parameters[name], full)
+        except SafetensorError as error:
+            raise CheckpointError(f"{folder / file}: damaged ({error}); use an older checkpoint") from error
+    state.finish()
+    return header
+
+
+def fingerprint(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """xxh3 of named tensors, hexadecimal: tells models apart, no protection from forgery."""
+    digest = xxhash.xxh3_64()
+    for name, tensor in tensors:
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _compare(
+    folder: Path, header: Mapping[str, Any], expected: Mapping[str, Any], parameters: Parameters
+) -> None:
+    """Raises CheckpointError with all that differs."""
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{folder / HEADER}: format {header.get('format')!r}, this version reads {FORMAT} alone; go on "
+            "with the version that wrote it, or start anew"
+        )
+    saved = {name: row["shape"] for name, row in header["parameters"].items()}
+    here = {name: _shape(parameter) for name, parameter in parameters.items()}
+    different = []
+    for what, one, other in (("it alone trains", saved, here), ("it does not train", here, saved)):
+        if names := [name for name in one if name not in other]:
+            different.append(f"{what} {len(names)} parameters, the first {names[0]}")
+    shapes = [name for name in here if name in saved and saved[name] != here[name]]
+    different += [f"{name} has shape {saved[name]}, not {here[name]}" for name in shapes[:3]]
+    different += [
+        f"{name} is {header.get(name)!r}, not {value!r}"
+        for name, value in expected.items()
+        if header.get(name) != value
+    ]
+    if different:
+        raise CheckpointError(
+            f"{folder}: written by another model than this run's: {'; '.join(different)}. Resume with the "
+            "model.path, model.freeze and learner.lora of that run"
+        )
+
+
+def _files(parameters: Parameters) -> dict[str, list[str]]:
+    """File name to the parameters it holds, in their order; the same on every rank."""
+    files: list[list[str]] = [[]]
+    size = 0
+    for name, parameter in parameters.items():
+        num_bytes = num_parameter_bytes(parameter) * (1 + len(MOMENTS))
+        if files[-1] and size + num_bytes > FILE_BYTES:
+            files.append([])
+            size = 0
+        files[-1].append(name)
+        size += num_bytes
+    return {f"state-{index:05d}.safetensors": names for index, names in enumerate(files)}
+
+
+def _by_file(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    files: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        files.setdefault(row["file"], []).append(name)
+    return files
+
+
+def _shape(parameter: torch.nn.Parameter) -> list[int]:
+    return list(getattr(parameter, "ds_shape", parameter.shape))

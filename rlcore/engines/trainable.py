@@ -1,0 +1,159 @@
+"""Making a model ready for training: what is trained (all that no pattern freezes, or low-rank adapters
+alone, by peft), and what the forward pass keeps for the backward pass.
+
+Adapters are put into the model in place. The rest of the engine then asks here for the model's own weights,
+with the adapters' products added, under the names that they have without adapters.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import peft
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from rlcore.config import LoRAConfig
+from rlcore.engines.hf_model import FAMILIES, checkpoint_parameters, decoder_of, is_media_parameter, own_name
+from rlcore.errors import ConfigError
+
+ADAPTER = "default"
+"""peft's name for the one adapter of a model."""
+
+
+def freeze(model: PreTrainedModel, patterns: Sequence[str]) -> None:
+    """Takes parameters whose name contains one of `patterns` out of the training, and puts all others in.
+
+    Names of encoders and projectors of any known family may match nothing, so that one default serves all.
+
+    Raises:
+        ConfigError: another pattern matches nothing, or nothing is left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    optional = {path.rpartition(".")[2] for family in FAMILIES.values() for path in family.media_modules}
+    for pattern in patterns:
+        if pattern not in optional and not any(pattern in name for name in names):
+            raise ConfigError(
+                f"model.freeze: {pattern!r} is part of no parameter's name; {_nearest(pattern, names)}"
+            )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not is_frozen(name, patterns))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(f"model.freeze: {list(patterns)} leaves no parameter to train")
+
+
+def is_frozen(name: str, patterns: Sequence[str]) -> bool:
+    return any(pattern in name for pattern in patterns)
+
+
+def add_lora(model: PreTrainedModel, lora: LoRAConfig, frozen: Sequence[str]) -> None:
+    """Puts adapters on the linear layers that `lora.target_modules` names, and trains nothing else.
+
+    An adapter starts at zero, so the policy is the model's own. The head and layers that `frozen` matches get
+    none.
+
+    Raises:
+        ConfigError: a target names no layer.
+    """
+    head = model.get_output_embeddings()
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and not is_frozen(f"{name}.weight", frozen)
+    ]
+    targets: set[str] = set()
+    for target in lora.target_modules:
+        found = {name for name in linear if name == target or name.endswith(f".{target}")}
+        if not found:
+            raise ConfigError(
+                f"learner.lora.target_modules: {target!r} ends the name of no linear layer that may be "
+                f"trained; {_nearest(target, linear)}"
+            )
+        targets |= found
+    config = peft.LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=sorted(targets)
+    )
+    peft.inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.lora_dropout.train()
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Decoder layers run again in the backward pass instead of keeping their activations (Chen et al. 2016,
+    arXiv:1604.06174).
+
+    transformers does so in training mode alone. Only the layers themselves enter it, not what they hold: the
+    model computes what it computes in eval mode.
+
+    Raises:
+        ConfigError: the architecture does not support it.
+    """
+    layers = [m for m in decoder_of(model).modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise ConfigError(
+            f"learner.activation_checkpointing: {type(model).__name__} does not support it; set it to false"
+        )
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in layers:
+        layer.training = True
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """For an error: what was probably meant."""
+    parts = {part for each in known for part in each.split(".") if not part.isdigit()}
+    near = difflib.get_close_matches(name.split(".")[-1], sorted(parts), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"the names hold {', '.join(sorted(parts))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One tensor of the model without adapters."""
+
+    name: str
+    """In-memory name."""
+    hub_name: str
+    parameters: tuple[nn.Parameter, ...]
+    """What must be whole for `tensor`: the parameter, and its adapter's."""
+    adapter: Any = None
+    """The layer that adds a product to the parameter, where one does."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(getattr(self.parameters[0], "ds_shape", self.parameters[0].shape))
+
+    @property
+    def is_trained(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.parameters)
+
+    @torch.no_grad()
+    def tensor(self) -> Tensor:
+        """Full, merged and detached."""
+        own = self.parameters[0].detach()
+        return own if self.adapter is None else own + self.adapter.get_delta_weight(ADAPTER)
+
+
+def weights(model: PreTrainedModel, *, media: bool = True) -> Iterator[Weight]:
+    """All weights in the model's order, tied copies left out; `media` as in `checkpoint_parameters`."""
+    adapters = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, hub_name in checkpoint_parameters(model, media=media):
+        plain, parameter = own_name(name), model.get_parameter(name)
+        assert plain is not None, name
+        layer = adapters.get(name.removesuffix(".base_layer.weight"))
+        if layer is None or not name.endswith(".base_layer.weight"):
+            yield Weight(plain, hub_name, (parameter,))
+        else:
+            factors = (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight)
+            yield Weight(plain, hub_name, (parameter, *factors), layer)
+
+
+def trained_media(model: PreTrainedModel) -> list[str]:
+    """Names of trained parameters of encoders and projectors."""
+    return [n for n, p in model.named_parameters() if p.requires_grad and is_media_parameter(model, n)]

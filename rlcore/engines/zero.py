@@ -1,0 +1,186 @@
+"""What DeepSpeed's ZeRO stages do differently, in one place: configuration, whole weights, Adam's state.
+
+Every function that gives or takes whole tensors is collective.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimizer_state
+from transformers.integrations import HfDeepSpeedConfig
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from rlcore.config import LearnerConfig
+from rlcore.engines.trainable import Weight
+
+GATHER_BYTES = 256 << 20
+"""Full parameters that exist at once while ZeRO-3 partitions are gathered."""
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's state of a parameter, by torch's keys."""
+
+
+def init_process_group(timeout_s: float) -> None:
+    """Joins the group that the environment describes, or takes over the one that Ray Train has made."""
+    # This op would be compiled on first use (57 s, and a compiler is needed); plain gloo serves.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "nccl"
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timedelta(seconds=timeout_s))
+
+
+def deepspeed_config(learner: LearnerConfig, *, hidden_size: int) -> dict[str, Any]:
+    has_accelerator = torch.cuda.is_available()
+    zero: dict[str, Any] = {
+        "stage": learner.zero_stage,
+        "overlap_comm": has_accelerator,
+        # Biases and norms stay whole: gathering them costs more than they weigh.
+        "stage3_param_persistence_threshold": 10 * hidden_size,
+    }
+    offload = {"device": "cpu", "pin_memory": has_accelerator}
+    if learner.offload_optimizer == "cpu":
+        zero["offload_optimizer"] = offload
+    if learner.offload_parameters == "cpu":
+        zero["offload_param"] = offload
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": learner.max_grad_norm,
+        "steps_per_print": None,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": zero,
+    }
+    if learner.autocast == "bfloat16":
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    return config
+
+
+@contextmanager
+def partitioned_loading(config: dict[str, Any]) -> Iterator[None]:
+    """While this lasts, transformers partitions a model's parameters over the ranks as it builds and loads
+    it, where `config` (of DeepSpeed) says stage 3: no rank ever holds the whole model. Collective."""
+    handle = HfDeepSpeedConfig(config)  # transformers keeps a weak reference, and looks at the stage
+    try:
+        yield
+    finally:
+        del handle
+        unset_hf_deepspeed_config()
+
+
+def adamw(parameters: Sequence[torch.nn.Parameter], learner: LearnerConfig) -> torch.optim.AdamW:
+    """torch's own AdamW; DeepSpeed's would be compiled on first use.
+
+    With the state in main memory the update runs there, in torch's fused kernel: one pass over the memory.
+    """
+    fused = True if learner.offload_optimizer == "cpu" else None
+    return torch.optim.AdamW(
+        parameters, lr=learner.lr, betas=learner.betas, weight_decay=learner.weight_decay, fused=fused
+    )
+
+
+def gathered(weights: Sequence[Weight], *, zero_stage: int) -> Iterator[tuple[Weight, torch.Tensor]]:
+    """Full tensors, each valid until the next is asked for; ZeRO-3 partitions are gathered in buckets."""
+    for bucket in _buckets(weights):
+        parameters = [parameter for weight in bucket for parameter in weight.parameters]
+        with deepspeed.zero.GatheredParameters(parameters, enabled=zero_stage == 3):
+            for weight in bucket:
+                yield weight, weight.tensor()
+
+
+def _buckets(weights: Sequence[Weight]) -> Iterator[list[Weight]]:
+    """Runs of at most `GATHER_BYTES`; a larger weight alone."""
+    bucket: list[Weight] = []
+    size = 0
+    for weight in weights:
+        num_bytes = sum(map(num_parameter_bytes, weight.parameters))
+        if bucket and size + num_bytes > GATHER_BYTES:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(weight)
+        size += num_bytes
+    if bucket:
+        yield bucket
+
+
+def num_parameter_bytes(parameter: torch.nn.Parameter) -> int:
+    """Bytes of the whole parameter, of which a rank may hold a part."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()) * parameter.element_size())
+
+
+class AdamState:
+    """Weights and Adam's moments of one DeepSpeed engine, parameter by parameter, whole on every rank.
+
+    `engine` is what `deepspeed.initialize` gave, `optimizer` the torch optimizer that it was given.
+    """
+
+    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer):
+        self._engine, self._optimizer = engine, optimizer
+        self._stage = int(engine.zero_optimization_stage())
+
+    def read(self, parameter: torch.nn.Parameter, *, with_moments: bool) -> dict[str, torch.Tensor]:
+        """`weight` and, from the first update on, `exp_avg` and `exp_avg_sq`."""
+        with deepspeed.zero.GatheredParameters([parameter], enabled=self._stage == 3):
+            tensors = {"weight": parameter.detach().clone()}
+        for key in MOMENTS if with_moments else ():
+            tensors[key] = (
+                self._optimizer.state[parameter][key]
+                if self._stage == 0
+                else safe_get_full_optimizer_state(parameter, key)
+            )
+        return tensors
+
+    def write(self, parameter: torch.nn.Parameter, tensors: dict[str, torch.Tensor]) -> None:
+        """What `read` gave, in an engine of any layout. `prepare` comes before the first, `finish` after the
+        last."""
+        with (
+            torch.no_grad(),
+            deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=self._stage == 3),
+        ):
+            parameter.copy_(tensors["weight"])
+        for key in MOMENTS:
+            if key not in tensors:
+                continue
+            if self._stage == 0:
+                self._optimizer.state[parameter][key].copy_(tensors[key])
+            else:
+                safe_set_full_optimizer_state(parameter, tensors[key].to(self._engine.device), key)
+
+    def prepare(self, num_updates: int) -> None:
+        """Makes the state that Adam has after `num_updates` updates; torch would at the first."""
+        if num_updates == 0:
+            return
+        for owner in self._owners():
+            state = self._optimizer.state[owner]
+            # torch keeps the count beside the parameter where one kernel reads both.
+            fused = self._optimizer.param_groups[0]["fused"]
+            device = owner.device if fused else torch.device("cpu")
+            state["step"] = torch.tensor(float(num_updates), device=device)
+            for key in MOMENTS:
+                if key not in state:
+                    state[key] = torch.zeros_like(owner)
+        if self._stage in (1, 2):
+            # DeepSpeed does this after the first update: parameters then know their part of the flat state.
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def finish(self) -> None:
+        """Brings the copies that the optimizer works on in line with the weights."""
+        if self._stage > 0:
+            self._engine.optimizer.refresh_fp32_params()
+
+    def _owners(self) -> list[torch.Tensor]:
+        """What torch's optimizer updates: parameters, or this rank's flat parts of them."""
+        if self._stage == 0:
+            return [p for group in self._optimizer.param_groups for p in group["params"]]
+        if self._stage == 3:
+            return list(self._engine.optimizer.fp32_partitioned_groups_flat)
+        return list(self._engine.optimizer.single_partition_of_fp32_groups)

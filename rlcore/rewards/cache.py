@@ -1,0 +1,71 @@
+"""Scores by content: what was scored once in a run is not scored again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from rlcore.digest import update_digest
+from rlcore.types import Completion, Group, Score
+
+MAX_ENTRIES = 200_000
+"""Completions remembered; the longest unused go first."""
+
+ScoreGroups = Callable[[list[Group]], list[list[Score]]]
+
+
+class ScoreCache:
+    """Scores of completions. The key is the prompt (text, media, reference) and the completion's tokens and
+    text; with `by_group` those of all completions of the group. Failures are not kept.
+
+    Args:
+        by_group: for rewards that compare a group's completions with each other.
+    """
+
+    def __init__(self, *, by_group: bool):
+        self._by_group = by_group
+        self._scores: OrderedDict[bytes, Score] = OrderedDict()
+
+    def score(self, groups: Sequence[Group], score_groups: ScoreGroups) -> list[list[Score]]:
+        """[G][K], asking `score_groups` only for the groups, or completions of groups, that are new."""
+        keys = [self._keys(group) for group in groups]
+        known = [[self._recall(key) for key in row] for row in keys]
+        missing = [[k for k, score in enumerate(row) if score is None] for row in known]
+        asked = [
+            replace(group, completions=tuple(group.completions[k] for k in ks))
+            for group, ks in zip(groups, missing, strict=True)
+            if ks
+        ]
+        answers = iter(score_groups(asked) if asked else [])
+        for row_keys, row, ks in zip(keys, known, missing, strict=True):
+            for k, score in zip(ks, next(answers) if ks else [], strict=True):
+                row[k] = score
+                if score.error is None:
+                    self._scores[row_keys[k]] = score
+        while len(self._scores) > MAX_ENTRIES:
+            self._scores.popitem(last=False)
+        return [[score for score in row if score is not None] for row in known]
+
+    def _recall(self, key: bytes) -> Score | None:
+        if key in self._scores:
+            self._scores.move_to_end(key)
+        return self._scores.get(key)
+
+    def _keys(self, group: Group) -> list[bytes]:
+        prompt = group.prompt
+        shared = hashlib.sha256()
+        update_digest(shared, [prompt.text, dict(prompt.media), dict(prompt.reference)])
+        if self._by_group:
+            update_digest(shared, [_content(completion) for completion in group.completions])
+        keys = []
+        for k, completion in enumerate(group.completions):
+            own = shared.copy()
+            update_digest(own, k if self._by_group else _content(completion))
+            keys.append(own.digest())
+        return keys
+
+
+def _content(completion: Completion) -> tuple[object, ...]:
+    return completion.text, completion.token_ids, completion.finish_reason

@@ -1,0 +1,114 @@
+"""A sequence-classification model as a reward: one forward pass a completion, one number out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rlcore.errors import ConfigError
+from rlcore.rewards.base import Reward
+from rlcore.types import Group, RewardContext, Score
+
+
+class SequenceClassifier(Reward):
+    """A Hugging Face checkpoint with a classification head, on the GPU where the actor has one.
+
+    With one output it is a reward model's scalar, as it is or through a sigmoid; with several it is the
+    probability of `label`, and `parts` holds that of each.
+
+    Args:
+        model_path: folder or hub id, weights as safetensors.
+        template: the text that is read; `{prompt}` is the prompt's text, `{response}` the completion's, other
+            names are entries of the prompt's reference.
+        label: name or index of the class, where there are several.
+        sigmoid: squash a single output into (0, 1).
+        dtype: `float32`, `bfloat16` or `float16`.
+        micro_batch_size: texts in one forward pass; texts of like length go together.
+
+    Raises:
+        ConfigError: no such label, or none given where there are several.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        template: str = "{prompt}{response}",
+        label: str | int | None = None,
+        *,
+        sigmoid: bool = True,
+        dtype: str = "float32",
+        micro_batch_size: int = 16,
+    ):
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        self._template, self._sigmoid, self._micro_batch_size = template, sigmoid, micro_batch_size
+        self._tokenizer = AutoTokenizer.from_pretrained(model_path)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = AutoModelForSequenceClassification.from_pretrained(
+            model_path, dtype=getattr(torch, dtype), use_safetensors=True
+        )
+        self._model.eval().to(self._device)
+        if self._model.config.pad_token_id is None:
+            self._model.config.pad_token_id = self._tokenizer.pad_token_id
+        self._names = [str(self._model.config.id2label[i]) for i in range(self._model.config.num_labels)]
+        self._label = self._index_of(label)
+        limits = (
+            self._tokenizer.model_max_length,
+            getattr(self._model.config, "max_position_embeddings", None),
+        )
+        self._max_tokens = min(limit for limit in limits if limit)
+
+    def score(self, group: Group, context: RewardContext) -> Sequence[Score]:
+        return self.score_batch([group], context)[0]
+
+    def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
+        texts = [
+            self._template.format_map(
+                {**group.prompt.reference, "prompt": group.prompt.text, "response": completion.text}
+            )
+            for group in groups
+            for completion in group.completions
+        ]
+        scores = iter(self._read(texts))
+        return [[next(scores) for _ in group.completions] for group in groups]
+
+    def _index_of(self, label: str | int | None) -> int:
+        if len(self._names) == 1:
+            return 0
+        if label in self._names:
+            return self._names.index(str(label))
+        if isinstance(label, int) and 0 <= label < len(self._names):
+            return label
+        raise ConfigError(f"label: got {label!r}, must be one of {self._names} or its index")
+
+    def _read(self, texts: Sequence[str]) -> list[Score]:
+        rows = [self._tokenizer(text)["input_ids"] for text in texts]
+        scores: dict[int, Score] = {}
+        for i, row in enumerate(rows):
+            if not 0 < len(row) <= self._max_tokens:
+                scores[i] = Score(
+                    0.0, error=f"its text has {len(row)} tokens; 1 to {self._max_tokens} are read"
+                )
+        order = sorted((i for i in range(len(rows)) if i not in scores), key=lambda i: len(rows[i]))
+        for start in range(0, len(order), self._micro_batch_size):
+            batch = order[start : start + self._micro_batch_size]
+            scores.update(zip(batch, self._forward([rows[i] for i in batch]), strict=True))
+        return [scores[i] for i in range(len(texts))]
+
+    def _forward(self, rows: Sequence[list[int]]) -> list[Score]:
+        import torch
+
+        inputs: Any = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
+        with torch.inference_mode():
+            logits = self._model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+            ).logits
+        logits = logits.float()
+        if len(self._names) == 1:
+            values = logits[:, 0].sigmoid() if self._sigmoid else logits[:, 0]
+            return [Score(value) for value in values.tolist()]
+        return [
+            Score(row[self._label], parts=dict(zip(self._names, row, strict=True)))
+            for row in logits.softmax(-1).tolist()
+        ]

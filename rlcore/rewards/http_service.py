@@ -1,0 +1,110 @@
+"""A reward that is a service: groups go out as JSON, scores come back. docs/rewards.md has the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from rlcore.errors import ConfigError
+from rlcore.rewards.base import Reward
+from rlcore.rewards.secrets import read_secret, redact
+from rlcore.types import Group, RewardContext, Score
+
+SCHEMA_VERSION = 1
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class HTTPReward(Reward):
+    """POSTs every call's groups to `url`. Certificates are verified.
+
+    Args:
+        url: `https://...`; plain `http` is allowed to this machine, and elsewhere where no token is sent.
+        token_env: environment variable of the actor's process whose value goes out as a bearer token.
+        ca_file: certificates to trust instead of the system's, for a service with one of its own.
+        timeout_s: of one request.
+
+    Raises:
+        ConfigError: a token would travel unencrypted, or is not in the environment.
+    """
+
+    def __init__(
+        self, url: str, token_env: str | None = None, ca_file: str | None = None, timeout_s: float = 60.0
+    ):
+        import ssl
+
+        import httpx
+
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"url: got {url!r}, must be an http or https address")
+        if parts.username or parts.password:
+            raise ConfigError("url: it holds a password; put a token into the environment and name token_env")
+        if token_env and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            raise ConfigError(f"url: got {url!r} with a token; it would travel unencrypted, use https")
+        self._url, self._token = url, read_secret(token_env) if token_env else None
+        self._client = httpx.Client(
+            timeout=timeout_s,
+            verify=ssl.create_default_context(cafile=ca_file),
+            headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
+        )
+
+    def score(self, group: Group, context: RewardContext) -> Sequence[Score]:
+        return self.score_batch([group], context)[0]
+
+    def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
+        answer = self._client.post(self._url, json=request_of(groups, context))
+        if not answer.is_success:
+            text = redact(answer.text[:500], [self._token])
+            raise RuntimeError(f"{self._url} answered {answer.status_code}: {text}")
+        body = answer.json()
+        rows = body.get("scores") if isinstance(body, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            raise ValueError(f"{self._url} answered no `scores`, a list of lists: {answer.text[:200]}")
+        return [[_read(score) for score in row] for row in rows]
+
+
+def request_of(groups: Sequence[Group], context: RewardContext) -> dict[str, Any]:
+    """The body of a request."""
+    return {
+        "version": SCHEMA_VERSION,
+        "step": context.step,
+        "num_steps": context.num_steps,
+        "groups": [
+            {
+                "prompt": {
+                    "id": group.prompt.id,
+                    "text": group.prompt.text,
+                    "media": _plain(group.prompt.media),
+                    "reference": _plain(group.prompt.reference),
+                },
+                "completions": [
+                    {"text": c.text, "num_tokens": len(c.token_ids), "finish_reason": c.finish_reason}
+                    for c in group.completions
+                ],
+            }
+            for group in groups
+        ],
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON can say: arrays are left out, paths are sent as they are."""
+    return {name: value for name, value in values.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+    return value is None or isinstance(value, (str, int, float, bool))
+
+
+def _read(score: Any) -> Score:
+    if not isinstance(score, dict) or not {"value", "error"} & set(score):
+        return Score(0.0, error=f"the service answered {score!r} where {{value, parts, error}} is due")
+    error = score.get("error")
+    return Score(
+        0.0 if error else score.get("value", float("nan")), parts=score.get("parts") or {}, error=error
+    )

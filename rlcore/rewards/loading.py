@@ -1,0 +1,89 @@
+"""From a section of the configuration to a reward, and to a record of which reward it was."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlcore.config import RewardConfig, to_yaml
+from rlcore.errors import ConfigError
+from rlcore.rewards.base import FunctionReward, Reward
+from rlcore.targets import build_target, load_target
+
+ENTRY_POINTS = "rlcore.rewards"
+"""The group in which an installed package names its rewards."""
+
+
+def build_reward(config: RewardConfig, *, where: str) -> Reward:
+    """The reward that a section names.
+
+    Args:
+        where: its config path, for errors (`rewards.brevity`).
+
+    Raises:
+        ConfigError: the target does not import, is neither a Reward class nor a function, or refuses its
+            arguments.
+    """
+    name = resolve_target(config.target, where=where)
+    target = load_target(name, where=where)
+    if inspect.isclass(target):
+        reward = build_target(name, config.args, where=where)
+        if not isinstance(reward, Reward):
+            raise ConfigError(f"{where}.target: {name} is no subclass of rlcore.rewards.Reward")
+        return reward
+    if not callable(target):
+        raise ConfigError(f"{where}.target: {name} is neither a Reward class nor a function")
+    try:
+        return FunctionReward(target, config.args, config.retries)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def resolve_target(target: str, *, where: str) -> str:
+    """`module:attribute` as it is; else what the entry point of this name stands for.
+
+    Raises:
+        ConfigError: no installed package has such an entry point, or several have.
+    """
+    if ":" in target:
+        return target
+    known = metadata.entry_points(group=ENTRY_POINTS)
+    values = sorted({point.value for point in known if point.name == target})
+    if len(values) == 1:
+        return values[0]
+    if values:
+        raise ConfigError(
+            f"{where}.target: several packages name a reward {target!r}: {values}; use one's path"
+        )
+    names = sorted({point.name for point in known})
+    raise ConfigError(
+        f"{where}.target: no installed package has an entry point {target!r} in the group {ENTRY_POINTS}; "
+        f"there are {names}. Install the package, or write package.module:Class"
+    )
+
+
+def record_of(config: RewardConfig) -> dict[str, Any]:
+    """Which reward this is: target, its file's sha256, its package and version, its args. Values of the
+    environment are written as `${oc.env:NAME}`. Made where the reward's package is installed."""
+    name = resolve_target(config.target, where="rewards")
+    source = inspect.getsourcefile(inspect.unwrap(load_target(name, where="rewards")))
+    package = _package_of(name)
+    return {
+        "target": name,
+        "package": package,
+        "version": metadata.version(package) if package else None,
+        "sha256": hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else None,
+        "args": yaml.safe_load(to_yaml(config))["args"],
+    }
+
+
+def _package_of(target: str) -> str | None:
+    """The installed distribution that a target's module comes from; None for a working directory."""
+    top = target.partition(":")[0].partition(".")[0]
+    found = metadata.packages_distributions().get(top, [])
+    return found[0] if found else None

@@ -1,0 +1,100 @@
+"""Groups to score without a run: those that a run recorded, and made-up ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlcore.errors import DataError
+from rlcore.types import Completion, Group, Prompt
+
+_ANSWERS = (
+    "The voice is high and fast, so the speaker sounds angry.",
+    "<think>The pitch is low and the rate is slow.</think><answer>sad</answer>",
+    "<think>Loud, fast and rising.</think>\n<answer>happy</answer>",
+    "sad",
+    "I do not know.",
+    "so so so so so so so so",
+    "The voice is calm. " * 12,
+    '{"answer": "neutral", "confidence": 0.5}',
+)
+
+
+def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[dict[str, Any], Group]]:
+    """The groups of a samples.jsonl, in its order, each with the row of its first completion.
+
+    A sample's text, length, media and reference are as in the run. The prompt's text, token ids and their
+    log-probabilities are not recorded: they read as an empty text and as zeros.
+
+    Args:
+        limit: groups to read; None for all.
+
+    Raises:
+        DataError: no such file, or a line that is no sample.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; name the samples.jsonl of a run")
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith("\n"):
+                break  # cut short by a kill
+            row = _read_row(line, f"{path}:{number}")
+            key = (row["step"], row["split"], row["prompt"], row["policy_version"])
+            if key not in groups and limit is not None and len(groups) == limit:
+                break
+            groups.setdefault(key, []).append(row)
+    return [(rows[0], _group(rows)) for rows in groups.values()]
+
+
+def generated_groups(reference: Mapping[str, Any], num_groups: int = 6) -> list[Group]:
+    """Prompts without media, answered in many ways.
+
+    Args:
+        reference: of every prompt.
+    """
+    return [
+        Group(
+            prompt=Prompt(id=f"generated-{i}", text="What does the voice express?", reference=reference),
+            prompt_token_ids=(0,),
+            completions=tuple(completion_of(answer) for answer in (*_ANSWERS[i:], *_ANSWERS[:i])),
+        )
+        for i in range(num_groups)
+    ]
+
+
+def completion_of(text: str, num_tokens: int | None = None, finish_reason: str = "stop") -> Completion:
+    """A completion of which only the text is known; its tokens are zeros, as many as it has words unless
+    `num_tokens` says otherwise."""
+    count = len(text.split()) if num_tokens is None else num_tokens
+    return Completion(
+        token_ids=(0,) * count,
+        logprobs=(0.0,) * count,
+        text=text,
+        finish_reason=finish_reason,
+        policy_version=0,
+    )
+
+
+def _read_row(line: str, where: str) -> dict[str, Any]:
+    needed = ("step", "split", "prompt", "sample", "text", "tokens", "finish_reason", "policy_version")
+    try:
+        row = json.loads(line)
+        missing = [name for name in needed if name not in row]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: not a JSON object ({error})") from error
+    if missing:
+        raise DataError(f"{where}: no sample of a run, it lacks {missing}")
+    return row
+
+
+def _group(rows: Sequence[dict[str, Any]]) -> Group:
+    first = rows[0]
+    prompt = Prompt(
+        id=first["prompt"], text="", media=first.get("media", {}), reference=first.get("reference", {})
+    )
+    completions = tuple(completion_of(row["text"], row["tokens"], row["finish_reason"]) for row in rows)
+    return Group(prompt=prompt, prompt_token_ids=(), completions=completions)

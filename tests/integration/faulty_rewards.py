@@ -1,0 +1,77 @@
+"""Rewards that do what authors' rewards do, told by the completions' text. Imported by Ray's workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+from rlcore.rewards import Reward, Score
+
+
+def act(text: str) -> float:
+    """The text's length, unless it says otherwise."""
+    if text == "raise":
+        raise KeyError("no such key")
+    if text == "hang":
+        time.sleep(3600)
+    if text == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if text.startswith("once:") and not os.path.exists(text.removeprefix("once:")):
+        open(text.removeprefix("once:"), "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float("nan") if text == "nan" else float(len(text))
+
+
+class Scripted(Reward):
+    def __init__(self, scale: float = 1.0):
+        self.scale = scale
+
+    def score(self, group, context):
+        scores = [Score(self.scale * act(c.text), parts={"pid": os.getpid()}) for c in group.completions]
+        return scores[:-1] if group.completions[0].text == "short" else scores
+
+
+class Batched(Scripted):
+    def score_batch(self, groups, context):
+        return [self.score(group, context) for group in groups]
+
+
+def words(prompt, completion, context, scale=1):
+    if completion.text == "raise":
+        raise ValueError("unreadable")
+    return scale * len(completion.text.split()) + context.step
+
+
+async def slowly(completion):
+    await asyncio.sleep(0.2)
+    return len(completion.text)
+
+
+def ranked(group):
+    """A score that depends on the others of the group."""
+    order = sorted(len(c.text) for c in group.completions)
+    return [order.index(len(c.text)) for c in group.completions]
+
+
+def environment(completion):
+    return float(os.environ["A_SETTING"])
+
+
+class Unbuildable(Reward):
+    def __init__(self):
+        raise OSError("no such weights")
+
+
+class DiesThenFails(Reward):
+    """Starts once, and never again."""
+
+    def __init__(self, marker: str):
+        if os.path.exists(marker):
+            raise OSError("the weights are gone")
+        self.marker = marker
+
+    def score(self, group, context):
+        open(self.marker, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)

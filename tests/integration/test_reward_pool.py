@@ -1,0 +1,203 @@
+"""Rewards in real Ray actors, doing what rewards of users do: every fault is named, costs its own group
+alone, and never hangs the step or passes for a zero."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from rlcore.actors.reward_pool import RewardPool
+from rlcore.config import RewardConfig
+from rlcore.errors import ActorError, RewardError
+from rlcore.placement import Bundle, reserve
+from rlcore.rewards.policy import apply_error_policy
+from rlcore.types import Completion, Group, Prompt, RewardContext
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+CONTEXT = RewardContext(step=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    here = str(Path(__file__).parent)
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    ray.init(
+        address="local",
+        num_cpus=2,
+        resources={"rack": 1},
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": path}},
+    )
+    yield
+    ray.shutdown()
+
+
+def group(name: str, *texts: str) -> Group:
+    completions = tuple(
+        Completion(token_ids=(1,), logprobs=(0.0,), text=text, finish_reason="stop", policy_version=0)
+        for text in texts
+    )
+    prompt = Prompt(id=name, text="", media={"audio": f"{name}.wav"}, reference={"label": name})
+    return Group(prompt=prompt, prompt_token_ids=(1,), completions=completions)
+
+
+@contextmanager
+def pool(attribute: str, **settings) -> Iterator[RewardPool]:
+    config = RewardConfig(target=f"faulty_rewards:{attribute}", num_cpus=0.1, **settings)
+    actors = RewardPool("mine", config, startup_timeout_s=30)
+    try:
+        actors.call("ready", timeout_s=60)
+        yield actors
+    finally:
+        actors.shutdown()
+
+
+def score(actors: RewardPool, groups: list[Group]):
+    """As the controller asks."""
+    return actors.call_shards_async("score", groups, context=CONTEXT).result(timeout_s=1)
+
+
+def values(scores) -> list[list[float | None]]:
+    return [[None if s.error else s.value for s in row] for row in scores]
+
+
+def test_batches_go_to_free_replicas_and_come_back_in_order() -> None:
+    groups = [group(f"p{i}", "x" * i, "y" * (i + 1)) for i in range(7)]
+    with pool("Scripted", args={"scale": 2.0}, replicas=2, batch_size=2) as actors:
+        scores = score(actors, groups)
+        assert values(scores) == [[2.0 * i, 2.0 * (i + 1)] for i in range(7)]
+        assert len({s.parts["pid"] for row in scores for s in row}) == 2
+        assert score(actors, []) == []
+
+
+def test_functions_plain_async_and_of_groups() -> None:
+    with pool("words", args={"scale": 10}) as actors:
+        (row,) = score(actors, [group("a", "one two", "raise", "")])
+        assert values([row]) == [[23.0, None, 3.0]]
+        assert row[1].error.startswith("ValueError: unreadable\nTraceback")
+        assert "in words" in row[1].error and "base.py" not in row[1].error
+    with pool("ranked") as actors:
+        assert values(score(actors, [group("a", "xxx", "", "yy")])) == [[2.0, 0.0, 1.0]]
+    with pool("slowly") as actors:
+        began = time.monotonic()
+        assert values(score(actors, [group("a", *["x"] * 8), group("b", *["yy"] * 8)])) == [
+            [1.0] * 8,
+            [2.0] * 8,
+        ]
+        assert time.monotonic() - began < 2  # one after the other would be 3.2 s
+
+
+@pytest.mark.parametrize("attribute", ["Scripted", "Batched"])
+def test_what_raises_is_named_with_its_traceback_and_costs_its_group_alone(attribute: str) -> None:
+    groups = [group("good", "abc", "de"), group("bad", "x", "raise"), group("late", "z", "")]
+    with pool(attribute) as actors:
+        scores = score(actors, groups)
+    assert values(scores) == [[3.0, 2.0], [None, None], [1.0, 0.0]]
+    assert scores[1][0].error.startswith("KeyError: 'no such key'\nTraceback (most recent call last):")
+    assert 'raise KeyError("no such key")' in scores[1][0].error
+    with pytest.raises(
+        RewardError, match=r"rewards.mine: failed on completion 0 of prompt 'bad': KeyError"
+    ) as e:
+        apply_error_policy("mine", groups, scores, "abort")
+    assert "in act" in str(e.value)
+    np.testing.assert_array_equal(
+        apply_error_policy("mine", groups, scores, "mask"), [[3, 2], [np.nan, np.nan], [1, 0]]
+    )
+
+
+def test_nan_and_a_wrong_length_are_named() -> None:
+    with pool("Scripted") as actors:
+        scores = score(actors, [group("a", "nan", "ok"), group("b", "short", "x")])
+    assert [s.error for s in scores[0]] == ["value is nan; it must be a finite number", None]
+    assert [s.error for s in scores[1]] == ["returned 1 scores for 2 completions"] * 2
+
+
+@pytest.mark.parametrize("attribute", ["Scripted", "Batched"])
+def test_what_hangs_is_killed_at_its_deadline_and_the_rest_is_scored(
+    attribute: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    groups = [group("a", "x", "xx"), group("bad", "x", "hang"), group("c", "xxx", "")]
+    with pool(attribute, timeout_s=1.0, retries=0) as actors:
+        began = time.monotonic()
+        scores = score(actors, groups)
+        assert time.monotonic() - began < 25
+        assert values(scores) == [[1.0, 2.0], [None, None], [3.0, 0.0]]
+        assert scores[1][1].error == "no answer within timeout_s = 1 s; the actor was killed"
+        assert "failed on 2 completions; the first: completion 0 of prompt 'bad'" in caplog.text
+        assert values(score(actors, groups[:1])) == [[1.0, 2.0]]  # and the next step goes on
+
+
+def test_a_killed_actor_is_named_and_started_anew(tmp_path: Path) -> None:
+    groups = [group("a", "x"), group("bad", "kill"), group("c", "xxx")]
+    with pool("Scripted", retries=0) as actors:
+        scores = score(actors, groups)
+        assert values(scores) == [[1.0], [None], [3.0]]
+        assert "the actor died while scoring" in scores[1][0].error
+        with pytest.raises(RewardError, match="completion 0 of prompt 'bad': the actor died"):
+            apply_error_policy("mine", groups, scores, "abort")
+    with pool("Scripted", retries=1) as actors:  # what failed once is tried again
+        text = f"once:{tmp_path / 'marker'}"
+        assert values(score(actors, [group("a", text)])) == [[float(len(text))]]
+
+
+def test_where_nothing_works_the_pool_gives_up() -> None:
+    groups = [group(f"p{i}", "hang") for i in range(40)]
+    with pool("Scripted", timeout_s=0.5, retries=3, batch_size=4) as actors:
+        began = time.monotonic()
+        scores = score(actors, groups)
+        assert time.monotonic() - began < 40
+    assert values(scores) == [[None]] * 40
+    assert "given up after 4 failed calls in a row: no answer within" in scores[39][0].error
+
+
+def test_a_run_that_ends_does_not_wait_for_what_hangs() -> None:
+    with pool("Scripted", timeout_s=100) as actors:
+        pending = actors.call_shards_async("score", [group("a", "hang")], context=CONTEXT)
+        time.sleep(1)
+    began = time.monotonic()
+    ((only,),) = pending.result(timeout_s=1)
+    assert only.error == "the run was ending" and time.monotonic() - began < 10
+
+
+def test_replicas_that_cannot_start(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ActorError, match=r"reward:mine\[0\] died in ready.*no such weights"),
+        pool("Unbuildable"),
+    ):
+        pass
+    with pool("DiesThenFails", args={"marker": str(tmp_path / "m")}) as actors:
+        for _ in range(2):
+            (score_of_a,) = score(actors, [group("a", "x")])[0]
+            assert "no replica is left" in score_of_a.error
+            assert "the weights are gone" in score_of_a.error
+
+
+def test_equal_content_is_scored_once() -> None:
+    first, second = group("a", "x", "once"), group("a", "x", "kill")
+    with pool("Scripted", cache="completion", replicas=2, batch_size=1, retries=0) as actors:
+        pid = score(actors, [first])[0][0].parts["pid"]
+        scores = score(actors, [second])
+        assert scores[0][0].parts["pid"] == pid and scores[0][1].error is not None
+    with pool("ranked", cache="group") as actors:
+        assert values(score(actors, [group("a", "", "yy")])) == [[0.0, 1.0]]
+        assert values(score(actors, [group("a", "xxx", "yy")])) == [[1.0, 0.0]]
+
+
+def test_environment_and_custom_resources_of_the_replicas() -> None:
+    runtime_env = {"env_vars": {"A_SETTING": "7"}}
+    config = RewardConfig(target="faulty_rewards:environment", resources={"rack": 1}, runtime_env=runtime_env)
+    reservation = reserve([Bundle(role="reward:mine", num_cpus=0.1, custom=(("rack", 1.0),))], timeout_s=20)
+    actors = RewardPool("mine", config, reservation=reservation, env_vars={"A_SETTING": "1"})
+    try:
+        assert values(score(actors, [group("a", "x")])) == [[7.0]]
+    finally:
+        actors.shutdown()
+        reservation.release()

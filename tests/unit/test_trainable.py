@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from rlcore.config import LoRAConfig, ModelConfig
+from rlcore.engines.trainable import add_lora, checkpoint_activations, freeze, weights
+from rlcore.errors import ConfigError
+
+TOKENS = torch.arange(12).view(2, 6)
+
+
+def tiny(**changes: object) -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 40}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    return Qwen2ForCausalLM(Qwen2Config(**sizes, **heads, **changes)).float().eval()
+
+
+def trained(model: torch.nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def test_default_patterns_may_match_nothing_in_a_text_model() -> None:
+    model = tiny()
+    freeze(model, ModelConfig().freeze)
+    assert len(trained(model)) == len(list(model.parameters()))
+
+
+def test_frozen_is_what_a_pattern_matches() -> None:
+    model = tiny()
+    freeze(model, ("embed_tokens", "layers.0."))
+    assert trained(model) and not [n for n in trained(model) if "embed_tokens" in n or "layers.0." in n]
+    freeze(model, ())
+    assert len(trained(model)) == len(list(model.parameters()))
+
+
+def test_a_pattern_that_matches_nothing_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"model\.freeze: 'embed_token_' .* did you mean embed_tokens"):
+        freeze(tiny(), ("embed_token_",))
+    with pytest.raises(ConfigError, match=r"leaves no parameter"):
+        freeze(tiny(), ("model", "lm_head"))
+
+
+def test_adapters_start_at_zero_and_merge_to_what_they_compute() -> None:
+    plain, model = tiny(tie_word_embeddings=True), tiny(tie_word_embeddings=True)
+    freeze(model, ("layers.1.",))
+    add_lora(model, LoRAConfig(rank=3, alpha=6, target_modules=("q_proj", "down_proj")), ("layers.1.",))
+    assert trained(model) == [
+        f"model.layers.0.{layer}.lora_{factor}.default.weight"
+        for layer in ("self_attn.q_proj", "mlp.down_proj")
+        for factor in "AB"
+    ]
+    with torch.no_grad():
+        torch.testing.assert_close(model(TOKENS).logits, plain(TOKENS).logits, rtol=0, atol=0)
+        for name in trained(model):
+            model.get_parameter(name).normal_(std=0.1)
+        adapted = model(TOKENS).logits
+        merged = {weight.name: weight.tensor() for weight in weights(model)}
+        assert [w.name for w in weights(model)] == [w.name for w in weights(plain)]
+        layer = model.model.layers[0].mlp.down_proj
+        product = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+        expected = plain.get_parameter("model.layers.0.mlp.down_proj.weight") + 6 / 3 * product
+        torch.testing.assert_close(merged["model.layers.0.mlp.down_proj.weight"], expected)
+        plain.load_state_dict(merged, strict=False)
+        torch.testing.assert_close(plain(TOKENS).logits, adapted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_target_without_a_layer_names_the_nearest() -> None:
+    for target in ("q_projection", "lm_head", "embed_tokens"):
+        with pytest.raises(ConfigError, match=rf"learner\.lora\.target_modules: '{target}'.*_proj"):
+            add_lora(tiny(), LoRAConfig(rank=2, target_modules=(target,)), ())
+
+
+def test_dropout_of_adapters_is_the_only_one() -> None:
+    model = tiny(attention_dropout=0.5)
+    add_lora(model, LoRAConfig(rank=2, dropout=0.5, target_modules=("q_proj",)), ())
+    in_training = [name for name, module in model.named_modules() if module.training]
+    assert in_training and all("lora_dropout" in name for name in in_training)
+
+
+def test_activations_are_computed_again_and_gradients_are_the_same() -> None:
+    plain, model = tiny(attention_dropout=0.5), tiny(attention_dropout=0.5)
+    checkpoint_activations(model)
+    calls = []
+    for layer in model.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda module, inputs: calls.append(module))
+    for each in (plain, model):
+        each(TOKENS, labels=TOKENS, use_cache=False).loss.backward()
+    assert len(calls) == 2 * len(model.model.layers)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, plain.get_parameter(name).grad, rtol=0, atol=0)
