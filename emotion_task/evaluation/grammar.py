@@ -1,0 +1,460 @@
+"""What a level word or a direction is said of: a shallow grammar over the words of `lexicon.py`.
+
+A word may stand before its noun ("a high, trembling pitch"), after it ("the pitch, by contrast, stays low"),
+or point at it ("low in pitch"). Nouns that are not of the voice own their words ("a loud shirt", "her mood is
+low"), so a claim is only made where the walk from the word reaches a noun of the voice before any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from emotion_task.evaluation.lexicon import (
+    ADJECTIVES,
+    ADVERBS,
+    BREAKS,
+    CHANGES,
+    CONJUNCTIONS,
+    CONTOUR,
+    DETERMINERS,
+    DOWN,
+    ENERGY,
+    EVENT_NOUNS,
+    FREE,
+    LEVEL_WORDS,
+    LEVELS,
+    LINKS,
+    MOTIONS,
+    MOVEMENTS,
+    NOUNS,
+    OWN_LEVELS,
+    PARTICIPLES,
+    PERSON,
+    PITCH,
+    PREPOSITIONS,
+    SCALES,
+    SPEECH,
+    SPEED,
+    STATIVE,
+    TOPIC,
+    UP,
+    VARIATION,
+    VERBS,
+    VOICE,
+)
+from emotion_task.evaluation.sentences import MASK, Sentence
+
+FOREIGN = "foreign"
+"""A noun that is not of the voice."""
+
+_TRANSPARENT = (
+    LINKS | STATIVE | ADVERBS | DETERMINERS | PREPOSITIONS | CONJUNCTIONS | SCALES | UP | DOWN | MOTIONS
+)
+_SUFFIXES = ("ing", "ed", "ful", "al", "ive", "ous", "ish", "less", "like", "ic", "ant", "ent", "ary")
+_NOT_ADJECTIVES = (
+    *(
+        "thing",
+        "ment",
+        "refusal",
+        "arousal",
+        "approval",
+        "denial",
+        "signal",
+        "interval",
+        "proposal",
+        "appraisal",
+    ),
+    *(
+        "feeling",
+        "meaning",
+        "meeting",
+        "setting",
+        "evening",
+        "morning",
+        "understanding",
+        "narrative",
+        "motive",
+    ),
+    *("perspective", "panic", "music", "topic", "accent", "intent", "content", "instant", "student", "event"),
+)
+_DEGREES = {
+    PITCH: ("low", "normal", "high"),
+    ENERGY: ("low", "normal", "high"),
+    SPEED: ("slow", "normal", "fast"),
+}
+_PRO_VERBS = frozenset("is are does do was were".split())
+_NO_PITCH = re.compile(
+    r"\b(?:no|without|little) (?:any |a |real |clear |audible |discernible |measurable |detectable |voiced |stable )*"
+    r"(?:pitch|f0)(?! (?:change|movement|jump|rise|fall|accent|level)| ?\w*ing)"
+    r"|\b(?:pitch|f0) (?:is|was|can|could) (?:not|absent|missing)(?: be)? ?(?:heard|detected|measured|present|perceived|found)?$"
+)
+_STARTS = frozenset("start starts starting begins begin beginning opens".split())
+_ENDS = frozenset("end ends ending finishes closes finish ended".split())
+
+
+class SentenceReader:
+    """Reads the levels and directions that one sentence asserts.
+
+    Args:
+        topics: carriers that the sentence before spoke of, which "it" points back to.
+    """
+
+    def __init__(self, sentence: Sentence, topics: Sequence[str] = ()):
+        self.tokens, self.denied = sentence.tokens, sentence.denied
+        self._topics = tuple(topics)
+
+    def topics(self) -> tuple[str, ...]:
+        """The attributes that a following "it" may mean: those of this sentence, else the earlier ones."""
+        named = tuple(dict.fromkeys(NOUNS[t] for t in self.tokens if NOUNS.get(t) in OWN_LEVELS))
+        return named or self._topics
+
+    def claims(self) -> Iterator[tuple[str, str]]:
+        """(attribute, value) in the order of the words."""
+        last: tuple[str, str] | None = None
+        for i, word in enumerate(self.tokens):
+            if word in LEVEL_WORDS or word in FREE:
+                if not self._placed(i) and not (i in self.denied and word != "no" and word != "any"):
+                    for carrier in self._carriers(i):
+                        claim = _value(carrier, word)
+                        if claim and not (i in self.denied and carrier != VARIATION):
+                            last = claim
+                            yield claim
+            elif word in ("so", "as") and self._at(i + 1) in _PRO_VERBS and last is not None:
+                yield from self._likewise(i + 2, last)
+        if self._no_pitch():
+            yield PITCH, "none"
+        yield from self._contour()
+
+    def _likewise(self, j: int, said: tuple[str, str]) -> Iterator[tuple[str, str]]:
+        """..., and so is her pitch"""
+        while self._at(j) in DETERMINERS or self._at(j) in ADJECTIVES:
+            j += 1
+        name = NOUNS.get(self._at(j))
+        if name in _DEGREES and said[0] in _DEGREES:
+            yield name, _DEGREES[name][_DEGREES[said[0]].index(said[1])]
+
+    def _no_pitch(self) -> bool:
+        """no discernible pitch; the pitch can not be heard"""
+        text = " ".join(self.tokens)
+        return bool(_NO_PITCH.search(text))
+
+    # -- levels ----------------------------------------------------------------------------------------
+
+    def _placed(self, i: int) -> bool:
+        """Whether the word at `i` says when, or is part of a change, instead of stating a level."""
+        before = self.tokens[max(0, i - 3) : i]
+        if any(t in _STARTS or t in _ENDS for t in before) or any(t in CHANGES for t in before[-2:]):
+            return True
+        if self.tokens[i] in ("moderately", "normally") and self._at(i + 1) in LEVEL_WORDS:
+            return True
+        if self.tokens[i] in ("up", "down"):
+            return self._last_content(i) in MOTIONS | UP | DOWN
+        if self.tokens[i] == "level":
+            return not (self.tokens[i - 1] in LINKS or NOUNS.get(self._at(i + 1)) == CONTOUR)
+        return self.tokens[i] == "middle" and (
+            any(t in UP or t in DOWN for t in before) or self.tokens[i + 1 : i + 2] == ("aged",)
+        )
+
+    def _at(self, i: int) -> str:
+        return self.tokens[i] if 0 <= i < len(self.tokens) else ""
+
+    def _last_content(self, i: int) -> str:
+        skipped = ADVERBS | CONJUNCTIONS | {","}
+        return next((t for t in reversed(self.tokens[:i]) if t not in skipped), "")
+
+    def _carriers(self, i: int) -> list[str]:
+        """What the level word at `i` is said of: carriers (values of `NOUNS`), or nothing."""
+        word = self.tokens[i]
+        pointed = self._pointed_at(i)
+        if pointed is not None:
+            return [pointed]
+        if self._after_link(i):
+            subjects = self._subjects(i)
+            if subjects == [FOREIGN]:
+                return []
+            fitting = [s for s in subjects if _value(s, word)]
+            if fitting:
+                return fitting
+        modified = [] if word in VERBS else self._modified(i)
+        if modified:
+            return [] if modified == [FOREIGN] else [m for m in modified if _value(m, word)] or _alone(word)
+        subjects = self._subjects(i)
+        if subjects == [FOREIGN]:
+            return []
+        if not subjects:
+            return _alone(word) if self._of_speech() else []
+        return [s for s in subjects if _value(s, word)]
+
+    def _of_speech(self) -> bool:
+        return (
+            any(NOUNS.get(t) in (SPEECH, VOICE, PERSON, *OWN_LEVELS) for t in self.tokens)
+            or len(self.tokens) < 4
+        )
+
+    def _pointed_at(self, i: int) -> str | None:
+        """low in pitch, a high level of energy"""
+        j = i + 1
+        while j < len(self.tokens) and self.tokens[j] in SCALES:
+            j += 1
+        if j >= len(self.tokens) or self.tokens[j] not in ("in", "of"):
+            return None
+        j += 1
+        while j < len(self.tokens) and (self.tokens[j] in DETERMINERS or self.tokens[j] in ADJECTIVES):
+            j += 1
+        carrier = NOUNS.get(self.tokens[j]) if j < len(self.tokens) else None
+        return carrier if carrier in OWN_LEVELS and _value(carrier, self.tokens[i]) else None
+
+    def _after_link(self, i: int) -> bool:
+        j = i - 1
+        while j >= 0 and (
+            self.tokens[j] in ADVERBS
+            or self.tokens[j] in LEVEL_WORDS
+            or self.tokens[j] in CONJUNCTIONS
+            or self.tokens[j] == ","
+            or _adjectival(self.tokens[j])
+        ):
+            j -= 1
+        return j >= 0 and (self.tokens[j] in LINKS)
+
+    def _modified(self, i: int) -> list[str]:
+        """The nouns that the word at `i` stands before, the nearest fitting one first; `FOREIGN` where it is
+        another noun, nothing where there is none."""
+        word, n = self.tokens[i], len(self.tokens)
+        j = i + 1
+        while j < n and self._inside_phrase(j):
+            j += 1
+        run = []
+        start = j
+        while j < n and (self.tokens[j] in NOUNS or (run and self.tokens[j] in SCALES)):
+            if NOUNS.get(self.tokens[j]) not in (None, TOPIC) and not self._is_person_start(j, start):
+                run.append(j)
+            else:
+                break
+            j += 1
+        if not run:
+            return [FOREIGN] if j < n and _is_foreign(self.tokens[j]) else []
+        if self._is_foreign_of(run[-1]) or (self.tokens[run[-1]] in PARTICIPLES and _is_foreign(self._at(j))):
+            return [FOREIGN]
+        fitting = [NOUNS[self.tokens[k]] for k in reversed(run) if self.tokens[k] in NOUNS]
+        found = next((c for c in fitting if _value(c, word)), fitting[0])
+        return [found, *self._shared(run[-1], word)]
+
+    def _is_person_start(self, j: int, start: int) -> bool:
+        """slowly she speaks: a pronoun is no noun that an adjective modifies"""
+        return self.tokens[j] in ("she", "he") and j == start
+
+    def _inside_phrase(self, j: int) -> bool:
+        token = self.tokens[j]
+        if token in (",", "and", "or"):
+            after = self.tokens[j + 1] if j + 1 < len(self.tokens) else ""
+            return (after in LEVEL_WORDS or _adjectival(after) or after in ADVERBS) and after not in NOUNS
+        return (
+            token in LEVEL_WORDS or token in ADVERBS or _adjectival(token) or token in UP or token in DOWN
+        ) and not (token in NOUNS)
+
+    def _shared(self, j: int, word: str) -> Iterator[str]:
+        """low pitch and volume: the second noun shares the first one's level"""
+        n = len(self.tokens)
+        while j + 2 < n and self.tokens[j + 1] in ("and", ",", "or") and self.tokens[j + 2] in NOUNS:
+            j += 2
+            carrier = NOUNS[self.tokens[j]]
+            follows = self.tokens[j + 1] if j + 1 < n else ""
+            if carrier not in OWN_LEVELS or follows in LINKS or follows in LEVEL_WORDS or follows in STATIVE:
+                return
+            if _value(carrier, word):
+                yield carrier
+
+    def _is_foreign_of(self, j: int) -> bool:
+        """the rate of change, emotional intensity"""
+        if self.tokens[j - 1] in ("emotional", "nervous", "interest", "inner"):
+            return True
+        k = j + 1
+        if k >= len(self.tokens) or self.tokens[k] != "of" or NOUNS[self.tokens[j]] not in OWN_LEVELS:
+            return False
+        k += 1
+        while k < len(self.tokens) and (self.tokens[k] in DETERMINERS or _adjectival(self.tokens[k])):
+            k += 1
+        return k < len(self.tokens) and _is_foreign(self.tokens[k]) and self.tokens[k] not in _MEDIA
+
+    def _subjects(self, i: int) -> list[str]:
+        """The carriers that the word at `i` is said of, looking back: the subject's noun and those that are
+        coordinated with it; `[FOREIGN]` where another noun is nearer."""
+        fallback: list[str] = []
+        j, comma = i - 1, False
+        while j >= 0:
+            token = self.tokens[j]
+            if token in NOUNS and NOUNS[token] is not None:
+                if token == "this" or token == "all" or token == "both":
+                    if j > 0 and self.tokens[j - 1] not in BREAKS and self.tokens[j - 1] not in (",", "."):
+                        j -= 1
+                        continue
+                carrier = NOUNS[token]
+                head = self._noun_phrase_start(j)
+                if carrier in (VOICE, SPEECH, PERSON) and head > 0 and self.tokens[head - 1] in PREPOSITIONS:
+                    fallback = fallback or [carrier]
+                    j = head - 2
+                    continue
+                if self._is_foreign_of(j):
+                    return [FOREIGN]
+                if carrier == TOPIC:
+                    return list(self._topics_before(j)) or fallback or [TOPIC]
+                return [carrier, *self._coordinated(head)]
+            if token == ",":
+                comma = True
+            elif _is_foreign(token):
+                start = self._noun_phrase_start(j)
+                if self._coordinate_adjective(j, i) or (j > 0 and self.tokens[j - 1] in NOUNS):
+                    pass  # fragile and faint; or the verb of an unknown action of the voice: the pitch clusters low
+                elif start > 0 and self.tokens[start - 1] in PREPOSITIONS:
+                    j = start - 1
+                else:
+                    return fallback or ([] if comma else [FOREIGN])
+            j -= 1
+        return fallback
+
+    def _coordinate_adjective(self, j: int, i: int) -> bool:
+        between = self.tokens[j + 1 : i]
+        return (
+            bool(between)
+            and all(t in CONJUNCTIONS or t == "," or t in ADVERBS or t in LEVEL_WORDS for t in between)
+            and between[0] in ("and", ",", "or")
+        )
+
+    def _noun_phrase_start(self, j: int) -> int:
+        while j > 0 and (
+            self.tokens[j - 1] in DETERMINERS
+            or self.tokens[j - 1] in LEVEL_WORDS
+            or _adjectival(self.tokens[j - 1])
+            or NOUNS.get(self.tokens[j - 1]) in (VOICE, SPEECH)
+        ):
+            j -= 1
+        return j
+
+    def _topics_before(self, j: int) -> Sequence[str]:
+        named = [NOUNS[t] for t in self.tokens[:j] if NOUNS.get(t) in OWN_LEVELS]
+        if self.tokens[j] in ("it", "this"):
+            return named[-1:] or self._topics[-1:]
+        return tuple(dict.fromkeys(named)) or self._topics
+
+    def _coordinated(self, head: int) -> Iterator[str]:
+        """pitch, volume, and speed are ...: the nouns before the last one"""
+        j = head - 1
+        while j > 0 and self.tokens[j] in ("and", "or", "nor", ","):
+            while j > 0 and self.tokens[j] in ("and", "or", "nor", ","):
+                j -= 1
+            while j > 0 and self.tokens[j] in SCALES:
+                j -= 1
+            carrier = NOUNS.get(self.tokens[j])
+            if carrier not in OWN_LEVELS:
+                return
+            start = self._noun_phrase_start(j)
+            if any(t in LEVEL_WORDS for t in self.tokens[start:j]):
+                return
+            yield carrier
+            j = start - 1
+
+    # -- contour ---------------------------------------------------------------------------------------
+
+    def _contour(self) -> Iterator[tuple[str, str]]:
+        directions = [d for d in self._directions()]
+        runs = [d for k, d in enumerate(directions) if k == 0 or directions[k - 1] != d]
+        if runs:
+            yield CONTOUR, "-".join(runs[:2])
+
+    def _directions(self) -> Iterator[str]:
+        for i, word in enumerate(self.tokens):
+            up = word in UP or (word == "up" and self._last_content(i) in MOTIONS)
+            down = word in DOWN or (word == "down" and self._last_content(i) in MOTIONS)
+            if i in self.denied:
+                continue
+            if (up or down) and self._moves_pitch(i):
+                yield "rising" if up else "falling"
+            elif any(t in _ENDS for t in self.tokens[max(0, i - 2) : i]):
+                value = LEVELS[PITCH].get(word)
+                named = [NOUNS[t] for t in self.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]
+                if value in ("high", "low") and named[-1:] in ([PITCH], [CONTOUR]):
+                    yield "rising" if value == "high" else "falling"
+
+    def _moves_pitch(self, i: int) -> bool:
+        """Whether what goes up or down at `i` is the pitch."""
+        n = len(self.tokens)
+        j = i + 1
+        while j < n and (
+            self.tokens[j] in ADVERBS
+            or _adjectival(self.tokens[j])
+            or self.tokens[j] in UP | DOWN
+            or (self.tokens[j] in ("and", "then", ",") and j + 1 < n and self.tokens[j + 1] in UP | DOWN)
+        ):
+            j += 1
+        follows = self.tokens[j] if j < n else ""
+        if NOUNS.get(follows) in (PITCH, CONTOUR, VARIATION, VOICE) or follows in MOVEMENTS:
+            return True
+        if follows in ("in", "of") and self.tokens[i] in EVENT_NOUNS:
+            k = j + 1
+            while k < n and self.tokens[k] in DETERMINERS | ADJECTIVES - {"pitch"}:
+                k += 1
+            return k < n and NOUNS.get(self.tokens[k]) in (PITCH, CONTOUR, VOICE)
+        if NOUNS.get(follows) in (ENERGY, SPEED) and j == i + 1:
+            return False
+        if self.tokens[i] in ("rising", "falling", "downward", "upward") and _is_foreign(follows):
+            return False
+        subjects = self._subjects(i)
+        if subjects in ([], [FOREIGN]) and self.tokens[i] in EVENT_NOUNS and follows not in ("in", "of"):
+            named = [NOUNS[t] for t in self.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]
+            if named[-1:] in ([CONTOUR], [PITCH]):
+                return True
+        if not subjects:
+            return (
+                "at_the_end" in self.tokens
+                or self.tokens[0] in UP | DOWN
+                or any(t in ("final", "plain") for t in self.tokens[max(0, i - 2) : i])
+            )
+        return subjects[0] in (PITCH, CONTOUR, VARIATION, VOICE, TOPIC)
+
+
+_MEDIA = frozenset("recording clip audio vocals delivery line passage".split())
+
+
+def _value(carrier: str, word: str) -> tuple[str, str] | None:
+    """The claim that `word`, said of `carrier`, makes."""
+    if carrier in (VOICE, SPEECH):
+        name = LEVELS[carrier].get(word) or FREE.get(word)
+    elif carrier in (PERSON, TOPIC):
+        name = FREE.get(word)
+    elif carrier == PITCH and word not in LEVELS[PITCH] and word in LEVELS[CONTOUR]:
+        name = CONTOUR
+    else:
+        name = carrier if word in LEVELS.get(carrier, {}) else FREE.get(word)
+    if name is None:
+        return None
+    if name == VARIATION:
+        return CONTOUR, LEVELS[VARIATION][word]
+    value = LEVELS[name].get(word)
+    return None if value is None else (name, value)
+
+
+def _alone(word: str) -> list[str]:
+    return [TOPIC] if word in FREE else []
+
+
+def _adjectival(token: str) -> bool:
+    if token in ADJECTIVES:
+        return True
+    if token in NOUNS or token in _TRANSPARENT or token in BREAKS or len(token) < 4:
+        return False
+    return token.endswith(_SUFFIXES) and not token.endswith(_NOT_ADJECTIVES)
+
+
+def _is_foreign(token: str) -> bool:
+    return not (
+        token in ("", MASK)
+        or token in _TRANSPARENT
+        or token in BREAKS
+        or token in NOUNS
+        or token in LEVEL_WORDS
+        or token in FREE
+        or token in (",", ":")
+        or token.endswith("ly")
+        or _adjectival(token)
+    )

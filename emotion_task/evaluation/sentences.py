@@ -1,0 +1,119 @@
+"""Reasoning text as sentences of plain words, and which of their words are asserted at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from emotion_task.evaluation.lexicon import (
+    BREAKS,
+    FREE,
+    HYPOTHETICALS,
+    LEVEL_WORDS,
+    LEVELS,
+    NEGATIONS,
+    OWN_LEVELS,
+    PHRASES,
+    SMALL,
+)
+
+QUOTE = re.compile(r"[\"“]([^\"“”]*)[\"”]|(?<![\w'])['‘]((?:[^'’‘\n]|(?<=\w)['’](?=\w))+)['’](?!\w)")
+"""A quotation in either kind of marks; an apostrophe inside a word ends none."""
+
+MASK = "quotation"
+"""Stands where a quotation stood: what the speaker said is no description of how it was said."""
+
+_SPELLING = (
+    (re.compile(r"</?\w+>|[*_#`]"), " "),
+    (re.compile(r"[’‘]"), "'"),
+    (re.compile(r"(?:^|\n)\s*(?:[-•]|\d+[.)])\s|\n\s*\n|;"), ". "),
+    (re.compile(r"\s[-–]\s|[—()\[\]]"), " , "),
+    (re.compile(r"[-–/]"), " "),
+    (re.compile(r"\bcan(?:no|')t\b"), "can not"),
+    (re.compile(r"n't\b"), " not"),
+    (re.compile(r"\b(it|that|there|he|she|what)'s\b"), r"\1 is"),
+    (re.compile(r"'(?:s|d|ll|re|ve|m)?(?!\w)"), ""),
+    (re.compile(r"\s+"), " "),
+)
+_SENTENCE = re.compile(r"[^.!?]+[.!?]*")
+_TOKEN = re.compile(r"[a-z0-9_]+|[,:]")
+_NEITHER = re.compile(
+    rf"\b(?:neither|not) (?:{SMALL} )?(\w+) ?,? (?:nor|or|and not|but not|but also not|not) (?:{SMALL} )?(\w+)\b"
+)
+_MODALS = frozenset("can could may might often usually typically sometimes generally".split())
+_SIGNALS = frozenset(
+    "signal signals indicate indicates suggest suggests mean means point points express expresses accompany "
+    "accompanies mark marks reflect reflects convey conveys go goes".split()
+)
+_DEFINITE = frozenset("the his her this that their its such these".split())
+_OPINION = frozenset("say call describe argue guess go lean characterise characterize consider judge".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence as the grammar reads it."""
+
+    tokens: tuple[str, ...]
+    """Lower-case words, joined expressions, commas and colons."""
+    denied: frozenset[int]
+    """Positions of the tokens that are negated, supposed or asked about: no claim rests on them."""
+
+
+def read_sentences(text: str) -> Iterator[Sentence]:
+    """The text's sentences, quotations masked."""
+    text = QUOTE.sub(f" {MASK} ", text).lower()
+    for pattern, replacement in _SPELLING:
+        text = pattern.sub(replacement, text)
+    for pattern, replacement in PHRASES:
+        text = pattern.sub(replacement, text)
+    text = _NEITHER.sub(_between, text)
+    for match in _SENTENCE.finditer(text):
+        tokens = tuple(_TOKEN.findall(match[0]))
+        if tokens:
+            asked = range(len(tokens)) if match[0].rstrip().endswith("?") else _denied(tokens)
+            yield Sentence(tokens, frozenset(asked))
+
+
+def _between(match: re.Match[str]) -> str:
+    """What "neither high nor low" amounts to, where the two are opposites; else the words as they were."""
+    first, second = match.groups()
+    for name in OWN_LEVELS[:3]:
+        values = {LEVELS[name].get(first), LEVELS[name].get(second)}
+        if len(values) == 2 and not values & {None, "normal"}:
+            free = FREE.get(first, FREE.get(second))
+            return {"energy_level": "normally_loud", "speed_level": "normally_fast"}.get(str(free), "normal")
+    return match[0]
+
+
+def _denied(tokens: tuple[str, ...]) -> Iterator[int]:
+    yield from _generic(tokens)
+    inside = False
+    for i, token in enumerate(tokens):
+        if token in BREAKS or token == ":" or (token == "," and not _goes_on(tokens, i)):
+            inside = False
+        if inside:
+            yield i
+        if token in NEGATIONS or (token in HYPOTHETICALS and not _own_opinion(tokens, i)):
+            inside = True
+
+
+def _generic(tokens: tuple[str, ...]) -> Iterator[int]:
+    """ "A fast tempo can signal joy" speaks of any voice, "the fast tempo may signal joy" of this one."""
+    for i, (modal, verb) in enumerate(pairwise(tokens)):
+        if modal in _MODALS and verb in _SIGNALS:
+            start = max((k for k in range(i) if tokens[k] in BREAKS or tokens[k] == ","), default=-1) + 1
+            if tokens[start] not in _DEFINITE:
+                yield from range(start, i)
+
+
+def _goes_on(tokens: tuple[str, ...], i: int) -> bool:
+    """Whether a list goes on after the comma at `i`: not loud, fast, or high."""
+    rest = tokens[i + 1 : i + 4]
+    return bool(rest) and (rest[0] in ("or", "nor") or (rest[0] in LEVEL_WORDS and "or" in rest))
+
+
+def _own_opinion(tokens: tuple[str, ...], i: int) -> bool:
+    """ "I would say that the pitch is high" supposes nothing."""
+    return tokens[i] == "would" and any(token in _OPINION for token in tokens[i + 1 : i + 3])

@@ -1,0 +1,61 @@
+"""What reasoning claims about who speaks: gender and age."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from emotion_task.evaluation.sentences import Sentence
+
+_MALE = frozenset("man male gentleman boy guy men's masculine".split())
+_FEMALE = frozenset("woman female lady girl feminine".split())
+_HE = frozenset("he his him himself".split())
+_SHE = frozenset("she her hers herself".split())
+
+_ADDRESSING = re.compile(
+    r"\b(?:talk|speak|address|yell|shout|complain|refer|respond|repl|answer|mention|describ|listen|compar|directed|"
+    r"toward|towards|than|unlike|comparison)\w*"
+    r"(?: to| about| at| with| of)?(?: the| a| an| another| some| average| typical| usual)*$"
+)
+_REPORTING = frozenset("says said mentions tells claims asks complains explains that because about".split())
+_AGES = (
+    ("young", r"young|youthful|teenage[rd]?|teens|adolescent|twenties"),
+    ("middle-aged", r"middle aged|(?:mid|early|late)? ?(?:forties|fifties)"),
+    ("elderly", r"elderly|old(?:er)? (?:man|woman|lady|gentleman|person|speaker|male|female|voice)|senior|aged"
+                r"|advanced age|sixties|seventies|eighties"),
+    ("child", r"child(?!hood|ren)|kid|toddler|(?:little|small|young) (?:girl|boy)|schoolboy|schoolgirl"
+              r"|(?:boy|girl) of (?:\w+ )?(?:four|five|six|seven|eight|nine|ten|eleven|twelve)"),
+)  # fmt: skip
+_AGE = re.compile("|".join(rf"\b(?P<a{i}>{pattern})\b" for i, (_, pattern) in enumerate(reversed(_AGES))))
+
+
+def speaker_claims(sentences: list[Sentence]) -> Iterator[tuple[str, str]]:
+    """(attribute, value) of gender and age. Nouns of gender outrank pronouns, and of pronouns the first
+    speaks of the speaker: those that follow may be of anyone."""
+    genders = [g for s in sentences for g in _named_genders(s)]
+    yield from (("gender", g) for g in genders or [g for s in sentences for g in _pronouns(s)][:1])
+    for sentence in sentences:
+        text = " ".join(" " if i in sentence.denied else t for i, t in enumerate(sentence.tokens))
+        for match in _AGE.finditer(text):
+            yield "age_level", list(reversed(_AGES))[int(str(match.lastgroup)[1:])][0]
+
+
+def _named_genders(sentence: Sentence) -> Iterator[str]:
+    for i, token in enumerate(sentence.tokens):
+        if token in _MALE | _FEMALE and i not in sentence.denied:
+            if not _ADDRESSING.search(" ".join(sentence.tokens[max(0, i - 5) : i])):
+                yield "male" if token in _MALE else "female"
+
+
+def _pronouns(sentence: Sentence) -> Iterator[str]:
+    tokens = sentence.tokens
+    for i, token in enumerate(tokens):
+        if token in _HE | _SHE and (i == 0 or tokens[i - 1] not in _REPORTING):
+            is_object = token == "him" or (
+                token == "her" and (i + 1 == len(tokens) or tokens[i + 1] in _AFTER_OBJECT)
+            )
+            if not is_object:
+                yield "male" if token in _HE else "female"
+
+
+_AFTER_OBJECT = frozenset(", : and but or the a an to about that for in at on with of as is so".split())
