@@ -87,7 +87,7 @@ _PRO_VERBS = frozenset("is are does do was were".split())
 _NO_PITCH = re.compile(
     r"\b(?:no|without|little) (?:any |a |real |clear |audible |discernible |measurable |detectable |voiced |stable )*"
     r"(?:pitch|f0)(?! (?:change|movement|jump|rise|fall|accent|level)| ?\w*ing)"
-    r"|\b(?:pitch|f0) (?:is|was|can|could) (?:not|absent|missing)(?: be)? ?(?:heard|detected|measured|present|perceived|found)?$"
+    r"|\b(?:pitch|f0) (?:is|was|can|could) (?:absent|missing|not (?:be )?(?:heard|detected|measured|present|perceived|found|there|audible))\b"
 )
 _STARTS = frozenset("start starts starting begins begin beginning opens".split())
 _ENDS = frozenset("end ends ending finishes closes finish ended".split())
@@ -148,12 +148,26 @@ class SentenceReader:
             return True
         if self.tokens[i] in ("moderately", "normally") and self._at(i + 1) in LEVEL_WORDS:
             return True
+        if self._spans_to(i) or self._infinitive(i):
+            return True
         if self.tokens[i] in ("up", "down"):
             return self._last_content(i) in MOTIONS | UP | DOWN
         if self.tokens[i] == "level":
             return not (self.tokens[i - 1] in LINKS or NOUNS.get(self._at(i + 1)) == CONTOUR)
         return self.tokens[i] == "middle" and (
-            any(t in UP or t in DOWN for t in before) or self.tokens[i + 1 : i + 2] == ("aged",)
+            any(t in UP or t in DOWN for t in before) or self._at(i + 1) == "aged" or (self._at(i + 1) == "of" and NOUNS.get(self._at(i + 3)) == SPEECH)
+        )
+
+    def _spans_to(self, i: int) -> bool:
+        """low to moderate: two levels, none of them stated"""
+        return (self._at(i + 1) == "to" and self._at(i + 2) in LEVEL_WORDS) or (
+            self._at(i - 1) == "to" and self._at(i - 2) in LEVEL_WORDS
+        )
+
+    def _infinitive(self, i: int) -> bool:
+        """told to be quiet, but not: seems to be quiet"""
+        return any(
+            self.tokens[k : k + 2] == ("to", "be") and _is_foreign(self._at(k - 1)) for k in range(max(0, i - 4), i)
         )
 
     def _at(self, i: int) -> str:
@@ -169,17 +183,19 @@ class SentenceReader:
         pointed = self._pointed_at(i)
         if pointed is not None:
             return [pointed]
-        if self._after_link(i):
-            subjects = self._subjects(i)
-            if subjects == [FOREIGN]:
-                return []
-            fitting = [s for s in subjects if _value(s, word)]
-            if fitting:
-                return fitting
+        linked = self._after_link(i)
+        subjects = self._subjects(i) if linked else []
+        fitting = [s for s in subjects if _value(s, word)]
+        if fitting:
+            return fitting
         modified = [] if word in VERBS else self._modified(i)
+        if subjects == [FOREIGN] and not any(_value(m, word) for m in modified):
+            return []
         if modified:
             return [] if modified == [FOREIGN] else [m for m in modified if _value(m, word)] or _alone(word)
-        subjects = self._subjects(i)
+        if word == "neutral" and not linked:  # mostly the emotion
+            return []
+        subjects = subjects or self._subjects(i)
         if subjects == [FOREIGN]:
             return []
         if not subjects:
@@ -208,7 +224,7 @@ class SentenceReader:
     def _after_link(self, i: int) -> bool:
         j = i - 1
         while j >= 0 and (
-            self.tokens[j] in ADVERBS
+            _adverbial(self.tokens[j])
             or self.tokens[j] in LEVEL_WORDS
             or self.tokens[j] in CONJUNCTIONS
             or self.tokens[j] == ","
@@ -248,9 +264,9 @@ class SentenceReader:
         token = self.tokens[j]
         if token in (",", "and", "or"):
             after = self.tokens[j + 1] if j + 1 < len(self.tokens) else ""
-            return (after in LEVEL_WORDS or _adjectival(after) or after in ADVERBS) and after not in NOUNS
+            return (after in LEVEL_WORDS or _adjectival(after) or _adverbial(after)) and after not in NOUNS
         return (
-            token in LEVEL_WORDS or token in ADVERBS or _adjectival(token) or token in UP or token in DOWN
+            token in LEVEL_WORDS or _adverbial(token) or _adjectival(token) or token in UP or token in DOWN
         ) and not (token in NOUNS)
 
     def _shared(self, j: int, word: str) -> Iterator[str]:
@@ -317,7 +333,7 @@ class SentenceReader:
         between = self.tokens[j + 1 : i]
         return (
             bool(between)
-            and all(t in CONJUNCTIONS or t == "," or t in ADVERBS or t in LEVEL_WORDS for t in between)
+            and all(t in CONJUNCTIONS or t == "," or _adverbial(t) or t in LEVEL_WORDS for t in between)
             and between[0] in ("and", ",", "or")
         )
 
@@ -376,16 +392,18 @@ class SentenceReader:
                 if value in ("high", "low") and named[-1:] in ([PITCH], [CONTOUR]):
                     yield "rising" if value == "high" else "falling"
 
+    def _between_directions(self, j: int) -> bool:
+        """rising and then gently falling intonation"""
+        token = self.tokens[j]
+        if token in CONJUNCTIONS or token == ",":
+            return any(t in UP | DOWN for t in self.tokens[j + 1 : j + 3])
+        return _adverbial(token) or token in UP | DOWN or _adjectival(token)
+
     def _moves_pitch(self, i: int) -> bool:
         """Whether what goes up or down at `i` is the pitch."""
         n = len(self.tokens)
         j = i + 1
-        while j < n and (
-            self.tokens[j] in ADVERBS
-            or _adjectival(self.tokens[j])
-            or self.tokens[j] in UP | DOWN
-            or (self.tokens[j] in ("and", "then", ",") and j + 1 < n and self.tokens[j + 1] in UP | DOWN)
-        ):
+        while j < n and self._between_directions(j):
             j += 1
         follows = self.tokens[j] if j < n else ""
         if NOUNS.get(follows) in (PITCH, CONTOUR, VARIATION, VOICE) or follows in MOVEMENTS:
@@ -444,6 +462,10 @@ def _adjectival(token: str) -> bool:
     if token in NOUNS or token in _TRANSPARENT or token in BREAKS or len(token) < 4:
         return False
     return token.endswith(_SUFFIXES) and not token.endswith(_NOT_ADJECTIVES)
+
+
+def _adverbial(token: str) -> bool:
+    return token in ADVERBS or (token.endswith("ly") and token not in LEVEL_WORDS)
 
 
 def _is_foreign(token: str) -> bool:

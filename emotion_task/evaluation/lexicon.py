@@ -32,19 +32,24 @@ VARIATION, VOICE, SPEECH, PERSON, TOPIC = "variation", "voice", "speech", "perso
 
 NOUNS: dict[str, str] = {
     **dict.fromkeys(_words("pitch f0 register pitched frequency"), PITCH),
-    **dict.fromkeys(_words("energy loudness volume intensity amplitude effort power force"), ENERGY),
-    **dict.fromkeys(_words("rate speed pace tempo paced rhythm clip"), SPEED),
+    **dict.fromkeys(_words("energy loudness volume intensity amplitude effort power force strength projection"),
+                    ENERGY),
+    **dict.fromkeys(_words("rate speed pace tempo paced pacing rhythm clip velocity"), SPEED),
     **dict.fromkeys(_words("intonation contour melody tune inflection cadence lilt curve intonational melodic "
-                           "contours inflections"), CONTOUR),
+                           "contours inflections trajectory"), CONTOUR),
     **dict.fromkeys(_words("variation variations variability modulation pitch_range pitch_movement swings"),
                     VARIATION),
-    **dict.fromkeys(_words("voice voices tone voiced baritone"), VOICE),
+    **dict.fromkeys(_words("voice voices tone voiced baritone timbre"), VOICE),
     **dict.fromkeys(_words(
         "speech speaks speaking talks talking speak talk spoke spoken delivery delivers delivered delivering "
-        "utterance sentence words word syllables phrase line articulates articulation articulated says said "
-        "saying reads asks manner presentation rendition narration vocals sounding performance statement uttered utters pronounces prosody"), SPEECH),
+        "utterance utterances sentence sentences words word syllables phrase phrases line lines articulates "
+        "articulation articulated says said saying reads asks manner presentation rendition narration vocals "
+        "sounding performance statement uttered utters pronounces prosody reading diction enunciation quality "
+        "fashion succession style vocalization"),
+        SPEECH),
     **dict.fromkeys(_words(
-        "speaker talker she he person man woman lady gentleman girl boy child narrator reader male female"),
+        "speaker talker she he person man woman lady gentleman girl boy child narrator reader male female "
+        "individual guy kid youngster teenager"),
         PERSON),
     **dict.fromkeys(_words("it they both all this everything"), TOPIC),
 }
@@ -57,25 +62,29 @@ SCALES = _words("level levels side end range part band region zone territory spe
                 "bottom top pattern patterns value values")
 """Nouns that a level word may stand before on its way to the attribute: a high level of energy."""
 
-_HIGH = _forms("high great") | _words("raised elevated heightened increased above up upper top stronger")
-_LOW = _forms("low") | _words("lowered reduced decreased diminished depressed below down bottom minimal")
+_HIGH = _forms("high great") | _words("raised elevated heightened increased boosted above up upper top stronger")
+_LOW = _forms("low") | _words(
+    "lowered reduced decreased diminished dampened suppressed depressed below down bottom minimal")
 _NORMAL = _words(
     "normal medium moderate average ordinary middle mid typical standard unremarkable usual neutral regular "
-    "unexceptional conversational moderately intermediate in_between normally expected middling nothing_special")
-
+    "unexceptional conversational moderately intermediate in_between normally expected middling everyday "
+    "nothing_special")
 _DEEP = _forms("deep") | _words("rumbling")
 _LOUD = _forms("loud") | _words(
-    "booming forceful forcefully energetic energetically shout shouts shouting shouted yell yells yelling yelled "
-    "scream screams screaming bellows bellowing thunderous")
+    "booming forceful forcefully vigorous vigorously energetic energetically roaring blaring strident deafening "
+    "resounding thunderous shout shouts shouting shouted yell yells yelling yelled scream screams screaming "
+    "bellows bellowing")
 _QUIET = _forms("quiet soft faint") | _words(
-    "hushed muted subdued inaudible murmur murmurs murmured murmuring mutter mutters muttered mumble mumbles "
-    "mumbled mumbling muffled lowers_voice softened")
+    "hushed muted subdued inaudible inaudibly murmur murmurs murmured murmuring mutter mutters muttered muttering "
+    "mumble mumbles mumbled mumbling muffled softened")
 _FAST = _forms("quick rapid swift brisk speedy hasty") | _words(
-    "fast faster fastest hurried hurriedly rushed rushing rushes breakneck accelerated quickened races racing")
+    "fast faster fastest hurried hurriedly rushed rushing rushes breakneck accelerated quickened races racing "
+    "frantic frenetic snappy galloping")
 _SLOW = _forms("slow sluggish unhurried leisurely") | _words(
-    "slowed dragging drags drawling drawl drawls drawn_out lingers lingering plodding languid")
-_FLAT = _words("flat flatly monotone monotonous monotonously unvarying")
-_VARIED = _words("expressive varied animated dynamic singsong up_down wide_ranging melodious fluctuating")
+    "slowed dragging drags drawling drawl drawls drawn_out lingers lingering plodding languid ponderous")
+_FLAT = _words("flat flatly monotone monotonous monotonously unvarying unvaried uninflected toneless deadpan")
+_VARIED = _words("expressive varied animated dynamic singsong up_down wide_ranging melodious lilting fluctuating "
+                 "undulating swooping")
 
 LEVELS: dict[str, dict[str, str]] = {
     PITCH: _table(high=_HIGH | _words("soaring soars shrill"), low=_LOW | _DEEP, normal=_NORMAL),
@@ -89,8 +98,8 @@ LEVELS: dict[str, dict[str, str]] = {
         slow=_LOW | _SLOW | _words("deliberate deliberately laid_back lethargic"),
         normal=_NORMAL),
     CONTOUR: _table(
-        flat=_FLAT | _words("level even constant steady stable unchanging"),
-        expressive=_VARIED | _words("lively dramatic exaggerated wide colourful colorful bouncing bouncy rich")),
+        flat=_FLAT | _words("level even constant steady stable unchanging unchanged static uniform"),
+        expressive=_VARIED | _words("lively dramatic exaggerated theatrical vivid variable modulated wide colourful colorful bouncing bouncy rich")),
     VARIATION: _table(
         flat=_LOW | _words("no little limited minimal narrow small lacks lacking without restricted any scant"),
         expressive=_HIGH | _words("wide plenty lots large considerable much full dramatic strong rich ample big "
@@ -119,14 +128,15 @@ LEVELS[ENERGY]["normally_loud"] = LEVELS[SPEED]["normally_fast"] = "normal"
 LEVEL_WORDS = frozenset(word for words in LEVELS.values() for word in words)
 
 UP = _words("rise rises rising rose climb climbs climbing lift lifts lifting ascend ascends ascending upward "
-            "upwards upturn uptick upswing recovers recovering recover")
+            "upwards upturn uptick upswing recovers recovering recover peaks peaking")
 DOWN = _words("fall falls falling fell drop drops dropping dip dips dipping descend descends descending decline "
-              "declines declining sink sinks sinking downward downwards downturn")
+              "declines declining sink sinks sinking plunge plunges plunging slides sliding downward downwards downturn")
 MOTIONS = _words("go goes going went come comes coming turn turns turning move moves moving slope slopes sloping "
-                 "drift drifts drifting sweep sweeps sweeping jump jumps lifts back trails trail swing swings")
+                 "drift drifts drifting sweep sweeps sweeping jump jumps lifts back trails trail swing swings curl curls "
+                 "tilt tilts tick ticks shoot shoots bend bends glide glides point points step steps curve curves")
 """Verbs after which up and down are directions, not levels."""
 EVENT_NOUNS = _words("rise fall lift dip drop decline uptick upturn downturn climb upswing")
-MOVEMENTS = _words("movement movements pattern slope drift sweep glide ending turn lilt motion tune")
+MOVEMENTS = _words("movement movements pattern slope drift sweep glide ending turn lilt motion tune note trend excursion arc")
 """Nouns that a direction may stand before without naming pitch: an upward drift."""
 
 LINKS = _words("is are was were be been being sounds sound seems seem stays stay remains remain feels feel appears "
@@ -135,7 +145,8 @@ LINKS = _words("is are was were be been being sounds sound seems seem stays stay
 STATIVE = _words(
     "sit sits sitting hover hovers lie lies falls hold holds stand stands tends can could may has have having had "
     "does do did described judged come comes coming came move moves go goes out carry carries comes_across set "
-    "suggests")
+    "suggests picks stands rest rests settle settles range ranges run runs exhibit exhibits display displays show shows "
+    "feature features demonstrates maintains retains uses adopts employs leans leaning registers measures")
 DETERMINERS = _words("a an the his her their its this that these those one some any my your our such each every "
                      "'s own")
 PREPOSITIONS = _words("of in at on for with from to toward towards near around about within throughout across by "
@@ -156,7 +167,7 @@ ADVERBS = _words(
     "hardly more most less almost even well far a_bit much pretty simply then first likewise again indeed overall "
     "equally already always often practically extremely remarkably both all comparatively throughout at_the_end "
     "now here there perhaps exactly else either bit touch hair shade rather_than nor neither highly essentially "
-    "near too notably")
+    "near too notably best enough instead alike together alone mostly well")
 ADJECTIVES = _words(
     "vocal overall general mean acoustic male female adult young own final basic main spoken "
     "clear thin harsh tense firm bright warm light crisp steady smooth calm hoarse rough even sharp shaky human "
@@ -225,6 +236,12 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:narrow|limited|small|restricted) (?:pitch |vocal |tonal )?range", "limited variation"),
         (r"(?:a (?:lot|great deal) of|lots of|plenty of|full of)", "lots"),
         (r"(?:moves? )?up and down(?: a great deal)?|ups and downs", "up_down"),
+        (r"(?:varies|vary|fluctuates|changes|moves) (?:considerably|widely|greatly|a lot|dramatically|freely|noticeably)",
+         "is varied"),
+        (r"(?:barely|scarcely|hardly|little|not|just) (?:above|louder than|more than) an? (?:whisper|mutter|murmur)",
+         "hushed"),
+        (r"such (force|power|volume|intensity|strength|loudness)", r"high \1"),
+        (r"(?:sort|kind) of|more or less|a tad", "slightly"),
         (r"sing song", "singsong"),
         (r"rapid fire", "rapid"),
         (

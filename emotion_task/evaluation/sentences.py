@@ -89,22 +89,24 @@ def _between(match: re.Match[str]) -> str:
 
 def _denied(tokens: tuple[str, ...]) -> Iterator[int]:
     yield from _generic(tokens)
-    inside = False
+    negated, supposed = "", False
     for i, token in enumerate(tokens):
         if token in BREAKS or token == ":" or (token == "," and not _goes_on(tokens, i)):
-            inside = False
-        if inside:
+            negated, supposed = "", False
+        elif token == "and" or (token == "with" and negated == "no"):
+            negated = ""
+        if negated or supposed:
             yield i
-        if token in NEGATIONS or (token in HYPOTHETICALS and not _own_opinion(tokens, i)):
-            inside = True
+        negated = negated or (token if token in NEGATIONS else "")
+        supposed = supposed or _supposes(tokens, i)
 
 
 def _generic(tokens: tuple[str, ...]) -> Iterator[int]:
     """ "A fast tempo can signal joy" speaks of any voice, "the fast tempo may signal joy" of this one."""
     for i, (modal, verb) in enumerate(pairwise(tokens)):
-        if modal in _MODALS and verb in _SIGNALS:
+        if (modal in _MODALS and verb in _SIGNALS) or (modal == "would" and verb in ("be", "have")):
             start = max((k for k in range(i) if tokens[k] in BREAKS or tokens[k] == ","), default=-1) + 1
-            if tokens[start] not in _DEFINITE:
+            if modal == "would" or tokens[start] not in _DEFINITE:
                 yield from range(start, i)
 
 
@@ -114,6 +116,11 @@ def _goes_on(tokens: tuple[str, ...], i: int) -> bool:
     return bool(rest) and (rest[0] in ("or", "nor") or (rest[0] in LEVEL_WORDS and "or" in rest))
 
 
-def _own_opinion(tokens: tuple[str, ...], i: int) -> bool:
-    """ "I would say that the pitch is high" supposes nothing."""
-    return tokens[i] == "would" and any(token in _OPINION for token in tokens[i + 1 : i + 3])
+def _supposes(tokens: tuple[str, ...], i: int) -> bool:
+    """Whether what follows `i` is supposed or generally true. "I would say that the pitch is high" supposes
+    nothing, and "her voice tends to be soft" is of her."""
+    if tokens[i] == "would":
+        return not any(token in _OPINION for token in tokens[i + 1 : i + 3])
+    if tokens[i] in ("tends", "tend"):
+        return not any(token in _DEFINITE for token in tokens[:i])
+    return tokens[i] in HYPOTHETICALS

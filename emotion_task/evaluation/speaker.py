@@ -21,7 +21,7 @@ _REPORTING = frozenset("says said mentions tells claims asks complains explains 
 _AGES = (
     ("young", r"young|youthful|teenage[rd]?|teens|adolescent|twenties"),
     ("middle-aged", r"middle aged|(?:mid|early|late)? ?(?:forties|fifties)"),
-    ("elderly", r"elderly|old(?:er)? (?:man|woman|lady|gentleman|person|speaker|male|female|voice)|senior|aged"
+    ("elderly", r"elderly|old(?:er)? (?:man|woman|lady|gentleman|person|speaker|male|female|voice)|(?<=sounds )old|(?<=seems )old|(?<=quite )old|senior|aged"
                 r"|advanced age|sixties|seventies|eighties"),
     ("child", r"child(?!hood|ren)|kid|toddler|(?:little|small|young) (?:girl|boy)|schoolboy|schoolgirl"
               r"|(?:boy|girl) of (?:\w+ )?(?:four|five|six|seven|eight|nine|ten|eleven|twelve)"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from emotion_task.evaluation.claims import CONTRADICTORY, compare_claims, find_claims
+from emotion_task.evaluation.claims import CONTRADICTORY, find_claims
 
 PITCH, ENERGY, SPEED, MELODY = "pitch_level", "energy_level", "speed_level", "intonation"
 
