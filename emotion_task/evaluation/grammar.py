@@ -27,6 +27,7 @@ from emotion_task.evaluation.lexicon import (
     LINKS,
     MOTIONS,
     MOVEMENTS,
+    NEGATIONS,
     NOUNS,
     OWN_LEVELS,
     PARTICIPLES,
@@ -43,7 +44,7 @@ from emotion_task.evaluation.lexicon import (
     VERBS,
     VOICE,
 )
-from emotion_task.evaluation.sentences import MASK, Sentence
+from emotion_task.evaluation.sentences import MASK, OWNER, Sentence
 
 FOREIGN = "foreign"
 """A noun that is not of the voice."""
@@ -85,8 +86,8 @@ _DEGREES = {
 }
 _PRO_VERBS = frozenset("is are does do was were".split())
 _NO_PITCH = re.compile(
-    r"\b(?:no|without|little) (?:any |a |real |clear |audible |discernible |measurable |detectable |voiced |stable )*"
-    r"(?:pitch|f0)(?! (?:change|movement|jump|rise|fall|accent|level)| ?\w*ing)"
+    r"\b(?:no|without) (?:any |a |real |clear |audible |discernible |measurable |detectable |voiced |stable )*"
+    r"(?:pitch|f0)\b(?! (?:change|movement|jump|rise|fall|accent|level)| ?\w*ing)"
     r"|\b(?:pitch|f0) (?:is|was|can|could) (?:absent|missing|not (?:be )?(?:heard|detected|measured|present|perceived|found|there|audible))\b"
 )
 _STARTS = frozenset("start starts starting begins begin beginning opens".split())
@@ -120,6 +121,8 @@ class SentenceReader:
                         if claim and not (i in self.denied and carrier != VARIATION):
                             last = claim
                             yield claim
+            elif word == "likewise" and NOUNS.get(self._at(i - 1)) in OWN_LEVELS and last is not None:
+                yield from self._likewise(i - 1, last)
             elif word in ("so", "as") and self._at(i + 1) in _PRO_VERBS and last is not None:
                 yield from self._likewise(i + 2, last)
         if self._no_pitch():
@@ -231,14 +234,14 @@ class SentenceReader:
             or _adjectival(self.tokens[j])
         ):
             j -= 1
-        return j >= 0 and (self.tokens[j] in LINKS)
+        return j >= 0 and self.tokens[j] in LINKS and self._at(j - 1) != "there"
 
     def _modified(self, i: int) -> list[str]:
         """The nouns that the word at `i` stands before, the nearest fitting one first; `FOREIGN` where it is
         another noun, nothing where there is none."""
         word, n = self.tokens[i], len(self.tokens)
         j = i + 1
-        while j < n and self._inside_phrase(j):
+        while j < n and not word.endswith("ly") and self._inside_phrase(j):
             j += 1
         run = []
         start = j
@@ -262,9 +265,11 @@ class SentenceReader:
 
     def _inside_phrase(self, j: int) -> bool:
         token = self.tokens[j]
+        if token in NEGATIONS:
+            return False
         if token in (",", "and", "or"):
             after = self.tokens[j + 1] if j + 1 < len(self.tokens) else ""
-            return (after in LEVEL_WORDS or _adjectival(after) or _adverbial(after)) and after not in NOUNS
+            return (after in LEVEL_WORDS - NEGATIONS or _adjectival(after) or _adverbial(after)) and after not in NOUNS
         return (
             token in LEVEL_WORDS or _adverbial(token) or _adjectival(token) or token in UP or token in DOWN
         ) and not (token in NOUNS)
@@ -307,7 +312,7 @@ class SentenceReader:
                         continue
                 carrier = NOUNS[token]
                 head = self._noun_phrase_start(j)
-                if carrier in (VOICE, SPEECH, PERSON) and head > 0 and self.tokens[head - 1] in PREPOSITIONS:
+                if carrier in (VOICE, SPEECH, PERSON) and self._at(head - 1) in PREPOSITIONS - {"with"}:
                     fallback = fallback or [carrier]
                     j = head - 2
                     continue
@@ -315,12 +320,17 @@ class SentenceReader:
                     return [FOREIGN]
                 if carrier == TOPIC:
                     return list(self._topics_before(j)) or fallback or [TOPIC]
+                if not _value(carrier, self.tokens[i]) and NOUNS.get(self._at(j - 1)) in OWN_LEVELS:
+                    j -= 1  # the intensity contour is high
+                    continue
                 return [carrier, *self._coordinated(head)]
             if token == ",":
+                if fallback:
+                    return fallback
                 comma = True
-            elif _is_foreign(token):
+            elif _is_foreign(token) or (_adjectival(token) and self._at(j + 1) in LINKS - {"as"}):
                 start = self._noun_phrase_start(j)
-                if self._coordinate_adjective(j, i) or (j > 0 and self.tokens[j - 1] in NOUNS):
+                if self._coordinate_adjective(j, i) or (_is_foreign(token) and self._at(j - 1) in NOUNS):
                     pass  # fragile and faint; or the verb of an unknown action of the voice: the pitch clusters low
                 elif start > 0 and self.tokens[start - 1] in PREPOSITIONS:
                     j = start - 1
@@ -339,7 +349,8 @@ class SentenceReader:
 
     def _noun_phrase_start(self, j: int) -> int:
         while j > 0 and (
-            self.tokens[j - 1] in DETERMINERS
+            self.tokens[j] == OWNER
+            or self.tokens[j - 1] in DETERMINERS
             or self.tokens[j - 1] in LEVEL_WORDS
             or _adjectival(self.tokens[j - 1])
             or NOUNS.get(self.tokens[j - 1]) in (VOICE, SPEECH)
@@ -426,7 +437,7 @@ class SentenceReader:
             return (
                 "at_the_end" in self.tokens
                 or self.tokens[0] in UP | DOWN
-                or any(t in ("final", "plain") for t in self.tokens[max(0, i - 2) : i])
+                or any(t in ("final", "plain", "terminal") for t in self.tokens[max(0, i - 2) : i])
             )
         return subjects[0] in (PITCH, CONTOUR, VARIATION, VOICE, TOPIC)
 
@@ -436,6 +447,8 @@ _MEDIA = frozenset("recording clip audio vocals delivery line passage".split())
 
 def _value(carrier: str, word: str) -> tuple[str, str] | None:
     """The claim that `word`, said of `carrier`, makes."""
+    if carrier == FOREIGN:
+        return None
     if carrier in (VOICE, SPEECH):
         name = LEVELS[carrier].get(word) or FREE.get(word)
     elif carrier in (PERSON, TOPIC):

@@ -34,10 +34,10 @@ NOUNS: dict[str, str] = {
     **dict.fromkeys(_words("pitch f0 register pitched frequency"), PITCH),
     **dict.fromkeys(_words("energy loudness volume intensity amplitude effort power force strength projection"),
                     ENERGY),
-    **dict.fromkeys(_words("rate speed pace tempo paced pacing rhythm clip velocity"), SPEED),
-    **dict.fromkeys(_words("intonation contour melody tune inflection cadence lilt curve intonational melodic "
+    **dict.fromkeys(_words("rate speed pace tempo paced pacing rhythm clip velocity cadence"), SPEED),
+    **dict.fromkeys(_words("intonation contour melody tune inflection lilt curve intonational melodic "
                            "contours inflections trajectory"), CONTOUR),
-    **dict.fromkeys(_words("variation variations variability modulation pitch_range pitch_movement swings"),
+    **dict.fromkeys(_words("variation variations variability modulation fluctuation fluctuations pitch_range pitch_movement swings"),
                     VARIATION),
     **dict.fromkeys(_words("voice voices tone voiced baritone timbre"), VOICE),
     **dict.fromkeys(_words(
@@ -45,7 +45,7 @@ NOUNS: dict[str, str] = {
         "utterance utterances sentence sentences words word syllables phrase phrases line lines articulates "
         "articulation articulated says said saying reads asks manner presentation rendition narration vocals "
         "sounding performance statement uttered utters pronounces prosody reading diction enunciation quality "
-        "fashion succession style vocalization"),
+        "fashion succession style vocalization way"),
         SPEECH),
     **dict.fromkeys(_words(
         "speaker talker she he person man woman lady gentleman girl boy child narrator reader male female "
@@ -81,7 +81,7 @@ _FAST = _forms("quick rapid swift brisk speedy hasty") | _words(
     "fast faster fastest hurried hurriedly rushed rushing rushes breakneck accelerated quickened races racing "
     "frantic frenetic snappy galloping")
 _SLOW = _forms("slow sluggish unhurried leisurely") | _words(
-    "slowed dragging drags drawling drawl drawls drawn_out lingers lingering plodding languid ponderous")
+    "slowed dragging drags drag drawling drawl drawls drawn_out lingers lingering plodding languid ponderous crawls crawling")
 _FLAT = _words("flat flatly monotone monotonous monotonously unvarying unvaried uninflected toneless deadpan")
 _VARIED = _words("expressive varied animated dynamic singsong up_down wide_ranging melodious lilting fluctuating "
                  "undulating swooping")
@@ -94,14 +94,14 @@ LEVELS: dict[str, dict[str, str]] = {
             "little feeble gentle lacks lacking depleted limited small modest restrained"),
         normal=_NORMAL),
     SPEED: _table(
-        fast=_HIGH | _FAST | _words("lively considerable"),
+        fast=_HIGH | _FAST | _words("lively considerable top full"),
         slow=_LOW | _SLOW | _words("deliberate deliberately laid_back lethargic"),
         normal=_NORMAL),
     CONTOUR: _table(
         flat=_FLAT | _words("level even constant steady stable unchanging unchanged static uniform"),
         expressive=_VARIED | _words("lively dramatic exaggerated theatrical vivid variable modulated wide colourful colorful bouncing bouncy rich")),
     VARIATION: _table(
-        flat=_LOW | _words("no little limited minimal narrow small lacks lacking without restricted any scant"),
+        flat=_LOW | _words("no little limited minimal narrow small slight lacks lacking without restricted any scant"),
         expressive=_HIGH | _words("wide plenty lots large considerable much full dramatic strong rich ample big "
                                   "significant pronounced")),
     VOICE: {
@@ -133,7 +133,7 @@ DOWN = _words("fall falls falling fell drop drops dropping dip dips dipping desc
               "declines declining sink sinks sinking plunge plunges plunging slides sliding downward downwards downturn")
 MOTIONS = _words("go goes going went come comes coming turn turns turning move moves moving slope slopes sloping "
                  "drift drifts drifting sweep sweeps sweeping jump jumps lifts back trails trail swing swings curl curls "
-                 "tilt tilts tick ticks shoot shoots bend bends glide glides point points step steps curve curves")
+                 "tilt tilts tick ticks shoot shoots bend bends glide glides point points step steps curve curves picks pick")
 """Verbs after which up and down are directions, not levels."""
 EVENT_NOUNS = _words("rise fall lift dip drop decline uptick upturn downturn climb upswing")
 MOVEMENTS = _words("movement movements pattern slope drift sweep glide ending turn lilt motion tune note trend excursion arc")
@@ -145,10 +145,10 @@ LINKS = _words("is are was were be been being sounds sound seems seem stays stay
 STATIVE = _words(
     "sit sits sitting hover hovers lie lies falls hold holds stand stands tends can could may has have having had "
     "does do did described judged come comes coming came move moves go goes out carry carries comes_across set "
-    "suggests picks stands rest rests settle settles range ranges run runs exhibit exhibits display displays show shows "
+    "suggests stands rest rests settle settles range ranges run runs exhibit exhibits display displays show shows "
     "feature features demonstrates maintains retains uses adopts employs leans leaning registers measures")
 DETERMINERS = _words("a an the his her their its this that these those one some any my your our such each every "
-                     "'s own")
+                     "owner_s own")
 PREPOSITIONS = _words("of in at on for with from to toward towards near around about within throughout across by "
                       "into onto over under through during before after between behind than like")
 CONJUNCTIONS = _words("and or nor")
@@ -157,7 +157,7 @@ CHANGES = _words("grow grows grew growing get gets getting become becomes becomi
 """Before a level, these make it a change, which is no level of the whole."""
 VERBS = _words(
     "shout shouts shouted yell yells yelled scream screams screamed bellows murmur murmurs murmured mutter mutters "
-    "muttered mumble mumbles mumbled rushes races drags drawls lingers")
+    "muttered mumble mumbles mumbled rushes races drags drag drawls lingers")
 """Level words that modify no noun after them."""
 PARTICIPLES = _words("pitched paced voiced spoken")
 BREAKS = _words("but while whereas although though yet because since which that who when where if so however "
@@ -167,7 +167,7 @@ ADVERBS = _words(
     "hardly more most less almost even well far a_bit much pretty simply then first likewise again indeed overall "
     "equally already always often practically extremely remarkably both all comparatively throughout at_the_end "
     "now here there perhaps exactly else either bit touch hair shade rather_than nor neither highly essentially "
-    "near too notably best enough instead alike together alone mostly well")
+    "near too notably midway best enough instead alike together alone mostly well")
 ADJECTIVES = _words(
     "vocal overall general mean acoustic male female adult young own final basic main spoken "
     "clear thin harsh tense firm bright warm light crisp steady smooth calm hoarse rough even sharp shaky human "
@@ -175,7 +175,7 @@ ADJECTIVES = _words(
     "gravelly heavy weary angry happy tiny lovely steely wobbly fragile brittle nasal")
 # fmt: on
 
-NEGATIONS = _words("not no never hardly scarcely barely without neither nor nobody nothing none")
+NEGATIONS = _words("not no never hardly scarcely barely without neither nor nobody nothing none lacks")
 HYPOTHETICALS = _words(
     "if would expect expected usually typically generally often unlike usual_for than rule_out"
 )
@@ -186,20 +186,24 @@ SMALL = r"(?:very|too|so|all|that|particularly|especially|overly|really|exactly|
 PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"\b{pattern}\b"), replacement)
     for pattern, replacement in (
+        (r"(?:never|not|hardly|barely|scarcely) (?:rises?|goes|go|gets?|strays?|moves?|deviates?|departs?|ventures?)"
+         r"(?: far| much)? (?:above|beyond|from)", "stays around"),
         (r"(?:not (?:only|just|merely)|no (?:doubt|question|wonder)|if anything|not to mention)", " "),
         (
             r"(?:than|from|for|to) (?:what )?(?:is |the |an? |in |his |her )*"
-            r"(?:average|normal|usual|typical|expected|ordinary)",
+            r"(?:average|normal|usual|typical|expected|ordinary)(?: (?:conversation|speech|talk|talking|speaking))?",
             " ",
         ),
         (
             r"(?:above|beyond) (?:the |what is |what one would |what i would )*"
-            r"(?:average|normal|norm|usual|typical|baseline|conversational|expected|expect)",
+            r"(?:average|normal|norm|usual|typical|baseline|conversational|expected|expect)"
+            r"(?: (?:conversation|speech|talk|talking|speaking))?",
             "elevated",
         ),
         (
             r"(?:below|beneath|under) (?:the |what is |what one would |what i would )*"
-            r"(?:average|normal|norm|usual|typical|baseline|conversational|expected|expect)",
+            r"(?:average|normal|norm|usual|typical|baseline|conversational|expected|expect)"
+            r"(?: (?:conversation|speech|talk|talking|speaking))?",
             "lowered",
         ),
         (
@@ -220,7 +224,9 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "unvarying",
         ),
         (r"(?:far from|anything but|by no means|nowhere near|not at all|far removed from)", "not"),
-        (r"(?:rather than|instead of|as opposed to|in place of|absence of|lack of)", "without"),
+        (r"(?:rather than|instead of|as opposed to|in place of|absence of)", "without"),
+        (r"(?:lack|devoid|drained|bereft) of|lacking in", "lacks"),
+        (r"sound (?:level|pressure|intensity)", "loudness"),
         (r"rules? out", "rule_out"),
         (
             r"(?:pitch|tonal|intonation|melodic|vocal) "
@@ -238,6 +244,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:moves? )?up and down(?: a great deal)?|ups and downs", "up_down"),
         (r"(?:varies|vary|fluctuates|changes|moves) (?:considerably|widely|greatly|a lot|dramatically|freely|noticeably)",
          "is varied"),
+        (r"(?:jumps|moves|swings|bounces|dances) (?:all )?(?:around|about)(?: a lot)?", "is varied"),
         (r"(?:barely|scarcely|hardly|little|not|just) (?:above|louder than|more than) an? (?:whisper|mutter|murmur)",
          "hushed"),
         (r"such (force|power|volume|intensity|strength|loudness)", r"high \1"),
@@ -255,12 +262,13 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:take|takes|taking|took) (?:his|her|their) time", "speaks slowly"),
         (r"speeds? up", "speaks quickly"),
         (r"slows? down", "speaks slowly"),
-        (r"(?:raises|raising|raised) (?:his|her|their|the) voice", "voice raised"),
-        (r"(?:lowers|lowering|lowered) (?:his|her|their|the) voice", "voice lowered"),
+        (r"(?:raises|raising|raised) (?:his|her|their|the) (?:voice|volume)", "voice raised"),
+        (r"(?:lowers|lowering|lowered) (?:his|her|their|the) (?:voice|volume)", "voice lowered"),
         (r"(?:at the top of (?:his|her|their) (?:lungs|voice))", "loudly"),
         (r"under (?:his|her|their) breath", "quietly"),
         (r"at the end", "at_the_end"),
         (r"a (?:bit|touch|hair|shade|little|notch)", "slightly"),
+        (r"on average", " "),
         (r"fundamental frequency", "f0"),
     )
 )

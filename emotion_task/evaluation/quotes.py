@@ -14,11 +14,13 @@ _STRESS = re.compile(
     r"prominen\w+|punch\w*|lean\w* (?:\w+ )?on)\b",
     re.IGNORECASE,
 )
-_DENIAL = re.compile(r"\b(?:rather than|instead of|not|without|no)\b|n't\b", re.IGNORECASE)
+_DENIAL = re.compile(r"(?:\b(?:rather than|instead of|not|without|no)\b|n't\b)(?!.*\bbut\b)", re.IGNORECASE)
 _SCARE = re.compile(r"(?:so-called|kind of|sort of|labell?ed|called|label|option|emotion)\W*$", re.IGNORECASE)
 _SCARED = re.compile(
     r"^\W*(?:persona|tone|feel|quality|attitude|manner|vibe|voice|option|label|emotion)\b", re.IGNORECASE
 )
+_CHAIN = re.compile(r'^(?:[\s,]*(?:and|or|&)?[\s,]*"\d+")+')
+"""Further quotations of the same list."""
 _NEAR = 10
 """Words between a word of stress and the quotation that it may be about."""
 
@@ -70,6 +72,7 @@ def _stress(before: str, after: str) -> str | None:
             )
     if found:
         return found
+    after = _CHAIN.sub("", after)
     match = _STRESS.search(after)
     if match is None or '"' in after[: match.start()] or len(after[: match.start()].split()) > _NEAR:
         return None

@@ -25,6 +25,9 @@ QUOTE = re.compile(r"[\"“]([^\"“”]*)[\"”]|(?<![\w'])['‘]((?:[^'’‘\
 MASK = "quotation"
 """Stands where a quotation stood: what the speaker said is no description of how it was said."""
 
+OWNER = "owner_s"
+"""Stands for the 's of a possessive."""
+
 _SPELLING = (
     (re.compile(r"</?\w+>|[*_#`]"), " "),
     (re.compile(r"[’‘]"), "'"),
@@ -34,7 +37,8 @@ _SPELLING = (
     (re.compile(r"\bcan(?:no|')t\b"), "can not"),
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"\b(it|that|there|he|she|what)'s\b"), r"\1 is"),
-    (re.compile(r"'(?:s|d|ll|re|ve|m)?(?!\w)"), ""),
+    (re.compile(r"(?<=\w)'s\b"), f" {OWNER}"),
+    (re.compile(r"'(?:d|ll|re|ve|m)?(?!\w)"), ""),
     (re.compile(r"\s+"), " "),
 )
 _SENTENCE = re.compile(r"[^.!?]+[.!?]*")
@@ -48,7 +52,7 @@ _SIGNALS = frozenset(
     "accompanies mark marks reflect reflects convey conveys go goes".split()
 )
 _DEFINITE = frozenset("the his her this that their its such these".split())
-_OPINION = frozenset("say call describe argue guess go lean characterise characterize consider judge".split())
+_OPINION = frozenset("say call describe argue guess go lean characterise characterize consider judge rate place put estimate assess class".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ def _generic(tokens: tuple[str, ...]) -> Iterator[int]:
     """ "A fast tempo can signal joy" speaks of any voice, "the fast tempo may signal joy" of this one."""
     for i, (modal, verb) in enumerate(pairwise(tokens)):
         if (modal in _MODALS and verb in _SIGNALS) or (modal == "would" and verb in ("be", "have")):
-            start = max((k for k in range(i) if tokens[k] in BREAKS or tokens[k] == ","), default=-1) + 1
+            start = max((k for k in range(i) if tokens[k] in BREAKS or tokens[k] in (",", "than")), default=-1) + 1
             if modal == "would" or tokens[start] not in _DEFINITE:
                 yield from range(start, i)
 
