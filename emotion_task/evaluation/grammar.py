@@ -84,6 +84,7 @@ _DEGREES = {
     ENERGY: ("low", "normal", "high"),
     SPEED: ("slow", "normal", "fast"),
 }
+_BE = frozenset("is are was were be been being".split())
 _PRO_VERBS = frozenset("is are does do was were".split())
 _NO_PITCH = re.compile(
     r"\b(?:no|without) (?:any |a |real |clear |audible |discernible |measurable |detectable |voiced |stable )*"
@@ -151,7 +152,7 @@ class SentenceReader:
             return True
         if self.tokens[i] in ("moderately", "normally") and self._at(i + 1) in LEVEL_WORDS:
             return True
-        if self._spans_to(i) or self._infinitive(i):
+        if self._spans_to(i) or self._infinitive(i) or self._idiomatic(i):
             return True
         if self.tokens[i] in ("up", "down"):
             return self._last_content(i) in MOTIONS | UP | DOWN
@@ -159,6 +160,17 @@ class SentenceReader:
             return not (self.tokens[i - 1] in LINKS or NOUNS.get(self._at(i + 1)) == CONTOUR)
         return self.tokens[i] == "middle" and (
             any(t in UP or t in DOWN for t in before) or self._at(i + 1) == "aged" or (self._at(i + 1) == "of" and NOUNS.get(self._at(i + 3)) == SPEECH)
+        )
+
+    def _idiomatic(self, i: int) -> bool:
+        """a loud burst at the start, the quiet of the room, slow to judge, soft on him, "why" is drawn out: no level."""
+        word, after = self.tokens[i], self._at(i + 1)
+        return (
+            "at_the_start" in self.tokens[i + 1 : i + 4]
+            or (after == "of" and word in FREE and self._at(i - 1) == "the" and self._pointed_at(i) is None)
+            or (after in ("to", "on") and word in ("soft", "slow", "quick", "fast") and self._at(i + 2) != MASK)
+            or (word.endswith("ly") and after in LEVEL_WORDS)
+            or (word == "drawn_out" and MASK in self.tokens)
         )
 
     def _spans_to(self, i: int) -> bool:
@@ -186,6 +198,8 @@ class SentenceReader:
         pointed = self._pointed_at(i)
         if pointed is not None:
             return [pointed]
+        if word.endswith("ly") and self._at(i - 1) == "how":
+            return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 3]) if c and _value(c, word)][:1]
         linked = self._after_link(i)
         subjects = self._subjects(i) if linked else []
         fitting = [s for s in subjects if _value(s, word)]
@@ -328,9 +342,15 @@ class SentenceReader:
                 if fallback:
                     return fallback
                 comma = True
+            elif token.endswith("ing") and _adjectival(token) and self._at(j - 1) in _BE and not (
+                self._coordinate_adjective(j, i)
+            ):
+                return fallback or [FOREIGN]  # he was driving too fast
             elif _is_foreign(token) or (_adjectival(token) and self._at(j + 1) in LINKS - {"as"}):
                 start = self._noun_phrase_start(j)
-                if self._coordinate_adjective(j, i) or (_is_foreign(token) and self._at(j - 1) in NOUNS):
+                if self._coordinate_adjective(j, i) or (
+                    _is_foreign(token) and self._at(j - 1) in NOUNS.keys() - DETERMINERS
+                ):
                     pass  # fragile and faint; or the verb of an unknown action of the voice: the pitch clusters low
                 elif start > 0 and self.tokens[start - 1] in PREPOSITIONS:
                     j = start - 1

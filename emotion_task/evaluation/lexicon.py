@@ -45,7 +45,7 @@ NOUNS: dict[str, str] = {
         "utterance utterances sentence sentences words word syllables phrase phrases line lines articulates "
         "articulation articulated says said saying reads asks manner presentation rendition narration vocals "
         "sounding performance statement uttered utters pronounces prosody reading diction enunciation quality "
-        "fashion succession style vocalization way"),
+        "fashion bursts succession style vocalization way"),
         SPEECH),
     **dict.fromkeys(_words(
         "speaker talker she he person man woman lady gentleman girl boy child narrator reader male female "
@@ -167,12 +167,12 @@ ADVERBS = _words(
     "hardly more most less almost even well far a_bit much pretty simply then first likewise again indeed overall "
     "equally already always often practically extremely remarkably both all comparatively throughout at_the_end "
     "now here there perhaps exactly else either bit touch hair shade rather_than nor neither highly essentially "
-    "near too notably midway best enough instead alike together alone mostly well")
+    "near too notably midway along somewhere how best enough instead alike together alone mostly well")
 ADJECTIVES = _words(
     "vocal overall general mean acoustic male female adult young own final basic main spoken "
     "clear thin harsh tense firm bright warm light crisp steady smooth calm hoarse rough even sharp shaky human "
     "rushed fundamental older elderly little old tender timid delicate whole last entire breathy shaky airy raspy husky "
-    "gravelly heavy weary angry happy tiny lovely steely wobbly fragile brittle nasal")
+    "gravelly heavy weary angry happy tiny hard cold cool dark thick dry plain sweet bitter mild stern curt terse blunt lovely steely wobbly fragile brittle nasal")
 # fmt: on
 
 NEGATIONS = _words("not no never hardly scarcely barely without neither nor nobody nothing none lacks")
@@ -190,7 +190,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
          r"(?: far| much)? (?:above|beyond|from)", "stays around"),
         (r"(?:not (?:only|just|merely)|no (?:doubt|question|wonder)|if anything|not to mention)", " "),
         (
-            r"(?:than|from|for|to) (?:what )?(?:is |the |an? |in |his |her )*"
+            r"(?:than|from|(?:compared|relative) (?:to|with)) (?:what )?(?:is |the |an? |in |his |her )*"
             r"(?:average|normal|usual|typical|expected|ordinary)(?: (?:conversation|speech|talk|talking|speaking))?",
             " ",
         ),
@@ -259,15 +259,18 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"wide ranging", "wide_ranging"),
         (r"in between", "in_between"),
         (r"in a (?:hurry|rush)", "hurriedly"),
-        (r"(?:take|takes|taking|took) (?:his|her|their) time", "speaks slowly"),
+        (r"(?:take|takes|taking|took) (his|her|their) time", r"speaks slowly \1 own"),
         (r"speeds? up", "speaks quickly"),
         (r"slows? down", "speaks slowly"),
-        (r"(?:raises|raising|raised) (?:his|her|their|the) (?:voice|volume)", "voice raised"),
-        (r"(?:lowers|lowering|lowered) (?:his|her|their|the) (?:voice|volume)", "voice lowered"),
-        (r"(?:at the top of (?:his|her|their) (?:lungs|voice))", "loudly"),
-        (r"under (?:his|her|their) breath", "quietly"),
+        (r"(?:raises|raising|raised) (his|her|their|the) (?:voice|volume)", r"\1 voice raised"),
+        (r"(?:lowers|lowering|lowered) (his|her|their|the) (?:voice|volume)", r"\1 voice lowered"),
+        (r"at the top of (his|her|their) (?:lungs|voice)", r"loudly \1 own"),
+        (r"under (his|her|their) breath", r"quietly \1 own"),
         (r"at the end", "at_the_end"),
-        (r"a (?:bit|touch|hair|shade|little|notch)", "slightly"),
+        (r"at (?:the|its) (?:very )?(?:start|beginning|outset|onset)", "at_the_start"),
+        (r"at (?:its|his|her|their) \w+est", " "),
+        (r"(start|begin|end|finish)(s|ing|ed|es)? (?:out|off|up)", r"\1\2"),
+        (r"a (?:bit|touch|hair|shade|notch|little(?! (?:girl|boy|kid|child|old|voice|energy|variation)))", "slightly"),
         (r"on average", " "),
         (r"fundamental frequency", "f0"),
     )

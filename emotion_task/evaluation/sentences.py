@@ -124,7 +124,8 @@ def _supposes(tokens: tuple[str, ...], i: int) -> bool:
     """Whether what follows `i` is supposed or generally true. "I would say that the pitch is high" supposes
     nothing, and "her voice tends to be soft" is of her."""
     if tokens[i] == "would":
-        return not any(token in _OPINION for token in tokens[i + 1 : i + 3])
+        opinion = any(token in _OPINION for token in tokens[i + 1 : i + 3])
+        return not (opinion and any(token in ("i", "one", "we", "you") for token in tokens[:i]))
     if tokens[i] in ("tends", "tend"):
         return not any(token in _DEFINITE for token in tokens[:i])
     return tokens[i] in HYPOTHETICALS
