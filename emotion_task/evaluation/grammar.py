@@ -31,7 +31,7 @@ from emotion_task.evaluation.lexicon import (
     NOUNS,
     OWN_LEVELS,
     PARTICIPLES,
-    PERSON,
+    BEARER,
     PITCH,
     PREPOSITIONS,
     SCALES,
@@ -85,6 +85,8 @@ _DEGREES = {
     SPEED: ("slow", "normal", "fast"),
 }
 _BE = frozenset("is are was were be been being".split())
+_PARTIAL = frozenset("last first final second few some certain stressed".split())
+"""The last word is no measure of the whole."""
 _PRO_VERBS = frozenset("is are does do was were".split())
 _NO_PITCH = re.compile(
     r"\b(?:no|without) (?:any |a |real |clear |audible |discernible |measurable |detectable |voiced |stable )*"
@@ -152,12 +154,14 @@ class SentenceReader:
             return True
         if self.tokens[i] in ("moderately", "normally") and self._at(i + 1) in LEVEL_WORDS:
             return True
+        if self.tokens[i] == "average" and self._at(i - 1) in LEVEL_WORDS:
+            return True
         if self._spans_to(i) or self._infinitive(i) or self._idiomatic(i):
             return True
         if self.tokens[i] in ("up", "down"):
             return self._last_content(i) in MOTIONS | UP | DOWN
         if self.tokens[i] == "level":
-            return not (self.tokens[i - 1] in LINKS or NOUNS.get(self._at(i + 1)) == CONTOUR)
+            return not (self._last_content(i) in LINKS or NOUNS.get(self._at(i + 1)) == CONTOUR)
         return self.tokens[i] == "middle" and (
             any(t in UP or t in DOWN for t in before) or self._at(i + 1) == "aged" or (self._at(i + 1) == "of" and NOUNS.get(self._at(i + 3)) == SPEECH)
         )
@@ -167,8 +171,8 @@ class SentenceReader:
         word, after = self.tokens[i], self._at(i + 1)
         return (
             "at_the_start" in self.tokens[i + 1 : i + 4]
-            or (after == "of" and word in FREE and self._at(i - 1) == "the" and self._pointed_at(i) is None)
-            or (after in ("to", "on") and word in ("soft", "slow", "quick", "fast") and self._at(i + 2) != MASK)
+            or (after == "of" and word in FREE and self._at(i - 1) == "the" and not word.endswith("ness"))
+            or (after in ("to", "on") and word in ("soft", "slow", "quick", "fast") and self._at(i + 2) not in (MASK, "me"))
             or (word.endswith("ly") and after in LEVEL_WORDS)
             or (word == "drawn_out" and MASK in self.tokens)
         )
@@ -198,10 +202,12 @@ class SentenceReader:
         pointed = self._pointed_at(i)
         if pointed is not None:
             return [pointed]
-        if word.endswith("ly") and self._at(i - 1) == "how":
-            return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 3]) if c and _value(c, word)][:1]
+        if (word.endswith("ly") and self._at(i - 1) == "how") or (word.endswith("ness") and self._at(i + 1) == "of"):
+            return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 4]) if c and _value(c, word)][:1]
         linked = self._after_link(i)
         subjects = self._subjects(i) if linked else []
+        if linked == ":":
+            subjects = [m for m in self._modified(i) if _value(m, word)] or subjects
         fitting = [s for s in subjects if _value(s, word)]
         if fitting:
             return fitting
@@ -221,7 +227,7 @@ class SentenceReader:
 
     def _of_speech(self) -> bool:
         return (
-            any(NOUNS.get(t) in (SPEECH, VOICE, PERSON, *OWN_LEVELS) for t in self.tokens)
+            any(NOUNS.get(t) in (SPEECH, VOICE, BEARER, *OWN_LEVELS) for t in self.tokens)
             or len(self.tokens) < 4
         )
 
@@ -238,7 +244,8 @@ class SentenceReader:
         carrier = NOUNS.get(self.tokens[j]) if j < len(self.tokens) else None
         return carrier if carrier in OWN_LEVELS and _value(carrier, self.tokens[i]) else None
 
-    def _after_link(self, i: int) -> bool:
+    def _after_link(self, i: int) -> str:
+        """The link that the word at `i` follows, or nothing."""
         j = i - 1
         while j >= 0 and (
             _adverbial(self.tokens[j])
@@ -248,7 +255,7 @@ class SentenceReader:
             or _adjectival(self.tokens[j])
         ):
             j -= 1
-        return j >= 0 and self.tokens[j] in LINKS and self._at(j - 1) != "there"
+        return self.tokens[j] if j >= 0 and self.tokens[j] in LINKS and self._at(j - 1) != "there" else ""
 
     def _modified(self, i: int) -> list[str]:
         """The nouns that the word at `i` stands before, the nearest fitting one first; `FOREIGN` where it is
@@ -283,7 +290,9 @@ class SentenceReader:
             return False
         if token in (",", "and", "or"):
             after = self.tokens[j + 1] if j + 1 < len(self.tokens) else ""
-            return (after in LEVEL_WORDS - NEGATIONS or _adjectival(after) or _adverbial(after)) and after not in NOUNS
+            if _adverbial(after) and after not in BREAKS:
+                after = self._at(j + 2)
+            return (after in LEVEL_WORDS - NEGATIONS or _adjectival(after)) and after not in NOUNS
         return (
             token in LEVEL_WORDS or _adverbial(token) or _adjectival(token) or token in UP or token in DOWN
         ) and not (token in NOUNS)
@@ -326,11 +335,11 @@ class SentenceReader:
                         continue
                 carrier = NOUNS[token]
                 head = self._noun_phrase_start(j)
-                if carrier in (VOICE, SPEECH, PERSON) and self._at(head - 1) in PREPOSITIONS - {"with"}:
+                if carrier in (VOICE, SPEECH, BEARER) and self._at(head - 1) in PREPOSITIONS - {"with"}:
                     fallback = fallback or [carrier]
                     j = head - 2
                     continue
-                if self._is_foreign_of(j):
+                if self._is_foreign_of(j) or (carrier == SPEECH and set(self.tokens[head:j]) & _PARTIAL):
                     return [FOREIGN]
                 if carrier == TOPIC:
                     return list(self._topics_before(j)) or fallback or [TOPIC]
@@ -439,7 +448,7 @@ class SentenceReader:
         follows = self.tokens[j] if j < n else ""
         if NOUNS.get(follows) in (PITCH, CONTOUR, VARIATION, VOICE) or follows in MOVEMENTS:
             return True
-        if follows in ("in", "of") and self.tokens[i] in EVENT_NOUNS:
+        if follows in ("in", "of") and "at_the_end" not in self.tokens[i:j] and self.tokens[i] in EVENT_NOUNS:
             k = j + 1
             while k < n and self.tokens[k] in DETERMINERS | ADJECTIVES - {"pitch"}:
                 k += 1
@@ -459,7 +468,11 @@ class SentenceReader:
                 or self.tokens[0] in UP | DOWN
                 or any(t in ("final", "plain", "terminal") for t in self.tokens[max(0, i - 2) : i])
             )
-        return subjects[0] in (PITCH, CONTOUR, VARIATION, VOICE, TOPIC)
+        if subjects[0] == SPEECH:  # the sentence ends in a fall
+            return self.tokens[i] in EVENT_NOUNS and (self._at(i - 1) in DETERMINERS or _adjectival(self._at(i - 1)))
+        return subjects[0] in (PITCH, CONTOUR, VARIATION, VOICE, TOPIC) and not (
+            follows == "to" and subjects[0] == VOICE
+        )
 
 
 _MEDIA = frozenset("recording clip audio vocals delivery line passage".split())
@@ -471,7 +484,7 @@ def _value(carrier: str, word: str) -> tuple[str, str] | None:
         return None
     if carrier in (VOICE, SPEECH):
         name = LEVELS[carrier].get(word) or FREE.get(word)
-    elif carrier in (PERSON, TOPIC):
+    elif carrier in (BEARER, TOPIC):
         name = FREE.get(word)
     elif carrier == PITCH and word not in LEVELS[PITCH] and word in LEVELS[CONTOUR]:
         name = CONTOUR

@@ -28,13 +28,13 @@ def _table(**values: Iterable[str]) -> dict[str, str]:
 
 # fmt: off
 PITCH, ENERGY, SPEED, CONTOUR = "pitch_level", "energy_level", "speed_level", "intonation"
-VARIATION, VOICE, SPEECH, PERSON, TOPIC = "variation", "voice", "speech", "person", "topic"
+VARIATION, VOICE, SPEECH, BEARER, TOPIC = "variation", "voice", "speech", "bearer", "topic"
 
 NOUNS: dict[str, str] = {
     **dict.fromkeys(_words("pitch f0 register pitched frequency"), PITCH),
     **dict.fromkeys(_words("energy loudness volume intensity amplitude effort power force strength projection"),
                     ENERGY),
-    **dict.fromkeys(_words("rate speed pace tempo paced pacing rhythm clip velocity cadence"), SPEED),
+    **dict.fromkeys(_words("rate speed pace tempo paced pacing clip velocity cadence"), SPEED),
     **dict.fromkeys(_words("intonation contour melody tune inflection lilt curve intonational melodic "
                            "contours inflections trajectory"), CONTOUR),
     **dict.fromkeys(_words("variation variations variability modulation fluctuation fluctuations pitch_range pitch_movement swings"),
@@ -45,21 +45,21 @@ NOUNS: dict[str, str] = {
         "utterance utterances sentence sentences words word syllables phrase phrases line lines articulates "
         "articulation articulated says said saying reads asks manner presentation rendition narration vocals "
         "sounding performance statement uttered utters pronounces prosody reading diction enunciation quality "
-        "fashion bursts succession style vocalization way"),
+        "fashion bursts quotation succession style vocalization way"),
         SPEECH),
     **dict.fromkeys(_words(
         "speaker talker she he person man woman lady gentleman girl boy child narrator reader male female "
-        "individual guy kid youngster teenager"),
-        PERSON),
+        "individual guy kid youngster teenager rhythm"),
+        BEARER),
     **dict.fromkeys(_words("it they both all this everything"), TOPIC),
 }
 """Noun (or verb of speaking) to the attribute that it names, or to what else can carry a level: a voice, an
-act of speech, a person, or the topic that a pronoun points back to."""
+act of speech, a bearer of free words only (a speaker, a rhythm), or the topic that a pronoun points back to."""
 
 OWN_LEVELS = (PITCH, ENERGY, SPEED, CONTOUR, VARIATION)
 
 SCALES = _words("level levels side end range part band region zone territory spectrum half portion scale "
-                "bottom top pattern patterns value values")
+                "bottom top pattern patterns value values degree amount height")
 """Nouns that a level word may stand before on its way to the attribute: a high level of energy."""
 
 _HIGH = _forms("high great") | _words("raised elevated heightened increased boosted above up upper top stronger")
@@ -75,14 +75,16 @@ _LOUD = _forms("loud") | _words(
     "resounding thunderous shout shouts shouting shouted yell yells yelling yelled scream screams screaming "
     "bellows bellowing")
 _QUIET = _forms("quiet soft faint") | _words(
+    "softness quietness faintness "
     "hushed muted subdued inaudible inaudibly murmur murmurs murmured murmuring mutter mutters muttered muttering "
     "mumble mumbles mumbled mumbling muffled softened")
 _FAST = _forms("quick rapid swift brisk speedy hasty") | _words(
     "fast faster fastest hurried hurriedly rushed rushing rushes breakneck accelerated quickened races racing "
     "frantic frenetic snappy galloping")
 _SLOW = _forms("slow sluggish unhurried leisurely") | _words(
+    "slowness "
     "slowed dragging drags drag drawling drawl drawls drawn_out lingers lingering plodding languid ponderous crawls crawling")
-_FLAT = _words("flat flatly monotone monotonous monotonously unvarying unvaried uninflected toneless deadpan")
+_FLAT = _words("flatness flat flatly monotone monotonous monotonously unvarying unvaried uninflected toneless deadpan")
 _VARIED = _words("expressive varied animated dynamic singsong up_down wide_ranging melodious lilting fluctuating "
                  "undulating swooping")
 
@@ -109,7 +111,7 @@ LEVELS: dict[str, dict[str, str]] = {
         **dict.fromkeys(_forms("strong weak") | _words(
             "raised lowered powerful feeble small gentle"), ENERGY)},
     SPEECH: dict.fromkeys(_NORMAL - _words("mid typical neutral ordinary"), SPEED),
-    PERSON: {},
+    BEARER: {},
     TOPIC: {},
 }
 """Carrier to the words that, said of it, state a level: the value, or for a voice or an act of speech, which
@@ -118,7 +120,7 @@ have no level of their own, the attribute that they then speak of."""
 FREE: dict[str, str] = {
     **dict.fromkeys(_LOUD | _QUIET | {"normally_loud"}, ENERGY),
     **dict.fromkeys(_FAST | _SLOW | {"normally_fast"}, SPEED),
-    **dict.fromkeys(_DEEP, PITCH),
+    **dict.fromkeys(_DEEP | {"shrill"}, PITCH),
     **dict.fromkeys(_FLAT | _VARIED - _words("dynamic varied"), CONTOUR),
 }
 """Words that state a level of one attribute whichever voice, speech or speaker they are said of."""
@@ -271,7 +273,12 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"at (?:its|his|her|their) \w+est", " "),
         (r"(start|begin|end|finish)(s|ing|ed|es)? (?:out|off|up)", r"\1\2"),
         (r"a (?:bit|touch|hair|shade|notch|little(?! (?:girl|boy|kid|child|old|voice|energy|variation)))", "slightly"),
-        (r"on average", " "),
+        (r"on average|(?:within )?what is (?:normal|usual|typical|expected)(?: for)?", " "),
+        (r"not that of", "not"),
+        (r"(?:no|little|without) (?:any |real |much )?(?:melody|inflection)", "no variation"),
+        (r"(?:keeps?|kept|keeping) (his|her|their|the) (?:voice|volume) (?:down|low)", r"\1 voice lowered"),
+        (r"medium loud", "normally_loud"),
+        (r"medium fast", "normally_fast"),
         (r"fundamental frequency", "f0"),
     )
 )

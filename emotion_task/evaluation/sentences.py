@@ -49,10 +49,10 @@ _NEITHER = re.compile(
 _MODALS = frozenset("can could may might often usually typically sometimes generally".split())
 _SIGNALS = frozenset(
     "signal signals indicate indicates suggest suggests mean means point points express expresses accompany "
-    "accompanies mark marks reflect reflects convey conveys go goes".split()
+    "accompanies show shows mark marks reflect reflects convey conveys go goes".split()
 )
 _DEFINITE = frozenset("the his her this that their its such these".split())
-_OPINION = frozenset("say call describe argue guess go lean characterise characterize consider judge rate place put estimate assess class".split())
+_OPINION = frozenset("say call describe argue guess go lean characterise characterize consider judge rate place put estimate assess class think believe claim find hear".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _denied(tokens: tuple[str, ...]) -> Iterator[int]:
     yield from _generic(tokens)
     negated, supposed = "", False
     for i, token in enumerate(tokens):
-        if token in BREAKS or token == ":" or (token == "," and not _goes_on(tokens, i)):
+        if (token in BREAKS and not (token == "that" and tokens[i - 1] in _OPINION)) or token == ":" or (token == "," and not _goes_on(tokens, i)):
             negated, supposed = "", False
         elif token == "and" or (token == "with" and negated == "no"):
             negated = ""
@@ -111,7 +111,11 @@ def _generic(tokens: tuple[str, ...]) -> Iterator[int]:
         if (modal in _MODALS and verb in _SIGNALS) or (modal == "would" and verb in ("be", "have")):
             start = max((k for k in range(i) if tokens[k] in BREAKS or tokens[k] in (",", "than")), default=-1) + 1
             if modal == "would" or tokens[start] not in _DEFINITE:
-                yield from range(start, i)
+                yield from range(start, i if modal == "would" else _clause_end(tokens, i))
+
+
+def _clause_end(tokens: tuple[str, ...], i: int) -> int:
+    return next((k for k in range(i, len(tokens)) if tokens[k] in BREAKS or tokens[k] == ","), len(tokens))
 
 
 def _goes_on(tokens: tuple[str, ...], i: int) -> bool:
@@ -128,4 +132,4 @@ def _supposes(tokens: tuple[str, ...], i: int) -> bool:
         return not (opinion and any(token in ("i", "one", "we", "you") for token in tokens[:i]))
     if tokens[i] in ("tends", "tend"):
         return not any(token in _DEFINITE for token in tokens[:i])
-    return tokens[i] in HYPOTHETICALS
+    return tokens[i] in HYPOTHETICALS or (i == 0 and tokens[i] in ("had", "were"))

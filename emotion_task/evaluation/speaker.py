@@ -17,6 +17,7 @@ _ADDRESSING = re.compile(
     r"toward|towards|than|unlike|comparison)\w*"
     r"(?: to| about| at| with| of)?(?: the| a| an| another| some| average| typical| usual)*$"
 )
+_EITHER = re.compile(r"\b(?:man|male|woman|female|men|women) or (?:an? )?(?:man|male|woman|female|men|women)\b")
 _REPORTING = frozenset("says said mentions tells claims asks complains explains that because about".split())
 _AGES = (
     ("young", r"young|youthful|teenage[rd]?|teens|adolescent|twenties"),
@@ -41,6 +42,8 @@ def speaker_claims(sentences: list[Sentence]) -> Iterator[tuple[str, str]]:
 
 
 def _named_genders(sentence: Sentence) -> Iterator[str]:
+    if _EITHER.search(" ".join(sentence.tokens)):
+        return
     for i, token in enumerate(sentence.tokens):
         if token in _MALE | _FEMALE and i not in sentence.denied:
             if not _ADDRESSING.search(" ".join(sentence.tokens[max(0, i - 5) : i])):
