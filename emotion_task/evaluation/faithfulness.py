@@ -18,7 +18,13 @@ _ALLOWED: Mapping[str, tuple[str, ...]] = {**VALUES, "age_level": AGES}
 _OPPOSITES = frozenset(
     frozenset(pair)
     for pair in (
-        *(("low", "high"), ("slow", "fast"), ("male", "female"), ("child", "elderly"), ("flat", "expressive")),
+        *(
+            ("low", "high"),
+            ("slow", "fast"),
+            ("male", "female"),
+            ("child", "elderly"),
+            ("flat", "expressive"),
+        ),
         *(("rising", "falling"), ("rising-falling", "falling-rising"), ("none", "high")),
     )
 )
@@ -159,6 +165,4 @@ def _check_quotes(said: Sequence[str], text: str | None) -> Tally:
         return Tally()
     spoken = f" {clean_words(text)} "
     num_right = sum(f" {quote} " in spoken for quote in said)
-    return Tally(
-        num_right=num_right, num_checked=len(said), num_contradictions=len(said) - num_right
-    )
+    return Tally(num_right=num_right, num_checked=len(said), num_contradictions=len(said) - num_right)

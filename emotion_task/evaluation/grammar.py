@@ -154,16 +154,27 @@ class SentenceReader:
             return True
         if self.tokens[i] in ("moderately", "normally") and self._at(i + 1) in LEVEL_WORDS:
             return True
-        if self.tokens[i] == "average" and self._at(i - 1) in LEVEL_WORDS:
+        if self.tokens[i] == "average" and self._is_statistic(i):
             return True
         if self._spans_to(i) or self._infinitive(i) or self._idiomatic(i):
             return True
         if self.tokens[i] in ("up", "down"):
             return self._last_content(i) in MOTIONS | UP | DOWN
         if self.tokens[i] == "level":
-            return not (self._last_content(i) in LINKS or NOUNS.get(self._at(i + 1)) == CONTOUR)
+            last = self._last_content(i)
+            if NOUNS.get(last) == CONTOUR and self._at(i + 1) in ("", ",", "and"):
+                return False
+            return not (last in LINKS or NOUNS.get(self._at(i + 1)) == CONTOUR)
         return self.tokens[i] == "middle" and (
-            any(t in UP or t in DOWN for t in before) or self._at(i + 1) == "aged" or (self._at(i + 1) == "of" and NOUNS.get(self._at(i + 3)) == SPEECH)
+            any(t in UP or t in DOWN for t in before)
+            or self._at(i + 1) == "aged"
+            or (self._at(i + 1) == "of" and NOUNS.get(self._at(i + 3)) == SPEECH)
+        )
+
+    def _is_statistic(self, i: int) -> bool:
+        """a high average pitch, the average pitch is high"""
+        return self._at(i - 1) in LEVEL_WORDS or (
+            self._at(i + 1) in NOUNS and self._at(i + 2) in LINKS - {"as", ":"}
         )
 
     def _idiomatic(self, i: int) -> bool:
@@ -172,21 +183,28 @@ class SentenceReader:
         return (
             "at_the_start" in self.tokens[i + 1 : i + 4]
             or (after == "of" and word in FREE and self._at(i - 1) == "the" and not word.endswith("ness"))
-            or (after in ("to", "on") and word in ("soft", "slow", "quick", "fast") and self._at(i + 2) not in (MASK, "me"))
+            or (
+                after in ("to", "on")
+                and word in ("soft", "slow", "quick", "fast")
+                and self._at(i + 2) not in (MASK, "me")
+            )
             or (word.endswith("ly") and after in LEVEL_WORDS)
             or (word == "drawn_out" and MASK in self.tokens)
         )
 
     def _spans_to(self, i: int) -> bool:
-        """low to moderate: two levels, none of them stated"""
-        return (self._at(i + 1) == "to" and self._at(i + 2) in LEVEL_WORDS) or (
-            self._at(i - 1) == "to" and self._at(i - 2) in LEVEL_WORDS
+        """low to moderate, normal to slightly fast: two levels, none of them stated"""
+        after = self._at(i + 3) if _adverbial(self._at(i + 2)) else self._at(i + 2)
+        before = i - 2 if _adverbial(self._at(i - 1)) else i - 1
+        return (self._at(i + 1) == "to" and after in LEVEL_WORDS) or (
+            self._at(before) == "to" and self._at(before - 1) in LEVEL_WORDS
         )
 
     def _infinitive(self, i: int) -> bool:
         """told to be quiet, but not: seems to be quiet"""
         return any(
-            self.tokens[k : k + 2] == ("to", "be") and _is_foreign(self._at(k - 1)) for k in range(max(0, i - 4), i)
+            self.tokens[k : k + 2] == ("to", "be") and _is_foreign(self._at(k - 1))
+            for k in range(max(0, i - 4), i)
         )
 
     def _at(self, i: int) -> str:
@@ -200,9 +218,11 @@ class SentenceReader:
         """What the level word at `i` is said of: carriers (values of `NOUNS`), or nothing."""
         word = self.tokens[i]
         pointed = self._pointed_at(i)
-        if pointed is not None:
-            return [pointed]
-        if (word.endswith("ly") and self._at(i - 1) == "how") or (word.endswith("ness") and self._at(i + 1) == "of"):
+        if pointed:
+            return pointed
+        if (word.endswith("ly") and self._at(i - 1) == "how") or (
+            word.endswith("ness") and self._at(i + 1) == "of"
+        ):
             return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 4]) if c and _value(c, word)][:1]
         linked = self._after_link(i)
         subjects = self._subjects(i) if linked else []
@@ -231,18 +251,20 @@ class SentenceReader:
             or len(self.tokens) < 4
         )
 
-    def _pointed_at(self, i: int) -> str | None:
-        """low in pitch, a high level of energy"""
+    def _pointed_at(self, i: int) -> list[str]:
+        """low in pitch, a high level of energy, nothing unusual about the tempo"""
         j = i + 1
-        while j < len(self.tokens) and self.tokens[j] in SCALES:
+        while self._at(j) in SCALES:
             j += 1
-        if j >= len(self.tokens) or self.tokens[j] not in ("in", "of"):
-            return None
+        if self._at(j) not in ("in", "of", "about"):
+            return []
         j += 1
-        while j < len(self.tokens) and (self.tokens[j] in DETERMINERS or self.tokens[j] in ADJECTIVES):
+        while self._at(j) in DETERMINERS or self._at(j) in ADJECTIVES:
             j += 1
-        carrier = NOUNS.get(self.tokens[j]) if j < len(self.tokens) else None
-        return carrier if carrier in OWN_LEVELS and _value(carrier, self.tokens[i]) else None
+        carrier = NOUNS.get(self._at(j), "")
+        if carrier not in OWN_LEVELS or not _value(carrier, self.tokens[i]):
+            return []
+        return [carrier, *self._shared(j, self.tokens[i])]
 
     def _after_link(self, i: int) -> str:
         """The link that the word at `i` follows, or nothing."""
@@ -300,8 +322,10 @@ class SentenceReader:
     def _shared(self, j: int, word: str) -> Iterator[str]:
         """low pitch and volume: the second noun shares the first one's level"""
         n = len(self.tokens)
-        while j + 2 < n and self.tokens[j + 1] in ("and", ",", "or") and self.tokens[j + 2] in NOUNS:
-            j += 2
+        while self._at(j + 1) in ("and", ",", "or"):
+            j += 3 if self._at(j + 2) == "the" else 2
+            if self._at(j) not in NOUNS:
+                return
             carrier = NOUNS[self.tokens[j]]
             follows = self.tokens[j + 1] if j + 1 < n else ""
             if carrier not in OWN_LEVELS or follows in LINKS or follows in LEVEL_WORDS or follows in STATIVE:
@@ -350,9 +374,15 @@ class SentenceReader:
             if token == ",":
                 if fallback:
                     return fallback
+                if self._at(j + 1) in LINKS and "," in self.tokens[:j]:  # the pitch, by contrast, is low
+                    j = max(k for k in range(j) if self.tokens[k] == ",") - 1
+                    continue
                 comma = True
-            elif token.endswith("ing") and _adjectival(token) and self._at(j - 1) in _BE and not (
-                self._coordinate_adjective(j, i)
+            elif (
+                token.endswith("ing")
+                and _adjectival(token)
+                and self._at(j - 1) in _BE
+                and not (self._coordinate_adjective(j, i))
             ):
                 return fallback or [FOREIGN]  # he was driving too fast
             elif _is_foreign(token) or (_adjectival(token) and self._at(j + 1) in LINKS - {"as"}):
@@ -448,11 +478,13 @@ class SentenceReader:
         follows = self.tokens[j] if j < n else ""
         if NOUNS.get(follows) in (PITCH, CONTOUR, VARIATION, VOICE) or follows in MOVEMENTS:
             return True
-        if follows in ("in", "of") and "at_the_end" not in self.tokens[i:j] and self.tokens[i] in EVENT_NOUNS:
+        if follows in ("in", "of") and "at_the_end" not in self.tokens[i:j]:
             k = j + 1
-            while k < n and self.tokens[k] in DETERMINERS | ADJECTIVES - {"pitch"}:
+            while self._at(k) in DETERMINERS | ADJECTIVES:
                 k += 1
-            return k < n and NOUNS.get(self.tokens[k]) in (PITCH, CONTOUR, VOICE)
+            carrier = NOUNS.get(self._at(k))
+            if carrier in OWN_LEVELS or self.tokens[i] in EVENT_NOUNS:
+                return carrier in (PITCH, CONTOUR, VOICE)
         if NOUNS.get(follows) in (ENERGY, SPEED) and j == i + 1:
             return False
         if self.tokens[i] in ("rising", "falling", "downward", "upward") and _is_foreign(follows):
@@ -469,7 +501,9 @@ class SentenceReader:
                 or any(t in ("final", "plain", "terminal") for t in self.tokens[max(0, i - 2) : i])
             )
         if subjects[0] == SPEECH:  # the sentence ends in a fall
-            return self.tokens[i] in EVENT_NOUNS and (self._at(i - 1) in DETERMINERS or _adjectival(self._at(i - 1)))
+            return self.tokens[i] in EVENT_NOUNS and (
+                self._at(i - 1) in DETERMINERS or _adjectival(self._at(i - 1))
+            )
         return subjects[0] in (PITCH, CONTOUR, VARIATION, VOICE, TOPIC) and not (
             follows == "to" and subjects[0] == VOICE
         )

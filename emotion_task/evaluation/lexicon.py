@@ -179,7 +179,7 @@ ADJECTIVES = _words(
 
 NEGATIONS = _words("not no never hardly scarcely barely without neither nor nobody nothing none lacks")
 HYPOTHETICALS = _words(
-    "if would expect expected usually typically generally often unlike usual_for than rule_out"
+    "if would expect expected usually typically generally often unlike people than rule_out"
 )
 """After these, a clause speaks of what might be or commonly is, not of this recording."""
 
@@ -188,8 +188,11 @@ SMALL = r"(?:very|too|so|all|that|particularly|especially|overly|really|exactly|
 PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"\b{pattern}\b"), replacement)
     for pattern, replacement in (
-        (r"(?:never|not|hardly|barely|scarcely) (?:rises?|goes|go|gets?|strays?|moves?|deviates?|departs?|ventures?)"
-         r"(?: far| much)? (?:above|beyond|from)", "stays around"),
+        (
+            r"(?:never|not|hardly|barely|scarcely) (?:rises?|goes|go|gets?|strays?|moves?|deviates?|departs?|ventures?)"
+            r"(?: far| much)? (?:above|beyond|from)",
+            "stays around",
+        ),
         (r"(?:not (?:only|just|merely)|no (?:doubt|question|wonder)|if anything|not to mention)", " "),
         (
             r"(?:than|from|(?:compared|relative) (?:to|with)) (?:what )?(?:is |the |an? |in |his |her )*"
@@ -221,7 +224,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"dynamic (?:variations?|range)", "dynamics"),
         (r"(?:is not|not|does not have|has not) (?:very |that |so )?much", "little"),
         (
-            r"(?:hardly|barely|scarcely|not|never|little) (?:ever )?"
+            r"(?:hardly|barely|scarcely|not|never) (?:ever )?"
             r"(?:moves?|changes?|var(?:y|ies)|fluctuates?)",
             "unvarying",
         ),
@@ -236,19 +239,28 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "variation",
         ),
         (
-            r"(?:variations?|variability|modulation|swings) (?:in|of) (?:the |his |her )*(?:pitch|tone)",
+            r"(?:variations?|variability|modulation|swings|changes?) (?:in|of) (?:the |his |her )*(?:pitch|tone)",
             "variation",
         ),
+        (
+            r"(?:variations?|changes?) (?:in|of) (?:the |his |her )*(?:volume|loudness|energy|intensity|tempo|pace|rate|speed)",
+            "dynamics",
+        ),
+        (r"deep down", " "),
         (r"pitch (?:movements?)", "pitch_movement"),
         (r"(?:wide|broad|large|great) (?:pitch |vocal |tonal )?range", "wide variation"),
         (r"(?:narrow|limited|small|restricted) (?:pitch |vocal |tonal )?range", "limited variation"),
         (r"(?:a (?:lot|great deal) of|lots of|plenty of|full of)", "lots"),
         (r"(?:moves? )?up and down(?: a great deal)?|ups and downs", "up_down"),
-        (r"(?:varies|vary|fluctuates|changes|moves) (?:considerably|widely|greatly|a lot|dramatically|freely|noticeably)",
-         "is varied"),
+        (
+            r"(?:varies|vary|fluctuates|changes|moves) (?:considerably|widely|greatly|a lot|dramatically|freely|noticeably)",
+            "is varied",
+        ),
         (r"(?:jumps|moves|swings|bounces|dances) (?:all )?(?:around|about)(?: a lot)?", "is varied"),
-        (r"(?:barely|scarcely|hardly|little|not|just) (?:above|louder than|more than) an? (?:whisper|mutter|murmur)",
-         "hushed"),
+        (
+            r"(?:barely|scarcely|hardly|little|not|just) (?:above|louder than|more than) an? (?:whisper|mutter|murmur)",
+            "hushed",
+        ),
         (r"such (force|power|volume|intensity|strength|loudness)", r"high \1"),
         (r"(?:sort|kind) of|more or less|a tad", "slightly"),
         (r"sing song", "singsong"),
@@ -260,7 +272,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"laid back", "laid_back"),
         (r"wide ranging", "wide_ranging"),
         (r"in between", "in_between"),
-        (r"in a (?:hurry|rush)", "hurriedly"),
+        (r"in a (?:hurry|rush)(?! to)", "hurriedly"),
         (r"(?:take|takes|taking|took) (his|her|their) time", r"speaks slowly \1 own"),
         (r"speeds? up", "speaks quickly"),
         (r"slows? down", "speaks slowly"),
@@ -272,7 +284,10 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"at (?:the|its) (?:very )?(?:start|beginning|outset|onset)", "at_the_start"),
         (r"at (?:its|his|her|their) \w+est", " "),
         (r"(start|begin|end|finish)(s|ing|ed|es)? (?:out|off|up)", r"\1\2"),
-        (r"a (?:bit|touch|hair|shade|notch|little(?! (?:girl|boy|kid|child|old|voice|energy|variation)))", "slightly"),
+        (
+            r"a (?:bit|touch|hair|shade|notch|little(?! (?:girl|boy|kid|child|old|voice|energy|variation)))",
+            "slightly",
+        ),
         (r"on average|(?:within )?what is (?:normal|usual|typical|expected)(?: for)?", " "),
         (r"not that of", "not"),
         (r"(?:no|little|without) (?:any |real |much )?(?:melody|inflection)", "no variation"),

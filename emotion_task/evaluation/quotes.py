@@ -21,6 +21,8 @@ _SCARED = re.compile(
 )
 _CHAIN = re.compile(r'^(?:[\s,]*(?:and|or|&)?[\s,]*"\d+")+')
 """Further quotations of the same list."""
+_NEXT = re.compile(r'[^"]{0,30}\b(?:on|word|syllable|upon)\s"')
+"""The word of stress speaks of the quotation after it."""
 _NEAR = 10
 """Words between a word of stress and the quotation that it may be about."""
 
@@ -74,6 +76,11 @@ def _stress(before: str, after: str) -> str | None:
         return found
     after = _CHAIN.sub("", after)
     match = _STRESS.search(after)
-    if match is None or '"' in after[: match.start()] or len(after[: match.start()].split()) > _NEAR:
+    if (
+        match is None
+        or _NEXT.match(after, match.end())
+        or '"' in after[: match.start()]
+        or len(after[: match.start()].split()) > _NEAR
+    ):
         return None
     return "denied" if _DENIAL.search(after[: match.start()]) else "stressed"

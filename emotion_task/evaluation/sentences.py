@@ -52,7 +52,9 @@ _SIGNALS = frozenset(
     "accompanies show shows mark marks reflect reflects convey conveys go goes".split()
 )
 _DEFINITE = frozenset("the his her this that their its such these".split())
-_OPINION = frozenset("say call describe argue guess go lean characterise characterize consider judge rate place put estimate assess class think believe claim find hear".split())
+_OPINION = frozenset(
+    "say call describe argue guess go lean characterise characterize consider judge rate place put estimate assess class think believe claim find hear".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,11 @@ def _denied(tokens: tuple[str, ...]) -> Iterator[int]:
     yield from _generic(tokens)
     negated, supposed = "", False
     for i, token in enumerate(tokens):
-        if (token in BREAKS and not (token == "that" and tokens[i - 1] in _OPINION)) or token == ":" or (token == "," and not _goes_on(tokens, i)):
+        if (
+            (token in BREAKS and not (token == "that" and tokens[i - 1] in _OPINION))
+            or token == ":"
+            or (token == "," and not _goes_on(tokens, i))
+        ):
             negated, supposed = "", False
         elif token == "and" or (token == "with" and negated == "no"):
             negated = ""
@@ -109,7 +115,10 @@ def _generic(tokens: tuple[str, ...]) -> Iterator[int]:
     """ "A fast tempo can signal joy" speaks of any voice, "the fast tempo may signal joy" of this one."""
     for i, (modal, verb) in enumerate(pairwise(tokens)):
         if (modal in _MODALS and verb in _SIGNALS) or (modal == "would" and verb in ("be", "have")):
-            start = max((k for k in range(i) if tokens[k] in BREAKS or tokens[k] in (",", "than")), default=-1) + 1
+            start = (
+                max((k for k in range(i) if tokens[k] in BREAKS or tokens[k] in (",", "than")), default=-1)
+                + 1
+            )
             if modal == "would" or tokens[start] not in _DEFINITE:
                 yield from range(start, i if modal == "would" else _clause_end(tokens, i))
 

@@ -17,7 +17,9 @@ _ADDRESSING = re.compile(
     r"toward|towards|than|unlike|comparison)\w*"
     r"(?: to| about| at| with| of)?(?: the| a| an| another| some| average| typical| usual)*$"
 )
-_EITHER = re.compile(r"\b(?:man|male|woman|female|men|women) or (?:an? )?(?:man|male|woman|female|men|women)\b")
+_EITHER = re.compile(
+    r"\b(?:man|male|woman|female|men|women) or (?:an? )?(?:man|male|woman|female|men|women)\b"
+)
 _REPORTING = frozenset("says said mentions tells claims asks complains explains that because about".split())
 _AGES = (
     ("young", r"young|youthful|teenage[rd]?|teens|adolescent|twenties"),
