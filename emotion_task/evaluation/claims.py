@@ -7,9 +7,9 @@ docs/faithfulness.md says how well the finder does on text that was not written 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from emotion_task.evaluation.contour import contour_claims
 from emotion_task.evaluation.grammar import SentenceReader
 from emotion_task.evaluation.quotes import quoted_claims
 from emotion_task.evaluation.sentences import read_sentences
@@ -47,7 +47,7 @@ def read_claims(reasoning: str) -> tuple[Claim, ...]:
     for sentence in sentences:
         reader = SentenceReader(sentence, topics)
         found: dict[str, list[str]] = {}
-        for name, value in reader.claims():
+        for name, value in (*reader.claims(), *contour_claims(reader)):
             found.setdefault(name, []).append(value)
         corrected = corrected or sentence.tokens[0] in _CORRECTIONS
         for name, new in found.items():

@@ -12,26 +12,21 @@ from collections.abc import Iterator, Sequence
 
 from emotion_task.evaluation.lexicon import (
     ADJECTIVES,
-    ADVERBS,
+    BEARER,
     BREAKS,
-    CHANGES,
     CONJUNCTIONS,
     CONTOUR,
     DETERMINERS,
     DOWN,
     ENERGY,
-    EVENT_NOUNS,
     FREE,
     LEVEL_WORDS,
     LEVELS,
     LINKS,
-    MOTIONS,
-    MOVEMENTS,
     NEGATIONS,
     NOUNS,
     OWN_LEVELS,
     PARTICIPLES,
-    BEARER,
     PITCH,
     PREPOSITIONS,
     SCALES,
@@ -43,58 +38,30 @@ from emotion_task.evaluation.lexicon import (
     VARIATION,
     VERBS,
     VOICE,
+    words,
 )
-from emotion_task.evaluation.sentences import MASK, OWNER, Sentence
+from emotion_task.evaluation.placing import is_placed
+from emotion_task.evaluation.sentences import OWNER, Sentence
+from emotion_task.evaluation.word_classes import adjectival, adverbial, is_foreign
 
 FOREIGN = "foreign"
 """A noun that is not of the voice."""
 
-_TRANSPARENT = (
-    LINKS | STATIVE | ADVERBS | DETERMINERS | PREPOSITIONS | CONJUNCTIONS | SCALES | UP | DOWN | MOTIONS
-)
-_SUFFIXES = ("ing", "ed", "ful", "al", "ive", "ous", "ish", "less", "like", "ic", "ant", "ent", "ary")
-_NOT_ADJECTIVES = (
-    *(
-        "thing",
-        "ment",
-        "refusal",
-        "arousal",
-        "approval",
-        "denial",
-        "signal",
-        "interval",
-        "proposal",
-        "appraisal",
-    ),
-    *(
-        "feeling",
-        "meaning",
-        "meeting",
-        "setting",
-        "evening",
-        "morning",
-        "understanding",
-        "narrative",
-        "motive",
-    ),
-    *("perspective", "panic", "music", "topic", "accent", "intent", "content", "instant", "student", "event"),
-)
 _DEGREES = {
     PITCH: ("low", "normal", "high"),
     ENERGY: ("low", "normal", "high"),
     SPEED: ("slow", "normal", "fast"),
 }
-_BE = frozenset("is are was were be been being".split())
-_PARTIAL = frozenset("last first final second few some certain stressed".split())
+_BE = words("is are was were be been being")
+_PARTIAL = words("last first final second few some certain stressed")
 """The last word is no measure of the whole."""
-_PRO_VERBS = frozenset("is are does do was were".split())
+_PRO_VERBS = words("is are does do was were")
 _NO_PITCH = re.compile(
-    r"\b(?:no|without) (?:any |a |real |clear |audible |discernible |measurable |detectable |voiced |stable )*"
+    r"\b(?:no|without) (?:any |a |real |clear |audible |discernible |measurable |detectable |stable )*"
     r"(?:pitch|f0)\b(?! (?:change|movement|jump|rise|fall|accent|level)| ?\w*ing)"
-    r"|\b(?:pitch|f0) (?:is|was|can|could) (?:absent|missing|not (?:be )?(?:heard|detected|measured|present|perceived|found|there|audible))\b"
+    r"|\b(?:pitch|f0) (?:is|was|can|could) "
+    r"(?:absent|missing|not (?:be )?(?:heard|detected|measured|present|perceived|found|there|audible))\b"
 )
-_STARTS = frozenset("start starts starting begins begin beginning opens".split())
-_ENDS = frozenset("end ends ending finishes closes finish ended".split())
 
 
 class SentenceReader:
@@ -118,114 +85,49 @@ class SentenceReader:
         last: tuple[str, str] | None = None
         for i, word in enumerate(self.tokens):
             if word in LEVEL_WORDS or word in FREE:
-                if not self._placed(i) and not (i in self.denied and word != "no" and word != "any"):
+                if not is_placed(self.tokens, i) and not (
+                    i in self.denied and word != "no" and word != "any"
+                ):
                     for carrier in self._carriers(i):
                         claim = _value(carrier, word)
                         if claim and not (i in self.denied and carrier != VARIATION):
                             last = claim
                             yield claim
-            elif word == "likewise" and NOUNS.get(self._at(i - 1)) in OWN_LEVELS and last is not None:
+            elif word == "likewise" and NOUNS.get(self.at(i - 1)) in OWN_LEVELS and last is not None:
                 yield from self._likewise(i - 1, last)
-            elif word in ("so", "as") and self._at(i + 1) in _PRO_VERBS and last is not None:
+            elif word in ("so", "as") and self.at(i + 1) in _PRO_VERBS and last is not None:
                 yield from self._likewise(i + 2, last)
         if self._no_pitch():
             yield PITCH, "none"
-        yield from self._contour()
 
     def _likewise(self, j: int, said: tuple[str, str]) -> Iterator[tuple[str, str]]:
         """..., and so is her pitch"""
-        while self._at(j) in DETERMINERS or self._at(j) in ADJECTIVES:
+        while self.at(j) in DETERMINERS or self.at(j) in ADJECTIVES:
             j += 1
-        name = NOUNS.get(self._at(j))
+        name = NOUNS.get(self.at(j))
         if name in _DEGREES and said[0] in _DEGREES:
             yield name, _DEGREES[name][_DEGREES[said[0]].index(said[1])]
 
     def _no_pitch(self) -> bool:
         """no discernible pitch; the pitch can not be heard"""
-        text = " ".join(self.tokens)
-        return bool(_NO_PITCH.search(text))
+        return bool(_NO_PITCH.search(" ".join(self.tokens)))
 
-    # -- levels ----------------------------------------------------------------------------------------
-
-    def _placed(self, i: int) -> bool:
-        """Whether the word at `i` says when, or is part of a change, instead of stating a level."""
-        before = self.tokens[max(0, i - 3) : i]
-        if any(t in _STARTS or t in _ENDS for t in before) or any(t in CHANGES for t in before[-2:]):
-            return True
-        if self.tokens[i] in ("moderately", "normally") and self._at(i + 1) in LEVEL_WORDS:
-            return True
-        if self.tokens[i] == "average" and self._is_statistic(i):
-            return True
-        if self._spans_to(i) or self._infinitive(i) or self._idiomatic(i):
-            return True
-        if self.tokens[i] in ("up", "down"):
-            return self._last_content(i) in MOTIONS | UP | DOWN
-        if self.tokens[i] == "level":
-            last = self._last_content(i)
-            if NOUNS.get(last) == CONTOUR and self._at(i + 1) in ("", ",", "and"):
-                return False
-            return not (last in LINKS or NOUNS.get(self._at(i + 1)) == CONTOUR)
-        return self.tokens[i] == "middle" and (
-            any(t in UP or t in DOWN for t in before)
-            or self._at(i + 1) == "aged"
-            or (self._at(i + 1) == "of" and NOUNS.get(self._at(i + 3)) == SPEECH)
-        )
-
-    def _is_statistic(self, i: int) -> bool:
-        """a high average pitch, the average pitch is high"""
-        return self._at(i - 1) in LEVEL_WORDS or (
-            self._at(i + 1) in NOUNS and self._at(i + 2) in LINKS - {"as", ":"}
-        )
-
-    def _idiomatic(self, i: int) -> bool:
-        """a loud burst at the start, the quiet of the room, slow to judge, soft on him, "why" is drawn out: no level."""
-        word, after = self.tokens[i], self._at(i + 1)
-        return (
-            "at_the_start" in self.tokens[i + 1 : i + 4]
-            or (after == "of" and word in FREE and self._at(i - 1) == "the" and not word.endswith("ness"))
-            or (
-                after in ("to", "on")
-                and word in ("soft", "slow", "quick", "fast")
-                and self._at(i + 2) not in (MASK, "me")
-            )
-            or (word.endswith("ly") and after in LEVEL_WORDS)
-            or (word == "drawn_out" and MASK in self.tokens)
-        )
-
-    def _spans_to(self, i: int) -> bool:
-        """low to moderate, normal to slightly fast: two levels, none of them stated"""
-        after = self._at(i + 3) if _adverbial(self._at(i + 2)) else self._at(i + 2)
-        before = i - 2 if _adverbial(self._at(i - 1)) else i - 1
-        return (self._at(i + 1) == "to" and after in LEVEL_WORDS) or (
-            self._at(before) == "to" and self._at(before - 1) in LEVEL_WORDS
-        )
-
-    def _infinitive(self, i: int) -> bool:
-        """told to be quiet, but not: seems to be quiet"""
-        return any(
-            self.tokens[k : k + 2] == ("to", "be") and _is_foreign(self._at(k - 1))
-            for k in range(max(0, i - 4), i)
-        )
-
-    def _at(self, i: int) -> str:
+    def at(self, i: int) -> str:
+        """The token at `i`; nothing outside the sentence."""
         return self.tokens[i] if 0 <= i < len(self.tokens) else ""
-
-    def _last_content(self, i: int) -> str:
-        skipped = ADVERBS | CONJUNCTIONS | {","}
-        return next((t for t in reversed(self.tokens[:i]) if t not in skipped), "")
 
     def _carriers(self, i: int) -> list[str]:
         """What the level word at `i` is said of: carriers (values of `NOUNS`), or nothing."""
         word = self.tokens[i]
-        pointed = self._pointed_at(i)
+        pointed = self.pointed_at(i)
         if pointed:
             return pointed
-        if (word.endswith("ly") and self._at(i - 1) == "how") or (
-            word.endswith("ness") and self._at(i + 1) == "of"
+        if (word.endswith("ly") and self.at(i - 1) == "how") or (
+            word.endswith("ness") and self.at(i + 1) == "of"
         ):
             return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 4]) if c and _value(c, word)][:1]
         linked = self._after_link(i)
-        subjects = self._subjects(i) if linked else []
+        subjects = self.subjects(i) if linked else []
         if linked == ":":
             subjects = [m for m in self._modified(i) if _value(m, word)] or subjects
         fitting = [s for s in subjects if _value(s, word)]
@@ -238,7 +140,7 @@ class SentenceReader:
             return [] if modified == [FOREIGN] else [m for m in modified if _value(m, word)] or _alone(word)
         if word == "neutral" and not linked:  # mostly the emotion
             return []
-        subjects = subjects or self._subjects(i)
+        subjects = subjects or self.subjects(i)
         if subjects == [FOREIGN]:
             return []
         if not subjects:
@@ -251,17 +153,17 @@ class SentenceReader:
             or len(self.tokens) < 4
         )
 
-    def _pointed_at(self, i: int) -> list[str]:
+    def pointed_at(self, i: int) -> list[str]:
         """low in pitch, a high level of energy, nothing unusual about the tempo"""
         j = i + 1
-        while self._at(j) in SCALES:
+        while self.at(j) in SCALES:
             j += 1
-        if self._at(j) not in ("in", "of", "about"):
+        if self.at(j) not in ("in", "of", "about"):
             return []
         j += 1
-        while self._at(j) in DETERMINERS or self._at(j) in ADJECTIVES:
+        while self.at(j) in DETERMINERS or self.at(j) in ADJECTIVES:
             j += 1
-        carrier = NOUNS.get(self._at(j), "")
+        carrier = NOUNS.get(self.at(j), "")
         if carrier not in OWN_LEVELS or not _value(carrier, self.tokens[i]):
             return []
         return [carrier, *self._shared(j, self.tokens[i])]
@@ -270,14 +172,14 @@ class SentenceReader:
         """The link that the word at `i` follows, or nothing."""
         j = i - 1
         while j >= 0 and (
-            _adverbial(self.tokens[j])
+            adverbial(self.tokens[j])
             or self.tokens[j] in LEVEL_WORDS
             or self.tokens[j] in CONJUNCTIONS
             or self.tokens[j] == ","
-            or _adjectival(self.tokens[j])
+            or adjectival(self.tokens[j])
         ):
             j -= 1
-        return self.tokens[j] if j >= 0 and self.tokens[j] in LINKS and self._at(j - 1) != "there" else ""
+        return self.tokens[j] if j >= 0 and self.tokens[j] in LINKS and self.at(j - 1) != "there" else ""
 
     def _modified(self, i: int) -> list[str]:
         """The nouns that the word at `i` stands before, the nearest fitting one first; `FOREIGN` where it is
@@ -286,7 +188,7 @@ class SentenceReader:
         j = i + 1
         while j < n and not word.endswith("ly") and self._inside_phrase(j):
             j += 1
-        run = []
+        run: list[int] = []
         start = j
         while j < n and (self.tokens[j] in NOUNS or (run and self.tokens[j] in SCALES)):
             if NOUNS.get(self.tokens[j]) not in (None, TOPIC) and not self._is_person_start(j, start):
@@ -295,8 +197,8 @@ class SentenceReader:
                 break
             j += 1
         if not run:
-            return [FOREIGN] if j < n and _is_foreign(self.tokens[j]) else []
-        if self._is_foreign_of(run[-1]) or (self.tokens[run[-1]] in PARTICIPLES and _is_foreign(self._at(j))):
+            return [FOREIGN] if j < n and is_foreign(self.tokens[j]) else []
+        if self._is_foreign_of(run[-1]) or (self.tokens[run[-1]] in PARTICIPLES and is_foreign(self.at(j))):
             return [FOREIGN]
         fitting = [NOUNS[self.tokens[k]] for k in reversed(run) if self.tokens[k] in NOUNS]
         found = next((c for c in fitting if _value(c, word)), fitting[0])
@@ -312,19 +214,19 @@ class SentenceReader:
             return False
         if token in (",", "and", "or"):
             after = self.tokens[j + 1] if j + 1 < len(self.tokens) else ""
-            if _adverbial(after) and after not in BREAKS:
-                after = self._at(j + 2)
-            return (after in LEVEL_WORDS - NEGATIONS or _adjectival(after)) and after not in NOUNS
+            if adverbial(after) and after not in BREAKS:
+                after = self.at(j + 2)
+            return (after in LEVEL_WORDS - NEGATIONS or adjectival(after)) and after not in NOUNS
         return (
-            token in LEVEL_WORDS or _adverbial(token) or _adjectival(token) or token in UP or token in DOWN
-        ) and not (token in NOUNS)
+            token in LEVEL_WORDS or adverbial(token) or adjectival(token) or token in UP or token in DOWN
+        ) and token not in NOUNS
 
     def _shared(self, j: int, word: str) -> Iterator[str]:
         """low pitch and volume: the second noun shares the first one's level"""
         n = len(self.tokens)
-        while self._at(j + 1) in ("and", ",", "or"):
-            j += 3 if self._at(j + 2) == "the" else 2
-            if self._at(j) not in NOUNS:
+        while self.at(j + 1) in ("and", ",", "or"):
+            j += 3 if self.at(j + 2) == "the" else 2
+            if self.at(j) not in NOUNS:
                 return
             carrier = NOUNS[self.tokens[j]]
             follows = self.tokens[j + 1] if j + 1 < n else ""
@@ -341,11 +243,11 @@ class SentenceReader:
         if k >= len(self.tokens) or self.tokens[k] != "of" or NOUNS[self.tokens[j]] not in OWN_LEVELS:
             return False
         k += 1
-        while k < len(self.tokens) and (self.tokens[k] in DETERMINERS or _adjectival(self.tokens[k])):
+        while k < len(self.tokens) and (self.tokens[k] in DETERMINERS or adjectival(self.tokens[k])):
             k += 1
-        return k < len(self.tokens) and _is_foreign(self.tokens[k]) and self.tokens[k] not in _MEDIA
+        return k < len(self.tokens) and is_foreign(self.tokens[k]) and self.tokens[k] not in _MEDIA
 
-    def _subjects(self, i: int) -> list[str]:
+    def subjects(self, i: int) -> list[str]:
         """The carriers that the word at `i` is said of, looking back: the subject's noun and those that are
         coordinated with it; `[FOREIGN]` where another noun is nearer."""
         fallback: list[str] = []
@@ -353,13 +255,12 @@ class SentenceReader:
         while j >= 0:
             token = self.tokens[j]
             if token in NOUNS and NOUNS[token] is not None:
-                if token == "this" or token == "all" or token == "both":
-                    if j > 0 and self.tokens[j - 1] not in BREAKS and self.tokens[j - 1] not in (",", "."):
-                        j -= 1
-                        continue
+                if token in ("this", "all", "both") and self.at(j - 1) not in BREAKS | {"", ","}:
+                    j -= 1
+                    continue
                 carrier = NOUNS[token]
                 head = self._noun_phrase_start(j)
-                if carrier in (VOICE, SPEECH, BEARER) and self._at(head - 1) in PREPOSITIONS - {"with"}:
+                if carrier in (VOICE, SPEECH, BEARER) and self.at(head - 1) in PREPOSITIONS - {"with"}:
                     fallback = fallback or [carrier]
                     j = head - 2
                     continue
@@ -367,30 +268,30 @@ class SentenceReader:
                     return [FOREIGN]
                 if carrier == TOPIC:
                     return list(self._topics_before(j)) or fallback or [TOPIC]
-                if not _value(carrier, self.tokens[i]) and NOUNS.get(self._at(j - 1)) in OWN_LEVELS:
+                if not _value(carrier, self.tokens[i]) and NOUNS.get(self.at(j - 1)) in OWN_LEVELS:
                     j -= 1  # the intensity contour is high
                     continue
                 return [carrier, *self._coordinated(head)]
             if token == ",":
                 if fallback:
                     return fallback
-                if self._at(j + 1) in LINKS and "," in self.tokens[:j]:  # the pitch, by contrast, is low
+                if self.at(j + 1) in LINKS and "," in self.tokens[:j]:  # the pitch, by contrast, is low
                     j = max(k for k in range(j) if self.tokens[k] == ",") - 1
                     continue
                 comma = True
             elif (
                 token.endswith("ing")
-                and _adjectival(token)
-                and self._at(j - 1) in _BE
+                and adjectival(token)
+                and self.at(j - 1) in _BE
                 and not (self._coordinate_adjective(j, i))
             ):
                 return fallback or [FOREIGN]  # he was driving too fast
-            elif _is_foreign(token) or (_adjectival(token) and self._at(j + 1) in LINKS - {"as"}):
+            elif is_foreign(token) or (adjectival(token) and self.at(j + 1) in LINKS - {"as"}):
                 start = self._noun_phrase_start(j)
                 if self._coordinate_adjective(j, i) or (
-                    _is_foreign(token) and self._at(j - 1) in NOUNS.keys() - DETERMINERS
+                    is_foreign(token) and self.at(j - 1) in NOUNS.keys() - DETERMINERS
                 ):
-                    pass  # fragile and faint; or the verb of an unknown action of the voice: the pitch clusters low
+                    pass  # fragile and faint; or an unknown verb of the voice: the pitch clusters low
                 elif start > 0 and self.tokens[start - 1] in PREPOSITIONS:
                     j = start - 1
                 else:
@@ -402,7 +303,7 @@ class SentenceReader:
         between = self.tokens[j + 1 : i]
         return (
             bool(between)
-            and all(t in CONJUNCTIONS or t == "," or _adverbial(t) or t in LEVEL_WORDS for t in between)
+            and all(t in CONJUNCTIONS or t == "," or adverbial(t) or t in LEVEL_WORDS for t in between)
             and between[0] in ("and", ",", "or")
         )
 
@@ -411,7 +312,7 @@ class SentenceReader:
             self.tokens[j] == OWNER
             or self.tokens[j - 1] in DETERMINERS
             or self.tokens[j - 1] in LEVEL_WORDS
-            or _adjectival(self.tokens[j - 1])
+            or adjectival(self.tokens[j - 1])
             or NOUNS.get(self.tokens[j - 1]) in (VOICE, SPEECH)
         ):
             j -= 1
@@ -440,76 +341,8 @@ class SentenceReader:
             yield carrier
             j = start - 1
 
-    # -- contour ---------------------------------------------------------------------------------------
 
-    def _contour(self) -> Iterator[tuple[str, str]]:
-        directions = [d for d in self._directions()]
-        runs = [d for k, d in enumerate(directions) if k == 0 or directions[k - 1] != d]
-        if runs:
-            yield CONTOUR, "-".join(runs[:2])
-
-    def _directions(self) -> Iterator[str]:
-        for i, word in enumerate(self.tokens):
-            up = word in UP or (word == "up" and self._last_content(i) in MOTIONS)
-            down = word in DOWN or (word == "down" and self._last_content(i) in MOTIONS)
-            if i in self.denied:
-                continue
-            if (up or down) and self._moves_pitch(i):
-                yield "rising" if up else "falling"
-            elif any(t in _ENDS for t in self.tokens[max(0, i - 2) : i]):
-                value = LEVELS[PITCH].get(word)
-                named = [NOUNS[t] for t in self.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]
-                if value in ("high", "low") and named[-1:] in ([PITCH], [CONTOUR]):
-                    yield "rising" if value == "high" else "falling"
-
-    def _between_directions(self, j: int) -> bool:
-        """rising and then gently falling intonation"""
-        token = self.tokens[j]
-        if token in CONJUNCTIONS or token == ",":
-            return any(t in UP | DOWN for t in self.tokens[j + 1 : j + 3])
-        return _adverbial(token) or token in UP | DOWN or _adjectival(token)
-
-    def _moves_pitch(self, i: int) -> bool:
-        """Whether what goes up or down at `i` is the pitch."""
-        n = len(self.tokens)
-        j = i + 1
-        while j < n and self._between_directions(j):
-            j += 1
-        follows = self.tokens[j] if j < n else ""
-        if NOUNS.get(follows) in (PITCH, CONTOUR, VARIATION, VOICE) or follows in MOVEMENTS:
-            return True
-        if follows in ("in", "of") and "at_the_end" not in self.tokens[i:j]:
-            k = j + 1
-            while self._at(k) in DETERMINERS | ADJECTIVES:
-                k += 1
-            carrier = NOUNS.get(self._at(k))
-            if carrier in OWN_LEVELS or self.tokens[i] in EVENT_NOUNS:
-                return carrier in (PITCH, CONTOUR, VOICE)
-        if NOUNS.get(follows) in (ENERGY, SPEED) and j == i + 1:
-            return False
-        if self.tokens[i] in ("rising", "falling", "downward", "upward") and _is_foreign(follows):
-            return False
-        subjects = self._subjects(i)
-        if subjects in ([], [FOREIGN]) and self.tokens[i] in EVENT_NOUNS and follows not in ("in", "of"):
-            named = [NOUNS[t] for t in self.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]
-            if named[-1:] in ([CONTOUR], [PITCH]):
-                return True
-        if not subjects:
-            return (
-                "at_the_end" in self.tokens
-                or self.tokens[0] in UP | DOWN
-                or any(t in ("final", "plain", "terminal") for t in self.tokens[max(0, i - 2) : i])
-            )
-        if subjects[0] == SPEECH:  # the sentence ends in a fall
-            return self.tokens[i] in EVENT_NOUNS and (
-                self._at(i - 1) in DETERMINERS or _adjectival(self._at(i - 1))
-            )
-        return subjects[0] in (PITCH, CONTOUR, VARIATION, VOICE, TOPIC) and not (
-            follows == "to" and subjects[0] == VOICE
-        )
-
-
-_MEDIA = frozenset("recording clip audio vocals delivery line passage".split())
+_MEDIA = words("recording clip audio vocals delivery line passage")
 
 
 def _value(carrier: str, word: str) -> tuple[str, str] | None:
@@ -534,29 +367,3 @@ def _value(carrier: str, word: str) -> tuple[str, str] | None:
 
 def _alone(word: str) -> list[str]:
     return [TOPIC] if word in FREE else []
-
-
-def _adjectival(token: str) -> bool:
-    if token in ADJECTIVES:
-        return True
-    if token in NOUNS or token in _TRANSPARENT or token in BREAKS or len(token) < 4:
-        return False
-    return token.endswith(_SUFFIXES) and not token.endswith(_NOT_ADJECTIVES)
-
-
-def _adverbial(token: str) -> bool:
-    return token in ADVERBS or (token.endswith("ly") and token not in LEVEL_WORDS)
-
-
-def _is_foreign(token: str) -> bool:
-    return not (
-        token in ("", MASK)
-        or token in _TRANSPARENT
-        or token in BREAKS
-        or token in NOUNS
-        or token in LEVEL_WORDS
-        or token in FREE
-        or token in (",", ":")
-        or token.endswith("ly")
-        or _adjectival(token)
-    )

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from emotion_task.evaluation.sentences import QUOTE
 from emotion_task.parsing import normalise_label
 
-_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n\s*\n|\n\s*[-*•]\s")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n\s*\n|\n\s*[-*\u2022]\s")
+_SPACE = re.compile(r"[ \t]*\n(?!\s*(?:\n|[-*\u2022]\s))[ \t]*|[ \t]+")
+"""White space inside a paragraph."""
 _STRESS = re.compile(
     r"\b(?:(?:un)?stress\w*|emphas[ie]\w*|emphatic\w*|accent\w*|weight|highlight\w*|hammer\w*|underscor\w*|"
     r"prominen\w+|punch\w*|lean\w* (?:\w+ )?on)\b",
@@ -21,15 +23,16 @@ _SCARED = re.compile(
 )
 _CHAIN = re.compile(r'^(?:[\s,]*(?:and|or|&)?[\s,]*"\d+")+')
 """Further quotations of the same list."""
-_NEXT = re.compile(r'[^"]{0,30}\b(?:on|word|syllable|upon)\s"')
+_NEXT = re.compile(r'(?:[^"]{0,30}\b(?:on|words?|upon))?\s+"')
 """The word of stress speaks of the quotation after it."""
+_APOSTROPHES = str.maketrans("\u2018\u2019", "''")
 _NEAR = 10
 """Words between a word of stress and the quotation that it may be about."""
 
 
 def quoted_claims(text: str) -> Iterator[tuple[str, str]]:
-    """("stressed_words" | "quoted_words", the words in lower case). Labels of emotions and so-called names are
-    no quotations."""
+    """("stressed_words" | "quoted_words", the words in lower case). Labels of emotions and so-called
+    names are no quotations."""
     for sentence, quotes in _sentences(text):
         for start, end, words in quotes:
             before, after = sentence[:start], sentence[end:]
@@ -42,7 +45,7 @@ def quoted_claims(text: str) -> Iterator[tuple[str, str]]:
 
 def clean_words(text: str) -> str:
     """Words in lower case with single spaces, punctuation gone: how quotations and transcripts compare."""
-    return " ".join(re.findall(r"[\w']+", text.lower().replace("’", "'").replace("‘", "'")))
+    return " ".join(re.findall(r"[\w']+", text.lower().translate(_APOSTROPHES)))
 
 
 def _sentences(text: str) -> Iterator[tuple[str, list[tuple[int, int, str]]]]:
@@ -54,7 +57,7 @@ def _sentences(text: str) -> Iterator[tuple[str, list[tuple[int, int, str]]]]:
         tail = "," if (match[1] or match[2] or "").rstrip().endswith(",") else ""
         return f'"{len(inner) - 1}"{tail}'
 
-    masked = QUOTE.sub(empty, text)
+    masked = QUOTE.sub(empty, _SPACE.sub(" ", text))
     for sentence in _SENTENCE_END.split(masked):
         quotes = [(m.start(), m.end(), inner[int(m[1])]) for m in re.finditer(r'"(\d+)"', sentence)]
         if quotes:
@@ -64,12 +67,12 @@ def _sentences(text: str) -> Iterator[tuple[str, list[tuple[int, int, str]]]]:
 def _stress(before: str, after: str) -> str | None:
     """`stressed` where a word of stress stands near the quotation, `denied` where it is denied, or None."""
     found = None
-    for match in _STRESS.finditer(before):
-        between = before[match.end() :]
+    for earlier in _STRESS.finditer(before):
+        between = before[earlier.end() :]
         if len(between.split()) <= _NEAR:
             found = (
                 "denied"
-                if _DENIAL.search(between) or _DENIAL.search(before[: match.start()][-12:])
+                if _DENIAL.search(between) or _DENIAL.search(before[: earlier.start()][-12:])
                 else "stressed"
             )
     if found:

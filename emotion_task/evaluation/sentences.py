@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from emotion_task.evaluation.expressions import PHRASES, SMALL
 from emotion_task.evaluation.lexicon import (
     BREAKS,
     FREE,
@@ -15,11 +16,12 @@ from emotion_task.evaluation.lexicon import (
     LEVELS,
     NEGATIONS,
     OWN_LEVELS,
-    PHRASES,
-    SMALL,
+    words,
 )
 
-QUOTE = re.compile(r"[\"“]([^\"“”]*)[\"”]|(?<![\w'])['‘]((?:[^'’‘\n]|(?<=\w)['’](?=\w))+)['’](?!\w)")
+QUOTE = re.compile(
+    r"[\"\u201c]([^\"\u201c\u201d]*)[\"\u201d]|(?<![\w'])['\u2018]((?:[^'\u2019\u2018\n]|\n(?!\s*\n)|(?<=\w)['\u2019](?=\w))+)['\u2019](?!\w)"
+)
 """A quotation in either kind of marks; an apostrophe inside a word ends none."""
 
 MASK = "quotation"
@@ -30,10 +32,10 @@ OWNER = "owner_s"
 
 _SPELLING = (
     (re.compile(r"</?\w+>|[*_#`]"), " "),
-    (re.compile(r"[’‘]"), "'"),
+    (re.compile(r"[\u2019\u2018]"), "'"),
     (re.compile(r"(?:^|\n)\s*(?:[-•]|\d+[.)])\s|\n\s*\n|;"), ". "),
-    (re.compile(r"\s[-–]\s|[—()\[\]]"), " , "),
-    (re.compile(r"[-–/]"), " "),
+    (re.compile(r"\s[-\u2013]\s|[\u2014()\[\]]"), " , "),
+    (re.compile(r"[-\u2013/]"), " "),
     (re.compile(r"\bcan(?:no|')t\b"), "can not"),
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"\b(it|that|there|he|she|what)'s\b"), r"\1 is"),
@@ -44,16 +46,18 @@ _SPELLING = (
 _SENTENCE = re.compile(r"[^.!?]+[.!?]*")
 _TOKEN = re.compile(r"[a-z0-9_]+|[,:]")
 _NEITHER = re.compile(
-    rf"\b(?:neither|not) (?:{SMALL} )?(\w+) ?,? (?:nor|or|and not|but not|but also not|not) (?:{SMALL} )?(\w+)\b"
+    rf"\b(?:neither|not) (?:{SMALL} )?(\w+) ?,? (?:nor|or|and not|but not|but also not|not) "
+    rf"(?:{SMALL} )?(\w+)\b"
 )
-_MODALS = frozenset("can could may might often usually typically sometimes generally".split())
-_SIGNALS = frozenset(
-    "signal signals indicate indicates suggest suggests mean means point points express expresses accompany "
-    "accompanies show shows mark marks reflect reflects convey conveys go goes".split()
+_MODALS = words("can could may might often usually typically sometimes generally")
+_SIGNALS = words(
+    "signal signals indicate indicates suggest suggests mean means point points express expresses "
+    "accompany accompanies show shows mark marks reflect reflects convey conveys go goes"
 )
-_DEFINITE = frozenset("the his her this that their its such these".split())
-_OPINION = frozenset(
-    "say call describe argue guess go lean characterise characterize consider judge rate place put estimate assess class think believe claim find hear".split()
+_DEFINITE = words("the his her this that their its such these")
+_OPINION = words(
+    "say call describe argue guess go lean characterise characterize consider judge rate place "
+    "put estimate assess class think believe claim find hear"
 )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from emotion_task.evaluation.lexicon import words
 from emotion_task.evaluation.sentences import Sentence
 
-_MALE = frozenset("man male gentleman boy guy men's masculine".split())
-_FEMALE = frozenset("woman female lady girl feminine".split())
-_HE = frozenset("he his him himself".split())
-_SHE = frozenset("she her hers herself".split())
+_MALE = words("man male gentleman boy guy men's masculine")
+_FEMALE = words("woman female lady girl feminine")
+_HE = words("he his him himself")
+_SHE = words("she her hers herself")
 
 _ADDRESSING = re.compile(
     r"\b(?:talk|speak|address|yell|shout|complain|refer|respond|repl|answer|mention|describ|listen|compar|directed|"
@@ -20,11 +21,12 @@ _ADDRESSING = re.compile(
 _EITHER = re.compile(
     r"\b(?:man|male|woman|female|men|women) or (?:an? )?(?:man|male|woman|female|men|women)\b"
 )
-_REPORTING = frozenset("says said mentions tells claims asks complains explains that because about".split())
+_REPORTING = words("says said mentions tells claims asks complains explains that because about")
 _AGES = (
     ("young", r"young|youthful|teenage[rd]?|teens|adolescent|twenties"),
     ("middle-aged", r"middle aged|(?:mid|early|late)? ?(?:forties|fifties)"),
-    ("elderly", r"elderly|old(?:er)? (?:man|woman|lady|gentleman|person|speaker|male|female|voice)|(?<=sounds )old|(?<=seems )old|(?<=quite )old|senior|aged"
+    ("elderly", r"elderly|old(?:er)? (?:man|woman|lady|gentleman|person|speaker|male|female|voice)"
+                r"|(?<=sounds )old|(?<=seems )old|(?<=quite )old|senior|aged"
                 r"|advanced age|sixties|seventies|eighties"),
     ("child", r"child(?!hood|ren)|kid|toddler|(?:little|small|young) (?:girl|boy)|schoolboy|schoolgirl"
               r"|(?:boy|girl) of (?:\w+ )?(?:four|five|six|seven|eight|nine|ten|eleven|twelve)"),
@@ -47,9 +49,9 @@ def _named_genders(sentence: Sentence) -> Iterator[str]:
     if _EITHER.search(" ".join(sentence.tokens)):
         return
     for i, token in enumerate(sentence.tokens):
-        if token in _MALE | _FEMALE and i not in sentence.denied:
-            if not _ADDRESSING.search(" ".join(sentence.tokens[max(0, i - 5) : i])):
-                yield "male" if token in _MALE else "female"
+        before = " ".join(sentence.tokens[max(0, i - 5) : i])
+        if token in _MALE | _FEMALE and i not in sentence.denied and not _ADDRESSING.search(before):
+            yield "male" if token in _MALE else "female"
 
 
 def _pronouns(sentence: Sentence) -> Iterator[str]:
@@ -63,4 +65,4 @@ def _pronouns(sentence: Sentence) -> Iterator[str]:
                 yield "male" if token in _HE else "female"
 
 
-_AFTER_OBJECT = frozenset(", : and but or the a an to about that for in at on with of as is so".split())
+_AFTER_OBJECT = words(", : and but or the a an to about that for in at on with of as is so")
