@@ -1,6 +1,6 @@
 """The words by which English reasoning states prosody. Words only: how they combine is in `grammar.py`.
 
-Multi-word expressions are joined by `_` (see `expressions.py`), hyphens and apostrophes are gone before look-up.
+Multi-word expressions are joined by `_` (see `expressions.py`), and hyphens are gone before look-up.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ _SCARE = re.compile(r"(?:so-called|kind of|sort of|labell?ed|called|label|option
 _SCARED = re.compile(
     r"^\W*(?:persona|tone|feel|quality|attitude|manner|vibe|voice|option|label|emotion)\b", re.IGNORECASE
 )
-_CHAIN = re.compile(r'^(?:[\s,]*(?:and|or|&)?[\s,]*"\d+")+')
+_CHAIN = re.compile(r'^(?:[\s,]*(?:and|or|&)?[\s,]*"\d+")+', re.IGNORECASE)
 """Further quotations of the same list."""
-_NEXT = re.compile(r'(?:[^"]{0,30}\b(?:on|words?|upon))?\s+"')
+_NEXT = re.compile(r'(?:[^"]{0,30}\b(?:on|words?|upon))?\s+"', re.IGNORECASE)
 """The word of stress speaks of the quotation after it."""
 _APOSTROPHES = str.maketrans("\u2018\u2019", "''")
 _NEAR = 10
