@@ -65,7 +65,7 @@ _NO_PITCH = re.compile(
 
 
 class SentenceReader:
-    """Reads the levels and directions that one sentence asserts.
+    """Reads the levels that one sentence asserts.
 
     Args:
         topics: carriers that the sentence before spoke of, which "it" points back to.

@@ -13,11 +13,12 @@ from emotion_task.facts import VALUES
 from rlcore.errors import DataError
 
 FILE = Path(__file__).parent.parent / "data" / "claims.jsonl"
-HELD_OUT = "held_out_4"
+HELD_OUT = ("held_out_4", "held_out_5")
+"""The sets on which nothing was changed after they were first read."""
 
 
 def test_the_held_out_passages_are_read_as_labelled() -> None:
-    rows = [row for row in read_labelled(FILE) if row["split"] == HELD_OUT]
+    rows = [row for row in read_labelled(FILE) if row["split"] in HELD_OUT]
     found = score_finder(rows)["all"]
     assert len(rows) >= 100 and found.num_labelled >= 200
     assert found.precision >= 0.95 and found.recall >= 0.95
