@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from emotion_task.audio_window import model_waveform
+from emotion_task.evaluation.faithfulness import faithfulness_metrics
 from emotion_task.evaluation.metrics import confusion, emotion_metrics, predicted_labels, prosody_metrics
 from emotion_task.facts import stated_facts
 from emotion_task.labels import ALL_LABELS
@@ -87,7 +88,8 @@ class EmotionTask:
 
     def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
         """`accuracy`, `unweighted_accuracy`, `macro_f1`, `format_rate`, `prosody_accuracy` and one
-        accuracy an attribute, `claim_precision`, `tokens`, and the mean of each reward and of its parts as
+        accuracy an attribute, `claim_precision`, `faithfulness/...` (see `faithfulness_metrics`),
+        `tokens`, and the mean of each reward and of its parts as
         `reward/<name>[/<part>]`."""
         responses = [group.completions[0].text for group in groups]
         references = [group.prompt.reference for group in groups]
@@ -95,6 +97,7 @@ class EmotionTask:
         metrics = emotion_metrics(truth, predicted_labels(responses, self.labels), self.labels)
         metrics["format_rate"] = float(np.mean([parse_response(text) is not None for text in responses]))
         metrics.update(prosody_metrics(responses, references))
+        metrics.update(faithfulness_metrics(responses, references))
         metrics["tokens"] = float(np.mean([len(group.completions[0].token_ids) for group in groups]))
         for name, of_prompts in scores.items():
             metrics.update(_reward_means(name, of_prompts))
@@ -116,6 +119,7 @@ def reference_of(utterance: Utterance) -> dict[str, Any]:
         "text": utterance.text,
         "speaker": utterance.speaker,
         "dataset": utterance.dataset,
+        "stressed_words": utterance.stressed_words,
         **stated_facts(utterance),
     }
 

@@ -1,97 +1,261 @@
-"""Words by which English reasoning states prosody: nouns of attributes, and levels that go with them."""
+"""The words by which English reasoning states prosody. Words only: how they combine is in `grammar.py`.
+
+Multi-word expressions are joined by `_` (see `expressions.py`), and hyphens are gone before look-up.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of `text` as a set, for tables that stay readable."""
+    return frozenset(text.split())
+
+
+def _forms(text: str) -> frozenset[str]:
+    """Adjectives with their comparative, superlative and adverb: quick, quicker, quickest, quickly."""
+    forms = set(text.split())
+    for word in text.split():
+        stem = word[:-1] + "i" if word.endswith("y") else word.removesuffix("e")
+        forms |= {f"{stem}er", f"{stem}est", f"{stem if word.endswith('y') else word}ly"}
+    return frozenset(forms)
+
+
+def _table(**values: Iterable[str]) -> dict[str, str]:
+    return {word: value.replace("_", "-") for value, words in values.items() for word in words}
+
+
+PITCH, ENERGY, SPEED, CONTOUR = "pitch_level", "energy_level", "speed_level", "intonation"
+VARIATION, VOICE, SPEECH, BEARER, TOPIC = "variation", "voice", "speech", "bearer", "topic"
+
 NOUNS: dict[str, str] = {
-    **dict.fromkeys(("pitch", "f0", "register"), "pitch_level"),
-    **dict.fromkeys(("energy", "loudness", "volume", "intensity"), "energy_level"),
-    **dict.fromkeys(("rate", "speed", "pace", "tempo"), "speed_level"),
-    **dict.fromkeys(("speech", "speaks", "speaking", "talks", "talking", "speak", "delivery"), "speed_level"),
-    **dict.fromkeys(("intonation", "contour", "melody", "tone", "inflection"), "intonation"),
-    **dict.fromkeys(("voice", "voices"), "voice"),
+    **dict.fromkeys(words("pitch f0 register pitched frequency"), PITCH),
+    **dict.fromkeys(
+        words("energy loudness volume intensity amplitude effort power force strength projection"), ENERGY
+    ),
+    **dict.fromkeys(words("rate speed pace tempo paced pacing clip velocity cadence"), SPEED),
+    **dict.fromkeys(
+        words(
+            "intonation contour melody tune inflection lilt curve intonational melodic contours "
+            "inflections trajectory"
+        ),
+        CONTOUR,
+    ),
+    **dict.fromkeys(
+        words(
+            "variation variations variability modulation fluctuation fluctuations pitch_range "
+            "pitch_movement swings"
+        ),
+        VARIATION,
+    ),
+    **dict.fromkeys(words("voice voices tone voiced baritone timbre"), VOICE),
+    **dict.fromkeys(
+        words(
+            "speech speaks speaking talks talking speak talk spoke spoken delivery delivers delivered "
+            "delivering utterance utterances sentence sentences words word syllables phrase phrases line "
+            "lines articulates articulation articulated says said saying reads asks manner presentation "
+            "rendition narration vocals sounding performance statement uttered utters pronounces prosody "
+            "reading diction enunciation quality fashion bursts quotation succession style vocalization "
+            "way"
+        ),
+        SPEECH,
+    ),
+    **dict.fromkeys(
+        words(
+            "speaker talker she he person man woman lady gentleman girl boy child narrator reader male "
+            "female individual guy kid youngster teenager rhythm"
+        ),
+        BEARER,
+    ),
+    **dict.fromkeys(words("it they both all this everything"), TOPIC),
 }
-"""Noun to its attribute. `voice` belongs to none, but carries some adjectives (a deep voice, a loud
-voice)."""
+"""Noun (or verb of speaking) to the attribute that it names, or to what else can carry a level: a voice, an
+act of speech, a bearer of free words only (a speaker, a rhythm), or a topic that a pronoun points back to."""
 
-SPEECH_NOUNS = frozenset({"speech", "speaks", "speaking", "talks", "talking", "speak", "delivery"})
-"""Nouns of rate that no high or low describes (low speech is quiet, not slow)."""
+OWN_LEVELS = (PITCH, ENERGY, SPEED, CONTOUR, VARIATION)
 
-_HIGH = ("high", "higher", "raised", "elevated")
-_LOW = ("low", "lower", "lowered")
-_NORMAL = ("normal", "medium", "moderate", "average", "ordinary", "middle")
+SCALES = words(
+    "level levels side end range part band region zone territory spectrum half portion scale "
+    "bottom top pattern patterns value values degree amount height"
+)
+"""Nouns that a level word may stand before on its way to the attribute: a high level of energy."""
+
+_HIGH = _forms("high great") | words(
+    "raised elevated heightened increased boosted above up upper top stronger"
+)
+_LOW = _forms("low") | words(
+    "lowered reduced decreased diminished dampened suppressed depressed below down bottom minimal"
+)
+_NORMAL = words(
+    "normal medium moderate average ordinary middle mid typical standard unremarkable usual "
+    "neutral regular unexceptional conversational moderately intermediate in_between normally "
+    "expected middling everyday nothing_special"
+)
+_DEEP = _forms("deep") | words("rumbling")
+_LOUD = _forms("loud") | words(
+    "booming forceful forcefully vigorous vigorously energetic energetically roaring blaring "
+    "strident deafening resounding thunderous shout shouts shouting shouted yell yells yelling "
+    "yelled scream screams screaming bellows bellowing"
+)
+_QUIET = _forms("quiet soft faint") | words(
+    "softness quietness faintness hushed muted subdued inaudible inaudibly murmur murmurs "
+    "murmured murmuring mutter mutters muttered muttering mumble mumbles mumbled mumbling muffled "
+    "softened"
+)
+_FAST = _forms("quick rapid swift brisk speedy hasty") | words(
+    "fast faster fastest hurried hurriedly rushed rushing rushes breakneck accelerated quickened "
+    "races racing frantic frenetic snappy galloping"
+)
+_SLOW = _forms("slow sluggish unhurried leisurely") | words(
+    "slowness slowed dragging drags drag drawling drawl drawls drawn_out lingers lingering "
+    "plodding languid ponderous crawls crawling"
+)
+_FLAT = words(
+    "flatness flat flatly monotone monotonous monotonously unvarying unvaried uninflected toneless deadpan"
+)
+_VARIED = words(
+    "expressive varied animated dynamic singsong up_down wide_ranging melodious lilting "
+    "fluctuating undulating swooping"
+)
 
 LEVELS: dict[str, dict[str, str]] = {
-    "pitch_level": {
-        **dict.fromkeys(_HIGH, "high"),
-        **dict.fromkeys((*_LOW, "deep", "deeper"), "low"),
-        **dict.fromkeys(_NORMAL, "normal"),
-    },
-    "energy_level": {
-        **dict.fromkeys((*_HIGH, "strong", "great", "loud"), "high"),
-        **dict.fromkeys((*_LOW, "weak", "little", "soft", "quiet", "faint"), "low"),
-        **dict.fromkeys(_NORMAL, "normal"),
-    },
-    "speed_level": {
-        **dict.fromkeys((*_HIGH, "fast", "quick", "rapid", "brisk", "hurried"), "fast"),
-        **dict.fromkeys((*_LOW, "slow", "unhurried"), "slow"),
-        **dict.fromkeys(_NORMAL, "normal"),
-    },
-    "intonation": {
-        **dict.fromkeys(("rising", "rises", "rise", "upward"), "rising"),
-        **dict.fromkeys(("falling", "falls", "fall", "downward"), "falling"),
-        **dict.fromkeys(("flat", "monotone", "monotonous", "level"), "flat"),
-        **dict.fromkeys(("expressive", "varied"), "expressive"),
-        "rising-falling": "rising-falling",
-        "falling-rising": "falling-rising",
-    },
-    "voice": {},
-}
-"""Attribute to the words that, said of it, state a level."""
-
-ALONE: dict[str, tuple[str, str]] = {
-    **dict.fromkeys(("loud", "loudly", "louder"), ("energy_level", "high")),
-    **dict.fromkeys(
-        ("quiet", "quietly", "quieter", "soft", "softly", "softer", "faint"), ("energy_level", "low")
+    PITCH: _table(high=_HIGH | words("soaring soars shrill"), low=_LOW | _DEEP, normal=_NORMAL),
+    ENERGY: _table(
+        high=_HIGH
+        | _LOUD
+        | _forms("strong")
+        | words("powerful considerable intense substantial lots robust"),
+        low=_LOW
+        | _QUIET
+        | _forms("weak")
+        | words("little feeble gentle lacks lacking depleted limited small modest restrained"),
+        normal=_NORMAL,
     ),
-    "normally-loud": ("energy_level", "normal"),
-    **dict.fromkeys(("fast", "faster", "quick", "quickly", "rapid", "rapidly"), ("speed_level", "fast")),
-    **dict.fromkeys(("slow", "slowly", "slower"), ("speed_level", "slow")),
-    "normally-fast": ("speed_level", "normal"),
-    **dict.fromkeys(("deep", "deeper"), ("pitch_level", "low")),
-    **{
-        w: ("intonation", v)
-        for w, v in LEVELS["intonation"].items()
-        if w not in ("expressive", "varied", "level")
+    SPEED: _table(
+        fast=_HIGH | _FAST | words("lively considerable top full"),
+        slow=_LOW | _SLOW | words("deliberate deliberately laid_back lethargic"),
+        normal=_NORMAL,
+    ),
+    CONTOUR: _table(
+        flat=_FLAT | words("level even constant steady stable unchanging unchanged static uniform"),
+        expressive=_VARIED
+        | words(
+            "lively dramatic exaggerated theatrical vivid variable modulated wide colourful colorful "
+            "bouncing bouncy rich"
+        ),
+    ),
+    VARIATION: _table(
+        flat=_LOW
+        | words("no little limited minimal narrow small slight lacks lacking without restricted any scant"),
+        expressive=_HIGH
+        | words(
+            "wide plenty lots large considerable much full dramatic strong rich ample big significant "
+            "pronounced"
+        ),
+    ),
+    VOICE: {
+        **dict.fromkeys(_forms("high") | _DEEP | words("elevated above"), PITCH),
+        **dict.fromkeys(_forms("strong weak") | words("raised lowered powerful feeble small gentle"), ENERGY),
     },
+    SPEECH: dict.fromkeys(_NORMAL - words("mid typical neutral ordinary"), SPEED),
+    BEARER: {},
+    TOPIC: {},
 }
-"""Words that state a level whether or not the attribute is named."""
+"""Carrier to the words that, said of it, state a level: the value, or for a voice or an act of speech, which
+have no level of their own, the attribute that they then speak of."""
 
-GENDERS: dict[str, str] = {
-    **dict.fromkeys(("man", "male", "he", "his", "him", "boy", "gentleman"), "male"),
-    **dict.fromkeys(("woman", "female", "she", "her", "hers", "girl", "lady"), "female"),
+FREE: dict[str, str] = {
+    **dict.fromkeys(_LOUD | _QUIET | {"normally_loud"}, ENERGY),
+    **dict.fromkeys(_FAST | _SLOW | {"normally_fast"}, SPEED),
+    **dict.fromkeys(_DEEP | {"shrill"}, PITCH),
+    **dict.fromkeys(_FLAT | _VARIED - words("dynamic varied"), CONTOUR),
 }
+"""Words that state a level of one attribute whichever voice, speech or speaker they are said of."""
 
-# fmt: off
-COPULAS = frozenset((
-    "is", "are", "was", "were", "sounds", "seems", "stays", "remains", "feels", "appears", "be",
-))
-ADVERBS = frozenset((
-    "very", "quite", "rather", "fairly", "somewhat", "really", "slightly", "clearly", "so", "too",
-    "relatively", "a", "an", "the",
-))
-NEGATIONS = frozenset((
-    "not", "no", "never", "hardly", "without", "neither", "nor", "cannot", "isn't", "doesn't", "don't",
-    "aren't", "wasn't", "can't",
-))
-# fmt: on
+LEVELS[ENERGY]["normally_loud"] = LEVELS[SPEED]["normally_fast"] = "normal"
 
-OPPOSITES: dict[frozenset[str], str] = {
-    frozenset(("high", "low")): "normal",
-    frozenset(("high", "deep")): "normal",
-    frozenset(("strong", "weak")): "normal",
-    frozenset(("loud", "quiet")): "normally-loud",
-    frozenset(("loud", "soft")): "normally-loud",
-    frozenset(("fast", "slow")): "normally-fast",
-    frozenset(("quick", "slow")): "normally-fast",
-}
-"""What "neither A nor B" amounts to."""
+LEVEL_WORDS = frozenset(word for words in LEVELS.values() for word in words)
+
+UP = words(
+    "rise rises rising rose climb climbs climbing lift lifts lifting ascend ascends ascending "
+    "upward upwards upturn uptick upswing recovers recovering recover peaks peaking"
+)
+DOWN = words(
+    "fall falls falling fell drop drops dropping dip dips dipping descend descends descending "
+    "decline declines declining sink sinks sinking plunge plunges plunging slides sliding "
+    "downward downwards downturn"
+)
+MOTIONS = words(
+    "go goes going went come comes coming turn turns turning move moves moving slope slopes "
+    "sloping drift drifts drifting sweep sweeps sweeping jump jumps lifts back trails trail swing "
+    "swings curl curls tilt tilts tick ticks shoot shoots bend bends glide glides point points "
+    "step steps curve curves picks pick"
+)
+"""Verbs after which up and down are directions, not levels."""
+EVENT_NOUNS = words("rise fall lift dip drop decline uptick upturn downturn climb upswing")
+MOVEMENTS = words(
+    "movement movements pattern slope drift sweep glide ending turn lilt motion tune note trend excursion arc"
+)
+"""Nouns that a direction may stand before without naming pitch: an upward drift."""
+
+LINKS = words(
+    "is are was were be been being sounds sound seems seem stays stay remains remain feels feel "
+    "appears appear as called considered kept keeps : looks"
+)
+"""What stands between a subject and its level."""
+STATIVE = words(
+    "sit sits sitting hover hovers lie lies falls hold holds stand stands tends can could may has "
+    "have having had does do did described judged come comes coming came move moves go goes out "
+    "carry carries comes_across set suggests stands rest rests settle settles range ranges run "
+    "runs exhibit exhibits display displays show shows feature features demonstrates maintains "
+    "retains uses adopts employs leans leaning registers measures"
+)
+DETERMINERS = words(
+    "a an the his her their its this that these those one some any my your our such each every owner_s own"
+)
+PREPOSITIONS = words(
+    "of in at on for with from to toward towards near around about within throughout across by "
+    "into onto over under through during before after between behind than like"
+)
+CONJUNCTIONS = words("and or nor")
+CHANGES = words(
+    "grow grows grew growing get gets getting become becomes becoming became turns increasingly "
+    "gradually progressively"
+)
+"""Before a level, these make it a change, which is no level of the whole."""
+VERBS = words(
+    "shout shouts shouted yell yells yelled scream screams screamed bellows murmur murmurs "
+    "murmured mutter mutters muttered mumble mumbles mumbled rushes races drags drag drawls "
+    "lingers"
+)
+"""Level words that modify no noun after them."""
+PARTICIPLES = words("pitched paced voiced spoken")
+BREAKS = words(
+    "but while whereas although though yet because since which that who when where if so however "
+    "despite if as_if ;"
+)
+ADVERBS = words(
+    "very quite rather fairly somewhat really slightly clearly so too relatively also just still "
+    "only not never hardly more most less almost even well far a_bit much pretty simply then "
+    "first likewise again indeed overall equally already always often practically extremely "
+    "remarkably both all comparatively throughout at_the_end now here there perhaps exactly else "
+    "either bit touch hair shade rather_than nor neither highly essentially near too notably "
+    "midway along somewhere how best enough instead alike together alone mostly well"
+)
+ADJECTIVES = words(
+    "vocal overall general mean acoustic male female adult young own final basic main spoken "
+    "clear thin harsh tense firm bright warm light crisp steady smooth calm hoarse rough even "
+    "sharp shaky human rushed fundamental older elderly little old tender timid delicate whole "
+    "last entire breathy shaky airy raspy husky gravelly heavy weary angry happy tiny hard cold "
+    "cool dark thick dry plain sweet bitter mild stern curt terse blunt lovely steely wobbly "
+    "fragile brittle nasal"
+)
+
+NEGATIONS = words("not no never hardly scarcely barely without neither nor nobody nothing none lacks")
+HYPOTHETICALS = words(
+    "if would expect expected usually typically generally often unlike people than rule_out"
+)
+"""After these, a clause speaks of what might be or commonly is, not of this recording."""
+STARTS = words("start starts starting begins begin beginning opens")
+ENDS = words("end ends ending finishes closes finish ended")

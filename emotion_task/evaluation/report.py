@@ -35,6 +35,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("energy", "energy_accuracy", ".3f"),
     Column("rate", "speed_accuracy", ".3f"),
     Column("intonation", "intonation_accuracy", ".3f"),
+    Column("claims right", "faithfulness/precision", ".3f"),
+    Column("contradicted", "faithfulness/contradictions", ".3f"),
     Column("reasoning", "reward/reasoning", ".3f"),
     Column("tokens", "tokens", ".1f"),
     Column("ms/answer", "latency_ms", ".0f"),

@@ -1,0 +1,107 @@
+"""The melody of a voice, from what reasoning says goes up and down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from emotion_task.evaluation.grammar import FOREIGN, SentenceReader
+from emotion_task.evaluation.lexicon import (
+    ADJECTIVES,
+    CONJUNCTIONS,
+    CONTOUR,
+    DETERMINERS,
+    DOWN,
+    ENDS,
+    ENERGY,
+    EVENT_NOUNS,
+    LEVELS,
+    MOTIONS,
+    MOVEMENTS,
+    NOUNS,
+    OWN_LEVELS,
+    PITCH,
+    SPEECH,
+    SPEED,
+    TOPIC,
+    UP,
+    VARIATION,
+    VOICE,
+)
+from emotion_task.evaluation.placing import last_content
+from emotion_task.evaluation.word_classes import adjectival, adverbial, is_foreign
+
+
+def contour_claims(reader: SentenceReader) -> Iterator[tuple[str, str]]:
+    """(intonation, value) where the sentence says that the pitch goes up, down, or one after the other."""
+    directions = list(_directions(reader))
+    runs = [d for k, d in enumerate(directions) if k == 0 or directions[k - 1] != d]
+    if runs:
+        yield CONTOUR, "-".join(runs[:2])
+
+
+def _directions(reader: SentenceReader) -> Iterator[str]:
+    for i, word in enumerate(reader.tokens):
+        up = word in UP or (word == "up" and last_content(reader.tokens, i) in MOTIONS)
+        down = word in DOWN or (word == "down" and last_content(reader.tokens, i) in MOTIONS)
+        if i in reader.denied:
+            continue
+        if (up or down) and _moves_pitch(reader, i):
+            yield "rising" if up else "falling"
+        elif any(t in ENDS for t in reader.tokens[max(0, i - 2) : i]):
+            value = LEVELS[PITCH].get(word)
+            named = [NOUNS[t] for t in reader.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]
+            if value in ("high", "low") and named[-1:] in ([PITCH], [CONTOUR]):
+                yield "rising" if value == "high" else "falling"
+
+
+def _between_directions(reader: SentenceReader, j: int) -> bool:
+    """rising and then gently falling intonation"""
+    token = reader.tokens[j]
+    if token in CONJUNCTIONS or token == ",":
+        return any(t in UP | DOWN for t in reader.tokens[j + 1 : j + 3])
+    return adverbial(token) or token in UP | DOWN or adjectival(token)
+
+
+def _moves_pitch(reader: SentenceReader, i: int) -> bool:
+    """Whether what goes up or down at `i` is the pitch."""
+    n = len(reader.tokens)
+    j = i + 1
+    while j < n and _between_directions(reader, j):
+        j += 1
+    follows = reader.tokens[j] if j < n else ""
+    if NOUNS.get(follows) in (PITCH, CONTOUR, VARIATION, VOICE) or follows in MOVEMENTS:
+        return True
+    if follows in ("in", "of") and "at_the_end" not in reader.tokens[i:j]:
+        k = j + 1
+        while reader.at(k) in DETERMINERS | ADJECTIVES:
+            k += 1
+        carrier = NOUNS.get(reader.at(k))
+        if carrier in OWN_LEVELS or reader.tokens[i] in EVENT_NOUNS:
+            return carrier in (PITCH, CONTOUR, VOICE)
+    if NOUNS.get(follows) in (ENERGY, SPEED) and j == i + 1:
+        return False
+    if reader.tokens[i] in ("rising", "falling", "downward", "upward") and is_foreign(follows):
+        return False
+    return _subject_moves(reader, i, follows)
+
+
+def _subject_moves(reader: SentenceReader, i: int, follows: str) -> bool:
+    """Whether the word before a direction, its subject, is the pitch."""
+    subjects = reader.subjects(i)
+    if subjects in ([], [FOREIGN]) and reader.tokens[i] in EVENT_NOUNS and follows not in ("in", "of"):
+        named = [NOUNS[t] for t in reader.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]
+        if named[-1:] in ([CONTOUR], [PITCH]):
+            return True
+    if not subjects:
+        return (
+            "at_the_end" in reader.tokens
+            or reader.tokens[0] in UP | DOWN
+            or any(t in ("final", "plain", "terminal") for t in reader.tokens[max(0, i - 2) : i])
+        )
+    if subjects[0] == SPEECH:  # the sentence ends in a fall
+        return reader.tokens[i] in EVENT_NOUNS and (
+            reader.at(i - 1) in DETERMINERS or adjectival(reader.at(i - 1))
+        )
+    return subjects[0] in (PITCH, CONTOUR, VARIATION, VOICE, TOPIC) and not (
+        follows == "to" and subjects[0] == VOICE
+    )

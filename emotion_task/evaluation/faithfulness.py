@@ -1,0 +1,168 @@
+"""Whether reasoning says what was measured: claims against the facts of the utterance, by claim type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emotion_task.evaluation.claims import CLAIM_TYPES, CONTRADICTORY, LEVEL_TYPES, Claim, read_claims
+from emotion_task.evaluation.quotes import clean_words
+from emotion_task.facts import VALUES
+from emotion_task.parsing import parse_response
+
+AGES = ("child", "young", "middle-aged", "elderly")
+
+_ALLOWED: Mapping[str, tuple[str, ...]] = {**VALUES, "age_level": AGES}
+
+_OPPOSITES = frozenset(
+    frozenset(pair)
+    for pair in (
+        *(
+            ("low", "high"),
+            ("slow", "fast"),
+            ("male", "female"),
+            ("child", "elderly"),
+            ("flat", "expressive"),
+        ),
+        *(("rising", "falling"), ("rising-falling", "falling-rising"), ("none", "high")),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Counts of one claim type over one or many answers."""
+
+    num_right: int = 0
+    """Claims that are facts."""
+    num_checked: int = 0
+    """Claims whose fact was measured; the others can be neither right nor wrong, and count nowhere."""
+    num_facts: int = 0
+    """Facts that could have been stated. None are of quoted words: nobody has to quote."""
+    num_contradictions: int = 0
+    """Checked claims that say the opposite of the measurement (high of a low voice), two values at once, or
+    words that were not spoken. The other wrong claims are off by one step."""
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            num_right=self.num_right + other.num_right,
+            num_checked=self.num_checked + other.num_checked,
+            num_facts=self.num_facts + other.num_facts,
+            num_contradictions=self.num_contradictions + other.num_contradictions,
+        )
+
+    @property
+    def precision(self) -> float:
+        """Share of the checked claims that are facts; 0 where there are none."""
+        return self.num_right / self.num_checked if self.num_checked else 0.0
+
+    @property
+    def recall(self) -> float:
+        """Share of the facts that are stated rightly; 0 where there are none."""
+        return self.num_right / self.num_facts if self.num_facts else 0.0
+
+    @property
+    def contradiction_rate(self) -> float:
+        """Share of the checked claims that are contradictions; 0 where there are none."""
+        return self.num_contradictions / self.num_checked if self.num_checked else 0.0
+
+
+def check_response(response: str, reference: Mapping[str, Any]) -> dict[str, Tally]:
+    """Claim type to its tally for one response, every type present.
+
+    Args:
+        response: with or without the schema; only the reasoning is read.
+        reference: a prompt's reference (`emotion_task.task.reference_of`): the fields of
+            `emotion_task.facts.VALUES`, `age_level`, `stressed_words` and `text`, null or absent where
+            unknown.
+    """
+    parsed = parse_response(response)
+    return check_claims(read_claims(parsed.think if parsed else response), reference)
+
+
+def check_claims(claims: Iterable[Claim], reference: Mapping[str, Any]) -> dict[str, Tally]:
+    """Claim type to its tally, every type of `CLAIM_TYPES` present. See `check_response`."""
+    said: dict[str, list[str]] = {name: [] for name in CLAIM_TYPES}
+    for claim in claims:
+        said[claim.type].append(claim.value)
+    tallies = {name: _check_level(said[name], reference.get(name), _ALLOWED[name]) for name in LEVEL_TYPES}
+    tallies["stressed_words"] = _check_stress(said["stressed_words"], reference)
+    tallies["quoted_words"] = _check_quotes(said["quoted_words"], reference.get("text"))
+    return tallies
+
+
+def faithfulness_metrics(
+    responses: Sequence[str], references: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """`faithfulness/precision`, `/recall` and `/contradictions` over all claims, and the same of each claim
+    type as `faithfulness/<type>/...`, pooled over the answers. What has nothing to divide by is left out."""
+    tallies = dict.fromkeys(CLAIM_TYPES, Tally())
+    for response, reference in zip(responses, references, strict=True):
+        for name, tally in check_response(response, reference).items():
+            tallies[name] += tally
+    metrics = _rates("faithfulness", total(tallies))
+    for name, tally in tallies.items():
+        metrics.update(_rates(f"faithfulness/{name}", tally))
+    return metrics
+
+
+def total(tallies: Mapping[str, Tally]) -> Tally:
+    """All types as one. Recall is of facts, so quoted words, which have none, are left out of what is right
+    by it: they join precision through `num_checked` where they are wrong."""
+    quotes = tallies["quoted_words"]
+    wrong_quotes = Tally(
+        num_checked=quotes.num_checked - quotes.num_right, num_contradictions=quotes.num_contradictions
+    )
+    return sum((t for name, t in tallies.items() if name != "quoted_words"), wrong_quotes)
+
+
+def _rates(prefix: str, tally: Tally) -> dict[str, float]:
+    rates = {}
+    if tally.num_checked:
+        rates = {
+            f"{prefix}/precision": tally.precision,
+            f"{prefix}/contradictions": tally.contradiction_rate,
+        }
+    if tally.num_facts:
+        rates[f"{prefix}/recall"] = tally.recall
+    return rates
+
+
+def _check_level(said: Sequence[str], known: object, allowed: Sequence[str]) -> Tally:
+    if known not in allowed:
+        return Tally()
+    opposed = sum(v == CONTRADICTORY or frozenset((v, known)) in _OPPOSITES for v in said)
+    return Tally(
+        num_right=sum(value == known for value in said),
+        num_checked=len(said),
+        num_facts=1,
+        num_contradictions=opposed,
+    )
+
+
+def _check_stress(said: Sequence[str], reference: Mapping[str, Any]) -> Tally:
+    """A stressed phrase states each of its words. Where no stress was measured, a word that was not even
+    spoken is still wrong."""
+    words = {word for phrase in said for word in phrase.split()}
+    spoken = set(clean_words(reference["text"]).split()) if reference.get("text") else None
+    unspoken = words - spoken if spoken is not None else set()
+    if reference.get("stressed_words") is None:
+        return Tally(num_checked=len(unspoken), num_contradictions=len(unspoken))
+    stressed = set(clean_words(" ".join(reference["stressed_words"])).split())
+    return Tally(
+        num_right=len(words & stressed),
+        num_checked=len(words),
+        num_facts=len(stressed),
+        num_contradictions=len(unspoken - stressed),
+    )
+
+
+def _check_quotes(said: Sequence[str], text: str | None) -> Tally:
+    """A quotation is right where its words follow each other in the transcript, or in parts around
+    dots."""
+    if not text:
+        return Tally()
+    spoken = f" {clean_words(text)} "
+    num_right = sum(f" {quote} " in spoken for quote in said)
+    return Tally(num_right=num_right, num_checked=len(said), num_contradictions=len(said) - num_right)

@@ -1,0 +1,369 @@
+"""What a level word or a direction is said of: a shallow grammar over the words of `lexicon.py`.
+
+A word may stand before its noun ("a high, trembling pitch"), after it ("the pitch, by contrast, stays low"),
+or point at it ("low in pitch"). Nouns that are not of the voice own their words ("a loud shirt", "her mood is
+low"), so a claim is only made where the walk from the word reaches a noun of the voice before any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from emotion_task.evaluation.lexicon import (
+    ADJECTIVES,
+    BEARER,
+    BREAKS,
+    CONJUNCTIONS,
+    CONTOUR,
+    DETERMINERS,
+    DOWN,
+    ENERGY,
+    FREE,
+    LEVEL_WORDS,
+    LEVELS,
+    LINKS,
+    NEGATIONS,
+    NOUNS,
+    OWN_LEVELS,
+    PARTICIPLES,
+    PITCH,
+    PREPOSITIONS,
+    SCALES,
+    SPEECH,
+    SPEED,
+    STATIVE,
+    TOPIC,
+    UP,
+    VARIATION,
+    VERBS,
+    VOICE,
+    words,
+)
+from emotion_task.evaluation.placing import is_placed
+from emotion_task.evaluation.sentences import OWNER, Sentence
+from emotion_task.evaluation.word_classes import adjectival, adverbial, is_foreign
+
+FOREIGN = "foreign"
+"""A noun that is not of the voice."""
+
+_DEGREES = {
+    PITCH: ("low", "normal", "high"),
+    ENERGY: ("low", "normal", "high"),
+    SPEED: ("slow", "normal", "fast"),
+}
+_BE = words("is are was were be been being")
+_PARTIAL = words("last first final second few some certain stressed")
+"""The last word is no measure of the whole."""
+_PRO_VERBS = words("is are does do was were")
+_NO_PITCH = re.compile(
+    r"\b(?:no|without) (?:any |a |real |clear |audible |discernible |measurable |detectable |stable )*"
+    r"(?:pitch|f0)\b(?! (?:change|movement|jump|rise|fall|accent|level)| ?\w*ing)"
+    r"|\b(?:pitch|f0) (?:is|was|can|could) "
+    r"(?:absent|missing|not (?:be )?(?:heard|detected|measured|present|perceived|found|there|audible))\b"
+)
+
+
+class SentenceReader:
+    """Reads the levels that one sentence asserts.
+
+    Args:
+        topics: carriers that the sentence before spoke of, which "it" points back to.
+    """
+
+    def __init__(self, sentence: Sentence, topics: Sequence[str] = ()):
+        self.tokens, self.denied = sentence.tokens, sentence.denied
+        self._topics = tuple(topics)
+
+    def topics(self) -> tuple[str, ...]:
+        """The attributes that a following "it" may mean: those of this sentence, else the earlier ones."""
+        named = tuple(dict.fromkeys(NOUNS[t] for t in self.tokens if NOUNS.get(t) in OWN_LEVELS))
+        return named or self._topics
+
+    def claims(self) -> Iterator[tuple[str, str]]:
+        """(attribute, value) in the order of the words."""
+        last: tuple[str, str] | None = None
+        for i, word in enumerate(self.tokens):
+            if word in LEVEL_WORDS or word in FREE:
+                if not is_placed(self.tokens, i) and not (
+                    i in self.denied and word != "no" and word != "any"
+                ):
+                    for carrier in self._carriers(i):
+                        claim = _value(carrier, word)
+                        if claim and not (i in self.denied and carrier != VARIATION):
+                            last = claim
+                            yield claim
+            elif word == "likewise" and NOUNS.get(self.at(i - 1)) in OWN_LEVELS and last is not None:
+                yield from self._likewise(i - 1, last)
+            elif word in ("so", "as") and self.at(i + 1) in _PRO_VERBS and last is not None:
+                yield from self._likewise(i + 2, last)
+        if self._no_pitch():
+            yield PITCH, "none"
+
+    def _likewise(self, j: int, said: tuple[str, str]) -> Iterator[tuple[str, str]]:
+        """..., and so is her pitch"""
+        while self.at(j) in DETERMINERS or self.at(j) in ADJECTIVES:
+            j += 1
+        name = NOUNS.get(self.at(j))
+        if name in _DEGREES and said[0] in _DEGREES:
+            yield name, _DEGREES[name][_DEGREES[said[0]].index(said[1])]
+
+    def _no_pitch(self) -> bool:
+        """no discernible pitch; the pitch can not be heard"""
+        return bool(_NO_PITCH.search(" ".join(self.tokens)))
+
+    def at(self, i: int) -> str:
+        """The token at `i`; nothing outside the sentence."""
+        return self.tokens[i] if 0 <= i < len(self.tokens) else ""
+
+    def _carriers(self, i: int) -> list[str]:
+        """What the level word at `i` is said of: carriers (values of `NOUNS`), or nothing."""
+        word = self.tokens[i]
+        pointed = self.pointed_at(i)
+        if pointed:
+            return pointed
+        if (word.endswith("ly") and self.at(i - 1) == "how") or (
+            word.endswith("ness") and self.at(i + 1) == "of"
+        ):
+            return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 4]) if c and _value(c, word)][:1]
+        linked = self._after_link(i)
+        subjects = self.subjects(i) if linked else []
+        if linked == ":":
+            subjects = [m for m in self._modified(i) if _value(m, word)] or subjects
+        fitting = [s for s in subjects if _value(s, word)]
+        if fitting:
+            return fitting
+        modified = [] if word in VERBS else self._modified(i)
+        if subjects == [FOREIGN] and not any(_value(m, word) for m in modified):
+            return []
+        if modified:
+            return [] if modified == [FOREIGN] else [m for m in modified if _value(m, word)] or _alone(word)
+        if word == "neutral" and not linked:  # mostly the emotion
+            return []
+        subjects = subjects or self.subjects(i)
+        if subjects == [FOREIGN]:
+            return []
+        if not subjects:
+            return _alone(word) if self._of_speech() else []
+        return [s for s in subjects if _value(s, word)]
+
+    def _of_speech(self) -> bool:
+        return (
+            any(NOUNS.get(t) in (SPEECH, VOICE, BEARER, *OWN_LEVELS) for t in self.tokens)
+            or len(self.tokens) < 4
+        )
+
+    def pointed_at(self, i: int) -> list[str]:
+        """low in pitch, a high level of energy, nothing unusual about the tempo"""
+        j = i + 1
+        while self.at(j) in SCALES:
+            j += 1
+        if self.at(j) not in ("in", "of", "about"):
+            return []
+        j += 1
+        while self.at(j) in DETERMINERS or self.at(j) in ADJECTIVES:
+            j += 1
+        carrier = NOUNS.get(self.at(j), "")
+        if carrier not in OWN_LEVELS or not _value(carrier, self.tokens[i]):
+            return []
+        return [carrier, *self._shared(j, self.tokens[i])]
+
+    def _after_link(self, i: int) -> str:
+        """The link that the word at `i` follows, or nothing."""
+        j = i - 1
+        while j >= 0 and (
+            adverbial(self.tokens[j])
+            or self.tokens[j] in LEVEL_WORDS
+            or self.tokens[j] in CONJUNCTIONS
+            or self.tokens[j] == ","
+            or adjectival(self.tokens[j])
+        ):
+            j -= 1
+        return self.tokens[j] if j >= 0 and self.tokens[j] in LINKS and self.at(j - 1) != "there" else ""
+
+    def _modified(self, i: int) -> list[str]:
+        """The nouns that the word at `i` stands before, the nearest fitting one first; `FOREIGN` where it is
+        another noun, nothing where there is none."""
+        word, n = self.tokens[i], len(self.tokens)
+        j = i + 1
+        while j < n and not word.endswith("ly") and self._inside_phrase(j):
+            j += 1
+        run: list[int] = []
+        start = j
+        while j < n and (self.tokens[j] in NOUNS or (run and self.tokens[j] in SCALES)):
+            if NOUNS.get(self.tokens[j]) not in (None, TOPIC) and not self._is_person_start(j, start):
+                run.append(j)
+            else:
+                break
+            j += 1
+        if not run:
+            return [FOREIGN] if j < n and is_foreign(self.tokens[j]) else []
+        if self._is_foreign_of(run[-1]) or (self.tokens[run[-1]] in PARTICIPLES and is_foreign(self.at(j))):
+            return [FOREIGN]
+        fitting = [NOUNS[self.tokens[k]] for k in reversed(run) if self.tokens[k] in NOUNS]
+        found = next((c for c in fitting if _value(c, word)), fitting[0])
+        return [found, *self._shared(run[-1], word)]
+
+    def _is_person_start(self, j: int, start: int) -> bool:
+        """slowly she speaks: a pronoun is no noun that an adjective modifies"""
+        return self.tokens[j] in ("she", "he") and j == start
+
+    def _inside_phrase(self, j: int) -> bool:
+        token = self.tokens[j]
+        if token in NEGATIONS:
+            return False
+        if token in (",", "and", "or"):
+            after = self.tokens[j + 1] if j + 1 < len(self.tokens) else ""
+            if adverbial(after) and after not in BREAKS:
+                after = self.at(j + 2)
+            return (after in LEVEL_WORDS - NEGATIONS or adjectival(after)) and after not in NOUNS
+        return (
+            token in LEVEL_WORDS or adverbial(token) or adjectival(token) or token in UP or token in DOWN
+        ) and token not in NOUNS
+
+    def _shared(self, j: int, word: str) -> Iterator[str]:
+        """low pitch and volume: the second noun shares the first one's level"""
+        n = len(self.tokens)
+        while self.at(j + 1) in ("and", ",", "or"):
+            j += 3 if self.at(j + 2) == "the" else 2
+            if self.at(j) not in NOUNS:
+                return
+            carrier = NOUNS[self.tokens[j]]
+            follows = self.tokens[j + 1] if j + 1 < n else ""
+            if carrier not in OWN_LEVELS or follows in LINKS or follows in LEVEL_WORDS or follows in STATIVE:
+                return
+            if _value(carrier, word):
+                yield carrier
+
+    def _is_foreign_of(self, j: int) -> bool:
+        """the rate of change, emotional intensity"""
+        if self.tokens[j - 1] in ("emotional", "nervous", "interest", "inner"):
+            return True
+        k = j + 1
+        if k >= len(self.tokens) or self.tokens[k] != "of" or NOUNS[self.tokens[j]] not in OWN_LEVELS:
+            return False
+        k += 1
+        while k < len(self.tokens) and (self.tokens[k] in DETERMINERS or adjectival(self.tokens[k])):
+            k += 1
+        return k < len(self.tokens) and is_foreign(self.tokens[k]) and self.tokens[k] not in _MEDIA
+
+    def subjects(self, i: int) -> list[str]:
+        """The carriers that the word at `i` is said of, looking back: the subject's noun and those that are
+        coordinated with it; `[FOREIGN]` where another noun is nearer."""
+        fallback: list[str] = []
+        j, comma = i - 1, False
+        while j >= 0:
+            token = self.tokens[j]
+            if token in NOUNS and NOUNS[token] is not None:
+                if token in ("this", "all", "both") and self.at(j - 1) not in BREAKS | {"", ","}:
+                    j -= 1
+                    continue
+                carrier = NOUNS[token]
+                head = self._noun_phrase_start(j)
+                if carrier in (VOICE, SPEECH, BEARER) and self.at(head - 1) in PREPOSITIONS - {"with"}:
+                    fallback = fallback or [carrier]
+                    j = head - 2
+                    continue
+                if self._is_foreign_of(j) or (carrier == SPEECH and set(self.tokens[head:j]) & _PARTIAL):
+                    return [FOREIGN]
+                if carrier == TOPIC:
+                    return list(self._topics_before(j)) or fallback or [TOPIC]
+                if not _value(carrier, self.tokens[i]) and NOUNS.get(self.at(j - 1)) in OWN_LEVELS:
+                    j -= 1  # the intensity contour is high
+                    continue
+                return [carrier, *self._coordinated(head)]
+            if token == ",":
+                if fallback:
+                    return fallback
+                if self.at(j + 1) in LINKS and "," in self.tokens[:j]:  # the pitch, by contrast, is low
+                    j = max(k for k in range(j) if self.tokens[k] == ",") - 1
+                    continue
+                comma = True
+            elif (
+                token.endswith("ing")
+                and adjectival(token)
+                and self.at(j - 1) in _BE
+                and not (self._coordinate_adjective(j, i))
+            ):
+                return fallback or [FOREIGN]  # he was driving too fast
+            elif is_foreign(token) or (adjectival(token) and self.at(j + 1) in LINKS - {"as"}):
+                start = self._noun_phrase_start(j)
+                if self._coordinate_adjective(j, i) or (
+                    is_foreign(token) and self.at(j - 1) in NOUNS.keys() - DETERMINERS
+                ):
+                    pass  # fragile and faint; or an unknown verb of the voice: the pitch clusters low
+                elif start > 0 and self.tokens[start - 1] in PREPOSITIONS:
+                    j = start - 1
+                else:
+                    return fallback or ([] if comma else [FOREIGN])
+            j -= 1
+        return fallback
+
+    def _coordinate_adjective(self, j: int, i: int) -> bool:
+        between = self.tokens[j + 1 : i]
+        return (
+            bool(between)
+            and all(t in CONJUNCTIONS or t == "," or adverbial(t) or t in LEVEL_WORDS for t in between)
+            and between[0] in ("and", ",", "or")
+        )
+
+    def _noun_phrase_start(self, j: int) -> int:
+        while j > 0 and (
+            self.tokens[j] == OWNER
+            or self.tokens[j - 1] in DETERMINERS
+            or self.tokens[j - 1] in LEVEL_WORDS
+            or adjectival(self.tokens[j - 1])
+            or NOUNS.get(self.tokens[j - 1]) in (VOICE, SPEECH)
+        ):
+            j -= 1
+        return j
+
+    def _topics_before(self, j: int) -> Sequence[str]:
+        named = [NOUNS[t] for t in self.tokens[:j] if NOUNS.get(t) in OWN_LEVELS]
+        if self.tokens[j] in ("it", "this"):
+            return named[-1:] or self._topics[-1:]
+        return tuple(dict.fromkeys(named)) or self._topics
+
+    def _coordinated(self, head: int) -> Iterator[str]:
+        """pitch, volume, and speed are ...: the nouns before the last one"""
+        j = head - 1
+        while j > 0 and self.tokens[j] in ("and", "or", "nor", ","):
+            while j > 0 and self.tokens[j] in ("and", "or", "nor", ","):
+                j -= 1
+            while j > 0 and self.tokens[j] in SCALES:
+                j -= 1
+            carrier = NOUNS.get(self.tokens[j])
+            if carrier not in OWN_LEVELS:
+                return
+            start = self._noun_phrase_start(j)
+            if any(t in LEVEL_WORDS for t in self.tokens[start:j]):
+                return
+            yield carrier
+            j = start - 1
+
+
+_MEDIA = words("recording clip audio vocals delivery line passage")
+
+
+def _value(carrier: str, word: str) -> tuple[str, str] | None:
+    """The claim that `word`, said of `carrier`, makes."""
+    if carrier == FOREIGN:
+        return None
+    if carrier in (VOICE, SPEECH):
+        name = LEVELS[carrier].get(word) or FREE.get(word)
+    elif carrier in (BEARER, TOPIC):
+        name = FREE.get(word)
+    elif carrier == PITCH and word not in LEVELS[PITCH] and word in LEVELS[CONTOUR]:
+        name = CONTOUR
+    else:
+        name = carrier if word in LEVELS.get(carrier, {}) else FREE.get(word)
+    if name is None:
+        return None
+    if name == VARIATION:
+        return CONTOUR, LEVELS[VARIATION][word]
+    value = LEVELS[name].get(word)
+    return None if value is None else (name, value)
+
+
+def _alone(word: str) -> list[str]:
+    return [TOPIC] if word in FREE else []

@@ -1,0 +1,93 @@
+"""How well the claim finder does on labelled passages: `python -m emotion_task.evaluation.labelled FILE`.
+
+A line of the file is `{"text": ..., "claims": [[type, value], ...], "split": ...}`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emotion_task.evaluation.claims import CLAIM_TYPES, read_claims
+from rlcore.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Counts of claims of one type, or of all."""
+
+    num_labelled: int = 0
+    num_found: int = 0
+    num_both: int = 0
+    """Found with the labelled value."""
+
+    def __add__(self, other: Found) -> Found:
+        return Found(
+            num_labelled=self.num_labelled + other.num_labelled,
+            num_found=self.num_found + other.num_found,
+            num_both=self.num_both + other.num_both,
+        )
+
+    @property
+    def precision(self) -> float:
+        return self.num_both / self.num_found if self.num_found else 1.0
+
+    @property
+    def recall(self) -> float:
+        return self.num_both / self.num_labelled if self.num_labelled else 1.0
+
+
+def read_labelled(path: str | Path) -> list[dict[str, Any]]:
+    """The file's rows.
+
+    Raises:
+        DataError: a line that is no row, or a claim type that does not exist.
+    """
+    rows = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            unknown = {name for name, _ in row["claims"]} - set(CLAIM_TYPES)
+            if unknown or not row["text"] or not row["split"]:
+                raise ValueError(f"claim types {sorted(unknown)}; allowed are {list(CLAIM_TYPES)}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}:{number}: not a labelled passage: {error!r}") from error
+        rows.append(row)
+    return rows
+
+
+def score_finder(rows: Iterable[Mapping[str, Any]]) -> dict[str, Found]:
+    """Claim type, and `all`, to its counts. A claim counts as found where type and value are the labelled
+    ones, once a passage."""
+    scores = dict.fromkeys((*CLAIM_TYPES, "all"), Found())
+    for row in rows:
+        labelled = {(name, value) for name, value in row["claims"]}
+        found = {(claim.type, claim.value) for claim in read_claims(row["text"])}
+        for name in CLAIM_TYPES:
+            of_type = Found(
+                num_labelled=sum(claim[0] == name for claim in labelled),
+                num_found=sum(claim[0] == name for claim in found),
+                num_both=sum(claim[0] == name for claim in labelled & found),
+            )
+            scores[name] += of_type
+            scores["all"] += of_type
+    return scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Precision and recall of the claim finder by claim type.")
+    parser.add_argument("file", help="JSONL of labelled passages (tests/data/claims.jsonl)")
+    parser.add_argument("--split", help="only the passages of this split")
+    args = parser.parse_args()
+    rows = [row for row in read_labelled(args.file) if args.split in (None, row["split"])]
+    print(f"{len(rows)} passages\n{'type':16}{'precision':>10}{'recall':>8}{'claims':>8}")
+    for name, found in score_finder(rows).items():
+        print(f"{name:16}{found.precision:10.3f}{found.recall:8.3f}{found.num_labelled:8d}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Level words that state no level of the whole: idioms, ranges, changes, moments of the utterance."""
+
+from __future__ import annotations
+
+from emotion_task.evaluation.lexicon import (
+    ADVERBS,
+    CHANGES,
+    CONJUNCTIONS,
+    CONTOUR,
+    DOWN,
+    ENDS,
+    FREE,
+    LEVEL_WORDS,
+    LINKS,
+    MOTIONS,
+    NOUNS,
+    SPEECH,
+    STARTS,
+    UP,
+)
+from emotion_task.evaluation.sentences import MASK
+from emotion_task.evaluation.word_classes import adverbial, is_foreign
+
+
+def is_placed(tokens: tuple[str, ...], i: int) -> bool:
+    """Whether the word at `i` says when, or is part of a change, instead of stating a level."""
+    before = tokens[max(0, i - 3) : i]
+    if any(t in STARTS or t in ENDS for t in before) or any(t in CHANGES for t in before[-2:]):
+        return True
+    if tokens[i] in ("moderately", "normally") and _at(tokens, i + 1) in LEVEL_WORDS:
+        return True
+    if tokens[i] == "average" and _is_statistic(tokens, i):
+        return True
+    if _spans_to(tokens, i) or _infinitive(tokens, i) or _idiomatic(tokens, i):
+        return True
+    if tokens[i] in ("up", "down"):
+        return last_content(tokens, i) in MOTIONS | UP | DOWN
+    if tokens[i] == "level":
+        last = last_content(tokens, i)
+        if NOUNS.get(last) == CONTOUR and _at(tokens, i + 1) in ("", ",", "and"):
+            return False
+        return not (last in LINKS or NOUNS.get(_at(tokens, i + 1)) == CONTOUR)
+    return tokens[i] == "middle" and (
+        any(t in UP or t in DOWN for t in before)
+        or _at(tokens, i + 1) == "aged"
+        or (_at(tokens, i + 1) == "of" and NOUNS.get(_at(tokens, i + 3)) == SPEECH)
+    )
+
+
+def _is_statistic(tokens: tuple[str, ...], i: int) -> bool:
+    """a high average pitch, the average pitch is high"""
+    return _at(tokens, i - 1) in LEVEL_WORDS or (
+        _at(tokens, i + 1) in NOUNS and _at(tokens, i + 2) in LINKS - {"as", ":"}
+    )
+
+
+def _idiomatic(tokens: tuple[str, ...], i: int) -> bool:
+    """No level: a loud burst at the start, the quiet of the room, slow to judge, "why" is drawn out."""
+    word, after = tokens[i], _at(tokens, i + 1)
+    return (
+        "at_the_start" in tokens[i + 1 : i + 4]
+        or (after == "of" and word in FREE and _at(tokens, i - 1) == "the" and not word.endswith("ness"))
+        or (
+            after in ("to", "on")
+            and word in ("soft", "slow", "quick", "fast")
+            and _at(tokens, i + 2) not in (MASK, "me")
+        )
+        or (word.endswith("ly") and after in LEVEL_WORDS)
+        or (word == "drawn_out" and MASK in tokens)
+    )
+
+
+def _spans_to(tokens: tuple[str, ...], i: int) -> bool:
+    """low to moderate, normal to slightly fast: two levels, none of them stated"""
+    after = _at(tokens, i + 3) if adverbial(_at(tokens, i + 2)) else _at(tokens, i + 2)
+    before = i - 2 if adverbial(_at(tokens, i - 1)) else i - 1
+    return (_at(tokens, i + 1) == "to" and after in LEVEL_WORDS) or (
+        _at(tokens, before) == "to" and _at(tokens, before - 1) in LEVEL_WORDS
+    )
+
+
+def _infinitive(tokens: tuple[str, ...], i: int) -> bool:
+    """told to be quiet, but not: seems to be quiet"""
+    return any(
+        tokens[k : k + 2] == ("to", "be") and is_foreign(_at(tokens, k - 1)) for k in range(max(0, i - 4), i)
+    )
+
+
+def _at(tokens: tuple[str, ...], i: int) -> str:
+    return tokens[i] if 0 <= i < len(tokens) else ""
+
+
+def last_content(tokens: tuple[str, ...], i: int) -> str:
+    """The token before `i` that is more than an adverb, a conjunction or a comma."""
+    skipped = ADVERBS | CONJUNCTIONS | {","}
+    return next((t for t in reversed(tokens[:i]) if t not in skipped), "")

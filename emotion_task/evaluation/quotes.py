@@ -1,0 +1,89 @@
+"""What reasoning claims about words: that they were spoken, or that they were stressed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from emotion_task.evaluation.sentences import QUOTE
+from emotion_task.parsing import normalise_label
+
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n\s*\n|\n\s*[-*\u2022]\s")
+_SPACE = re.compile(r"[ \t]*\n(?!\s*(?:\n|[-*\u2022]\s))[ \t]*|[ \t]+")
+"""White space inside a paragraph."""
+_STRESS = re.compile(
+    r"\b(?:(?:un)?stress\w*|emphas[ie]\w*|emphatic\w*|accent\w*|weight|highlight\w*|hammer\w*|underscor\w*|"
+    r"prominen\w+|punch\w*|lean\w* (?:\w+ )?on)\b",
+    re.IGNORECASE,
+)
+_DENIAL = re.compile(r"(?:\b(?:rather than|instead of|not|without|no)\b|n't\b)(?!.*\bbut\b)", re.IGNORECASE)
+_SCARE = re.compile(r"(?:so-called|kind of|sort of|labell?ed|called|label|option|emotion)\W*$", re.IGNORECASE)
+_SCARED = re.compile(
+    r"^\W*(?:persona|tone|feel|quality|attitude|manner|vibe|voice|option|label|emotion)\b", re.IGNORECASE
+)
+_CHAIN = re.compile(r'^(?:[\s,]*(?:and|or|&)?[\s,]*"\d+")+', re.IGNORECASE)
+"""Further quotations of the same list."""
+_NEXT = re.compile(r'(?:[^"]{0,30}\b(?:on|words?|upon))?\s+"', re.IGNORECASE)
+"""The word of stress speaks of the quotation after it."""
+_APOSTROPHES = str.maketrans("\u2018\u2019", "''")
+_NEAR = 10
+"""Words between a word of stress and the quotation that it may be about."""
+
+
+def quoted_claims(text: str) -> Iterator[tuple[str, str]]:
+    """("stressed_words" | "quoted_words", the words in lower case). Labels of emotions and so-called
+    names are no quotations."""
+    for sentence, quotes in _sentences(text):
+        for start, end, words in quotes:
+            before, after = sentence[:start], sentence[end:]
+            if not words or normalise_label(words) or _SCARE.search(before) or _SCARED.search(after):
+                continue
+            relation = _stress(before, after) if len(words.split()) <= 4 else None
+            if relation != "denied":
+                yield ("stressed_words" if relation else "quoted_words"), words
+
+
+def clean_words(text: str) -> str:
+    """Words in lower case with single spaces, punctuation gone: how quotations and transcripts compare."""
+    return " ".join(re.findall(r"[\w']+", text.lower().translate(_APOSTROPHES)))
+
+
+def _sentences(text: str) -> Iterator[tuple[str, list[tuple[int, int, str]]]]:
+    """Each sentence with its quotations emptied (what is inside must not end a sentence), and those."""
+    inner: list[str] = []
+
+    def empty(match: re.Match[str]) -> str:
+        inner.append(clean_words(match[1] or match[2] or ""))
+        tail = "," if (match[1] or match[2] or "").rstrip().endswith(",") else ""
+        return f'"{len(inner) - 1}"{tail}'
+
+    masked = QUOTE.sub(empty, _SPACE.sub(" ", text))
+    for sentence in _SENTENCE_END.split(masked):
+        quotes = [(m.start(), m.end(), inner[int(m[1])]) for m in re.finditer(r'"(\d+)"', sentence)]
+        if quotes:
+            yield sentence, quotes
+
+
+def _stress(before: str, after: str) -> str | None:
+    """`stressed` where a word of stress stands near the quotation, `denied` where it is denied, or None."""
+    found = None
+    for earlier in _STRESS.finditer(before):
+        between = before[earlier.end() :]
+        if len(between.split()) <= _NEAR:
+            found = (
+                "denied"
+                if _DENIAL.search(between) or _DENIAL.search(before[: earlier.start()][-12:])
+                else "stressed"
+            )
+    if found:
+        return found
+    after = _CHAIN.sub("", after)
+    match = _STRESS.search(after)
+    if (
+        match is None
+        or _NEXT.match(after, match.end())
+        or '"' in after[: match.start()]
+        or len(after[: match.start()].split()) > _NEAR
+    ):
+        return None
+    return "denied" if _DENIAL.search(after[: match.start()]) else "stressed"

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+
+from emotion_task.evaluation.faithfulness import Tally, check_response, faithfulness_metrics, total
+from emotion_task.faithfulness import FaithfulnessReward
+from rlcore.errors import ConfigError
+from rlcore.types import Completion, Group, Prompt, RewardContext
+
+REFERENCE = {
+    "text": "I never said that",
+    "pitch_level": "low",
+    "energy_level": "high",
+    "speed_level": "fast",
+    "intonation": None,
+    "stressed_words": ["never"],
+}
+RIGHT = '<think>A low pitch, a loud voice, fast speech; stress on "never".</think><answer>angry</answer>'
+
+
+def test_claims_are_counted_by_type() -> None:
+    text = (
+        'The pitch is high, the energy is normal, the intonation flat. He says "I always said that", '
+        'stressing "never" and "you".'
+    )
+    tallies = check_response(text, REFERENCE)
+    assert tallies["pitch_level"] == Tally(num_checked=1, num_facts=1, num_contradictions=1)
+    assert tallies["energy_level"] == Tally(num_checked=1, num_facts=1)  # off by one step
+    assert tallies["speed_level"] == Tally(num_facts=1)
+    assert tallies["intonation"] == tallies["gender"] == Tally()  # not measured: neither right nor wrong
+    assert tallies["stressed_words"] == Tally(num_right=1, num_checked=2, num_facts=1, num_contradictions=1)
+    assert tallies["quoted_words"] == Tally(num_checked=1, num_contradictions=1)
+    # Pooled: 1 right of 5 checked, 4 facts, 3 contradictions.
+    assert total(tallies) == Tally(num_right=1, num_checked=5, num_facts=4, num_contradictions=3)
+
+
+def test_saying_both_is_a_contradiction() -> None:
+    tally = check_response("The pitch is low. The pitch is high.", REFERENCE)["pitch_level"]
+    assert tally == Tally(num_checked=1, num_facts=1, num_contradictions=1)
+
+
+def test_an_unspoken_word_is_wrong_even_where_no_stress_was_measured() -> None:
+    reference = {"text": "I never said that", "stressed_words": None}
+    tallies = check_response('The stress falls on "never" and "you".', reference)
+    assert tallies["stressed_words"] == Tally(num_checked=1, num_contradictions=1)
+
+
+def test_a_quotation_matches_the_transcript_by_words() -> None:
+    for quote, right in (("never said", 1), ("NEVER, said!", 1), ("ever said", 0), ("said never", 0)):
+        assert check_response(f'"{quote}" is heard.', REFERENCE)["quoted_words"].num_right == right
+    assert check_response('"anything" is heard.', {"text": None})["quoted_words"] == Tally()
+
+
+def test_metrics_pool_the_answers() -> None:
+    references = [REFERENCE, {"pitch_level": "high"}]
+    metrics = faithfulness_metrics([RIGHT, "The pitch is low. The energy is low."], references)
+    assert metrics["faithfulness/precision"] == pytest.approx(4 / 5)
+    assert metrics["faithfulness/recall"] == pytest.approx(4 / 5)
+    assert metrics["faithfulness/contradictions"] == pytest.approx(1 / 5)
+    assert metrics["faithfulness/pitch_level/precision"] == 0.5
+    assert metrics["faithfulness/stressed_words/recall"] == 1.0
+    assert "faithfulness/intonation/recall" not in metrics
+
+
+def scores(*texts: str, **args: float) -> list:
+    completions = tuple(
+        Completion(token_ids=(1,), logprobs=(0.0,), text=text, finish_reason="stop", policy_version=0)
+        for text in texts
+    )
+    prompt = Prompt(id="p", text="", reference=REFERENCE)
+    group = Group(prompt=prompt, prompt_token_ids=(1,), completions=completions)
+    return list(FaithfulnessReward(**args).score(group, RewardContext()))
+
+
+def test_the_reward_orders_what_reasoning_says() -> None:
+    right, silent, wrong, both = scores(
+        RIGHT, "I hear anger.", "The pitch is high.", "The pitch is low. The pitch is high."
+    )
+    assert right.value == 1.0
+    assert silent.value == 0.0
+    assert wrong.value == both.value == -0.5 / 4
+    assert right.parts == {"precision": 1.0, "recall": 1.0, "contradictions": 0.0}
+    assert set(silent.parts) == set(right.parts)
+
+
+def test_guessing_blindly_is_worth_nothing() -> None:
+    guesses = scores(*(f"The pitch is {level}." for level in ("low", "normal", "high")))
+    assert sum(score.value for score in guesses) == pytest.approx(0)
+
+
+def test_quoting_more_earns_nothing_and_inventing_costs() -> None:
+    plain, quoting, inventing = scores("A low pitch.", 'A low pitch. "I never"', 'A low pitch. "Not me"')
+    assert plain.value == quoting.value == 1 / 4
+    assert inventing.value == (1 - 0.5) / 4
+
+
+def test_a_negative_cost_is_refused() -> None:
+    with pytest.raises(ConfigError, match="wrong_cost: got -1"):
+        FaithfulnessReward(wrong_cost=-1)
