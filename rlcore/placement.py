@@ -95,7 +95,9 @@ def _describe_cluster() -> str:
 
 
 def _amounts(resources: dict[str, float]) -> str:
-    # Ray lists memory, object store and node addresses among the resources: no one asked for those.
-    custom = sorted(n for n in resources if n not in ("CPU", "GPU", "memory", "object_store_memory"))
+    # Ray lists memory, object store, node addresses and the shares of placement groups (`CPU_group_0_1f...`)
+    # among the resources: no one asked for those.
+    hidden = ("CPU", "GPU", "memory", "object_store_memory")
+    custom = sorted(n for n in resources if n not in hidden and "_group_" not in n)
     names = ["CPU", "GPU", *(name for name in custom if not name.startswith("node:"))]
     return ", ".join(f"{resources.get(name, 0.0):g} {name}" for name in names)
