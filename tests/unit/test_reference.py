@@ -66,7 +66,7 @@ def test_egemaps_hears_what_differs(tmp_path):
     try:
         import opensmile  # noqa: F401
     except ImportError:
-        with pytest.raises(MissingDependencyError, match="egemaps"):
+        with pytest.raises(MissingDependencyError, match="pip install opensmile"):
             egemaps_classifier(made[:16], made[16:])
     else:
         assert egemaps_classifier(made[:16], made[16:]).unweighted_accuracy == 1.0
