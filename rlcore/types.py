@@ -40,9 +40,18 @@ class Completion:
     finish_reason: str
     """`stop` or `length`."""
     policy_version: int
-    """Version of the weights that wrote it."""
+    """Version of the weights that wrote its first token, the oldest of its versions."""
+    version_spans: tuple[tuple[int, int], ...] = ()
+    """(version, number of tokens) in order, where weights were replaced while it was written; empty:
+    `policy_version` wrote all of it."""
     top_logprobs: tuple[Mapping[int, float], ...] | None = None
     """[T] token id to log-probability of the most likely tokens, where they were asked for."""
+
+    @property
+    def token_versions(self) -> tuple[int, ...]:
+        """[T] version of the weights that wrote each token."""
+        spans = self.version_spans or ((self.policy_version, len(self.token_ids)),)
+        return tuple(version for version, count in spans for _ in range(count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
