@@ -319,7 +319,7 @@ class TrainConfig:
     num_steps: int = 100
     prompts_per_step: int = 16
     staleness: int = 0
-    """Steps that rollouts may run ahead of the updates. 0: they take turns; 1: the next rollout goes on during
+    """Steps that rollouts may run ahead of updates. 0: they take turns; 1: the next rollout goes on during
     an update; more: a longer queue. Completions that are being written take new weights as they come."""
     groups_per_score: int = 4
     """Groups that rewards and reference are given at a time, as they finish."""

@@ -71,6 +71,23 @@ class Recorder:
         return spans
 
 
+class Clock:
+    """Seconds that the controller spent in each phase of a step, which become spans as well."""
+
+    def __init__(self, recorder: Recorder, step: int):
+        self.seconds: dict[str, float] = {}
+        self._recorder, self._step = recorder, step
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            with self._recorder.span("controller", name, self._step):
+                yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
 def read_spans(run_dir: str | Path) -> list[Span]:
     """The spans of a run, by start.
 

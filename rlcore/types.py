@@ -69,6 +69,32 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutJob:
+    """One prompt to complete."""
+
+    id: int
+    """Unique among the jobs of a run."""
+    prompt: Prompt
+    step: int
+    """Training step (from 0) that its seeds belong to."""
+    greedy: bool = False
+    """One most likely answer instead of samples."""
+    num_samples: int | None = None
+    """`None`: `rollout.samples_per_prompt`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedJob:
+    """What became of a job."""
+
+    id: int
+    group: Group | None
+    """None: the prompt is over the context and `rollout.over_context` is `drop`."""
+    num_encoded: int
+    """Audios that went through the tower for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """What a reward says of one completion."""
 

@@ -21,37 +21,11 @@ from rlcore.engines.vllm_engine import EngineRequest, Sampling, VLLMEngine, samp
 from rlcore.errors import ConfigError
 from rlcore.targets import build_target
 from rlcore.timeline import Recorder, Span
-from rlcore.types import Group, Prompt
+from rlcore.types import FinishedJob, Group, Prompt, RolloutJob
 from rlcore.weight_sync.base import Push
 
 NUM_THREADS = 8
 """Calls at once: one waits for groups, one may wait for weights, the others answer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutJob:
-    """One prompt to complete."""
-
-    id: int
-    """Unique among the jobs of a run."""
-    prompt: Prompt
-    step: int
-    """Training step (from 0) that its seeds belong to."""
-    greedy: bool = False
-    """One most likely answer instead of samples."""
-    num_samples: int | None = None
-    """`None`: `rollout.samples_per_prompt`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedJob:
-    """What became of a job."""
-
-    id: int
-    group: Group | None
-    """None: the prompt is over the context and `rollout.over_context` is `drop`."""
-    num_encoded: int
-    """Audios that went through the tower for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +102,8 @@ class RolloutWorker:
                     self._refused.append(FinishedJob(id=job.id, group=None, num_encoded=num_encoded))
                 else:
                     raise ConfigError(
-                        f"prompt {job.prompt.id} has {len(encoded.prompt_token_ids)} tokens, the engine takes "
-                        f"{self._loop.engine.max_model_len} with the answer: raise "
+                        f"prompt {job.prompt.id} has {len(encoded.prompt_token_ids)} tokens, the engine "
+                        f"takes {self._loop.engine.max_model_len} with the answer: raise "
                         "rollout.engine.max_model_len, or set rollout.over_context=drop"
                     )
 

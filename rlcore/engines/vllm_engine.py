@@ -184,8 +184,8 @@ class VLLMEngine:
         num_tokens = len(request.encoded.prompt_token_ids)
         if num_tokens >= self.max_model_len:
             raise ConfigError(
-                f"rollout.engine.max_model_len: prompt {request.id} has {num_tokens} tokens, the engine takes "
-                f"{self.max_model_len} with the answer; raise it, or shorten the prompt"
+                f"rollout.engine.max_model_len: prompt {request.id} has {num_tokens} tokens, the engine "
+                f"takes {self.max_model_len} with the answer; raise it, or shorten the prompt"
             )
         prompt, params = self._prompt(request), self._sampling_params(sampling, request.seed)
         self._llm.llm_engine.add_request(key, self._rendered(prompt), params)
@@ -315,14 +315,14 @@ class VLLMEngine:
         if sampling.num_logprobs or sampling.logprob_token_ids:
             spans = zip(flat.start_indices, flat.end_indices, strict=True)
             top = tuple(dict(zip(flat.token_ids[a:b], flat.logprobs[a:b], strict=True)) for a, b in spans)
-        spans = tuple((int(span.version), span.end - span.start) for span in sample.weight_versions or ())
+        versions = tuple((int(span.version), span.end - span.start) for span in sample.weight_versions or ())
         return Completion(
             token_ids=tuple(sample.token_ids),
             logprobs=tuple(flat.logprobs[start] for start in flat.start_indices),
             text=sample.text,
             finish_reason=sample.finish_reason,
-            policy_version=spans[0][0] if spans else self.policy_version,
-            version_spans=spans if len(spans) > 1 else (),
+            policy_version=versions[0][0] if versions else self.policy_version,
+            version_spans=versions if len(versions) > 1 else (),
             top_logprobs=top,
         )
 

@@ -11,16 +11,18 @@ import pytest
 from rlcore.config import AlgorithmConfig, LearnerConfig, PTRConfig, RewardConfig, RunConfig, TrainConfig
 from rlcore.controller import Actors, Controller
 from rlcore.errors import DataError
-from rlcore.types import Completion, Group, Prompt, Score, TrainBatch
+from rlcore.types import Completion, FinishedJob, Group, Prompt, Score, TrainBatch
 
 K = 4
-ANSWER = Completion(token_ids=(1, 2), logprobs=(-1.0, -1.0), text="", finish_reason="stop", policy_version=0)
+ANSWER = Completion(token_ids=(1, 2), logprobs=(-1.0, -1.0), text="", finish_reason="stop", policy_version=1)
 SCORES = {"outcome": [[1, 0, 0, 0], [1, 1, 1, 1]], "reasoning": [[0.2, 0.8, 0.8, 0.8], [0.5, 0.6, 0.7, 0.8]]}
 TAU = math.exp(0.2 - 0.8)
 
 
 class FakeActors:
     """Records calls; `result` is what every one of them gives."""
+
+    name = "fake"
 
     def __init__(self, result=None):
         self.calls: list[str] = []
@@ -30,9 +32,32 @@ class FakeActors:
         self.calls.append(method)
         return self._result(method, *arguments)
 
+    def call_async(self, method: str, *arguments):
+        result = self.call(method, *arguments, timeout_s=0)
+        return SimpleNamespace(done=lambda: True, result=lambda timeout_s: result)
+
     def call_shards_async(self, method: str, *arguments, **named):
         self.calls.append(method)
         return SimpleNamespace(result=lambda timeout_s: self._result)
+
+
+class FakePool:
+    """Finishes every job at once."""
+
+    stale, standing, num_restarts = (), (0,), 0
+
+    def __init__(self):
+        self._jobs = []
+
+    def submit(self, jobs):
+        self._jobs += jobs
+
+    def poll(self, timeout_s: float, *, beside=()):
+        jobs, self._jobs = self._jobs, []
+        groups = [Group(prompt=j.prompt, prompt_token_ids=(1,), completions=(ANSWER,) * K) for j in jobs]
+        return [FinishedJob(id=j.id, group=g, num_encoded=1) for j, g in zip(jobs, groups, strict=True)]
+
+    def update_weights(self, push, ranks, *, timeout_s: float): ...
 
 
 def controller(
@@ -50,19 +75,16 @@ def controller(
         train=TrainConfig(num_steps=20, prompts_per_step=2),
     )
     prompts = [Prompt(id=str(i), text="") for i in range(2)]
-    groups = [Group(prompt=prompt, prompt_token_ids=(1,), completions=(ANSWER,) * K) for prompt in prompts]
 
     def learn(method: str, *arguments):
         return [{"loss": 0.5, "batch": arguments[0]}] if method == "update" else [None]
 
     actors = Actors(
-        rollout=FakeActors(groups),
+        rollout=FakePool(),
         rewards={name: FakeActors(made(rows)) for name, rows in scores.items()},
         learner=FakeActors(learn),
         reference=None,
     )
-    answers = {"update_weights": [2], "stats": [{"media_encoded": 1}, {"media_encoded": 1}]}
-    actors.rollout.call = lambda method, *arguments, timeout_s: answers[method]
     made_controller = Controller(config, prompts, actors)
     made_controller.policy_version = 1
     return made_controller
