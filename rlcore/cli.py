@@ -19,6 +19,7 @@ EPILOG = """\
 examples:
   rlcore train --config my_run.yaml train.num_steps=50
   rlcore train --config base.yaml --config my_cluster.yaml rollout.num_replicas=4 --resume
+  rlcore timeline runs/mine
   rlcore doctor
 """
 
@@ -72,6 +73,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="greedy answers on the held-out prompts, with their metrics",
     )
     evaluate.set_defaults(run=_evaluate)
+
+    timeline = commands.add_parser(
+        "timeline", parents=[common], help="write a run's trace for Perfetto, and say who was busy with what"
+    )
+    timeline.add_argument("folder", metavar="RUN", help="folder of a run")
+    timeline.set_defaults(run=_timeline)
 
     doctor = commands.add_parser("doctor", parents=[common], help="what is wrong here, and what to do")
     doctor.set_defaults(run=_doctor)
@@ -151,6 +158,18 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from rlcore.run import evaluate
 
     print_metrics(f"{config.model.path}: held-out prompts", evaluate(config))
+    return 0
+
+
+def _timeline(arguments: argparse.Namespace) -> int:
+    from rlcore.timeline import busy_seconds, read_spans, write_trace
+
+    path, spans = write_trace(arguments.folder), read_spans(arguments.folder)
+    total = max(span.end for span in spans) - spans[0].start
+    print(f"{path}: {len(spans)} spans over {total:.1f} s (open it in ui.perfetto.dev or chrome://tracing)")
+    for actor, phases in busy_seconds(spans).items():
+        for phase, seconds in phases.items():
+            print(f"  {actor:<20} {phase:<16} {seconds:9.2f} s {seconds / total:6.1%}")
     return 0
 
 

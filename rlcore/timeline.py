@@ -99,6 +99,8 @@ def read_spans(run_dir: str | Path) -> list[Span]:
         raise DataError(f"{path}: no such file. Name the folder of a run (run_dir of its config).")
     with path.open(encoding="utf-8") as lines:  # a last line cut short by a kill is left out
         spans = [Span(**json.loads(line)) for line in lines if line.endswith("\n")]
+    if not spans:
+        raise DataError(f"{path}: holds no spans; the run ended before its first step")
     return sorted(spans, key=lambda span: span.start)
 
 
@@ -107,7 +109,7 @@ def write_trace(run_dir: str | Path) -> Path:
     span on."""
     spans = read_spans(run_dir)
     actors = sorted({span.actor for span in spans})
-    origin = spans[0].start if spans else 0.0
+    origin = spans[0].start
     events: list[dict[str, Any]] = [
         {"ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": {"name": actor}}
         for tid, actor in enumerate(actors, 1)

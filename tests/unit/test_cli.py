@@ -35,7 +35,7 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
     assert "usage: rlcore" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["", "train", "evaluate", "doctor", "version"])
+@pytest.mark.parametrize("command", ["", "train", "evaluate", "timeline", "doctor", "version"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([*command.split(), "--help"])
