@@ -64,6 +64,11 @@ def first_token_even(prompt: Prompt, completion: Completion) -> float:
     return float(completion.token_ids[0] % 2 == 0)
 
 
+def slow_first_token_even(prompt: Prompt, completion: Completion) -> float:
+    time.sleep(0.01)
+    return first_token_even(prompt, completion)
+
+
 def loop_config(folder: Path, model: Path, **sections: Any) -> RunConfig:
     """Two steps' worth of everything; `sections` replace whole sections of the configuration."""
     config = RunConfig(

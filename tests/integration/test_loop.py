@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from loop_cases import loop_config
 from tiny_models import make_text
 
-from rlcore.config import AlgorithmConfig, ClusterConfig, RewardConfig, RolloutConfig, TargetConfig
-from rlcore.errors import ConfigError, LogprobError
+from rlcore.config import AlgorithmConfig, ClusterConfig, RewardConfig, TargetConfig
 from rlcore.run import ray_session, train
 from rlcore.timeline import busy_seconds, read_spans, write_trace
 from rlcore.tracking import read_metrics
@@ -72,3 +74,51 @@ def test_a_timeline_shows_what_overlaps(tmp_path: Path, model: Path) -> None:
     trace = json.loads(write_trace(tmp_path / "run").read_text())
     events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     assert len(events) == len(spans) and min(event["ts"] for event in events) == 0
+
+
+def test_a_run_survives_its_engines_and_its_prompts(tmp_path: Path, model: Path) -> None:
+    """Both replicas are killed, one after the other; a prompt does not fit; half of the groups have no signal.
+    The steps are whole all the same, and everything is counted."""
+    config = loop_config(
+        tmp_path / "run",
+        model,
+        task=TargetConfig(target="loop_cases:WordTask", args={"num_prompts": 12, "num_short": 11}),
+        rewards={"even": RewardConfig(target="loop_cases:slow_first_token_even", num_cpus=0.05)},
+        algorithm=AlgorithmConfig(kl_coef=0.0, drop_groups_without_signal=True),
+    )
+    rollout = replace(config.rollout, num_replicas=2, samples_per_prompt=2, over_context="drop")
+    steps = replace(config.train, staleness=1, num_steps=12, max_replaced=3)
+    killer = threading.Thread(target=kill_replicas, args=(tmp_path / "run" / "metrics.jsonl",), daemon=True)
+    killer.start()
+    train(replace(config, rollout=rollout, train=steps))
+    assert not killer.is_alive(), "no replica was killed: the test proved nothing"
+
+    rows = read_metrics(tmp_path / "run")[1:]
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert rows[-1]["rollout/restarts"] == 2
+    assert all(row["staleness/max"] <= 1 for row in rows)
+    groups = Counter(row["step"] for row in samples(tmp_path / "run") if row["sample"] == 0)
+    for row in rows:
+        dropped, replaced = row["rollout/dropped_prompts"], row["rollout/replaced_prompts"]
+        assert groups[row["step"]] == 4 - dropped + replaced
+        with_signal = round(groups[row["step"]] * (1 - row["groups_without_signal"]))
+        assert with_signal <= 4 and (with_signal >= 4 - dropped or replaced == 3)
+    assert sum(row["rollout/replaced_prompts"] for row in rows) > 0
+    assert sum(row["rollout/dropped_prompts"] for row in rows) >= 3
+
+
+def kill_replicas(metrics: Path) -> None:
+    """One after the second step, the other after the fourth, as the out-of-memory killer would."""
+    deadline, killed = time.monotonic() + 300, set[int]()
+    for step in (2, 4):
+        while time.monotonic() < deadline and not (
+            metrics.is_file() and f'"step": {step}' in metrics.read_text()
+        ):
+            time.sleep(0.005)
+        workers = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if "RolloutWorker" in " ".join(process.cmdline()) and process.pid not in killed
+        ]
+        workers[0].kill()
+        killed.add(workers[0].pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from rlcore.config import AlgorithmConfig, LearnerConfig, PTRConfig, RewardConfig, RunConfig, TrainConfig
 from rlcore.controller import Actors, Controller
-from rlcore.errors import DataError
+from rlcore.errors import DataError, LogprobError
 from rlcore.types import Completion, FinishedJob, Group, Prompt, Score, TrainBatch
 
 K = 4
@@ -38,7 +39,8 @@ class FakeActors:
 
     def call_shards_async(self, method: str, *arguments, **named):
         self.calls.append(method)
-        return SimpleNamespace(result=lambda timeout_s: self._result)
+        # As many as asked for: a prompt that replaces another is answered as the first.
+        return SimpleNamespace(result=lambda timeout_s: self._result[: len(arguments[0])])
 
 
 class FakePool:
@@ -192,3 +194,34 @@ def test_the_gate_does_not_move_where_every_outcome_failed():
     gated = controller(ptr(window=1, threshold=0.0))
     gated.mix([None, None], {"outcome": made([[None] * 4] * 2), "reasoning": made(SCORES["reasoning"])})
     assert not gated.gate.is_open
+
+
+def test_rollout_and_learner_that_disagree_raise_the_alarm(caplog: pytest.LogCaptureFixture):
+    fresh, stale = np.zeros(3, dtype=int), np.array([0, 1, 0])
+    chosen = controller()
+    for action in ("warn", "abort"):
+        limits = replace(chosen.config.train, max_logprob_diff=0.01, on_logprob_diff=action)
+        chosen.config = replace(chosen.config, train=limits)
+        chosen.check_logprobs({"logprob_max_diff": 0.01}, fresh)
+        chosen.check_logprobs({"logprob_max_diff": 0.5}, stale)  # other weights wrote some of it
+        chosen.check_logprobs({"update_skipped": 1.0}, fresh)
+        assert not caplog.records
+        if action == "warn":
+            chosen.check_logprobs({"logprob_max_diff": 0.02}, fresh)
+            assert "step 1: rollout and learner differ by 0.02" in caplog.text
+            caplog.clear()
+    with pytest.raises(LogprobError, match=r"train\.max_logprob_diff is 0\.01"):
+        chosen.check_logprobs({"logprob_max_diff": 0.02}, fresh)
+
+
+def test_a_group_without_signal_is_replaced_and_a_step_finds_enough():
+    """Every second group has no signal, whatever prompt it is of."""
+    rules = ptr(schedule="progressive", threshold=0.99)
+    chosen = controller(rules, drop_groups_without_signal=True)
+    train = replace(chosen.config.train, max_replaced=4)
+    chosen = Controller(replace(chosen.config, train=train), chosen.rollouts._prompts, chosen.actors)
+    chosen.policy_version = 1
+    result = chosen.train_step()
+    assert result.metrics["rollout/replaced_prompts"] == 1
+    assert len(result.groups) == 3 and result.metrics["batch/sequences"] == 8
+    assert chosen.rollouts.buffer.state_dict() == {"next_position": 3, "open_rounds": {}}

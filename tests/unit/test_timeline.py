@@ -35,7 +35,12 @@ def test_a_trace_has_a_row_an_actor_and_microseconds_from_the_start(tmp_path: Pa
 
 
 def test_overlapping_spans_of_a_phase_count_once() -> None:
-    spans = [span("r", "score", 0, 2), span("r", "score", 1, 3), span("r", "score", 5, 6), span("r", "x", 0, 1)]
+    spans = [
+        span("r", "score", 0, 2),
+        span("r", "score", 1, 3),
+        span("r", "score", 5, 6),
+        span("r", "x", 0, 1),
+    ]
     assert busy_seconds(spans) == {"r": {"score": 4.0, "x": 1.0}}
 
 
