@@ -30,7 +30,7 @@ ENGINE = {"max_model_len": 128, "max_num_seqs": 16, "kv_cache_memory_bytes": 32 
 
 
 class WordTask:
-    """Each prompt asks about another word; prompts beyond the first `num_short` are too long for the engine."""
+    """Each prompt asks about another word; those beyond the first `num_short` are over the context."""
 
     def __init__(self, num_prompts: int = 12, num_short: int = 1000):
         self._num_prompts, self._num_short = num_prompts, num_short

@@ -77,8 +77,8 @@ def test_a_timeline_shows_what_overlaps(tmp_path: Path, model: Path) -> None:
 
 
 def test_a_run_survives_its_engines_and_its_prompts(tmp_path: Path, model: Path) -> None:
-    """Both replicas are killed, one after the other; a prompt does not fit; half of the groups have no signal.
-    The steps are whole all the same, and everything is counted."""
+    """Both replicas are killed, one after the other; a prompt does not fit; half of the groups have no
+    signal. The steps are whole all the same, and everything is counted."""
     config = loop_config(
         tmp_path / "run",
         model,

@@ -245,7 +245,7 @@ def test_tied_weights_are_pushed_once_and_reach_the_output_layer(tmp_path: Path)
 
 
 def test_what_is_being_written_goes_on_under_new_weights(worker: RolloutWorker, audio_model: str) -> None:
-    """Each token's log-probability is that of the one policy which sampled it: the cache of the old is gone."""
+    """Each token's log-probability is that of the one policy that sampled it: nothing of the old is kept."""
     first = worker.ready()
     models = {version: load_model(audio_model) for version in (first, first + 1, first + 2)}
     senders = [sender_of(models[first], media=False) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Buffer, dispatcher, engines and versions through any order of events: no event may pass the staleness bound,
+"""Buffer, dispatcher, engines and versions through any order of events: none may pass the staleness bound,
 lose a group or use one twice, or give work to an engine with old weights."""
 
 from __future__ import annotations
