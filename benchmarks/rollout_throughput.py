@@ -110,7 +110,7 @@ def pool_seconds(pool: Any, prompts: Sequence[Prompt], step: int) -> float:
 
 
 def measure_replicas(arguments: dict[str, Any], prompts: Sequence[Prompt], rounds: int) -> float:
-    """How much faster two replicas are than one. Both pools stand at once; one idles while the other works."""
+    """How much faster two replicas are than one. Both pools stand at once; one of them idles."""
     from rlcore.actors.group import ActorGroup
     from rlcore.actors.rollout import NUM_THREADS, RolloutWorker
     from rlcore.actors.rollout_pool import RolloutPool

@@ -2,6 +2,8 @@
 
     python -m benchmarks.staleness [--quick] [--json FILE] [--gate]
 
+Draws the timelines of both into `docs/timeline.png` where the environment names it in TIMELINE_PNG.
+
 One rollout core, one learner core, a rule for a reward, the same seeds. `--quick` takes fewer steps. The
 share of an update in a step is printed with the result: where rollout and update take equally long, running
 ahead gives at most 2. Goal: 1.3, on two idle cores.
@@ -12,10 +14,13 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from matplotlib.patches import Patch
 
 from benchmarks.report import finish, parse_arguments
 from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
@@ -30,6 +35,7 @@ from rlcore.config import (
     TargetConfig,
     TrainConfig,
 )
+from rlcore.timeline import read_spans
 from rlcore.tracking import read_metrics
 from rlcore.types import Completion, Prompt
 
@@ -78,6 +84,38 @@ def measure(config: RunConfig, staleness: int, folder: Path) -> dict[str, float 
     }
 
 
+def draw_timelines(run_dirs: Mapping[str, Path], path: Path, num_steps: int = 3) -> None:
+    """The last steps of some runs, one under the other: a row an actor, a colour a phase."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.2 * len(run_dirs)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    colours: dict[str, str] = {}
+    for axes, (title, run_dir) in zip(
+        np.atleast_1d(figure.subplots(len(run_dirs))), run_dirs.items(), strict=True
+    ):
+        spans = read_spans(run_dir)
+        last = max(span.step or 0 for span in spans)
+        shown = [span for span in spans if span.step is not None and span.step > last - num_steps]
+        first = min(span.start for span in shown)
+        end = max(span.end for span in shown)
+        actors = sorted({span.actor for span in spans}, reverse=True)
+        for span in spans:
+            if span.end < first or span.start > end:
+                continue
+            colour = colours.setdefault(span.phase, f"C{len(colours)}")
+            start = max(span.start, first)
+            width = min(span.end, end) - start
+            axes.barh(actors.index(span.actor), width, left=start - first, color=colour)
+        axes.set_yticks(range(len(actors)), actors)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("seconds")
+    handles = [Patch(color=colour, label=phase) for phase, colour in colours.items()]
+    figure.legend(handles=handles, fontsize=8, loc="outside right upper")
+    figure.savefig(path)
+
+
 def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -102,6 +140,10 @@ def main() -> None:
         with ray_session(config.cluster):
             rows = [measure(config, staleness, folder) for staleness in (0, 1)]
         seconds = time.perf_counter() - start
+        if picture := os.environ.get("TIMELINE_PNG"):
+            titles = {0: "staleness 0: they take turns", 1: "staleness 1: the next rollout goes on"}
+            runs = {title: folder / f"staleness_{number}" for number, title in titles.items()}
+            draw_timelines(runs, Path(picture))
     turns, ahead = rows
     ratio = ahead["steps_per_min"] / turns["steps_per_min"]
     update_share = turns["update_s"] / (turns["update_s"] + turns["rollout_s"])

@@ -159,7 +159,7 @@ class Controller:
         dropped = {"dropped_samples": float(num_dropped)}
         if batch.num_sequences < learner.num_ranks:
             return {"update_skipped": 1.0, **dropped}
-        with clock.phase("update"):
+        with clock.phase("update"), self.recorder.span("learner", "update", self.step + 1):
             call = self.learner.call_async("update", batch)
             update = self.rollouts.wait(call, timeout_s=learner.timeout_s)[0]
         with clock.phase("weight_sync"):
@@ -284,7 +284,8 @@ class Controller:
 
     def _push(self, version: int, ranks: Sequence[int]) -> None:
         timeout_s = self.config.weight_sync.timeout_s
-        push = self.learner.call("push_weights", version, timeout_s=timeout_s)[0]
+        with self.recorder.span("learner", "push_weights", self.step + 1):
+            push = self.learner.call("push_weights", version, timeout_s=timeout_s)[0]
         self.actors.rollout.update_weights(push, ranks, timeout_s=timeout_s)
 
     def state_dict(self) -> dict[str, Any]:

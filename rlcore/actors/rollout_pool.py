@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rlcore.actors.group import ActorGroup, PendingCall, wait_any
 from rlcore.actors.rollout import RolloutReport
@@ -126,11 +125,6 @@ class RolloutPool:
         """Replicas that wait for the current weights."""
         return self._dispatcher.ranks(STALE)
 
-    @property
-    def is_starved(self) -> bool:
-        """Whether there are jobs that no replica can take."""
-        return bool(self._dispatcher.waiting)
-
     def describe(self) -> str:
         """Who is doing what, for errors."""
         states = (STARTING, STALE, READY)
@@ -140,10 +134,6 @@ class RolloutPool:
             f"{self._dispatcher.num_jobs(rank)} prompts"
             for rank in range(self.size)
         )
-
-    def call(self, method: str, *args: Any, timeout_s: float) -> list[Any]:
-        """The same call on every replica; one result each."""
-        return self._group.call(method, *args, timeout_s=timeout_s)
 
     def _send_waiting(self) -> None:
         for rank, job_ids in self._dispatcher.assign().items():

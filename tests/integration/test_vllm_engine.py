@@ -133,6 +133,20 @@ def test_samples_are_a_function_of_seed_step_prompt_and_sample(worker: RolloutWo
     assert sampling_seed(0, 3, "p1") == 2532703768435312907
 
 
+def test_the_loop_gives_the_tokens_of_vllms_own_batch_generation(worker: RolloutWorker) -> None:
+    groups = worker.generate(PROMPTS, step=5)
+    encoded = worker._encoder.encode(PROMPTS)
+
+    def generate(engine: VLLMEngine) -> list[Any]:
+        jobs = [RolloutJob(id=i, prompt=prompt, step=5) for i, prompt in enumerate(PROMPTS)]
+        requests = [worker._request(job, inputs) for job, inputs in zip(jobs, encoded, strict=True)]
+        params = [engine._sampling_params(worker._sampling(jobs[0]), request.seed) for request in requests]
+        return engine._llm.generate([engine._prompt(request) for request in requests], params, use_tqdm=False)
+
+    for group, output in zip(groups, worker._loop.call(generate).result(), strict=True):
+        assert [c.token_ids for c in group.completions] == [tuple(s.token_ids) for s in output.outputs]
+
+
 def test_pushed_weights_are_used_at_once_and_damage_changes_nothing(
     worker: RolloutWorker, audio_model: str
 ) -> None:
