@@ -216,16 +216,17 @@ class RolloutPipeline:
         self._leave_out([ticket])
 
     def _take_scores(self) -> bool:
-        """Gives scored chunks to the buffer. In order of their prompts, so that what replaces a group without
-        signal does not hang on which reward was faster; but not where prompts compete to be first."""
-        taken = False
+        """Gives scored chunks to the buffer. Those of a step in order of their prompts, so that what replaces
+        a group without signal does not hang on which reward was faster; but not where prompts compete."""
+        taken, held_back = False, set[int]()
         for chunk in list(self._chunks):
-            if chunk.scores is not None and chunk.scores.done():
+            if chunk.scores is None or not chunk.scores.done():
+                if not self._config.train.oversample:
+                    held_back.add(chunk.step)
+            elif chunk.step not in held_back:
                 self._chunks.remove(chunk)
                 self._add(chunk, chunk.scores.result())
                 taken = True
-            elif not self._config.train.oversample:
-                break
         return taken
 
     def _add(self, chunk: _Chunk, scored: Sequence[ScoredGroup]) -> None:

@@ -21,7 +21,7 @@ from rlcore.engines.vllm_engine import EngineRequest, Sampling, VLLMEngine, samp
 from rlcore.errors import ConfigError
 from rlcore.targets import build_target
 from rlcore.timeline import Recorder, Span
-from rlcore.types import FinishedJob, Group, Prompt, RolloutJob
+from rlcore.types import Completion, FinishedJob, Group, Prompt, RolloutJob
 from rlcore.weight_sync.base import Push
 
 NUM_THREADS = 8
@@ -64,7 +64,6 @@ class RolloutWorker:
         )
         self._encoding = threading.Lock()
         self._jobs: dict[str, tuple[RolloutJob, EncodedPrompt, int]] = {}
-        self._refused: list[FinishedJob] = []
         self._loop = EngineLoop(
             lambda: VLLMEngine(
                 model.path,
@@ -95,12 +94,13 @@ class RolloutWorker:
             entries = []
             for job, encoded, num_encoded in self._encode(jobs):
                 key = str(job.id)
+                self._jobs[key] = (job, encoded, num_encoded)
                 if len(encoded.prompt_token_ids) < self._loop.engine.max_model_len:
-                    self._jobs[key] = (job, encoded, num_encoded)
                     entries.append((key, self._request(job, encoded), self._sampling(job)))
                 elif self._rollout.over_context == "drop":
-                    self._refused.append(FinishedJob(id=job.id, group=None, num_encoded=num_encoded))
+                    self._loop.post(key, None)
                 else:
+                    del self._jobs[key]
                     raise ConfigError(
                         f"prompt {job.prompt.id} has {len(encoded.prompt_token_ids)} tokens, the engine "
                         f"takes {self._loop.engine.max_model_len} with the answer: raise "
@@ -115,22 +115,16 @@ class RolloutWorker:
 
     def collect(self, timeout_s: float) -> RolloutReport:
         """The jobs that have finished since the last call; waits for one up to `timeout_s`."""
-        refused, self._refused = self._refused, []
-        finished = self._loop.collect(0.0 if refused else timeout_s)
+        finished = self._loop.collect(timeout_s)
         state = self._loop.state()
-        groups = []
+        done = []
         for key, completions in finished.items():
             if entry := self._jobs.pop(key, None):  # else it was cancelled as it finished
                 job, encoded, num_encoded = entry
-                group = Group(
-                    prompt=job.prompt,
-                    prompt_token_ids=encoded.prompt_token_ids,
-                    completions=completions,
-                    media_inputs=encoded.media_inputs,
-                )
-                groups.append(FinishedJob(id=job.id, group=group, num_encoded=num_encoded))
+                group = None if completions is None else _group(job, encoded, completions)
+                done.append(FinishedJob(id=job.id, group=group, num_encoded=num_encoded))
         return RolloutReport(
-            finished=(*refused, *groups),
+            finished=tuple(done),
             policy_version=self._loop.engine.policy_version,
             num_unfinished=state.num_unfinished,
             stalled_s=state.stalled_s,
@@ -211,3 +205,12 @@ class RolloutWorker:
 
     def _record(self, phase: str, start: float, end: float) -> None:
         self._recorder.add([Span(actor=self._actor, phase=phase, start=start, end=end)])
+
+
+def _group(job: RolloutJob, encoded: EncodedPrompt, completions: tuple[Completion, ...]) -> Group:
+    return Group(
+        prompt=job.prompt,
+        prompt_token_ids=encoded.prompt_token_ids,
+        completions=completions,
+        media_inputs=encoded.media_inputs,
+    )

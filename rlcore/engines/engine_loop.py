@@ -73,6 +73,12 @@ class EngineLoop:
             self._condition.notify_all()
         return future
 
+    def post(self, key: str, result: Any) -> None:
+        """Lets a request that the engine never saw be collected among the finished ones."""
+        with self._condition:
+            self._finished[key] = result
+            self._condition.notify_all()
+
     def collect(self, timeout_s: float) -> dict[str, Any]:
         """What has finished since the last call, by key; waits for something up to `timeout_s`.
 
