@@ -86,7 +86,7 @@ def measure(config: RunConfig, staleness: int, folder: Path) -> dict[str, float 
 
 
 def draw_timelines(run_dirs: Mapping[str, Path], path: Path, num_steps: int = 3) -> None:
-    """The last steps of some runs, one under the other: a row an actor, a colour a phase."""
+    """Some late steps of each run, one under the other: a row an actor, a colour a phase."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -97,8 +97,10 @@ def draw_timelines(run_dirs: Mapping[str, Path], path: Path, num_steps: int = 3)
         np.atleast_1d(figure.subplots(len(run_dirs))), run_dirs.items(), strict=True
     ):
         spans = read_spans(run_dir)
-        last = max(span.step or 0 for span in spans)
-        shown = [span for span in spans if span.step is not None and span.step > last - num_steps]
+        # Towards the end there is nothing left to run ahead to.
+        last = max(span.step or 0 for span in spans if span.actor == "controller") - 2
+        steps = range(last - num_steps + 1, last + 1)
+        shown = [span for span in spans if span.actor == "controller" and span.step in steps]
         first = min(span.start for span in shown)
         end = max(span.end for span in shown)
         actors = sorted({span.actor for span in spans}, reverse=True)

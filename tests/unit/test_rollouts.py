@@ -149,7 +149,7 @@ def test_prompts_that_do_not_fit_leave_the_step_smaller_until_nothing_is_left():
 
 
 def test_evaluation_prompts_go_beside_those_of_the_training():
-    made, pool, _ = pipeline(lambda u: u[:1], staleness=1)
+    made, _, _ = pipeline(lambda u: u[:1], staleness=1)
     take(made, 0)
     prompts = [Prompt(id=name, text="") for name in "ab"]
     assert [g.prompt.id for g in made.generate(prompts, step=1, greedy=True)] == ["a", "b"]
