@@ -24,6 +24,7 @@ examples:
   rlcore train --config base.yaml --config my_cluster.yaml rollout.num_replicas=4 --resume
   rlcore reward check my_rewards.brevity:Brevity args.limit=80
   rlcore reward score my_rewards.brevity:Brevity --samples runs/mine/samples.jsonl
+  rlcore timeline runs/mine
   rlcore doctor
 """
 
@@ -79,6 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     _add_reward_commands(commands, common)
+    timeline = commands.add_parser(
+        "timeline", parents=[common], help="write a run's trace for Perfetto, and say who was busy with what"
+    )
+    timeline.add_argument("folder", metavar="RUN", help="folder of a run")
+    timeline.set_defaults(run=_timeline)
 
     doctor = commands.add_parser("doctor", parents=[common], help="what is wrong here, and what to do")
     doctor.set_defaults(run=_doctor)
@@ -219,6 +225,18 @@ def _reward_config(arguments: argparse.Namespace) -> RewardConfig:
     from rlcore.config import RewardConfig, load_config
 
     return load_config([], [f"target={arguments.target}", *arguments.overrides], RewardConfig)
+
+
+def _timeline(arguments: argparse.Namespace) -> int:
+    from rlcore.timeline import busy_seconds, read_spans, write_trace
+
+    path, spans = write_trace(arguments.folder), read_spans(arguments.folder)
+    total = max(span.end for span in spans) - spans[0].start
+    print(f"{path}: {len(spans)} spans over {total:.1f} s (open it in ui.perfetto.dev or chrome://tracing)")
+    for actor, phases in busy_seconds(spans).items():
+        for phase, seconds in phases.items():
+            print(f"  {actor:<20} {phase:<16} {seconds:9.2f} s {seconds / total:6.1%}")
+    return 0
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

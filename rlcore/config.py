@@ -70,7 +70,15 @@ class RolloutConfig:
     top_p: float = 1.0
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Further vLLM engine arguments (`max_model_len`, `gpu_memory_utilization`, `tensor_parallel_size`)."""
+    over_context: str = "error"
+    """What befalls a prompt that leaves no room in the engine's context: `error` ends the run, `drop` leaves
+    the prompt out and counts it (`rollout/dropped_prompts`)."""
     timeout_s: float = 600.0
+    """The run ends where no prompt is finished in this time."""
+    hang_timeout_s: float = 120.0
+    """A replica whose engine does not come back from a step in this time is replaced."""
+    max_restarts: int = 3
+    """Replicas that may be replaced in a run, because they died or hung; one more ends it."""
 
     @property
     def workers_per_engine(self) -> int:
@@ -82,7 +90,9 @@ class RolloutConfig:
         _at_least(self, 1, "num_replicas", "samples_per_prompt", "max_tokens")
         _at_least(self, 0, "num_cpus", "num_gpus", "temperature")
         check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
-        _positive(self, "timeout_s")
+        _one_of(self, "over_context", "error", "drop")
+        _at_least(self, 0, "max_restarts")
+        _positive(self, "timeout_s", "hang_timeout_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,6 +362,22 @@ class WeightSyncConfig:
 class TrainConfig:
     num_steps: int = 100
     prompts_per_step: int = 16
+    staleness: int = 0
+    """Steps that rollouts may run ahead of updates. 0: they take turns; 1: the next rollout goes on during
+    an update; more: a longer queue. Completions that are being written take new weights as they come."""
+    groups_per_score: int = 4
+    """Groups that rewards and reference are given at a time, as they finish."""
+    oversample: float = 0.0
+    """Share of prompts generated beyond `prompts_per_step`: the first `prompts_per_step` groups to finish
+    make the step, the others are cancelled."""
+    max_replaced: int = 0
+    """With `algorithm.drop_groups_without_signal`: prompts of a step that may be generated in the place of
+    groups without signal; 0: such groups leave the batch smaller."""
+    max_logprob_diff: float | None = None
+    """Alarm threshold on `logprob_max_diff`, the largest difference between rollout and learner on one token
+    that both computed with the same weights; null: none."""
+    on_logprob_diff: str = "warn"
+    """What happens above it: `warn` or `abort`."""
     eval_every: int = 0
     """Steps between evaluations; 0: only before and after."""
     checkpoint_every: int = 0
@@ -360,7 +386,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "num_steps", "eval_every", "checkpoint_every")
-        _at_least(self, 1, "prompts_per_step")
+        _at_least(self, 1, "prompts_per_step", "groups_per_score")
+        _at_least(self, 0, "staleness", "oversample", "max_replaced")
+        if self.max_logprob_diff is not None:
+            _positive(self, "max_logprob_diff")
+        _one_of(self, "on_logprob_diff", "warn", "abort")
         if self.max_eval_prompts is not None:
             _at_least(self, 1, "max_eval_prompts")
 

@@ -5,32 +5,39 @@
        +---------------------- weight sync (version + 1) <--------------------------------+
 
 One controller drives the actors and waits for each arrow with a deadline: the rollout actors share the
-prompts of a step; every reward and the reference start on the finished groups at once and the slowest is
-waited for; the learner's ranks update together; the rollout actors take the new weights before the next
-prompts. A completion always carries the version of the weights that wrote it.
+prompts of a step; rewards and reference start on groups as they finish, while others are generated; the
+learner's ranks update together; the rollout actors take the new weights between two tokens. With
+`train.staleness: 0` the next prompts wait for the new weights; above, the rollouts of the following steps go
+on during update and weight sync (`rlcore.rollouts`), and `rlcore.staleness` bounds how far. Every token knows
+the version of the weights that wrote it.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rlcore.actors.group import ActorGroup
+from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.algorithms.advantage import group_advantages, groups_with_signal
 from rlcore.algorithms.ptr import MixedRewards, ProgressiveGate, annealing, mix_rewards
 from rlcore.batch import build_batch, is_truncated, shape_rewards
 from rlcore.budget import fit_batch
 from rlcore.config import RunConfig
-from rlcore.errors import DeadlineError, RLCoreError, WeightSyncError
-from rlcore.prompts import PromptStream
+from rlcore.errors import DeadlineError, LogprobError, RLCoreError, WeightSyncError
 from rlcore.rewards.policy import apply_error_policy
+from rlcore.rollouts import RolloutPipeline, ScoredGroup
+from rlcore.timeline import Clock, Recorder
 from rlcore.types import Group, Prompt, RewardContext, Score, TrainBatch
 from rlcore.weight_sync.store import call_off
+
+logger = logging.getLogger(__name__)
 
 Scores = dict[str, list[list[Score]]]
 """Reward name to its scores, [G][K]."""
@@ -43,7 +50,7 @@ _MARGIN_S = 15.0
 class Actors:
     """Everything that runs elsewhere."""
 
-    rollout: ActorGroup
+    rollout: RolloutPool
     rewards: Mapping[str, ActorGroup]
     learner: ActorGroup | None
     """Absent where a policy is only evaluated."""
@@ -64,33 +71,32 @@ class StepResult:
     """float32 [G, K]"""
 
 
-@dataclass
-class Clock:
-    """Seconds spent in each phase of a step."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
 class Controller:
-    """Owns the loop and the run's only state outside the learner: gate, step and policy version."""
+    """Owns the loop and the run's only state outside the learner: gate, step, policy version, and which
+    prompts have been used. `close` ends its threads."""
 
-    def __init__(self, config: RunConfig, prompts: Sequence[Prompt], actors: Actors):
-        self.config = config
-        self.prompts = prompts
-        self.actors = actors
-        self.stream = PromptStream(len(prompts), config.train.prompts_per_step, config.seed)
+    def __init__(
+        self,
+        config: RunConfig,
+        prompts: Sequence[Prompt],
+        actors: Actors,
+        recorder: Recorder | None = None,
+    ):
+        self.config, self.actors = config, actors
+        self.recorder = recorder or Recorder()
         ptr = config.algorithm.ptr
         self.gate = ProgressiveGate(ptr.threshold, ptr.window, ptr.max_spread)
         self.step = 0
         self.policy_version = 0
+        self.rollouts = RolloutPipeline(
+            config,
+            prompts,
+            actors.rollout,
+            score=self.score_groups,
+            has_signal=self.has_signal,
+            restore=self.restore_engines,
+        )
+        self._waiters = ThreadPoolExecutor(thread_name_prefix="wait")
 
     def train(
         self, num_steps: int, *, after_step: Callable[[StepResult], None], should_stop: Callable[[], bool]
@@ -100,16 +106,14 @@ class Controller:
             result = self.train_step()
             self.step += 1
             after_step(result)
+        self.rollouts.stop()
 
     def train_step(self) -> StepResult:
         """One turn of the loop."""
-        clock = Clock()
-        prompts = [self.prompts[i] for i in self.stream.indices(self.step)]
-        with clock.phase("rollout"):
-            groups = self.generate(prompts)
-        stats = self.actors.rollout.call("stats", timeout_s=self.config.rollout.timeout_s)
-        with clock.phase("score"):
-            scores, reference_logprobs = self.score(groups, with_reference=True)
+        clock = Clock(self.recorder, self.step + 1)
+        num_encoded = self.rollouts.num_encoded
+        material = self.rollouts.next_round(self.step, clock)
+        groups, scores, reference_logprobs = _columns(material.groups)
         algorithm = self.config.algorithm
         mixed, factor = self.mix(groups, scores)
         max_tokens = self.config.rollout.max_tokens
@@ -121,14 +125,23 @@ class Controller:
             rewards.rewards, keep, estimator=algorithm.advantage, eps=algorithm.std_eps
         )
         batch = build_batch(groups, advantages, keep, reference_logprobs, self.policy_version)
+        ages = token_ages(groups, self.policy_version)
+        assert ages.max(initial=0) <= self.config.train.staleness, (ages.max(), self.policy_version)
         update = self.update(batch, clock)
+        self.check_logprobs(update, ages)
         metrics = {
             **_reward_metrics(scores, rewards, factor),
             **_completion_metrics(groups),
             **_batch_metrics(batch, rewards.mask, keep),
             **update,
             **{f"seconds/{name}": seconds for name, seconds in clock.seconds.items()},
-            "media/encoded": float(sum(one["media_encoded"] for one in stats)),
+            "staleness/mean": float(ages.mean()) if ages.size else 0.0,
+            "staleness/max": float(ages.max(initial=0)),
+            "rollout/replaced_prompts": float(material.num_replaced),
+            "rollout/cancelled_prompts": float(material.num_cancelled),
+            "rollout/dropped_prompts": float(material.num_dropped),
+            "rollout/restarts": float(self.actors.rollout.num_restarts),
+            "media/encoded": float(self.rollouts.num_encoded - num_encoded),
             "policy_version": float(self.policy_version),
         }
         return StepResult(
@@ -141,8 +154,9 @@ class Controller:
         )
 
     def update(self, batch: TrainBatch, clock: Clock) -> dict[str, float]:
-        """Trains on the batch and brings the weights to the engines. A batch with fewer completions than the
-        learner has ranks, because the rest was left out, changes nothing: the weights stay as they are.
+        """Trains on the batch and brings the weights to the engines; rollouts that run ahead go on meanwhile.
+        A batch with fewer completions than the learner has ranks, because the rest was left out, changes
+        nothing: the weights stay as they are.
 
         Raises DataError where a sample exceeds the learner's budget, unless those are to be dropped."""
         learner = self.config.learner
@@ -150,11 +164,28 @@ class Controller:
         dropped = {"dropped_samples": float(num_dropped)}
         if batch.num_sequences < learner.num_ranks:
             return {"update_skipped": 1.0, **dropped}
-        with clock.phase("update"):
-            update = self.learner.call("update", batch, timeout_s=learner.timeout_s)[0]
+        with clock.phase("update"), self.recorder.span("learner", "update", self.step + 1):
+            call = self.learner.call_async("update", batch)
+            update = self.rollouts.wait(call, timeout_s=learner.timeout_s)[0]
         with clock.phase("weight_sync"):
             self.push_weights()
         return {**update, "update_skipped": 0.0, **dropped}
+
+    def check_logprobs(self, update: Mapping[str, float], ages: np.ndarray) -> None:
+        """The alarm on rollout and learner disagreeing. Only where the current weights wrote every token: of
+        others, the learner's log-probabilities ought to differ.
+
+        Raises LogprobError above the threshold where `train.on_logprob_diff` is `abort`."""
+        limit, worst = self.config.train.max_logprob_diff, update.get("logprob_max_diff")
+        if limit is None or worst is None or worst <= limit or ages.any():
+            return
+        message = (
+            f"step {self.step + 1}: rollout and learner differ by {worst:.3g} on a token's log-probability, "
+            f"train.max_logprob_diff is {limit:g}: weights, kernels or dtype of the two do not agree"
+        )
+        if self.config.train.on_logprob_diff == "abort":
+            raise LogprobError(message)
+        logger.warning(message)
 
     @property
     def learner(self) -> ActorGroup:
@@ -163,82 +194,154 @@ class Controller:
 
     def generate(self, prompts: Sequence[Prompt], *, greedy: bool = False) -> list[Group]:
         """Groups in the prompts' order; greedy gives one completion each."""
-        pending = self.actors.rollout.call_shards_async(
-            "generate", prompts, step=self.step, greedy=greedy, policy_version=self.policy_version
-        )
-        return pending.result(timeout_s=self.config.rollout.timeout_s)
+        return self.rollouts.generate(prompts, step=self.step, greedy=greedy)
 
     def score(
-        self, groups: list[Group], *, with_reference: bool = False
+        self, groups: list[Group], *, step: int | None = None, with_reference: bool = False
     ) -> tuple[Scores, list[list[np.ndarray]] | None]:
         """Every reward, and the reference's log-probabilities where wanted, all at the same time."""
-        context = RewardContext(step=self.step, num_steps=self.config.train.num_steps)
-        pending = {
-            name: actors.call_shards_async("score", groups, context=context)
+        step = self.step if step is None else step
+        context = RewardContext(step=step, num_steps=self.config.train.num_steps)
+
+        def started(actors: ActorGroup, method: str, timeout_s: float, **named: Any) -> Future[Any]:
+            pending = actors.call_shards_async(method, groups, **named)
+
+            def wait() -> Any:
+                with self.recorder.span(actors.name, method, step + 1):
+                    return pending.result(timeout_s=timeout_s)
+
+            return self._waiters.submit(wait)
+
+        scoring = {
+            name: started(actors, "score", self.config.rewards[name].timeout_s, context=context)
             for name, actors in self.actors.rewards.items()
         }
         reference = self.actors.reference if with_reference else None
-        pending_reference = reference.call_shards_async("logprobs", groups) if reference else None
-        scores = {
-            name: call.result(timeout_s=self.config.rewards[name].timeout_s) for name, call in pending.items()
-        }
-        logprobs = (
-            pending_reference.result(timeout_s=self.config.reference.timeout_s) if pending_reference else None
-        )
-        return scores, logprobs
+        logprobs = started(reference, "logprobs", self.config.reference.timeout_s) if reference else None
+        scores = {name: future.result() for name, future in scoring.items()}
+        return scores, logprobs.result() if logprobs else None
+
+    def score_groups(self, groups: list[Group], step: int) -> list[ScoredGroup]:
+        """The training groups of `step`, with all that is known of them before the update."""
+        scores, reference = self.score(groups, step=step, with_reference=True)
+        return [
+            ScoredGroup(
+                group=group,
+                scores={name: per_group[g] for name, per_group in scores.items()},
+                reference_logprobs=None if reference is None else reference[g],
+            )
+            for g, group in enumerate(groups)
+        ]
+
+    def has_signal(self, scored: ScoredGroup) -> bool:
+        """Whether a group counts towards its step, under the schedule as it stands."""
+        if not self.config.algorithm.drop_groups_without_signal:
+            return True
+        mixed = self._mixed([scored.group], {n: [list(row)] for n, row in scored.scores.items()}, self.factor)
+        return bool(groups_with_signal(mixed.rewards, mixed.mask)[0])
+
+    @property
+    def factor(self) -> float:
+        """The schedule's present factor on the reasoning reward."""
+        ptr = self.config.algorithm.ptr
+        if ptr.outcome is not None and ptr.schedule == "progressive":
+            return float(self.gate.is_open)
+        if ptr.schedule == "anneal":
+            return annealing(self.step, ptr.anneal_steps or self.config.train.num_steps)
+        return 1.0
 
     def mix(self, groups: list[Group], scores: Scores) -> tuple[MixedRewards, float]:
         """The reward of each completion, and the factor on the reasoning reward; moves the gate on by one
         step."""
+        outcome = self.config.algorithm.ptr.outcome
+        if outcome is not None and self.config.algorithm.ptr.schedule == "progressive":
+            values = apply_error_policy(
+                outcome, groups, scores[outcome], self.config.rewards[outcome].on_error
+            )
+            known = values[np.isfinite(values)]
+            self.gate.update(float(known.mean()) if known.size else float("nan"))
+        return self._mixed(groups, scores, self.factor), self.factor
+
+    def _mixed(self, groups: list[Group], scores: Scores, factor: float) -> MixedRewards:
         ptr, rewards = self.config.algorithm.ptr, self.config.rewards
-        values = {
-            name: apply_error_policy(name, groups, per_group, rewards[name].on_error)
-            for name, per_group in scores.items()
-        }
-        factor = 1.0
-        if ptr.outcome is not None and ptr.schedule == "progressive":
-            known = values[ptr.outcome][np.isfinite(values[ptr.outcome])]
-            factor = float(self.gate.update(float(known.mean()) if known.size else float("nan")))
-        elif ptr.schedule == "anneal":
-            factor = annealing(self.step, ptr.anneal_steps or self.config.train.num_steps)
-        mixed = mix_rewards(
-            values,
-            {name: rewards[name].weight for name in values},
+        return mix_rewards(
+            {
+                name: apply_error_policy(name, groups, per_group, rewards[name].on_error)
+                for name, per_group in scores.items()
+            },
+            {name: rewards[name].weight for name in scores},
             outcome=ptr.outcome,
             reasoning=ptr.reasoning,
             trust=ptr.trust,
             factor=factor,
         )
-        return mixed, factor
 
     def push_weights(self) -> None:
-        """Brings the learner's weights into every rollout engine, as the next version. Learner and engines
-        take part at the same time: while they load one bucket, the learner gathers the next."""
-        version, rollout = self.policy_version + 1, self.actors.rollout
+        """Brings the learner's weights into the rollout engines, as the next version. What they are writing
+        goes on with it."""
+        self._push(self.policy_version + 1, self.actors.rollout.standing)
+        self.policy_version += 1
+
+    def restore_engines(self) -> None:
+        """Brings the current weights into engines that were started anew. Only while the learner is idle: its
+        weights are the current version then."""
+        self._push(self.policy_version, self.actors.rollout.stale)
+
+    def _push(self, version: int, ranks: Sequence[int]) -> None:
+        """Learner and engines take part at the same time: while they load one bucket, the learner gathers the
+        next. Where an engine is lost meanwhile, the others are pushed to again."""
+        pool, workers = self.actors.rollout, self.config.rollout.workers_per_engine
         timeout_s = self.config.weight_sync.timeout_s + _MARGIN_S
-        workers = self.config.rollout.workers_per_engine
-        push = self.learner.call_one(
-            0, "announce_push", version, range(rollout.size), workers, timeout_s=timeout_s
-        )
-        sending = self.learner.call_async("push_weights", push)
-        try:
-            versions = rollout.call("update_weights", push, timeout_s=timeout_s)
-        except RLCoreError as error:
-            # The learner need not wait for engines that are gone. Where it died itself, that is the cause.
-            with suppress(WeightSyncError, DeadlineError):
-                call_off(push, str(error))
-                sending.result(timeout_s=timeout_s)
-            raise
-        sending.result(timeout_s=timeout_s)
-        assert set(versions) == {version}, (versions, version)
-        self.policy_version = version
+        ranks = list(ranks)
+        while ranks:
+            push = self.learner.call_one(0, "announce_push", version, ranks, workers, timeout_s=timeout_s)
+            with self.recorder.span("learner", "push_weights", self.step + 1):
+                sending = self.learner.call_async("push_weights", push)
+                try:
+                    updated = pool.update_weights(push, ranks, timeout_s=timeout_s)
+                except RLCoreError as error:
+                    # The learner need not wait any longer. Where it died itself, that is the cause.
+                    with suppress(WeightSyncError, DeadlineError):
+                        call_off(push, str(error))
+                        sending.result(timeout_s=timeout_s)
+                    raise
+                with suppress(WeightSyncError) if len(updated) < len(ranks) else nullcontext():
+                    sending.result(timeout_s=timeout_s)
+            ranks = [rank for rank in ranks if rank in pool.stale]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "policy_version": self.policy_version, "gate": self.gate.state_dict()}
+        return {
+            "step": self.step,
+            "policy_version": self.policy_version,
+            "gate": self.gate.state_dict(),
+            "rounds": self.rollouts.buffer.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step, self.policy_version = int(state["step"]), int(state["policy_version"])
         self.gate.load_state_dict(state["gate"])
+        self.rollouts.buffer.load_state_dict(state["rounds"], step=self.step)
+
+    def close(self) -> None:
+        """Ends the threads; what they wait for ends with the actors."""
+        self.rollouts.close()
+        self._waiters.shutdown(wait=False, cancel_futures=True)
+
+
+def token_ages(groups: Sequence[Group], policy_version: int) -> np.ndarray:
+    """int64 [all completion tokens]: how many versions each is behind."""
+    completions = [completion for group in groups for completion in group.completions]
+    versions = [version for completion in completions for version in completion.token_versions]
+    return policy_version - np.array(versions, dtype=np.int64)
+
+
+def _columns(
+    scored: Sequence[ScoredGroup],
+) -> tuple[list[Group], Scores, list[list[np.ndarray]] | None]:
+    """Groups, scores and reference log-probabilities, each in the groups' order."""
+    scores = {name: [list(one.scores[name]) for one in scored] for name in scored[0].scores}
+    reference = [list(one.reference_logprobs) for one in scored if one.reference_logprobs is not None]
+    return [one.group for one in scored], scores, reference or None
 
 
 def _reward_metrics(scores: Scores, mixed: MixedRewards, factor: float) -> dict[str, float]:

@@ -48,6 +48,10 @@ class NonFiniteError(RLCoreError, ArithmeticError):
     """The loss or the gradient was not finite in too many optimizer steps in a row."""
 
 
+class LogprobError(RLCoreError, ArithmeticError):
+    """Rollout and learner disagree on log-probabilities by more than `train.max_logprob_diff`."""
+
+
 class StoppedError(RLCoreError, InterruptedError):
     """A signal ended the work early, after a checkpoint. The message says how to go on."""
 

@@ -6,6 +6,7 @@ A run that is resumed at step n therefore sees what the uninterrupted run would 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,10 +39,14 @@ class PromptStream:
     def indices(self, step: int) -> list[int]:
         """Indices of the prompts of `step` (from 0), `per_step` of them."""
         first = step * self.per_step
-        epochs = range(first // self.num_prompts, (first + self.per_step - 1) // self.num_prompts + 1)
-        order = np.concatenate([self._permutation(epoch) for epoch in epochs])
-        offset = first - epochs.start * self.num_prompts
-        return [int(i) for i in order[offset : offset + self.per_step]]
+        return [self.index(position) for position in range(first, first + self.per_step)]
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.num_prompts)
+    def index(self, position: int) -> int:
+        """Index of the prompt at a place of the endless stream; step s begins at place s * per_step."""
+        epoch, place = divmod(position, self.num_prompts)
+        return int(_permutation(self.seed, epoch, self.num_prompts)[place])
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, num_prompts: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(num_prompts)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner import LearnerWorker, start_learner
 from rlcore.actors.reference import ReferenceWorker
 from rlcore.actors.reward_pool import RewardPool, reward_bundles
-from rlcore.actors.rollout import RolloutWorker
+from rlcore.actors.rollout import NUM_THREADS, RolloutWorker
+from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.actors.session import ray_session as ray_session
 from rlcore.config import RunConfig
 from rlcore.controller import Actors, Controller, StepResult
@@ -31,6 +32,7 @@ from rlcore.placement import Bundle, reserve
 from rlcore.plots import plot_run
 from rlcore.signals import StopFlag
 from rlcore.targets import build_target
+from rlcore.timeline import SPANS, Recorder
 from rlcore.tracking import Tracker, read_metrics
 from rlcore.versions import versions
 
@@ -47,27 +49,38 @@ def train(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
     start = checkpoint.latest(run_dir / "checkpoints") if resume else None
     if not resume:
         shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
-    with ray_session(config.cluster), StopFlag() as stop, spawn(config) as actors:
-        task = build_target(config.task.target, config.task.args, where="task")
-        controller = Controller(config, task.prompts("train"), actors)
+        (run_dir / SPANS).unlink(missing_ok=True)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    recorder = Recorder(run_dir / SPANS)
+    with (
+        ray_session(config.cluster),
+        StopFlag() as stop,
+        spawn(config, recorder=recorder) as actors,
+        closing(Controller(config, _task(config).prompts("train"), actors, recorder)) as controller,
+    ):
         if start is not None:
             controller.load_state_dict(checkpoint.read(start, digest=checkpoint.config_digest(config)))
             controller.learner.call("load", str(start / "learner"), timeout_s=config.learner.timeout_s)
         with Tracker(run_dir, config, resume_step=controller.step if start else None) as tracker:
             tracker.update_summary({"rewards": reward_records(config, actors)})
-            run = _Run(config, run_dir, controller, task, tracker)
-            return run.train(stop)
+            return _Run(config, run_dir, controller, _task(config), tracker).train(stop)
 
 
 def evaluate(config: RunConfig) -> dict[str, float]:
     """Metrics of greedy answers to the held-out prompts by the policy at `model.path`; records go to
     `run_dir/eval`."""
     run_dir = Path(config.run_dir).resolve() / "eval"
-    with ray_session(config.cluster), spawn(config, with_learner=False) as actors:
-        task = build_target(config.task.target, config.task.args, where="task")
-        controller = Controller(config, task.prompts("train"), actors)
-        with Tracker(run_dir, config) as tracker:
-            return _Run(config, run_dir, controller, task, tracker).evaluate()
+    with (
+        ray_session(config.cluster),
+        spawn(config, with_learner=False) as actors,
+        closing(Controller(config, _task(config).prompts("train"), actors)) as controller,
+        Tracker(run_dir, config) as tracker,
+    ):
+        return _Run(config, run_dir, controller, _task(config), tracker).evaluate()
+
+
+def _task(config: RunConfig) -> Any:
+    return build_target(config.task.target, config.task.args, where="task")
 
 
 def reward_records(config: RunConfig, actors: Actors) -> dict[str, Any]:
@@ -77,8 +90,11 @@ def reward_records(config: RunConfig, actors: Actors) -> dict[str, Any]:
 
 
 @contextmanager
-def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
-    """All actors of a run, ready; killed at the end, their resources given back.
+def spawn(
+    config: RunConfig, *, with_learner: bool = True, recorder: Recorder | None = None
+) -> Iterator[Actors]:
+    """All actors of a run, ready; killed at the end, their resources given back. What the rollout actors do
+    goes into `recorder`.
 
     Raises:
         PlacementError: the cluster cannot hold them (within `cluster.placement_timeout_s`).
@@ -103,7 +119,7 @@ def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
         reservation = reserve(bundles, timeout_s=config.cluster.placement_timeout_s)
         stack.callback(reservation.release)
 
-        def group(role: str, cls: type, arguments: list[Mapping[str, Any]]) -> ActorGroup:
+        def group(role: str, cls: type, arguments: Sequence[Mapping[str, Any]], **options: Any) -> ActorGroup:
             section = sections[role][1]
             actors = ActorGroup(
                 role,
@@ -113,6 +129,7 @@ def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
                 num_gpus=section.num_gpus,
                 reservation=reservation,
                 env_vars=engine_env(cpu=section.num_gpus == 0),
+                options=options,
             )
             stack.callback(actors.shutdown)
             return actors
@@ -124,10 +141,12 @@ def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
             "seed": config.seed,
             "weight_backend": config.weight_sync.backend,
         }
-        rollouts = group(
-            "rollout",
-            RolloutWorker,
-            [{**rollout, "rank": rank} for rank in range(config.rollout.num_replicas)],
+        replicas = [{**rollout, "rank": rank} for rank in range(config.rollout.num_replicas)]
+        rollouts = RolloutPool(
+            group("rollout", RolloutWorker, replicas, max_concurrency=NUM_THREADS),
+            config.rollout,
+            startup_timeout_s=timeout_s,
+            recorder=recorder,
         )
         rewards: dict[str, ActorGroup] = {}
         for name, reward in config.rewards.items():
@@ -148,13 +167,14 @@ def spawn(config: RunConfig, *, with_learner: bool = True) -> Iterator[Actors]:
             reference = group("reference", ReferenceWorker, [arguments] * config.reference.num_replicas)
 
         # All come up at the same time; each is waited for.
-        pending = [actors.call_async("ready") for actors in (rollouts, *rewards.values())]
+        pending = [actors.call_async("ready") for actors in rewards.values()]
         if learner is not None:
             start_learner(learner, timeout_s=timeout_s)
         if reference is not None:
             pending.append(reference.call_async("ready"))
         for call in pending:
             call.result(timeout_s=timeout_s)
+        rollouts.wait_until_ready(timeout_s=timeout_s)
         yield Actors(rollout=rollouts, rewards=rewards, learner=learner, reference=reference)
 
 

@@ -82,6 +82,8 @@ class Tracker:
                     "tokens": len(completion.token_ids),
                     "finish_reason": completion.finish_reason,
                     "policy_version": completion.policy_version,
+                    "versions": completion.version_spans
+                    or [(completion.policy_version, len(completion.token_ids))],
                     "scores": {name: _score_row(per_group[g][k]) for name, per_group in scores.items()},
                 }
                 if rewards is not None:

@@ -40,9 +40,18 @@ class Completion:
     finish_reason: str
     """`stop` or `length`."""
     policy_version: int
-    """Version of the weights that wrote it."""
+    """Version of the weights that wrote its first token, the oldest of its versions."""
+    version_spans: tuple[tuple[int, int], ...] = ()
+    """(version, number of tokens) in order, where weights were replaced while it was written; empty:
+    `policy_version` wrote all of it."""
     top_logprobs: tuple[Mapping[int, float], ...] | None = None
     """[T] token id to log-probability of the most likely tokens, where they were asked for."""
+
+    @property
+    def token_versions(self) -> tuple[int, ...]:
+        """[T] version of the weights that wrote each token."""
+        spans = self.version_spans or ((self.policy_version, len(self.token_ids)),)
+        return tuple(version for version, count in spans for _ in range(count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +66,32 @@ class Group:
     media_inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Model inputs beside tokens, without a batch dimension: `audio_embeds` [N, H] where a frozen
     tower was run once in the rollout, or the processor's tensors of A audios (`input_features` [A, M, F])."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutJob:
+    """One prompt to complete."""
+
+    id: int
+    """Unique among the jobs of a run."""
+    prompt: Prompt
+    step: int
+    """Training step (from 0) that its seeds belong to."""
+    greedy: bool = False
+    """One most likely answer instead of samples."""
+    num_samples: int | None = None
+    """`None`: `rollout.samples_per_prompt`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedJob:
+    """What became of a job."""
+
+    id: int
+    group: Group | None
+    """None: the prompt is over the context and `rollout.over_context` is `drop`."""
+    num_encoded: int
+    """Audios that went through the tower for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,6 +42,12 @@ class PendingCall:
     """One a rank."""
     ranks: list[int]
     merge: Callable[[list[Any]], Any]
+    where: Callable[[Iterable[int]], str] = lambda ranks: ""
+    """` on NODE, ...` of some ranks, for errors."""
+
+    def done(self) -> bool:
+        """Whether `result` would not wait."""
+        return len(ray.wait(self.refs, num_returns=len(self.refs), timeout=0)[0]) == len(self.refs)
 
     def result(self, *, timeout_s: float) -> Any:
         """Waits for every rank.
@@ -56,7 +62,8 @@ class PendingCall:
             if not ready:
                 raise DeadlineError(
                     f"{self.group}[{_join(pending.values())}].{self.method} gave no answer within "
-                    f"{timeout_s:g} s; raise its timeout_s if the work is that long, else see its log"
+                    f"{timeout_s:g} s{self.where(pending.values())}; raise its timeout_s if the work is that "
+                    "long, else see its log"
                 )
             for ref in ready:
                 self._get(ref, pending.pop(ref))
@@ -72,8 +79,8 @@ class PendingCall:
             ):  # by the actor's constructor, which tells of a mistake in the configuration
                 raise ConfigError(reason.partition(_REFUSED)[2]) from error
             raise ActorError(
-                f"{self.group}[{rank}] died in {self.method} (its log in Ray's session folder says more): "
-                f"{reason}"
+                f"{self.group}[{rank}] died in {self.method}{self.where([rank])} (its log in Ray's "
+                f"session folder says more): {reason}"
             ) from error
         except GetTimeoutError as error:
             raise DeadlineError(
@@ -107,19 +114,39 @@ class ActorGroup:
             raise ValueError(
                 f"{name}: {self.size} actors but only {len(bundles)} bundles reserved for the role"
             )
-        actor_class = ray.remote(cls)
-        self._actors = []
-        for keywords, bundle in zip(arguments, bundles, strict=False):
-            own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_restarts": 0} | dict(options or {})
-            if reservation:
-                own["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+        self._class, self._arguments = ray.remote(cls), list(arguments)
+        own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_restarts": 0} | dict(options or {})
+        if env_vars:
+            runtime_env = own.get("runtime_env", {})
+            both = {**env_vars, **runtime_env.get("env_vars", {})}
+            own["runtime_env"] = {**runtime_env, "env_vars": both}
+        self._options: list[dict[str, Any]] = [dict(own) for _ in arguments]
+        if reservation:
+            for each, bundle in zip(self._options, bundles, strict=False):
+                each["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
                     reservation.group, placement_group_bundle_index=bundle
                 )
-            if env_vars:
-                runtime_env = own.get("runtime_env", {})
-                both = {**env_vars, **runtime_env.get("env_vars", {})}
-                own["runtime_env"] = {**runtime_env, "env_vars": both}
-            self._actors.append(actor_class.options(**own).remote(**keywords))
+        self._actors = [self._spawn(rank) for rank in range(self.size)]
+
+    def _spawn(self, rank: int) -> Any:
+        return self._class.options(**self._options[rank]).remote(**self._arguments[rank])
+
+    def restart(self, rank: int) -> None:
+        """Kills one actor, whatever it does, and starts a new one in its place, without its state."""
+        ray.kill(self._actors[rank], no_restart=True)
+        self._actors[rank] = self._spawn(rank)
+
+    def where(self, ranks: Iterable[int]) -> str:
+        """` on NODE, ...`: the addresses of the nodes that some ranks run on, as far as Ray knows them."""
+        # Ray's public calls need the dashboard for this.
+        from ray._private.state import actors
+
+        try:
+            known = [actors(self._actors[rank]._actor_id.hex()) for rank in sorted(ranks)]
+        except Exception:  # an error is being told already: its place is worth no second one
+            return ""
+        nodes = {info["Address"]["IPAddress"] for info in known if info.get("Address")} - {""}
+        return f" on {', '.join(sorted(nodes))}" if nodes else ""
 
     def call(self, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> list[Any]:
         """The same call on every rank; one result each. Raises as `PendingCall.result`."""
@@ -133,10 +160,12 @@ class ActorGroup:
 
     def call_one(self, rank: int, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> Any:
         """One rank alone."""
+        return self.call_one_async(rank, method, *args, **kwargs).result(timeout_s=timeout_s)
+
+    def call_one_async(self, rank: int, method: str, *args: Any, **kwargs: Any) -> PendingCall:
+        """Starts `call_one`."""
         ref = getattr(self._actors[rank], method).remote(*args, **kwargs)
-        return PendingCall(self.name, method, [ref], [rank], lambda results: results[0]).result(
-            timeout_s=timeout_s
-        )
+        return PendingCall(self.name, method, [ref], [rank], lambda results: results[0], self.where)
 
     def call_async(self, method: str, *args: Any, **kwargs: Any) -> PendingCall:
         """Starts `call`. Arguments are stored once and shared by the ranks."""
@@ -153,7 +182,7 @@ class ActorGroup:
             getattr(actor, method).remote(*args, **kwargs)
             for actor, args in zip(self._actors, arguments, strict=True)
         ]
-        return PendingCall(self.name, method, refs, list(range(self.size)), list)
+        return PendingCall(self.name, method, refs, list(range(self.size)), list, self.where)
 
     def call_shards_async(self, method: str, items: Sequence[Any], **kwargs: Any) -> Pending:
         """Deals `items` out, rank r getting the list items[r::size]; the result is one list in their order.
@@ -170,7 +199,7 @@ class ActorGroup:
                 merged[rank :: self.size] = part
             return merged
 
-        return PendingCall(self.name, method, pending.refs, pending.ranks, merge)
+        return PendingCall(self.name, method, pending.refs, pending.ranks, merge, self.where)
 
     def shutdown(self) -> None:
         """Kills these actors and no others. Idempotent."""
@@ -181,6 +210,17 @@ class ActorGroup:
 
 def _join(ranks: Any) -> str:
     return ",".join(str(rank) for rank in sorted(ranks))
+
+
+def wait_any(calls: Sequence[PendingCall], timeout_s: float) -> list[PendingCall]:
+    """The calls that have an answer, as soon as there is one; none after `timeout_s`."""
+    by_ref = {ref: call for call in calls for ref in call.refs}
+    if not by_ref:
+        return []
+    ready, _ = ray.wait(list(by_ref), num_returns=1, timeout=timeout_s)
+    if ready:  # and whatever else is
+        ready, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=0)
+    return list({id(by_ref[ref]): by_ref[ref] for ref in ready}.values())
 
 
 def last_line(error: BaseException) -> str:

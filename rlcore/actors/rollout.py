@@ -1,24 +1,47 @@
-"""The rollout actor: prompts in, groups of completions out. A plain class; it is wrapped where it is spawned,
-with `rlcore.engines.vllm_engine.engine_env` in its environment."""
+"""The rollout actor: prompts in, groups of completions out as they finish. A plain class; it is wrapped where
+it is spawned, with `rlcore.engines.vllm_engine.engine_env` in its environment and `NUM_THREADS` threads.
+
+The engine steps on its own thread for as long as there is work (`rlcore.engines.engine_loop`); the actor's
+threads queue prompts, wait for finished groups, and answer for the state of the engine at any time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig
-from rlcore.engines.media import MediaEncoder
+from rlcore.engines.engine_loop import EngineLoop
+from rlcore.engines.media import EncodedPrompt, MediaEncoder
 from rlcore.engines.vllm_engine import EngineRequest, Sampling, VLLMEngine, sampling_seed
+from rlcore.errors import ConfigError
 from rlcore.targets import build_target
-from rlcore.types import Group, Prompt
+from rlcore.timeline import Recorder, Span
+from rlcore.types import Completion, FinishedJob, Group, Prompt, RolloutJob
 from rlcore.weight_sync.base import Push
+
+NUM_THREADS = 8
+"""Calls at once: one waits for groups, one may wait for weights, the others answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutReport:
+    """What `RolloutWorker.collect` answers."""
+
+    finished: tuple[FinishedJob, ...]
+    policy_version: int
+    num_unfinished: int
+    stalled_s: float
+    """Seconds that the engine has been in its present step or call."""
+    spans: tuple[Span, ...]
 
 
 class RolloutWorker:
-    """Task, media encoder and engine in one process."""
+    """Task, media encoder and engine in one process. `rank` is its place among the rollout actors."""
 
     def __init__(
         self,
@@ -30,9 +53,8 @@ class RolloutWorker:
         weight_backend: str = "shared_memory",
         rank: int = 0,
     ):
-        self._rollout = rollout
-        self._seed = seed
-        self._media_encoded = 0
+        self._rollout, self._seed = rollout, seed
+        self._actor, self._recorder = f"rollout[{rank}]", Recorder()
         self._encoder = MediaEncoder(
             model.path,
             build_target(task.target, task.args, where="task").load_media,
@@ -40,21 +62,86 @@ class RolloutWorker:
             device="cuda" if torch.cuda.is_available() else "cpu",
             cache_folder=model.media_cache,
         )
-        self._engine = VLLMEngine(
-            model.path,
-            dtype=model.dtype,
-            seed=seed,
-            media=model.media,
-            engine_args=rollout.engine,
-            weight_backend=weight_backend,
-            trust_remote_code=model.trust_remote_code,
-            rank=rank,
+        self._encoding = threading.Lock()
+        self._jobs: dict[str, tuple[RolloutJob, EncodedPrompt, int]] = {}
+        self._loop = EngineLoop(
+            lambda: VLLMEngine(
+                model.path,
+                dtype=model.dtype,
+                seed=seed,
+                media=model.media,
+                engine_args=rollout.engine,
+                weight_backend=weight_backend,
+                trust_remote_code=model.trust_remote_code,
+                rank=rank,
+            ),
+            on_busy=lambda start, end: self._record("generate", start, end),
         )
 
     def ready(self) -> int:
         """Answers once the engine stands, with its policy version: 0 after a (re)start, which is stale until
         weights have been pushed."""
-        return self._engine.policy_version
+        return self._loop.engine.policy_version
+
+    def submit(self, jobs: Sequence[RolloutJob], policy_version: int | None = None) -> None:
+        """Encodes the prompts and queues them, all before the engine's next step; returns at once after.
+        `policy_version` is the version that the caller believes the engine to hold, or a later one by now.
+
+        Raises:
+            WeightSyncError: the engine holds an older one, or mixed weights.
+            ConfigError: a prompt leaves no room for an answer and `rollout.over_context` is `error`.
+            DataError: a prompt's media do not fit its text.
+        """
+        # One call at a time: the encoder has a cache, and prompts keep their order.
+        with self._encoding, self._recorder.span(self._actor, "encode"):
+            entries = []
+            for job, encoded, num_encoded in self._encode(jobs):
+                key = str(job.id)
+                self._jobs[key] = (job, encoded, num_encoded)
+                if len(encoded.prompt_token_ids) < self._loop.engine.max_model_len:
+                    entries.append((key, self._request(job, encoded), self._sampling(job)))
+                elif self._rollout.over_context == "drop":
+                    self._loop.post(key, None)
+                else:
+                    del self._jobs[key]
+                    raise ConfigError(
+                        f"prompt {job.prompt.id} has {len(encoded.prompt_token_ids)} tokens, the engine "
+                        f"takes {self._loop.engine.max_model_len} with the answer: raise "
+                        "rollout.engine.max_model_len, or set rollout.over_context=drop"
+                    )
+
+        def enter(engine: VLLMEngine) -> None:
+            if policy_version is not None:
+                engine.check_version(policy_version)
+            for entry in entries:
+                engine.submit(*entry)
+
+        self._loop.call(enter).result()
+
+    def collect(self, timeout_s: float) -> RolloutReport:
+        """The jobs that have finished since the last call; waits for one up to `timeout_s`."""
+        finished = self._loop.collect(timeout_s)
+        state = self._loop.state()
+        done = []
+        for key, completions in finished.items():
+            if entry := self._jobs.pop(key, None):  # else it was cancelled as it finished
+                job, encoded, num_encoded = entry
+                group = None if completions is None else _group(job, encoded, completions)
+                done.append(FinishedJob(id=job.id, group=group, num_encoded=num_encoded))
+        return RolloutReport(
+            finished=tuple(done),
+            policy_version=self._loop.engine.policy_version,
+            num_unfinished=state.num_unfinished,
+            stalled_s=state.stalled_s,
+            spans=tuple(self._recorder.take()),
+        )
+
+    def cancel(self, job_ids: Iterable[int]) -> None:
+        """Ends the generation of these jobs; they will not be collected."""
+        keys = [str(job_id) for job_id in job_ids]
+        for key in keys:
+            self._jobs.pop(key, None)
+        self._loop.call(lambda engine: engine.cancel(keys)).result()
 
     def generate(
         self,
@@ -65,53 +152,77 @@ class RolloutWorker:
         num_samples: int | None = None,
         policy_version: int | None = None,
     ) -> list[Group]:
-        """One group a prompt, in order: `samples_per_prompt` samples, or one greedy answer.
+        """One group a prompt, in order: `samples_per_prompt` samples, or one greedy answer. For callers that
+        have this worker to themselves.
 
-        Raises WeightSyncError where the engine does not hold `policy_version`.
-
-        What is sampled is a function of (seed, step, prompt id, sample), whichever replica does it.
+        What is sampled is a function of (seed, step, prompt id, sample), whichever replica does it. Raises as
+        `submit`.
         """
-        config = self._rollout
-        sampling = Sampling(
-            n=1 if greedy else num_samples or config.samples_per_prompt,
-            max_tokens=config.max_tokens,
-            temperature=0.0 if greedy else config.temperature,
-            top_p=1.0 if greedy else config.top_p,
-        )
-        encoded_before = self._encoder.num_encoded
-        encoded = self._encoder.encode(prompts)
-        self._media_encoded = self._encoder.num_encoded - encoded_before
-        requests = [
-            EngineRequest(
-                id=prompt.id,
-                text=prompt.text,
-                encoded=inputs,
-                seed=None if greedy else sampling_seed(self._seed, step, prompt.id),
-            )
-            for prompt, inputs in zip(prompts, encoded, strict=True)
+        jobs = [
+            RolloutJob(id=i, prompt=prompt, step=step, greedy=greedy, num_samples=num_samples)
+            for i, prompt in enumerate(prompts)
         ]
-        completions = self._engine.generate(requests, sampling, policy_version=policy_version)
-        return [
-            Group(
-                prompt=prompt,
-                prompt_token_ids=inputs.prompt_token_ids,
-                completions=samples,
-                media_inputs=inputs.media_inputs,
-            )
-            for prompt, inputs, samples in zip(prompts, encoded, completions, strict=True)
-        ]
+        self.submit(jobs, policy_version)
+        groups: dict[int, Group] = {}
+        num_refused = 0
+        while len(groups) + num_refused < len(jobs):
+            for done in self.collect(1.0).finished:
+                num_refused += done.group is None
+                if done.group is not None:
+                    groups[done.id] = done.group
+        return [groups[job_id] for job_id in sorted(groups)]
 
     def update_weights(self, push: Push) -> int:
-        """Takes part in a push of weights; returns the engine's new policy version."""
-        return self._engine.apply_weights(push)
+        """Takes pushed weights between two steps of the engine, whose requests go on with them; returns the
+        engine's new policy version."""
+
+        def apply(engine: VLLMEngine) -> int:
+            with self._recorder.span(self._actor, "update_weights"):
+                return engine.apply_weights(push)
+
+        return self._loop.call(apply).result()
 
     def stats(self) -> dict[str, Any]:
-        """Running totals: seconds, tokens, updates, cache hits of encoded prompts. `media_encoded` is the
-        audios that went through the tower for the last `generate` alone."""
+        """Running totals: seconds, tokens, updates, cache hits of encoded prompts, audios encoded."""
         return {
-            **asdict(self._engine.stats),
-            "policy_version": self._engine.policy_version,
+            **asdict(self._loop.engine.stats),
+            "policy_version": self._loop.engine.policy_version,
+            "num_unfinished": self._loop.state().num_unfinished,
             "media_hits": self._encoder.num_hits,
             "media_misses": self._encoder.num_misses,
-            "media_encoded": self._media_encoded,
+            "media_encoded": self._encoder.num_encoded,
         }
+
+    def _encode(self, jobs: Sequence[RolloutJob]) -> list[tuple[RolloutJob, EncodedPrompt, int]]:
+        before = self._encoder.num_encoded
+        encoded = self._encoder.encode([job.prompt for job in jobs])
+        # The tower takes prompts in batches: which of them were new is told of the first alone.
+        news = [self._encoder.num_encoded - before] + [0] * (len(jobs) - 1)
+        return list(zip(jobs, encoded, news[: len(jobs)], strict=True))
+
+    def _request(self, job: RolloutJob, encoded: EncodedPrompt) -> EngineRequest:
+        seed = None if job.greedy else sampling_seed(self._seed, job.step, job.prompt.id)
+        return EngineRequest(id=job.prompt.id, text=job.prompt.text, encoded=encoded, seed=seed)
+
+    def _sampling(self, job: RolloutJob) -> Sampling:
+        config = self._rollout
+        if job.greedy:
+            return Sampling(max_tokens=config.max_tokens, temperature=0.0)
+        return Sampling(
+            n=job.num_samples or config.samples_per_prompt,
+            max_tokens=config.max_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+        )
+
+    def _record(self, phase: str, start: float, end: float) -> None:
+        self._recorder.add([Span(actor=self._actor, phase=phase, start=start, end=end)])
+
+
+def _group(job: RolloutJob, encoded: EncodedPrompt, completions: tuple[Completion, ...]) -> Group:
+    return Group(
+        prompt=job.prompt,
+        prompt_token_ids=encoded.prompt_token_ids,
+        completions=completions,
+        media_inputs=encoded.media_inputs,
+    )

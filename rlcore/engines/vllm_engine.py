@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -49,6 +49,9 @@ _OWN_ARGUMENTS = {
     "logprobs_mode": None,
 }
 """Engine arguments that rlcore sets itself, and the key that decides them."""
+
+_MIXED_PAUSE_S = 0.01
+"""Between two looks of an engine that waits for whole weights."""
 
 _CPU_ARGUMENTS = {
     "enforce_eager": True,
@@ -172,48 +175,85 @@ class VLLMEngine:
         self._native_group = 0  # of vLLM's own media
         self._mixed = ""  # why the weights are part old, part new
         self.max_model_len: int = self._llm.model_config.max_model_len
+        self._llm.update_weight_version(str(policy_version))
         self.policy_version = policy_version
+        self._running: dict[str, tuple[EngineRequest, Sampling]] = {}
         self.stats = EngineStats(start_seconds=time.perf_counter() - start)
 
-    def generate(
-        self, requests: Sequence[EngineRequest], sampling: Sampling, *, policy_version: int | None = None
-    ) -> list[tuple[Completion, ...]]:
-        """`sampling.n` completions for each request, in order.
-
-        Log-probabilities are the model's own: before temperature, bans and top-p. `policy_version` is the
-        version that the caller believes the engine to hold.
+    def submit(self, key: str, request: EngineRequest, sampling: Sampling) -> None:
+        """Queues `sampling.n` completions of a prompt; `step` gives them under `key`, which must be unique
+        among what is unfinished. Log-probabilities are the model's own: before temperature, bans and top-p.
 
         Raises:
-            ConfigError: a prompt leaves no room in `max_model_len`.
+            ConfigError: the prompt leaves no room in `max_model_len`.
+            WeightSyncError: a push failed midway, and none has succeeded since.
+        """
+        self.check_version(self.policy_version)
+        assert key not in self._running, key
+        num_tokens = len(request.encoded.prompt_token_ids)
+        if num_tokens >= self.max_model_len:
+            raise ConfigError(
+                f"rollout.engine.max_model_len: prompt {request.id} has {num_tokens} tokens, the engine "
+                f"takes {self.max_model_len} with the answer; raise it, or shorten the prompt"
+            )
+        prompt, params = self._prompt(request), self._sampling_params(sampling, request.seed)
+        self._llm.llm_engine.add_request(key, self._rendered(prompt), params)
+        self._running[key] = (request, sampling)
+        self.stats.prompt_tokens += num_tokens
+
+    def step(self) -> dict[str, tuple[Completion, ...]]:
+        """Computes the next token of all that runs; what has finished with it, by key.
+
+        Raises:
             DataError: vLLM expanded a prompt's media otherwise than the encoder did.
-            WeightSyncError: the engine holds another version than `policy_version`, or mixed weights.
         """
         start = time.perf_counter()
-        self._check_version(policy_version)
-        for request in requests:
-            if len(request.encoded.prompt_token_ids) >= self.max_model_len:
-                raise ConfigError(
-                    f"rollout.engine.max_model_len: prompt {request.id} has "
-                    f"{len(request.encoded.prompt_token_ids)} tokens, the engine takes {self.max_model_len} "
-                    "with the answer; raise it, or shorten the prompt"
-                )
-        outputs = self._llm.generate(
-            [self._prompt(request) for request in requests],
-            [self._sampling_params(sampling, request.seed) for request in requests],
-            use_tqdm=False,
-        )
-        groups = []
-        for request, output in zip(requests, outputs, strict=True):
-            _check_expansion(request, output.prompt_token_ids)
-            groups.append(tuple(self._completion(sample, sampling) for sample in output.outputs))
+        finished: dict[str, tuple[Completion, ...]] = {}
+        if self._mixed:  # what runs waits for a whole push, and is computed anew then
+            time.sleep(_MIXED_PAUSE_S)
+            return finished
+        for output in self._llm.llm_engine.step():
+            if output.finished and output.request_id in self._running:
+                request, sampling = self._running.pop(output.request_id)
+                _check_expansion(request, output.prompt_token_ids)
+                completions = tuple(self._completion(sample, sampling) for sample in output.outputs)
+                finished[output.request_id] = completions
+                self.stats.completion_tokens += sum(len(c.token_ids) for c in completions)
         self.stats.generate_seconds += time.perf_counter() - start
-        self.stats.prompt_tokens += sum(len(r.encoded.prompt_token_ids) for r in requests)
-        self.stats.completion_tokens += sum(len(c.token_ids) for group in groups for c in group)
-        return groups
+        return finished
+
+    def cancel(self, keys: Iterable[str]) -> None:
+        """Forgets these requests, finished samples of theirs included. Unknown keys do no harm."""
+        known = [key for key in keys if self._running.pop(key, None) is not None]
+        self._llm.llm_engine.abort_request(known)
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests that were submitted and have neither finished nor been cancelled."""
+        return len(self._running)
+
+    def generate(self, requests: Sequence[EngineRequest], sampling: Sampling) -> list[tuple[Completion, ...]]:
+        """`sampling.n` completions for each request, in order; nothing else may be running.
+
+        Raises as `submit` and `step`.
+        """
+        assert not self._running, f"{self.num_unfinished} requests are running"
+        finished: dict[str, tuple[Completion, ...]] = {}
+        try:
+            for index, request in enumerate(requests):
+                self.submit(str(index), request, sampling)
+            while self._running:
+                finished |= self.step()
+        except BaseException:
+            self.cancel(list(self._running))
+            raise
+        return [finished[str(index)] for index in range(len(requests))]
 
     def apply_weights(self, push: Push) -> int:
-        """Takes part in a push: replaces the weights, in place, and forgets everything computed with the old
-        ones. Returns the new policy version.
+        """Takes part in a push: replaces the weights, in place, between two steps, and forgets everything
+        computed with the old ones. Requests that run keep their tokens and go on: their prompt and tokens are
+        computed again with the new weights, so every later log-probability is that of the new policy alone.
+        Returns the new policy version.
 
         Raises:
             WeightSyncError: the push is of another backend, does not fit, is damaged or incomplete, or was
@@ -239,8 +279,10 @@ class VLLMEngine:
         except Exception as error:  # whatever a worker process or vLLM's messaging made of it
             self._mixed = str(error)
             raise MixedWeightsError(f"weights of version {push.version}: {error}") from error
-        if not self._llm.reset_prefix_cache():
-            raise WeightSyncError(f"{self._name}: requests are running; weights were replaced under them")
+        if not self._llm.llm_engine.reset_prefix_cache(reset_running_requests=True):
+            raise WeightSyncError(
+                f"rollout[{self._rank}]: what was computed with old weights could not be dropped"
+            )
         if not self._embeds:
             self._llm.llm_engine.reset_encoder_cache()
         self.policy_version, self._mixed = push.version, ""
@@ -248,16 +290,14 @@ class VLLMEngine:
         self.stats.updates += 1
         return push.version
 
-    @property
-    def _name(self) -> str:
-        return f"rollout[{self._rank}]"
-
-    def _check_version(self, wanted: int | None) -> None:
+    def check_version(self, wanted: int) -> None:
+        """Raises WeightSyncError where the engine holds weights older than `wanted`, or mixed ones."""
+        name = f"rollout[{self._rank}]"
         if self._mixed:
-            raise WeightSyncError(f"{self._name} cannot generate since a push failed midway: {self._mixed}")
-        if wanted is not None and wanted != self.policy_version:
+            raise WeightSyncError(f"{name} cannot generate since a push failed midway: {self._mixed}")
+        if self.policy_version < wanted:
             raise WeightSyncError(
-                f"{self._name} is stale: it holds version {self.policy_version} of the weights, version "
+                f"{name} is stale: it holds version {self.policy_version} of the weights, version "
                 f"{wanted} was asked for; push them to it again"
             )
 
@@ -274,6 +314,15 @@ class VLLMEngine:
             accept=lambda shapes: check_names(shapes, checkpoint, config),
         )
 
+    def _rendered(self, prompt: dict[str, Any]) -> Any:
+        """Tokenised and with its media processed, as vLLM's engine takes it."""
+        from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+        renderer = self._llm.llm_engine.renderer
+        parsed = parse_model_prompt(self._llm.model_config, prompt)
+        (rendered,) = renderer.render_cmpl([parsed], renderer.default_cmpl_tok_params)
+        return rendered
+
     def _prompt(self, request: EngineRequest) -> dict[str, Any]:
         encoded = request.encoded
         if not encoded.media_inputs:
@@ -289,6 +338,7 @@ class VLLMEngine:
 
     def _sampling_params(self, sampling: Sampling, seed: int | None) -> Any:
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
         banned = {*self._banned, *sampling.banned_token_ids} - {*sampling.allowed_token_ids}
         return SamplingParams(
@@ -303,6 +353,7 @@ class VLLMEngine:
             allowed_token_ids=list(sampling.allowed_token_ids) or None,
             logit_bias={token: float("-inf") for token in banned},
             flat_logprobs=True,
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
     def _completion(self, sample: Any, sampling: Sampling) -> Completion:
@@ -312,12 +363,14 @@ class VLLMEngine:
         if sampling.num_logprobs or sampling.logprob_token_ids:
             spans = zip(flat.start_indices, flat.end_indices, strict=True)
             top = tuple(dict(zip(flat.token_ids[a:b], flat.logprobs[a:b], strict=True)) for a, b in spans)
+        versions = tuple((int(span.version), span.end - span.start) for span in sample.weight_versions or ())
         return Completion(
             token_ids=tuple(sample.token_ids),
             logprobs=tuple(flat.logprobs[start] for start in flat.start_indices),
             text=sample.text,
             finish_reason=sample.finish_reason,
-            policy_version=self.policy_version,
+            policy_version=versions[0][0] if versions else self.policy_version,
+            version_spans=versions if len(versions) > 1 else (),
             top_logprobs=top,
         )
 

@@ -3,7 +3,9 @@ replaced in place, its answers are a function of the seed. One import of vLLM se
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.media import MediaEncoder
 from rlcore.engines.vllm_engine import EngineRequest, Sampling, VLLMEngine, engine_env, sampling_seed
 from rlcore.errors import ConfigError, DataError, WeightSyncError
-from rlcore.types import Group, Prompt
+from rlcore.types import Group, Prompt, RolloutJob
 from rlcore.weight_sync import make_sender
 
 pytestmark = pytest.mark.integration
@@ -130,6 +132,20 @@ def test_samples_are_a_function_of_seed_step_prompt_and_sample(worker: RolloutWo
     assert sampled(PROMPTS[2:3], 3) == {"p2": first["p2"]}
     assert all(first[prompt_id] != other_step[prompt_id] for prompt_id in first)
     assert sampling_seed(0, 3, "p1") == 2532703768435312907
+
+
+def test_the_loop_gives_the_tokens_of_vllms_own_batch_generation(worker: RolloutWorker) -> None:
+    groups = worker.generate(PROMPTS, step=5)
+    encoded = worker._encoder.encode(PROMPTS)
+
+    def generate(engine: VLLMEngine) -> list[Any]:
+        jobs = [RolloutJob(id=i, prompt=prompt, step=5) for i, prompt in enumerate(PROMPTS)]
+        requests = [worker._request(job, inputs) for job, inputs in zip(jobs, encoded, strict=True)]
+        params = [engine._sampling_params(worker._sampling(jobs[0]), request.seed) for request in requests]
+        return engine._llm.generate([engine._prompt(request) for request in requests], params, use_tqdm=False)
+
+    for group, output in zip(groups, worker._loop.call(generate).result(), strict=True):
+        assert [c.token_ids for c in group.completions] == [tuple(s.token_ids) for s in output.outputs]
 
 
 def test_pushed_weights_are_used_at_once_and_damage_changes_nothing(
@@ -239,6 +255,55 @@ def test_tied_weights_are_pushed_once_and_reach_the_output_layer(tmp_path: Path)
     save_checkpoint(model, tmp_path / "saved", processor=load_processor(path))
     saved = load_model(str(tmp_path / "saved")).state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+
+
+def test_what_is_being_written_goes_on_under_new_weights(worker: RolloutWorker, audio_model: str) -> None:
+    """Each token's log-probability is that of the one policy that sampled it: nothing of the old is kept."""
+    first = worker.ready()
+    models = {version: load_model(audio_model) for version in (first, first + 1, first + 2)}
+    senders = [sender_of(models[first], media=False) for _ in range(3)]
+    for i, (version, model) in enumerate(models.items()):
+        perturb(model, 10 + i, media=False)
+        if version == first:
+            worker.update_weights(senders[0].push(first, weights(model, media=False)))
+    jobs = [RolloutJob(id=i, prompt=prompt, step=0) for i, prompt in enumerate(PROMPTS)]
+    engine = worker._loop.engine
+    worker.submit(jobs)
+    for i, version in enumerate((first + 1, first + 2), 1):
+        push = senders[i].push(version, weights(models[version], media=False))
+        # Between two steps of the engine, wherever it is by now.
+        stepped = engine.stats.generate_seconds
+        while engine.stats.generate_seconds == stepped:
+            time.sleep(0.001)
+        assert worker.update_weights(push) == version
+    worker.cancel([4])
+    groups: dict[int, Group] = {}
+    while len(groups) < 4:
+        groups |= {job.id: job.group for job in worker.collect(5.0).finished}
+    assert worker.stats()["num_unfinished"] == 0
+
+    spanned = [c for group in groups.values() for c in group.completions if c.version_spans]
+    assert spanned, "no weights arrived while something was written"
+    for version, model in models.items():
+        with torch.no_grad():
+            rows = completion_logprobs(model, [TokenGroup.of(groups[i]) for i in range(4)]).rows()
+        completions = [c for i in range(4) for c in groups[i].completions]
+        for row, completion in zip(rows, completions, strict=True):
+            mine = np.array(completion.token_versions) == version
+            assert len(mine) == len(completion.token_ids)
+            np.testing.assert_allclose(np.array(completion.logprobs)[mine], row[mine], atol=1e-4)
+    for sender in senders:
+        sender.close()
+
+
+def test_a_prompt_over_the_context_is_an_error_or_left_out_by_setting(
+    worker: RolloutWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = Prompt(id="long", text=TEXT_PROMPT * 40)
+    with pytest.raises(ConfigError, match=r"prompt long has \d+ tokens, the engine takes 256 .*over_context"):
+        worker.generate([PROMPTS[0], long], step=0)
+    monkeypatch.setattr(worker, "_rollout", replace(worker._rollout, over_context="drop"))
+    assert [group.prompt.id for group in worker.generate([PROMPTS[0], long], step=0)] == ["p0"]
 
 
 def test_qwen2_5_omni_takes_raw_audio_and_a_trained_tower(tmp_path: Path) -> None:

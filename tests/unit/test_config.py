@@ -262,7 +262,8 @@ seed
 model.path model.dtype model.freeze model.media model.media_cache model.trust_remote_code
 task.target task.args
 rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.samples_per_prompt rollout.max_tokens
-rollout.temperature rollout.top_p rollout.engine rollout.timeout_s
+rollout.temperature rollout.top_p rollout.engine rollout.over_context rollout.timeout_s
+rollout.hang_timeout_s rollout.max_restarts
 rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
 rewards.*.num_gpus rewards.*.resources rewards.*.runtime_env rewards.*.batch_size rewards.*.concurrency
 rewards.*.timeout_s rewards.*.retries rewards.*.cache rewards.*.on_error
@@ -282,7 +283,9 @@ learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps l
 reference.num_replicas reference.num_cpus reference.num_gpus reference.micro_batch_tokens
 reference.timeout_s
 weight_sync.backend weight_sync.bucket_mb weight_sync.timeout_s
-train.num_steps train.prompts_per_step train.eval_every train.checkpoint_every train.max_eval_prompts
+train.num_steps train.prompts_per_step train.staleness train.groups_per_score train.oversample
+train.max_replaced train.max_logprob_diff train.on_logprob_diff
+train.eval_every train.checkpoint_every train.max_eval_prompts
 cluster.address cluster.num_cpus cluster.log_to_driver cluster.placement_timeout_s cluster.startup_timeout_s
 """
 

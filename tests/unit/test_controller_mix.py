@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,11 +11,11 @@ import pytest
 
 from rlcore.config import AlgorithmConfig, LearnerConfig, PTRConfig, RewardConfig, RunConfig, TrainConfig
 from rlcore.controller import Actors, Controller
-from rlcore.errors import DataError
-from rlcore.types import Completion, Group, Prompt, Score, TrainBatch
+from rlcore.errors import DataError, LogprobError
+from rlcore.types import Completion, FinishedJob, Group, Prompt, Score, TrainBatch
 
 K = 4
-ANSWER = Completion(token_ids=(1, 2), logprobs=(-1.0, -1.0), text="", finish_reason="stop", policy_version=0)
+ANSWER = Completion(token_ids=(1, 2), logprobs=(-1.0, -1.0), text="", finish_reason="stop", policy_version=1)
 SCORES = {"outcome": [[1, 0, 0, 0], [1, 1, 1, 1]], "reasoning": [[0.2, 0.8, 0.8, 0.8], [0.5, 0.6, 0.7, 0.8]]}
 TAU = math.exp(0.2 - 0.8)
 
@@ -23,6 +24,7 @@ class FakeActors:
     """Records calls; `result` is what every one of them gives."""
 
     size = 1
+    name = "fake"
 
     def __init__(self, result=None):
         self.calls: list[str] = []
@@ -36,12 +38,33 @@ class FakeActors:
         return self.call(method, *arguments, timeout_s=timeout_s)[rank]
 
     def call_async(self, method: str, *arguments):
-        results = self.call(method, *arguments, timeout_s=0)
-        return SimpleNamespace(result=lambda timeout_s: results)
+        result = self.call(method, *arguments, timeout_s=0)
+        return SimpleNamespace(done=lambda: True, result=lambda timeout_s: result)
 
     def call_shards_async(self, method: str, *arguments, **named):
         self.calls.append(method)
-        return SimpleNamespace(result=lambda timeout_s: self._result)
+        # As many as asked for: a prompt that replaces another is answered as the first.
+        return SimpleNamespace(result=lambda timeout_s: self._result[: len(arguments[0])])
+
+
+class FakePool:
+    """Finishes every job at once."""
+
+    stale, standing, num_restarts = (), (0,), 0
+
+    def __init__(self):
+        self._jobs = []
+
+    def submit(self, jobs):
+        self._jobs += jobs
+
+    def poll(self, timeout_s: float, *, beside=()):
+        jobs, self._jobs = self._jobs, []
+        groups = [Group(prompt=j.prompt, prompt_token_ids=(1,), completions=(ANSWER,) * K) for j in jobs]
+        return [FinishedJob(id=j.id, group=g, num_encoded=1) for j, g in zip(jobs, groups, strict=True)]
+
+    def update_weights(self, push, ranks, *, timeout_s: float):
+        return ranks
 
 
 def controller(
@@ -59,19 +82,16 @@ def controller(
         train=TrainConfig(num_steps=20, prompts_per_step=2),
     )
     prompts = [Prompt(id=str(i), text="") for i in range(2)]
-    groups = [Group(prompt=prompt, prompt_token_ids=(1,), completions=(ANSWER,) * K) for prompt in prompts]
 
     def learn(method: str, *arguments):
         return [{"loss": 0.5, "batch": arguments[0]}] if method == "update" else [None]
 
     actors = Actors(
-        rollout=FakeActors(groups),
+        rollout=FakePool(),
         rewards={name: FakeActors(made(rows)) for name, rows in scores.items()},
         learner=FakeActors(learn),
         reference=None,
     )
-    answers = {"update_weights": [2], "stats": [{"media_encoded": 1}, {"media_encoded": 1}]}
-    actors.rollout.call = lambda method, *arguments, timeout_s: answers[method]
     made_controller = Controller(config, prompts, actors)
     made_controller.policy_version = 1
     return made_controller
@@ -179,3 +199,34 @@ def test_the_gate_does_not_move_where_every_outcome_failed():
     gated = controller(ptr(window=1, threshold=0.0))
     gated.mix([None, None], {"outcome": made([[None] * 4] * 2), "reasoning": made(SCORES["reasoning"])})
     assert not gated.gate.is_open
+
+
+def test_rollout_and_learner_that_disagree_raise_the_alarm(caplog: pytest.LogCaptureFixture):
+    fresh, stale = np.zeros(3, dtype=int), np.array([0, 1, 0])
+    chosen = controller()
+    for action in ("warn", "abort"):
+        limits = replace(chosen.config.train, max_logprob_diff=0.01, on_logprob_diff=action)
+        chosen.config = replace(chosen.config, train=limits)
+        chosen.check_logprobs({"logprob_max_diff": 0.01}, fresh)
+        chosen.check_logprobs({"logprob_max_diff": 0.5}, stale)  # other weights wrote some of it
+        chosen.check_logprobs({"update_skipped": 1.0}, fresh)
+        assert not caplog.records
+        if action == "warn":
+            chosen.check_logprobs({"logprob_max_diff": 0.02}, fresh)
+            assert "step 1: rollout and learner differ by 0.02" in caplog.text
+            caplog.clear()
+    with pytest.raises(LogprobError, match=r"train\.max_logprob_diff is 0\.01"):
+        chosen.check_logprobs({"logprob_max_diff": 0.02}, fresh)
+
+
+def test_a_group_without_signal_is_replaced_and_a_step_finds_enough():
+    """Every second group has no signal, whatever prompt it is of."""
+    rules = ptr(schedule="progressive", threshold=0.99)
+    chosen = controller(rules, drop_groups_without_signal=True)
+    train = replace(chosen.config.train, max_replaced=4)
+    chosen = Controller(replace(chosen.config, train=train), chosen.rollouts._prompts, chosen.actors)
+    chosen.policy_version = 1
+    result = chosen.train_step()
+    assert result.metrics["rollout/replaced_prompts"] == 1
+    assert len(result.groups) == 3 and result.metrics["batch/sequences"] == 8
+    assert chosen.rollouts.buffer.state_dict() == {"next_position": 3, "open_rounds": {}}

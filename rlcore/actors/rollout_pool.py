@@ -1,0 +1,224 @@
+"""The rollout actors as one: jobs in, finished jobs out, whatever becomes of a replica in between.
+
+Every replica is asked for its finished jobs by a call that waits in the actor, so a poll costs nothing while
+nothing happens. A replica that dies, or whose engine does not come back from a step, is started anew, and its
+jobs go to the others; it takes no work until it has been given the current weights (`rlcore.dispatch`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from rlcore.actors.group import ActorGroup, PendingCall, wait_any
+from rlcore.actors.rollout import RolloutReport
+from rlcore.config import RolloutConfig
+from rlcore.dispatch import READY, STALE, STARTING, Dispatcher
+from rlcore.errors import ActorError, DeadlineError, RLCoreError, WeightSyncError
+from rlcore.timeline import Recorder
+from rlcore.types import FinishedJob, RolloutJob
+from rlcore.weight_sync.base import Push
+from rlcore.weight_sync.store import call_off
+
+logger = logging.getLogger(__name__)
+
+COLLECT_S = 5.0
+"""Longest that a replica waits for a finished job before it answers without one."""
+_MARGIN_S = 30.0
+"""Added to a replica's own deadlines, for a machine that is slow to answer."""
+
+
+class RolloutPool:
+    """`group` holds the rollout actors, which are starting. `startup_timeout_s` is for one that is started
+    anew. What the actors did goes into `recorder`.
+
+    Methods raise what a replica raised on purpose (ConfigError, DataError), and ActorError once more replicas
+    were lost than `rollout.max_restarts`.
+    """
+
+    def __init__(
+        self,
+        group: ActorGroup,
+        config: RolloutConfig,
+        *,
+        startup_timeout_s: float = 300.0,
+        recorder: Recorder | None = None,
+    ):
+        self.size, self._group, self._config = group.size, group, config
+        self._startup_timeout_s = startup_timeout_s
+        self.recorder = recorder or Recorder()
+        self.num_restarts = 0
+        self._dispatcher = Dispatcher(group.size)
+        self._jobs: dict[int, RolloutJob] = {}
+        self._calls: dict[int, tuple[PendingCall, float]] = {}
+        """Rank to the call that it is waited for by (`ready` or `collect`), and when it is overdue."""
+        self._sent: list[tuple[int, PendingCall]] = []
+        """Calls that answer nothing, kept for what they may raise."""
+        for rank in range(self.size):
+            self._wait_for_start(rank)
+
+    def wait_until_ready(self, *, timeout_s: float) -> None:
+        """Until all replicas stand. Raises DeadlineError, and what a replica's constructor raised."""
+        deadline = time.monotonic() + timeout_s
+        while starting := self._dispatcher.ranks(STARTING):
+            call, _ = self._calls.pop(starting[0])
+            version = call.result(timeout_s=max(0.0, deadline - time.monotonic()))
+            self._dispatcher.started(starting[0], version)
+
+    def submit(self, jobs: Sequence[RolloutJob]) -> None:
+        """Hands jobs to the replicas with the least to do; jobs given together start together."""
+        self._jobs |= {job.id: job for job in jobs}
+        self._dispatcher.add(job.id for job in jobs)
+        self._send_waiting()
+
+    def poll(self, timeout_s: float, *, beside: Sequence[PendingCall] = ()) -> list[FinishedJob]:
+        """Jobs that have finished, as soon as there are some; none after `timeout_s`, or as soon as a call of
+        `beside` has its answer. Lost replicas are dealt with here."""
+        self._collect_from_all()
+        waited_for = {rank: call for rank, (call, _) in self._calls.items()}
+        answered = wait_any([*waited_for.values(), *(call for _, call in self._sent), *beside], timeout_s)
+        finished: list[FinishedJob] = []
+        for rank, call in waited_for.items():
+            if any(call is other for other in answered):
+                finished += self._take(rank, call)
+        self._check_sent()
+        now = time.monotonic()
+        for rank, (_, overdue) in list(self._calls.items()):
+            if now > overdue:
+                self._lost(rank, "gave no sign of life")
+        return finished
+
+    def cancel(self, job_ids: Iterable[int]) -> None:
+        """Ends jobs; they will not be given by `poll`."""
+        job_ids = list(job_ids)
+        for job_id in job_ids:
+            self._jobs.pop(job_id, None)
+        for rank, jobs in self._dispatcher.cancel(job_ids).items():
+            self._sent.append((rank, self._group.call_one_async(rank, "cancel", jobs)))
+
+    def update_weights(self, push: Push, ranks: Sequence[int], *, timeout_s: float) -> list[int]:
+        """Brings a push into some replicas, between two steps of their engines; what they write goes on. From
+        then on its version is the one that a replica must hold to be given work.
+
+        A replica that dies, or does not answer, is started anew and the push is called off: the others may
+        hold none or half of it. Returns those that hold all of it. Raises WeightSyncError where a replica
+        refused the push though none was lost.
+        """
+        waiting = {rank: self._group.call_one_async(rank, "update_weights", push) for rank in ranks}
+        updated, refusals, deadline = [], list[WeightSyncError](), time.monotonic() + timeout_s
+        is_called_off = False
+        while waiting:
+            answered = wait_any(list(waiting.values()), max(0.0, deadline - time.monotonic()))
+            for rank, call in list(waiting.items()):
+                if answered and not any(call is other for other in answered):
+                    continue
+                del waiting[rank]
+                try:
+                    version = call.result(timeout_s=0.0)
+                except (ActorError, DeadlineError) as error:
+                    is_called_off = True
+                    with suppress(WeightSyncError):  # where the learner is gone too
+                        call_off(push, str(error))
+                    self._lost(rank, str(error))
+                except WeightSyncError as error:
+                    refusals.append(error)
+                else:
+                    assert version == push.version, (rank, version, push.version)
+                    updated.append(rank)
+        if refusals and not is_called_off:
+            raise refusals[0]
+        self._dispatcher.updated(push.version, updated)
+        self._send_waiting()
+        return updated
+
+    @property
+    def standing(self) -> list[int]:
+        """Replicas that can take weights."""
+        return self._dispatcher.ranks(READY, STALE)
+
+    @property
+    def stale(self) -> list[int]:
+        """Replicas that wait for the current weights."""
+        return self._dispatcher.ranks(STALE)
+
+    def describe(self) -> str:
+        """Who is doing what, for errors."""
+        states = (STARTING, STALE, READY)
+        state_of = {rank: state for state in states for rank in self._dispatcher.ranks(state)}
+        return ", ".join(
+            f"rollout[{rank}]{self._group.where([rank])} is {state_of[rank]} with "
+            f"{self._dispatcher.num_jobs(rank)} prompts"
+            for rank in range(self.size)
+        )
+
+    def _send_waiting(self) -> None:
+        for rank, job_ids in self._dispatcher.assign().items():
+            jobs = [self._jobs[job_id] for job_id in job_ids]
+            call = self._group.call_one_async(rank, "submit", jobs, self._dispatcher.version)
+            self._sent.append((rank, call))
+
+    def _collect_from_all(self) -> None:
+        overdue = time.monotonic() + COLLECT_S + self._config.hang_timeout_s + _MARGIN_S
+        for rank in self.standing:
+            if rank not in self._calls:
+                self._calls[rank] = self._group.call_one_async(rank, "collect", COLLECT_S), overdue
+
+    def _wait_for_start(self, rank: int) -> None:
+        call = self._group.call_one_async(rank, "ready")
+        self._calls[rank] = call, time.monotonic() + self._startup_timeout_s
+
+    def _take(self, rank: int, call: PendingCall) -> list[FinishedJob]:
+        """The answer of a replica that was waited for."""
+        del self._calls[rank]
+        try:
+            answer = call.result(timeout_s=_MARGIN_S)
+        except Exception as error:
+            self._lost_or_raise(rank, error)
+            return []
+        if call.method == "ready":
+            self._dispatcher.started(rank, answer)
+            self._send_waiting()
+            return []
+        report: RolloutReport = answer
+        self.recorder.add(report.spans)
+        finished = [job for job in report.finished if self._dispatcher.finish(rank, job.id)]
+        for job in finished:
+            self._jobs.pop(job.id)
+        if report.stalled_s > self._config.hang_timeout_s:
+            self._lost(rank, f"hung: its engine has not come back from a step for {report.stalled_s:.0f} s")
+        return finished
+
+    def _check_sent(self) -> None:
+        for rank, call in list(self._sent):
+            if call.done():
+                self._sent = [entry for entry in self._sent if entry[1] is not call]
+                try:
+                    call.result(timeout_s=_MARGIN_S)
+                except Exception as error:
+                    self._lost_or_raise(rank, error)
+
+    def _lost_or_raise(self, rank: int, error: Exception) -> None:
+        """What was raised on purpose is told; anything else means that the engine is of no more use."""
+        if isinstance(error, RLCoreError) and not isinstance(error, (ActorError, DeadlineError)):
+            raise error
+        if rank not in self._dispatcher.ranks(STARTING):  # else it is being started anew already
+            self._lost(rank, str(error))
+        elif rank not in self._calls:
+            raise error
+
+    def _lost(self, rank: int, reason: str) -> None:
+        jobs = self._dispatcher.lost(rank)
+        self.num_restarts += 1
+        if self.num_restarts > self._config.max_restarts:
+            raise ActorError(
+                f"rollout[{rank}]{self._group.where([rank])}: {reason}. It is number {self.num_restarts} to "
+                "be lost and rollout.max_restarts allows no more; see its log in Ray's session folder"
+            )
+        logger.warning("rollout[%d] is replaced, its %d prompts go to others: %s", rank, len(jobs), reason)
+        self._sent = [entry for entry in self._sent if entry[0] != rank]
+        self._calls.pop(rank, None)
+        self._group.restart(rank)
+        self._wait_for_start(rank)
+        self._send_waiting()

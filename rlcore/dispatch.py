@@ -1,0 +1,102 @@
+"""Which replica works on what: jobs go to the one with the least to do, and only to one that holds the
+current weights. A plain class: `rlcore.actors.rollout_pool` carries its decisions out.
+
+    starting --started--> stale --updated--> ready --lost--> starting ...
+
+The jobs of a replica that is lost go to the others, or wait until one is ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+STARTING, STALE, READY = "starting", "stale", "ready"
+
+
+@dataclass(slots=True)
+class _Replica:
+    state: str = STARTING
+    version: int = -1
+    jobs: dict[int, None] = field(default_factory=dict)
+    """In the order in which they were given."""
+
+
+class Dispatcher:
+    """The states of `num_replicas` replicas, and who has which job.
+
+    `version` is the one that replicas must hold: a replica that reports another takes no work.
+    """
+
+    def __init__(self, num_replicas: int, version: int = 0):
+        self.version = version
+        self.waiting: dict[int, None] = {}
+        """Jobs that no replica has, in order."""
+        self._replicas = [_Replica() for _ in range(num_replicas)]
+
+    def add(self, jobs: Iterable[int]) -> None:
+        """New jobs, which wait for `assign`."""
+        self.waiting |= dict.fromkeys(jobs)
+
+    def assign(self) -> dict[int, list[int]]:
+        """Gives every waiting job to the ready replica with the fewest jobs, of equal ones the lowest rank:
+        idle replicas get them in turn. Rank to its new jobs, in order; empty while none is ready."""
+        ready = [(rank, replica) for rank, replica in enumerate(self._replicas) if replica.state == READY]
+        given: dict[int, list[int]] = {}
+        if not ready:
+            return given
+        for job in list(self.waiting):
+            rank, replica = min(ready, key=lambda entry: (len(entry[1].jobs), entry[0]))
+            replica.jobs[job] = None
+            given.setdefault(rank, []).append(job)
+        self.waiting.clear()
+        return given
+
+    def finish(self, rank: int, job: int) -> bool:
+        """Whether the job was this replica's to finish: not where it was cancelled, or given to another."""
+        return self._replicas[rank].jobs.pop(job, 0) is None
+
+    def cancel(self, jobs: Iterable[int]) -> dict[int, list[int]]:
+        """Forgets jobs; rank to those that it must be told of."""
+        told: dict[int, list[int]] = {}
+        for job in jobs:
+            self.waiting.pop(job, None)
+            for rank, replica in enumerate(self._replicas):
+                if replica.jobs.pop(job, 0) is None:
+                    told.setdefault(rank, []).append(job)
+        return told
+
+    def started(self, rank: int, version: int) -> None:
+        """A replica stands, with these weights."""
+        replica = self._replicas[rank]
+        replica.version, replica.state = version, READY if version == self.version else STALE
+
+    def updated(self, version: int, ranks: Iterable[int]) -> None:
+        """These replicas now hold `version`, which is the one that counts."""
+        self.version = version
+        for replica in self._replicas:
+            if replica.state == READY:
+                replica.state = STALE
+        for rank in ranks:
+            self._replicas[rank].version = version
+        for replica in self._replicas:
+            if replica.state == STALE and replica.version == version:
+                replica.state = READY
+
+    def lost(self, rank: int) -> list[int]:
+        """A replica died or hangs, and is being started anew. Its jobs, which wait before all others."""
+        jobs = self._replicas[rank].jobs
+        self.waiting = {**jobs, **self.waiting}
+        self._replicas[rank] = _Replica()
+        return list(jobs)
+
+    def ranks(self, *states: str) -> list[int]:
+        """Replicas in one of these states."""
+        return [rank for rank, replica in enumerate(self._replicas) if replica.state in states]
+
+    def num_jobs(self, rank: int) -> int:
+        return len(self._replicas[rank].jobs)
+
+    @property
+    def num_unfinished(self) -> int:
+        return len(self.waiting) + sum(len(replica.jobs) for replica in self._replicas)

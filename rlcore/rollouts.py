@@ -1,0 +1,266 @@
+"""The way from prompts to scored groups, which goes on while the learner works.
+
+    buffer: tickets -> pool: groups, as they finish -> score: a few at a time -> buffer -> the step's round
+
+Everything happens in the thread that waits: for a round, or for a call of the learner's. Scoring alone has
+threads, which do nothing but wait for rewards and reference, so that both work while others are generated.
+What is scored together is settled when its prompts are handed out, not by what finishes when: a synchronous
+run is the same run every time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from rlcore.config import RunConfig
+from rlcore.errors import DataError, DeadlineError
+from rlcore.prompts import PromptStream
+from rlcore.staleness import Changes, GroupBuffer, Round, Ticket
+from rlcore.timeline import Clock
+from rlcore.types import Group, Prompt, RolloutJob, Score
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.02
+"""How long the pool is waited for while scores or the learner may come in as well."""
+NUM_SCORERS = 2
+"""Chunks in scoring at once: one that the slowest reward works on, one for those that are ahead of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredGroup:
+    """A group with all that is known of it before the update."""
+
+    group: Group
+    scores: Mapping[str, Sequence[Score]]
+    """Reward name to [K]."""
+    reference_logprobs: Sequence[np.ndarray] | None
+    """[K] of float32 [T], where a KL is asked for."""
+
+
+class Pending(Protocol):
+    """Work that goes on elsewhere."""
+
+    def done(self) -> bool: ...
+
+    def result(self, *, timeout_s: float) -> Any: ...
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Tickets that are scored together."""
+
+    step: int
+    tickets: list[Ticket]
+    groups: dict[Ticket, Group] = field(default_factory=dict)
+    scores: Future[list[ScoredGroup]] | None = None
+
+
+class RolloutPipeline:
+    """Rounds of scored groups, `train.staleness` of them ahead.
+
+    Args:
+        pool: `rlcore.actors.rollout_pool.RolloutPool`, or what behaves like it.
+        score: makes the scores of some groups of a step (from 0); called in threads.
+        has_signal: whether a group counts towards its round.
+        restore: brings the current weights to the pool's stale replicas; called while the learner is idle.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        prompts: Sequence[Prompt],
+        pool: Any,
+        *,
+        score: Callable[[list[Group], int], list[ScoredGroup]],
+        has_signal: Callable[[ScoredGroup], bool],
+        restore: Callable[[], None],
+    ):
+        train = config.train
+        self._config, self._prompts, self._pool = config, prompts, pool
+        self._score, self._has_signal, self._restore = score, has_signal, restore
+        self._stream = PromptStream(len(prompts), train.prompts_per_step, config.seed)
+        self.buffer: GroupBuffer[ScoredGroup] = GroupBuffer(
+            train.prompts_per_step,
+            staleness=train.staleness,
+            oversample=train.oversample,
+            max_replaced=train.max_replaced,
+        )
+        self._tickets: dict[int, Ticket] = {}
+        """Training jobs under way: by the position of their prompt, which is their id."""
+        self._chunks: list[_Chunk] = []
+        self._extra: dict[int, Group | None] = {}
+        """Finished jobs of `generate`, whose ids are negative."""
+        self._next_extra = -1
+        self._scorers = ThreadPoolExecutor(NUM_SCORERS, thread_name_prefix="score")
+        self.num_encoded = 0
+        """Audios that went through the tower for training prompts, over the run."""
+
+    def next_round(self, step: int, clock: Clock) -> Round[ScoredGroup]:
+        """Waits for the round of `step`; the waits are the clock's phases `rollout` and `score`.
+
+        Raises:
+            DataError: no prompt of the step can be generated.
+            DeadlineError: no group was finished within `rollout.timeout_s`.
+        """
+        self._begin(self.buffer.open(step, self._config.train.num_steps))
+        while not self.buffer.is_ready(step):
+            if self._is_generating(step):
+                with clock.phase("rollout"):
+                    self._advance_while(lambda: self._is_generating(step), f"step {step + 1}")
+            else:
+                with clock.phase("score"):
+                    self._advance()
+                    while not (self.buffer.is_ready(step) or self._is_generating(step)):
+                        self._advance()
+        round_ = self.buffer.take(step)
+        if not round_.groups:
+            raise DataError(
+                f"step {step + 1}: all {round_.num_dropped} prompts are over the engine's context; raise "
+                "rollout.engine.max_model_len"
+            )
+        return round_
+
+    def wait(self, call: Pending, *, timeout_s: float) -> Any:
+        """The result of a call of the learner's, while rollouts and scores go on."""
+        deadline = time.monotonic() + timeout_s
+        while self.is_busy and not call.done() and time.monotonic() < deadline:
+            self._advance(beside=call)
+        return call.result(timeout_s=max(0.0, deadline - time.monotonic()))
+
+    def generate(self, prompts: Sequence[Prompt], *, step: int, greedy: bool = False) -> list[Group]:
+        """Groups of some prompts beside the training's, in order; greedy gives one completion each. A prompt
+        over the context is left out where `rollout.over_context` is `drop`.
+
+        Raises as `next_round`.
+        """
+        ids = range(self._next_extra, self._next_extra - len(prompts), -1)
+        self._next_extra -= len(prompts)
+        self._pool.submit(
+            [RolloutJob(id=i, prompt=p, step=step, greedy=greedy) for i, p in zip(ids, prompts, strict=True)]
+        )
+        self._advance_while(lambda: len(self._extra) < len(prompts), "an evaluation")
+        groups = [self._extra.pop(i) for i in ids]
+        return [group for group in groups if group is not None]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is being generated or scored."""
+        return bool(self._tickets or self._chunks)
+
+    def stop(self) -> None:
+        """Ends what is being generated for steps that will not come. The buffer keeps what it would take to
+        generate it again."""
+        self._pool.cancel(list(self._tickets))
+        self._tickets.clear()
+        self._chunks.clear()
+
+    def close(self) -> None:
+        """Ends the threads; their waits end with the actors."""
+        self._scorers.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, tickets: Sequence[Ticket]) -> None:
+        """Generates tickets; those of one step are scored together in chunks of their order."""
+        train = self._config.train
+        # Of prompts that compete to be first, none may wait for another.
+        size = 1 if train.oversample else train.groups_per_score
+        for step in sorted({ticket.step for ticket in tickets}):
+            of_step = [ticket for ticket in tickets if ticket.step == step]
+            starts = range(0, len(of_step), size)
+            self._chunks += [_Chunk(step, of_step[start : start + size]) for start in starts]
+        self._tickets |= {ticket.position: ticket for ticket in tickets}
+        self._pool.submit(
+            [
+                RolloutJob(
+                    id=ticket.position,
+                    prompt=self._prompts[self._stream.index(ticket.position)],
+                    # The step that the prompt is due in, if none is replaced: a function of its place alone.
+                    step=ticket.position // train.prompts_per_step,
+                )
+                for ticket in tickets
+            ]
+        )
+
+    def _advance(self, beside: Pending | None = None) -> bool:
+        """Takes in what there is, waiting shortly for something; whether there was anything."""
+        if self._pool.stale and beside is None:
+            self._restore()
+        finished = self._pool.poll(POLL_S, beside=() if beside is None else (beside,))
+        for job in finished:
+            if job.id < 0:
+                self._extra[job.id] = job.group
+            else:
+                self._arrived(self._tickets.pop(job.id), job.group)
+                self.num_encoded += job.num_encoded
+        for chunk in self._chunks:
+            if chunk.scores is None and len(chunk.groups) == len(chunk.tickets):
+                groups = [chunk.groups[ticket] for ticket in chunk.tickets]
+                chunk.scores = self._scorers.submit(self._score, groups, chunk.step)
+        return self._take_scores() or bool(finished)
+
+    def _arrived(self, ticket: Ticket, group: Group | None) -> None:
+        (chunk,) = (chunk for chunk in self._chunks if ticket in chunk.tickets)
+        if group is not None:
+            chunk.groups[ticket] = group
+            return
+        prompt = self._prompts[self._stream.index(ticket.position)]
+        logger.warning("step %d: prompt %s is over the context and left out", ticket.step + 1, prompt.id)
+        self.buffer.drop(ticket)
+        self._leave_out([ticket])
+
+    def _take_scores(self) -> bool:
+        """Gives scored chunks to the buffer. Those of a step in order of their prompts, so that what replaces
+        a group without signal does not hang on which reward was faster; but not where prompts compete."""
+        taken, held_back = False, set[int]()
+        for chunk in list(self._chunks):
+            if chunk.scores is None or not chunk.scores.done():
+                if not self._config.train.oversample:
+                    held_back.add(chunk.step)
+            elif chunk.step not in held_back:
+                self._chunks.remove(chunk)
+                self._add(chunk, chunk.scores.result())
+                taken = True
+        return taken
+
+    def _add(self, chunk: _Chunk, scored: Sequence[ScoredGroup]) -> None:
+        new: list[Ticket] = []
+        for ticket, group in zip(chunk.tickets, scored, strict=True):
+            changes: Changes = self.buffer.add(ticket, group, has_signal=self._has_signal(group))
+            new += changes.new
+            if changes.cancelled:
+                self._pool.cancel(t.position for t in changes.cancelled if t.position in self._tickets)
+                for cancelled in changes.cancelled:
+                    self._tickets.pop(cancelled.position, None)
+                self._leave_out(changes.cancelled)
+        if new:
+            self._begin(new)
+
+    def _leave_out(self, tickets: Sequence[Ticket]) -> None:
+        """No chunk waits for these any longer, unless it is being scored already."""
+        for chunk in self._chunks:
+            if chunk.scores is None:
+                chunk.tickets = [ticket for ticket in chunk.tickets if ticket not in tickets]
+        self._chunks = [chunk for chunk in self._chunks if chunk.tickets]
+
+    def _is_generating(self, step: int) -> bool:
+        return any(ticket.step == step for ticket in self._tickets.values())
+
+    def _advance_while(self, is_needed: Callable[[], bool], what: str) -> None:
+        """Waits for what is being generated; ends where nothing comes for `rollout.timeout_s`."""
+        timeout_s = self._config.rollout.timeout_s
+        last_sign = time.monotonic()
+        while is_needed():
+            if self._advance():
+                last_sign = time.monotonic()
+            elif time.monotonic() - last_sign > timeout_s:
+                raise DeadlineError(
+                    f"rollout of {what}: no prompt was finished within {timeout_s:g} s (rollout.timeout_s): "
+                    f"{self._pool.describe()}"
+                )

@@ -1,0 +1,176 @@
+"""Which prompts are generated when, and which groups a training step uses: the bound on staleness.
+
+A *round* is the material of one training step. Rounds are trained in order; at most `staleness` rounds beyond
+the one that is trained next are open, so a group whose first token was written at version v is trained on at
+version v + staleness at most, whatever finishes when: with 0 the loop is synchronous, and there is no other.
+
+    open(step) -> tickets to generate -> add / drop each -> is_ready(step) -> take(step)
+
+A round begins with `prompts_per_step` prompts, and the share `oversample` more. A group that arrives without
+signal is replaced by a new prompt, `max_replaced` times. The round is ready once `prompts_per_step` groups
+count or nothing more is to come; what is still being generated for it is then cancelled.
+
+A plain class: it knows neither actors nor what a group is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+G = TypeVar("G")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ticket:
+    """One prompt to generate for one round."""
+
+    step: int
+    """The round: the training step (from 0) that will use it."""
+    position: int
+    """In the stream of prompts; never given twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What has to happen after a group has come in."""
+
+    new: tuple[Ticket, ...] = ()
+    """To generate in the place of groups without signal."""
+    cancelled: tuple[Ticket, ...] = ()
+    """To be generated no longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round(Generic[G]):
+    """The groups of one training step."""
+
+    step: int
+    groups: tuple[G, ...]
+    """In the order of their prompts, those without signal included."""
+    num_replaced: int
+    """Prompts that were generated in the place of groups without signal."""
+    num_cancelled: int
+    """Prompts whose generation was ended, or whose group came too late to be used."""
+    num_dropped: int
+    """Prompts that could not be generated (over the context)."""
+
+
+@dataclass(slots=True)
+class _OpenRound(Generic[G]):
+    initial: tuple[Ticket, ...]
+    pending: set[Ticket]
+    groups: dict[Ticket, G] = field(default_factory=dict)
+    num_counting: int = 0
+    num_replaced: int = 0
+    num_cancelled: int = 0
+    num_dropped: int = 0
+
+
+class GroupBuffer(Generic[G]):
+    """The open rounds.
+
+    Args:
+        prompts_per_step: groups that make a round.
+        staleness: rounds open beyond the one that is trained next.
+        oversample: share of prompts generated beyond `prompts_per_step`, at the start of a round.
+        max_replaced: prompts of a round that may be generated in the place of groups without signal.
+    """
+
+    def __init__(
+        self, prompts_per_step: int, *, staleness: int = 0, oversample: float = 0.0, max_replaced: int = 0
+    ):
+        self._per_step, self._staleness, self._max_replaced = prompts_per_step, staleness, max_replaced
+        self._per_round = math.ceil(prompts_per_step * (1 + oversample) - 1e-9)
+        self._rounds: dict[int, _OpenRound[G]] = {}
+        self._next_round = 0
+        self._next_position = 0
+        self._reopened: dict[int, tuple[Ticket, ...]] = {}
+
+    def open(self, step: int, num_steps: int) -> list[Ticket]:
+        """Opens what may be open while `step` is trained next, up to `num_steps`; the tickets to generate."""
+        tickets: list[Ticket] = []
+        for number in range(max(step, self._next_round), min(step + self._staleness + 1, num_steps)):
+            initial = self._reopened.pop(number, None)
+            if initial is None:
+                initial = tuple(self._issue(number) for _ in range(self._per_round))
+            self._rounds[number] = _OpenRound(initial=initial, pending=set(initial))
+            self._next_round = number + 1
+            tickets += initial
+        return tickets
+
+    def add(self, ticket: Ticket, group: G, *, has_signal: bool = True) -> Changes:
+        """Takes a finished group. One that was cancelled meanwhile is thrown away."""
+        round_ = self._rounds.get(ticket.step)
+        if round_ is None or ticket not in round_.pending:
+            return Changes()
+        round_.pending.remove(ticket)
+        round_.groups[ticket] = group
+        if not has_signal:
+            return self._replace(ticket.step, round_)
+        round_.num_counting += 1
+        if round_.num_counting < self._per_step:
+            return Changes()
+        cancelled = tuple(sorted(round_.pending))
+        round_.pending.clear()
+        round_.num_cancelled += len(cancelled)
+        return Changes(cancelled=cancelled)
+
+    def drop(self, ticket: Ticket) -> None:
+        """A prompt that cannot be generated at all leaves its round smaller."""
+        round_ = self._rounds.get(ticket.step)
+        if round_ is not None and ticket in round_.pending:
+            round_.pending.remove(ticket)
+            round_.num_dropped += 1
+
+    def is_ready(self, step: int) -> bool:
+        """Whether the round of `step` has all that it will get."""
+        return step in self._rounds and not self._rounds[step].pending
+
+    def pending(self, step: int) -> int:
+        """Tickets of a round that have not come in."""
+        return len(self._rounds[step].pending) if step in self._rounds else 0
+
+    def take(self, step: int) -> Round[G]:
+        """The round of `step`, which leaves the buffer: rounds go in order, and once."""
+        assert self.is_ready(step) and step == min(self._rounds), (step, sorted(self._rounds))
+        round_ = self._rounds.pop(step)
+        return Round(
+            step=step,
+            groups=tuple(round_.groups[ticket] for ticket in sorted(round_.groups)),
+            num_replaced=round_.num_replaced,
+            num_cancelled=round_.num_cancelled,
+            num_dropped=round_.num_dropped,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-ready. Rounds that are open will be generated again, from the prompts that they began with."""
+        open_rounds = {str(n): [t.position for t in r.initial] for n, r in self._rounds.items()}
+        waiting = {str(n): [t.position for t in tickets] for n, tickets in self._reopened.items()}
+        return {"next_position": self._next_position, "open_rounds": {**waiting, **open_rounds}}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, step: int) -> None:
+        """Goes on before `step`, whose round is generated (again) next."""
+        assert not self._rounds, "this buffer is in use"
+        self._next_round, self._next_position = step, int(state["next_position"])
+        self._reopened = {
+            int(number): tuple(Ticket(int(number), int(position)) for position in positions)
+            for number, positions in state["open_rounds"].items()
+        }
+
+    def _issue(self, step: int) -> Ticket:
+        ticket = Ticket(step, self._next_position)
+        self._next_position += 1
+        return ticket
+
+    def _replace(self, step: int, round_: _OpenRound[G]) -> Changes:
+        """A new prompt, unless those under way would do, or enough have been tried."""
+        missing = self._per_step - round_.num_counting - len(round_.pending)
+        if missing <= 0 or round_.num_replaced >= self._max_replaced:
+            return Changes()
+        round_.num_replaced += 1
+        ticket = self._issue(step)
+        round_.pending.add(ticket)
+        return Changes(new=(ticket,))

@@ -1,0 +1,151 @@
+"""When every actor was in which phase, as a trace for Perfetto or chrome://tracing.
+
+Spans are appended to `run_dir/spans.jsonl` as they end; `write_trace` makes the trace of them. Times are
+epoch seconds, so that the spans of several machines lie on one axis as well as their clocks agree.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rlcore.errors import DataError
+
+SPANS = "spans.jsonl"
+TRACE = "timeline.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """One phase of one actor."""
+
+    actor: str
+    """For instance `rollout[1]` or `controller`."""
+    phase: str
+    start: float
+    """Epoch seconds."""
+    end: float
+    step: int | None = None
+    """Training step (from 1) that the work was for, where it was for one."""
+
+
+class Recorder:
+    """Collects spans; threads may share it.
+
+    Args:
+        path: file to append to; None: spans are kept until `take`.
+    """
+
+    def __init__(self, path: Path | None = None):
+        self._path, self._spans, self._lock = path, list[Span](), threading.Lock()
+
+    @contextmanager
+    def span(self, actor: str, phase: str, step: int | None = None) -> Iterator[None]:
+        """Records the block, however it ends."""
+        start = time.time()
+        try:
+            yield
+        finally:
+            self.add([Span(actor=actor, phase=phase, start=start, end=time.time(), step=step)])
+
+    def add(self, spans: Sequence[Span]) -> None:
+        if not spans:
+            return
+        with self._lock:
+            if self._path is None:
+                self._spans += spans
+                return
+            with self._path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(asdict(span)) + "\n" for span in spans)
+
+    def take(self) -> list[Span]:
+        """The spans kept so far, which are then forgotten."""
+        with self._lock:
+            spans, self._spans = self._spans, []
+        return spans
+
+
+class Clock:
+    """Seconds that the controller spent in each phase of a step, which become spans as well."""
+
+    def __init__(self, recorder: Recorder, step: int):
+        self.seconds: dict[str, float] = {}
+        self._recorder, self._step = recorder, step
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            with self._recorder.span("controller", name, self._step):
+                yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def read_spans(run_dir: str | Path) -> list[Span]:
+    """The spans of a run, by start.
+
+    Raises:
+        DataError: the folder has none.
+    """
+    path = Path(run_dir) / SPANS
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Name the folder of a run (run_dir of its config).")
+    with path.open(encoding="utf-8") as lines:  # a last line cut short by a kill is left out
+        spans = [Span(**json.loads(line)) for line in lines if line.endswith("\n")]
+    if not spans:
+        raise DataError(f"{path}: holds no spans; the run ended before its first step")
+    return sorted(spans, key=lambda span: span.start)
+
+
+def write_trace(run_dir: str | Path) -> Path:
+    """Writes `run_dir/timeline.json`: Chrome's trace format, one row an actor, microseconds from the first
+    span on."""
+    spans = read_spans(run_dir)
+    actors = sorted({span.actor for span in spans})
+    origin = spans[0].start
+    events: list[dict[str, Any]] = [
+        {"ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": {"name": actor}}
+        for tid, actor in enumerate(actors, 1)
+    ]
+    for span in spans:
+        events.append(
+            {
+                "ph": "X",
+                "name": span.phase,
+                "cat": "rlcore",
+                "pid": 1,
+                "tid": actors.index(span.actor) + 1,
+                "ts": round(1e6 * (span.start - origin)),
+                "dur": round(1e6 * (span.end - span.start)),
+                "args": {} if span.step is None else {"step": span.step},
+            }
+        )
+    path = Path(run_dir) / TRACE
+    path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}), encoding="utf-8")
+    return path
+
+
+def busy_seconds(spans: Sequence[Span]) -> dict[str, dict[str, float]]:
+    """Actor to phase to seconds in it; a phase that overlaps itself counts once."""
+    intervals: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for span in spans:
+        intervals.setdefault((span.actor, span.phase), []).append((span.start, span.end))
+    seconds: dict[str, dict[str, float]] = {}
+    for (actor, phase), parts in sorted(intervals.items()):
+        seconds.setdefault(actor, {})[phase] = _union(parts)
+    return seconds
+
+
+def _union(intervals: Sequence[tuple[float, float]]) -> float:
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total

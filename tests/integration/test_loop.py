@@ -1,0 +1,124 @@
+"""The loop with every actor for real: synchronous and ahead of the updates, with replicas that die, prompts
+that do not fit, and groups that have to be replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from loop_cases import loop_config
+from tiny_models import make_text
+
+from rlcore.config import AlgorithmConfig, ClusterConfig, RewardConfig, TargetConfig
+from rlcore.run import ray_session, train
+from rlcore.timeline import busy_seconds, read_spans, write_trace
+from rlcore.tracking import read_metrics
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_text(tmp_path_factory.mktemp("loop") / "text")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray's workers import loop_cases by name.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        with ray_session(ClusterConfig(num_cpus=2)):
+            yield
+
+
+def samples(run_dir: Path) -> list[dict[str, Any]]:
+    rows = map(json.loads, (run_dir / "samples.jsonl").read_text().splitlines())
+    return [row for row in rows if row["split"] == "train"]
+
+
+def test_rollouts_run_ahead_of_updates_within_the_bound(tmp_path: Path, model: Path) -> None:
+    config = loop_config(tmp_path / "run", model)
+    config = replace(config, train=replace(config.train, staleness=1, num_steps=4, groups_per_score=2))
+    train(config)
+    rows = read_metrics(tmp_path / "run")[1:]
+    assert [row["staleness/max"] for row in rows] == [0, 1, 1, 1]
+    assert all(0 < row["staleness/mean"] <= 1 for row in rows[1:])
+    assert rows[0]["logprob_max_diff"] < 1e-4
+    rollouts = samples(tmp_path / "run")
+    assert Counter(row["step"] for row in rollouts) == {1: 16, 2: 16, 3: 16, 4: 16}
+    prompts = [row["prompt"] for row in rollouts if row["sample"] == 0]
+    assert Counter(Counter(prompts).values()) == {1: 8, 2: 4}  # 16 prompts of 12: none lost, none twice
+    for row in rollouts:
+        versions = row["versions"]
+        assert versions[0][0] == row["policy_version"] >= row["step"] - 1
+        assert [version for version, _ in versions] == sorted({version for version, _ in versions})
+        assert sum(count for _, count in versions) == row["tokens"]
+
+
+def test_a_timeline_shows_what_overlaps(tmp_path: Path, model: Path) -> None:
+    rewards = {"even": RewardConfig(target="loop_cases:slow_even_tokens", num_cpus=0.05)}
+    config = loop_config(tmp_path / "run", model, rewards=rewards)
+    train(replace(config, train=replace(config.train, num_steps=2, groups_per_score=1)))
+    spans = read_spans(tmp_path / "run")
+    seconds = busy_seconds(spans)
+    assert {"rollout", "score", "update", "weight_sync"} <= set(seconds["controller"])
+    assert seconds["rollout[0]"]["generate"] > 0 and seconds["reward:even"]["score"] > 0
+    trace = json.loads(write_trace(tmp_path / "run").read_text())
+    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert len(events) == len(spans) and min(event["ts"] for event in events) == 0
+
+
+def test_a_run_survives_its_engines_and_its_prompts(tmp_path: Path, model: Path) -> None:
+    """Both replicas are killed, one after the other; a prompt does not fit; half of the groups have no
+    signal. The steps are whole all the same, and everything is counted."""
+    config = loop_config(
+        tmp_path / "run",
+        model,
+        task=TargetConfig(target="loop_cases:WordTask", args={"num_prompts": 12, "num_short": 11}),
+        rewards={"even": RewardConfig(target="loop_cases:slow_first_token_even", num_cpus=0.05)},
+        algorithm=AlgorithmConfig(kl_coef=0.0, drop_groups_without_signal=True),
+    )
+    rollout = replace(config.rollout, num_replicas=2, samples_per_prompt=2, over_context="drop")
+    steps = replace(config.train, staleness=1, num_steps=12, max_replaced=3)
+    killer = threading.Thread(target=kill_replicas, args=(tmp_path / "run" / "metrics.jsonl",), daemon=True)
+    killer.start()
+    train(replace(config, rollout=rollout, train=steps))
+    assert not killer.is_alive(), "no replica was killed: the test proved nothing"
+
+    rows = read_metrics(tmp_path / "run")[1:]
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert rows[-1]["rollout/restarts"] == 2
+    assert all(row["staleness/max"] <= 1 for row in rows)
+    groups = Counter(row["step"] for row in samples(tmp_path / "run") if row["sample"] == 0)
+    for row in rows:
+        dropped, replaced = row["rollout/dropped_prompts"], row["rollout/replaced_prompts"]
+        assert groups[row["step"]] == 4 - dropped + replaced
+        with_signal = round(groups[row["step"]] * (1 - row["groups_without_signal"]))
+        assert with_signal <= 4 and (with_signal >= 4 - dropped or replaced == 3)
+    assert sum(row["rollout/replaced_prompts"] for row in rows) > 0
+    assert sum(row["rollout/dropped_prompts"] for row in rows) >= 3
+
+
+def kill_replicas(metrics: Path) -> None:
+    """One after the second step, the other after the fourth, as the out-of-memory killer would."""
+    deadline, killed = time.monotonic() + 300, set[int]()
+    for step in (2, 4):
+        while time.monotonic() < deadline and not (
+            metrics.is_file() and f'"step": {step}' in metrics.read_text()
+        ):
+            time.sleep(0.005)
+        workers = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if "RolloutWorker" in " ".join(process.cmdline()) and process.pid not in killed
+        ]
+        workers[0].kill()
+        killed.add(workers[0].pid)
