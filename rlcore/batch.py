@@ -81,6 +81,7 @@ def build_batch(
                 reference_logprobs=tuple(reference_logprobs[g][k] for k in kept)
                 if reference_logprobs is not None
                 else (),
+                is_current=tuple(np.array(c.token_versions) == policy_version for c in completions),
                 advantages=np.asarray(advantages[g, kept], dtype=np.float32),
                 prompt_id=group.prompt.id,
             )

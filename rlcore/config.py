@@ -68,6 +68,14 @@ class RolloutConfig:
     max_tokens: int = 256
     temperature: float = 1.0
     top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion, which keeps them."""
+    banned_tokens: tuple[str, ...] = ()
+    """Never sampled, beside the model's media placeholders; as the tokenizer writes them, for instance
+    `<|im_start|>`."""
+    structured: Mapping[str, Any] = field(default_factory=dict)
+    """The form that every completion has: one of `regex`, `choice`, `json` (a schema) or `grammar`, as in
+    vLLM's structured outputs. Log-probabilities stay those of the model without the constraint."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Further vLLM engine arguments (`max_model_len`, `gpu_memory_utilization`, `tensor_parallel_size`)."""
     over_context: str = "error"
@@ -91,6 +99,11 @@ class RolloutConfig:
         _at_least(self, 0, "num_cpus", "num_gpus", "temperature")
         check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         _one_of(self, "over_context", "error", "drop")
+        forms = ("regex", "choice", "json", "grammar")
+        known = not self.structured or (len(self.structured) == 1 and next(iter(self.structured)) in forms)
+        check(
+            known, "structured", dict(self.structured), f"empty, or one of {', '.join(forms)} and its value"
+        )
         _at_least(self, 0, "max_restarts")
         _positive(self, "timeout_s", "hang_timeout_s")
 
@@ -401,6 +414,9 @@ class ClusterConfig:
     """Ray address; `None` joins the job's cluster where there is one, else starts a local one."""
     num_cpus: float | None = None
     """CPUs of a local cluster; `None`: those of this machine."""
+    colocate: bool = False
+    """Learner rank i and rollout replica i share one bundle, hence its GPU; the engine sleeps during an
+    update and gives its GPU memory back."""
     log_to_driver: bool = False
     """Show the actors' own output in the terminal too; it always lies in Ray's session folder."""
     placement_timeout_s: float = 30.0
@@ -444,6 +460,8 @@ class RunConfig:
             self.weight_sync.backend,
             "shared_memory or gloo, unless learner.num_gpus and rollout.num_gpus are above 0",
         )
+        if self.cluster.colocate:
+            self._check_colocation()
         buffer, limit = self.algorithm.overlong_buffer, self.rollout.max_tokens
         at_most = f"at most rollout.max_tokens ({limit})"
         check(buffer <= limit, "algorithm.overlong_buffer", buffer, at_most)
@@ -460,6 +478,18 @@ class RunConfig:
             check(
                 name is None or name in names, f"algorithm.ptr.{key}", name, f"the name of a reward: {names}"
             )
+
+    def _check_colocation(self) -> None:
+        replicas, ranks = self.rollout.num_replicas, self.learner.num_ranks
+        alone = "with cluster.colocate"
+        check(replicas == ranks, "rollout.num_replicas", replicas, f"learner.num_ranks ({ranks}) {alone}")
+        check(
+            self.train.staleness == 0, "train.staleness", self.train.staleness, f"0 {alone}: they take turns"
+        )
+        workers = self.rollout.workers_per_engine
+        check(workers == 1, "rollout.engine", dict(self.rollout.engine), f"of one GPU an engine {alone}")
+        gpus = self.rollout.num_gpus + self.learner.num_gpus
+        check(gpus <= 1, "rollout.num_gpus", self.rollout.num_gpus, f"at most 1 - learner.num_gpus {alone}")
 
 
 @overload

@@ -128,7 +128,7 @@ class Controller:
         ages = token_ages(groups, self.policy_version)
         assert ages.max(initial=0) <= self.config.train.staleness, (ages.max(), self.policy_version)
         update = self.update(batch, clock)
-        self.check_logprobs(update, ages)
+        self.check_logprobs(update)
         metrics = {
             **_reward_metrics(scores, rewards, factor),
             **_completion_metrics(groups),
@@ -164,20 +164,24 @@ class Controller:
         dropped = {"dropped_samples": float(num_dropped)}
         if batch.num_sequences < learner.num_ranks:
             return {"update_skipped": 1.0, **dropped}
+        if self.config.cluster.colocate:
+            self.actors.rollout.sleep(timeout_s=self.config.rollout.timeout_s)
         with clock.phase("update"), self.recorder.span("learner", "update", self.step + 1):
             call = self.learner.call_async("update", batch)
             update = self.rollouts.wait(call, timeout_s=learner.timeout_s)[0]
         with clock.phase("weight_sync"):
             self.push_weights()
+        if not update["current_fraction"]:
+            del update["logprob_max_diff"]  # there was nothing to compare
         return {**update, "update_skipped": 0.0, **dropped}
 
-    def check_logprobs(self, update: Mapping[str, float], ages: np.ndarray) -> None:
-        """The alarm on rollout and learner disagreeing. Only where the current weights wrote every token: of
-        others, the learner's log-probabilities ought to differ.
+    def check_logprobs(self, update: Mapping[str, float]) -> None:
+        """The alarm on rollout and learner disagreeing, of tokens that the current weights wrote: of others,
+        the learner's log-probabilities ought to differ.
 
         Raises LogprobError above the threshold where `train.on_logprob_diff` is `abort`."""
         limit, worst = self.config.train.max_logprob_diff, update.get("logprob_max_diff")
-        if limit is None or worst is None or worst <= limit or ages.any():
+        if limit is None or worst is None or worst <= limit:
             return
         message = (
             f"step {self.step + 1}: rollout and learner differ by {worst:.3g} on a token's log-probability, "
@@ -279,8 +283,13 @@ class Controller:
     def push_weights(self) -> None:
         """Brings the learner's weights into the rollout engines, as the next version. What they are writing
         goes on with it."""
-        self._push(self.policy_version + 1, self.actors.rollout.standing)
+        pool, timeout_s = self.actors.rollout, self.config.rollout.timeout_s
+        if self.config.cluster.colocate:
+            pool.wake_up("weights", timeout_s=timeout_s)
+        self._push(self.policy_version + 1, pool.standing)
         self.policy_version += 1
+        if self.config.cluster.colocate:
+            pool.wake_up("kv_cache", timeout_s=timeout_s)
 
     def restore_engines(self) -> None:
         """Brings the current weights into engines that were started anew. Only while the learner is idle: its

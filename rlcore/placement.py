@@ -22,6 +22,8 @@ class Bundle:
 
     role: str
     """For instance `learner`; several bundles may share it."""
+    guest: str = ""
+    """A second role whose actor lives in the same bundle."""
     num_cpus: float = 0.0
     num_gpus: float = 0.0
     custom: tuple[tuple[str, float], ...] = ()
@@ -43,7 +45,7 @@ class Reservation:
 
     def indices(self, role: str) -> list[int]:
         """Bundle indices of a role, in the order they were asked for."""
-        return [index for index, bundle in enumerate(self.bundles) if bundle.role == role]
+        return [index for index, bundle in enumerate(self.bundles) if role in (bundle.role, bundle.guest)]
 
     def release(self) -> None:
         """Gives the resources back; Ray kills the actors that still hold them."""
@@ -74,7 +76,10 @@ def _describe_asked(bundles: Sequence[Bundle]) -> str:
     counts: dict[Bundle, int] = {}
     for bundle in bundles:
         counts[bundle] = counts.get(bundle, 0) + 1
-    roles = [f"{count} x {bundle.role} ({_amounts(bundle.resources)})" for bundle, count in counts.items()]
+    roles = [
+        f"{count} x {' with '.join(filter(None, (bundle.role, bundle.guest)))} ({_amounts(bundle.resources)})"
+        for bundle, count in counts.items()
+    ]
     names = {name: None for bundle in bundles for name in ("CPU", "GPU", *bundle.resources)}
     total = {name: sum(b.resources.get(name, 0.0) for b in bundles) for name in names}
     return f"{', '.join(roles)}; together {_amounts(total)}"

@@ -9,26 +9,18 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from rlcore import checkpoint
-from rlcore.actors.group import ActorGroup
-from rlcore.actors.learner import LearnerWorker, start_learner
-from rlcore.actors.reference import ReferenceWorker
-from rlcore.actors.reward_pool import RewardPool, reward_bundles
-from rlcore.actors.rollout import NUM_THREADS, RolloutWorker
-from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.actors.session import ray_session as ray_session
+from rlcore.actors.spawn import spawn as spawn
 from rlcore.config import RunConfig
 from rlcore.controller import Actors, Controller, StepResult
-from rlcore.engines.environment import engine_env
-from rlcore.errors import ConfigError, NonFiniteError
-from rlcore.placement import Bundle, reserve
+from rlcore.errors import NonFiniteError
 from rlcore.plots import plot_run
 from rlcore.signals import StopFlag
 from rlcore.targets import build_target
@@ -87,95 +79,6 @@ def reward_records(config: RunConfig, actors: Actors) -> dict[str, Any]:
     """Which rewards these are: each one's package, version, file hash and args."""
     timeout_s = config.cluster.startup_timeout_s
     return {name: group.call_one(0, "ready", timeout_s=timeout_s) for name, group in actors.rewards.items()}
-
-
-@contextmanager
-def spawn(
-    config: RunConfig, *, with_learner: bool = True, recorder: Recorder | None = None
-) -> Iterator[Actors]:
-    """All actors of a run, ready; killed at the end, their resources given back. What the rollout actors do
-    goes into `recorder`.
-
-    Raises:
-        PlacementError: the cluster cannot hold them (within `cluster.placement_timeout_s`).
-        DeadlineError: one of them did not come up (within `cluster.startup_timeout_s`).
-    """
-    if not config.rewards and with_learner:
-        raise ConfigError("rewards: got none; a run needs at least one, for instance rewards.format.target")
-    with_reference = with_learner and config.algorithm.kl_coef > 0
-    sections: dict[str, tuple[int, Any]] = {"rollout": (config.rollout.num_replicas, config.rollout)}
-    if with_learner:
-        sections["learner"] = (config.learner.num_ranks, config.learner)
-    if with_reference:
-        sections["reference"] = (config.reference.num_replicas, config.reference)
-    bundles = [
-        Bundle(role=role, num_cpus=section.num_cpus, num_gpus=section.num_gpus)
-        for role, (count, section) in sections.items()
-        for _ in range(count)
-    ]
-    bundles += [b for name, reward in config.rewards.items() for b in reward_bundles(name, reward)]
-    timeout_s = config.cluster.startup_timeout_s
-    with ExitStack() as stack:
-        reservation = reserve(bundles, timeout_s=config.cluster.placement_timeout_s)
-        stack.callback(reservation.release)
-
-        def group(role: str, cls: type, arguments: Sequence[Mapping[str, Any]], **options: Any) -> ActorGroup:
-            section = sections[role][1]
-            actors = ActorGroup(
-                role,
-                cls,
-                arguments,
-                num_cpus=section.num_cpus,
-                num_gpus=section.num_gpus,
-                reservation=reservation,
-                env_vars=engine_env(cpu=section.num_gpus == 0),
-                options=options,
-            )
-            stack.callback(actors.shutdown)
-            return actors
-
-        rollout = {
-            "model": config.model,
-            "rollout": config.rollout,
-            "task": config.task,
-            "seed": config.seed,
-            "weight_backend": config.weight_sync.backend,
-        }
-        replicas = [{**rollout, "rank": rank} for rank in range(config.rollout.num_replicas)]
-        rollouts = RolloutPool(
-            group("rollout", RolloutWorker, replicas, max_concurrency=NUM_THREADS),
-            config.rollout,
-            startup_timeout_s=timeout_s,
-            recorder=recorder,
-        )
-        rewards: dict[str, ActorGroup] = {}
-        for name, reward in config.rewards.items():
-            rewards[name] = RewardPool(
-                name,
-                reward,
-                reservation=reservation,
-                env_vars=engine_env(cpu=reward.num_gpus == 0),
-                startup_timeout_s=timeout_s,
-            )
-            stack.callback(rewards[name].shutdown)
-        learner = reference = None
-        if with_learner:
-            ranks = range(config.learner.num_ranks)
-            learner = group("learner", LearnerWorker, [{"config": config, "rank": rank} for rank in ranks])
-        if with_reference:
-            arguments = {"model": config.model, "micro_batch_tokens": config.reference.micro_batch_tokens}
-            reference = group("reference", ReferenceWorker, [arguments] * config.reference.num_replicas)
-
-        # All come up at the same time; each is waited for.
-        pending = [actors.call_async("ready") for actors in rewards.values()]
-        if learner is not None:
-            start_learner(learner, timeout_s=timeout_s)
-        if reference is not None:
-            pending.append(reference.call_async("ready"))
-        for call in pending:
-            call.result(timeout_s=timeout_s)
-        rollouts.wait_until_ready(timeout_s=timeout_s)
-        yield Actors(rollout=rollouts, rewards=rewards, learner=learner, reference=reference)
 
 
 class _Run:

@@ -129,6 +129,8 @@ class TrainGroup:
     """[K] of float32 [T], from the rollout engine."""
     reference_logprobs: tuple[np.ndarray, ...]
     """[K] of float32 [T]; empty where no KL is asked for."""
+    is_current: tuple[np.ndarray, ...] = ()
+    """[K] of bool [T]: tokens that the version wrote which the update starts from; empty: all of them."""
     advantages: np.ndarray
     """float32 [K]"""
     prompt_id: str = ""

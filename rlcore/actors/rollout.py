@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -77,6 +77,7 @@ class RolloutWorker:
             ),
             on_busy=lambda start, end: self._record("generate", start, end),
         )
+        self._banned = self._loop.engine.token_ids(rollout.banned_tokens)
 
     def ready(self) -> int:
         """Answers once the engine stands, with its policy version: 0 after a (re)start, which is stale until
@@ -182,6 +183,16 @@ class RolloutWorker:
 
         return self._loop.call(apply).result()
 
+    def sleep(self) -> None:
+        """Gives the engine's GPU memory back, until `wake_up`."""
+        with self._recorder.span(self._actor, "sleep"):
+            self._loop.call(VLLMEngine.sleep).result()
+
+    def wake_up(self, what: str) -> None:
+        """Takes the memory of `weights`, then of the `kv_cache` again."""
+        with self._recorder.span(self._actor, "wake_up"):
+            self._loop.call(lambda engine: engine.wake_up(what)).result()
+
     def stats(self) -> dict[str, Any]:
         """Running totals: seconds, tokens, updates, cache hits of encoded prompts, audios encoded."""
         return {
@@ -206,11 +217,18 @@ class RolloutWorker:
 
     def _sampling(self, job: RolloutJob) -> Sampling:
         config = self._rollout
-        if job.greedy:
-            return Sampling(max_tokens=config.max_tokens, temperature=0.0)
-        return Sampling(
-            n=job.num_samples or config.samples_per_prompt,
+        sampling = Sampling(
             max_tokens=config.max_tokens,
+            temperature=0.0,
+            stop=config.stop,
+            banned_token_ids=self._banned,
+            structured=config.structured,
+        )
+        if job.greedy:
+            return sampling
+        return replace(
+            sampling,
+            n=job.num_samples or config.samples_per_prompt,
             temperature=config.temperature,
             top_p=config.top_p,
         )

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from rlcore.actors.group import ActorGroup, PendingCall, wait_any
 from rlcore.actors.rollout import RolloutReport
@@ -132,6 +133,23 @@ class RolloutPool:
         self._dispatcher.updated(push.version, updated)
         self._send_waiting()
         return updated
+
+    def sleep(self, *, timeout_s: float) -> None:
+        """All engines give their GPU memory back; nothing may be running. One that fails is started anew."""
+        self._call_standing("sleep", timeout_s=timeout_s)
+
+    def wake_up(self, what: str, *, timeout_s: float) -> None:
+        """Takes the memory of `weights`, then of the `kv_cache` again. One that fails is started anew."""
+        self._call_standing("wake_up", what, timeout_s=timeout_s)
+
+    def _call_standing(self, method: str, *arguments: Any, timeout_s: float) -> None:
+        calls = {rank: self._group.call_one_async(rank, method, *arguments) for rank in self.standing}
+        deadline = time.monotonic() + timeout_s
+        for rank, call in calls.items():
+            try:
+                call.result(timeout_s=max(0.0, deadline - time.monotonic()))
+            except (ActorError, DeadlineError) as error:
+                self._lost(rank, str(error))
 
     @property
     def standing(self) -> list[int]:

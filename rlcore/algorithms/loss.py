@@ -36,10 +36,6 @@ class PolicyLoss:
     """[] KL to the reference, summed over tokens; 0 without a reference."""
     clipped_sum: torch.Tensor
     """[] tokens on which the clipping took hold."""
-    difference_sum: torch.Tensor
-    """[] |logprob - behaviour logprob|, summed over tokens."""
-    difference_max: torch.Tensor
-    """[] the largest of them."""
     bounded_sum: torch.Tensor
     """[] tokens whose correction weight was truncated or masked."""
     ratio_sum: torch.Tensor
@@ -146,7 +142,7 @@ def policy_loss(
         num_tokens=mask.sum(),
         kl_sum=kl_sum,
         clipped_sum=(clipped & mask).sum(),
-        **_engine_sums(logprobs.detach(), behaviour, mask, corrected),
+        **_correction_sums(mask, corrected),
     )
 
 
@@ -170,17 +166,11 @@ def _surrogate(
     raise ValueError(f"algorithm.loss must be one of {SURROGATES}, got {name!r}")
 
 
-def _engine_sums(
-    logprobs: torch.Tensor, behaviour: torch.Tensor, mask: torch.Tensor, corrected: Correction
-) -> dict[str, torch.Tensor]:
-    """How far the two engines are apart. A part without a token has maxima of 0."""
-    difference = (logprobs - behaviour).abs()
+def _correction_sums(mask: torch.Tensor, corrected: Correction) -> dict[str, torch.Tensor]:
+    """A part without a token has a maximum of 0."""
     ratios = corrected.ratios.masked_fill(~mask, 0.0)
-    zero = logprobs.new_zeros(())
     return {
-        "difference_sum": difference.sum(),
-        "difference_max": difference.max() if difference.numel() else zero,
         "bounded_sum": corrected.bounded.sum(),
         "ratio_sum": ratios.sum(),
-        "ratio_max": ratios.max() if ratios.numel() else zero,
+        "ratio_max": ratios.max() if ratios.numel() else ratios.new_zeros(()),
     }

@@ -67,10 +67,11 @@ class PolicyObjective:
         if self.recompute_logprobs:
             old = self.old_logprobs.setdefault(index, scored.logprobs.detach())
         behaviour = [row for group in groups for row in group.rollout_logprobs]
+        rollout_logprobs = _pad(behaviour, length).to(device)
         reference = [row for group in groups for row in group.reference_logprobs]
         result = policy_loss(
             scored.logprobs,
-            _pad(behaviour, length).to(device),
+            rollout_logprobs,
             torch.as_tensor(np.concatenate([group.advantages for group in groups]), device=device),
             scored.mask,
             num_tokens=self.num_tokens,
@@ -91,7 +92,19 @@ class PolicyObjective:
             entropies=scored.entropies,
             entropy_coef=algorithm.entropy_coef,
         )
-        return self._share(result, scored.entropies)
+        current = [
+            row
+            for group in groups
+            for row in (group.is_current or [np.ones(len(tokens)) for tokens in group.token_ids])
+        ]
+        is_current = _pad(current, length).to(device).bool() & scored.mask
+        differences = (scored.logprobs.detach() - rollout_logprobs).abs().masked_fill(~scored.mask, 0.0)
+        share = self._share(result, scored.entropies)
+        share.sums["logprob_mean_diff"] = differences.sum()
+        share.sums["current_fraction"] = is_current.sum()
+        # Other weights' log-probabilities ought to differ: they say nothing of the engines.
+        share.maxima["logprob_max_diff"] = (differences * is_current).amax()
+        return share
 
     def _share(self, result: PolicyLoss, entropies: torch.Tensor) -> Share:
         sums = {
@@ -101,9 +114,8 @@ class PolicyObjective:
             "kl": result.kl_sum,
             "clip_fraction": result.clipped_sum,
             "entropy": entropies.detach().sum(),
-            "logprob_mean_diff": result.difference_sum,
         }
-        maxima = {"logprob_max_diff": result.difference_max}
+        maxima = {}
         if self.recompute_logprobs:
             sums["correction_fraction"] = result.bounded_sum
             sums["correction_ratio_mean"] = result.ratio_sum

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -89,6 +89,8 @@ class Sampling:
     """Most likely tokens whose log-probabilities `Completion.top_logprobs` holds, beside the sampled one."""
     logprob_token_ids: tuple[int, ...] = ()
     """Instead of the most likely: these tokens' log-probabilities."""
+    structured: Mapping[str, Any] = field(default_factory=dict)
+    """As `rollout.structured`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +171,11 @@ class VLLMEngine:
             self._llm.init_weight_transfer_engine({"init_info": {}})
         tokenizer = tokenizer_of(load_processor(model_path, trust_remote_code=trust_remote_code))
         self._banned = tuple(media_token_ids(config, tokenizer))
+        self._vocabulary: Mapping[str, int] = tokenizer.get_vocab()
         self._embeds = media == "embeds"
+        # Asleep, an engine may forget what the next push brings; a tower in the engine is not pushed.
+        self._sleep_level = 2 if self._embeds or audio_token_id(config) is None else 1
+        self._is_asleep = False
         self._backend, self._rank = weight_backend, rank
         self._model_path = model_path
         self._native_group = 0  # of vLLM's own media
@@ -179,6 +185,15 @@ class VLLMEngine:
         self.policy_version = policy_version
         self._running: dict[str, tuple[EngineRequest, Sampling]] = {}
         self.stats = EngineStats(start_seconds=time.perf_counter() - start)
+
+    def token_ids(self, tokens: Iterable[str]) -> tuple[int, ...]:
+        """Ids of tokens as the tokenizer writes them. Raises ConfigError where the vocabulary lacks one."""
+        if unknown := [token for token in tokens if token not in self._vocabulary]:
+            raise ConfigError(
+                f"rollout.banned_tokens: {unknown[0]!r} is no token of {self._model_path}; write it as "
+                "tokenizer.json does, for instance <|im_start|>"
+            )
+        return tuple(self._vocabulary[token] for token in tokens)
 
     def submit(self, key: str, request: EngineRequest, sampling: Sampling) -> None:
         """Queues `sampling.n` completions of a prompt; `step` gives them under `key`, which must be unique
@@ -290,6 +305,20 @@ class VLLMEngine:
         self.stats.updates += 1
         return push.version
 
+    def sleep(self) -> None:
+        """Gives the GPU memory of weights and cache back, until `wake_up`; nothing may be running. On the CPU
+        vLLM gives nothing back."""
+        assert not self._running, f"{self.num_unfinished} requests are running"
+        if not self._is_asleep:
+            self._llm.sleep(level=self._sleep_level)
+            self._is_asleep = True
+
+    def wake_up(self, what: str) -> None:
+        """Takes the memory of `weights` again, which then want a push, and thereafter that of the
+        `kv_cache`."""
+        if self._is_asleep:
+            self._is_asleep = not self._llm.wake_up([what])
+
     def check_version(self, wanted: int) -> None:
         """Raises WeightSyncError where the engine holds weights older than `wanted`, or mixed ones."""
         name = f"rollout[{self._rank}]"
@@ -338,15 +367,18 @@ class VLLMEngine:
 
     def _sampling_params(self, sampling: Sampling, seed: int | None) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         banned = {*self._banned, *sampling.banned_token_ids} - {*sampling.allowed_token_ids}
+        structured = StructuredOutputsParams(**sampling.structured) if sampling.structured else None
         return SamplingParams(
             n=sampling.n,
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             stop=list(sampling.stop),
+            include_stop_str_in_output=True,  # its tokens are in token_ids in any case
+            structured_outputs=structured,
             seed=seed,
             logprobs=None if sampling.logprob_token_ids else sampling.num_logprobs,
             logprob_token_ids=list(sampling.logprob_token_ids) or None,

@@ -17,6 +17,7 @@ import pytest
 from loop_cases import loop_config
 from tiny_models import make_text
 
+from rlcore.actors.spawn import run_bundles
 from rlcore.config import AlgorithmConfig, ClusterConfig, RewardConfig, TargetConfig
 from rlcore.run import ray_session, train
 from rlcore.timeline import busy_seconds, read_spans, write_trace
@@ -61,6 +62,22 @@ def test_rollouts_run_ahead_of_updates_within_the_bound(tmp_path: Path, model: P
         assert versions[0][0] == row["policy_version"] >= row["step"] - 1
         assert [version for version, _ in versions] == sorted({version for version, _ in versions})
         assert sum(count for _, count in versions) == row["tokens"]
+
+
+def test_learner_and_engine_take_turns_on_shared_resources(tmp_path: Path, model: Path) -> None:
+    """On the CPU nothing is freed, but the order of calls is the one that GPUs want, and changes nothing."""
+    runs = {}
+    for name, colocate in (("apart", False), ("together", True)):
+        config = loop_config(tmp_path / name, model)
+        config = replace(config, cluster=replace(config.cluster, colocate=colocate))
+        assert len(run_bundles(config)) == (2 if colocate else 3)  # the reward's included
+        train(replace(config, train=replace(config.train, num_steps=2)))
+        runs[name] = [(row["step"], row["sample"], row["text"]) for row in samples(tmp_path / name)]
+    assert runs["apart"] == runs["together"]
+    spans = sorted(read_spans(tmp_path / "together"), key=lambda span: span.start)
+    order = [s.phase for s in spans if s.phase in ("sleep", "update", "wake_up", "update_weights")]
+    turn = ["sleep", "update", "update", "wake_up", "update_weights", "wake_up"]  # both ends of the update
+    assert order == ["update_weights", *turn, *turn]
 
 
 def test_a_timeline_shows_what_overlaps(tmp_path: Path, model: Path) -> None:

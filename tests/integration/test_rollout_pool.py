@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 import ray
+import torch
 
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.rollout import RolloutReport
 from rlcore.actors.rollout_pool import RolloutPool
-from rlcore.config import RolloutConfig
+from rlcore.config import RolloutConfig, WeightSyncConfig
 from rlcore.errors import ActorError, ConfigError
 from rlcore.types import Completion, FinishedJob, Group, Prompt, RolloutJob
+from rlcore.weight_sync import make_sender
+from rlcore.weight_sync.base import Push
+from rlcore.weight_sync.receiver import Receiver
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -34,11 +39,13 @@ class PretendingWorker:
         self._rank, self._folder, self._version = rank, folder, 0
         self._jobs: list[RolloutJob] = []
         self._stalled = False
+        self._receiver = Receiver("shared_memory")
 
     def ready(self) -> int:
         return self._version
 
-    def submit(self, jobs) -> None:
+    def submit(self, jobs, policy_version: int) -> None:
+        assert policy_version == self._version
         for job in jobs:
             order, path = job.prompt.text, f"{self._folder}/{job.id}"
             if order in ("die", "hang", "fail") and not os.path.exists(path):
@@ -67,6 +74,10 @@ class PretendingWorker:
         self._jobs = [job for job in self._jobs if job.id not in job_ids]
 
     def update_weights(self, push) -> int:
+        if isinstance(push, Push):
+            if self._rank == 1:
+                os._exit(1)
+            self._receiver.take(push, engine=self._rank, accept=list, load=list)
         self._version = push.version
         return self._version
 
@@ -121,6 +132,30 @@ def test_the_prompts_of_a_lost_replica_go_to_the_other_and_it_waits_for_weights(
     pool.submit(jobs("", ""))
     answers = [g.completions[0] for _, g in sorted(collect(pool, 2).items())]
     assert [(a.text, a.policy_version) for a in answers] == [("rank 0", 1), ("rank 1", 1)]
+    group.shutdown()
+
+
+def test_a_replica_lost_in_a_push_does_not_keep_the_others_from_the_weights(tmp_path) -> None:
+    pool, group = make_pool(tmp_path)
+    weights = {f"layer{i}": torch.full((1000,), float(i)) for i in range(4)}
+    settings = WeightSyncConfig(backend="shared_memory", timeout_s=60)
+    sender = make_sender(settings, [(name, tuple(w.shape)) for name, w in weights.items()], dtype="float32")
+    assert sender is not None
+
+    def push_to(ranks: list[int]) -> tuple[list[int], Exception | None]:
+        push = sender.announce(1, ranks)
+        with ThreadPoolExecutor(1) as thread:
+            sending = thread.submit(sender.push, push, weights.items())
+            return pool.update_weights(push, ranks, timeout_s=60), sending.exception()
+
+    start = time.monotonic()
+    updated, error = push_to([0, 1])
+    assert updated == [] and "died in update_weights" in str(error)
+    assert time.monotonic() - start < 30  # nobody waited for the push's own deadline
+    assert pool.standing == pool.stale == [0] and pool.num_restarts == 1
+    assert push_to([0]) == ([0], None)
+    pool.submit(jobs("", ""))
+    assert [g.completions[0].policy_version for g in collect(pool, 2).values()] == [1, 1]
     group.shutdown()
 
 

@@ -3,7 +3,9 @@ replaced in place, its answers are a function of the seed. One import of vLLM se
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +134,33 @@ def test_samples_are_a_function_of_seed_step_prompt_and_sample(worker: RolloutWo
     assert sampled(PROMPTS[2:3], 3) == {"p2": first["p2"]}
     assert all(first[prompt_id] != other_step[prompt_id] for prompt_id in first)
     assert sampling_seed(0, 3, "p1") == 2532703768435312907
+
+
+def test_answers_have_the_form_that_the_configuration_asks_for(audio_model: str) -> None:
+    def sampled(**settings: Any) -> list[Any]:
+        rollout = RolloutConfig(samples_per_prompt=4, max_tokens=24, engine=ENGINE, **settings)
+        worker = RolloutWorker(
+            ModelConfig(path=audio_model), rollout, TargetConfig(target=f"{__name__}:ToneTask"), seed=0
+        )
+        return [c for group in worker.generate(PROMPTS[:2], step=0) for c in group.completions]
+
+    free = sampled()
+    vocabulary = load_processor(audio_model).tokenizer.get_vocab()
+    written = {index: token for token, index in vocabulary.items()}
+    favourite, _ = Counter(token for c in free for token in c.token_ids).most_common(1)[0]
+    answers = sampled(banned_tokens=(written[favourite],), structured={"regex": "(high|low) pitch( [a-f])+"})
+    assert favourite not in {token for c in answers for token in c.token_ids}
+    assert len({c.text for c in answers}) > 1
+    for answer in answers:
+        assert re.match(r"(high|low) pitch( [a-f])*", answer.text), answer.text
+    letter = next(c for c in free[0].text if c.isalpha())
+    ended = sampled(stop=(letter,))
+    assert [c.text[: c.text.find(letter) + 1] for c in free if letter in c.text] == [
+        c.text for c in ended if letter in c.text
+    ]
+    assert ended[0].finish_reason == "stop"
+    with pytest.raises(ConfigError, match=r"rollout.banned_tokens: '<none>' is no token"):
+        sampled(banned_tokens=("<none>",))
 
 
 def test_the_loop_gives_the_tokens_of_vllms_own_batch_generation(worker: RolloutWorker) -> None:

@@ -122,6 +122,10 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        (
+            "rollout.structured={regexp: a}",
+            "rollout.structured: got {'regexp': 'a'}, must be empty, or one of",
+        ),
         ("rollout.num_replicas=0", "rollout.num_replicas: got 0, must be at least 1"),
         ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
         ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: got 1, must be at least 2"),
@@ -170,6 +174,24 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
 def test_value_out_of_range_names_the_full_path(minimal: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_config([minimal], [override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rollout.num_replicas=2"], "rollout.num_replicas: got 2, must be learner.num_ranks (1) with"),
+        (["train.staleness=1"], "train.staleness: got 1, must be 0 with cluster.colocate"),
+        (["rollout.num_gpus=0.6", "learner.num_gpus=0.5"], "rollout.num_gpus: got 0.6, must be at most 1 - "),
+        (
+            ["rollout.engine={tensor_parallel_size: 2}"],
+            "rollout.engine: got {'tensor_parallel_size': 2}, must",
+        ),
+    ],
+)
+def test_what_cannot_share_a_gpu_is_refused(minimal: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], ["cluster.colocate=true", *overrides])
     assert message in str(error.value)
 
 
@@ -262,7 +284,8 @@ seed
 model.path model.dtype model.freeze model.media model.media_cache model.trust_remote_code
 task.target task.args
 rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.samples_per_prompt rollout.max_tokens
-rollout.temperature rollout.top_p rollout.engine rollout.over_context rollout.timeout_s
+rollout.temperature rollout.top_p rollout.stop rollout.banned_tokens
+rollout.structured rollout.engine rollout.over_context rollout.timeout_s
 rollout.hang_timeout_s rollout.max_restarts
 rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
 rewards.*.num_gpus rewards.*.resources rewards.*.runtime_env rewards.*.batch_size rewards.*.concurrency
@@ -286,7 +309,8 @@ weight_sync.backend weight_sync.bucket_mb weight_sync.timeout_s
 train.num_steps train.prompts_per_step train.staleness train.groups_per_score train.oversample
 train.max_replaced train.max_logprob_diff train.on_logprob_diff
 train.eval_every train.checkpoint_every train.max_eval_prompts
-cluster.address cluster.num_cpus cluster.log_to_driver cluster.placement_timeout_s cluster.startup_timeout_s
+cluster.address cluster.num_cpus cluster.colocate cluster.log_to_driver cluster.placement_timeout_s
+cluster.startup_timeout_s
 """
 
 

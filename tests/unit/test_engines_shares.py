@@ -50,6 +50,16 @@ def test_the_rollouts_logprobs_are_the_old_ones_by_default() -> None:
     assert share.sums["entropy"].item() == pytest.approx(2.1)
     assert share.sums["logprob_mean_diff"].item() == pytest.approx(0.5)
     assert share.maxima == {"logprob_max_diff": pytest.approx(0.5)}
+    assert share.sums["current_fraction"].item() == 3
+
+
+def test_engines_are_compared_by_what_the_current_weights_wrote() -> None:
+    """Older weights wrote the second token, on which rollout and learner differ by 0.5."""
+    group = replace(GROUP, is_current=(np.array([True, False]), np.array([True])))
+    share = objective().share(scored([[-1.0, -2.5], [-0.7, 0.0]]), [group], 0)
+    assert share.maxima == {"logprob_max_diff": pytest.approx(0.2)}
+    assert share.sums["logprob_mean_diff"].item() == pytest.approx(0.7)
+    assert share.sums["current_fraction"].item() == 2
 
 
 def test_the_learners_first_logprobs_are_remembered_for_later_updates() -> None:

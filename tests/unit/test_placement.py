@@ -16,6 +16,13 @@ def test_a_role_finds_its_bundles_in_order():
     assert [reservation.indices(role) for role in ("rollout", "learner", "reward")] == [[0], [1, 2], []]
 
 
+def test_a_guest_shares_its_hosts_bundle():
+    shared = Bundle(role="learner", guest="rollout", num_cpus=2, num_gpus=1)
+    reservation = Reservation(group=None, bundles=(shared, shared))
+    assert reservation.indices("learner") == reservation.indices("rollout") == [0, 1]
+    assert _describe_asked([shared]) == "1 x learner with rollout (2 CPU, 1 GPU); together 2 CPU, 1 GPU"
+
+
 def test_ray_is_asked_for_nothing_that_is_zero():
     assert [bundle.resources for bundle in BUNDLES[:2]] == [{"CPU": 1.0}, {"CPU": 1.0, "GPU": 0.5}]
 

@@ -1,0 +1,143 @@
+"""All actors of a run: what they ask of the cluster, and how they come up and go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from rlcore.actors.group import ActorGroup
+from rlcore.actors.learner import LearnerWorker, start_learner
+from rlcore.actors.reference import ReferenceWorker
+from rlcore.actors.reward_pool import RewardPool, reward_bundles
+from rlcore.actors.rollout import NUM_THREADS, RolloutWorker
+from rlcore.actors.rollout_pool import RolloutPool
+from rlcore.config import RunConfig
+from rlcore.controller import Actors
+from rlcore.engines.environment import engine_env
+from rlcore.errors import ConfigError
+from rlcore.placement import Bundle, Reservation, reserve
+from rlcore.timeline import Recorder
+
+
+@contextmanager
+def spawn(
+    config: RunConfig, *, with_learner: bool = True, recorder: Recorder | None = None
+) -> Iterator[Actors]:
+    """All actors of a run, ready; killed at the end, their resources given back. What the rollout actors do
+    goes into `recorder`.
+
+    Raises:
+        PlacementError: the cluster cannot hold them (within `cluster.placement_timeout_s`).
+        DeadlineError: one of them did not come up (within `cluster.startup_timeout_s`).
+    """
+    if not config.rewards and with_learner:
+        raise ConfigError("rewards: got none; a run needs at least one, for instance rewards.format.target")
+    timeout_s = config.cluster.startup_timeout_s
+    with ExitStack() as stack:
+        asked = run_bundles(config, with_learner=with_learner)
+        reservation = reserve(asked, timeout_s=config.cluster.placement_timeout_s)
+        stack.callback(reservation.release)
+        crew = _Crew(config, reservation, stack)
+        rollout = RolloutPool(crew.rollout(), config.rollout, startup_timeout_s=timeout_s, recorder=recorder)
+        rewards = {name: crew.reward(name) for name in config.rewards}
+        learner = crew.learner() if with_learner else None
+        reference = crew.reference() if reservation.indices("reference") else None
+        # All come up at the same time; each is waited for.
+        pending = [actors.call_async("ready") for actors in rewards.values()]
+        if learner is not None:
+            start_learner(learner, timeout_s=timeout_s)
+        if reference is not None:
+            pending.append(reference.call_async("ready"))
+        for call in pending:
+            call.result(timeout_s=timeout_s)
+        rollout.wait_until_ready(timeout_s=timeout_s)
+        yield Actors(rollout=rollout, rewards=rewards, learner=learner, reference=reference)
+
+
+def run_bundles(config: RunConfig, *, with_learner: bool = True) -> list[Bundle]:
+    """What a run asks of the cluster, actor by actor."""
+    rollout, learner, reference = config.rollout, config.learner, config.reference
+    if with_learner and config.cluster.colocate:
+        shared = Bundle(
+            role="learner",
+            guest="rollout",
+            num_cpus=learner.num_cpus + rollout.num_cpus,
+            num_gpus=learner.num_gpus + rollout.num_gpus,
+        )
+        bundles = [shared] * learner.num_ranks
+    else:
+        own = Bundle(role="rollout", num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus)
+        bundles = [own] * rollout.num_replicas
+        if with_learner:
+            one = Bundle(role="learner", num_cpus=learner.num_cpus, num_gpus=learner.num_gpus)
+            bundles += [one] * learner.num_ranks
+    if with_learner and config.algorithm.kl_coef > 0:
+        one = Bundle(role="reference", num_cpus=reference.num_cpus, num_gpus=reference.num_gpus)
+        bundles += [one] * reference.num_replicas
+    for name, reward in config.rewards.items():
+        bundles += reward_bundles(name, reward)
+    return bundles
+
+
+class _Crew:
+    """Starts the actors of each role in what was reserved for it, to end with `stack`."""
+
+    def __init__(self, config: RunConfig, reservation: Reservation, stack: ExitStack):
+        self._config, self._reservation, self._stack = config, reservation, stack
+
+    def rollout(self) -> ActorGroup:
+        config = self._config
+        common = {
+            "model": config.model,
+            "rollout": config.rollout,
+            "task": config.task,
+            "seed": config.seed,
+            "weight_backend": config.weight_sync.backend,
+        }
+        arguments = [{**common, "rank": rank} for rank in range(config.rollout.num_replicas)]
+        return self._group(
+            "rollout", RolloutWorker, config.rollout, arguments, {"max_concurrency": NUM_THREADS}
+        )
+
+    def reward(self, name: str) -> RewardPool:
+        reward = self._config.rewards[name]
+        pool = RewardPool(
+            name,
+            reward,
+            reservation=self._reservation,
+            env_vars=engine_env(cpu=reward.num_gpus == 0),
+            startup_timeout_s=self._config.cluster.startup_timeout_s,
+        )
+        self._stack.callback(pool.shutdown)
+        return pool
+
+    def learner(self) -> ActorGroup:
+        arguments = [{"config": self._config, "rank": r} for r in range(self._config.learner.num_ranks)]
+        return self._group("learner", LearnerWorker, self._config.learner, arguments)
+
+    def reference(self) -> ActorGroup:
+        reference = self._config.reference
+        arguments = {"model": self._config.model, "micro_batch_tokens": reference.micro_batch_tokens}
+        return self._group("reference", ReferenceWorker, reference, [arguments] * reference.num_replicas)
+
+    def _group(
+        self,
+        role: str,
+        cls: type,
+        section: Any,
+        arguments: Sequence[Mapping[str, Any]],
+        options: Mapping[str, Any] | None = None,
+    ) -> ActorGroup:
+        actors = ActorGroup(
+            role,
+            cls,
+            arguments,
+            num_cpus=section.num_cpus,
+            num_gpus=section.num_gpus,
+            reservation=self._reservation,
+            env_vars=engine_env(cpu=section.num_gpus == 0),
+            options=options,
+        )
+        self._stack.callback(actors.shutdown)
+        return actors
