@@ -88,6 +88,8 @@ class Controller:
         self.gate = ProgressiveGate(ptr.threshold, ptr.window, ptr.max_spread)
         self.step = 0
         self.policy_version = 0
+        self.statistics: dict[str, float] = {}
+        """The latest step's `reward/...` metrics, for rewards to see."""
         self.rollouts = RolloutPipeline(
             config,
             prompts,
@@ -144,6 +146,7 @@ class Controller:
             "media/encoded": float(self.rollouts.num_encoded - num_encoded),
             "policy_version": float(self.policy_version),
         }
+        self.statistics = {k: v for k, v in metrics.items() if k.startswith("reward/") and np.isfinite(v)}
         return StepResult(
             step=self.step,
             metrics=metrics,
@@ -205,7 +208,9 @@ class Controller:
     ) -> tuple[Scores, list[list[np.ndarray]] | None]:
         """Every reward, and the reference's log-probabilities where wanted, all at the same time."""
         step = self.step if step is None else step
-        context = RewardContext(step=step, num_steps=self.config.train.num_steps)
+        context = RewardContext(
+            step=step, num_steps=self.config.train.num_steps, statistics=dict(self.statistics)
+        )
 
         def started(actors: ActorGroup, method: str, timeout_s: float, **named: Any) -> Future[Any]:
             pending = actors.call_shards_async(method, groups, **named)
@@ -323,12 +328,14 @@ class Controller:
             "step": self.step,
             "policy_version": self.policy_version,
             "gate": self.gate.state_dict(),
+            "statistics": self.statistics,
             "rounds": self.rollouts.buffer.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step, self.policy_version = int(state["step"]), int(state["policy_version"])
         self.gate.load_state_dict(state["gate"])
+        self.statistics = dict(state["statistics"])
         self.rollouts.buffer.load_state_dict(state["rounds"], step=self.step)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from rlcore import checkpoint
+from rlcore.actors.metrics import RayMetrics
 from rlcore.actors.session import ray_session as ray_session
 from rlcore.actors.spawn import spawn as spawn
 from rlcore.config import RunConfig
@@ -87,6 +89,7 @@ class _Run:
     def __init__(self, config: RunConfig, run_dir: Path, controller: Controller, task: Any, tracker: Tracker):
         self.config, self.run_dir = config, run_dir
         self.controller, self.task, self.tracker = controller, task, tracker
+        self.ray_metrics = RayMetrics(run_dir.name)
         self.eval_prompts = task.prompts("eval")[: config.train.max_eval_prompts]
 
     def train(self, stop: StopFlag) -> dict[str, Any]:
@@ -126,7 +129,7 @@ class _Run:
 
     def log_step(self, result: StepResult, bar: Any) -> None:
         metrics, step = result.metrics, self.controller.step
-        self.tracker.log(step, metrics)
+        self.log(metrics)
         self.tracker.log_samples(
             step, result.groups, result.scores, rewards=result.mixed.rewards, advantages=result.advantages
         )
@@ -144,9 +147,14 @@ class _Run:
         metrics = self.task.evaluate(groups, flat)
         metrics["latency_ms"] = 1000 * seconds * self.config.rollout.num_replicas / len(groups)
         step = self.controller.step
-        self.tracker.log(step, {f"eval/{name}": value for name, value in metrics.items()})
+        self.log({f"eval/{name}": value for name, value in metrics.items()})
         self.tracker.log_samples(step, groups, scores, split="eval")
         return metrics
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """To the run's folder, and to Ray's metrics endpoint."""
+        self.tracker.log(self.controller.step, metrics)
+        self.ray_metrics.log(self.controller.step, metrics)
 
     def save(self) -> None:
         """A checkpoint of learner and controller."""

@@ -112,7 +112,8 @@ class RewardContext:
     step: int = 0
     num_steps: int = 0
     statistics: Mapping[str, float] = field(default_factory=dict)
-    """Running statistics of the run, for instance `outcome/mean`."""
+    """The latest finished step's metrics of rewards (`reward/mean`, `reward/NAME`, `reward/NAME/PART`); empty
+    in the first step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
+import urllib.request
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 from loop_cases import loop_config
 from tiny_models import make_text
 
@@ -91,6 +94,28 @@ def test_a_timeline_shows_what_overlaps(tmp_path: Path, model: Path) -> None:
     trace = json.loads(write_trace(tmp_path / "run").read_text())
     events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     assert len(events) == len(spans) and min(event["ts"] for event in events) == 0
+
+
+def test_a_dashboard_finds_its_metrics_at_rays_endpoint(tmp_path: Path, model: Path) -> None:
+    config = loop_config(tmp_path / "watched", model)
+    train(replace(config, train=replace(config.train, num_steps=2)))
+    last = read_metrics(tmp_path / "watched")[-2]
+    (node,) = ray.nodes()
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    exported, deadline = dict[tuple[str, str], float](), time.monotonic() + 60
+    while ("ray_rlcore_eval", "tokens") not in exported and time.monotonic() < deadline:
+        time.sleep(0.5)
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith("ray_rlcore_") and 'run="watched"' in line:
+                    name = re.search(r'\bname="([^"]*)"', line).group(1)
+                    exported[line.partition("{")[0], name] = float(line.rpartition(" ")[2])
+    assert exported["ray_rlcore_step", ""] == 2
+    assert exported["ray_rlcore_reward", "even"] == pytest.approx(last["reward/even"])
+    assert exported["ray_rlcore_seconds", "update"] == pytest.approx(last["seconds/update"])
+    dashboard = Path(__file__).parents[2] / "cluster" / "grafana" / "rlcore.json"
+    asked = set(re.findall(r"ray_rlcore_\w+", dashboard.read_text()))
+    assert len(asked) > 15 and asked <= {family for family, _ in exported}
 
 
 def test_a_run_survives_its_engines_and_its_prompts(tmp_path: Path, model: Path) -> None:

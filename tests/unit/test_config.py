@@ -124,7 +124,7 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
     [
         (
             "rollout.structured={regexp: a}",
-            "rollout.structured: got {'regexp': 'a'}, must be empty, or one of",
+            "rollout.structured: got {'regexp': 'a'}, must be empty, or one",
         ),
         ("rollout.num_replicas=0", "rollout.num_replicas: got 0, must be at least 1"),
         ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
