@@ -286,25 +286,27 @@ def test_tied_weights_are_pushed_once_and_reach_the_output_layer(tmp_path: Path)
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
 
 
-def test_what_is_being_written_goes_on_under_new_weights(worker: RolloutWorker, audio_model: str) -> None:
+def test_what_is_being_written_goes_on_under_new_weights(
+    worker: RolloutWorker, audio_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each token's log-probability is that of the one policy that sampled it: nothing of the old is kept."""
     first = worker.ready()
     models = {version: load_model(audio_model) for version in (first, first + 1, first + 2)}
-    senders = [sender_of(models[first], media=False) for _ in range(3)]
-    for i, (version, model) in enumerate(models.items()):
+    sender = sender_of(models[first], media=False)
+    for i, model in enumerate(models.values()):
         perturb(model, 10 + i, media=False)
-        if version == first:
-            worker.update_weights(senders[0].push(first, weights(model, media=False)))
+    push_to(sender, first, weights(models[first], media=False), [worker.update_weights])
+    monkeypatch.setattr(worker, "_rollout", replace(worker._rollout, max_tokens=160))
     jobs = [RolloutJob(id=i, prompt=prompt, step=0) for i, prompt in enumerate(PROMPTS)]
     engine = worker._loop.engine
     worker.submit(jobs)
-    for i, version in enumerate((first + 1, first + 2), 1):
-        push = senders[i].push(version, weights(models[version], media=False))
+    for version in (first + 1, first + 2):
         # Between two steps of the engine, wherever it is by now.
         stepped = engine.stats.generate_seconds
-        while engine.stats.generate_seconds == stepped:
+        while engine.num_unfinished and engine.stats.generate_seconds == stepped:
             time.sleep(0.001)
-        assert worker.update_weights(push) == version
+        pushed = push_to(sender, version, weights(models[version], media=False), [worker.update_weights])
+        assert pushed == [version]
     worker.cancel([4])
     groups: dict[int, Group] = {}
     while len(groups) < 4:
@@ -321,8 +323,7 @@ def test_what_is_being_written_goes_on_under_new_weights(worker: RolloutWorker, 
             mine = np.array(completion.token_versions) == version
             assert len(mine) == len(completion.token_ids)
             np.testing.assert_allclose(np.array(completion.logprobs)[mine], row[mine], atol=1e-4)
-    for sender in senders:
-        sender.close()
+    sender.close()
 
 
 def test_a_prompt_over_the_context_is_an_error_or_left_out_by_setting(
