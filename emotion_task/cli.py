@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,14 +50,20 @@ def build_parser() -> argparse.ArgumentParser:
         "annotate",
         parents=[common],
         help="measure prosody and calibrate levels",
-        description="Measures every recording of a manifest (JSONL or CSV with a column `audio`, and where "
-        "known text, emotion, speaker, gender, split, dataset) or of a RAVDESS folder, calibrates "
-        "low/normal/high, and writes manifest.jsonl, calibration.json and quarantine.jsonl.",
+        description="Measures every recording of a manifest (JSONL, CSV or Parquet with a column `audio`, "
+        "and where known text, emotion, speaker, gender, split) or of a corpus in its owner's layout, "
+        "calibrates low/normal/high, and writes manifest.jsonl, calibration.json and quarantine.jsonl.",
     )
     annotate.add_argument("source", metavar="MANIFEST|FOLDER")
+    annotate.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="for the reader, such as eval_speakers=[KL]"
+    )
     annotate.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     annotate.add_argument(
-        "--corpus", default="manifest", help="reader of SOURCE: manifest (default) or ravdess"
+        "--corpus",
+        default="manifest",
+        help="reader of SOURCE: manifest (default), ears, emodb, expresso, iemocap, mead, meld, msp_podcast, "
+        "ravdess, savee or synthetic",
     )
     annotate.add_argument("--calibration", metavar="FILE", help="apply these cut points, make none")
     annotate.add_argument("--max-seconds", type=float, default=30.0, help="quarantine longer files")
@@ -123,10 +130,16 @@ def _corpus(arguments: argparse.Namespace) -> int:
 
 def _annotate(arguments: argparse.Namespace) -> int:
     from emotion_task.corpora import load_corpus
+    from emotion_task.corpora.decode import decode_containers
     from emotion_task.prosody.pipeline import annotate
+    from rlcore.config_io import parse_overrides
 
+    # What a reader leaves out, and why, is for the user to see.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("emotion_task.corpora").setLevel(logging.INFO)
+    listed = load_corpus(arguments.corpus, arguments.source, **parse_overrides(arguments.overrides))
     report = annotate(
-        load_corpus(arguments.corpus, arguments.source),
+        decode_containers(listed, arguments.out / "audio"),
         arguments.out,
         calibration=arguments.calibration,
         num_workers=arguments.workers,

@@ -28,6 +28,10 @@ class Utterance:
     """`train`, `eval` or null."""
     gender: str | None = None
     """`male` or `female` where the corpus tells."""
+    age_level: str | None = None
+    """child, young, middle-aged or elderly, where the corpus tells (`emotion_task.facts.age_level`)."""
+    language: str | None = None
+    """Of the words, as an ISO 639-1 code, where the corpus tells."""
     measured: dict[str, Any] | None = None
     """Physical units, written by the measuring pass (emotion_task.prosody.measure.Measurement as a dict)."""
     pitch_level: str | None = None

@@ -119,6 +119,7 @@ def reference_of(utterance: Utterance) -> dict[str, Any]:
         "text": utterance.text,
         "speaker": utterance.speaker,
         "dataset": utterance.dataset,
+        "age_level": utterance.age_level,
         "stressed_words": utterance.stressed_words,
         **stated_facts(utterance),
     }
