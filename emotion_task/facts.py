@@ -21,9 +21,6 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 """Attribute to the values that can be stated."""
 
-AGES = ("child", "young", "middle-aged", "elderly")
-"""Values of `Utterance.age_level`."""
-
 PROSODY = ("pitch_level", "energy_level", "speed_level", "intonation")
 """The attributes that prosody accuracy is the mean of."""
 
@@ -50,8 +47,3 @@ def has_no_pitch(measured: Mapping[str, Any] | None) -> bool:
     if measured is None or measured.get("f0_reliable") is not False:
         return False
     return measured["voiced_fraction"] < _WHISPERED_BELOW
-
-
-def age_level(years: int) -> str:
-    """The group of an age. Bounds are those at which corpora that give ranges (18-25, ..., 66-75) cut."""
-    return AGES[sum(years > bound for bound in (13, 35, 65))]

@@ -1,4 +1,4 @@
-"""Sound that libsndfile does not read (AAC in .m4a and .mp4): decoded once, by PyAV, to FLAC of 16 kHz.
+"""Sound that libsndfile does not read (AAC in .m4a and .mp4): decoded once, by PyAV, to FLAC of its rate.
 
 Training reads every recording many times and measuring reads it at least once, so a video is not decoded
 again and again.
@@ -22,8 +22,6 @@ from rlcore.errors import DataError, MissingDependencyError
 
 log = logging.getLogger(__name__)
 
-SAMPLE_RATE = 16000
-
 
 def decode_containers(
     utterances: Sequence[Utterance], folder: str | Path, *, progress: bool = True
@@ -45,18 +43,18 @@ def decode_containers(
         target = folder / f"{utterance.id.replace('/', '_')}.flac"
         try:
             if not target.is_file():
-                _write(target, decode(utterance.audio))
+                _write(target, *decode(utterance.audio))
             decoded[utterance.id] = str(target.resolve())
         except DataError as error:
             log.warning("%s", error)
     return [replace(u, audio=decoded[u.id]) if u.id in decoded else u for u in utterances]
 
 
-def decode(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+def decode(path: str | Path) -> tuple[np.ndarray, int]:
     """The first sound track of a file, its channels averaged.
 
     Returns:
-        int16 [N]
+        int16 [N], and their rate in Hz.
     Raises:
         DataError: missing, broken, or without sound; names the file.
         MissingDependencyError: PyAV is not installed.
@@ -64,11 +62,12 @@ def decode(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     av = _pyav()
     if not Path(path).is_file():
         raise DataError(f"{path}: no such audio file")
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise DataError(f"{path}: it holds no sound")
+            rate = container.streams.audio[0].rate
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
             parts = [
                 part.to_ndarray()[0]
                 for frame in (*container.decode(audio=0), None)
@@ -78,7 +77,7 @@ def decode(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         raise DataError(f"{path}: unreadable audio: {error.strerror}") from error
     if not parts:
         raise DataError(f"{path}: empty: the file holds no samples")
-    return np.concatenate(parts)
+    return np.concatenate(parts), rate
 
 
 def _pyav() -> Any:
@@ -92,9 +91,9 @@ def _pyav() -> Any:
     return av
 
 
-def _write(target: Path, samples: np.ndarray) -> None:
+def _write(target: Path, samples: np.ndarray, rate: int) -> None:
     """Through a temporary file: half a recording must not be taken for a whole one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(".part")
-    soundfile.write(temporary, samples, SAMPLE_RATE, format="FLAC")
+    soundfile.write(temporary, samples, rate, format="FLAC")
     temporary.replace(target)

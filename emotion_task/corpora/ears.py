@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from emotion_task.corpora.listing import Listing, audio_files, held_out
-from emotion_task.facts import age_level
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
@@ -51,7 +50,7 @@ _NAME = re.compile(r"emo_(?P<emotion>\w+)_(?:freeform|sentences)|(?:rainbow|sent
 
 
 def load_ears(root: str | Path, *, eval_speakers: Iterable[str] = EVAL_SPEAKERS) -> list[Utterance]:
-    """Lists the emotional and whispered tasks, with the texts that were read, gender and age group.
+    """Lists the emotional and whispered tasks, with the texts that were read, gender and age.
 
     Args:
         eval_speakers: speakers held out; by default the paper's test speakers.
@@ -64,7 +63,6 @@ def load_ears(root: str | Path, *, eval_speakers: Iterable[str] = EVAL_SPEAKERS)
     eval_speakers = tuple(eval_speakers)
     for folder in sorted(listing.root.glob("p[0-9][0-9][0-9]")):
         speaker, person = folder.name, people.get(folder.name, {})
-        years = re.match(r"\d+", person.get("age", ""))
         split = None if speaker in VALIDATION else held_out(speaker, eval_speakers)
         for stem, path in audio_files(folder.iterdir()).items():
             match = _NAME.fullmatch(stem)
@@ -79,9 +77,15 @@ def load_ears(root: str | Path, *, eval_speakers: Iterable[str] = EVAL_SPEAKERS)
                     split=split,
                     text=texts.get(stem),
                     gender=person["gender"] if person.get("gender") in ("male", "female") else None,
-                    age_level=age_level(int(years[0])) if years else None,
+                    age_years=_middle(person.get("age", "")),
                 )
     return listing.done()
+
+
+def _middle(ages: str) -> float | None:
+    """Of a range such as 36-45: the owner tells no more."""
+    bounds = [int(bound) for bound in re.findall(r"\d+", ages)]
+    return sum(bounds) / len(bounds) if bounds else None
 
 
 def _read(path: Path) -> dict[str, Any]:

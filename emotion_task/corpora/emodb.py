@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from emotion_task.corpora.listing import Listing, audio_files, held_out
-from emotion_task.facts import age_level
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -77,6 +76,6 @@ def load_emodb(root: str | Path, *, eval_speakers: Iterable[str] = ("15", "16"))
                 text=TEXTS.get(match["text"]),
                 text_emotion="neutral",
                 gender=gender,
-                age_level=age_level(years),
+                age_years=float(years),
             )
     return listing.done()

@@ -68,7 +68,7 @@ class Listing:
         text: str | None = None,
         text_emotion: str | None = None,
         gender: str | None = None,
-        age_level: str | None = None,
+        age_years: float | None = None,
         stressed_words: list[str] | None = None,
     ) -> None:
         """Keeps an utterance; `id` and `speaker` get the corpus' name in front."""
@@ -83,7 +83,7 @@ class Listing:
                 dataset=self.name,
                 split=split,
                 gender=gender,
-                age_level=age_level,
+                age_years=age_years,
                 language=self.language,
                 stressed_words=stressed_words,
             )

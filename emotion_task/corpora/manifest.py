@@ -1,7 +1,7 @@
 """Any folder of audio with a list beside it: JSONL (one Utterance a line), CSV with a header, or Parquet.
 
 CSV columns: `audio` (required; relative to the list's folder, or absolute), then any of `id`, `text`,
-`emotion`, `speaker`, `dataset`, `gender`, `age_level`, `language`, `split`. An empty cell is null. JSONL and
+`emotion`, `speaker`, `dataset`, `gender`, `age_years`, `language`, `split`. An empty cell is null. JSONL and
 Parquet may hold every field of `emotion_task.records.Utterance`.
 """
 
@@ -15,20 +15,18 @@ from os.path import abspath
 from pathlib import Path
 from typing import Any
 
-from emotion_task.facts import AGES
 from emotion_task.labels import ALL_LABELS
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
 _COLUMNS = (
-    *("id", "audio", "text", "emotion", "speaker", "dataset", "gender", "age_level", "language", "split"),
+    *("id", "audio", "text", "emotion", "speaker", "dataset", "gender", "age_years", "language", "split"),
 )
 _FIELDS = tuple(f.name for f in fields(Utterance))
 _NAMES = ("manifest.jsonl", "manifest.csv", "manifest.parquet")
 _ALLOWED = {
     "emotion": ALL_LABELS,
     "gender": ("male", "female"),
-    "age_level": AGES,
     "split": ("train", "eval"),
 }
 _SHOWN = 10
@@ -71,6 +69,8 @@ def load_manifest(
         mistakes += [f"{where}: {mistake}" for mistake in found]
         if not found:
             values: dict[str, Any] = {"dataset": dataset or "manifest"} | row
+            if "age_years" in row:
+                values["age_years"] = float(row["age_years"])
             lines[id] = where
             utterances[id] = Utterance(**(values | {"id": id, "audio": str(_audio(path, row))}))
     if mistakes:
@@ -91,9 +91,20 @@ def _mistakes(row: dict[str, Any], audio: Path | None, allowed: Path) -> Iterato
         yield "no audio path (`audio` is required)"
     elif not audio.is_relative_to(allowed):
         yield f"audio {row['audio']!r} leads out of {allowed} (set audio_root to the folder that holds it)"
+    age = row.get("age_years")
+    if age is not None and not (_number(age) and 0 < float(age) < 130):
+        yield f"age_years {age!r} is no age (leave it out where unknown)"
     for field, values in _ALLOWED.items():
         if row.get(field) is not None and row[field] not in values:
             yield f"{field} {row[field]!r} is not one of {', '.join(values)} (leave it out where unknown)"
+
+
+def _number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _audio(path: Path, row: dict[str, Any]) -> Path | None:
@@ -142,7 +153,8 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         for row in reader:
             if None in row:
                 raise DataError(f"{path}:{reader.line_num}: more cells than columns")
-            yield f"{path.name}:{reader.line_num}", {k: v.strip() for k, v in row.items() if v is not None}
+            cells = {column: cell.strip() for column, cell in row.items() if cell is not None}
+            yield f"{path.name}:{reader.line_num}", cells
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

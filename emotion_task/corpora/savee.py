@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from emotion_task.corpora.listing import Listing, audio_files, held_out
-from emotion_task.facts import age_level
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -24,13 +23,15 @@ LABELS = {
     "su": "surprise",
 }
 DROPPED: dict[str, str] = {}
+AGE_YEARS = 29.0
+"""The middle of 27 to 31, which is all that is known of the four."""
 SPEAKERS = ("DC", "JE", "JK", "KL")
 LAYOUT = "Expected is SAVEE as its owners ship it: AudioData/DC/a01.wav (speakers DC, JE, JK, KL)."
 _NAME = re.compile(rf"(?:(?P<speaker>{'|'.join(SPEAKERS)})_)?(?P<label>sa|su|[adfhn])(?P<number>\d\d)")
 
 
 def load_savee(root: str | Path, *, eval_speakers: Iterable[str] = ("KL",)) -> list[Utterance]:
-    """Lists the recordings. The owner gives no transcripts; the speakers were 27 to 31 years old.
+    """Lists the recordings. The owner gives no transcripts.
 
     Args:
         eval_speakers: speakers held out.
@@ -54,6 +55,6 @@ def load_savee(root: str | Path, *, eval_speakers: Iterable[str] = ("KL",)) -> l
                     speaker=speaker,
                     split=held_out(speaker, eval_speakers),
                     gender="male",
-                    age_level=age_level(27),
+                    age_years=AGE_YEARS,
                 )
     return listing.done()

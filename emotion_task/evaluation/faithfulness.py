@@ -8,8 +8,10 @@ from typing import Any
 
 from emotion_task.evaluation.claims import CLAIM_TYPES, CONTRADICTORY, LEVEL_TYPES, Claim, read_claims
 from emotion_task.evaluation.quotes import clean_words
-from emotion_task.facts import AGES, VALUES
+from emotion_task.facts import VALUES
 from emotion_task.parsing import parse_response
+
+AGES = ("child", "young", "middle-aged", "elderly")
 
 _ALLOWED: Mapping[str, tuple[str, ...]] = {**VALUES, "age_level": AGES}
 

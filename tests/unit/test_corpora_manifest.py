@@ -29,6 +29,7 @@ def test_csv_and_jsonl_say_the_same(tmp_path):
         ("text\nhello\n", "`audio` is required"),
         ("audio,emotion\n1.wav,hapy\n", "hapy.*neutral, happy"),
         ("audio,split\n1.wav,test\n", "'test' is not one of train, eval"),
+        ("audio,age_years\n1.wav,old\n", "age_years 'old' is no age"),
         ("audio,text\n,hello\n", "manifest.csv:2: no audio path"),
     ],
 )
@@ -51,8 +52,8 @@ def test_parquet_says_the_same(tmp_path):
     import pandas
 
     rows = [
-        {"audio": "a/1.wav", "text": "Hello", "emotion": "happy", "age_level": "young"},
-        {"audio": "a/2.wav", "text": None, "emotion": None, "age_level": None},
+        {"audio": "a/1.wav", "text": "Hello", "emotion": "happy", "age_years": 20.5},
+        {"audio": "a/2.wav", "text": None, "emotion": None, "age_years": None},
     ]
     pandas.DataFrame(rows).to_parquet(tmp_path / "manifest.parquet")
     first, second = load_corpus("manifest", tmp_path, dataset="mine")
