@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,13 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
             count += 1
     temporary.replace(path)
     return count
+
+
+def choose(utterances: Sequence[Utterance], limit: int | None) -> list[Utterance]:
+    """At most `limit` utterances in their order, chosen by a hash of their ids: the choice does not depend
+    on the order of the file, and a larger limit keeps what a smaller one chose."""
+    if limit is None or limit >= len(utterances):
+        return list(utterances)
+    ranked = sorted(utterances, key=lambda u: hashlib.sha256(u.id.encode()).digest())
+    kept = {u.id for u in ranked[:limit]}
+    return [u for u in utterances if u.id in kept]

@@ -36,8 +36,10 @@ class ChatEndpoint:
         base_url: of the endpoint, with `/v1`.
         api_key_env: environment variable that holds the key; null: none is sent.
         requests_per_minute: null: no limit.
-        retries: of a request that was refused for a while (429), timed out or met a server error, each after
-            a growing pause or the one that the server asks for; and of an answer that `read` refuses.
+        retries: of a request that was refused for a while (429), met a server error or nobody there, each
+            after a growing pause or the one that the server asks for.
+        repeat_unknown: retry as well where an answer may have been paid for: after a time-out, a broken
+            connection, or an answer that `read` refuses.
         timeout_s: of one request.
         price: US dollars for a million `input` and `output` tokens.
 
@@ -52,6 +54,7 @@ class ChatEndpoint:
         api_key_env: str | None = "OPENAI_API_KEY",
         requests_per_minute: float | None = None,
         retries: int = 5,
+        repeat_unknown: bool = True,
         timeout_s: float = 60.0,
         price: Mapping[str, float] | None = None,
     ):
@@ -67,6 +70,7 @@ class ChatEndpoint:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         self._client = httpx.Client(timeout=timeout_s, headers=headers, limits=limits)
         self._attempts, self._pace = retries + 1, Pace(requests_per_minute)
+        self._repeat_unknown = repeat_unknown
 
     def ask(self, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         """What `read` makes of the answer's JSON.
@@ -76,7 +80,9 @@ class ChatEndpoint:
             read: raises ValueError for an answer that is worth asking for again.
 
         Raises:
-            RuntimeError, httpx.TransportError, ValueError: what the last attempt met.
+            RuntimeError: the endpoint answered with an error.
+            httpx.ConnectError, httpx.ConnectTimeout: nobody is there.
+            ValueError, httpx.TransportError: an answer, if there was one, is lost.
         """
         import httpx
 
@@ -92,11 +98,12 @@ class ChatEndpoint:
                 if answer.status_code not in _WORTH_REPEATING:
                     break
                 pause = _asked_pause(answer.headers.get("retry-after"), pause)
-            except (
-                httpx.TransportError,
-                ValueError,
-            ) as error:  # nobody there, or refused by `read`
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = error
+            except (httpx.TransportError, ValueError) as error:
+                failure = error
+                if not self._repeat_unknown:
+                    break
             if attempt + 1 < self._attempts:
                 time.sleep(pause)
         raise failure
