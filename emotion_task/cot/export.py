@@ -31,7 +31,15 @@ _TEXTS = (
 )
 _MEANING = {
     "audio": "the recording (`--with-audio`), else its path below its corpus' folder",
+    "id": "unique",
     "dataset": "the corpus",
+    "speaker": "unique across corpora",
+    "gender": "male or female, where it is known",
+    "age_level": "child, young, middle-aged or elderly, where the age is known",
+    "age_years": "where it is known",
+    "language": "ISO 639-1 code of the words",
+    "emotion": "what the corpus says that the voice expresses",
+    "text": "the words",
     "text_emotion": "what the words alone suggest, where the corpus tells",
     "pitch_level": "low, normal, high: tertiles of the corpus and gender",
     "energy_level": "low, normal, high: tertiles of the corpus",
@@ -128,7 +136,7 @@ def card(
         + ", ".join(f"{value:.0f} ({name})" for name, value in facts["words"].items())
         + ".",
         "## Fields",
-        _table(("field", "meaning"), ((f, _MEANING.get(f, f.replace("_", " "))) for f in _columns())),
+        _table(("field", "meaning"), ((f, _MEANING[f]) for f in _columns())),
         "## Faithfulness",
         "Claims that rules find in the reasoning, checked against the fields (share, rounded):",
         _table(("rate", "value"), facts["faithfulness"].items()),

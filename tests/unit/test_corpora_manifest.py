@@ -49,13 +49,14 @@ def test_what_is_not_there(tmp_path):
 
 
 def test_parquet_says_the_same(tmp_path):
-    import pandas
+    import pyarrow
+    from pyarrow import parquet
 
     rows = [
         {"audio": "a/1.wav", "text": "Hello", "emotion": "happy", "age_years": 20.5},
         {"audio": "a/2.wav", "text": None, "emotion": None, "age_years": None},
     ]
-    pandas.DataFrame(rows).to_parquet(tmp_path / "manifest.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "manifest.parquet")
     first, second = load_corpus("manifest", tmp_path, dataset="mine")
     assert (first.id, first.text, first.emotion, first.age_level) == ("a/1", "Hello", "happy", "young")
     assert (second.id, second.text, second.dataset) == ("a/2", None, "mine")

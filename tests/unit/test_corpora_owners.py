@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -313,3 +314,16 @@ def test_expresso_cuts_turns_by_channel_and_split(expresso_root, tmp_path):
     kept = Path(found[0].audio).stat().st_mtime_ns
     again = load_corpus("expresso", expresso_root, cut_to=str(tmp_path / "turns"))
     assert again == everything and Path(found[0].audio).stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize("name", OWNERS)
+def test_the_documentation_names_every_label(name):
+    table = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    table = table.split("| corpus | to our labels | left out |")[1]
+    (row,) = [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
+    pairs = {
+        (label, words[-1])
+        for words in (part.split() for part in re.split("[,;]", row.split("|")[2]))
+        for label in words[:-1]
+    }
+    assert set(OWNERS[name].LABELS.items()) <= pairs
