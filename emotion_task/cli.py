@@ -6,9 +6,12 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlcore.cli import parse, print_metrics, run_command
+
+if TYPE_CHECKING:
+    from emotion_task.records import Utterance
 
 EPILOG = """\
 examples:
@@ -161,17 +164,10 @@ def _corpus(arguments: argparse.Namespace) -> int:
 
 
 def _annotate(arguments: argparse.Namespace) -> int:
-    from emotion_task.corpora import load_corpus
-    from emotion_task.corpora.decode import decode_containers
     from emotion_task.prosody.pipeline import annotate
-    from rlcore.config_io import parse_overrides
 
-    # What a reader leaves out, and why, is for the user to see.
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("emotion_task.corpora").setLevel(logging.INFO)
-    listed = load_corpus(arguments.corpus, arguments.source, **parse_overrides(arguments.overrides))
     report = annotate(
-        decode_containers(listed, arguments.out / "audio"),
+        _listed(arguments),
         arguments.out,
         calibration=arguments.calibration,
         num_workers=arguments.workers,
@@ -184,6 +180,18 @@ def _annotate(arguments: argparse.Namespace) -> int:
     if report.num_quarantined:
         print(f"{report.quarantine}: {report.num_quarantined} left out: {report.reasons}")
     return 0
+
+
+def _listed(arguments: argparse.Namespace) -> list[Utterance]:
+    """The corpus' utterances. What its reader leaves out, and why, is printed."""
+    from emotion_task.corpora import load_corpus
+    from emotion_task.corpora.decode import decode_containers
+    from rlcore.config_io import parse_overrides
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("emotion_task.corpora").setLevel(logging.INFO)
+    utterances = load_corpus(arguments.corpus, arguments.source, **parse_overrides(arguments.overrides))
+    return decode_containers(utterances, arguments.out / "audio")
 
 
 def _traces(arguments: argparse.Namespace) -> int:

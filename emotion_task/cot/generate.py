@@ -209,7 +209,7 @@ class _Writer:
         rejected: list[dict[str, Any]] = []
         left_out = ""
         for attempt in range(self.config.attempts):
-            answer = self._answer(self._body(utterance, attempt), utterance.id)
+            answer = self._answer(self._body(utterance, attempt), utterance.id, attempt)
             if isinstance(answer, str):
                 left_out = answer
                 break
@@ -233,23 +233,25 @@ class _Writer:
             "messages": messages,
             "temperature": config.temperature,
             "max_tokens": config.max_tokens,
-            # Attempts must differ, also for an endpoint that answers the same to the same.
+            # Attempts must differ, also at an endpoint that answers the same to the same.
             "seed": config.seed + attempt,
             **config.extra,
         }
         return {name: value for name, value in body.items() if value is not None}
 
-    def _answer(self, body: dict[str, Any], id: str) -> dict[str, Any] | str:
+    def _answer(self, body: dict[str, Any], id: str, attempt: int) -> dict[str, Any] | str:
         """The ledger's line of the answer, found or new, or why there is none."""
         import httpx
 
-        described = json.dumps([id, body], sort_keys=True, ensure_ascii=False)
+        described = json.dumps([id, attempt, body], sort_keys=True, ensure_ascii=False)
         key = hashlib.sha256(described.encode()).hexdigest()[:32]
         if key in self._ledger.answers:
             return self._ledger.answers[key]
         if key in self._lost:
             return "lost"
-        at_most = self._endpoint.cost(Usage(len(described.encode()), self.config.max_tokens))
+        # No tokenizer makes more tokens than there are bytes.
+        most_tokens = max(body.get(name, 0) for name in ("max_tokens", "max_completion_tokens"))
+        at_most = self._endpoint.cost(Usage(len(described.encode()), most_tokens or self.config.max_tokens))
         if not self._budget.reserve(at_most):
             return "budget"
         self._ledger.write(key, "asked", id=id, at_most_usd=at_most)

@@ -31,6 +31,7 @@ class Ledger:
         """Key to the line of its answer."""
         self.open: dict[str, dict[str, Any]] = {}
         """Key to the line of a request that has no answer."""
+        self._lost_usd = 0.0
         self._file = self._path.open("ab+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,6 +55,8 @@ class Ledger:
     def _note(self, row: dict[str, Any]) -> None:
         key, event = row["key"], row["event"]
         if event == "asked":
+            # Asked once more: what the lost answer may have cost stays spent.
+            self._lost_usd += self.open[key]["at_most_usd"] if key in self.open else 0.0
             self.open[key] = row
         else:
             self.open.pop(key, None)
@@ -73,7 +76,7 @@ class Ledger:
         """US dollars of all answers, and what open requests may have cost at most."""
         with self._lock:
             answered = sum(row["cost_usd"] for row in self.answers.values())
-            return answered + sum(row["at_most_usd"] for row in self.open.values())
+            return answered + self._lost_usd + sum(row["at_most_usd"] for row in self.open.values())
 
     def close(self) -> None:
         self._file.close()

@@ -1,4 +1,4 @@
-"""The client of chat endpoints against a real HTTP server. Keys, pace and cost are also tried by the judge."""
+"""The client of chat endpoints against a real HTTP server. Keys and pace are tried with the judge."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Endpoint:
 
     def __call__(self, path: str, headers: dict[str, str], body: Any) -> tuple[int, dict[str, str], str]:
         self.bodies.append(body)
-        return reply(self.texts[body["seed"]])
+        return reply(self.texts[body.get("seed", 0)])
 
 
 def config(url: str, **settings: Any) -> CotConfig:
@@ -99,6 +99,9 @@ def test_no_trace_is_better_than_a_bad_one(tmp_path):
     endpoint = Endpoint("I cannot do that.", f"<think>Anger. {THINK}</think><answer>angry</answer>")
     with service(endpoint) as url:
         report = run(url, tmp_path, 2, extra={"max_tokens": None, "top_p": 0.5})
+        # Without a seed two attempts are the same request, and still two.
+        assert run(url, tmp_path / "b", 1, extra={"seed": None}).left_out == {"schema": 1}
+        assert len(endpoint.bodies) == 4 + 2
     assert (report.num_accepted, report.left_out) == (0, {"opening": 2})
     assert "max_tokens" not in endpoint.bodies[0] and endpoint.bodies[0]["top_p"] == 0.5
     assert len((tmp_path / "rejected.jsonl").read_text().splitlines()) == 4
@@ -175,9 +178,13 @@ def test_the_ledger_after_a_kill(tmp_path):
     found = Ledger(path)
     assert found.answers["a"]["text"] == "\u00e9\u2028x" and list(found.open) == ["b"]
     assert found.spent() == pytest.approx(0.6)
+    found.write("b", "asked", id="2", at_most_usd=0.5)
     found.write("b", "answered", id="2", text="later", cost_usd=0.2)
     found.close()
-    assert Ledger(path).answers["b"]["text"] == "later"
+    again = Ledger(path)
+    assert again.answers["b"]["text"] == "later" and not again.open
+    assert again.spent() == pytest.approx(0.1 + 0.5 + 0.2)
+    again.close()
     path.write_text('{"key": "a"}\n')
     with pytest.raises(DataError, match=r"requests.jsonl:1: not a line of a ledger"):
         Ledger(path)
