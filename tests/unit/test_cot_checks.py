@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
+from emotion_task.cot import TemplateWriter
 from emotion_task.cot.checks import KINDS, check_trace, quotes
 from emotion_task.cot.prompt import trace_messages, unfit
+from emotion_task.facts import PROSODY, VALUES
 from emotion_task.records import Utterance
 
 UTTERANCE = Utterance(
@@ -106,3 +109,17 @@ def test_what_no_trace_can_be_written_for():
     assert unfit(UTTERANCE) is None
     assert unfit(replace(UTTERANCE, emotion=None)) == "no emotion is known"
     assert unfit(Utterance(id="u", audio="u.wav", emotion="sad", gender="male", intonation="uncertain"))
+
+
+def test_faithful_traces_pass_and_one_changed_field_is_noticed():
+    """Templates state every fact: each passes, and none does where a field says something else or nothing."""
+    writer, rng = TemplateWriter(quote_rate=1.0, style="long"), random.Random(0)
+    for index in range(30):
+        facts = {name: rng.choice([v for v in values if v != "none"]) for name, values in VALUES.items()}
+        said = Utterance(id=str(index), audio="a.wav", emotion="sad", text="Kids talk by the door", **facts)
+        trace = writer.write(said, rng)
+        assert kinds(trace, said, least=1) == []
+        name = rng.choice(PROSODY)
+        other = rng.choice([v for v in VALUES[name] if v not in ("none", facts[name])])
+        assert "contradiction" in kinds(trace, replace(said, **{name: other}), least=1)
+        assert "unmeasured" in kinds(trace, replace(said, **{name: None}), least=1)
