@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlcore.cli import parse, print_metrics, run_command
+
+if TYPE_CHECKING:
+    from emotion_task.records import Utterance
 
 EPILOG = """\
 examples:
   emotion quickstart --config emotion_task/configs/quickstart.yaml
   emotion quickstart --config emotion_task/configs/quickstart.yaml seed=1 run_dir=runs/seed1
   emotion annotate my_calls.jsonl --out annotated/
+  emotion cot annotated/manifest.jsonl --out cot/ model=Qwen/Qwen3-8B base_url=http://localhost:8000/v1
+  emotion export cot/ --out EmotionCoT/
   emotion explain call.wav --model runs/quickstart/rl/model
 """
 
@@ -49,14 +56,20 @@ def build_parser() -> argparse.ArgumentParser:
         "annotate",
         parents=[common],
         help="measure prosody and calibrate levels",
-        description="Measures every recording of a manifest (JSONL or CSV with a column `audio`, and where "
-        "known text, emotion, speaker, gender, split, dataset) or of a RAVDESS folder, calibrates "
-        "low/normal/high, and writes manifest.jsonl, calibration.json and quarantine.jsonl.",
+        description="Measures every recording of a manifest (JSONL, CSV or Parquet with a column `audio`, "
+        "and where known text, emotion, speaker, gender, split) or of a corpus in its owner's layout, "
+        "calibrates low/normal/high, and writes manifest.jsonl, calibration.json and quarantine.jsonl.",
     )
     annotate.add_argument("source", metavar="MANIFEST|FOLDER")
+    annotate.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="for the reader, such as eval_speakers=[KL]"
+    )
     annotate.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     annotate.add_argument(
-        "--corpus", default="manifest", help="reader of SOURCE: manifest (default) or ravdess"
+        "--corpus",
+        default="manifest",
+        help="reader of SOURCE: manifest (default), ears, emodb, expresso, iemocap, mead, meld, msp_podcast, "
+        "ravdess, savee or synthetic",
     )
     annotate.add_argument("--calibration", metavar="FILE", help="apply these cut points, make none")
     annotate.add_argument("--max-seconds", type=float, default=30.0, help="quarantine longer files")
@@ -75,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     traces.add_argument("--seed", type=int, default=0)
     traces.set_defaults(run=_traces)
 
+    _add_cot(commands, common)
     for name, until, text in (
         ("sft", "sft", "prosody SFT, with the stages before it"),
         ("reward-model", "reward_model", "the reasoning reward model, with the stages before it"),
@@ -107,6 +121,34 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_cot(commands: Any, common: argparse.ArgumentParser) -> None:
+    cot = commands.add_parser(
+        "cot",
+        parents=[common],
+        help="let a language model write a checked reasoning trace for each annotated utterance",
+        description="Asks an OpenAI-compatible endpoint for traces, checks each, and writes manifest.jsonl "
+        "(accepted), rejected.jsonl (with reasons) and statistics.json. Run again, it goes on where it "
+        "stopped and asks for nothing twice. Settings (emotion_task.cot.generate.CotConfig): model=NAME "
+        "base_url=http://localhost:8000/v1 concurrency=16 price.input=0.15 price.output=0.6 max_usd=20 "
+        "attempts=2 min_words=50 max_words=200 temperature=0.9 extra.reasoning_effort=low ...",
+    )
+    cot.add_argument("manifest", metavar="MANIFEST")
+    cot.add_argument("overrides", nargs="*", metavar="key=value", help="settings; model is required")
+    cot.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    cot.add_argument("--config", action="append", default=[], metavar="FILE", help="settings as YAML")
+    cot.add_argument("--limit", type=int, metavar="N", help="so many utterances, chosen by a hash of ids")
+    cot.set_defaults(run=_cot)
+    export = commands.add_parser(
+        "export", parents=[common], help="write utterances with traces as a Hugging Face data set"
+    )
+    export.add_argument("traces", metavar="FOLDER|MANIFEST", help="of `emotion cot`, or with traces")
+    export.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    export.add_argument("--with-audio", action="store_true", help="put the recordings in (mind the licences)")
+    export.add_argument("--license", default="other", help="for the card, as the hub spells it")
+    export.add_argument("--name", default="EmotionCoT", help="of the data set (default: EmotionCoT)")
+    export.set_defaults(run=_export)
+
+
 def _corpus(arguments: argparse.Namespace) -> int:
     from emotion_task.corpora.synthetic import build_corpus
 
@@ -122,11 +164,10 @@ def _corpus(arguments: argparse.Namespace) -> int:
 
 
 def _annotate(arguments: argparse.Namespace) -> int:
-    from emotion_task.corpora import load_corpus
     from emotion_task.prosody.pipeline import annotate
 
     report = annotate(
-        load_corpus(arguments.corpus, arguments.source),
+        _listed(arguments),
         arguments.out,
         calibration=arguments.calibration,
         num_workers=arguments.workers,
@@ -139,6 +180,18 @@ def _annotate(arguments: argparse.Namespace) -> int:
     if report.num_quarantined:
         print(f"{report.quarantine}: {report.num_quarantined} left out: {report.reasons}")
     return 0
+
+
+def _listed(arguments: argparse.Namespace) -> list[Utterance]:
+    """The corpus' utterances. What its reader leaves out, and why, is printed."""
+    from emotion_task.corpora import load_corpus
+    from emotion_task.corpora.decode import decode_containers
+    from rlcore.config_io import parse_overrides
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("emotion_task.corpora").setLevel(logging.INFO)
+    utterances = load_corpus(arguments.corpus, arguments.source, **parse_overrides(arguments.overrides))
+    return decode_containers(utterances, arguments.out / "audio")
 
 
 def _traces(arguments: argparse.Namespace) -> int:
@@ -157,6 +210,42 @@ def _traces(arguments: argparse.Namespace) -> int:
     write_manifest(arguments.out, traced)
     num_written = sum(utterance.trace is not None for utterance in traced)
     print(f"{arguments.out}: {num_written} traces for {len(traced)} utterances")
+    return 0
+
+
+def _cot(arguments: argparse.Namespace) -> int:
+    from emotion_task.cot.generate import CotConfig, generate
+    from emotion_task.records import choose, read_manifest
+    from rlcore.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides, schema=CotConfig)
+    utterances = choose(read_manifest(arguments.manifest), arguments.limit)
+    report = generate(utterances, arguments.out, config)
+    cost = f", {report.cost_usd:.2f} USD in all" if config.price else ""
+    print(
+        f"{report.manifest}: {report.num_accepted} traces for {report.num_utterances} utterances, "
+        f"{report.num_requests} requests{cost}"
+    )
+    if report.left_out:
+        print(f"without a trace: {', '.join(f'{n} {why}' for why, n in report.left_out.items())}")
+    if "budget" in report.left_out:
+        print("the budget is used up; the same command with a higher max_usd goes on")
+    if "lost" in report.left_out:
+        print("lost: under way when a run was killed, or timed out; ask_lost=true asks again")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from emotion_task.cot.export import export_dataset
+
+    counts = export_dataset(
+        arguments.traces,
+        arguments.out,
+        with_audio=arguments.with_audio,
+        license=arguments.license,
+        name=arguments.name,
+    )
+    print(f"{arguments.out}: {', '.join(f'{count} {split}' for split, count in counts.items())}")
     return 0
 
 

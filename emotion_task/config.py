@@ -19,12 +19,12 @@ class CorpusConfig:
     """Where the recordings come from."""
 
     name: str = "synthetic"
-    """`synthetic` is made on the spot; `ravdess` and `manifest` are read from `root`."""
+    """`synthetic` is made on the spot; `manifest` and the corpora of docs/data.md are read from `root`."""
     root: str | None = None
     """Folder of a corpus on disk, or the manifest file."""
     args: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of the corpus (synthetic: `num_train`, `num_eval`, `spread`; ravdess:
-    `train_speakers`, `eval_speakers`). Null takes one back that an earlier file gave."""
+    """Further arguments of the corpus (synthetic: `num_train`, `num_eval`, `spread`; others, such as
+    `eval_speakers`: docs/data.md). Null takes one back that an earlier file gave."""
     num_workers: int = 2
     """Processes that generate and measure audio."""
     max_seconds: float = 30.0

@@ -47,3 +47,17 @@ def has_no_pitch(measured: Mapping[str, Any] | None) -> bool:
     if measured is None or measured.get("f0_reliable") is not False:
         return False
     return measured["voiced_fraction"] < _WHISPERED_BELOW
+
+
+def reference_of(utterance: Utterance) -> dict[str, Any]:
+    """What rewards and metrics compare with: the emotion, the transcript, and the facts that were
+    measured."""
+    return {
+        "emotion": utterance.emotion,
+        "text": utterance.text,
+        "speaker": utterance.speaker,
+        "dataset": utterance.dataset,
+        "age_level": utterance.age_level,
+        "stressed_words": utterance.stressed_words,
+        **stated_facts(utterance),
+    }

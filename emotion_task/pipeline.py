@@ -108,9 +108,11 @@ class Pipeline:
             build_corpus(folder, seed=self.config.seed, num_workers=corpus.num_workers, **args)
         else:
             from emotion_task.corpora import load_corpus
+            from emotion_task.corpora.decode import decode_containers
             from emotion_task.records import write_manifest
 
-            write_manifest(folder / "manifest.jsonl", load_corpus(corpus.name, str(corpus.root), **args))
+            listed = load_corpus(corpus.name, str(corpus.root), **args)
+            write_manifest(folder / "manifest.jsonl", decode_containers(listed, folder / "audio"))
         return {"manifest": str(folder / "manifest.jsonl")}
 
     def annotate(self, may_resume: bool) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rlcore.errors import DataError
+
+AGE_LEVELS = {"child": 13.0, "young": 40.0, "middle-aged": 60.0, "elderly": float("inf")}
+"""Age group to the age in years that it ends at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +31,11 @@ class Utterance:
     split: str | None = None
     """`train`, `eval` or null."""
     gender: str | None = None
-    """`male` or `female` where the corpus tells."""
+    """`male` or `female` where the corpus tells, or a classifier is sure of it."""
+    age_years: float | None = None
+    """Of the speaker, where the corpus or a classifier tells."""
+    language: str | None = None
+    """ISO 639-1 code of the words (`en`, `de`), for the speech rate; null where the corpus does not tell."""
     measured: dict[str, Any] | None = None
     """Physical units, written by the measuring pass (emotion_task.prosody.measure.Measurement as a dict)."""
     pitch_level: str | None = None
@@ -41,6 +49,13 @@ class Utterance:
     stressed_words: list[str] | None = None
     trace: str | None = None
     """`<think>...</think><answer>...</answer>` where one was written."""
+
+    @property
+    def age_level(self) -> str | None:
+        """child, young, middle-aged or elderly; null where the age is unknown."""
+        if self.age_years is None:
+            return None
+        return next(name for name, below in AGE_LEVELS.items() if self.age_years < below)
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:
@@ -92,3 +107,13 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
             count += 1
     temporary.replace(path)
     return count
+
+
+def choose(utterances: Sequence[Utterance], limit: int | None) -> list[Utterance]:
+    """At most `limit` utterances in their order, chosen by a hash of their ids: the choice does not depend
+    on the order of the file, and a larger limit keeps what a smaller one chose."""
+    if limit is None or limit >= len(utterances):
+        return list(utterances)
+    ranked = sorted(utterances, key=lambda u: hashlib.sha256(u.id.encode()).digest())
+    kept = {u.id for u in ranked[:limit]}
+    return [u for u in utterances if u.id in kept]

@@ -3,7 +3,6 @@ metrics."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,11 +12,11 @@ import numpy as np
 from emotion_task.audio_window import model_waveform
 from emotion_task.evaluation.faithfulness import faithfulness_metrics
 from emotion_task.evaluation.metrics import confusion, emotion_metrics, predicted_labels, prosody_metrics
-from emotion_task.facts import stated_facts
+from emotion_task.facts import reference_of
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import parse_response
 from emotion_task.prompt import emotion_messages, format_prompt
-from emotion_task.records import Utterance, read_manifest
+from emotion_task.records import Utterance, choose, read_manifest
 from rlcore.errors import ConfigError, DataError
 from rlcore.types import Group, Prompt, Score
 
@@ -109,29 +108,6 @@ class EmotionTask:
         truth = [str(group.prompt.reference["emotion"]) for group in groups]
         answers = predicted_labels([group.completions[0].text for group in groups], self.labels)
         return confusion(truth, answers, self.labels)
-
-
-def reference_of(utterance: Utterance) -> dict[str, Any]:
-    """What rewards and metrics compare with: the emotion, the transcript, and the facts that were
-    measured."""
-    return {
-        "emotion": utterance.emotion,
-        "text": utterance.text,
-        "speaker": utterance.speaker,
-        "dataset": utterance.dataset,
-        "stressed_words": utterance.stressed_words,
-        **stated_facts(utterance),
-    }
-
-
-def choose(utterances: Sequence[Utterance], limit: int | None) -> list[Utterance]:
-    """At most `limit` utterances in their order, chosen by a hash of their ids: the choice does not depend
-    on the order of the file, and a larger limit keeps what a smaller one chose."""
-    if limit is None or limit >= len(utterances):
-        return list(utterances)
-    ranked = sorted(utterances, key=lambda u: hashlib.sha256(u.id.encode()).digest())
-    kept = {u.id for u in ranked[:limit]}
-    return [u for u in utterances if u.id in kept]
 
 
 def _choose_labels(utterances: Sequence[Utterance], labels: Sequence[str] | None, manifest: str) -> list[str]:

@@ -15,7 +15,7 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -120,6 +120,18 @@ def _parse_override(text: str) -> DictConfig:
         return OmegaConf.from_dotlist([text])
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"override {text!r}: not readable as YAML: {error}") from error
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`key=value` texts that no schema describes, such as a reader's arguments; values are read as YAML.
+
+    Raises:
+        ConfigError: a text is not of that form.
+    """
+    values: dict[str, Any] = {}
+    for text in overrides:
+        values |= cast("dict[str, Any]", OmegaConf.to_container(_parse_override(text)))
+    return values
 
 
 def _check_keys(schema: type, layer: Any, path: str, root: type) -> None:

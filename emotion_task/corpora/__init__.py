@@ -7,14 +7,30 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from emotion_task.corpora.ears import load_ears
+from emotion_task.corpora.emodb import load_emodb
+from emotion_task.corpora.expresso import load_expresso
+from emotion_task.corpora.iemocap import load_iemocap
 from emotion_task.corpora.manifest import load_manifest
+from emotion_task.corpora.mead import load_mead
+from emotion_task.corpora.meld import load_meld
+from emotion_task.corpora.msp_podcast import load_msp_podcast
 from emotion_task.corpora.ravdess import load_ravdess
+from emotion_task.corpora.savee import load_savee
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError
 
 LOADERS: dict[str, Callable[..., list[Utterance]]] = {
+    "ears": load_ears,
+    "emodb": load_emodb,
+    "expresso": load_expresso,
+    "iemocap": load_iemocap,
     "manifest": load_manifest,
+    "mead": load_mead,
+    "meld": load_meld,
+    "msp_podcast": load_msp_podcast,
     "ravdess": load_ravdess,
+    "savee": load_savee,
     # The synthetic corpus is built first (`build_corpus`); then its folder holds a manifest.
     "synthetic": load_manifest,
 }

@@ -1,84 +1,183 @@
-"""Any folder of audio with a list beside it: JSONL (one Utterance a line) or CSV with a header.
+"""Any folder of audio with a list beside it: JSONL (one Utterance a line), CSV with a header, or Parquet.
 
-CSV columns: `audio` (required; relative to the file's folder or absolute), then any of `id`, `text`,
-`emotion`, `speaker`, `dataset`, `gender`, `split`. An empty cell is null.
+CSV columns: `audio` (required; relative to the list's folder, or absolute), then any of `id`, `text`,
+`emotion`, `speaker`, `dataset`, `gender`, `age_years`, `language`, `split`. An empty cell is null. JSONL and
+Parquet may hold every field of `emotion_task.records.Utterance`.
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from os.path import abspath
 from pathlib import Path
 from typing import Any
 
 from emotion_task.labels import ALL_LABELS
-from emotion_task.records import Utterance, read_manifest
+from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
-_COLUMNS = ("id", "audio", "text", "emotion", "speaker", "dataset", "gender", "split")
-_GENDERS, _SPLITS = ("male", "female"), ("train", "eval")
+_COLUMNS = (
+    *("id", "audio", "text", "emotion", "speaker", "dataset", "gender", "age_years", "language", "split"),
+)
+_FIELDS = tuple(f.name for f in fields(Utterance))
+_NAMES = ("manifest.jsonl", "manifest.csv", "manifest.parquet")
+_ALLOWED = {
+    "emotion": ALL_LABELS,
+    "gender": ("male", "female"),
+    "split": ("train", "eval"),
+}
+_SHOWN = 10
+"""Mistakes that an error lists; it counts all."""
+
+Row = tuple[str, dict[str, Any]]
+"""Where it stands, for errors, and its fields."""
 
 
 def load_manifest(
-    root: str | Path, *, file: str | None = None, dataset: str | None = None
+    root: str | Path,
+    *,
+    file: str | None = None,
+    dataset: str | None = None,
+    audio_root: str | None = None,
 ) -> list[Utterance]:
     """Lists the utterances of a manifest.
 
     Args:
         root: the manifest itself, or a folder that holds it.
-        file: name of the manifest in that folder; by default manifest.jsonl, else manifest.csv.
+        file: name of the manifest in that folder; by default manifest.jsonl, .csv or .parquet.
         dataset: name of the corpus, where the manifest does not tell (levels are calibrated by corpus).
+        audio_root: folder that holds the recordings, by default the manifest's own. A path that leads out
+            of it is a mistake.
 
     Raises:
-        DataError: no manifest, an unknown column, or a value outside the allowed ones; names file and line.
+        DataError: no manifest, or mistakes in it: a missing or unknown column, a duplicate id, an unknown
+            label, a path outside `audio_root`. Says what and where for the first ten, and how many there are.
     """
     path = _find(Path(root).expanduser(), file)
-    utterances = _read_csv(path) if path.suffix.lower() == ".csv" else read_manifest(path)
-    for number, utterance in enumerate(utterances, 1):
-        for field, allowed in (("emotion", ALL_LABELS), ("gender", _GENDERS), ("split", _SPLITS)):
-            value = getattr(utterance, field)
-            if value is not None and value not in allowed:
-                raise DataError(
-                    f"{path}: utterance {number} ({utterance.id}): {field} {value!r} is not one of "
-                    f"{', '.join(allowed)} (leave it out where it is unknown)"
-                )
-    if dataset is not None:
-        utterances = [
-            replace(utterance, dataset=dataset) if utterance.dataset == "manifest" else utterance
-            for utterance in utterances
-        ]
-    return utterances
+    allowed = Path(abspath(Path(audio_root).expanduser() if audio_root else path.parent))
+    mistakes: list[str] = []
+    utterances: dict[str, Utterance] = {}
+    lines: dict[str, str] = {}
+    for where, row in _rows(path):
+        found = list(_mistakes(row, _audio(path, row), allowed))
+        id = str(row.get("id") or Path(str(row.get("audio"))).with_suffix("").as_posix())
+        if not found and id in utterances:
+            found = [f"the id {id!r} stands at {lines[id]} already"]
+        mistakes += [f"{where}: {mistake}" for mistake in found]
+        if not found:
+            values: dict[str, Any] = {"dataset": dataset or "manifest"} | row
+            if "age_years" in row:
+                values["age_years"] = float(row["age_years"])
+            lines[id] = where
+            utterances[id] = Utterance(**(values | {"id": id, "audio": str(_audio(path, row))}))
+    if mistakes:
+        raise DataError(f"{path}: {len(mistakes)} mistakes" + "".join(f"\n  {m}" for m in _first(mistakes)))
+    return list(utterances.values())
+
+
+def _first(mistakes: list[str]) -> list[str]:
+    rest = len(mistakes) - _SHOWN
+    return mistakes[:_SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])
+
+
+def _mistakes(row: dict[str, Any], audio: Path | None, allowed: Path) -> Iterator[str]:
+    unknown = sorted(set(row) - set(_FIELDS))
+    if unknown:
+        yield f"unknown fields {unknown}; known are {', '.join(_FIELDS)}"
+    if audio is None:
+        yield "no audio path (`audio` is required)"
+    elif not audio.is_relative_to(allowed):
+        yield f"audio {row['audio']!r} leads out of {allowed} (set audio_root to the folder that holds it)"
+    age = row.get("age_years")
+    if age is not None and not (_number(age) and 0 < float(age) < 130):
+        yield f"age_years {age!r} is no age (leave it out where unknown)"
+    for field, values in _ALLOWED.items():
+        if row.get(field) is not None and row[field] not in values:
+            yield f"{field} {row[field]!r} is not one of {', '.join(values)} (leave it out where unknown)"
+
+
+def _number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _audio(path: Path, row: dict[str, Any]) -> Path | None:
+    # Not resolved: a link inside the folder is its owner's own doing.
+    return Path(abspath(path.parent / row["audio"])) if isinstance(row.get("audio"), str) else None
 
 
 def _find(root: Path, file: str | None) -> Path:
     if root.is_file():
         return root
-    names = (file,) if file else ("manifest.jsonl", "manifest.csv")
+    names = (file,) if file else _NAMES
     for name in names:
         if (root / name).is_file():
             return root / name
     raise DataError(
-        f"{root}: no {' or '.join(names)} here. Expected is JSONL or CSV with the fields "
+        f"{root}: no {' or '.join(names)} here. Expected is JSONL, CSV or Parquet with the fields "
         f"{', '.join(_COLUMNS)} (only audio is required)."
     )
 
 
-def _read_csv(path: Path) -> list[Utterance]:
-    utterances = []
+def _rows(path: Path) -> Iterator[Row]:
+    """The rows without their empty cells."""
+    readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
+    for where, row in readers.get(path.suffix.lower(), _jsonl_rows)(path):
+        yield where, {field: value for field, value in row.items() if value not in (None, "")}
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path}:{number}: not an utterance: not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: not an utterance: {line.strip()[:80]!r}")
+            yield f"{path.name}:{number}", row
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
     with path.open(newline="", encoding="utf-8-sig") as lines:
         reader = csv.DictReader(lines)
-        unknown = set(reader.fieldnames or ()) - set(_COLUMNS)
-        if unknown or "audio" not in (reader.fieldnames or ()):
-            raise DataError(
-                f"{path}: columns {reader.fieldnames}; `audio` is required, allowed are {', '.join(_COLUMNS)}"
-            )
+        _check_columns(path, reader.fieldnames or (), _COLUMNS)
         for row in reader:
-            if None in row or not row["audio"]:
-                raise DataError(f"{path}:{reader.line_num}: no audio path, or more cells than columns")
-            values: dict[str, Any] = {
-                column: cell.strip() for column, cell in row.items() if cell and cell.strip()
-            }
-            values.setdefault("id", Path(values["audio"]).with_suffix("").as_posix())
-            values["audio"] = str((path.parent / values["audio"]).resolve())
-            utterances.append(Utterance(**values))
-    return utterances
+            if None in row:
+                raise DataError(f"{path}:{reader.line_num}: more cells than columns")
+            cells = {column: cell.strip() for column, cell in row.items() if cell is not None}
+            yield f"{path.name}:{reader.line_num}", cells
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a Parquet file: {error}") from error
+    with table:
+        _check_columns(path, table.schema_arrow.names, _FIELDS)
+        number = 0
+        for batch in table.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path.name}: row {number}", row
+
+
+def _check_columns(path: Path, columns: Any, allowed: tuple[str, ...]) -> None:
+    unknown = sorted(set(columns) - set(allowed))
+    if unknown or "audio" not in columns:
+        raise DataError(
+            f"{path}: columns {list(columns)}; `audio` is required, allowed are {', '.join(allowed)}"
+            + (f"; unknown are {unknown}" if unknown else "")
+        )

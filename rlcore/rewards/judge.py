@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlcore.chat import ChatEndpoint, Usage, content_of, usage_of
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward, describe_error
 from rlcore.rewards.generative import normalise_weights, without_tokens
-from rlcore.rewards.secrets import read_secret, redact
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
 SYSTEM_PROMPT = """\
@@ -36,9 +35,6 @@ CHAT_TOKENS = (
     *("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<end_of_utterance>", "[/SYSTEM_PROMPT]"),
 )
 """What chat templates of open models read as control where they are spelled out in a message."""
-
-
-_WORTH_REPEATING = (408, 409, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +88,17 @@ class OpenAIJudge(Reward):
         cache: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ):
-        import httpx
-
         self._weights = normalise_weights(dimensions)
         self._model, self._question, self._highest = model, question, highest
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
-        self._secret = read_secret(api_key_env) if api_key_env else None
-        headers = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
-        self._client = httpx.Client(timeout=timeout_s, headers=headers)
-        self._price, self._extra = dict(price or {}), {"temperature": 0, **(extra or {})}
-        self._attempts, self._pace = retries + 1, Pace(requests_per_minute)
+        self._endpoint = ChatEndpoint(
+            base_url,
+            api_key_env=api_key_env,
+            requests_per_minute=requests_per_minute,
+            retries=retries,
+            timeout_s=timeout_s,
+            price=price,
+        )
+        self._extra = {"temperature": 0, **(extra or {})}
         self._threads = ThreadPoolExecutor(concurrency)
         self._cache = GradeCache(cache) if cache else None
 
@@ -143,15 +140,12 @@ class OpenAIJudge(Reward):
         try:
             grades, is_new = self._grade(self.messages(prompt, completion.text))
         except Exception as error:  # the boundary to the endpoint and its client
-            return Score(0.0, error=redact(describe_error(error), [self._secret]))
+            return Score(0.0, error=self._endpoint.redact(describe_error(error)))
         value = sum(w * grades.grades[name] for name, w in self._weights.items()) / self._highest
-        tokens = grades.prompt_tokens + grades.completion_tokens if is_new else 0
-        parts = {**grades.grades, "tokens": tokens, "cost_usd": self._cost(grades) if is_new else 0.0}
+        usage = Usage(grades.prompt_tokens, grades.completion_tokens) if is_new else Usage(0, 0)
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        parts = {**grades.grades, "tokens": tokens, "cost_usd": self._endpoint.cost(usage)}
         return Score(value, parts=parts)
-
-    def _cost(self, grades: Grades) -> float:
-        spent = {"input": grades.prompt_tokens, "output": grades.completion_tokens}
-        return sum(self._price.get(kind, 0.0) * tokens / 1e6 for kind, tokens in spent.items())
 
     def _grade(self, messages: list[dict[str, str]]) -> tuple[Grades, bool]:
         """The grades, and whether they had to be asked for."""
@@ -165,31 +159,10 @@ class OpenAIJudge(Reward):
         known = self._cache.get(key) if self._cache else None
         if known is not None:
             return known, False
-        grades = self._ask(body)
+        grades = self._endpoint.ask(body, self._read)
         if self._cache:
             self._cache.put(key, grades)
         return grades, True
-
-    def _ask(self, body: dict[str, Any]) -> Grades:
-        import httpx
-
-        failure: Exception = RuntimeError("never asked")
-        for attempt in range(self._attempts):
-            self._pace.wait()
-            pause = min(30.0, 0.5 * 2**attempt)
-            try:
-                answer = self._client.post(self._url, json=body)
-                if answer.is_success:
-                    return self._read(answer.json())
-                failure = RuntimeError(f"{self._url} answered {answer.status_code}: {answer.text[:500]}")
-                if answer.status_code not in _WORTH_REPEATING:
-                    break
-                pause = _asked_pause(answer.headers.get("retry-after"), pause)
-            except (httpx.TransportError, ValueError) as error:  # no connection, or an answer off the schema
-                failure = error
-            if attempt + 1 < self._attempts:
-                time.sleep(pause)
-        raise failure
 
     def _schema(self) -> dict[str, Any]:
         grade = {"type": "integer", "enum": list(range(1, self._highest + 1))}
@@ -204,9 +177,9 @@ class OpenAIJudge(Reward):
     def _read(self, answer: Any) -> Grades:
         """Raises ValueError where the endpoint did not keep to the schema: some only promise to."""
         try:
-            content = answer["choices"][0]["message"]["content"]
+            content = content_of(answer)
             grades = json.loads(content)
-        except (LookupError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"the judge answered no JSON: {str(answer)[:300]}") from error
         if not isinstance(grades, dict) or set(grades) != set(self._weights):
             raise ValueError(f"the judge answered {content!r}; due are grades for {list(self._weights)}")
@@ -215,33 +188,7 @@ class OpenAIJudge(Reward):
                 raise ValueError(
                     f"the judge's grade for {name} is {grade!r}; 1 to {self._highest} is allowed"
                 )
-        usage = answer.get("usage") or {}
-        tokens = [int(usage.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion")]
-        return Grades(grades, prompt_tokens=tokens[0], completion_tokens=tokens[1])
-
-
-def _asked_pause(retry_after: str | None, otherwise: float) -> float:
-    """The seconds of a Retry-After header; services may also send a date, which is not waited for."""
-    try:
-        return min(120.0, max(0.0, float(retry_after or "")))
-    except ValueError:
-        return otherwise
-
-
-class Pace:
-    """Lets callers through at a steady rate."""
-
-    def __init__(self, per_minute: float | None):
-        if per_minute is not None and per_minute <= 0:
-            raise ConfigError(f"requests_per_minute: got {per_minute}, must be above 0, or null")
-        self._seconds = 60 / per_minute if per_minute else 0.0
-        self._lock, self._next = threading.Lock(), 0.0
-
-    def wait(self) -> None:
-        with self._lock:
-            start = max(time.monotonic(), self._next)
-            self._next = start + self._seconds
-        time.sleep(max(0.0, start - time.monotonic()))
+        return Grades(grades, **asdict(usage_of(answer)))
 
 
 class GradeCache:

@@ -18,8 +18,8 @@ def read_secret(variable: str) -> str:
     value = os.environ.get(variable, "")
     if not value:
         raise ConfigError(
-            f"the environment variable {variable} is not set in the reward's process; set it where Ray "
-            "starts, on every node that may run the reward"
+            f"the environment variable {variable} is not set in this process; set it where the command runs, "
+            "for a reward where Ray starts, on every node that may run it"
         )
     return value
 

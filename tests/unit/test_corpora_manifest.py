@@ -29,6 +29,7 @@ def test_csv_and_jsonl_say_the_same(tmp_path):
         ("text\nhello\n", "`audio` is required"),
         ("audio,emotion\n1.wav,hapy\n", "hapy.*neutral, happy"),
         ("audio,split\n1.wav,test\n", "'test' is not one of train, eval"),
+        ("audio,age_years\n1.wav,old\n", "age_years 'old' is no age"),
         ("audio,text\n,hello\n", "manifest.csv:2: no audio path"),
     ],
 )
@@ -41,7 +42,49 @@ def test_mistakes_are_named(tmp_path, text, message):
 def test_what_is_not_there(tmp_path):
     with pytest.raises(DataError, match=r"manifest.jsonl or manifest.csv"):
         load_corpus("manifest", tmp_path)
-    with pytest.raises(ConfigError, match="allowed are manifest, ravdess, synthetic"):
+    with pytest.raises(ConfigError, match=r"allowed are ears, emodb, .*manifest, .*synthetic"):
         load_corpus("iemocapp", tmp_path)
     with pytest.raises(ConfigError, match=r"train_speaker'\].*allowed are train_speakers"):
         load_corpus("ravdess", tmp_path, train_speaker=[1])
+
+
+def test_parquet_says_the_same(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [
+        {"audio": "a/1.wav", "text": "Hello", "emotion": "happy", "age_years": 20.5},
+        {"audio": "a/2.wav", "text": None, "emotion": None, "age_years": None},
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "manifest.parquet")
+    first, second = load_corpus("manifest", tmp_path, dataset="mine")
+    assert (first.id, first.text, first.emotion, first.age_level) == ("a/1", "Hello", "happy", "young")
+    assert (second.id, second.text, second.dataset) == ("a/2", None, "mine")
+    (tmp_path / "bad.parquet").write_text("no table")
+    with pytest.raises(DataError, match=r"bad\.parquet: not a Parquet file"):
+        load_corpus("manifest", tmp_path, file="bad.parquet")
+
+
+def test_the_first_ten_mistakes_and_their_number(tmp_path):
+    rows = [f'{{"audio": "{i}.wav", "emotion": "hapy"}}' for i in range(8)]
+    rows += ['{"audio": "ok.wav"}', '{"audio": "ok.wav", "text": "again"}', '{"text": "no file"}']
+    rows += ['{"audio": "../x.wav"}', '{"audio": "/etc/passwd", "id": 7, "emotoin": "sad"}']
+    (tmp_path / "manifest.jsonl").write_text("\n".join(rows) + "\n")
+    with pytest.raises(DataError) as error:
+        load_corpus("manifest", tmp_path)
+    head, *listed = str(error.value).split("\n  ")
+    assert head.endswith("manifest.jsonl: 13 mistakes") and len(listed) == 11
+    assert listed[0].startswith("manifest.jsonl:1: emotion 'hapy' is not one of neutral")
+    assert listed[8] == "manifest.jsonl:10: the id 'ok' stands at manifest.jsonl:9 already"
+    assert listed[9] == "manifest.jsonl:11: no audio path (`audio` is required)"
+    assert listed[10] == "... and 3 more"
+
+
+def test_recordings_outside_the_folder(tmp_path):
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "manifest.jsonl").write_text(f'{{"audio": "../a/1.wav"}}\n{{"audio": "{tmp_path}/a/2.wav"}}\n')
+    with pytest.raises(DataError, match=r"1: audio '../a/1.wav' leads out of .*audio_root"):
+        load_corpus("manifest", folder)
+    found = load_corpus("manifest", folder, audio_root=str(tmp_path / "a"))
+    assert [u.audio for u in found] == [f"{tmp_path}/a/1.wav", f"{tmp_path}/a/2.wav"]

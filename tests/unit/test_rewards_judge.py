@@ -13,8 +13,9 @@ import pytest
 from attack_texts import ATTACKS
 from local_service import service
 
+from rlcore.chat import Pace
 from rlcore.errors import ConfigError
-from rlcore.rewards.judge import CHAT_TOKENS, OpenAIJudge, Pace
+from rlcore.rewards.judge import CHAT_TOKENS, OpenAIJudge
 from rlcore.types import Completion, Group, Prompt, RewardContext
 
 KEY = "sk-s3cret"
@@ -102,7 +103,7 @@ def test_a_refusal_is_an_error_at_once_and_holds_no_key() -> None:
         (only,) = score(reward, "x")
     assert "answered 401: Incorrect API key provided: Bearer [secret]" in only.error
     assert "Traceback" in only.error and KEY not in only.error and asked == [1]
-    assert KEY not in repr(vars(reward)["_client"]) + repr(reward)
+    assert KEY not in repr(vars(vars(reward)["_endpoint"])["_client"]) + repr(reward)
 
 
 def test_nobody_listens() -> None:

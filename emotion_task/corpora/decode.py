@@ -1,0 +1,99 @@
+"""Sound that libsndfile does not read (AAC in .m4a and .mp4): decoded once, by PyAV, to FLAC of its rate.
+
+Training reads every recording many times and measuring reads it at least once, so a video is not decoded
+again and again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from emotion_task.corpora.listing import CONTAINERS
+from emotion_task.records import Utterance
+from rlcore.errors import DataError, MissingDependencyError
+
+log = logging.getLogger(__name__)
+
+
+def decode_containers(
+    utterances: Sequence[Utterance], folder: str | Path, *, progress: bool = True
+) -> list[Utterance]:
+    """The utterances, those in .m4a, .mp4 and the like with FLAC files in `folder` in their place.
+
+    What lies there already is not decoded again. A file that cannot be decoded keeps its path, so that the
+    measuring pass quarantines it; the log says why.
+
+    Raises:
+        MissingDependencyError: there are such files, and PyAV is not installed.
+    """
+    waiting = [u for u in utterances if Path(u.audio).suffix.lower() in CONTAINERS]
+    if not waiting:
+        return list(utterances)
+    folder = Path(folder)
+    decoded: dict[str, str] = {}
+    for utterance in tqdm(waiting, desc="decoding", unit="file", disable=not progress):
+        target = folder / f"{utterance.id.replace('/', '_')}.flac"
+        try:
+            if not target.is_file():
+                _write(target, *decode(utterance.audio))
+            decoded[utterance.id] = str(target.resolve())
+        except DataError as error:
+            log.warning("%s", error)
+    return [replace(u, audio=decoded[u.id]) if u.id in decoded else u for u in utterances]
+
+
+def decode(path: str | Path) -> tuple[np.ndarray, int]:
+    """The first sound track of a file, its channels averaged.
+
+    Returns:
+        int16 [N], and their rate in Hz.
+    Raises:
+        DataError: missing, broken, or without sound; names the file.
+        MissingDependencyError: PyAV is not installed.
+    """
+    av = _pyav()
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such audio file")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise DataError(f"{path}: it holds no sound")
+            rate = container.streams.audio[0].rate
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+            parts = [
+                part.to_ndarray()[0]
+                for frame in (*container.decode(audio=0), None)
+                for part in resampler.resample(frame)
+            ]
+    except av.FFmpegError as error:
+        raise DataError(f"{path}: unreadable audio: {error.strerror}") from error
+    if not parts:
+        raise DataError(f"{path}: empty: the file holds no samples")
+    return np.concatenate(parts), rate
+
+
+def _pyav() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingDependencyError(
+            "these recordings are .m4a or .mp4, which PyAV decodes: pip install 'rlcore[video]' (or write a "
+            ".wav or .flac of the same name beside each: ffmpeg -i clip.mp4 -ar 16000 -ac 1 clip.wav)"
+        ) from error
+    return av
+
+
+def _write(target: Path, samples: np.ndarray, rate: int) -> None:
+    """Through a temporary file: half a recording must not be taken for a whole one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(".part")
+    soundfile.write(temporary, samples, rate, format="FLAC")
+    temporary.replace(target)

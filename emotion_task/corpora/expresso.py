@@ -1,0 +1,187 @@
+"""Expresso (Nguyen et al., 2023, Interspeech; four speakers) in its owner's layout.
+
+    root/audio_48khz/read/ex04/happy/base/ex04_happy_00085.wav
+    root/audio_48khz/conversational/ex04-ex01/laughing/ex04-ex01_laughing_001.wav      one speaker a channel
+    root/splits/train.txt, dev.txt, test.txt      names, of long files with a range: (,60.0s)
+    root/read_transcriptions.txt, root/VAD_segments.txt
+
+Sentences that were read are taken as they are. Conversations and long readings last minutes: their turns are
+cut out, by the owner's voice activity, into a folder of yours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+
+from emotion_task.corpora.listing import Listing
+from emotion_task.records import Utterance
+from rlcore.errors import DataError
+
+LABELS = {
+    "default": "neutral",
+    "happy": "happy",
+    "sad": "sad",
+    "angry": "angry",
+    "disgusted": "disgust",
+    "confused": "confused",
+    "whisper": "whisper",
+    "fearful": "fear",
+}
+_MANNERS = ("enunciated", "fast", "projected", "laughing", "narration", "nonverbal", "singing")
+_ROLES = ("animal", "animaldir", "child", "childdir")
+_NONE_OF_NINE = ("awe", "bored", "calm", "desire", "sarcastic", "sleepy", "sympathetic")
+DROPPED = {
+    **dict.fromkeys(_MANNERS, "a manner of speaking"),
+    **dict.fromkeys(_ROLES, "a role that is played"),
+    **dict.fromkeys(_NONE_OF_NINE, "none of the nine"),
+}
+SPLITS = {"train": "train", "dev": None, "test": "eval"}
+LAYOUT = (
+    "Expected is Expresso as its owners ship it: audio_48khz/read, audio_48khz/conversational, splits/, "
+    "read_transcriptions.txt and VAD_segments.txt."
+)
+MIN_SECONDS, MAX_SECONDS = 0.5, 15.0
+"""Of a turn; a longer one is cut into pieces."""
+_GENDERS = {"ex01": "male", "ex02": "female", "ex03": "male", "ex04": "female"}
+_RANGE = re.compile(r"\(\s*([\d.]*)s?\s*,\s*([\d.]*)s?\s*\)")
+_LONG = "turn of a conversation or long reading (give cut_to=FOLDER, and they are cut out into it)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    channel: int | None
+    """1 or 2, or None in a file of one speaker."""
+    start: float
+    end: float
+
+
+def load_expresso(root: str | Path, *, cut_to: str | None = None) -> list[Utterance]:
+    """Lists the utterances by the official splits, which share the four speakers.
+
+    Words between asterisks in a transcript are those that the speaker was asked to stress.
+
+    Args:
+        cut_to: folder for the turns of conversations and long readings, as FLAC; what lies there already is
+            not cut again. Without it they are left out (angry, disgusted and fearful exist only there).
+
+    Raises:
+        DataError: no such folder, or one of its lists is missing or malformed.
+    """
+    listing = Listing("expresso", Path(root), LAYOUT, LABELS, DROPPED)
+    texts = dict(_lines(listing.root / "read_transcriptions.txt"))
+    turns = _voice_activity(listing.root / "VAD_segments.txt")
+    for part, split in SPLITS.items():
+        for name, window in _lines(listing.root / "splits" / f"{part}.txt"):
+            speakers, styles, path = _place(listing.root, name)
+            if name not in turns:
+                emotion = listing.emotion(styles[0])
+                if emotion is not None:
+                    _add_sentence(listing, name, path, emotion, speakers[0], split, texts.get(name))
+            elif cut_to is None:
+                listing.leave_out(_LONG, len(turns[name]))
+            else:
+                for turn in _inside(turns[name], _seconds(window)):
+                    side = (turn.channel or 1) - 1
+                    emotion = listing.emotion(styles[min(side, len(styles) - 1)])
+                    if emotion is not None:
+                        _add_turn(listing, name, path, emotion, speakers[side], split, turn, Path(cut_to))
+    return listing.done()
+
+
+def _add_sentence(
+    listing: Listing, name: str, path: Path, emotion: str, speaker: str, split: str | None, text: str | None
+) -> None:
+    stressed = re.findall(r"\*([^*]+)\*", text) if text else []
+    listing.add(
+        name,
+        path,
+        emotion=emotion,
+        speaker=speaker,
+        split=split,
+        text=text.replace("*", "") if text else None,
+        gender=_GENDERS.get(speaker),
+        stressed_words=[word for phrase in stressed for word in phrase.split()] or None,
+    )
+
+
+def _add_turn(
+    listing: Listing,
+    name: str,
+    path: Path,
+    emotion: str,
+    speaker: str,
+    split: str | None,
+    turn: _Turn,
+    cut_to: Path,
+) -> None:
+    stem = f"{name}-{speaker}-{turn.start:07.2f}"
+    audio = cut_to.expanduser() / name / f"{stem}.flac"
+    if not audio.is_file():
+        _cut(path, audio, turn)
+    listing.add(stem, audio, emotion=emotion, speaker=speaker, split=split, gender=_GENDERS.get(speaker))
+
+
+def _cut(path: Path, audio: Path, turn: _Turn) -> None:
+    """Writes one turn. Through a temporary file: half a turn must not be taken for a whole one."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            file.seek(round(turn.start * file.samplerate))
+            count = round((turn.end - turn.start) * file.samplerate)
+            samples, rate = file.read(count, always_2d=True), file.samplerate
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise DataError(f"{path}: no turn can be cut at {turn.start:.2f} s: {error}") from error
+    audio.parent.mkdir(parents=True, exist_ok=True)
+    temporary = audio.with_suffix(".part")
+    soundfile.write(temporary, samples[:, (turn.channel or 1) - 1], rate, format="FLAC")
+    temporary.replace(audio)
+
+
+def _place(root: Path, name: str) -> tuple[list[str], list[str], Path]:
+    """Speakers and styles of a recording, by channel, and its file."""
+    speaker, style, *rest = name.split("_")
+    if "-" in speaker:
+        folder = root / "audio_48khz" / "conversational" / speaker / style
+    else:
+        kind = "longform" if "longform" in rest else "base"
+        folder = root / "audio_48khz" / "read" / speaker / style / kind
+    return speaker.split("-"), style.split("-"), folder / f"{name}.wav"
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The first cell of each line and the rest of it, without comments."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. {LAYOUT}")
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            name, _, rest = line.partition("\t")
+            yield name.strip(), rest.strip()
+
+
+def _voice_activity(path: Path) -> dict[str, list[_Turn]]:
+    turns: dict[str, list[_Turn]] = {}
+    for name, ranges in _lines(path):
+        name, _, channel = name.partition("/channel")
+        for start, end in _RANGE.findall(ranges):
+            turn = _Turn(int(channel) if channel else None, float(start), float(end))
+            turns.setdefault(name, []).append(turn)
+    return turns
+
+
+def _seconds(window: str) -> tuple[float, float]:
+    match = _RANGE.fullmatch(window)
+    start, end = match.groups() if match else ("", "")
+    return float(start or 0), float(end or "inf")
+
+
+def _inside(turns: list[_Turn], window: tuple[float, float]) -> Iterator[_Turn]:
+    """The parts of the turns that lie in the window, none longer than `MAX_SECONDS`, short ones left out."""
+    for turn in turns:
+        start, end = max(turn.start, window[0]), min(turn.end, window[1])
+        while end - start >= MIN_SECONDS:
+            yield _Turn(turn.channel, start, min(end, start + MAX_SECONDS))
+            start += MAX_SECONDS

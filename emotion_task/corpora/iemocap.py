@@ -1,0 +1,87 @@
+"""IEMOCAP (Busso et al., 2008, Language Resources and Evaluation 42) in its owner's layout.
+
+    root/Session1/dialog/EmoEvaluation/Ses01F_impro01.txt      labels of a dialogue's turns
+    root/Session1/dialog/transcriptions/Ses01F_impro01.txt
+    root/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav
+
+A turn's last letter names who speaks: Ses01F_impro01_M003 is the man of session 1. The letter before the
+first underscore says only who wore the motion capture markers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from emotion_task.corpora.listing import Listing
+from emotion_task.records import Utterance
+
+LABELS = {
+    "neu": "neutral",
+    "hap": "happy",
+    "exc": "happy",
+    "sad": "sad",
+    "ang": "angry",
+    "sur": "surprise",
+    "fea": "fear",
+    "dis": "disgust",
+}
+DROPPED = {
+    "fru": "frustration is none of the nine, and is not anger",
+    "oth": "other",
+    "xxx": "the annotators did not agree",
+}
+LAYOUT = (
+    "Expected is IEMOCAP_full_release as its owners ship it: Session1 to Session5, each with "
+    "dialog/EmoEvaluation, dialog/transcriptions and sentences/wav."
+)
+_TURN = re.compile(
+    r"\[[\d.]+ - [\d.]+\]\s+(?P<turn>(?P<dialogue>Ses\d\d\w+)_(?P<who>[FM])\w*)\s+(?P<label>\w+)"
+)
+_LINE = re.compile(r"(?P<turn>Ses\d\d\w+)\s+\[[\d.\s-]+\]:\s*(?P<text>.*)")
+
+
+def load_iemocap(root: str | Path, *, eval_sessions: Iterable[int] = (5,)) -> list[Utterance]:
+    """Lists the labelled turns. Sessions share no speaker, so splits by session are speaker-disjoint.
+
+    Args:
+        eval_sessions: sessions held out.
+
+    Raises:
+        DataError: no such folder, or no labelled turn in it.
+    """
+    listing = Listing("iemocap", Path(root), LAYOUT, LABELS, DROPPED)
+    evaluated = set(eval_sessions)
+    for session in sorted(listing.root.glob("Session[1-5]")):
+        texts = _transcripts(session / "dialog" / "transcriptions")
+        split = "eval" if int(session.name[-1]) in evaluated else "train"
+        for path in _text_files(session / "dialog" / "EmoEvaluation"):
+            for match in _TURN.finditer(path.read_text(encoding="utf-8", errors="replace")):
+                emotion = listing.emotion(match["label"])
+                if emotion is None:
+                    continue
+                turn = match["turn"]
+                listing.add(
+                    turn,
+                    session / "sentences" / "wav" / match["dialogue"] / f"{turn}.wav",
+                    emotion=emotion,
+                    speaker=f"{turn[:5]}{match['who']}",
+                    split=split,
+                    text=texts.get(turn),
+                    gender="female" if match["who"] == "F" else "male",
+                )
+    return listing.done()
+
+
+def _text_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
+
+
+def _transcripts(folder: Path) -> dict[str, str]:
+    return {
+        match["turn"]: match["text"].strip()
+        for path in _text_files(folder)
+        for match in map(_LINE.match, path.read_text(encoding="utf-8", errors="replace").splitlines())
+        if match
+    }

@@ -1,0 +1,127 @@
+"""What every reader of a corpus does on its walk: keep, leave out with a count, say so."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import soundfile
+
+from emotion_task.records import Utterance
+from rlcore.errors import DataError
+
+log = logging.getLogger(__name__)
+
+READABLE = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".opus"}
+"""Suffixes that libsndfile reads."""
+CONTAINERS = {".m4a", ".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".aac", ".wma"}
+"""Suffixes that hold sound and need FFmpeg; `emotion_task.corpora.decode` writes them anew."""
+
+
+@dataclass
+class Listing:
+    """The utterances of one corpus, in the making.
+
+    Raises:
+        DataError: `root` is no folder.
+    """
+
+    name: str
+    """Of the corpus: prefix of ids and speakers, and `Utterance.dataset`."""
+    root: Path
+    layout: str
+    """What the owner ships, for errors: one or two sentences."""
+    labels: Mapping[str, str]
+    """The owner's label to one of `emotion_task.labels`."""
+    dropped: Mapping[str, str]
+    """The owner's label to the reason for which it is left out."""
+    language: str = "en"
+    utterances: list[Utterance] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.root = Path(self.root).expanduser()
+        if not self.root.is_dir():
+            raise DataError(f"{self.root}: no such folder. {self.layout}")
+
+    def emotion(self, label: str) -> str | None:
+        """The label in our terms; None, and counted, where it is left out."""
+        if label in self.labels:
+            return self.labels[label]
+        self.leave_out(f"{label} ({self.dropped.get(label, 'a label that is not in the table')})")
+        return None
+
+    def leave_out(self, reason: str, count: int = 1) -> None:
+        self.left_out[reason] += count
+
+    def add(
+        self,
+        id: str,
+        audio: Path,
+        *,
+        emotion: str,
+        speaker: str | None,
+        split: str | None,
+        text: str | None = None,
+        text_emotion: str | None = None,
+        gender: str | None = None,
+        age_years: float | None = None,
+        stressed_words: list[str] | None = None,
+    ) -> None:
+        """Keeps an utterance; `id` and `speaker` get the corpus' name in front."""
+        self.utterances.append(
+            Utterance(
+                id=f"{self.name}-{id}",
+                audio=str(audio.resolve()),
+                text=text or None,
+                text_emotion=text_emotion,
+                emotion=emotion,
+                speaker=f"{self.name}-{speaker}" if speaker else None,
+                dataset=self.name,
+                split=split,
+                gender=gender,
+                age_years=age_years,
+                language=self.language,
+                stressed_words=stressed_words,
+            )
+        )
+
+    def done(self) -> list[Utterance]:
+        """The utterances. The log says what was left out and why, and warns where a split stayed empty.
+
+        Raises:
+            DataError: there are none.
+        """
+        left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
+        if not self.utterances:
+            what = f"no {self.name.upper()} speech (left out: {left_out or 'nothing'})"
+            raise DataError(f"{self.root}: {what}. {self.layout}")
+        splits = Counter(utterance.split for utterance in self.utterances)
+        log.info("%s: %d utterances of %s", self.root, len(self.utterances), self.name)
+        if left_out:
+            log.info("%s: left out %s", self.root, left_out)
+        for split in ("train", "eval"):
+            if not splits[split]:
+                log.warning("%s: no utterance is in the split %r; choose others for it", self.root, split)
+        return self.utterances
+
+
+def audio_files(paths: Iterable[Path]) -> dict[str, Path]:
+    """Stem to file, sorted by stem: sound and video, no hidden files. Of files with one stem the one that
+    libsndfile reads wins: people lay a .wav beside each .mp4."""
+    found: dict[str, Path] = {}
+    for path in sorted(paths):
+        suffix = path.suffix.lower()
+        if path.name.startswith(".") or suffix not in READABLE | CONTAINERS:
+            continue
+        if path.stem not in found or found[path.stem].suffix.lower() in CONTAINERS:
+            found[path.stem] = path
+    return dict(sorted(found.items()))
+
+
+def held_out(speaker: str, eval_speakers: Iterable[str]) -> str:
+    """`eval` for these speakers, `train` for the others."""
+    return "eval" if speaker in set(eval_speakers) else "train"

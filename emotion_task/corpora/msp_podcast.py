@@ -1,0 +1,81 @@
+"""MSP-Podcast (Lotfian and Busso, 2019, IEEE Trans. Affective Computing 10) in its owner's layout.
+
+root/Labels/labels_consensus.csv      FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set
+root/Audios/MSP-PODCAST_0001_0008.wav
+root/Transcripts/MSP-PODCAST_0001_0008.txt
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from emotion_task.corpora.listing import Listing
+from emotion_task.records import Utterance
+from rlcore.errors import DataError
+
+LABELS = {
+    "N": "neutral",
+    "H": "happy",
+    "S": "sad",
+    "A": "angry",
+    "U": "surprise",
+    "F": "fear",
+    "D": "disgust",
+    "C": "disgust",
+}
+DROPPED = {
+    "O": "other",
+    "X": "the annotators did not agree, or the label is hidden (Test3)",
+}
+LAYOUT = (
+    "Expected is MSP-Podcast as its owners ship it: Labels/labels_consensus.csv, Audios/ (or Audio/) with "
+    "MSP-PODCAST_0001_0008.wav, Transcripts/ with MSP-PODCAST_0001_0008.txt."
+)
+_COLUMNS = {"FileName", "EmoClass", "SpkrID", "Gender", "Split_Set"}
+_GENDERS = {"Male": "male", "Female": "female"}
+
+
+def load_msp_podcast(root: str | Path, *, eval_sets: Iterable[str] = ("Test1",)) -> list[Utterance]:
+    """Lists the segments by the consensus labels. Train and the test sets share no speaker.
+
+    Args:
+        eval_sets: official sets that are tested on; those that are not, and Development, get no split.
+
+    Raises:
+        DataError: no such folder, no labels, or labels without their columns.
+    """
+    listing = Listing("msp_podcast", Path(root), LAYOUT, LABELS, DROPPED)
+    splits = {"Train": "train"} | dict.fromkeys(eval_sets, "eval")
+    path = listing.root / "Labels" / "labels_consensus.csv"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. {LAYOUT}")
+    audio = next((listing.root / n for n in ("Audios", "Audio") if (listing.root / n).is_dir()), None)
+    if audio is None:
+        raise DataError(f"{listing.root}: no folder Audios or Audio. {LAYOUT}")
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines)
+        missing = sorted(_COLUMNS - set(reader.fieldnames or ()))
+        if missing:
+            raise DataError(f"{path}: the columns {missing} are missing; found are {reader.fieldnames}")
+        for row in reader:
+            emotion = listing.emotion(row["EmoClass"])
+            if emotion is None:
+                continue
+            name = Path(row["FileName"]).name
+            stem = Path(name).stem
+            listing.add(
+                stem,
+                audio / name,
+                emotion=emotion,
+                speaker=None if row["SpkrID"] in ("", "Unknown") else row["SpkrID"],
+                split=splits.get(row["Split_Set"]),
+                text=_text(listing.root / "Transcripts" / f"{stem}.txt"),
+                gender=_GENDERS.get(row["Gender"]),
+            )
+    return listing.done()
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else None

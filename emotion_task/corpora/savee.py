@@ -1,0 +1,60 @@
+"""SAVEE (Haq and Jackson, University of Surrey; four men) in its owner's layout.
+
+root/AudioData/DC/a01.wav        speaker, then emotion and number of the sentence
+root/ALL/DC_a01.wav              the same, as it is often passed on
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from emotion_task.corpora.listing import Listing, audio_files, held_out
+from emotion_task.records import Utterance
+
+LABELS = {
+    "a": "angry",
+    "d": "disgust",
+    "f": "fear",
+    "h": "happy",
+    "n": "neutral",
+    "sa": "sad",
+    "su": "surprise",
+}
+DROPPED: dict[str, str] = {}
+AGE_YEARS = 29.0
+"""The middle of 27 to 31, which is all that is known of the four."""
+SPEAKERS = ("DC", "JE", "JK", "KL")
+LAYOUT = "Expected is SAVEE as its owners ship it: AudioData/DC/a01.wav (speakers DC, JE, JK, KL)."
+_NAME = re.compile(rf"(?:(?P<speaker>{'|'.join(SPEAKERS)})_)?(?P<label>sa|su|[adfhn])(?P<number>\d\d)")
+
+
+def load_savee(root: str | Path, *, eval_speakers: Iterable[str] = ("KL",)) -> list[Utterance]:
+    """Lists the recordings. The owner gives no transcripts.
+
+    Args:
+        eval_speakers: speakers held out.
+
+    Raises:
+        DataError: no such folder, or nothing of SAVEE in it.
+    """
+    listing = Listing("savee", Path(root), LAYOUT, LABELS, DROPPED)
+    eval_speakers = tuple(eval_speakers)
+    for folder in sorted({path.parent for path in listing.root.rglob("*.wav")}):
+        for stem, path in audio_files(folder.iterdir()).items():
+            match = _NAME.fullmatch(stem)
+            speaker = (match["speaker"] or folder.name) if match else None
+            if match is None or speaker not in SPEAKERS:
+                listing.leave_out("not named as recordings of SAVEE are")
+            elif (emotion := listing.emotion(match["label"])) is not None:
+                listing.add(
+                    f"{speaker}-{match['label']}{match['number']}",
+                    path,
+                    emotion=emotion,
+                    speaker=speaker,
+                    split=held_out(speaker, eval_speakers),
+                    gender="male",
+                    age_years=AGE_YEARS,
+                )
+    return listing.done()

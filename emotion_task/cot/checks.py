@@ -1,0 +1,77 @@
+"""Whether a written trace may be learnt from. By rules, each with its reason, so that what is rejected can be
+counted and read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from emotion_task.evaluation.claims import LEVEL_TYPES, Claim, read_claims
+from emotion_task.evaluation.faithfulness import check_claims, total
+from emotion_task.evaluation.quotes import clean_words
+from emotion_task.evaluation.sentences import QUOTE
+from emotion_task.facts import reference_of
+from emotion_task.parsing import named_emotions, normalise_label, parse_response
+from emotion_task.records import Utterance
+
+KINDS = ("schema", "label", "length", "quotation", "opening", "source", "contradiction", "unmeasured")
+"""What a rejection's reason begins with."""
+
+_FIRST_SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|$)", re.DOTALL)
+_SOURCE = re.compile(
+    r"\b(?:annotat\w+|metadata|ground[- ]truth|labell?(?:s|ed)?|transcript\w*|dataset)\b", re.I
+)
+
+
+def check_trace(text: str, utterance: Utterance, *, min_words: int, max_words: int) -> list[str]:
+    """Reasons to reject a trace, none where it may be kept.
+
+    Args:
+        text: `<think>...</think><answer>...</answer>`.
+        utterance: what the trace was written from.
+        min_words, max_words: of the reasoning.
+
+    Returns:
+        Texts `kind: detail`, the kinds those of `KINDS`.
+    """
+    parsed = parse_response(text)
+    if parsed is None:
+        return ["schema: not <think>...</think><answer>...</answer>"]
+    reasons = []
+    if normalise_label(parsed.answer) != utterance.emotion:
+        reasons.append(f"label: answers {parsed.answer[:40]!r}, due is {utterance.emotion}")
+    num_words = len(parsed.think.split())
+    if not min_words <= num_words <= max_words:
+        reasons.append(f"length: {num_words} words, due are {min_words} to {max_words}")
+    if utterance.text and not quotes(parsed.think, utterance.text):
+        reasons.append("quotation: nothing of what was said is quoted")
+    first = _FIRST_SENTENCE.match(parsed.think)
+    if first and (named := named_emotions(first[0])):
+        reasons.append(f"opening: the first sentence names {named[0]}")
+    if source := _SOURCE.search(QUOTE.sub(" ", parsed.think)):
+        reasons.append(f"source: speaks of {source[0]!r}")
+    return [*reasons, *_claims(parsed.think, utterance)]
+
+
+def quotes(think: str, text: str) -> bool:
+    """Whether any quotation holds words of the transcript, in a row."""
+    spoken = f" {clean_words(text)} "
+    inner = (clean_words(match[1] or match[2] or "") for match in QUOTE.finditer(think))
+    return any(words and f" {words} " in spoken for words in inner)
+
+
+def _claims(think: str, utterance: Utterance) -> Iterator[str]:
+    """Claims that are wrong, and claims of what was not measured."""
+    reference = reference_of(utterance)
+    for claim in read_claims(think):
+        tally = total(check_claims([claim], reference))
+        if tally.num_right < tally.num_checked:
+            yield f"contradiction: {claim.type} said {claim.value!r}, {_known(claim, reference)}"
+        elif claim.type in (*LEVEL_TYPES, "stressed_words") and reference.get(claim.type) is None:
+            yield f"unmeasured: {claim.type} said {claim.value!r}"
+
+
+def _known(claim: Claim, reference: dict[str, object]) -> str:
+    if claim.type == "quoted_words":
+        return "not among the words"
+    return f"measured {reference.get(claim.type)!r}"

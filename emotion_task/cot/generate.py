@@ -1,0 +1,294 @@
+"""EmotionCoT: a language model writes a reasoning trace for each annotated utterance, and rules check it.
+
+    out/requests.jsonl     every request and answer, as it happens; a later run pays for none of them again
+    out/manifest.jsonl     the utterances whose trace passed, with it
+    out/rejected.jsonl     id, attempt, reasons and text of every trace that did not
+    out/statistics.json    counts, words, tokens, cost
+
+The last three follow from the first: a run that finds every answer there asks for nothing and writes them
+again, with other checks if so wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from emotion_task.cot.checks import check_trace
+from emotion_task.cot.ledger import Budget, Ledger
+from emotion_task.cot.prompt import trace_messages, unfit
+from emotion_task.cot.statistics import describe
+from emotion_task.records import Utterance, write_manifest
+from rlcore.chat import ChatEndpoint, Usage, content_of, usage_of
+from rlcore.checkpoint import write_json
+from rlcore.config_io import check
+from rlcore.errors import DataError, RLCoreError
+
+OPENAI = "https://api.openai.com/v1"
+
+
+class EndpointError(RLCoreError, RuntimeError):
+    """The endpoint refused too many requests in a row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CotConfig:
+    """How traces are asked for, checked and paid for."""
+
+    model: str
+    """Name that the endpoint knows."""
+    base_url: str = OPENAI
+    """Of any OpenAI-compatible endpoint, with `/v1`; of a local `vllm serve`, http://localhost:8000/v1."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key. Null: OPENAI_API_KEY at OpenAI, none elsewhere."""
+    concurrency: int = 16
+    """Requests at once."""
+    requests_per_minute: float | None = None
+    retries: int = 5
+    """Of a request that was refused for a while or met a server error. One that timed out is not repeated:
+    its answer may have been paid for."""
+    timeout_s: float = 120.0
+    """Of one request."""
+    attempts: int = 2
+    """Traces asked for an utterance until one passes the checks; each is a request of its own."""
+    price: Mapping[str, float] = field(default_factory=dict)
+    """US dollars for a million `input` and `output` tokens."""
+    max_usd: float | None = None
+    """Nothing is asked that could take the folder's whole cost past this. Needs `price`."""
+    min_words: int = 50
+    max_words: int = 200
+    max_tokens: int = 600
+    """Of an answer."""
+    temperature: float = 0.9
+    seed: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the request; null takes one out (`max_tokens: null` where an endpoint refuses it)."""
+    ask_lost: bool = False
+    """Ask again for answers that were under way when an earlier run was killed; they may be paid twice."""
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "attempts", "min_words", "max_tokens"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(self.max_words >= self.min_words, "max_words", self.max_words, "at least min_words")
+        check(self.max_usd is None or bool(self.price), "max_usd", self.max_usd, "null without `price`")
+
+    @property
+    def key_variable(self) -> str | None:
+        return self.api_key_env or ("OPENAI_API_KEY" if self.base_url == OPENAI else None)
+
+
+@dataclass(frozen=True, slots=True)
+class CotReport:
+    """What became of the utterances: each is accepted, or stands under one reason in `left_out`."""
+
+    manifest: Path
+    num_utterances: int
+    num_accepted: int
+    num_requests: int
+    """Sent by this run."""
+    left_out: dict[str, int]
+    """Why no trace was kept: kinds of the last attempt's check, `refused`, `lost`, `budget`, or `unfit`."""
+    cost_usd: float
+    """Of the folder, all runs together, as far as prices are given."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    utterance: Utterance
+    """With its trace where one passed."""
+    left_out: str | None
+    rejected: tuple[dict[str, Any], ...] = ()
+
+
+def generate(
+    utterances: Sequence[Utterance], out_folder: str | Path, config: CotConfig, *, progress: bool = True
+) -> CotReport:
+    """Asks for the traces that the folder does not hold yet, checks all, and writes the data set.
+
+    Raises:
+        ConfigError: no key in the environment, or a setting out of range.
+        DataError: two utterances share an id, or another run writes the folder.
+        EndpointError: the endpoint refuses everything; what was answered before is kept.
+    """
+    _check_ids(utterances)
+    out = Path(out_folder)
+    ledger = Ledger(out / "requests.jsonl")
+    try:
+        writer = _Writer(config, ledger)
+        bar = tqdm(total=len(utterances), desc="traces", unit="trace", disable=not progress)
+        with ThreadPoolExecutor(config.concurrency) as pool, bar:
+            futures = [pool.submit(writer.outcome, utterance) for utterance in utterances]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    bar.update()
+            except BaseException:
+                # What is under way is let finish: it is paid for.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return _write(out, [future.result() for future in futures], writer, ledger)
+    finally:
+        ledger.close()
+
+
+def _check_ids(utterances: Iterable[Utterance]) -> None:
+    twice = [id for id, count in Counter(u.id for u in utterances).items() if count > 1]
+    if twice:
+        raise DataError(f"the manifest has {len(twice)} ids more than once: {', '.join(twice[:10])}")
+
+
+def _write(out: Path, outcomes: Sequence[_Outcome], writer: _Writer, ledger: Ledger) -> CotReport:
+    accepted = [outcome.utterance for outcome in outcomes if outcome.left_out is None]
+    rejected = [row for outcome in outcomes for row in outcome.rejected]
+    left_out = Counter(outcome.left_out for outcome in outcomes if outcome.left_out is not None)
+    write_manifest(out / "manifest.jsonl", accepted)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
+    (out / "rejected.jsonl").write_text("".join(lines), encoding="utf-8")
+    answers = ledger.answers.values()
+    report = CotReport(
+        manifest=out / "manifest.jsonl",
+        num_utterances=len(outcomes),
+        num_accepted=len(accepted),
+        num_requests=writer.num_requests,
+        left_out=dict(left_out.most_common()),
+        cost_usd=sum(row["cost_usd"] for row in answers),
+    )
+    statistics = {
+        "model": writer.config.model,
+        "num_utterances": len(outcomes),
+        "left_out": report.left_out,
+        "rejected_traces": _by_kind(rejected),
+        "prompt_tokens": sum(row["prompt_tokens"] for row in answers),
+        "completion_tokens": sum(row["completion_tokens"] for row in answers),
+        "cost_usd": report.cost_usd,
+        **describe(accepted),
+    }
+    write_json(out / "statistics.json", statistics)
+    return report
+
+
+def _by_kind(rejected: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Kind of check to the traces that it rejected; a trace may fall under several."""
+    kinds = ({reason.split(":")[0] for reason in row["reasons"]} for row in rejected)
+    return dict(Counter(kind for each in kinds for kind in each).most_common())
+
+
+class _Writer:
+    """Asks for traces, from many threads."""
+
+    def __init__(self, config: CotConfig, ledger: Ledger):
+        self.config, self._ledger = config, ledger
+        self._endpoint = ChatEndpoint(
+            config.base_url,
+            api_key_env=config.key_variable,
+            requests_per_minute=config.requests_per_minute,
+            retries=config.retries,
+            repeat_unknown=False,
+            timeout_s=config.timeout_s,
+            price=config.price,
+        )
+        self._budget = Budget(config.max_usd, ledger.spent())
+        self._lost = frozenset() if config.ask_lost else frozenset(ledger.open)
+        self._lock = threading.Lock()
+        self._failed_in_a_row = 0
+        self.num_requests = 0
+
+    def outcome(self, utterance: Utterance) -> _Outcome:
+        """One utterance: the first trace that passes, or why there is none."""
+        if unfit(utterance):
+            return _Outcome(utterance, "unfit")
+        rejected: list[dict[str, Any]] = []
+        left_out = ""
+        for attempt in range(self.config.attempts):
+            answer = self._answer(self._body(utterance, attempt), utterance.id, attempt)
+            if isinstance(answer, str):
+                left_out = answer
+                break
+            text = answer["text"].strip()
+            reasons = check_trace(
+                text, utterance, min_words=self.config.min_words, max_words=self.config.max_words
+            )
+            if not reasons:
+                return _Outcome(replace(utterance, trace=text), None, tuple(rejected))
+            rejected.append({"id": utterance.id, "attempt": attempt, "reasons": reasons, "text": text})
+            left_out = reasons[0].split(":")[0]
+        return _Outcome(utterance, left_out, tuple(rejected))
+
+    def _body(self, utterance: Utterance, attempt: int) -> dict[str, Any]:
+        config = self.config
+        messages = trace_messages(
+            utterance, min_words=config.min_words, max_words=config.max_words, seed=config.seed
+        )
+        body = {
+            "model": config.model,
+            "messages": messages,
+            "temperature": config.temperature,
+            "max_tokens": config.max_tokens,
+            # Attempts must differ, also at an endpoint that answers the same to the same.
+            "seed": config.seed + attempt,
+            **config.extra,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+    def _answer(self, body: dict[str, Any], id: str, attempt: int) -> dict[str, Any] | str:
+        """The ledger's line of the answer, found or new, or why there is none."""
+        import httpx
+
+        described = json.dumps([id, attempt, body], sort_keys=True, ensure_ascii=False)
+        key = hashlib.sha256(described.encode()).hexdigest()[:32]
+        if key in self._ledger.answers:
+            return self._ledger.answers[key]
+        if key in self._lost:
+            return "lost"
+        # No tokenizer makes more tokens than there are bytes.
+        most_tokens = max(body.get(name, 0) for name in ("max_tokens", "max_completion_tokens"))
+        at_most = self._endpoint.cost(Usage(len(described.encode()), most_tokens or self.config.max_tokens))
+        if not self._budget.reserve(at_most):
+            return "budget"
+        self._ledger.write(key, "asked", id=id, at_most_usd=at_most)
+        try:
+            text, usage = self._endpoint.ask(body, lambda answer: (content_of(answer), usage_of(answer)))
+        except (RuntimeError, httpx.ConnectError, httpx.ConnectTimeout) as error:
+            return self._refused(key, at_most, error)
+        except (ValueError, httpx.TransportError) as error:
+            self._count(str(error), answered=False)
+            return "lost"
+        cost = self._endpoint.cost(usage)
+        self._budget.settle(at_most, cost)
+        self._count("", answered=True)
+        return self._ledger.write(
+            key,
+            "answered",
+            id=id,
+            text=text,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cost_usd=cost,
+        )
+
+    def _refused(self, key: str, at_most: float, error: Exception) -> str:
+        reason = self._endpoint.redact(f"{type(error).__name__}: {error}")[:500]
+        self._ledger.write(key, "refused", reason=reason)
+        self._budget.settle(at_most, 0.0)
+        self._count(reason, answered=False)
+        return "refused"
+
+    def _count(self, reason: str, *, answered: bool) -> None:
+        """Gives up after too many requests in a row without an answer."""
+        with self._lock:
+            self.num_requests += 1
+            self._failed_in_a_row = 0 if answered else self._failed_in_a_row + 1
+            if self._failed_in_a_row > 2 * self.config.concurrency:
+                raise EndpointError(
+                    f"{self._endpoint.url}: {self._failed_in_a_row} requests in a row got no answer; "
+                    f"the last: {reason}. What was answered is kept, and the same command goes on."
+                )

@@ -1,0 +1,101 @@
+"""What was asked of an endpoint and what it answered, written down as it happens.
+
+A line before each request and a line after it: {"key", "event": "asked" | "answered" | "refused", ...}. Where
+the second is missing (the process was killed, the connection broke, the time ran out) the answer may have
+been paid for and is lost: a later run can tell, and does not ask for it a second time unless told to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from rlcore.errors import DataError
+
+
+class Ledger:
+    """The file of one run. Safe to use from threads; a second process is refused.
+
+    Raises:
+        DataError: another process writes it, or a line of it is no ledger's.
+    """
+
+    def __init__(self, path: str | Path):
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self.answers: dict[str, dict[str, Any]] = {}
+        """Key to the line of its answer."""
+        self.open: dict[str, dict[str, Any]] = {}
+        """Key to the line of a request that has no answer."""
+        self._lost_usd = 0.0
+        self._file = self._path.open("ab+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise DataError(f"{path}: another run writes it; wait, or choose another folder") from error
+        self._read()
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content.rfind(b"\n") + 1
+        # A line cut short by a kill: its request stays open.
+        self._file.truncate(whole)
+        for number, line in enumerate(content[:whole].splitlines(), 1):
+            try:
+                self._note(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{self._path}:{number}: not a line of a ledger: {error}") from error
+
+    def _note(self, row: dict[str, Any]) -> None:
+        key, event = row["key"], row["event"]
+        if event == "asked":
+            # Asked once more: what the lost answer may have cost stays spent.
+            self._lost_usd += self.open[key]["at_most_usd"] if key in self.open else 0.0
+            self.open[key] = row
+        else:
+            self.open.pop(key, None)
+            if event == "answered":
+                self.answers[key] = row
+
+    def write(self, key: str, event: str, **fields: Any) -> dict[str, Any]:
+        """Appends a line and hands it to the system, so that a kill of this process does not lose it."""
+        row = {"key": key, "event": event, **fields}
+        with self._lock:
+            self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+            self._note(row)
+        return row
+
+    def spent(self) -> float:
+        """US dollars of all answers, and what open requests may have cost at most."""
+        with self._lock:
+            answered = sum(row["cost_usd"] for row in self.answers.values())
+            return answered + self._lost_usd + sum(row["at_most_usd"] for row in self.open.values())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Budget:
+    """Lets requests through while what was spent and what is under way cannot exceed the cap."""
+
+    def __init__(self, cap_usd: float | None, spent_usd: float):
+        self._cap, self._committed, self._lock = cap_usd, spent_usd, threading.Lock()
+
+    def reserve(self, at_most_usd: float) -> bool:
+        with self._lock:
+            # A millionth of a cent of rounding must not refuse the last request.
+            if self._cap is not None and self._committed + at_most_usd > self._cap + 1e-8:
+                return False
+            self._committed += at_most_usd
+            return True
+
+    def settle(self, reserved_usd: float, cost_usd: float) -> None:
+        with self._lock:
+            self._committed += cost_usd - reserved_usd

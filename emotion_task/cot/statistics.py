@@ -1,0 +1,38 @@
+"""What a set of traces holds, in numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from emotion_task.evaluation.faithfulness import faithfulness_metrics
+from emotion_task.facts import reference_of
+from emotion_task.parsing import parse_response
+from emotion_task.records import Utterance
+
+
+def describe(utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """Counts by emotion, corpus and split, speakers, hours where durations were measured, words of the
+    reasoning, and how far it says what was measured (`emotion_task.evaluation.faithfulness`)."""
+    traces = [utterance.trace or "" for utterance in utterances]
+    parsed = [parse_response(trace) for trace in traces]
+    words = [len(each.think.split()) for each in parsed if each is not None]
+    faithfulness = faithfulness_metrics(traces, [reference_of(u) for u in utterances])
+    seconds = [(u.measured or {}).get("duration_s") for u in utterances]
+    return {
+        "num_accepted": len(utterances),
+        "num_speakers": len({u.speaker for u in utterances if u.speaker}),
+        "hours": round(sum(s for s in seconds if s) / 3600, 3),
+        "by_emotion": _counts(u.emotion for u in utterances),
+        "by_dataset": _counts(u.dataset for u in utterances),
+        "by_split": _counts(u.split or "none" for u in utterances),
+        "words": {f"p{p}": float(np.percentile(words, p)) for p in (5, 50, 95)} if words else {},
+        "faithfulness": {name: round(value, 4) for name, value in faithfulness.items()},
+    }
+
+
+def _counts(values: Any) -> dict[str, int]:
+    return dict(sorted(Counter(map(str, values)).items()))

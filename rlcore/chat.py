@@ -1,0 +1,158 @@
+"""Chat completions of any OpenAI-compatible endpoint: pace, retries, secrets, tokens and what they cost.
+
+For judges and for whatever else asks a language model over HTTP. A call blocks; who wants many at once calls
+from threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rlcore.errors import ConfigError
+from rlcore.rewards.secrets import read_secret, redact
+
+T = TypeVar("T")
+
+_WORTH_REPEATING = (408, 409, 429, 500, 502, 503, 504)
+_PRICED = ("input", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer, as the endpoint counts them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class ChatEndpoint:
+    """One model behind an endpoint.
+
+    Args:
+        base_url: of the endpoint, with `/v1`.
+        api_key_env: environment variable that holds the key; null: none is sent.
+        requests_per_minute: null: no limit.
+        retries: of a request that was refused for a while (429), met a server error or nobody there, each
+            after a growing pause or the one that the server asks for.
+        repeat_unknown: retry as well where an answer may have been paid for: after a time-out, a broken
+            connection, or an answer that `read` refuses.
+        timeout_s: of one request.
+        price: US dollars for a million `input` and `output` tokens.
+
+    Raises:
+        ConfigError: no key in the environment, a price for anything else, or a rate that is not positive.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key_env: str | None = "OPENAI_API_KEY",
+        requests_per_minute: float | None = None,
+        retries: int = 5,
+        repeat_unknown: bool = True,
+        timeout_s: float = 60.0,
+        price: Mapping[str, float] | None = None,
+    ):
+        import httpx
+
+        self.url = f"{base_url.rstrip('/')}/chat/completions"
+        self.price = dict(price or {})
+        if not set(self.price) <= set(_PRICED):
+            raise ConfigError(f"price: got {sorted(self.price)}; allowed are {', '.join(_PRICED)}")
+        self._secret = read_secret(api_key_env) if api_key_env else None
+        headers = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
+        # The threads of the caller are the limit of what runs at once.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self._client = httpx.Client(timeout=timeout_s, headers=headers, limits=limits)
+        self._attempts, self._pace = retries + 1, Pace(requests_per_minute)
+        self._repeat_unknown = repeat_unknown
+
+    def ask(self, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
+        """What `read` makes of the answer's JSON.
+
+        Args:
+            body: the request, with `model` and `messages`.
+            read: raises ValueError for an answer that is worth asking for again.
+
+        Raises:
+            RuntimeError: the endpoint answered with an error.
+            httpx.ConnectError, httpx.ConnectTimeout: nobody is there.
+            ValueError, httpx.TransportError: an answer, if there was one, is lost.
+        """
+        import httpx
+
+        failure: Exception = RuntimeError("never asked")
+        for attempt in range(self._attempts):
+            self._pace.wait()
+            pause = min(30.0, 0.5 * 2**attempt)
+            try:
+                answer = self._client.post(self.url, json=body)
+                if answer.is_success:
+                    return read(answer.json())
+                failure = RuntimeError(f"{self.url} answered {answer.status_code}: {answer.text[:500]}")
+                if answer.status_code not in _WORTH_REPEATING:
+                    break
+                pause = _asked_pause(answer.headers.get("retry-after"), pause)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                failure = error
+            except (httpx.TransportError, ValueError) as error:
+                failure = error
+                if not self._repeat_unknown:
+                    break
+            if attempt + 1 < self._attempts:
+                time.sleep(pause)
+        raise failure
+
+    def cost(self, usage: Usage) -> float:
+        """US dollars; 0 for what has no price."""
+        spent = {"input": usage.prompt_tokens, "output": usage.completion_tokens}
+        return sum(self.price.get(kind, 0.0) * tokens / 1e6 for kind, tokens in spent.items())
+
+    def redact(self, text: str) -> str:
+        """`text` without the key."""
+        return redact(text, [self._secret])
+
+
+def content_of(answer: Any) -> str:
+    """The text of the first choice. Raises ValueError where there is none."""
+    try:
+        content = answer["choices"][0]["message"]["content"]
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"the endpoint answered no completion: {str(answer)[:300]}") from error
+    if not isinstance(content, str):
+        raise ValueError(f"the endpoint answered no text: {str(answer)[:300]}")
+    return content
+
+
+def usage_of(answer: Any) -> Usage:
+    usage = answer.get("usage") or {}
+    return Usage(*(int(usage.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion")))
+
+
+def _asked_pause(retry_after: str | None, otherwise: float) -> float:
+    """The seconds of a Retry-After header; services may also send a date, which is not waited for."""
+    try:
+        return min(120.0, max(0.0, float(retry_after or "")))
+    except ValueError:
+        return otherwise
+
+
+class Pace:
+    """Lets callers through at a steady rate."""
+
+    def __init__(self, per_minute: float | None):
+        if per_minute is not None and per_minute <= 0:
+            raise ConfigError(f"requests_per_minute: got {per_minute}, must be above 0, or null")
+        self._seconds = 60 / per_minute if per_minute else 0.0
+        self._lock, self._next = threading.Lock(), 0.0
+
+    def wait(self) -> None:
+        with self._lock:
+            start = max(time.monotonic(), self._next)
+            self._next = start + self._seconds
+        time.sleep(max(0.0, start - time.monotonic()))

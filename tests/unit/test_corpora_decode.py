@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from emotion_task.cli import main
+from emotion_task.corpora.decode import decode_containers
+from emotion_task.records import Utterance, read_manifest
+from rlcore.errors import MissingDependencyError
+
+RATE = 44100
+
+
+def utterance(path: Path, id: str = "clip") -> Utterance:
+    return Utterance(id=id, audio=str(path))
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A second of 200 Hz on the left channel, AAC in MP4, as a real encoder writes it."""
+    av = pytest.importorskip("av", reason="PyAV (the extra `video`) is not installed")
+    path = tmp_path / "clip.m4a"
+    tone = 0.5 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=RATE, layout="stereo")
+        samples = np.stack([tone, np.zeros(RATE)]).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
+        frame.sample_rate = RATE
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    return path
+
+
+def test_the_sound_of_a_container(clip: Path, tmp_path: Path, caplog) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    plain = utterance(tmp_path / "plain.wav", "plain")
+    found = decode_containers(
+        [utterance(clip), utterance(broken, "a/b"), plain], tmp_path / "audio", progress=False
+    )
+    assert found[1:] == [utterance(broken, "a/b"), plain]
+    assert f"{broken}: unreadable audio" in caplog.text
+    samples, rate = soundfile.read(found[0].audio)
+    assert rate == RATE and len(samples) == pytest.approx(RATE, abs=2100)  # AAC pads to whole frames
+    assert np.argmax(np.abs(np.fft.rfft(samples))) / len(samples) * rate == pytest.approx(200, abs=2)
+    middle = samples[8000:32000]
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / 2 / np.sqrt(2), rel=0.5)
+    before = Path(found[0].audio).stat().st_mtime_ns
+    again = decode_containers([utterance(clip)], tmp_path / "audio", progress=False)
+    assert again == found[:1] and Path(found[0].audio).stat().st_mtime_ns == before
+
+
+def test_without_the_extra_it_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    plain = [utterance(tmp_path / "a.wav")]
+    assert decode_containers(plain, tmp_path / "audio") == plain
+    with pytest.raises(MissingDependencyError, match=r"pip install 'rlcore\[video\]'.*ffmpeg -i"):
+        decode_containers([utterance(tmp_path / "a.MP4")], tmp_path / "audio", progress=False)
+
+
+def test_a_corpus_through_the_command_line(tmp_path: Path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("DC/a01", "DC/n02", "KL/h03"):
+        path = tmp_path / "AudioData" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.1 * rng.normal(size=8000), 16000)
+    (tmp_path / "AudioData" / "KL" / "sa04.wav").write_bytes(b"RIFF")
+    out = tmp_path / "annotated"
+    command = ["annotate", str(tmp_path), "eval_speakers=[DC]", "--corpus", "savee", "--out", str(out)]
+    assert main([*command, "--workers", "0"]) == 0
+    rows = read_manifest(out / "manifest.jsonl")
+    assert [(u.speaker, u.split) for u in rows] == [("savee-DC", "eval")] * 2 + [("savee-KL", "train")]
+    assert "1 left out" in capsys.readouterr().out
+    assert '"id": "savee-KL-sa04"' in (out / "quarantine.jsonl").read_text()
+    assert main([*command, "eval_speaker=[DC]"]) == 2
+    assert "does not take ['eval_speaker']; allowed are eval_speakers" in capsys.readouterr().err
