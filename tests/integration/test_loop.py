@@ -99,7 +99,7 @@ def test_a_timeline_shows_what_overlaps(tmp_path: Path, model: Path) -> None:
 def test_a_dashboard_finds_its_metrics_at_rays_endpoint(tmp_path: Path, model: Path) -> None:
     config = loop_config(tmp_path / "watched", model)
     train(replace(config, train=replace(config.train, num_steps=2)))
-    last = read_metrics(tmp_path / "watched")[-2]
+    last = read_metrics(tmp_path / "watched")[-1]
     (node,) = ray.nodes()
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     exported, deadline = dict[tuple[str, str], float](), time.monotonic() + 60
