@@ -1,0 +1,134 @@
+"""The configuration of a training run: frozen keyword-only dataclasses, defaults here and nowhere else.
+
+Each class validates itself in `__post_init__`; `load_config` merges YAML files and `key=value` overrides
+into these or any other frozen dataclasses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from rlcore import config_io
+from rlcore.config.algorithm import AlgorithmConfig, PTRConfig
+from rlcore.config.checks import check
+from rlcore.config.learner import LearnerConfig, LoRAConfig, ReferenceConfig, WeightSyncConfig
+from rlcore.config.model import MISSING, ModelConfig, TargetConfig
+from rlcore.config.rewards import RewardConfig
+from rlcore.config.rollout import RolloutConfig
+from rlcore.config.train import ClusterConfig, TrainConfig
+
+__all__ = [
+    "MISSING",
+    "AlgorithmConfig",
+    "ClusterConfig",
+    "LearnerConfig",
+    "LoRAConfig",
+    "ModelConfig",
+    "PTRConfig",
+    "ReferenceConfig",
+    "RewardConfig",
+    "RolloutConfig",
+    "RunConfig",
+    "TargetConfig",
+    "TrainConfig",
+    "WeightSyncConfig",
+    "load_config",
+    "save_config",
+    "to_yaml",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    run_dir: str = "runs/run"
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TargetConfig = field(default_factory=TargetConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    rewards: dict[str, RewardConfig] = field(default_factory=dict)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        k = self.rollout.samples_per_prompt
+        check(
+            k >= 2,
+            "rollout.samples_per_prompt",
+            k,
+            "at least 2: a group's answers are compared with each other",
+        )
+        temperature = self.rollout.temperature
+        check(temperature > 0, "rollout.temperature", temperature, "above 0: greedy answers are all alike")
+        on_gpus = self.learner.num_gpus > 0 and self.rollout.num_gpus > 0
+        check(
+            on_gpus or self.weight_sync.backend not in ("nccl", "ipc"),
+            "weight_sync.backend",
+            self.weight_sync.backend,
+            "shared_memory or gloo, unless learner.num_gpus and rollout.num_gpus are above 0",
+        )
+        if self.cluster.colocate:
+            self._check_colocation()
+        buffer, limit = self.algorithm.overlong_buffer, self.rollout.max_tokens
+        at_most = f"at most rollout.max_tokens ({limit})"
+        check(buffer <= limit, "algorithm.overlong_buffer", buffer, at_most)
+        correction = self.algorithm.correction
+        check(
+            correction == "none" or self.learner.recomputes_logprobs,
+            "algorithm.correction",
+            correction,
+            "none unless learner.recompute_logprobs is true: the rollout's own logprobs need no correction",
+        )
+        for key in ("outcome", "reasoning"):
+            name = getattr(self.algorithm.ptr, key)
+            names = sorted(self.rewards)
+            check(
+                name is None or name in names, f"algorithm.ptr.{key}", name, f"the name of a reward: {names}"
+            )
+
+    def _check_colocation(self) -> None:
+        replicas, ranks = self.rollout.num_replicas, self.learner.num_ranks
+        alone = "with cluster.colocate"
+        check(replicas == ranks, "rollout.num_replicas", replicas, f"learner.num_ranks ({ranks}) {alone}")
+        check(
+            self.train.staleness == 0, "train.staleness", self.train.staleness, f"0 {alone}: they take turns"
+        )
+        workers = self.rollout.workers_per_engine
+        check(workers == 1, "rollout.engine", dict(self.rollout.engine), f"of one GPU an engine {alone}")
+        gpus = self.rollout.num_gpus + self.learner.num_gpus
+        check(gpus <= 1, "rollout.num_gpus", self.rollout.num_gpus, f"at most 1 - learner.num_gpus {alone}")
+
+
+@overload
+def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig: ...
+@overload
+def load_config(files: Sequence[str | Path], overrides: Sequence[str], schema: type[T]) -> T: ...
+def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), schema: type = RunConfig) -> Any:
+    """Merges YAML files from left to right, then `key=value` overrides, over the defaults of `schema`.
+
+    Values may refer to others (`${run_dir}/model`) and to the environment (`${oc.env:NAME}`).
+
+    Raises:
+        ConfigError: names the file or override, the full key, what it got and what is allowed.
+    """
+    return config_io.load(files, overrides, schema)
+
+
+def to_yaml(config: Any) -> str:
+    """The configuration as YAML, as resolved; strings from the environment stay `${oc.env:NAME}`."""
+    return config_io.to_yaml(config)
+
+
+def save_config(config: Any, path: str | Path) -> None:
+    """Writes `to_yaml(config)`; `load_config([path])` gives an equal configuration."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_yaml(config), encoding="utf-8")

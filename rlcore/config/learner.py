@@ -1,0 +1,124 @@
+"""How weights are updated, compared with a reference, and brought to the engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rlcore.config.checks import at_least, check, one_of, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on linear layers; only they are trained."""
+
+    rank: int = 0
+    """Rank of the adapters; 0: none, every parameter that is not frozen is trained."""
+    alpha: int = 32
+    """An adapter's product is scaled by `alpha / rank`."""
+    dropout: float = 0.0
+    """On the adapters' input. Above 0 the learner's policy differs from the one that was sampled."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    """Linear layers by the end of their name (`q_proj`, `layers.0.mlp.up_proj`); frozen ones get none."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "rank")
+        positive(self, "alpha")
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+        check(bool(self.target_modules), "target_modules", self.target_modules, "at least one name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    num_ranks: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    zero_stage: int = 2
+    """What the ranks share out: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters too."""
+    offload_optimizer: str = "none"
+    """`cpu` keeps the optimizer's state and update in main memory (`zero_stage` 1 to 3)."""
+    offload_parameters: str = "none"
+    """`cpu` keeps the parameters in main memory between their uses (`zero_stage` 3)."""
+    activation_checkpointing: bool = False
+    """Decoder layers keep their input alone and are computed again in the backward pass."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    lr: float = 1e-6
+    warmup_steps: int = 0
+    lr_schedule: str = "constant"
+    """`constant`, `linear` or `cosine`, over `train.num_steps`."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_grad_norm: float = 1.0
+    autocast: str = "none"
+    """`none` or `bfloat16` (autocast over fp32 weights)."""
+    micro_batch_tokens: int = 8192
+    """Tokens in one forward pass: each prompt once, and its completions."""
+    micro_batch_audio_frames: int = 96_000
+    """Mel frames in one forward pass, where the audio tower is part of it (32 windows of 30 s)."""
+    over_budget: str = "error"
+    """What befalls a sample that alone exceeds `micro_batch_tokens`: `error` ends the run, `drop` leaves the
+    sample out of the batch and counts it (`dropped_samples`)."""
+    updates_per_batch: int = 1
+    recompute_logprobs: bool | None = None
+    """Whether the old logprobs are the learner's own before the first update on a batch (its first forward
+    pass gives them) or the rollout's; null: the learner's where updates_per_batch is above 1."""
+    max_skipped_steps: int = 5
+    """Optimizer steps in a row that may be skipped for a loss or gradient that is not finite; one more ends
+    the run, after a checkpoint."""
+    timeout_s: float = 600.0
+
+    @property
+    def recomputes_logprobs(self) -> bool:
+        return self.updates_per_batch > 1 if self.recompute_logprobs is None else self.recompute_logprobs
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "num_ranks", "micro_batch_tokens", "updates_per_batch")
+        at_least(self, 1, "micro_batch_audio_frames")
+        at_least(self, 0, "num_cpus", "num_gpus", "lr", "warmup_steps", "weight_decay", "max_skipped_steps")
+        one_of(self, "zero_stage", 0, 1, 2, 3)
+        for name, lowest in (("offload_optimizer", 1), ("offload_parameters", 3)):
+            one_of(self, name, "none", "cpu")
+            fits = getattr(self, name) == "none" or self.zero_stage >= lowest
+            check(
+                fits, name, getattr(self, name), f"none below zero_stage {lowest} (it is {self.zero_stage})"
+            )
+        one_of(self, "over_budget", "error", "drop")
+        one_of(self, "lr_schedule", "constant", "linear", "cosine")
+        one_of(self, "autocast", "none", "bfloat16")
+        positive(self, "max_grad_norm", "timeout_s")
+        betas_ok = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        check(betas_ok, "betas", self.betas, "two numbers, each at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceConfig:
+    """The frozen starting policy, spawned where `algorithm.kl_coef` is above 0."""
+
+    num_replicas: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    micro_batch_tokens: int = 16384
+    """Tokens in one forward pass: each prompt once, and its completions."""
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "num_replicas", "micro_batch_tokens")
+        at_least(self, 0, "num_cpus", "num_gpus")
+        positive(self, "timeout_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSyncConfig:
+    """How the learner's weights reach the rollout engines (docs/rollout.md)."""
+
+    backend: str = "shared_memory"
+    """`shared_memory` (one machine), `gloo` (several, over TCP), `nccl` (between GPUs) or `ipc` (learner and
+    rollout on the same GPUs)."""
+    bucket_mb: float = 16.0
+    """MB gathered, sent and loaded at a time; three buckets are under way. A larger tensor is its own
+    bucket."""
+    timeout_s: float = 120.0
+    """Deadline of a push, at either end."""
+
+    def __post_init__(self) -> None:
+        one_of(self, "backend", "shared_memory", "gloo", "nccl", "ipc")
+        positive(self, "bucket_mb", "timeout_s")

@@ -1,0 +1,50 @@
+"""The policy, and what is plugged in by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlcore.config.checks import check, one_of
+
+TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+"""`package.module:Name`."""
+MISSING = "???"
+"""Default of a key that must be set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The policy to train, and how its media reach it."""
+
+    path: str = MISSING
+    """Folder or hub id of a Hugging Face checkpoint with its processor."""
+    dtype: str = "float32"
+    """Rollout and reference dtype: `float32` or `bfloat16`."""
+    freeze: tuple[str, ...] = ("audio_tower", "multi_modal_projector", "visual")
+    """Parameters whose name contains one of these are not trained. Names of encoders and projectors of any
+    known family may be missing from the model at hand; any other pattern must match."""
+    media: str = "embeds"
+    """`embeds`: the frozen tower runs once a prompt and vLLM takes its output; `raw`: vLLM runs the tower."""
+    media_cache: str | None = None
+    """Folder that keeps the frozen tower's embeddings from run to run, by content and weights."""
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        one_of(self, "dtype", "float32", "bfloat16")
+        one_of(self, "media", "embeds", "raw")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """A class of the user's, by name, with its arguments."""
+
+    target: str = MISSING
+    """`package.module:Class`"""
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ok = self.target == MISSING or TARGET.fullmatch(self.target)
+        check(bool(ok), "target", self.target, "a class as package.module:Class")

@@ -1,0 +1,64 @@
+"""What is plugged in as a reward, and in which actors."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlcore.config.checks import at_least, check, is_number, one_of, positive
+from rlcore.config.model import MISSING, TARGET
+
+_REWARD = re.compile(rf"{TARGET.pattern}|[A-Za-z_][\w.-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """One reward in actors of its own (docs/rewards.md)."""
+
+    target: str = MISSING
+    """`package.module:Class`, `package.module:function`, or the name of an installed package's entry point in
+    the group `rlcore.rewards`."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """Of the class's constructor, or of the function beside what it is called with."""
+    weight: float = 1.0
+    replicas: int = 1
+    num_cpus: float = 0.1
+    num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Ray's custom resources of a replica, for instance `{judge_node: 1}`."""
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    """Ray's runtime environment of the replicas: `pip`, `env_vars`, `working_dir`, ..."""
+    batch_size: int | None = None
+    """Groups in one call; null: a step's groups are dealt evenly to the replicas."""
+    concurrency: int = 1
+    """Calls that a replica works on at once, in threads."""
+    timeout_s: float = 120.0
+    """Of one call. A replica that exceeds it is killed and started anew."""
+    retries: int = 1
+    """Further attempts for a group whose scoring raised, timed out or lost its actor."""
+    cache: str = "none"
+    """Whether equal content is scored once a run: `none`, `group` (prompt and all its completions) or
+    `completion` (right where a score depends on prompt and completion alone)."""
+    on_error: str = "abort"
+    """`abort` the run, `mask` the completion (leave it out of the update), or a number for its value."""
+
+    def __post_init__(self) -> None:
+        known_target = self.target == MISSING or _REWARD.fullmatch(self.target)
+        allowed = "package.module:Class, package.module:function or the name of an entry point"
+        check(bool(known_target), "target", self.target, allowed)
+        at_least(self, 1, "replicas", "concurrency")
+        at_least(self, 0, "num_cpus", "num_gpus", "retries")
+        if self.batch_size is not None:
+            at_least(self, 1, "batch_size")
+        for name, amount in self.resources.items():
+            check(is_number(amount) and float(amount) > 0, f"resources.{name}", amount, "above 0")
+        asks = self.num_cpus or self.num_gpus or self.resources
+        check(bool(asks), "num_cpus", self.num_cpus, "above 0 where neither num_gpus nor resources is set")
+        one_of(self, "cache", "none", "group", "completion")
+        positive(self, "timeout_s")
+        check(math.isfinite(self.weight), "weight", self.weight, "a finite number")
+        known = self.on_error in ("abort", "mask") or is_number(self.on_error)
+        check(known, "on_error", self.on_error, "abort, mask or a number")

@@ -1,0 +1,60 @@
+"""How answers are sampled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlcore.config.checks import at_least, check, one_of, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    num_replicas: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    samples_per_prompt: int = 8
+    """K, the group size."""
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion, which keeps them."""
+    banned_tokens: tuple[str, ...] = ()
+    """Never sampled, beside the model's media placeholders; as the tokenizer writes them, for instance
+    `<|im_start|>`."""
+    structured: Mapping[str, Any] = field(default_factory=dict)
+    """The form that every completion has: one of `regex`, `choice`, `json` (a schema) or `grammar`, as in
+    vLLM's structured outputs. Log-probabilities stay those of the model without the constraint."""
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """Further vLLM engine arguments (`max_model_len`, `gpu_memory_utilization`, `tensor_parallel_size`)."""
+    over_context: str = "error"
+    """What befalls a prompt that leaves no room in the engine's context: `error` ends the run, `drop` leaves
+    the prompt out and counts it (`rollout/dropped_prompts`)."""
+    timeout_s: float = 600.0
+    """The run ends where no prompt is finished in this time."""
+    hang_timeout_s: float = 120.0
+    """A replica whose engine does not come back from a step in this time is replaced."""
+    max_restarts: int = 3
+    """Replicas that may be replaced in a run, because they died or hung; one more ends it."""
+
+    @property
+    def workers_per_engine(self) -> int:
+        """vLLM worker processes of one engine."""
+        sizes = (self.engine.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline"))
+        return math.prod(sizes)
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "num_replicas", "samples_per_prompt", "max_tokens")
+        at_least(self, 0, "num_cpus", "num_gpus", "temperature")
+        check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        one_of(self, "over_context", "error", "drop")
+        forms = ("regex", "choice", "json", "grammar")
+        known = not self.structured or (len(self.structured) == 1 and next(iter(self.structured)) in forms)
+        check(
+            known, "structured", dict(self.structured), f"empty, or one of {', '.join(forms)} and its value"
+        )
+        at_least(self, 0, "max_restarts")
+        positive(self, "timeout_s", "hang_timeout_s")

@@ -1,0 +1,64 @@
+"""The loop, and where it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlcore.config.checks import at_least, one_of, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    num_steps: int = 100
+    prompts_per_step: int = 16
+    staleness: int = 0
+    """Steps that rollouts may run ahead of updates. 0: they take turns; 1: the next rollout goes on during
+    an update; more: a longer queue. Completions that are being written take new weights as they come."""
+    groups_per_score: int = 4
+    """Groups that rewards and reference are given at a time, as they finish."""
+    oversample: float = 0.0
+    """Share of prompts generated beyond `prompts_per_step`: the first `prompts_per_step` groups to finish
+    make the step, the others are cancelled."""
+    max_replaced: int = 0
+    """With `algorithm.drop_groups_without_signal`: prompts of a step that may be generated in the place of
+    groups without signal; 0: such groups leave the batch smaller."""
+    max_logprob_diff: float | None = None
+    """Alarm threshold on `logprob_max_diff`, the largest difference between rollout and learner on one token
+    that both computed with the same weights; null: none."""
+    on_logprob_diff: str = "warn"
+    """What happens above it: `warn` or `abort`."""
+    eval_every: int = 0
+    """Steps between evaluations; 0: only before and after."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0: only at the end and on a signal."""
+    max_eval_prompts: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "num_steps", "eval_every", "checkpoint_every")
+        at_least(self, 1, "prompts_per_step", "groups_per_score")
+        at_least(self, 0, "staleness", "oversample", "max_replaced")
+        if self.max_logprob_diff is not None:
+            positive(self, "max_logprob_diff")
+        one_of(self, "on_logprob_diff", "warn", "abort")
+        if self.max_eval_prompts is not None:
+            at_least(self, 1, "max_eval_prompts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    address: str | None = None
+    """Ray address; `None` joins the job's cluster where there is one, else starts a local one."""
+    num_cpus: float | None = None
+    """CPUs of a local cluster; `None`: those of this machine."""
+    colocate: bool = False
+    """Learner rank i and rollout replica i share one bundle, hence its GPU; the engine sleeps during an
+    update and gives its GPU memory back."""
+    log_to_driver: bool = False
+    """Show the actors' own output in the terminal too; it always lies in Ray's session folder."""
+    placement_timeout_s: float = 30.0
+    startup_timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        positive(self, "placement_timeout_s", "startup_timeout_s")
+        if self.num_cpus is not None:
+            positive(self, "num_cpus")
