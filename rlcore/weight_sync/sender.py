@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch.distributed as dist
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlcore.errors import WeightSyncError
 from rlcore.weight_sync.base import Push, PushReport
-from rlcore.weight_sync.buckets import Layout, combined
+from rlcore.weight_sync.buckets import Layout, Packer, combined
 from rlcore.weight_sync.store import SenderStore, SenderTalk
 
 NUM_SLOTS = 3
@@ -77,18 +77,17 @@ class BucketSender:
         return self._store.announce(self.backend, version, tuple(engines), workers_per_engine)
 
     def push(self, push: Push, tensors: Iterable[tuple[str, Tensor]]) -> PushReport:
-        start, stream = time.perf_counter(), iter(tensors)
+        start, packer = time.perf_counter(), Packer(tensors)
         if not self.medium.slots:
             raise WeightSyncError("this sender of weights is closed")
         talk = self._store.open(push)
         try:
-            checksum = self._send(push, talk, stream)
+            checksum = self._send(push, talk, packer)
         except BaseException as error:
             cause = talk.refusal() if isinstance(error, ConnectionError) else None
             talk.call_off(cause or str(error))
             self.medium.reset()
-            for _ in stream:  # the learner's other ranks gather along to the end
-                pass
+            packer.skip()  # the learner's other ranks gather along to the end
             if isinstance(error, ConnectionError):
                 raise WeightSyncError(cause or f"weights of version {push.version}: {error}") from error
             raise
@@ -104,7 +103,7 @@ class BucketSender:
     def close(self) -> None:
         self.medium.close()
 
-    def _send(self, push: Push, talk: SenderTalk, stream: Iterator[tuple[str, Tensor]]) -> str:
+    def _send(self, push: Push, talk: SenderTalk, packer: Packer) -> str:
         num_slots, checksums = len(self.medium.slots), []
         first = 2  # messages 0 and 1 are the meeting and the plan
         for index, bucket in enumerate(self.layout.buckets):
@@ -112,12 +111,11 @@ class BucketSender:
             if index >= num_slots:
                 self.medium.wait(slot)
                 talk.answers(first + index - num_slots)
-            checksums.append(bucket.pack(self.medium.slots[slot], stream))
+            checksums.append(packer.fill(bucket, self.medium.slots[slot]))
             if index == 0:
                 self._meet(push, talk)
             self.post_bucket(talk, index, slot, checksums[-1])
-        if (extra := next(stream, None)) is not None:
-            raise WeightSyncError(f"weights to push: {extra[0]} comes after the last tensor announced")
+        packer.finish()
         for slot in range(num_slots):
             self.medium.wait(slot)
         talk.answers(first + len(checksums) - 1)  # all have loaded all: only now may anyone call it a version
@@ -129,8 +127,10 @@ class BucketSender:
         """Waits for every receiver; agrees with them on what will come, and how."""
         held = [talk.answers(0)[name] for name in push.receivers]
         plan = self.medium.plan(held)
-        rows = None if all(one["layout"] == self._store.token for one in held) else self.layout.rows()
-        talk.answers(talk.post({"plan": plan, "tensors": rows}))
+        is_known = all(one["layout"] == self._store.token for one in held)
+        number = talk.post({"plan": plan, "layout": None if is_known else self.layout.description()})
+        if not is_known:  # they may refuse it
+            talk.answers(number)
         self.medium.connect(talk.store, push.timeout_s)
 
     def post_bucket(self, talk: SenderTalk, index: int, slot: int, checksum: str) -> None:

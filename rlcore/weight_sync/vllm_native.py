@@ -11,6 +11,7 @@ import base64
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
 from rlcore.errors import WeightSyncError
 from rlcore.weight_sync.base import Push, PushReport
-from rlcore.weight_sync.buckets import DTYPES, Layout
+from rlcore.weight_sync.buckets import DTYPES
 from rlcore.weight_sync.store import ReceiverTalk, SenderStore, SenderTalk
 
 _HANDLE_CLASSES = {c.__name__: c for c in (Tensor, torch.nn.Parameter, torch.UntypedStorage)}
@@ -48,7 +49,7 @@ class NativeSender:
     ):
         self._backend, self._rank = backend, rank
         self._source = _Source(shapes, DTYPES[dtype])
-        self._bucket_bytes = max(bucket_bytes, Layout.of(self._source.shapes, dtype, bucket_bytes).largest)
+        self._bucket_bytes = max(bucket_bytes, self._source.largest)
         self._store = SenderStore(host, timeout_s) if rank == 0 else None
         self._client = _StoreClient()
         self._engine: Any = None
@@ -129,7 +130,12 @@ class _Source(WeightSource):
 
     @property
     def num_bytes(self) -> int:
-        return sum(torch.Size(shape).numel() * self._dtype.itemsize for _, shape in self.shapes)
+        return sum(prod(shape) * self._dtype.itemsize for _, shape in self.shapes)
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest tensor: vLLM packs whole ones."""
+        return max(prod(shape) * self._dtype.itemsize for _, shape in self.shapes)
 
     def metadata(self) -> list[ParamMeta]:
         return [ParamMeta(name, self._dtype, shape) for name, shape in self.shapes]
