@@ -21,6 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rlcore.weight_sync.buckets import Layout
 
 LoadWeights = Callable[[Iterable[tuple[str, Tensor]]], Any]
+_CONSTANT = (torch.ops.aten.fill_.Scalar, torch.ops.aten.zero_.default)
+"""What loaders do to padding, to the same effect every time."""
+
 _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -133,7 +136,7 @@ class _Recorder(TorchDispatchMode):
     def _note(self, func: Any, inputs: list[Any], result: Any) -> None:
         """Looking at a part of a tensor is allowed; computing with it, or changing the model, is not."""
         given = {_storage(each) for each in inputs if isinstance(each, Tensor)}
-        if func._schema.is_mutable and given & self._owned:
+        if func._schema.is_mutable and given & self._owned and func not in _CONSTANT:
             self._only_copies = False
         if weights := given & self._names.keys():
             results = result if isinstance(result, tuple | list) else [result]

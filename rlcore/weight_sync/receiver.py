@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-import torch.distributed as dist
 from torch import Tensor
 
 from rlcore.errors import MixedWeightsError, WeightSyncError
@@ -16,7 +15,7 @@ from rlcore.weight_sync.base import Push, receiver_name
 from rlcore.weight_sync.buckets import Bucket, Layout, combined
 from rlcore.weight_sync.gloo import GlooIn
 from rlcore.weight_sync.shared_memory import SharedMemoryIn
-from rlcore.weight_sync.store import ReceiverTalk
+from rlcore.weight_sync.store import Line, ReceiverTalk
 
 Accept = Callable[[Iterable[tuple[str, tuple[int, ...]]]], None]
 Load = Callable[[Layout, Iterator[Tensor]], None]
@@ -29,7 +28,7 @@ class MediumIn(Protocol):
         """What is left of earlier pushes, for the sender's plan."""
         ...
 
-    def connect(self, plan: Mapping[str, Any], store: dist.Store, rank: int, timeout_s: float) -> None: ...
+    def connect(self, plan: Mapping[str, Any], host: str, rank: int, timeout_s: float) -> None: ...
 
     def receive(self, slot: int, num_bytes: int) -> Tensor:
         """A bucket, uint8, valid until it is answered."""
@@ -49,8 +48,9 @@ class Receiver:
 
     def __init__(self, backend: str):
         self._medium = MEDIA[backend]()
-        self._sender = ""  # token of the sender whose store and layout these are
-        self._server: dist.Store | None = None
+        self._sender = ""  # token of the sender whose layout this is
+        self._line: Line | None = None  # to its port, where the last push went well
+        self._port = 0
         self._layout: Layout | None = None
         self.is_mixed = False
         """Whether a push has failed midway: some buckets were handed over, others were not."""
@@ -84,8 +84,8 @@ class Receiver:
             )
         if push.token != self._sender:
             self.close()
-        talk = ReceiverTalk(push, name, self._server)
-        self._server = talk.server
+        talk = ReceiverTalk(push, name, self._line if push.port == self._port else None)
+        self._line = None
         try:
             self._meet(push, talk, accept)
             checksum = self._take_buckets(talk, load)
@@ -100,13 +100,13 @@ class Receiver:
                     f"{reason}; {name} now holds old weights and new ones, and needs a whole push"
                 ) from error
             raise WeightSyncError(reason) from error
-        self.is_mixed = False
+        self.is_mixed, self._line, self._port = False, talk.line, push.port
         return checksum
 
     def close(self) -> None:
         """Leaves the sender: the next push connects anew."""
         self._medium.reset()
-        self._server, self._sender = None, ""
+        self._line, self._sender = None, ""
 
     def _meet(self, push: Push, talk: ReceiverTalk, accept: Accept) -> None:
         talk.answer({"layout": self._sender, **self._medium.held()})
@@ -117,7 +117,7 @@ class Receiver:
             self._layout, self._sender = layout, push.token
         talk.answer()
         rank = 1 + push.receivers.index(talk.name)
-        self._medium.connect(message["plan"], talk.store, rank, push.timeout_s)
+        self._medium.connect(message["plan"], push.host, rank, push.timeout_s)
 
     def _take_buckets(self, talk: ReceiverTalk, load: Load) -> str:
         assert self._layout is not None

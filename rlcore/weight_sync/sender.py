@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-import torch.distributed as dist
 from torch import Tensor
 
 from rlcore.errors import WeightSyncError
 from rlcore.weight_sync.base import Push, PushReport
 from rlcore.weight_sync.buckets import Layout, Packer, combined
-from rlcore.weight_sync.store import SenderStore, SenderTalk
+from rlcore.weight_sync.store import SenderPort, SenderTalk
 
 NUM_SLOTS = 3
 """Buckets under way: one being packed, one travelling, one being loaded."""
@@ -28,7 +27,7 @@ class MediumOut(Protocol):
         """What receivers need to connect, given what each of them still holds."""
         ...
 
-    def connect(self, store: dist.Store, timeout_s: float) -> None: ...
+    def connect(self, timeout_s: float) -> None: ...
 
     def send(self, slot: int, num_bytes: int) -> None: ...
 
@@ -69,18 +68,18 @@ class BucketSender:
     ):
         self.layout = Layout.of(shapes, dtype, bucket_bytes)
         self.backend = backend
-        self._store = SenderStore(host, timeout_s)
+        self._port = SenderPort(host, timeout_s)
         num_slots = min(NUM_SLOTS, len(self.layout.buckets))
         self.medium: MediumOut = medium(self.layout.largest, num_slots)
 
     def announce(self, version: int, engines: Iterable[int], *, workers_per_engine: int = 1) -> Push:
-        return self._store.announce(self.backend, version, tuple(engines), workers_per_engine)
+        return self._port.announce(self.backend, version, tuple(engines), workers_per_engine)
 
     def push(self, push: Push, tensors: Iterable[tuple[str, Tensor]]) -> PushReport:
         start, packer = time.perf_counter(), Packer(tensors)
         if not self.medium.slots:
             raise WeightSyncError("this sender of weights is closed")
-        talk = self._store.open(push)
+        talk = self._port.open(push)
         try:
             checksum = self._send(push, talk, packer)
         except BaseException as error:
@@ -101,6 +100,7 @@ class BucketSender:
         )
 
     def close(self) -> None:
+        self._port.close()
         self.medium.close()
 
     def _send(self, push: Push, talk: SenderTalk, packer: Packer) -> str:
@@ -127,11 +127,11 @@ class BucketSender:
         """Waits for every receiver; agrees with them on what will come, and how."""
         held = [talk.answers(0)[name] for name in push.receivers]
         plan = self.medium.plan(held)
-        is_known = all(one["layout"] == self._store.token for one in held)
+        is_known = all(one["layout"] == self._port.token for one in held)
         number = talk.post({"plan": plan, "layout": None if is_known else self.layout.description()})
         if not is_known:  # they may refuse it
             talk.answers(number)
-        self.medium.connect(talk.store, push.timeout_s)
+        self.medium.connect(push.timeout_s)
 
     def post_bucket(self, talk: SenderTalk, index: int, slot: int, checksum: str) -> None:
         talk.post({"bucket": index, "slot": slot, "checksum": checksum})
