@@ -127,7 +127,8 @@ class Packer:
 
     def __init__(self, tensors: Iterable[tuple[str, Tensor]]):
         self._tensors = iter(tensors)
-        self._flat = torch.empty(0)
+        self._flat = torch.empty(0)  # the tensor under way
+        self._bytes: np.ndarray[Any, Any] | None = None  # the same, where it has the layout's dtype
 
     def fill(self, bucket: Bucket, buffer: Tensor) -> str:
         """Packs a bucket into a uint8 buffer, cast to the layout's dtype; returns its checksum.
@@ -139,9 +140,9 @@ class Packer:
         for piece in bucket.pieces:
             if piece.start == 0:
                 self._flat = self._next(piece)
-            first, last = piece.start, piece.start + piece.num_bytes
-            size = piece.dtype.itemsize
-            part = self._flat[first // size : last // size].to(piece.dtype).view(torch.uint8).numpy()
+                same = self._flat.dtype == piece.dtype
+                self._bytes = self._flat.view(torch.uint8).numpy() if same else None
+            part = self._part(piece)
             for begin in range(0, piece.num_bytes, _CHUNK):
                 end = min(begin + _CHUNK, piece.num_bytes)
                 target = data[piece.offset + begin : piece.offset + end]
@@ -158,6 +159,15 @@ class Packer:
         """Exhausts the tensors."""
         for _ in self._tensors:
             pass
+
+    def _part(self, piece: Piece) -> np.ndarray[Any, Any]:
+        first, last = piece.start, piece.start + piece.num_bytes
+        if self._bytes is not None:
+            return self._bytes[first:last]
+        size = piece.dtype.itemsize
+        cast: np.ndarray[Any, Any]
+        cast = self._flat[first // size : last // size].to(piece.dtype).view(torch.uint8).numpy()
+        return cast
 
     def _next(self, piece: Piece) -> Tensor:
         name, tensor = next(self._tensors, (None, None))

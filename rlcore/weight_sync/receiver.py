@@ -31,7 +31,7 @@ class MediumIn(Protocol):
     def connect(self, plan: Mapping[str, Any], host: str, rank: int, timeout_s: float) -> None: ...
 
     def receive(self, slot: int, num_bytes: int) -> Tensor:
-        """A bucket, uint8, valid until it is answered."""
+        """A buffer that begins with the bucket, uint8, valid until it is answered."""
         ...
 
     def reset(self) -> None:

@@ -95,8 +95,8 @@ class SharedMemoryIn:
         self._path, self._slots = plan["path"], torch.from_numpy(mapped).split(plan["num_bytes"])
 
     def receive(self, slot: int, num_bytes: int) -> Tensor:
-        """The bucket in a slot, uint8, without copying it. Valid until it is answered."""
-        return self._slots[slot][:num_bytes]
+        """The slot that holds the bucket, uint8, without copying it. Valid until it is answered."""
+        return self._slots[slot]
 
     def reset(self) -> None:
         self._path, self._slots = None, ()
