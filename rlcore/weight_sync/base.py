@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
-    """An appointment: learner and engines meet at the sender's store, and the weights travel.
+    """An appointment: engines call the learner at its port, and the weights travel.
 
     Both ends are given the same record at the same time (`LearnerWorker.push_weights`,
     `RolloutWorker.update_weights`); neither end returns before every engine has taken every byte.
@@ -28,10 +28,10 @@ class Push:
     workers_per_engine: int
     """vLLM worker processes of an engine (tensor times pipeline parallel size)."""
     host: str
-    """Where the sender's store listens."""
+    """Where the learner listens."""
     port: int
     token: str
-    """Secret prefix of the store's keys; it reaches the engines through Ray alone."""
+    """What an engine shows there; it reaches the engines through Ray alone."""
     timeout_s: float
     """Deadline of the whole push, at either end."""
 

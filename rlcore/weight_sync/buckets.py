@@ -1,15 +1,16 @@
-"""How named tensors are cut into buckets: the layout, packing with a checksum, reading back as views.
+"""How named tensors are cut into buckets: the layout, packing with a checksum, putting together again.
 
 It knows neither processes nor engines; a medium (shared memory, a broadcast) moves the buckets' bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 import xxhash
 from torch import Tensor
@@ -22,76 +23,46 @@ ALIGNMENT = 64
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _CHUNK = 512 << 10
-"""Bytes copied at a time: what has been copied is still in the core's cache when it is hashed."""
+"""Bytes copied at a time: what has been copied is still in the core's own cache when it is hashed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TensorSpec:
-    """One tensor's place in its bucket."""
+class Piece:
+    """A tensor's place in a bucket, or a part's of it."""
 
     name: str
     """As in the checkpoint on the hub."""
-    dtype: str
-    """`float32`, `bfloat16` or `float16`."""
+    dtype: torch.dtype
     shape: tuple[int, ...]
+    """Of the whole tensor."""
+    start: int
+    """Where the part begins, in bytes of the whole tensor."""
+    num_bytes: int
     offset: int
     """Bytes from the bucket's beginning."""
-
-    @property
-    def num_bytes(self) -> int:
-        return prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Whole tensors that travel together."""
+    """Tensors that travel together, or a part of one."""
 
-    specs: tuple[TensorSpec, ...]
+    pieces: tuple[Piece, ...]
 
     @property
     def num_bytes(self) -> int:
         """Alignment included."""
-        last = self.specs[-1]
-        return last.offset + -(-last.num_bytes // ALIGNMENT) * ALIGNMENT
+        return _aligned(self.pieces[-1].offset + self.pieces[-1].num_bytes)
 
     def __str__(self) -> str:
-        first, last = self.specs[0].name, self.specs[-1].name
+        first, last = self.pieces[0].name, self.pieces[-1].name
         return first if first == last else f"{first} to {last}"
 
-    def views(self, buffer: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor of a uint8 buffer that holds this bucket, without copying, in order."""
-        for spec in self.specs:
-            flat = buffer[spec.offset : spec.offset + spec.num_bytes]
-            yield spec.name, flat.view(DTYPES[spec.dtype]).view(spec.shape)
-
-    def pack(self, buffer: Tensor, tensors: Iterator[tuple[str, Tensor]]) -> str:
-        """Takes this bucket's tensors from the iterator into a uint8 buffer, cast to the layout's dtype;
-        returns their checksum.
-
-        Raises:
-            WeightSyncError: another name or shape than the layout's next, or no more tensors.
-        """
-        digest = xxhash.xxh3_64()
-        for spec, (_, view) in zip(self.specs, self.views(buffer), strict=True):
-            name, tensor = next(tensors, (None, None))
-            if name != spec.name or tensor is None or tuple(tensor.shape) != spec.shape:
-                got = "no more tensors" if tensor is None else f"{name} {tuple(tensor.shape)}"
-                raise WeightSyncError(f"weights to push: expected {spec.name} {spec.shape}, got {got}")
-            source, target = tensor.detach().cpu().reshape(-1), view.view(-1)
-            step = _CHUNK // target.element_size()
-            data = target.view(torch.uint8).numpy()
-            for start in range(0, target.numel(), step):
-                target[start : start + step].copy_(source[start : start + step])
-                begin = start * target.element_size()
-                digest.update(data[begin : begin + _CHUNK])
-        return digest.hexdigest()
-
-    def checksum(self, buffer: Tensor) -> str:
+    def checksum(self, payload: Tensor) -> str:
         """xxh3 of the tensors' bytes in a uint8 CPU buffer, hexadecimal. Tens of GB a second; no protection
         from forgery."""
-        digest, data = xxhash.xxh3_64(), buffer.numpy()
-        for spec in self.specs:
-            digest.update(data[spec.offset : spec.offset + spec.num_bytes])
+        digest, data = xxhash.xxh3_64(), payload.numpy()
+        for piece in self.pieces:
+            digest.update(data[piece.offset : piece.offset + piece.num_bytes])
         return digest.hexdigest()
 
 
@@ -99,73 +70,139 @@ class Bucket:
 class Layout:
     """All buckets of a push, in the order they travel."""
 
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    dtype: str
+    bucket_bytes: int
     buckets: tuple[Bucket, ...]
 
     @classmethod
-    def of(cls, shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: str, bucket_bytes: int) -> Layout:
-        """Fills buckets of at most `bucket_bytes` (a larger tensor has one of its own), all in `dtype` (the
-        engine's, so that half the bytes travel where it runs in bfloat16).
+    def of(cls, shapes: Iterable[tuple[str, Sequence[int]]], dtype: str, bucket_bytes: int) -> Layout:
+        """Fills buckets of at most `bucket_bytes` (a larger tensor is cut), all in `dtype` (the engine's, so
+        that half the bytes travel where it runs in bfloat16). The same arguments give the same layout.
 
         Raises:
             WeightSyncError: an unknown dtype, the same name twice, or nothing at all.
         """
         if dtype not in DTYPES:
             raise WeightSyncError(f"weights cannot travel as {dtype!r}; allowed are {sorted(DTYPES)}")
-        buckets: list[Bucket] = []
-        specs: list[TensorSpec] = []
-        for name, shape in shapes:
-            offset = Bucket(tuple(specs)).num_bytes if specs else 0
-            spec = TensorSpec(name=name, dtype=dtype, shape=tuple(shape), offset=offset)
-            if specs and offset + spec.num_bytes > bucket_bytes:
-                buckets.append(Bucket(tuple(specs)))
-                specs, spec = [], TensorSpec(name=name, dtype=dtype, shape=tuple(shape), offset=0)
-            specs.append(spec)
-        if specs:
-            buckets.append(Bucket(tuple(specs)))
-        layout = cls(tuple(buckets))
-        names = [spec.name for spec in layout.specs]
+        named = tuple((name, tuple(shape)) for name, shape in shapes)
+        names = [name for name, _ in named]
         if not names:
             raise WeightSyncError("weights to push: there are none")
         if len(names) != len(set(names)):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise WeightSyncError(f"weights to push hold the same name twice: {twice[:3]}")
-        return layout
+        return cls(named, dtype, bucket_bytes, tuple(_cut(named, DTYPES[dtype], bucket_bytes)))
 
-    @classmethod
-    def from_rows(cls, rows: Sequence[Sequence[Mapping[str, Any]]]) -> Layout:
-        """The inverse of `rows`."""
-        return cls(
-            tuple(
-                Bucket(tuple(TensorSpec(**{**row, "shape": tuple(row["shape"])}) for row in bucket))
-                for bucket in rows
-            )
-        )
-
-    def rows(self) -> list[list[dict[str, Any]]]:
-        """Plain values, a list a bucket."""
-        return [
-            [
-                {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "offset": spec.offset}
-                for spec in bucket.specs
-            ]
-            for bucket in self.buckets
-        ]
-
-    @property
-    def specs(self) -> Iterator[TensorSpec]:
-        return (spec for bucket in self.buckets for spec in bucket.specs)
+    def description(self) -> dict[str, Any]:
+        """The arguments of `of`, as plain values."""
+        return {"shapes": self.shapes, "dtype": self.dtype, "bucket_bytes": self.bucket_bytes}
 
     @property
     def num_bytes(self) -> int:
         """Of all tensors."""
-        return sum(spec.num_bytes for spec in self.specs)
+        return sum(piece.num_bytes for bucket in self.buckets for piece in bucket.pieces)
 
     @property
     def largest(self) -> int:
         """Bytes of the largest bucket: what a buffer must hold."""
         return max(ALIGNMENT, *(bucket.num_bytes for bucket in self.buckets))
 
+    def tensors(self, payloads: Iterable[Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of a push, whole and in memory of their own, given all its buckets (uint8) in order."""
+        for bucket, payload in zip(self.buckets, payloads, strict=True):
+            for piece in bucket.pieces:
+                if piece.start == 0:
+                    tensor = torch.empty(piece.shape, dtype=piece.dtype)
+                    data = tensor.view(-1).view(torch.uint8)
+                part = payload[piece.offset : piece.offset + piece.num_bytes]
+                data[piece.start : piece.start + piece.num_bytes] = part
+                if piece.start + piece.num_bytes == data.numel():
+                    yield piece.name, tensor
+
+
+class Packer:
+    """Takes a push's tensors, (hub name, full tensor), into one bucket after another. A tensor is done with
+    before the next one is asked for: a gathered one may be valid no longer."""
+
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]]):
+        self._tensors = iter(tensors)
+        self._flat = torch.empty(0)  # the tensor under way
+        self._bytes: np.ndarray[Any, Any] | None = None  # the same, where it has the layout's dtype
+
+    def fill(self, bucket: Bucket, buffer: Tensor) -> str:
+        """Packs a bucket into a uint8 buffer, cast to the layout's dtype; returns its checksum.
+
+        Raises:
+            WeightSyncError: another name or shape than the layout's next, or no more tensors.
+        """
+        digest, data = xxhash.xxh3_64(), buffer.numpy()
+        for piece in bucket.pieces:
+            if piece.start == 0:
+                self._flat = self._next(piece)
+                same = self._flat.dtype == piece.dtype
+                self._bytes = self._flat.view(torch.uint8).numpy() if same else None
+            part = self._part(piece)
+            for begin in range(0, piece.num_bytes, _CHUNK):
+                end = min(begin + _CHUNK, piece.num_bytes)
+                target = data[piece.offset + begin : piece.offset + end]
+                np.copyto(target, part[begin:end])
+                digest.update(target)
+        return digest.hexdigest()
+
+    def finish(self) -> None:
+        """Raises WeightSyncError where there is one more tensor."""
+        if (extra := next(self._tensors, None)) is not None:
+            raise WeightSyncError(f"weights to push: {extra[0]} comes after the last tensor announced")
+
+    def skip(self) -> None:
+        """Exhausts the tensors."""
+        for _ in self._tensors:
+            pass
+
+    def _part(self, piece: Piece) -> np.ndarray[Any, Any]:
+        first, last = piece.start, piece.start + piece.num_bytes
+        if self._bytes is not None:
+            return self._bytes[first:last]
+        size = piece.dtype.itemsize
+        cast: np.ndarray[Any, Any]
+        cast = self._flat[first // size : last // size].to(piece.dtype).view(torch.uint8).numpy()
+        return cast
+
+    def _next(self, piece: Piece) -> Tensor:
+        name, tensor = next(self._tensors, (None, None))
+        if name != piece.name or tensor is None or tuple(tensor.shape) != piece.shape:
+            got = "no more tensors" if tensor is None else f"{name} {tuple(tensor.shape)}"
+            raise WeightSyncError(f"weights to push: expected {piece.name} {piece.shape}, got {got}")
+        return tensor.detach().cpu().reshape(-1)
+
 
 def combined(checksums: Sequence[str]) -> str:
     """The checksum of a push: of its buckets' checksums, in order."""
     return xxhash.xxh3_64_hexdigest("".join(checksums).encode())
+
+
+def _cut(
+    shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: torch.dtype, bucket_bytes: int
+) -> Iterator[Bucket]:
+    """A tensor that fits into a bucket stays whole."""
+    largest = max(ALIGNMENT, bucket_bytes // ALIGNMENT * ALIGNMENT)
+    pieces: list[Piece] = []
+    offset = 0
+    for name, shape in shapes:
+        size = prod(shape) * dtype.itemsize
+        for start in range(0, max(size, 1), largest):
+            num_bytes = min(largest, size - start)
+            if pieces and offset + num_bytes > bucket_bytes:
+                yield Bucket(tuple(pieces))
+                pieces, offset = [], 0
+            piece = Piece(
+                name=name, dtype=dtype, shape=shape, start=start, num_bytes=num_bytes, offset=offset
+            )
+            pieces.append(piece)
+            offset = _aligned(offset + num_bytes)
+    yield Bucket(tuple(pieces))
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGNMENT) * ALIGNMENT

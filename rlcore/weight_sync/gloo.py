@@ -6,6 +6,7 @@ engine that was restarted says that it holds no group, or fewer or other engines
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -26,6 +27,8 @@ class GlooOut:
         self._group: dist.ProcessGroupGloo | None = None
         self._generation = 0
         self._size = 0
+        self._store: dist.TCPStore | None = None  # where the members of a new group meet
+        self._key = secrets.token_hex(16)  # known to receivers alone
 
     def plan(self, held: list[dict[str, Any]]) -> dict[str, Any]:
         """Which group to use: the standing one where exactly its members came, else the next."""
@@ -34,11 +37,19 @@ class GlooOut:
         if not (standing and all(one["generation"] == self._generation for one in held)):
             self.reset()
             self._generation, self._size = self._generation + 1, size
-        return {"generation": self._generation, "size": size, "num_bytes": self.slots[0].numel()}
+            self._store = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+        return {
+            "generation": self._generation,
+            "size": size,
+            "num_bytes": self.slots[0].numel(),
+            "port": self._store.port if self._store else 0,
+            "key": self._key,
+        }
 
-    def connect(self, store: dist.Store, timeout_s: float) -> None:
+    def connect(self, timeout_s: float) -> None:
         if self._group is None:
-            self._group = _join(store, self._generation, 0, self._size, timeout_s)
+            assert self._store is not None
+            self._group = _join(dist.PrefixStore(self._key, self._store), 0, self._size, timeout_s)
 
     def send(self, slot: int, num_bytes: int) -> None:
         """Starts the broadcast; gloo's own thread goes on with it."""
@@ -76,12 +87,13 @@ class GlooIn:
         """The group that this end is in; 0 for none."""
         return {"generation": self._generation}
 
-    def connect(self, plan: Mapping[str, Any], store: dist.Store, rank: int, timeout_s: float) -> None:
+    def connect(self, plan: Mapping[str, Any], host: str, rank: int, timeout_s: float) -> None:
         """Joins the group that the sender names, unless it is in it already."""
         if plan["generation"] == self._generation:
             return
         self.reset()
-        self._group = _join(store, plan["generation"], rank, plan["size"], timeout_s)
+        store = _reach(host, plan["port"], timeout_s)
+        self._group = _join(dist.PrefixStore(plan["key"], store), rank, plan["size"], timeout_s)
         self._generation = plan["generation"]
         # One is received into while the other is loaded.
         self._buffers = tuple(torch.zeros(plan["num_bytes"], dtype=torch.uint8) for _ in range(2))
@@ -102,12 +114,16 @@ class GlooIn:
         self._group, self._generation = None, 0
 
 
-def _join(
-    store: dist.Store, generation: int, rank: int, size: int, timeout_s: float
-) -> dist.ProcessGroupGloo:
-    timeout = timedelta(seconds=timeout_s)
+def _reach(host: str, port: int, timeout_s: float) -> dist.TCPStore:
     try:
-        return dist.ProcessGroupGloo(dist.PrefixStore(f"gloo{generation}", store), rank, size, timeout)
+        return dist.TCPStore(host, port, None, False, timedelta(seconds=timeout_s), wait_for_workers=False)
+    except dist.DistError as error:
+        raise WeightSyncError(f"gloo: nobody listens at {host}:{port} ({_first_line(error)})") from error
+
+
+def _join(store: dist.Store, rank: int, size: int, timeout_s: float) -> dist.ProcessGroupGloo:
+    try:
+        return dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=timeout_s))
     except RuntimeError as error:
         raise WeightSyncError(
             f"gloo: rank {rank} of {size} could not join the others within {timeout_s:g} s "

@@ -5,22 +5,20 @@ It knows no engine: `rlcore.weight_sync.vllm_receiver` loads what comes into vLL
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-import torch.distributed as dist
 from torch import Tensor
 
 from rlcore.errors import MixedWeightsError, WeightSyncError
 from rlcore.weight_sync.base import Push, receiver_name
-from rlcore.weight_sync.buckets import Layout, combined
+from rlcore.weight_sync.buckets import Bucket, Layout, combined
 from rlcore.weight_sync.gloo import GlooIn
 from rlcore.weight_sync.shared_memory import SharedMemoryIn
-from rlcore.weight_sync.store import ReceiverTalk
+from rlcore.weight_sync.store import Line, ReceiverTalk
 
 Accept = Callable[[Iterable[tuple[str, tuple[int, ...]]]], None]
-Load = Callable[[Iterable[tuple[str, Tensor]]], None]
+Load = Callable[[Layout, Iterator[Tensor]], None]
 
 
 class MediumIn(Protocol):
@@ -30,10 +28,10 @@ class MediumIn(Protocol):
         """What is left of earlier pushes, for the sender's plan."""
         ...
 
-    def connect(self, plan: Mapping[str, Any], store: dist.Store, rank: int, timeout_s: float) -> None: ...
+    def connect(self, plan: Mapping[str, Any], host: str, rank: int, timeout_s: float) -> None: ...
 
     def receive(self, slot: int, num_bytes: int) -> Tensor:
-        """A bucket, uint8, valid until it is answered."""
+        """A buffer that begins with the bucket, uint8, valid until it is answered."""
         ...
 
     def reset(self) -> None:
@@ -50,9 +48,10 @@ class Receiver:
 
     def __init__(self, backend: str):
         self._medium = MEDIA[backend]()
-        self._sender = ""  # token of the sender whose store and layout these are
-        self._server: dist.Store | None = None
-        self._layout = Layout(())
+        self._sender = ""  # token of the sender whose layout this is
+        self._line: Line | None = None  # to its port, where the last push went well
+        self._port = 0
+        self._layout: Layout | None = None
         self.is_mixed = False
         """Whether a push has failed midway: some buckets were handed over, others were not."""
 
@@ -70,7 +69,8 @@ class Receiver:
         Args:
             accept: raises WeightSyncError where (name, shape)s such as these are not wanted. Called before
                 anything comes, the first time a learner's layout is seen.
-            load: takes one bucket's (name, tensor), verified; the tensors are valid during the call alone.
+            load: takes all buckets of a layout in order (uint8, verified); each is valid until the next one
+                is asked for.
 
         Raises:
             WeightSyncError: the push does not fit, is damaged or incomplete, or was called off, and nothing
@@ -84,8 +84,8 @@ class Receiver:
             )
         if push.token != self._sender:
             self.close()
-        talk = ReceiverTalk(push, name, self._server)
-        self._server = talk.server
+        talk = ReceiverTalk(push, name, self._line if push.port == self._port else None)
+        self._line = None
         try:
             self._meet(push, talk, accept)
             checksum = self._take_buckets(talk, load)
@@ -100,39 +100,32 @@ class Receiver:
                     f"{reason}; {name} now holds old weights and new ones, and needs a whole push"
                 ) from error
             raise WeightSyncError(reason) from error
-        self.is_mixed = False
+        self.is_mixed, self._line, self._port = False, talk.line, push.port
         return checksum
 
     def close(self) -> None:
         """Leaves the sender: the next push connects anew."""
         self._medium.reset()
-        self._server, self._sender = None, ""
+        self._line, self._sender = None, ""
 
     def _meet(self, push: Push, talk: ReceiverTalk, accept: Accept) -> None:
         talk.answer({"layout": self._sender, **self._medium.held()})
         message = talk.next()
         if self._sender != push.token:
-            layout = Layout.from_rows(message["tensors"])
-            accept((spec.name, spec.shape) for spec in layout.specs)
+            layout = Layout.of(**message["layout"])
+            accept(layout.shapes)
             self._layout, self._sender = layout, push.token
         talk.answer()
         rank = 1 + push.receivers.index(talk.name)
-        self._medium.connect(message["plan"], talk.store, rank, push.timeout_s)
+        self._medium.connect(message["plan"], push.host, rank, push.timeout_s)
 
     def _take_buckets(self, talk: ReceiverTalk, load: Load) -> str:
-        checksums, buckets = [], self._layout.buckets
-        # One bucket ahead: the next is received and verified while this one is loaded. It never waits for an
-        # answer that is still to come, because the sender has more slots than that.
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self._receive, talk, 0)
-            for index, bucket in enumerate(buckets):
-                payload, checksum = coming.result()
-                if index + 1 < len(buckets):
-                    coming = ahead.submit(self._receive, talk, index + 1)
-                self.is_mixed = True
-                load(bucket.views(payload))
-                talk.answer()
-                checksums.append(checksum)
+        assert self._layout is not None
+        checksums: list[str] = []
+        payloads = self._payloads(talk, self._layout, checksums)
+        load(self._layout, payloads)
+        if next(payloads, None) is not None:
+            raise WeightSyncError(f"bucket {len(checksums) - 1} and what follows were not loaded")
         end, checksum = talk.next(), combined(checksums)
         if (end.get("end"), end.get("checksum")) != (len(checksums), checksum):
             raise WeightSyncError(
@@ -141,9 +134,18 @@ class Receiver:
         talk.answer()
         return checksum
 
-    def _receive(self, talk: ReceiverTalk, index: int) -> tuple[Tensor, str]:
+    def _payloads(self, talk: ReceiverTalk, layout: Layout, checksums: list[str]) -> Iterator[Tensor]:
+        """One verified bucket after another; its answer, that it has been loaded, when the next is wanted."""
+        for index, bucket in enumerate(layout.buckets):
+            payload, checksum = self._receive(talk, index, bucket)
+            checksums.append(checksum)
+            self.is_mixed = True
+            yield payload
+            talk.answer()
+
+    def _receive(self, talk: ReceiverTalk, index: int, bucket: Bucket) -> tuple[Tensor, str]:
         """The payload of the bucket that must come now, verified, and its checksum."""
-        bucket, message = self._layout.buckets[index], talk.next()
+        message = talk.next()
         if message.get("bucket") != index:
             came = f"bucket {message['bucket']}" if "bucket" in message else "the end"
             raise WeightSyncError(f"bucket {index} ({bucket}) was dropped: {came} came in its place")

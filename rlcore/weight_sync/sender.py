@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Protocol
 
-import torch.distributed as dist
 from torch import Tensor
 
 from rlcore.errors import WeightSyncError
 from rlcore.weight_sync.base import Push, PushReport
-from rlcore.weight_sync.buckets import Layout, combined
-from rlcore.weight_sync.store import SenderStore, SenderTalk
+from rlcore.weight_sync.buckets import Layout, Packer, combined
+from rlcore.weight_sync.store import SenderPort, SenderTalk
 
 NUM_SLOTS = 3
 """Buckets under way: one being packed, one travelling, one being loaded."""
@@ -28,7 +27,7 @@ class MediumOut(Protocol):
         """What receivers need to connect, given what each of them still holds."""
         ...
 
-    def connect(self, store: dist.Store, timeout_s: float) -> None: ...
+    def connect(self, timeout_s: float) -> None: ...
 
     def send(self, slot: int, num_bytes: int) -> None: ...
 
@@ -69,26 +68,25 @@ class BucketSender:
     ):
         self.layout = Layout.of(shapes, dtype, bucket_bytes)
         self.backend = backend
-        self._store = SenderStore(host, timeout_s)
+        self._port = SenderPort(host, timeout_s)
         num_slots = min(NUM_SLOTS, len(self.layout.buckets))
         self.medium: MediumOut = medium(self.layout.largest, num_slots)
 
     def announce(self, version: int, engines: Iterable[int], *, workers_per_engine: int = 1) -> Push:
-        return self._store.announce(self.backend, version, tuple(engines), workers_per_engine)
+        return self._port.announce(self.backend, version, tuple(engines), workers_per_engine)
 
     def push(self, push: Push, tensors: Iterable[tuple[str, Tensor]]) -> PushReport:
-        start, stream = time.perf_counter(), iter(tensors)
+        start, packer = time.perf_counter(), Packer(tensors)
         if not self.medium.slots:
             raise WeightSyncError("this sender of weights is closed")
-        talk = self._store.open(push)
+        talk = self._port.open(push)
         try:
-            checksum = self._send(push, talk, stream)
+            checksum = self._send(push, talk, packer)
         except BaseException as error:
             cause = talk.refusal() if isinstance(error, ConnectionError) else None
             talk.call_off(cause or str(error))
             self.medium.reset()
-            for _ in stream:  # the learner's other ranks gather along to the end
-                pass
+            packer.skip()  # the learner's other ranks gather along to the end
             if isinstance(error, ConnectionError):
                 raise WeightSyncError(cause or f"weights of version {push.version}: {error}") from error
             raise
@@ -102,9 +100,10 @@ class BucketSender:
         )
 
     def close(self) -> None:
+        self._port.close()
         self.medium.close()
 
-    def _send(self, push: Push, talk: SenderTalk, stream: Iterator[tuple[str, Tensor]]) -> str:
+    def _send(self, push: Push, talk: SenderTalk, packer: Packer) -> str:
         num_slots, checksums = len(self.medium.slots), []
         first = 2  # messages 0 and 1 are the meeting and the plan
         for index, bucket in enumerate(self.layout.buckets):
@@ -112,12 +111,11 @@ class BucketSender:
             if index >= num_slots:
                 self.medium.wait(slot)
                 talk.answers(first + index - num_slots)
-            checksums.append(bucket.pack(self.medium.slots[slot], stream))
+            checksums.append(packer.fill(bucket, self.medium.slots[slot]))
             if index == 0:
                 self._meet(push, talk)
             self.post_bucket(talk, index, slot, checksums[-1])
-        if (extra := next(stream, None)) is not None:
-            raise WeightSyncError(f"weights to push: {extra[0]} comes after the last tensor announced")
+        packer.finish()
         for slot in range(num_slots):
             self.medium.wait(slot)
         talk.answers(first + len(checksums) - 1)  # all have loaded all: only now may anyone call it a version
@@ -129,9 +127,11 @@ class BucketSender:
         """Waits for every receiver; agrees with them on what will come, and how."""
         held = [talk.answers(0)[name] for name in push.receivers]
         plan = self.medium.plan(held)
-        rows = None if all(one["layout"] == self._store.token for one in held) else self.layout.rows()
-        talk.answers(talk.post({"plan": plan, "tensors": rows}))
-        self.medium.connect(talk.store, push.timeout_s)
+        is_known = all(one["layout"] == self._port.token for one in held)
+        number = talk.post({"plan": plan, "layout": None if is_known else self.layout.description()})
+        if not is_known:  # they may refuse it
+            talk.answers(number)
+        self.medium.connect(push.timeout_s)
 
     def post_bucket(self, talk: SenderTalk, index: int, slot: int, checksum: str) -> None:
         talk.post({"bucket": index, "slot": slot, "checksum": checksum})

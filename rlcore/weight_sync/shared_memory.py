@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from rlcore.errors import WeightSyncError
@@ -46,7 +45,7 @@ class SharedMemoryOut:
         """Where the slots lie; `held` (what receivers hold on to) does not matter."""
         return {"path": str(self._path), "num_bytes": self.slots[0].numel(), "num_slots": len(self.slots)}
 
-    def connect(self, store: dist.Store, timeout_s: float) -> None:
+    def connect(self, timeout_s: float) -> None:
         """Nothing to connect."""
 
     def send(self, slot: int, num_bytes: int) -> None:
@@ -75,7 +74,7 @@ class SharedMemoryIn:
     def held(self) -> dict[str, Any]:
         return {}
 
-    def connect(self, plan: Mapping[str, Any], store: dist.Store, rank: int, timeout_s: float) -> None:
+    def connect(self, plan: Mapping[str, Any], host: str, rank: int, timeout_s: float) -> None:
         """Maps the file, unless it is mapped already.
 
         Raises:
@@ -96,8 +95,8 @@ class SharedMemoryIn:
         self._path, self._slots = plan["path"], torch.from_numpy(mapped).split(plan["num_bytes"])
 
     def receive(self, slot: int, num_bytes: int) -> Tensor:
-        """The bucket in a slot, uint8, without copying it. Valid until it is answered."""
-        return self._slots[slot][:num_bytes]
+        """The slot that holds the bucket, uint8, without copying it. Valid until it is answered."""
+        return self._slots[slot]
 
     def reset(self) -> None:
         self._path, self._slots = None, ()

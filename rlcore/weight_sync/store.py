@@ -1,43 +1,82 @@
-"""What learner and engines say to each other during a push: small JSON messages through a `TCPStore`.
+"""What learner and engines say to each other during a push: a TCP connection each, a line of JSON a message.
 
-The sender owns the store. Every message goes to every receiver, is answered by each in order, and either end
-may call the push off with a reason that all others then raise. The weights themselves go elsewhere.
+The learner listens. Every message goes to every receiver, is answered by each in order, and either end may
+call the push off with a reason that all others then raise. Connections outlive a push that went well; after
+any other, the learner hangs up and listens anew, so that nothing stale is ever read. The weights themselves
+go elsewhere.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import secrets
+import selectors
+import socket
 import time
 from collections.abc import Mapping
-from datetime import timedelta
+from contextlib import suppress
 from typing import Any
-
-import torch.distributed as dist
 
 from rlcore.errors import WeightSyncError
 from rlcore.weight_sync.base import Push
 
 _CONNECT_TIMEOUT_S = 10.0
-"""The store stands before anyone is told of it."""
+"""The learner listens before anyone is told of it."""
 
 _GRACE_S = 10.0
 
+_MAX_HELLO_BYTES = 4096
+"""Of what is read from someone who has not yet shown the token."""
 
-class SenderStore:
-    """The learner's store, on a free port of `host`."""
+Message = dict[str, Any]
+
+
+class Line:
+    """Messages over one connection."""
+
+    def __init__(self, connection: socket.socket, timeout_s: float):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(timeout_s)
+        self.socket = connection
+        self.name = ""
+        """Who is at the other end; empty until the token was shown."""
+        self._rest = b""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self.socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def read(self) -> list[Message]:
+        """What has come, waiting no longer than the socket's timeout.
+
+        Raises:
+            OSError: the other end hung up, or nothing came.
+            ValueError: no JSON, or too much of it before the token.
+        """
+        data = self.socket.recv(1 << 16)
+        if not data:
+            raise ConnectionResetError("it hung up")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if not self.name and len(self._rest) > _MAX_HELLO_BYTES:
+            raise ValueError("no token")
+        return [json.loads(line) for line in lines]
+
+
+class SenderPort:
+    """Where the learner listens, on a free port of `host`."""
 
     def __init__(self, host: str, timeout_s: float):
         self.host, self.timeout_s = host, timeout_s
         self.token = secrets.token_hex(16)
-        self._server = dist.TCPStore(
-            host, 0, None, True, timedelta(seconds=timeout_s), wait_for_workers=False
-        )
-        self.port: int = self._server.port
+        self.lines: dict[str, Line] = {}
+        self._selector: selectors.DefaultSelector | None = None
+        self._messages: list[Message] = []
         self._num_pushes = 0
 
     def announce(self, backend: str, version: int, engines: tuple[int, ...], workers_per_engine: int) -> Push:
-        """A new appointment at this store."""
+        """A new appointment here."""
+        if self._selector is None:
+            self._listen()
         self._num_pushes += 1
         return Push(
             backend=backend,
@@ -46,106 +85,182 @@ class SenderStore:
             engines=engines,
             workers_per_engine=workers_per_engine,
             host=self.host,
-            port=self.port,
+            port=self._listener.getsockname()[1],
             token=self.token,
             timeout_s=self.timeout_s,
         )
 
     def open(self, push: Push) -> SenderTalk:
         """The sender's side of one push."""
-        return SenderTalk(self._server, push)
+        return SenderTalk(self, push)
+
+    def messages(self, push_id: int, deadline: float) -> list[Message]:
+        """What receivers have said about a push, waiting for something; nothing once the deadline has passed.
+        Someone who hung up is `{"from": name, "gone": True}`."""
+        while self._selector is not None:
+            mine = [message for message in self._messages if message["push"] == push_id]
+            if mine:  # what belongs to an earlier push is dropped, who comes early for the next one waits
+                self._messages = [message for message in self._messages if message["push"] > push_id]
+                return mine
+            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                return []
+            for key, _ in ready:
+                if key.data is None:
+                    self._accept()
+                else:
+                    self._read(key.data, push_id)
+        return []
+
+    def close(self) -> None:
+        """Hangs up and stops listening; the next announcement opens another port."""
+        if self._selector is not None:
+            for key in list(self._selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+            self._selector.close()
+        self._selector, self.lines, self._messages = None, {}, []
+
+    def _listen(self) -> None:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        # Not at the host's address: where it is translated, this machine does not know it as its own.
+        address = self.host if self.host == "127.0.0.1" else ""
+        self._listener = socket.create_server((address, 0), family=family)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+
+    def _accept(self) -> None:
+        assert self._selector is not None
+        line = Line(self._listener.accept()[0], self.timeout_s)
+        self._selector.register(line.socket, selectors.EVENT_READ, line)
+
+    def _read(self, line: Line, push_id: int) -> None:
+        try:
+            for message in line.read():
+                if not line.name:
+                    if not hmac.compare_digest(str(message["token"]), self.token):
+                        raise ValueError("wrong token")
+                    line.name = str(message["from"])
+                    self.lines[line.name] = line
+                else:
+                    self._messages.append(message)
+        except (OSError, ValueError, KeyError, TypeError):
+            self._selector.unregister(line.socket)  # type: ignore[union-attr]
+            line.socket.close()
+            if self.lines.get(line.name) is line:
+                del self.lines[line.name]
+                self._messages.append({"push": push_id, "from": line.name, "gone": True})
 
 
 class SenderTalk:
     """One push, seen from the learner."""
 
-    def __init__(self, store: dist.Store, push: Push):
-        self.store = dist.PrefixStore(push.token, store)
+    def __init__(self, port: SenderPort, push: Push):
         self.wait_seconds = 0.0
-        self._push = push
+        self._port, self._push = port, push
         self._deadline = time.monotonic() + push.timeout_s
         self._num_posted = 0
         self._num_answered = dict.fromkeys(push.receivers, -1)  # 0 once it has said hello
-        self._answers: dict[str, list[dict[str, Any]]] = {name: [] for name in push.receivers}
+        self._answers: dict[str, list[Message]] = {name: [] for name in push.receivers}
 
     def post(self, message: Mapping[str, Any]) -> int:
         """Sends to every receiver; returns the message's number, for `answers`."""
-        text = json.dumps(message)
         for name in self._push.receivers:
-            self.store.queue_push(f"{self._push.id}/{name}", text)
+            if name in self._port.lines:
+                with suppress(OSError):  # it is gone: `answers` reads why
+                    self._port.lines[name].send({"push": self._push.id, **message})
         self._num_posted += 1
         return self._num_posted
 
-    def answers(self, number: int) -> dict[str, dict[str, Any]]:
+    def answers(self, number: int) -> dict[str, Message]:
         """Waits until every receiver has answered message `number` (0: has come); the answers, by name.
 
         Raises:
-            WeightSyncError: one refused, or the deadline passed; who, and what about.
+            WeightSyncError: one refused or hung up, or the deadline passed; who, and what about.
         """
         start = time.monotonic()
         while late := [name for name, answered in self._num_answered.items() if answered < number]:
-            text = _pop(self.store, f"{self._push.id}/sender", self._deadline)
-            if text is None:
+            messages = self._port.messages(self._push.id, self._deadline)
+            if not messages:
                 here = sorted(set(self._num_answered) - set(late))
                 what = "come for them" if number == 0 else "answer"
                 raise WeightSyncError(
                     f"weights of version {self._push.version}: {', '.join(late)} did not {what} within "
                     f"{self._push.timeout_s:g} s (weight_sync.timeout_s); {', '.join(here) or 'nobody'} did"
                 )
-            answer = json.loads(text)
-            if "refused" in answer:
-                raise WeightSyncError(answer["refused"])
-            self._num_answered[answer["from"]] += 1
-            self._answers[answer["from"]].append(answer["value"])
+            for message in messages:
+                self._take(message)
         self.wait_seconds += time.monotonic() - start
         return {name: values[number] for name, values in self._answers.items()}
 
     def refusal(self) -> str | None:
         """The first refusal that lies there, if any: why a connection broke."""
-        while (text := _pop(self.store, f"{self._push.id}/sender", time.monotonic() + 1)) is not None:
-            if "refused" in (answer := json.loads(text)):
-                return str(answer["refused"])
+        while messages := self._port.messages(self._push.id, time.monotonic() + 1):
+            for message in messages:
+                if "refused" in message:
+                    return str(message["refused"])
         return None
 
     def call_off(self, reason: str) -> None:
-        """Ends the push for every receiver that still listens."""
+        """Ends the push for every receiver, and hangs up."""
         self.post({"called_off": reason})
+        self._port.close()
+
+    def _take(self, message: Message) -> None:
+        if "refused" in message:
+            raise WeightSyncError(message["refused"])
+        name = message["from"]
+        if name not in self._num_answered:
+            return
+        if "gone" in message:
+            if self._num_answered[name] < 0:  # the line of an earlier push; its next hello comes by another
+                return
+            raise WeightSyncError(f"weights of version {self._push.version}: {name} hung up; did it die?")
+        self._num_answered[name] += 1
+        self._answers[name].append(message["value"])
 
 
 class ReceiverTalk:
     """One push, seen from a worker process of an engine.
 
+    Args:
+        line: of an earlier push to the same port.
+
     Raises:
-        WeightSyncError: the learner's store cannot be reached.
+        WeightSyncError: the learner cannot be reached.
     """
 
-    def __init__(self, push: Push, name: str, store: dist.Store | None = None):
+    def __init__(self, push: Push, name: str, line: Line | None = None):
         self.name, self._push = name, push
         # Somewhat later than the learner's, who knows which engine it is that all the others wait for.
         self.deadline = time.monotonic() + push.timeout_s + min(push.timeout_s, _GRACE_S)
-        self.server = store or _connect(push)
-        self.store = dist.PrefixStore(push.token, self.server)
+        self.line = line or _connect(push, name)
+        self._messages: list[Message] = []
 
     def answer(self, value: Mapping[str, Any] | None = None) -> None:
         """Answers the latest message; the first answer of all says hello."""
-        self._send({"from": self.name, "value": dict(value or {})})
+        self._send({"value": dict(value or {})})
 
-    def next(self) -> dict[str, Any]:
+    def next(self) -> Message:
         """The sender's next message.
 
         Raises:
             WeightSyncError: the push was called off, the deadline passed, or the learner is gone.
         """
-        try:
-            text = _pop(self.store, f"{self._push.id}/{self.name}", self.deadline)
-        except dist.DistNetworkError as error:
-            raise WeightSyncError(f"{self.name} lost the learner at {_address(self._push)}") from error
-        if text is None:
-            raise WeightSyncError(
-                f"{self.name} heard nothing more from the learner at {_address(self._push)} within "
-                f"{self._push.timeout_s:g} s (weight_sync.timeout_s)"
-            )
-        message: dict[str, Any] = json.loads(text)
+        while not self._messages:
+            self.line.socket.settimeout(max(0.001, self.deadline - time.monotonic()))
+            try:
+                self._messages = [one for one in self.line.read() if one["push"] == self._push.id]
+            except TimeoutError as error:
+                raise WeightSyncError(
+                    f"{self.name} heard nothing more from the learner at {_address(self._push)} within "
+                    f"{self._push.timeout_s:g} s (weight_sync.timeout_s)"
+                ) from error
+            except OSError as error:
+                raise WeightSyncError(
+                    f"{self.name} lost the learner at {_address(self._push)}: it called the push off before "
+                    "this engine came, or died"
+                ) from error
+        message = self._messages.pop(0)
         if "called_off" in message:
             raise WeightSyncError(f"the push was called off ({message['called_off']})")
         return message
@@ -164,35 +279,28 @@ class ReceiverTalk:
         self._send({"refused": reason})
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        self.store.queue_push(f"{self._push.id}/sender", json.dumps(message))
+        with suppress(OSError):  # the learner is gone: `next` says so
+            self.line.send({"push": self._push.id, "from": self.name, **message})
 
 
 def call_off(push: Push, reason: str) -> None:
-    """Ends a push from outside, for instance because an engine died: the learner need not wait for it."""
-    ReceiverTalk(push, "controller").refuse(reason)
+    """Ends a push from outside, for instance because an engine died: the learner need not wait for it. Where
+    nobody listens any more it has ended already."""
+    with suppress(WeightSyncError):
+        ReceiverTalk(push, "controller").refuse(reason)
 
 
-def _connect(push: Push) -> dist.TCPStore:
+def _connect(push: Push, name: str) -> Line:
     try:
-        return dist.TCPStore(
-            push.host, push.port, None, False, timedelta(seconds=_CONNECT_TIMEOUT_S), wait_for_workers=False
-        )
-    except dist.DistError as error:
+        connection = socket.create_connection((push.host, push.port), timeout=_CONNECT_TIMEOUT_S)
+        line = Line(connection, push.timeout_s)
+        line.send({"token": push.token, "from": name})
+        return line
+    except OSError as error:
         raise WeightSyncError(
-            f"weights of version {push.version}: no learner at {_address(push)} ({type(error).__name__}); "
-            "engines must reach the learner's node by TCP, on any port"
+            f"weights of version {push.version}: no learner at {_address(push)} ({error}); engines must "
+            "reach the learner's node by TCP, on any port"
         ) from error
-
-
-def _pop(store: dist.Store, queue: str, deadline: float) -> bytes | None:
-    """The queue's next entry; nothing once the deadline has passed."""
-    store.set_timeout(timedelta(seconds=max(0.001, deadline - time.monotonic())))
-    try:
-        return store.queue_pop(queue)  # type: ignore[attr-defined, no-any-return]
-    except dist.DistNetworkError:
-        raise
-    except dist.DistStoreError:
-        return None
 
 
 def _address(push: Push) -> str:

@@ -1,7 +1,7 @@
 """vLLM's own media for GPUs: `nccl` (learner and engines on separate GPUs) and `ipc` (sharing them).
 
 vLLM's trainer engines move the weights and drive the rollout engines through a client. Here the client speaks
-through the sender's store, and `serve` does at the engine what it is told. The engine checks names and shapes
+through the learner's port, and `serve` does at the engine what it is told. The engine checks names and shapes
 before anything moves; the bytes themselves take no checksum on this way.
 """
 
@@ -11,6 +11,7 @@ import base64
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
 from rlcore.errors import WeightSyncError
 from rlcore.weight_sync.base import Push, PushReport
-from rlcore.weight_sync.buckets import DTYPES, Layout
-from rlcore.weight_sync.store import ReceiverTalk, SenderStore, SenderTalk
+from rlcore.weight_sync.buckets import DTYPES
+from rlcore.weight_sync.store import ReceiverTalk, SenderPort, SenderTalk
 
 _HANDLE_CLASSES = {c.__name__: c for c in (Tensor, torch.nn.Parameter, torch.UntypedStorage)}
 
@@ -48,9 +49,9 @@ class NativeSender:
     ):
         self._backend, self._rank = backend, rank
         self._source = _Source(shapes, DTYPES[dtype])
-        self._bucket_bytes = max(bucket_bytes, Layout.of(self._source.shapes, dtype, bucket_bytes).largest)
-        self._store = SenderStore(host, timeout_s) if rank == 0 else None
-        self._client = _StoreClient()
+        self._bucket_bytes = max(bucket_bytes, self._source.largest)
+        self._port = SenderPort(host, timeout_s) if rank == 0 else None
+        self._client = _PortClient()
         self._engine: Any = None
         self._engines: tuple[int, ...] = ()
         self._group = 0
@@ -58,17 +59,17 @@ class NativeSender:
 
     def announce(self, version: int, engines: Iterable[int], *, workers_per_engine: int = 1) -> Push:
         """Engines speak for their workers, so the appointment is with one receiver an engine."""
-        assert self._store is not None, "rank 0 makes the appointments"
+        assert self._port is not None, "rank 0 makes the appointments"
         self._workers_per_engine = workers_per_engine
-        return self._store.announce(self._backend, version, tuple(engines), 1)
+        return self._port.announce(self._backend, version, tuple(engines), 1)
 
     def push(self, push: Push, tensors: Iterable[tuple[str, Tensor]]) -> PushReport:
         start, stream = time.perf_counter(), iter(tensors)
         self._source.stream = stream
-        if self._store is None:  # of `ipc`: vLLM's engine takes part in rank 0's gathering of handles
+        if self._port is None:  # of `ipc`: vLLM's engine takes part in rank 0's gathering of handles
             self._new_engine(push).send_weights()
             return self._report(push, start, 0.0)
-        self._client.talk = talk = self._store.open(push)
+        self._client.talk = talk = self._port.open(push)
         try:
             held = talk.answers(0).values()
             talk.answers(talk.post({"tensors": self._source.shapes}))
@@ -129,7 +130,12 @@ class _Source(WeightSource):
 
     @property
     def num_bytes(self) -> int:
-        return sum(torch.Size(shape).numel() * self._dtype.itemsize for _, shape in self.shapes)
+        return sum(prod(shape) * self._dtype.itemsize for _, shape in self.shapes)
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest tensor: vLLM packs whole ones."""
+        return max(prod(shape) * self._dtype.itemsize for _, shape in self.shapes)
 
     def metadata(self) -> list[ParamMeta]:
         return [ParamMeta(name, self._dtype, shape) for name, shape in self.shapes]
@@ -140,7 +146,7 @@ class _Source(WeightSource):
             yield name, tensor.detach().to("cuda", self._dtype, copy=True)
 
 
-class _StoreClient:
+class _PortClient:
     """vLLM's `VLLMWeightSyncClient`: every call goes to all engines and returns when all have done it."""
 
     talk: SenderTalk

@@ -7,8 +7,9 @@ names and cannot see missing ones, so a wrong push would leave old weights in pl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ from vllm.platforms import current_platform
 
 from rlcore.engines.hf_model import load_config
 from rlcore.weight_sync.base import Push
+from rlcore.weight_sync.buckets import Layout
 from rlcore.weight_sync.checkpoint_names import check_names, checkpoint_shapes
+from rlcore.weight_sync.direct import DirectCopies, record
 from rlcore.weight_sync.receiver import Receiver
 
 
@@ -45,8 +48,9 @@ class BucketUpdateInfo(WeightTransferUpdateInfo):
 class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
     """Loads a push into the running model, in place, bucket by bucket.
 
-    On the CPU the plug-in keeps layers as they were loaded: plain loading is right, and faster. Elsewhere
-    vLLM's layer-wise reloading redoes what it does to weights after loading (quantisation, kernel layouts).
+    On the CPU the plug-in keeps layers as they were loaded: plain loading is right, and from the second push
+    on, copying in its place. Elsewhere vLLM's layer-wise reloading redoes what it does to weights after
+    loading (quantisation, kernel layouts).
     """
 
     init_info_cls = BucketInitInfo
@@ -55,6 +59,8 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
     def init_transfer_engine(self, init_info: BucketInitInfo) -> None:
         self._receiver = Receiver(self.config.backend)
         self._is_reloading = False
+        self._copies: DirectCopies | None = None
+        self._recorded: Layout | None = None  # the layout that was looked at for them
 
     def start_weight_update(self) -> None:
         """Nothing yet: the model is touched only once a first bucket has been verified."""
@@ -87,12 +93,20 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
         check_names(shapes, checkpoint_shapes(path), load_config(path))
 
     @torch.no_grad()
-    def _load(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
-        if current_platform.is_cpu():
-            self.model.load_weights(tensors)
-            return
-        if not self._is_reloading:
-            self._is_reloading = True
-            initialize_layerwise_reload(self.model)
-        # It keeps tensors until their layer is complete: copies, for a bucket's memory is used again.
-        self.model.load_weights((name, tensor.to(self.device, copy=True)) for name, tensor in tensors)
+    def _load(self, layout: Layout, payloads: Iterator[Tensor]) -> None:
+        if not current_platform.is_cpu():
+            self._reload(layout.tensors(payloads))
+        elif self._copies is not None and self._copies.fit(layout):
+            self._copies.load(payloads)
+        elif self._recorded is layout and self._copies is None:
+            self.model.load_weights(layout.tensors(payloads))
+        else:
+            self._copies = self._recorded = None
+            self._copies = record(layout, payloads, self.model, self.model.load_weights)
+            self._recorded = layout
+
+    def _reload(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
+        first = next(tensors)  # verified: only now is the model touched
+        self._is_reloading = True
+        initialize_layerwise_reload(self.model)
+        self.model.load_weights((name, tensor.to(self.device)) for name, tensor in chain([first], tensors))

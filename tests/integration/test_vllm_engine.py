@@ -32,7 +32,8 @@ from rlcore.engines.media import MediaEncoder
 from rlcore.engines.vllm_engine import EngineRequest, Sampling, VLLMEngine, engine_env, sampling_seed
 from rlcore.errors import ConfigError, DataError, WeightSyncError
 from rlcore.types import Group, Prompt, RolloutJob
-from rlcore.weight_sync import make_sender
+from rlcore.weight_sync import make_sender, vllm_receiver
+from rlcore.weight_sync.direct import record
 
 pytestmark = pytest.mark.integration
 # Few tokens a step, so that the prompts of one call do not fit into one: seeds must survive that.
@@ -334,6 +335,36 @@ def test_a_prompt_over_the_context_is_an_error_or_left_out_by_setting(
         worker.generate([PROMPTS[0], long], step=0)
     monkeypatch.setattr(worker, "_rollout", replace(worker._rollout, over_context="drop"))
     assert [group.prompt.id for group in worker.generate([PROMPTS[0], long], step=0)] == ["p0"]
+
+
+@pytest.mark.parametrize("make", [make_text, make_qwen2_audio])
+def test_later_pushes_are_plain_copies_and_equal_what_the_loader_does(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[Any] = []
+
+    def watched(*arguments: Any) -> Any:
+        recorded.append(record(*arguments))
+        return recorded[-1]
+
+    monkeypatch.setattr(vllm_receiver, "record", watched)
+    path = str(make(tmp_path))
+    model, engine = load_model(path), VLLMEngine(path, engine_args=ENGINE)
+    sender = sender_of(model, media=False)
+    for version in (1, 2, 3):
+        perturb(model, version, media=False)
+        push_to(sender, version, weights(model, media=False), [engine.apply_weights])
+    (copies,) = recorded  # the loader ran once
+    assert copies is not None
+    sender.close()
+
+    def held(inner: Any) -> dict[str, torch.Tensor]:
+        return {name: tensor.clone() for name, tensor in inner.state_dict().items()}
+
+    (copied,) = engine._llm.apply_model(held)
+    engine._llm.apply_model(lambda inner: inner.load_weights(iter(weights(model, media=False))) and None)
+    (loaded,) = engine._llm.apply_model(held)
+    assert all(torch.equal(tensor, copied[name]) for name, tensor in loaded.items())
 
 
 def test_qwen2_5_omni_takes_raw_audio_and_a_trained_tower(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rlcore.errors import WeightSyncError
-from rlcore.weight_sync.store import SenderStore
-from rlcore.weight_sync.vllm_native import _StoreClient, from_json, serve, to_json
+from rlcore.weight_sync.store import SenderPort
+from rlcore.weight_sync.vllm_native import _PortClient, from_json, serve, to_json
 
 pytestmark = pytest.mark.integration
 
@@ -40,11 +40,11 @@ class RecordingEngine:
         self.calls.append(("finish", weight_version))
 
 
-def talk_to(engines: list[RecordingEngine], client: _StoreClient, accept: Any, script: Any) -> list[Any]:
+def talk_to(engines: list[RecordingEngine], client: _PortClient, accept: Any, script: Any) -> list[Any]:
     """Runs the learner's `script`; what each engine's `serve` gave or raised."""
-    store = SenderStore("127.0.0.1", 20)
-    push = store.announce("nccl", 7, tuple(range(len(engines))), 1)
-    client.talk = store.open(push)
+    port = SenderPort("127.0.0.1", 20)
+    push = port.announce("nccl", 7, tuple(range(len(engines))), 1)
+    client.talk = port.open(push)
     with ThreadPoolExecutor(len(engines)) as threads:
         serving = [
             threads.submit(serve, llm, push, engine=rank, group=0, accept=accept)
@@ -65,7 +65,7 @@ def test_handles_travel_without_pickle() -> None:
 
 
 def test_every_engine_does_what_vllms_client_asks_and_knows_its_ranks() -> None:
-    engines, client, seen = [RecordingEngine(), RecordingEngine()], _StoreClient(), []
+    engines, client, seen = [RecordingEngine(), RecordingEngine()], _PortClient(), []
 
     def script(talk: Any) -> None:
         assert [answer["group"] for answer in talk.answers(0).values()] == [0, 0]
@@ -88,7 +88,7 @@ def test_every_engine_does_what_vllms_client_asks_and_knows_its_ranks() -> None:
 
 
 def test_a_push_that_does_not_fit_moves_nothing() -> None:
-    engines, client = [RecordingEngine()], _StoreClient()
+    engines, client = [RecordingEngine()], _PortClient()
 
     def refuse(shapes: Any) -> None:
         raise WeightSyncError("the engine has no w")

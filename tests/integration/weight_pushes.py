@@ -43,7 +43,7 @@ def collect(push: Push, rank: int = 0) -> dict[str, torch.Tensor]:
         push,
         engine=rank,
         accept=lambda shapes: None,
-        load=lambda views: tensors.update((name, tensor.clone()) for name, tensor in views),
+        load=lambda layout, payloads: tensors.update(layout.tensors(payloads)),
     )
     receiver.close()
     return tensors

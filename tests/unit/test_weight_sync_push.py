@@ -16,6 +16,7 @@ import torch
 from rlcore.config import LearnerConfig, RolloutConfig, RunConfig, WeightSyncConfig
 from rlcore.errors import ConfigError, MixedWeightsError, WeightSyncError
 from rlcore.weight_sync import Push, make_sender
+from rlcore.weight_sync.buckets import Layout
 from rlcore.weight_sync.receiver import Receiver
 from rlcore.weight_sync.sender import NUM_SLOTS, BucketSender
 from rlcore.weight_sync.shared_memory import FOLDER, PREFIX, SharedMemoryOut
@@ -34,7 +35,7 @@ def weights(version: int) -> dict[str, torch.Tensor]:
 class Engine:
     """A receiver and what it has loaded."""
 
-    def __init__(self, backend: str, rank: int = 0, broken: Callable[[Sequence[str]], None] | None = None):
+    def __init__(self, backend: str, rank: int = 0, broken: Callable[[str], None] | None = None):
         self.rank, self.loaded, self._broken = rank, {}, broken
         self.receiver = Receiver(backend)
         self.checksum = ""
@@ -44,11 +45,11 @@ class Engine:
             push, engine=self.rank, accept=lambda shapes: None, load=self._load
         )
 
-    def _load(self, tensors: Any) -> None:
-        tensors = {name: tensor.clone() for name, tensor in tensors}
-        if self._broken is not None:
-            self._broken(list(tensors))
-        self.loaded |= tensors
+    def _load(self, layout: Layout, payloads: Iterator[torch.Tensor]) -> None:
+        for name, tensor in layout.tensors(payloads):
+            if self._broken is not None:
+                self._broken(name)
+            self.loaded[name] = tensor
 
     def holds(self, version: int) -> bool:
         expected = weights(version)
@@ -99,9 +100,9 @@ def test_memory_is_bounded_and_buckets_overlap(sender: BucketSender) -> None:
             events.append(f"gather {name}")
             yield name, tensor
 
-    def slow(names: Sequence[str]) -> None:
+    def slow(name: str) -> None:
         time.sleep(0.1)
-        events.append(f"loaded {names[-1]}")
+        events.append(f"loaded {name}")
 
     engine = Engine(sender.backend, broken=slow)
     push = sender.announce(1, [0])
@@ -189,8 +190,8 @@ def test_an_engine_that_does_not_come_is_named(sender: BucketSender) -> None:
 
 
 def test_a_failing_engine_ends_the_push_for_all_at_once(sender: BucketSender) -> None:
-    def fail(names: Sequence[str]) -> None:
-        if "t4" in names:
+    def fail(name: str) -> None:
+        if name == "t4":
             raise RuntimeError("out of memory")
 
     engines = [Engine(sender.backend, 0), Engine(sender.backend, 1, broken=fail)]
