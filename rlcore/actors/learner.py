@@ -54,8 +54,9 @@ class LearnerWorker:
         )
         self._sender: WeightSender | None = make_sender(
             config.weight_sync,
-            self._engine.weight_shapes(),
-            dtype=config.model.dtype,
+            self._engine.push_shapes(),
+            # Factors are few, and their products are rounded at the engine.
+            dtype="float32" if config.learner.lora.push == "adapters" else config.model.dtype,
             rank=self.rank,
             host=ray.util.get_node_ip_address(),
         )
@@ -83,7 +84,7 @@ class LearnerWorker:
     def push_weights(self, push: Push) -> PushReport | None:
         """Brings the weights to the engines that take part in the push at the same time; returns, on rank 0,
         once they all hold them."""
-        weights = self._engine.iter_weights()
+        weights = self._engine.iter_push()
         if self._sender is not None:
             return self._sender.push(push, weights)
         for _ in weights:  # the other ranks only take part in the gathering

@@ -87,6 +87,14 @@ class RunConfig:
             correction,
             "none unless learner.recompute_logprobs is true: the rollout's own logprobs need no correction",
         )
+        lora, backend = self.learner.lora, self.weight_sync.backend
+        can_add = lora.rank > 0 and backend in ("shared_memory", "gloo")
+        check(
+            lora.push == "merged" or can_add,
+            "learner.lora.push",
+            lora.push,
+            "merged unless learner.lora.rank is above 0 and weight_sync.backend shared_memory or gloo",
+        )
         for key in ("outcome", "reasoning"):
             name = getattr(self.algorithm.ptr, key)
             names = sorted(self.rewards)

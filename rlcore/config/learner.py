@@ -19,12 +19,16 @@ class LoRAConfig:
     """On the adapters' input. Above 0 the learner's policy differs from the one that was sampled."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     """Linear layers by the end of their name (`q_proj`, `layers.0.mlp.up_proj`); frozen ones get none."""
+    push: str = "merged"
+    """What travels to the engines: `merged` weights of the language model, or the `adapters` alone, which
+    engines add to the weights of `model.path` (by shared_memory or gloo)."""
 
     def __post_init__(self) -> None:
         at_least(self, 0, "rank")
         positive(self, "alpha")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
         check(bool(self.target_modules), "target_modules", self.target_modules, "at least one name")
+        one_of(self, "push", "merged", "adapters")
 
 
 @dataclass(frozen=True, kw_only=True)

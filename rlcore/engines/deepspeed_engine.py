@@ -33,7 +33,15 @@ from rlcore.engines.hf_model import load_config, load_model, load_processor, sav
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_logprobs
 from rlcore.engines.media_modules import attach_media_modules, detach_media_modules
 from rlcore.engines.shares import PolicyObjective, SupervisedObjective
-from rlcore.engines.trainable import Weight, add_lora, checkpoint_activations, freeze, trained_media, weights
+from rlcore.engines.trainable import (
+    Weight,
+    adapter_weights,
+    add_lora,
+    checkpoint_activations,
+    freeze,
+    trained_media,
+    weights,
+)
 from rlcore.errors import ConfigError, DataError, NonFiniteError
 from rlcore.types import TrainGroup
 
@@ -257,9 +265,19 @@ class DeepSpeedEngine:
         """Whether any rank says so; the same answer on all. Collective."""
         return bool(self._all_reduce([float(flag)], dist.ReduceOp.MAX)[0])
 
-    def weight_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
-        """(hub name, full shape) of what `iter_weights` gives, in its order; not collective."""
-        return [(weight.hub_name, weight.shape) for weight in self._rollout_weights()]
+    def push_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """(name, full shape) of what `iter_push` gives, in its order; not collective."""
+        return [(weight.hub_name, weight.shape) for weight in self._push_weights()]
+
+    def iter_push(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """What engines are sent: as `iter_weights`, or with `learner.lora.push: adapters` the factors in the
+        place of adapted weights (`rlcore.weight_sync.adapters`), and nothing that is not trained."""
+        for weight, tensor in zero.gathered(self._push_weights(), zero_stage=self._config.zero_stage):
+            yield weight.hub_name, tensor
+
+    def _push_weights(self) -> list[Weight]:
+        alone = self._config.lora.push == "adapters"
+        return list(adapter_weights(self._model)) if alone else self._rollout_weights()
 
     def iter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(hub name, full float32 tensor) of the language model, and of media modules that are trained.

@@ -22,6 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rlcore.config import LoRAConfig
 from rlcore.engines.hf_model import FAMILIES, checkpoint_parameters, decoder_of, is_media_parameter, own_name
 from rlcore.errors import ConfigError
+from rlcore.weight_sync.adapters import A, B
 
 ADAPTER = "default"
 """peft's name for the one adapter of a model."""
@@ -124,6 +125,8 @@ class Weight:
     """What must be whole for `tensor`: the parameter, and its adapter's."""
     adapter: Any = None
     """The layer that adds a product to the parameter, where one does."""
+    scale: float = 1.0
+    """Of an adapter's factor."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -137,6 +140,8 @@ class Weight:
     def tensor(self) -> Tensor:
         """Full, merged and detached."""
         own = self.parameters[0].detach()
+        if self.scale != 1.0:
+            own = own * self.scale
         return own if self.adapter is None else own + self.adapter.get_delta_weight(ADAPTER)
 
 
@@ -152,6 +157,19 @@ def weights(model: PreTrainedModel, *, media: bool = True) -> Iterator[Weight]:
         else:
             factors = (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight)
             yield Weight(plain, hub_name, (parameter, *factors), layer)
+
+
+def adapter_weights(model: PreTrainedModel) -> Iterator[Weight]:
+    """Instead of whole adapted weights, their factors (`rlcore.weight_sync.adapters`); and what else is
+    trained."""
+    for weight in weights(model):
+        if weight.adapter is not None:
+            first, second = weight.parameters[1:]
+            yield Weight(weight.name + A, weight.hub_name + A, (first,))
+            scale = float(weight.adapter.scaling[ADAPTER])
+            yield Weight(weight.name + B, weight.hub_name + B, (second,), scale=scale)
+        elif weight.is_trained:
+            yield weight
 
 
 def trained_media(model: PreTrainedModel) -> list[str]:

@@ -4,32 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from rlcore.engines.hf_model import is_language_name
 from rlcore.errors import WeightSyncError
 
 
-def checkpoint_shapes(path: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a checkpoint's safetensors, from their headers alone.
+class Checkpoint:
+    """The safetensors of a folder or of the hub's cache: shapes from their headers, tensors as they are asked
+    for (mapped, so that what is read stays in the page cache alone).
 
     Raises:
-        WeightSyncError: the folder holds no safetensors to compare with.
+        WeightSyncError: there are none.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        folder = Path(snapshot_download(path, local_files_only=True))
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
+
+    def __init__(self, path: str):
+        folder = Path(path)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(path, local_files_only=True))
+        self._files: dict[str, Any] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            tensors = safe_open(file, framework="pt")
             for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                shapes[name] = tuple(tensors.get_slice(name).get_shape())
-    if not shapes:
-        raise WeightSyncError(f"{folder}: no *.safetensors there to check a weight push against")
-    return shapes
+                self._files[name] = tensors
+                self.shapes[name] = tuple(tensors.get_slice(name).get_shape())
+        if not self.shapes:
+            raise WeightSyncError(f"{folder}: no *.safetensors there to check a weight push against")
+
+    def tensor(self, name: str) -> Tensor:
+        tensor: Tensor = self._files[name].get_tensor(name)
+        return tensor
+
+
+def checkpoint_shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in a checkpoint. Raises as `Checkpoint`."""
+    return Checkpoint(path).shapes
 
 
 def check_names(

@@ -22,10 +22,11 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.platforms import current_platform
 
-from rlcore.engines.hf_model import load_config
+from rlcore.engines.hf_model import is_language_name, load_config
+from rlcore.weight_sync.adapters import are_adapters, check_adapters, merged
 from rlcore.weight_sync.base import Push
 from rlcore.weight_sync.buckets import Layout
-from rlcore.weight_sync.checkpoint_names import check_names, checkpoint_shapes
+from rlcore.weight_sync.checkpoint_names import Checkpoint, check_names
 from rlcore.weight_sync.direct import DirectCopies, record
 from rlcore.weight_sync.receiver import Receiver
 
@@ -61,6 +62,7 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
         self._is_reloading = False
         self._copies: DirectCopies | None = None
         self._recorded: Layout | None = None  # the layout that was looked at for them
+        self._checkpoint: Checkpoint | None = None
 
     def start_weight_update(self) -> None:
         """Nothing yet: the model is touched only once a first bucket has been verified."""
@@ -89,12 +91,18 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
         self._receiver.close()
 
     def _accept(self, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> None:
-        path = self.model_config.model
-        check_names(shapes, checkpoint_shapes(path), load_config(path))
+        shapes, path = list(shapes), self.model_config.model
+        self._checkpoint = self._checkpoint or Checkpoint(path)
+        if are_adapters(name for name, _ in shapes):
+            check_adapters(shapes, self._checkpoint.shapes)
+        else:
+            check_names(shapes, self._checkpoint.shapes, load_config(path))
 
     @torch.no_grad()
     def _load(self, layout: Layout, payloads: Iterator[Tensor]) -> None:
-        if not current_platform.is_cpu():
+        if are_adapters(name for name, _ in layout.shapes):
+            self._load_adapters(layout.tensors(payloads))
+        elif not current_platform.is_cpu():
             self._reload(layout.tensors(payloads))
         elif self._copies is not None and self._copies.fit(layout):
             self._copies.load(payloads)
@@ -104,6 +112,21 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
             self._copies = self._recorded = None
             self._copies = record(layout, payloads, self.model, self.model.load_weights)
             self._recorded = layout
+
+    def _load_adapters(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
+        assert self._checkpoint is not None, "accepted before"
+        changed = merged(tensors, self._checkpoint.tensor)
+        if current_platform.is_cpu():
+            self.model.load_weights(changed)
+            return
+        # Layers are redone whole: of one with q, k and v in it, an adapter of q alone would not be enough.
+        weights = dict(changed)
+        config = load_config(self.model_config.model)
+        names = [name for name in self._checkpoint.shapes if is_language_name(config, name)]
+        self._reload(
+            (name, weights[name] if name in weights else self._checkpoint.tensor(name))
+            for name in dict.fromkeys([*names, *weights])
+        )
 
     def _reload(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
         first = next(tensors)  # verified: only now is the model touched

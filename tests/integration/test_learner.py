@@ -44,6 +44,8 @@ from rlcore.errors import (
     PlacementError,
 )
 from rlcore.placement import Bundle, reserve
+from rlcore.weight_sync import adapters
+from rlcore.weight_sync.checkpoint_names import Checkpoint
 
 pytestmark = pytest.mark.integration
 
@@ -285,6 +287,22 @@ def test_adapters_are_trained_merged_and_resumed(learner, single, model_path, ex
     start(single, model_path, zero_stage=zero_stage)
     with pytest.raises(CheckpointError, match=r"it alone trains \d+ parameters.*does not train.*lora is"):
         single.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+
+    # Pushed alone, the adapters make the same weights at the other end.
+    start(learner, model_path, zero_stage=zero_stage, lora=replace(LORA, push="adapters"), lr=1e-2)
+    for batch in batches[:2]:
+        learner.call("update", batch, timeout_s=60)
+    push = learner.call_one(0, "announce_push", 1, [0], timeout_s=60)
+    sending = learner.call_async("push_weights", push)
+    factors = collect(push)
+    sending.result(timeout_s=60)
+    checkpoint = Checkpoint(model_path)
+    adapters.check_adapters(
+        [(name, tuple(factor.shape)) for name, factor in factors.items()], checkpoint.shapes
+    )
+    added = dict(adapters.merged(factors.items(), checkpoint.tensor))
+    assert added.keys() == {name for name in merged if name.endswith(("q_proj.weight", "up_proj.weight"))}
+    assert all(np.abs(tensor.numpy() - merged[name]).max() < 1e-6 for name, tensor in added.items())
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tiny_models import AUDIO_PROMPT, TEXT_PROMPT, make_qwen2_5_omni, make_qwen2
 from weight_pushes import flip_a_byte, push_to
 
 from rlcore.actors.rollout import RolloutWorker
-from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
+from rlcore.config import LoRAConfig, ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
 from rlcore.engines.hf_model import (
     checkpoint_parameters,
     is_media_parameter,
@@ -29,6 +29,7 @@ from rlcore.engines.hf_model import (
 )
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.media import MediaEncoder
+from rlcore.engines.trainable import adapter_weights, add_lora
 from rlcore.engines.vllm_engine import EngineRequest, Sampling, VLLMEngine, engine_env, sampling_seed
 from rlcore.errors import ConfigError, DataError, WeightSyncError
 from rlcore.types import Group, Prompt, RolloutJob
@@ -285,6 +286,37 @@ def test_tied_weights_are_pushed_once_and_reach_the_output_layer(tmp_path: Path)
     save_checkpoint(model, tmp_path / "saved", processor=load_processor(path))
     saved = load_model(str(tmp_path / "saved")).state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+
+
+def test_adapters_alone_make_the_weights_that_they_were_trained_for(tmp_path: Path) -> None:
+    path = str(make_text(tmp_path / "text"))
+    model, engine = load_model(path), VLLMEngine(path, engine_args=ENGINE)
+    add_lora(model, LoRAConfig(rank=4, alpha=16), ("audio_tower", "visual"))
+
+    def factors() -> list[tuple[str, torch.Tensor]]:
+        return [(weight.hub_name, weight.tensor()) for weight in adapter_weights(model)]
+
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in factors()]
+    sender = make_sender(WeightSyncConfig(timeout_s=60), shapes, dtype="float32")
+    prompt = Prompt(id="t", text=TEXT_PROMPT)
+    (encoded,) = MediaEncoder(path, ToneTask().load_media).encode([prompt])
+    answers = []
+    for version in (1, 2):  # the second push does not add to the first
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".lora_" in name:
+                    parameter.normal_(std=0.15, generator=torch.Generator().manual_seed(version))
+        assert push_to(sender, version, factors(), [engine.apply_weights]) == [version]
+        request = EngineRequest(id="t", text=TEXT_PROMPT, encoded=encoded)
+        (answer,) = engine.generate([request], Sampling(max_tokens=24, temperature=0.0))[0]
+        assert answer.token_ids == transformers_greedy(model, path, prompt, 24)
+        answers.append(answer.token_ids)
+    assert answers[0] != answers[1]
+    sender.close()
+    other = make_sender(WeightSyncConfig(timeout_s=60), [("lm.weight::lora_A", (4, 8))], dtype="float32")
+    with pytest.raises(WeightSyncError, match="the engine has no lm"):
+        push_to(other, 3, [("lm.weight::lora_A", torch.zeros(4, 8))], [engine.apply_weights])
+    other.close()
 
 
 def test_what_is_being_written_goes_on_under_new_weights(

@@ -136,6 +136,10 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
             "learner.offload_parameters: got 'cpu', must be none below zero_stage 3 (it is 2)",
         ),
         ("learner.over_budget=cut", "learner.over_budget: got 'cut', must be one of error, drop"),
+        (
+            "learner.lora.push=adapters",
+            "learner.lora.push: got 'adapters', must be merged unless learner",
+        ),
         ("learner.lora.dropout=1", "learner.lora.dropout: got 1.0, must be at least 0 and below 1"),
         ("learner.betas=[0.9, 1.5]", "learner.betas: got (0.9, 1.5)"),
         ("model.dtype=float16", "model.dtype: got 'float16', must be one of float32, bfloat16"),
@@ -299,7 +303,7 @@ algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust algorithm.ptr.
 algorithm.ptr.anneal_steps algorithm.ptr.threshold algorithm.ptr.window algorithm.ptr.max_spread
 learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.offload_optimizer
 learner.offload_parameters learner.activation_checkpointing learner.lora.rank learner.lora.alpha
-learner.lora.dropout learner.lora.target_modules learner.lr
+learner.lora.dropout learner.lora.target_modules learner.lora.push learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
 learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
 learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps learner.timeout_s

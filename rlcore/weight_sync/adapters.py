@@ -1,0 +1,63 @@
+"""Pushes of low-rank adapters alone: kilobytes where whole weights are gigabytes.
+
+An adapted weight W [out, in] travels as A [r, in] and B [out, r] (its scale in it), in float32. The engine
+reads W from the checkpoint that it was built from, which the learner's frozen weights are, and loads W + B A
+(Hu et al. 2021, arXiv:2106.09685). What it runs is the plain model: no adapter costs it a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from rlcore.errors import WeightSyncError
+
+A, B = "::lora_A", "::lora_B"
+"""What the hub name of an adapted weight is followed by; A comes first."""
+
+
+def are_adapters(names: Iterable[str]) -> bool:
+    """Whether a push of these names brings adapters."""
+    return any(name.endswith(B) for name in names)
+
+
+def merged(
+    tensors: Iterable[tuple[str, Tensor]], base: Callable[[str], Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """(hub name, weight) of a push of adapters; `base` gives a weight of the checkpoint. What came whole is
+    passed on."""
+    for name, tensor in tensors:
+        if name.endswith(A):
+            first = tensor
+        elif name.endswith(B):
+            hub_name = name.removesuffix(B)
+            yield hub_name, base(hub_name).to(tensor.dtype) + tensor @ first
+        else:
+            yield name, tensor
+
+
+def check_adapters(
+    shapes: Iterable[tuple[str, Sequence[int]]], checkpoint: Mapping[str, Sequence[int]]
+) -> None:
+    """Compares a push's (name, shape)s with the engine's checkpoint.
+
+    Raises:
+        WeightSyncError: a name that is not there, or factors that do not make a matrix of its shape.
+    """
+    first: tuple[str, Sequence[int]] = ("", ())
+    for name, shape in shapes:
+        hub_name = name.removesuffix(A).removesuffix(B)
+        if hub_name not in checkpoint:
+            raise WeightSyncError(f"the engine has no {hub_name}")
+        made = tuple(shape)
+        if name.endswith(A):
+            first = (hub_name, shape)
+            continue
+        if name.endswith(B):
+            fits = first[0] == hub_name and first[1][0] == shape[1]
+            made = (shape[0], first[1][1]) if fits else ()
+        if made != tuple(checkpoint[hub_name]):
+            raise WeightSyncError(
+                f"{name} makes a weight of shape {made}, the engine's {hub_name} is {checkpoint[hub_name]}"
+            )
