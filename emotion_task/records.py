@@ -10,6 +10,9 @@ from typing import Any
 
 from rlcore.errors import DataError
 
+AGE_LEVELS = {"child": 13.0, "young": 40.0, "middle-aged": 60.0, "elderly": float("inf")}
+"""Age group to the age in years that it ends at."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance:
@@ -27,7 +30,11 @@ class Utterance:
     split: str | None = None
     """`train`, `eval` or null."""
     gender: str | None = None
-    """`male` or `female` where the corpus tells."""
+    """`male` or `female` where the corpus tells, or a classifier is sure of it."""
+    age_years: float | None = None
+    """Of the speaker, where the corpus or a classifier tells."""
+    language: str | None = None
+    """ISO 639-1 code of the words (`en`, `de`), for the speech rate; null where the corpus does not tell."""
     measured: dict[str, Any] | None = None
     """Physical units, written by the measuring pass (emotion_task.prosody.measure.Measurement as a dict)."""
     pitch_level: str | None = None
@@ -41,6 +48,13 @@ class Utterance:
     stressed_words: list[str] | None = None
     trace: str | None = None
     """`<think>...</think><answer>...</answer>` where one was written."""
+
+    @property
+    def age_level(self) -> str | None:
+        """child, young, middle-aged or elderly; null where the age is unknown."""
+        if self.age_years is None:
+            return None
+        return next(name for name, below in AGE_LEVELS.items() if self.age_years < below)
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:
