@@ -22,6 +22,9 @@ _MIN_VOICED_FRACTION = 0.3
 """Of the speech frames. Modal speech has 0.5 to 0.9 (less in short words), whispering under 0.2."""
 _MIN_SNR_DB = 6.0
 """Below, noise adds a decibel or more to the level, and hides the edges of speech (docs/prosody.md)."""
+_MIN_DYNAMICS_DB, _MOSTLY_VOICED = 11.0, 0.5
+"""Where there are no pauses to know the noise from, what has neither dynamics (whispering has 16 dB, speech
+in noise as loud as itself 7) nor voice is taken for noise."""
 _MAX_CLIPPED = 0.01
 _PLAUSIBLE_RATE = (1.0, 12.0)
 """Syllables per second of speech. Outside, transcript and recording are not of the same utterance."""
@@ -49,7 +52,8 @@ class Measurement:
     """Median of the frames without speech; null where there are too few to tell."""
     snr_db: float | None
     level_reliable: bool
-    """Speech stands at least 6 dB out of the noise (where that is known) and is not clipped."""
+    """Speech stands at least 6 dB out of the noise, or in a recording without pauses shows voice or the
+    dynamics of speech; and it is not clipped."""
     clipped_fraction: float
     """Of the file's samples, at a plateau of its highest or lowest value."""
     f0_reliable: bool
@@ -130,7 +134,8 @@ def measure(
     noise = activity.noise_floor_dbfs
     snr = None if noise is None else activity.level_dbfs - noise
     num_syllables = count_syllables(text, language)
-    level_reliable = (snr is None or snr >= _MIN_SNR_DB) and clipped_fraction < _MAX_CLIPPED
+    above_noise = _dynamics(activity) >= _MIN_DYNAMICS_DB or voiced_fraction >= _MOSTLY_VOICED
+    level_reliable = (above_noise if snr is None else snr >= _MIN_SNR_DB) and clipped_fraction < _MAX_CLIPPED
     return Measurement(
         duration_s=len(samples) / sample_rate,
         speech_start_s=activity.start_s,
@@ -156,6 +161,12 @@ def _track_speech(samples: np.ndarray, sample_rate: int, activity: Activity) -> 
     end = round((activity.end_s + _MARGIN_S) * sample_rate)
     track = track_f0(samples[start:end], sample_rate)
     return F0Track(track.times + start / sample_rate, track.hertz)
+
+
+def _dynamics(activity: Activity) -> float:
+    """From the 5th to the 95th percentile of the levels of speech frames, in dB."""
+    low, high = np.percentile(activity.frame_db[activity.active], [5, 95])
+    return float(high - low)
 
 
 def _speech_frames(track: F0Track, activity: Activity) -> np.ndarray:

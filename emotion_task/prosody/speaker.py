@@ -24,8 +24,8 @@ SURE = 0.9
 """Probability from which an estimated gender is used."""
 MEN_HZ, WOMEN_HZ = 119.0, 207.0
 """Mean F0 of adults (Traunmüller and Eriksson, 1995, The frequency range of the voice fundamental)."""
-_SPREAD_ST = 3.8
-"""Of an utterance's median about that mean: speakers differ by 2 to 3 semitones, feeling adds as much."""
+_SPREAD_ST = 5.0
+"""Of an utterance's median about that mean: speakers differ by 2 to 3 semitones, strong feeling adds more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,8 @@ class SpeakerTraits:
 
     female_probability: float | None = None
     age_years: float | None = None
+    needs_utterances: int = 1
+    """How many utterances of a speaker must have been heard before this is believed."""
 
 
 class SpeakerClassifier(Protocol):
@@ -45,7 +47,10 @@ class SpeakerClassifier(Protocol):
 
 
 class PitchGender:
-    """Gender from the median F0 of an adult's speech, by the two Gaussians over semitones. No age."""
+    """Gender from the median F0 of an adult's speech, by two Gaussians over semitones. No age.
+
+    It takes several utterances of a speaker: a man who shouts is as high as a woman who does not.
+    """
 
     def classify(self, waveform: np.ndarray, sample_rate: int, measurement: Measurement) -> SpeakerTraits:
         if measurement.f0_median_hz is None:
@@ -53,7 +58,7 @@ class PitchGender:
         distance_st = 12 * math.log2(WOMEN_HZ / MEN_HZ)
         above_middle_st = 12 * math.log2(measurement.f0_median_hz / math.sqrt(MEN_HZ * WOMEN_HZ))
         logit = above_middle_st * distance_st / _SPREAD_ST**2
-        return SpeakerTraits(female_probability=1 / (1 + math.exp(-logit)))
+        return SpeakerTraits(female_probability=1 / (1 + math.exp(-logit)), needs_utterances=5)
 
 
 def gender_of(female_probability: float | None) -> str | None:
@@ -96,8 +101,10 @@ def _speaker_of(utterance: Utterance) -> tuple[str, str]:
 
 
 def _values(utterances: Sequence[Utterance], field: str) -> list[float]:
-    found = ((utterance.measured or {}).get(field) for utterance in utterances)
-    return [value for value in found if value is not None]
+    """Of the utterances that have the field; none where these are too few to be believed."""
+    rows = [u.measured for u in utterances if u.measured and u.measured.get(field) is not None]
+    needed = max((row.get("needs_utterances", 1) for row in rows), default=1)
+    return [row[field] for row in rows] if len(rows) >= needed else []
 
 
 def _mean_probability(probabilities: Sequence[float]) -> float | None:
