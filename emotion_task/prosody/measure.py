@@ -89,7 +89,7 @@ class Measurement:
     speaking_rate: float | None = None
     """Syllables per second from the first to the last sound, pauses included."""
     rate_reliable: bool = False
-    """Two syllables or more at a rate that people can speak; nuclei also need `level_reliable`."""
+    """Two syllables or more, at a rate that people can speak, in speech that stands out of the noise."""
     word_times: list[tuple[str, float, float]] | None = None
     """Each word's start and end in seconds, where an aligner found them."""
     stressed_word: int | None = None
@@ -134,8 +134,8 @@ def measure(
     noise = activity.noise_floor_dbfs
     snr = None if noise is None else activity.level_dbfs - noise
     num_syllables = count_syllables(text, language)
-    above_noise = _dynamics(activity) >= _MIN_DYNAMICS_DB or voiced_fraction >= _MOSTLY_VOICED
-    level_reliable = (above_noise if snr is None else snr >= _MIN_SNR_DB) and clipped_fraction < _MAX_CLIPPED
+    like_speech = _dynamics(activity) >= _MIN_DYNAMICS_DB or voiced_fraction >= _MOSTLY_VOICED
+    above_noise = like_speech if snr is None else snr >= _MIN_SNR_DB
     return Measurement(
         duration_s=len(samples) / sample_rate,
         speech_start_s=activity.start_s,
@@ -144,13 +144,13 @@ def measure(
         level_dbfs=activity.level_dbfs,
         noise_floor_dbfs=noise,
         snr_db=snr,
-        level_reliable=level_reliable,
+        level_reliable=above_noise and clipped_fraction < _MAX_CLIPPED,
         clipped_fraction=clipped_fraction,
         f0_reliable=reliable,
         voiced_fraction=voiced_fraction,
         spectral_tilt_db=_spectral_tilt(samples, sample_rate, activity, bandwidth_hz or sample_rate / 2),
         **(_pitch_fields(track, voiced, activity) if reliable else {}),
-        **_rate_fields(activity, track if reliable else None, num_syllables, level_reliable),
+        **_rate_fields(activity, track if reliable else None, num_syllables, above_noise),
         **(_stress_fields(words, track, activity, reliable) if words else {}),
     )
 
@@ -258,16 +258,15 @@ def _spectral_tilt(
 
 
 def _rate_fields(
-    activity: Activity, track: F0Track | None, count: int | None, level_reliable: bool
+    activity: Activity, track: F0Track | None, count: int | None, above_noise: bool
 ) -> dict[str, Any]:
-    source, heard_well = "text", True
+    source = "text"
     if count is None:
         voiced = None
         if track is not None:
             voiced = np.zeros(len(activity.active), dtype=bool)
             voiced[np.minimum((track.times[track.hertz > 0] / FRAME_S).astype(int), len(voiced) - 1)] = True
         count, source = count_nuclei(activity.frame_db, activity.active, voiced) or None, "nuclei"
-        heard_well = level_reliable
     if count is None:
         return {}
     rate = count / activity.active_s
@@ -277,7 +276,7 @@ def _rate_fields(
         "syllables_from": source,
         "articulation_rate": rate,
         "speaking_rate": count / (activity.end_s - activity.start_s),
-        "rate_reliable": plausible and heard_well,
+        "rate_reliable": plausible and above_noise,
     }
 
 

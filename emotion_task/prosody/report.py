@@ -53,7 +53,7 @@ def write_report(
             for name, groups in values.items()
         },
         "levels": {name: _level_shares(utterances, f"{name}_level", LEVELS[name]) for name in ATTRIBUTES},
-        "intonation": dict(Counter(str(u.intonation) for u in utterances).most_common()),
+        "intonation": dict(Counter(u.intonation or "null" for u in utterances).most_common()),
         "filled": {
             name: sum(getattr(u, name) is not None for u in utterances)
             for name in ("stressed_words", "gender", "age_years")
