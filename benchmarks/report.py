@@ -16,12 +16,17 @@ Row = Mapping[str, float | int | str]
 
 
 def parse_arguments(description: str) -> argparse.Namespace:
-    """`--quick`, `--json FILE` and `--gate`, as every benchmark takes them."""
+    """The arguments that every benchmark takes."""
+    return argument_parser(description).parse_args()
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """`--quick`, `--json FILE` and `--gate`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a smaller workload")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument("--gate", action="store_true", help="exit with 1 where the stated goal is missed")
-    return parser.parse_args()
+    return parser
 
 
 def finish(name: str, rows: Sequence[Row], headline: Row, goals: Mapping[str, bool], arguments: Any) -> None:

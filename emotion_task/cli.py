@@ -73,7 +73,30 @@ def build_parser() -> argparse.ArgumentParser:
     )
     annotate.add_argument("--calibration", metavar="FILE", help="apply these cut points, make none")
     annotate.add_argument("--max-seconds", type=float, default=30.0, help="quarantine longer files")
-    annotate.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    annotate.add_argument("--language", default="en", help="of transcripts whose corpus does not tell")
+    annotate.add_argument(
+        "--aligner",
+        metavar="MODULE:CLASS",
+        help="finds words, for stress, such as emotion_task.prosody.align:SynthesisAligner (default: none)",
+    )
+    annotate.add_argument(
+        "--speaker-classifier",
+        metavar="MODULE:CLASS",
+        help="hears gender and age, such as emotion_task.prosody.speaker:PitchGender (default: none)",
+    )
+    annotate.add_argument(
+        "--pass",
+        dest="only",
+        choices=("measure", "calibrate"),
+        help="only the first, or only the second over what the first left (default: both)",
+    )
+    annotate.add_argument(
+        "--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"), help="cut points (default: thirds)"
+    )
+    annotate.add_argument("--fresh", action="store_true", help="measure again what OUT holds")
+    annotate.add_argument(
+        "--workers", type=int, help="processes (default: every CPU of the Ray cluster; 0: this process)"
+    )
     annotate.set_defaults(run=_annotate)
 
     traces = commands.add_parser(
@@ -164,18 +187,37 @@ def _corpus(arguments: argparse.Namespace) -> int:
 
 
 def _annotate(arguments: argparse.Namespace) -> int:
-    from emotion_task.prosody.pipeline import annotate
+    from emotion_task.prosody.calibrate import TERTILES
+    from emotion_task.prosody.files import MeasureConfig
+    from emotion_task.prosody.pipeline import calibrate_corpus, measure_corpus
 
-    report = annotate(
-        _listed(arguments),
+    utterances = _listed(arguments)
+    if arguments.only != "calibrate":
+        config = MeasureConfig(
+            max_seconds=arguments.max_seconds,
+            language=arguments.language,
+            aligner=arguments.aligner,
+            speaker_classifier=arguments.speaker_classifier,
+        )
+        measure_corpus(
+            utterances,
+            arguments.out,
+            config=config,
+            num_workers=arguments.workers,
+            resume=not arguments.fresh,
+        )
+    if arguments.only == "measure":
+        print(arguments.out / "measured.jsonl")
+        return 0
+    report = calibrate_corpus(
+        utterances,
         arguments.out,
         calibration=arguments.calibration,
-        num_workers=arguments.workers,
-        max_seconds=arguments.max_seconds,
+        percentiles=tuple(arguments.percentiles) if arguments.percentiles else TERTILES,
     )
     for warning in report.warnings:
         print(f"warning: {warning}")
-    done = f"{report.num_annotated} of {report.num_utterances} annotated in {report.seconds:.0f} s"
+    done = f"{report.num_annotated} of {report.num_utterances} annotated"
     print(f"{report.manifest}: {done}")
     if report.num_quarantined:
         print(f"{report.quarantine}: {report.num_quarantined} left out: {report.reasons}")

@@ -29,6 +29,11 @@ class CorpusConfig:
     """Processes that generate and measure audio."""
     max_seconds: float = 30.0
     """Longer recordings are quarantined."""
+    aligner: str | None = None
+    """`package.module:Class` that finds words in recordings; with one, stressed words are heard where the
+    corpus does not tell them."""
+    speaker_classifier: str | None = None
+    """`package.module:Class` that hears gender and age, used where the corpus does not tell."""
 
     def __post_init__(self) -> None:
         check(self.name == "synthetic" or self.root is not None, "root", self.root, f"set for {self.name!r}")

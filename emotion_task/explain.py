@@ -39,12 +39,15 @@ def explain(
         DataError: unreadable audio or a missing model.
     """
     from emotion_task.prosody.calibrate import Calibration, apply_calibration
-    from emotion_task.prosody.pipeline import measure_file
+    from emotion_task.prosody.files import measure_file
+    from emotion_task.prosody.pipeline import with_measured
 
     path = Path(audio).resolve()
-    utterance, reason = measure_file(Utterance(id=path.stem, audio=str(path), text=text, gender=gender))
-    if reason is not None:
+    utterance = Utterance(id=path.stem, audio=str(path), text=text, gender=gender)
+    measured, reason = measure_file(utterance)
+    if measured is None:
         raise DataError(f"{path}: {reason}")
+    utterance = with_measured(utterance, measured)
     beside = Path(model_path) / "calibration.json"
     if calibration is None and beside.is_file():
         calibration = beside

@@ -117,13 +117,20 @@ class Pipeline:
 
     def annotate(self, may_resume: bool) -> dict[str, Any]:
         """Measures and calibrates; leaves `annotated/manifest.jsonl`."""
+        from emotion_task.prosody.files import MeasureConfig
         from emotion_task.prosody.pipeline import annotate
 
+        corpus = self.config.corpus
         report = annotate(
             self.run_dir / "corpus" / "manifest.jsonl",
             self.run_dir / "annotated",
-            num_workers=self.config.corpus.num_workers,
-            max_seconds=self.config.corpus.max_seconds,
+            config=MeasureConfig(
+                max_seconds=corpus.max_seconds,
+                aligner=corpus.aligner,
+                speaker_classifier=corpus.speaker_classifier,
+            ),
+            num_workers=corpus.num_workers,
+            resume=may_resume,
         )
         for warning in report.warnings:
             log.warning("annotation: %s", warning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
 
@@ -12,7 +13,28 @@ from scipy.signal import resample_poly
 from rlcore.errors import DataError
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A file's sound, and what the file was like before it was resampled."""
+
+    waveform: np.ndarray
+    """float32 [N], mono"""
+    sample_rate: int
+    """Of `waveform`, in Hz."""
+    bandwidth_hz: float
+    """Half the file's own sample rate: nothing was recorded above."""
+    clipped_fraction: float
+    """Share of the file's samples that lie on a plateau at its highest or lowest value."""
+
+
 def load_audio(path: str | Path, sample_rate: int = 16000, *, max_seconds: float | None = None) -> np.ndarray:
+    """The waveform of `read_recording`: float32 [N]."""
+    return read_recording(path, sample_rate, max_seconds=max_seconds).waveform
+
+
+def read_recording(
+    path: str | Path, sample_rate: int = 16000, *, max_seconds: float | None = None
+) -> Recording:
     """Reads a file, averages its channels and resamples it.
 
     Args:
@@ -20,8 +42,6 @@ def load_audio(path: str | Path, sample_rate: int = 16000, *, max_seconds: float
         sample_rate: of the returned array, in Hz.
         max_seconds: refuse longer files, without decoding them.
 
-    Returns:
-        float32 [N]
     Raises:
         DataError: missing, unreadable, empty, too long, or holding NaN; names the file and the reason.
     """
@@ -41,7 +61,22 @@ def load_audio(path: str | Path, sample_rate: int = 16000, *, max_seconds: float
     waveform = samples.mean(axis=1)
     if not np.isfinite(waveform).all():
         raise DataError(f"{path}: not finite: the samples hold NaN or infinity")
+    clipped = max(_clipped_fraction(channel) for channel in samples.T)
     if rate != sample_rate:
         factor = gcd(rate, sample_rate)
         waveform = resample_poly(waveform, sample_rate // factor, rate // factor)
-    return np.ascontiguousarray(waveform, dtype=np.float32)
+    return Recording(
+        waveform=np.ascontiguousarray(waveform, dtype=np.float32),
+        sample_rate=sample_rate,
+        bandwidth_hz=rate / 2,
+        clipped_fraction=clipped,
+    )
+
+
+def _clipped_fraction(channel: np.ndarray) -> float:
+    """Samples [N] that share the extreme value with the samples on both sides. A wave that is merely high
+    touches its extreme for a moment; one that was cut off rests there."""
+    if channel.max() == channel.min():
+        return 0.0
+    at_limit = (channel == channel.max()) | (channel == channel.min())
+    return float(np.mean(at_limit[1:-1] & at_limit[:-2] & at_limit[2:]))

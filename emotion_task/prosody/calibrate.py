@@ -24,6 +24,8 @@ MIN_SAMPLES = 20
 """Fewer measured utterances give no cut points."""
 ATTRIBUTES = {"pitch": "f0_median_hz", "energy": "level_dbfs", "speed": "articulation_rate"}
 """Attribute to the field of Measurement that it is cut from."""
+RELIABLE = {"pitch": "f0_reliable", "energy": "level_reliable", "speed": "rate_reliable"}
+"""Attribute to the flag without which it gets no level and enters no cut point."""
 LEVELS = {
     "pitch": ("low", "normal", "high"),
     "energy": ("low", "normal", "high"),
@@ -80,9 +82,9 @@ def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] 
     values: dict[str, dict[str, list[float]]] = {attribute: defaultdict(list) for attribute in ATTRIBUTES}
     for utterance in utterances:
         for attribute in ATTRIBUTES:
-            value = _value(utterance, attribute)
+            value = value_of(utterance, attribute)
             if value is not None:
-                for group in _groups(utterance, attribute):
+                for group in groups_of(utterance, attribute):
                     values[attribute][group].append(value)
     cuts: dict[str, dict[str, Cuts]] = {attribute: {} for attribute in ATTRIBUTES}
     warnings = []
@@ -108,22 +110,25 @@ def apply_calibration(calibration: Calibration, utterance: Utterance) -> Utteran
 
 
 def _level(calibration: Calibration, utterance: Utterance, attribute: str) -> str | None:
-    value = _value(utterance, attribute)
+    value = value_of(utterance, attribute)
     if value is None:
         return None
-    for group in _groups(utterance, attribute):
+    for group in groups_of(utterance, attribute):
         cuts = calibration.cuts[attribute].get(group)
         if cuts is not None:
             return LEVELS[attribute][int(value >= cuts.low) + int(value >= cuts.high)]
     return None
 
 
-def _value(utterance: Utterance, attribute: str) -> float | None:
+def value_of(utterance: Utterance, attribute: str) -> float | None:
+    """What the level is cut from; null where it was not measured, or not reliably."""
     measured: dict[str, Any] = utterance.measured or {}
+    if measured.get(RELIABLE[attribute]) is False:
+        return None
     return measured.get(ATTRIBUTES[attribute])
 
 
-def _groups(utterance: Utterance, attribute: str) -> tuple[str, ...]:
+def groups_of(utterance: Utterance, attribute: str) -> tuple[str, ...]:
     """The groups whose cut points fit this utterance, the closest first."""
     corpus = utterance.dataset
     if attribute == "pitch":

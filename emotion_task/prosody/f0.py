@@ -32,6 +32,8 @@ class F0Track:
 def track_f0(waveform: np.ndarray, sample_rate: int) -> F0Track:
     """Tracks F0 of a mono waveform [N] between 60 and 600 Hz.
 
+    Praat (parselmouth) where it is installed, else the numpy version.
+
     Two passes (De Looze and Hirst, 2008): the quartiles of the first set the floor and the ceiling of
     the second, which removes most octave errors.
     """

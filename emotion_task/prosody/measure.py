@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.signal import savgol_filter
 
 from emotion_task.prosody.activity import FRAME_S, Activity, find_activity
+from emotion_task.prosody.align import Word
 from emotion_task.prosody.f0 import F0Track, track_f0
 from emotion_task.prosody.intonation import classify_intonation
+from emotion_task.prosody.stress import MIN_MARGIN, find_stress
 from emotion_task.prosody.syllables import count_nuclei, count_syllables
 from rlcore.errors import DataError
 
 _MIN_VOICED_FRAMES = 15
 _MIN_VOICED_FRACTION = 0.3
 """Of the speech frames. Modal speech has 0.5 to 0.9 (less in short words), whispering under 0.2."""
-
+_MIN_SNR_DB = 6.0
+"""Below, noise adds a decibel or more to the level, and hides the edges of speech (docs/prosody.md)."""
+_MIN_DYNAMICS_DB, _MOSTLY_VOICED = 11.0, 0.5
+"""Where there are no pauses to know the noise from, what has neither dynamics (whispering has 16 dB, speech
+in noise as loud as itself 7) nor voice is taken for noise."""
+_MAX_CLIPPED = 0.01
+_PLAUSIBLE_RATE = (1.0, 12.0)
+"""Syllables per second of speech. Outside, transcript and recording are not of the same utterance."""
+_MIN_SYLLABLES = 2
+_MARGIN_S = 0.2
+"""Kept around speech when F0 is tracked: more than two windows of the lowest pitch."""
+_TREMOR_FRAMES = 25
 
 CONTOUR_S = 0.2
 
@@ -35,7 +49,13 @@ class Measurement:
     level_dbfs: float
     """Active speech level (ITU-T P.56)."""
     noise_floor_dbfs: float | None
+    """Median of the frames without speech; null where there are too few to tell."""
     snr_db: float | None
+    level_reliable: bool
+    """Speech stands at least 6 dB out of the noise, or in a recording without pauses shows voice or the
+    dynamics of speech; and it is not clipped."""
+    clipped_fraction: float
+    """Of the file's samples, at a plateau of its highest or lowest value."""
     f0_reliable: bool
     """Enough voiced frames to speak of a pitch; every F0 field is null otherwise."""
     voiced_fraction: float
@@ -59,7 +79,8 @@ class Measurement:
     intonation_curvature_st: float | None = None
     turning_point: float | None = None
     spectral_tilt_db: float | None = None
-    """Energy of 1 to 5 kHz over that of 50 Hz to 1 kHz: high for a bright, pressed or whispered voice."""
+    """Energy of 1 to 5 kHz over that of 50 Hz to 1 kHz: high for a bright, pressed or whispered voice. Null
+    where the file does not reach 5 kHz."""
     num_syllables: int | None = None
     syllables_from: str | None = None
     """`text` (transcript) or `nuclei` (energy peaks). The two are not comparable."""
@@ -67,15 +88,35 @@ class Measurement:
     """Syllables per second of speech, pauses excluded."""
     speaking_rate: float | None = None
     """Syllables per second from the first to the last sound, pauses included."""
+    rate_reliable: bool = False
+    """Two syllables or more, at a rate that people can speak, in speech that stands out of the noise."""
+    word_times: list[tuple[str, float, float]] | None = None
+    """Each word's start and end in seconds, where an aligner found them."""
+    stressed_word: int | None = None
+    """The most prominent of `word_times`; null where no word leads clearly."""
+    stress_margin: float | None = None
+    """Its lead over the next word, in standard deviations of the weighed cues."""
 
 
-def measure(waveform: np.ndarray, sample_rate: int, text: str | None = None) -> Measurement:
+def measure(
+    waveform: np.ndarray,
+    sample_rate: int,
+    text: str | None = None,
+    *,
+    language: str = "en",
+    words: Sequence[Word] | None = None,
+    bandwidth_hz: float | None = None,
+    clipped_fraction: float = 0.0,
+) -> Measurement:
     """Measures a mono waveform [N].
 
     Args:
         waveform: float [N], -1..1
         sample_rate: in Hz, at least 8000.
-        text: English transcript, for the speech rate; without one, syllable nuclei are counted.
+        text: transcript, for the speech rate; without one, syllable nuclei are counted.
+        language: of the transcript, ISO 639-1.
+        words: their times, for stress.
+        bandwidth_hz, clipped_fraction: of the file (see `Recording`).
 
     Raises:
         DataError: silent, or nothing in it stands out as speech.
@@ -85,12 +126,16 @@ def measure(waveform: np.ndarray, sample_rate: int, text: str | None = None) -> 
     activity = find_activity(samples, sample_rate)
     if activity is None:
         raise DataError("silent: no speech stands out of the background")
-    track = track_f0(samples, sample_rate)
+    track = _track_speech(samples, sample_rate, activity)
     speech = _speech_frames(track, activity)
     voiced = speech & (track.hertz > 0)
     voiced_fraction = float(voiced.sum() / max(1, speech.sum()))
     reliable = bool(voiced.sum() >= _MIN_VOICED_FRAMES and voiced_fraction >= _MIN_VOICED_FRACTION)
     noise = activity.noise_floor_dbfs
+    snr = None if noise is None else activity.level_dbfs - noise
+    num_syllables = count_syllables(text, language)
+    like_speech = _dynamics(activity) >= _MIN_DYNAMICS_DB or voiced_fraction >= _MOSTLY_VOICED
+    above_noise = like_speech if snr is None else snr >= _MIN_SNR_DB
     return Measurement(
         duration_s=len(samples) / sample_rate,
         speech_start_s=activity.start_s,
@@ -98,13 +143,30 @@ def measure(waveform: np.ndarray, sample_rate: int, text: str | None = None) -> 
         active_s=activity.active_s,
         level_dbfs=activity.level_dbfs,
         noise_floor_dbfs=noise,
-        snr_db=None if noise is None else activity.level_dbfs - noise,
+        snr_db=snr,
+        level_reliable=above_noise and clipped_fraction < _MAX_CLIPPED,
+        clipped_fraction=clipped_fraction,
         f0_reliable=reliable,
         voiced_fraction=voiced_fraction,
-        spectral_tilt_db=_spectral_tilt(samples, sample_rate, activity),
+        spectral_tilt_db=_spectral_tilt(samples, sample_rate, activity, bandwidth_hz or sample_rate / 2),
         **(_pitch_fields(track, voiced, activity) if reliable else {}),
-        **_rate_fields(activity, track if reliable else None, text),
+        **_rate_fields(activity, track if reliable else None, num_syllables, above_noise),
+        **(_stress_fields(words, track, activity, reliable) if words else {}),
     )
+
+
+def _track_speech(samples: np.ndarray, sample_rate: int, activity: Activity) -> F0Track:
+    """F0 of the part with speech: silence around it costs time and tells nothing."""
+    start = max(0, round((activity.start_s - _MARGIN_S) * sample_rate))
+    end = round((activity.end_s + _MARGIN_S) * sample_rate)
+    track = track_f0(samples[start:end], sample_rate)
+    return F0Track(track.times + start / sample_rate, track.hertz)
+
+
+def _dynamics(activity: Activity) -> float:
+    """From the 5th to the 95th percentile of the levels of speech frames, in dB."""
+    low, high = np.percentile(activity.frame_db[activity.active], [5, 95])
+    return float(high - low)
 
 
 def _speech_frames(track: F0Track, activity: Activity) -> np.ndarray:
@@ -152,16 +214,38 @@ def _unsteadiness(times: np.ndarray, semitones: np.ndarray) -> tuple[float | Non
     for stretch in np.split(semitones, breaks):
         if len(stretch) >= 5:
             rough.append(np.diff(stretch[1:-1], 2))
-        if len(stretch) >= 25:
-            residue.append(stretch - savgol_filter(stretch, 25, 2))
+        if len(stretch) >= _TREMOR_FRAMES:
+            residue.append(stretch - _smooth(stretch))
     return (
         float(np.concatenate(rough).std()) if rough else None,
         float(np.sqrt(np.mean(np.concatenate(residue) ** 2))) if residue else None,
     )
 
 
-def _spectral_tilt(samples: np.ndarray, sample_rate: int, activity: Activity) -> float | None:
-    if sample_rate < 10_000:
+@functools.cache
+def _parabola_fit() -> np.ndarray:
+    """[25, 25] values of the least-squares parabola through 25 points."""
+    basis = np.vander(np.linspace(-1, 1, _TREMOR_FRAMES), 3)
+    return basis @ np.linalg.pinv(basis)
+
+
+def _smooth(stretch: np.ndarray) -> np.ndarray:
+    """Savitzky-Golay smoothing with a parabola over 25 frames, whose fit also serves the edges. (As
+    scipy.signal.savgol_filter, which solves the edges anew each time and takes ten times as long.)"""
+    fit, half = _parabola_fit(), _TREMOR_FRAMES // 2
+    return np.concatenate(
+        [
+            fit[:half] @ stretch[:_TREMOR_FRAMES],
+            np.convolve(stretch, fit[half], mode="valid"),
+            fit[half + 1 :] @ stretch[-_TREMOR_FRAMES:],
+        ]
+    )
+
+
+def _spectral_tilt(
+    samples: np.ndarray, sample_rate: int, activity: Activity, bandwidth_hz: float
+) -> float | None:
+    if min(sample_rate / 2, bandwidth_hz) < 5000:
         return None
     hop = int(FRAME_S * sample_rate)
     keep = np.repeat(activity.active, hop)
@@ -173,8 +257,10 @@ def _spectral_tilt(samples: np.ndarray, sample_rate: int, activity: Activity) ->
     return float(10 * np.log10(high / low)) if low > 0 and high > 0 else None
 
 
-def _rate_fields(activity: Activity, track: F0Track | None, text: str | None) -> dict[str, Any]:
-    count, source = count_syllables(text), "text"
+def _rate_fields(
+    activity: Activity, track: F0Track | None, count: int | None, above_noise: bool
+) -> dict[str, Any]:
+    source = "text"
     if count is None:
         voiced = None
         if track is not None:
@@ -183,9 +269,23 @@ def _rate_fields(activity: Activity, track: F0Track | None, text: str | None) ->
         count, source = count_nuclei(activity.frame_db, activity.active, voiced) or None, "nuclei"
     if count is None:
         return {}
+    rate = count / activity.active_s
+    plausible = _PLAUSIBLE_RATE[0] <= rate <= _PLAUSIBLE_RATE[1] and count >= _MIN_SYLLABLES
     return {
         "num_syllables": count,
         "syllables_from": source,
-        "articulation_rate": count / activity.active_s,
+        "articulation_rate": rate,
         "speaking_rate": count / (activity.end_s - activity.start_s),
+        "rate_reliable": plausible and above_noise,
+    }
+
+
+def _stress_fields(
+    words: Sequence[Word], track: F0Track, activity: Activity, f0_reliable: bool
+) -> dict[str, Any]:
+    stress = find_stress(words, track, activity) if f0_reliable else None
+    return {
+        "word_times": [(word.text, round(word.start_s, 3), round(word.end_s, 3)) for word in words],
+        "stressed_word": None if stress is None or stress.margin < MIN_MARGIN else stress.index,
+        "stress_margin": None if stress is None else stress.margin,
     }

@@ -1,39 +1,35 @@
-"""Annotation of a corpus: measure every file in a pool, calibrate on the train split, write the manifest.
+"""Annotation of a corpus in two passes: measure every file, then calibrate levels and write the manifest.
 
-    out/manifest.jsonl     utterances with measured fields and levels
-    out/calibration.json   the cut points
+    out/measured.jsonl     measurements, appended as they are made; a killed run goes on from here
     out/quarantine.jsonl   id, audio and reason of every file that could not be measured
+    out/calibration.json   the cut points; calibration.md and .png show them
+    out/manifest.jsonl     utterances with measured fields and levels
 
-Each utterance that comes in goes out once, in the manifest or in quarantine. Stressed words stay what the
-corpus says (null mostly): to hear them takes word times, and an even share of the time is none.
+Each utterance that comes in goes out once, in the manifest or in quarantine. What the corpus tells (stressed
+words, gender, age) is kept; what it does not tell is filled where a plug-in is sure, else null.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from emotion_task.prosody.audio import load_audio
 from emotion_task.prosody.calibrate import TERTILES, Calibration, apply_calibration, calibrate
-from emotion_task.prosody.measure import measure
+from emotion_task.prosody.files import MeasureConfig, Outcome, build_plugins, measure_file
+from emotion_task.prosody.report import write_report
+from emotion_task.prosody.speaker import fill_traits
+from emotion_task.prosody.store import MeasuredStore, key_of
 from emotion_task.records import Utterance, read_manifest, write_manifest
 from rlcore.errors import DataError
 
-SAMPLE_RATE = 16000
-_SILENT_PEAK = 1e-4
-_CLIPPED_SHARE = 0.5
+Source = str | Path | Iterable[Utterance]
+Failures = list[tuple[Utterance, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,145 +51,165 @@ class AnnotationReport:
         return sum(self.reasons.values())
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    utterance: Utterance
-    min_seconds: float
-    max_seconds: float
-    marks: str
-    """Folder in which a worker notes the file that it is at."""
-
-
 def annotate(
-    source: str | Path | Iterable[Utterance],
+    source: Source,
     out_folder: str | Path,
     *,
+    config: MeasureConfig | None = None,
     calibration: Calibration | str | Path | None = None,
-    num_workers: int = 2,
-    min_seconds: float = 0.2,
-    max_seconds: float = 30.0,
     percentiles: tuple[float, float] = TERTILES,
+    num_workers: int | None = None,
+    resume: bool = True,
     progress: bool = True,
 ) -> AnnotationReport:
-    """Measures and calibrates a manifest.
+    """Both passes, see `measure_corpus` and `calibrate_corpus`."""
+    started = time.monotonic()
+    utterances = _read(source)
+    measure_corpus(
+        utterances, out_folder, config=config, num_workers=num_workers, resume=resume, progress=progress
+    )
+    report = calibrate_corpus(utterances, out_folder, calibration=calibration, percentiles=percentiles)
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def measure_corpus(
+    source: Source,
+    out_folder: str | Path,
+    *,
+    config: MeasureConfig | None = None,
+    num_workers: int | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> None:
+    """First pass. What is measured in `out_folder` already is not measured again.
 
     Args:
         source: a manifest's path, or utterances (with absolute audio paths, or valid from here).
-        calibration: cut points to apply, as an object or a file; by default they are made from the
-            `train` split, or from everything where no utterance has that split.
-        num_workers: processes; 0 measures in this one.
-        min_seconds, max_seconds: allowed durations; other files are quarantined.
+        num_workers: processes; null for every CPU of the Ray cluster (the job's, or a local one), 0 to
+            measure in this process.
+        resume: keep what an earlier run measured here.
 
     Raises:
-        DataError: the manifest or calibration is unusable, no utterance could be measured, or a worker
-            died (the message names the files that were being measured).
+        DataError: the manifest is unusable, or the folder holds measurements of other settings.
+        ConfigError: a plug-in of `config` cannot be built.
     """
-    started = time.monotonic()
-    utterances = read_manifest(source) if isinstance(source, str | Path) else list(source)
+    config = config or MeasureConfig()
+    build_plugins(config)  # here, where its error reaches the user at once
+    out = Path(out_folder)
+    utterances, failures = _without_duplicates(_read(source))
+    with MeasuredStore(out).open(config, resume=resume) as store:
+        jobs = {key_of(utterance): utterance for utterance in utterances}
+        pending = [(key, utterance) for key, utterance in jobs.items() if key not in store.measured]
+        bar = tqdm(
+            _outcomes(pending, config, num_workers),
+            total=len(jobs),
+            initial=len(jobs) - len(pending),
+            desc="prosody",
+            unit="utt",
+            disable=not progress,
+        )
+        for outcome in bar:
+            store.add(outcome)
+            if outcome.reason is not None:
+                failures.append((jobs[outcome.key], outcome.reason))
+        _write_quarantine(out / "quarantine.jsonl", failures)
+
+
+def calibrate_corpus(
+    source: Source,
+    out_folder: str | Path,
+    *,
+    calibration: Calibration | str | Path | None = None,
+    percentiles: tuple[float, float] = TERTILES,
+) -> AnnotationReport:
+    """Second pass: reads what `measure_corpus` left and writes calibration, report and manifest, in seconds.
+
+    Args:
+        calibration: cut points to apply, as an object or a file; by default they are made from the
+            `train` split, or from everything where no utterance has that split.
+
+    Raises:
+        DataError: the calibration is unusable, an utterance was not measured yet, or none could be.
+    """
+    started, out = time.monotonic(), Path(out_folder)
+    utterances = _read(source)
     if isinstance(calibration, str | Path):
         calibration = Calibration.load(calibration)
-    utterances, failures = _without_duplicates(utterances)
-    measured: list[Utterance] = []
-    outcomes = _measure_all(utterances, num_workers, min_seconds, max_seconds)
-    bar = tqdm(outcomes, total=len(utterances), desc="prosody", unit="utt", disable=not progress)
-    for utterance, reason in bar:
-        if reason is None:
-            measured.append(utterance)
-        else:
-            failures.append((utterance, reason))
-    out = Path(out_folder)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_quarantine(out / "quarantine.jsonl", failures)
-    if not measured:
-        raise DataError(
-            f"{out / 'quarantine.jsonl'}: none of {len(failures)} utterances could be measured; it says why"
-        )
+    quarantine = _read_quarantine(out / "quarantine.jsonl")
+    reasons = dict(Counter(row["reason"].split(":")[0] for row in quarantine))
+    measured = fill_traits(_join(utterances, out, {row["id"] for row in quarantine}))
     if calibration is None:
         train = [utterance for utterance in measured if utterance.split == "train"]
         calibration = calibrate(train or measured, percentiles)
+    annotated = [apply_calibration(calibration, utterance) for utterance in measured]
     calibration.save(out / "calibration.json")
-    annotated = (apply_calibration(calibration, utterance) for utterance in measured)
+    report = write_report(out, calibration, annotated, reasons)
     write_manifest(out / "manifest.jsonl", annotated)
     return AnnotationReport(
         manifest=out / "manifest.jsonl",
         calibration=out / "calibration.json",
         quarantine=out / "quarantine.jsonl",
-        num_utterances=len(measured) + len(failures),
-        num_annotated=len(measured),
-        reasons=dict(Counter(reason.split(":")[0] for _, reason in failures)),
-        warnings=calibration.warnings,
+        num_utterances=len(utterances),
+        num_annotated=len(annotated),
+        reasons=reasons,
+        warnings=tuple(report["warnings"]),
         seconds=time.monotonic() - started,
     )
 
 
-def measure_file(
-    utterance: Utterance, *, min_seconds: float = 0.2, max_seconds: float = 30.0
-) -> tuple[Utterance, str | None]:
-    """Measures one utterance: it comes back with `measured` and `intonation`, or with the reason."""
-    path = Path(utterance.audio)
-    try:
-        waveform = load_audio(path, SAMPLE_RATE, max_seconds=max_seconds)
-        _check_waveform(waveform, min_seconds)
-        measurement = measure(waveform, SAMPLE_RATE, utterance.text)
-    except DataError as error:
-        return utterance, str(error).removeprefix(f"{path}: ")
-    except Exception as error:  # the boundary: one odd file must not end a run over a corpus
-        return utterance, f"unexpected {type(error).__name__}: {error}"
-    row = {
-        field: round(value, 5) if isinstance(value, float) else value
-        for field, value in asdict(measurement).items()
-        if value is not None
-    }
-    absolute = str(path.resolve())
-    return replace(utterance, audio=absolute, measured=row, intonation=measurement.intonation), None
+def _read(source: Source) -> list[Utterance]:
+    return read_manifest(source) if isinstance(source, str | Path) else list(source)
 
 
-def _check_waveform(waveform: np.ndarray, min_seconds: float) -> None:
-    seconds = len(waveform) / SAMPLE_RATE
-    if seconds < min_seconds:
-        raise DataError(f"too short: {seconds:.2f} s, at least {min_seconds:g} s are needed")
-    peak = float(np.abs(waveform - waveform.mean()).max())
-    if peak < _SILENT_PEAK:
-        raise DataError(f"silent: no sample exceeds {_SILENT_PEAK:g} of full scale")
-    clipped = float(np.mean(np.abs(waveform) >= 0.999 * np.abs(waveform).max()))
-    if clipped > _CLIPPED_SHARE:
-        raise DataError(f"clipped: {clipped:.0%} of the samples lie at the limit")
-
-
-def _measure_all(
-    utterances: Sequence[Utterance], num_workers: int, min_seconds: float, max_seconds: float
-) -> Iterator[tuple[Utterance, str | None]]:
-    """Outcomes in the order of the utterances."""
-    if num_workers == 0:
-        for utterance in utterances:
-            yield measure_file(utterance, min_seconds=min_seconds, max_seconds=max_seconds)
+def _outcomes(
+    jobs: Sequence[tuple[str, Utterance]], config: MeasureConfig, num_workers: int | None
+) -> Iterator[Outcome]:
+    if not jobs:
         return
-    # Spawned, not forked: the caller may hold threads (torch, Ray) that do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="prosody-") as marks:
-        jobs = [_Job(utterance, min_seconds, max_seconds, marks) for utterance in utterances]
-        try:
-            with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-                yield from pool.map(_run_job, jobs, chunksize=8)
-        except BrokenProcessPool as error:
-            files = ", ".join(sorted(mark.read_text() for mark in Path(marks).iterdir()))
-            raise DataError(
-                f"{files or 'unknown file'}: a measuring process died here (killed, out of memory, or a "
-                "crash inside a native library). Remove the file from the manifest, or lower num_workers."
-            ) from error
+    if num_workers == 0:
+        for key, utterance in jobs:
+            measured, reason = measure_file(utterance, config)
+            yield Outcome(key=key, measured=measured, reason=reason)
+        return
+    from emotion_task.prosody.stream import stream_outcomes
+
+    yield from stream_outcomes(jobs, config, num_workers)
 
 
-def _run_job(job: _Job) -> tuple[Utterance, str | None]:
-    mark = Path(job.marks) / str(os.getpid())
-    mark.write_text(job.utterance.audio)
-    outcome = measure_file(job.utterance, min_seconds=job.min_seconds, max_seconds=job.max_seconds)
-    mark.unlink()
-    return outcome
+def _join(utterances: Sequence[Utterance], out: Path, quarantined: set[str]) -> list[Utterance]:
+    """The measured ones, in the order of the corpus; checks that none is missing."""
+    store = MeasuredStore(out).read()
+    unique, _ = _without_duplicates(utterances)
+    measured = [with_measured(u, store[key_of(u)]) for u in unique if key_of(u) in store]
+    missing = [u.id for u in unique if key_of(u) not in store and u.id not in quarantined]
+    if missing:
+        raise DataError(
+            f"{out}: {len(missing)} of {len(utterances)} utterances were not measured yet ({missing[0]}, "
+            "...). Run the measuring pass to its end first: the same command goes on where it was."
+        )
+    if not measured:
+        raise DataError(
+            f"{out / 'quarantine.jsonl'}: none of {len(utterances)} utterances could be measured; it says why"
+        )
+    return measured
 
 
-def _without_duplicates(
-    utterances: Iterable[Utterance],
-) -> tuple[list[Utterance], list[tuple[Utterance, str]]]:
+def with_measured(utterance: Utterance, measured: dict) -> Utterance:
+    """The utterance with its measurements, and the fields that follow from them without a calibration."""
+    stressed, times = measured.get("stressed_word"), measured.get("word_times")
+    words = utterance.stressed_words
+    if words is None and stressed is not None and times:
+        words = [times[stressed][0]]
+    return replace(
+        utterance,
+        audio=str(Path(utterance.audio).resolve()),
+        measured=measured,
+        intonation=measured.get("intonation"),
+        stressed_words=words,
+    )
+
+
+def _without_duplicates(utterances: Iterable[Utterance]) -> tuple[list[Utterance], Failures]:
     seen: set[str] = set()
     kept, failures = [], []
     for utterance in utterances:
@@ -205,8 +221,17 @@ def _without_duplicates(
     return kept, failures
 
 
-def _write_quarantine(path: Path, failures: Iterable[tuple[Utterance, str]]) -> None:
-    with path.open("w", encoding="utf-8") as out:
+def _write_quarantine(path: Path, failures: Failures) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as out:
         for utterance, reason in failures:
             row = {"id": utterance.id, "audio": utterance.audio, "reason": reason}
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    temporary.replace(path)
+
+
+def _read_quarantine(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise DataError(f"{path.parent}: nothing was measured to its end here. Run the measuring pass first.")
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]

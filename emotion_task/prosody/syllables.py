@@ -1,30 +1,57 @@
-"""How many syllables: of a transcript by rule (English), or of a recording by its energy peaks."""
+"""How many syllables: of a transcript, by rule (English) or by its phonemes (other languages, where eSpeak NG
+is installed), or of a recording by its energy peaks."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks
 
+from emotion_task.prosody.phonemes import transcribe
+
 _WORD = re.compile(r"[a-z']+")
 _VOWELS = re.compile(r"[aeiouy]+")
 _SILENT_ENDING = re.compile(r"(?:[^laeiouy]|[aeiouy]l)e$|[^aeiouytd]ed$|[^aeiouycgszx]es$")
 _NUCLEUS_PROMINENCE_DB = 2.0
+_IPA_VOWELS = frozenset("aeiouyøœæɐɑɒɔəɘɚɛɜɝɞɤɨɪɯɵɶʉʊʌʏᵻ")  # noqa: RUF001
+_SYLLABIC = "\u0329"
 
 
-def count_syllables(text: str | None) -> int | None:
-    """Syllables of an English sentence, estimated from its spelling (within one for most words).
+def count_syllables(text: str | None, language: str = "en") -> int | None:
+    """Syllables of a sentence, counted from its spelling alone.
 
-    Null where there is no text, or where it holds digits or letters that the rule does not know.
+    English goes by rule (within one for most words), other languages by the vowels of eSpeak NG's phonemes.
+    Null where there is no text, for an unknown language, without eSpeak NG, and for English where the text
+    holds digits or letters that the rule does not know.
     """
-    if not text:
+    if not text or not any(character.isalpha() for character in text):
         return None
+    if language.partition("-")[0] != "en":
+        phonemes = transcribe(text, language)
+        return count_vowels(phonemes) or None if phonemes is not None else None
     lowered = text.lower().replace("\u2019", "'")
     if not lowered.isascii() or any(character.isdigit() for character in lowered):
         return None
     return sum(_syllables_of(word) for word in _WORD.findall(lowered)) or None
+
+
+def count_vowels(phonemes: str) -> int:
+    """Syllables of a transcription in IPA: its runs of vowels (a diphthong is one) and syllabic consonants.
+
+    Stress marks and spaces part syllables, lengths and other diacritics do not.
+    """
+    count, inside = 0, False
+    for character in unicodedata.normalize("NFD", phonemes):
+        if character == _SYLLABIC:
+            count += 1
+        elif character in _IPA_VOWELS:
+            count, inside = count + (not inside), True
+        elif unicodedata.category(character) != "Mn" and character not in "\u02d0\u02d1\u0361":
+            inside = False
+    return count
 
 
 def _syllables_of(word: str) -> int:

@@ -20,6 +20,7 @@ HOMES = (
     "rlcore/placement.py",
     "rlcore/run.py",
     "emotion_task/sft/",
+    "emotion_task/prosody/stream.py",
 )
 """The only places where Ray, vLLM and DeepSpeed are imported."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 
-from emotion_task.prosody import pipeline
+from emotion_task.prosody import files
 from emotion_task.prosody.audio import load_audio
-from emotion_task.prosody.pipeline import annotate, measure_file
+from emotion_task.prosody.files import MeasureConfig, measure_file
+from emotion_task.prosody.pipeline import annotate, calibrate_corpus, measure_corpus
 from emotion_task.records import Utterance, read_manifest, write_manifest
 from rlcore.errors import DataError
 
@@ -55,7 +55,8 @@ def test_bad_files_are_quarantined_with_their_reason(tmp_path, bad_files):
     names = ["good.wav", *bad_files]
     rows = [Utterance(id=name, audio=name, emotion="happy", split="train") for name in names]
     write_manifest(tmp_path / "in.jsonl", [*rows, rows[0]])  # and one id twice
-    report = annotate(tmp_path / "in.jsonl", tmp_path / "out", num_workers=0, max_seconds=2.0, progress=False)
+    config = MeasureConfig(max_seconds=2.0)
+    report = annotate(tmp_path / "in.jsonl", tmp_path / "out", config=config, num_workers=0, progress=False)
     assert [utterance.id for utterance in read_manifest(report.manifest)] == ["good.wav"]
     entries = [json.loads(line) for line in report.quarantine.read_text().splitlines()]
     assert report.num_utterances == len(names) + 1
@@ -65,24 +66,6 @@ def test_bad_files_are_quarantined_with_their_reason(tmp_path, bad_files):
     assert set(reasons) == set(bad_files)
     for name, expected in bad_files.items():
         assert reasons[name].startswith(expected), (name, reasons[name])
-
-
-def test_workers_give_what_one_process_gives(tmp_path):
-    utterances = []
-    for index in range(6):
-        soundfile.write(tmp_path / f"{index}.wav", tone(hertz=100 + 20 * index), RATE)
-        utterances.append(Utterance(id=str(index), audio=str(tmp_path / f"{index}.wav"), text="one two"))
-    alone = annotate(utterances, tmp_path / "alone", num_workers=0, progress=False)
-    pooled = annotate(utterances, tmp_path / "pooled", num_workers=2, progress=False)
-    assert alone.manifest.read_text() == pooled.manifest.read_text()
-    assert [round(u.measured["f0_median_hz"] / 20) for u in read_manifest(pooled.manifest)] == [
-        5,
-        6,
-        7,
-        8,
-        9,
-        10,
-    ]
 
 
 def test_cut_points_come_from_the_train_split_alone(tmp_path):
@@ -107,25 +90,66 @@ def test_nothing_measurable_is_an_error_that_points_to_the_reasons(tmp_path, bad
     assert "silent" in (tmp_path / "out" / "quarantine.jsonl").read_text()
 
 
-def _die(utterance, **limits):
-    if utterance.id == "deadly":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return measure_file(utterance, **limits)
+def tones(folder, count: int) -> list[Utterance]:
+    utterances = []
+    for index in range(count):
+        soundfile.write(folder / f"{index}.wav", tone(0.5, hertz=100 + 20 * index), RATE)
+        utterances.append(Utterance(id=str(index), audio=str(folder / f"{index}.wav"), text="one two"))
+    return utterances
 
 
-def test_a_worker_that_dies_is_an_error_that_names_the_file(tmp_path, monkeypatch):
-    # Forked here, so that the workers see the patched function.
-    fork = pipeline.multiprocessing.get_context("fork")
-    monkeypatch.setattr(pipeline.multiprocessing, "get_context", lambda kind: fork)
-    monkeypatch.setattr(pipeline, "measure_file", _die)
-    soundfile.write(tmp_path / "deadly.wav", tone(), RATE)
-    with pytest.raises(DataError, match=r"deadly\.wav: a measuring process died"):
-        annotate(
-            [Utterance(id="deadly", audio=str(tmp_path / "deadly.wav"))],
-            tmp_path / "out",
-            num_workers=1,
-            progress=False,
-        )
+def test_a_killed_pass_goes_on_where_it_was(tmp_path, monkeypatch):
+    utterances, out, seen = tones(tmp_path, 6), tmp_path / "out", []
+    whole = annotate(utterances, tmp_path / "whole", num_workers=0, progress=False)
+
+    def watched(utterance, config, real=measure_file):
+        seen.append(utterance.id)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return real(utterance, config)
+
+    monkeypatch.setattr("emotion_task.prosody.pipeline.measure_file", watched)
+    with pytest.raises(KeyboardInterrupt):
+        measure_corpus(utterances, out, num_workers=0, progress=False)
+    with (out / "measured.jsonl").open("a") as lines:
+        lines.write('{"key": "torn in the mid')  # as a kill in the middle of a write leaves it
+    with pytest.raises(DataError, match="measuring pass"):
+        calibrate_corpus(utterances, out)
+    resumed = annotate(utterances, out, num_workers=0, progress=False)
+    assert seen == ["0", "1", "2", "3", "3", "4", "5"]
+    assert resumed.manifest.read_text() == whole.manifest.read_text()
+    assert len((out / "measured.jsonl").read_text().splitlines()) == 6
+    annotate(utterances, out, num_workers=0, progress=False)
+    assert len(seen) == 7
+
+
+def test_what_has_changed_is_measured_again_and_settings_are_not_mixed(tmp_path):
+    utterances, out = tones(tmp_path, 2), tmp_path / "out"
+    annotate(utterances, out, num_workers=0, progress=False)
+    changed = [replace(utterances[0], text="one two three"), utterances[1]]
+    report = annotate(changed, out, num_workers=0, progress=False)
+    assert [u.measured["num_syllables"] for u in read_manifest(report.manifest)] == [3, 2]
+    with pytest.raises(DataError, match=r"language 'en', now 'de'"):
+        measure_corpus(utterances, out, config=MeasureConfig(language="de"), num_workers=0)
+    fresh = annotate(
+        utterances,
+        out,
+        config=MeasureConfig(max_seconds=5),
+        num_workers=0,
+        resume=False,
+        progress=False,
+    )
+    assert fresh.num_annotated == 2
+
+
+def test_calibration_alone_needs_every_utterance_measured(tmp_path):
+    utterances, out = tones(tmp_path, 3), tmp_path / "out"
+    with pytest.raises(DataError, match="nothing was measured"):
+        calibrate_corpus(utterances, out)
+    measure_corpus(utterances[:2], out, num_workers=0, progress=False)
+    assert calibrate_corpus(utterances[:2], out).num_annotated == 2
+    with pytest.raises(DataError, match=r"1 of 3 utterances were not measured yet \(2, "):
+        calibrate_corpus(utterances, out)
 
 
 def test_stereo_at_another_rate_is_the_same_sound(tmp_path):
@@ -141,10 +165,10 @@ def test_stereo_at_another_rate_is_the_same_sound(tmp_path):
 
 
 def test_a_failure_nobody_foresaw_is_quarantined_too(tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise ZeroDivisionError("of all things")
 
     soundfile.write(tmp_path / "odd.wav", tone(), RATE)
-    monkeypatch.setattr(pipeline, "measure", fail)
+    monkeypatch.setattr(files, "measure", fail)
     _, reason = measure_file(Utterance(id="odd", audio=str(tmp_path / "odd.wav")))
     assert reason == "unexpected ZeroDivisionError: of all things"

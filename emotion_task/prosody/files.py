@@ -1,0 +1,111 @@
+"""One file of a corpus: read, checked, measured; or the reason why not."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotion_task.prosody.audio import Recording, read_recording
+from emotion_task.prosody.measure import measure
+from emotion_task.records import Utterance
+from rlcore.config_io import check
+from rlcore.errors import DataError, RLCoreError
+from rlcore.targets import build_target
+
+SAMPLE_RATE = 16000
+_SILENT_PEAK = 1e-4
+_CLIPPED_SHARE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    """What is measured, and of which files. It decides every number, so it is kept beside them."""
+
+    min_seconds: float = 0.2
+    max_seconds: float = 30.0
+    """Files of other lengths are quarantined."""
+    language: str = "en"
+    """ISO 639-1, of transcripts whose corpus does not tell."""
+    aligner: str | None = None
+    """`package.module:Class` that finds the words, for stress (see `emotion_task.prosody.align.Aligner`)."""
+    speaker_classifier: str | None = None
+    """`package.module:Class` that hears gender and age (`emotion_task.prosody.speaker.SpeakerClassifier`)."""
+
+    def __post_init__(self) -> None:
+        check(self.min_seconds > 0, "min_seconds", self.min_seconds, "positive")
+        check(self.max_seconds > self.min_seconds, "max_seconds", self.max_seconds, "more than min_seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one utterance: measurements or a reason."""
+
+    key: str
+    measured: dict[str, Any] | None = None
+    """Fields of `Measurement` and `SpeakerTraits` that are known."""
+    reason: str | None = None
+    """`kind: details`"""
+
+
+def build_plugins(config: MeasureConfig) -> tuple[Any, Any]:
+    """The aligner and the speaker classifier, null where none is configured.
+
+    Raises:
+        ConfigError: a target cannot be imported or built.
+    """
+    return _build(config.aligner, "aligner"), _build(config.speaker_classifier, "speaker_classifier")
+
+
+@functools.lru_cache(maxsize=8)
+def _build(target: str | None, where: str) -> Any:
+    return None if target is None else build_target(target, {}, where=where)
+
+
+def measure_file(
+    utterance: Utterance, config: MeasureConfig | None = None
+) -> tuple[dict[str, Any] | None, str | None]:
+    """Measures one utterance: the known fields, or the reason why there are none."""
+    config = config or MeasureConfig()
+    aligner, classifier = build_plugins(config)
+    path = Path(utterance.audio)
+    try:
+        recording = read_recording(path, SAMPLE_RATE, max_seconds=config.max_seconds)
+        _check_recording(recording, config.min_seconds)
+        words = aligner.align(recording.waveform, SAMPLE_RATE, utterance) if aligner else None
+        measurement = measure(
+            recording.waveform,
+            SAMPLE_RATE,
+            utterance.text,
+            language=utterance.language or config.language,
+            words=words,
+            bandwidth_hz=recording.bandwidth_hz,
+            clipped_fraction=recording.clipped_fraction,
+        )
+        row = asdict(measurement)
+        if classifier:
+            row |= asdict(classifier.classify(recording.waveform, SAMPLE_RATE, measurement))
+    except RLCoreError as error:
+        return None, str(error).removeprefix(f"{path}: ")
+    except Exception as error:  # the boundary: one odd file must not end a run over a corpus
+        return None, f"unexpected {type(error).__name__}: {error}"
+    return {
+        field: round(value, 5) if isinstance(value, float) else value
+        for field, value in row.items()
+        if value is not None
+    }, None
+
+
+def _check_recording(recording: Recording, min_seconds: float) -> None:
+    waveform = recording.waveform
+    seconds = len(waveform) / SAMPLE_RATE
+    if seconds < min_seconds:
+        raise DataError(f"too short: {seconds:.2f} s, at least {min_seconds:g} s are needed")
+    peak = float(np.abs(waveform - waveform.mean()).max())
+    if peak < _SILENT_PEAK:
+        raise DataError(f"silent: no sample exceeds {_SILENT_PEAK:g} of full scale")
+    if recording.clipped_fraction > _CLIPPED_SHARE:
+        raise DataError(f"clipped: {recording.clipped_fraction:.0%} of the samples lie at the limit")

@@ -1,0 +1,132 @@
+"""Files to outcomes on Ray Data: as many nodes as the cluster has, streaming, in any order.
+
+    utterances -> blocks of 32 -> measuring tasks, one a CPU, wherever one is free -> outcomes as they come
+
+Nodes read the audio themselves, by its path: it must be on storage that all of them see.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import ray
+
+from emotion_task.prosody.files import MeasureConfig, Outcome, measure_file
+from emotion_task.records import Utterance
+from rlcore.actors.session import ray_session
+from rlcore.config import ClusterConfig
+
+log = logging.getLogger(__name__)
+
+BLOCK = 32
+"""Utterances a task; what a killed run has to do again is at most that for each CPU."""
+
+
+def stream_outcomes(
+    jobs: Sequence[tuple[str, Utterance]], config: MeasureConfig, num_workers: int | None
+) -> Iterator[Outcome]:
+    """Measures utterances, given with their keys, and yields each outcome once.
+
+    A file that kills the process which measures it (a crash in a native library, memory) ends as a reason,
+    too: what a dead worker left is measured again, one utterance a task, and who dies alone is the culprit.
+
+    Args:
+        num_workers: tasks at a time; null for all CPUs of the cluster.
+    """
+    with ray_session(ClusterConfig(num_cpus=num_workers)):
+        pending = dict(jobs)
+        for outcome in _stream(pending, config, num_workers):
+            del pending[outcome.key]
+            yield outcome
+        if pending:
+            log.warning("a measuring process died; %d utterances are measured one by one", len(pending))
+            yield from _one_by_one(pending, config, num_workers)
+
+
+def _stream(
+    pending: dict[str, Utterance], config: MeasureConfig, num_workers: int | None
+) -> Iterator[Outcome]:
+    """Outcomes of every block that no process died of."""
+    rows = [{"key": key, "row": _row(utterance)} for key, utterance in pending.items()]
+    with _data_context(enable_progress_bars=False, max_errored_blocks=-1):
+        blocks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BLOCK))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there is no other way to set `max_retries` yet
+            measured = blocks.map_batches(
+                _measure_batch,
+                fn_kwargs={"config": config},
+                batch_size=None,
+                batch_format="numpy",
+                num_cpus=1,
+                compute=ray.data.TaskPoolStrategy(size=num_workers),
+                ray_remote_args_fn=lambda: {"max_retries": 1},  # Ray Data itself tries for ever
+            )
+        for batch in measured.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+            yield from (Outcome(**json.loads(outcome)) for outcome in batch["outcome"])
+
+
+@contextmanager
+def _data_context(**settings: Any) -> Iterator[None]:
+    """Ray Data's settings for the length of the block; they belong to the process."""
+    context = ray.data.DataContext.get_current()
+    before = {name: getattr(context, name) for name in settings}
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    try:
+        logger.setLevel(logging.CRITICAL)  # failed blocks are told of here
+        for name, value in settings.items():
+            setattr(context, name, value)
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            setattr(context, name, value)
+
+
+def _measure_batch(batch: dict[str, Any], config: MeasureConfig) -> dict[str, Any]:
+    return {
+        "outcome": [
+            _measure_row(str(key), str(row), config)
+            for key, row in zip(batch["key"], batch["row"], strict=True)
+        ]
+    }
+
+
+def _measure_row(key: str, row: str, config: MeasureConfig) -> str:
+    measured, reason = measure_file(Utterance(**json.loads(row)), config)
+    return json.dumps({"key": key, "measured": measured, "reason": reason})
+
+
+def _one_by_one(
+    pending: dict[str, Utterance], config: MeasureConfig, num_workers: int | None
+) -> Iterator[Outcome]:
+    remote = ray.remote(num_cpus=1, max_retries=1)(_measure_row)
+    limit = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting = iter(pending.items())
+    running: dict[ray.ObjectRef, str] = {}
+    while True:
+        for key, utterance in waiting:
+            running[remote.remote(key, _row(utterance), config)] = key
+            if len(running) >= 2 * limit:
+                break
+        if not running:
+            return
+        (done,), _ = ray.wait(list(running), num_returns=1)
+        key = running.pop(done)
+        try:
+            yield Outcome(**json.loads(ray.get(done)))
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+            yield Outcome(key=key, reason="killed: the process that measured it died, twice")
+
+
+def _row(utterance: Utterance) -> str:
+    needed = asdict(utterance)
+    for name in ("measured", "trace"):
+        needed[name] = None
+    return json.dumps({name: value for name, value in needed.items() if value is not None})
