@@ -215,7 +215,7 @@ def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: 
     host = ranks * learner_of(config, sizes, batch, hardware).host
     if host > hardware.host_memory_gb * 1e9 * (1 - RESERVE):
         problems.append(
-            f"learner: {ranks} ranks keep {_gb(host)} in main memory, a node has {hardware.host_memory_gb:.0f} GB"
+            f"learner: {ranks} ranks keep {_gb(host)} in main memory of {hardware.host_memory_gb:.0f} GB"
         )
     return problems
 
