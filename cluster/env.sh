@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Environment of a Ray cluster on this machine alone. Source it in every terminal: `source cluster/env.sh`.
 
 # Jobs run with the Python that the head was started with.

@@ -25,6 +25,7 @@ examples:
   rlcore reward check my_rewards.brevity:Brevity args.limit=80
   rlcore reward score my_rewards.brevity:Brevity --samples runs/mine/samples.jsonl
   rlcore timeline runs/mine
+  rlcore plan --config my_run.yaml --hardware h100-80g:8
   rlcore doctor
 """
 
@@ -85,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     timeline.add_argument("folder", metavar="RUN", help="folder of a run")
     timeline.set_defaults(run=_timeline)
+    _add_plan_command(commands, [config, common])
 
     doctor = commands.add_parser("doctor", parents=[common], help="what is wrong here, and what to do")
     doctor.set_defaults(run=_doctor)
@@ -92,6 +94,25 @@ def build_parser() -> argparse.ArgumentParser:
     version = commands.add_parser("version", parents=[common], help="versions installed and tested")
     version.set_defaults(run=_version)
     return parser
+
+
+def _add_plan_command(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    plan = commands.add_parser(
+        "plan", parents=parents, help="memory, seconds and GPU-hours before a run; 1: no fit"
+    )
+    plan.add_argument(
+        "--hardware",
+        required=True,
+        metavar="SPEC",
+        help="h100-80g, h200-141g, a100-80g, a100-40g, l40s (and :GPUS or :GPUSxNODES), cpu, or a YAML file",
+    )
+    plan.add_argument("--prompt-tokens", type=int, help="text tokens of a prompt (default 100)")
+    plan.add_argument("--audio-seconds", type=float, help="audio of a prompt (default 6)")
+    plan.add_argument(
+        "--completion-tokens", type=float, help="mean length of a completion (default: half of the maximum)"
+    )
+    plan.add_argument("--json", action="store_true", help="as JSON")
+    plan.set_defaults(run=_plan)
 
 
 def _add_reward_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -196,6 +217,21 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     print_metrics(f"{config.model.path}: held-out prompts", evaluate(config))
     return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from rlcore.config import load_config
+    from rlcore.plan.command import plan
+    from rlcore.plan.workload import Workload
+
+    given = {
+        name: getattr(arguments, name)
+        for name in ("prompt_tokens", "audio_seconds", "completion_tokens")
+        if getattr(arguments, name) is not None
+    }
+    config = load_config(arguments.config, arguments.overrides)
+    fits = plan(config, hardware=arguments.hardware, workload=Workload(**given), as_json=arguments.json)
+    return 0 if fits else 1
 
 
 def _reward_check(arguments: argparse.Namespace) -> int:

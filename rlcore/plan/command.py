@@ -1,0 +1,125 @@
+"""`rlcore plan`: the plan as text or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rlcore.config import RunConfig
+from rlcore.plan.hardware import load_hardware
+from rlcore.plan.planner import Plan, make_plan
+from rlcore.plan.sizes import sizes_of
+from rlcore.plan.workload import Workload
+
+
+def plan(config: RunConfig, *, hardware: str, workload: Workload, as_json: bool) -> bool:
+    """Prints the plan; whether it fits."""
+    made = make_plan(config, sizes_of(config.model), load_hardware(hardware), workload)
+    print(json.dumps(summary(made), indent=2) if as_json else describe(made))
+    return made.fits
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """JSON-ready."""
+    phases = plan.phases
+    return {
+        "fits": plan.fits,
+        "problems": list(plan.problems),
+        "changes": [dict(change) for change in plan.changes],
+        "hardware": plan.hardware.name,
+        "num_gpus": len(plan.devices),
+        "memory_gb": {
+            role.name: {
+                "each": role.num_bytes / 1e9,
+                "count": role.count,
+                **{part: value / 1e9 for part, value in role.parts.items()},
+            }
+            for role in plan.roles
+        },
+        "seconds": {
+            name: getattr(phases, name) for name in ("prefill", "decode", "score", "update", "weight_sync")
+        },
+        "step_seconds": plan.step_seconds,
+        "staleness": plan.staleness,
+        "tokens_per_second": plan.tokens_per_second,
+        "gpu_hours": plan.gpu_hours,
+        "best_split": None
+        if plan.best is None
+        else {name: getattr(plan.best, name) for name in plan.best.__slots__},
+    }
+
+
+def describe(plan: Plan) -> str:
+    """Some lines for a terminal."""
+    config, batch, hardware = plan.config, plan.batch, plan.hardware
+    unit = "core" if hardware.is_cpu else "GPU"
+    lines = [
+        f"{config.model.path} on {hardware.num_nodes} x {hardware.gpus_per_node} {hardware.name}",
+        f"a step: {batch.num_prompts} prompts of {batch.prompt_length} tokens, each with {batch.num_samples} "
+        f"completions of {batch.completion_length:.0f} tokens on average and at most {batch.max_completion}",
+        "",
+        f"memory of one {unit}, GB" if not hardware.is_cpu else "memory of one actor, GB",
+    ]
+    for role in plan.roles:
+        parts = ", ".join(f"{name} {value / 1e9:.1f}" for name, value in role.parts.items() if value)
+        lines.append(f"  {role.count:>3} x {role.name:<20} {role.num_bytes / 1e9:6.1f}  ({parts})")
+    shared = {tuple(d.roles): d.num_bytes for d in plan.devices if len(set(d.roles)) > 1}
+    if not hardware.is_cpu:
+        for names, num_bytes in shared.items():
+            lines.append(f"        shared by {', '.join(names)}: {num_bytes / 1e9:.1f}")
+    lines += [
+        f"  an engine's cache holds {plan.rollout.cache_tokens:.0f} tokens and writes "
+        f"{plan.rollout.num_seqs} sequences at once",
+        "",
+        "seconds of a step",
+        *_phases(plan),
+        "",
+        *_verdict(plan),
+    ]
+    return "\n".join(lines)
+
+
+def _phases(plan: Plan) -> list[str]:
+    phases, num_steps = plan.phases, plan.config.train.num_steps
+    rows = {
+        "rollout: prefill": phases.prefill,
+        "rollout: decode": phases.decode,
+        "scoring (beside it)": phases.score,
+        "update": phases.update,
+        "weight sync": phases.weight_sync,
+        f"step (staleness {plan.staleness})": plan.step_seconds,
+    }
+    lines = [f"  {name:<22} {seconds:9.2f}" for name, seconds in rows.items()]
+    lines.append(
+        f"  {plan.tokens_per_second:.0f} completion tokens a second; {num_steps} steps take "
+        f"{num_steps * plan.step_seconds / 3600:.1f} h, {plan.gpu_hours:.1f} GPU-hours"
+    )
+    return lines
+
+
+def _verdict(plan: Plan) -> list[str]:
+    lines = []
+    best, config = plan.best, plan.config
+    if best is not None:
+        mine = (config.rollout.num_replicas, config.learner.num_ranks)
+        same = mine == (best.rollout_replicas, best.learner_ranks)
+        gain = plan.step_seconds / best.step_seconds
+        settings = f"rollout.num_replicas={best.rollout_replicas} learner.num_ranks={best.learner_ranks}"
+        if best.reference_replicas:
+            settings += f" reference.num_replicas={best.reference_replicas}"
+        if same or gain < 1.02:
+            lines.append("split of the GPUs: the best, or within 2 % of it")
+        else:
+            lines.append(f"a better split of the GPUs ({best.step_seconds:.2f} s a step): {settings}")
+    if plan.fits:
+        return [*lines, "fits"]
+    lines += ["does not fit:", *(f"  {problem}" for problem in plan.problems)]
+    lines += [f"  would fit with: {_settings(change)}" for change in plan.changes]
+    if not plan.changes:
+        lines.append("  no three settings that are known to help are enough: more or larger GPUs")
+    return lines
+
+
+def _settings(change: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={str(value).lower()}" for key, value in change.items())

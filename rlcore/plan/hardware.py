@@ -1,0 +1,177 @@
+"""Machines: what a GPU holds and how fast it is, and how many there are."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from rlcore.config import load_config
+from rlcore.config_io import check
+from rlcore.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """A cluster of equal nodes. Rates are peaks; `Efficiency` says what share of them is reached."""
+
+    name: str = "custom"
+    gpus_per_node: int = 8
+    num_nodes: int = 1
+    memory_gb: float = 80.0
+    """Of one GPU, in units of 10^9 bytes."""
+    bf16_tflops: float = 989.0
+    """Dense matrix products of one GPU."""
+    fp32_tflops: float = 67.0
+    bandwidth_gb_s: float = 3350.0
+    """Of the GPU's memory."""
+    link_gb_s: float = 450.0
+    """Between the GPUs of a node, one direction."""
+    network_gb_s: float = 50.0
+    """Between nodes, for each GPU, one direction."""
+    host_link_gb_s: float = 50.0
+    """Between a GPU and its node's main memory, one direction."""
+    host_memory_gb: float = 1000.0
+    """Main memory of a node."""
+    is_cpu: bool = False
+    """Whether "GPU" means a core, and all of a node's roles share `host_memory_gb`."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name not in ("name", "is_cpu"):
+                check(value > 0, one.name, value, "above 0")
+
+    @property
+    def num_gpus(self) -> int:
+        return self.gpus_per_node * self.num_nodes
+
+    def tflops(self, dtype: str) -> float:
+        return self.bf16_tflops if dtype == "bfloat16" else self.fp32_tflops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Efficiency:
+    """Shares of the hardware's peaks that the phases reach. Assumptions, not measurements of this project:
+    what well-kept engines report for dense models of a few billion parameters (docs/plan.md)."""
+
+    prefill: float = 0.50
+    """Of the matrix products' peak, while vLLM reads prompts."""
+    decode: float = 0.60
+    """Of the memory's bandwidth, while vLLM writes tokens."""
+    decode_step_s: float = 0.003
+    """Seconds of a decoding step beside the model: scheduling, sampling, log-probabilities."""
+    forward: float = 0.45
+    """Of the matrix products' peak, while the reference or a reward model scores."""
+    train: float = 0.35
+    """Of the matrix products' peak, while the learner computes gradients."""
+    link: float = 0.70
+    """Of links, network and copies."""
+
+
+KNOWN = {
+    # The makers' data sheets; dense rates, without sparsity.
+    "h100-80g": Hardware(name="h100-80g", host_memory_gb=2000.0),
+    "h200-141g": Hardware(name="h200-141g", memory_gb=141.0, bandwidth_gb_s=4800.0, host_memory_gb=2000.0),
+    "a100-80g": Hardware(
+        name="a100-80g",
+        bf16_tflops=312.0,
+        fp32_tflops=19.5,
+        bandwidth_gb_s=2039.0,
+        link_gb_s=300.0,
+        network_gb_s=25.0,
+        host_link_gb_s=25.0,
+    ),
+    "a100-40g": Hardware(
+        name="a100-40g",
+        memory_gb=40.0,
+        bf16_tflops=312.0,
+        fp32_tflops=19.5,
+        bandwidth_gb_s=1555.0,
+        link_gb_s=300.0,
+        network_gb_s=25.0,
+        host_link_gb_s=25.0,
+    ),
+    "l40s": Hardware(
+        name="l40s",
+        memory_gb=48.0,
+        bf16_tflops=362.0,
+        fp32_tflops=91.6,
+        bandwidth_gb_s=864.0,
+        link_gb_s=25.0,
+        network_gb_s=12.5,
+        host_link_gb_s=25.0,
+        host_memory_gb=512.0,
+    ),
+}
+
+_SPEC = re.compile(r"(?P<name>[a-z0-9-]+)(:(?P<gpus>\d+)(x(?P<nodes>\d+))?)?")
+
+
+def load_hardware(spec: str) -> Hardware:
+    """`h100-80g`, `h100-80g:8` (GPUs of one node), `h100-80g:8x4` (on 4 nodes), `cpu` (this machine, measured
+    in a second), or a YAML file with the fields of `Hardware`.
+
+    Raises:
+        ConfigError: no such name, file or field.
+    """
+    if Path(spec).suffix in (".yaml", ".yml"):
+        return load_config([spec], [], Hardware)
+    found = _SPEC.fullmatch(spec)
+    name = found["name"] if found else ""
+    if name == "cpu":
+        return this_machine()
+    if found is None or name not in KNOWN:
+        known = ", ".join([*KNOWN, "cpu"])
+        raise ConfigError(
+            f"--hardware: got {spec!r}, must be one of {known}, with :GPUS or :GPUSxNODES behind it, or a "
+            "YAML file with memory_gb, bf16_tflops, bandwidth_gb_s, ..."
+        )
+    hardware = KNOWN[name]
+    return replace(
+        hardware,
+        gpus_per_node=int(found["gpus"] or hardware.gpus_per_node),
+        num_nodes=int(found["nodes"] or 1),
+    )
+
+
+def this_machine() -> Hardware:
+    """This machine's cores, its rates measured with a matrix product and a copy of one thread."""
+    import psutil
+    import torch
+
+    def seconds(work: object, times: int) -> float:
+        assert callable(work)
+        work()
+        start = time.perf_counter()
+        for _ in range(times):
+            work()
+        return (time.perf_counter() - start) / times
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rates = {}
+        for dtype in (torch.float32, torch.bfloat16):
+            square = torch.randn(768, 768).to(dtype)
+            rates[dtype] = 2 * 768**3 / seconds(lambda square=square: square @ square, 10) / 1e12
+        source, target = torch.zeros(2, 32 << 20, dtype=torch.uint8)
+        copy_gb_s = 2 * source.numel() / seconds(lambda: target.copy_(source), 5) / 1e9
+    finally:
+        torch.set_num_threads(threads)
+    memory_gb = psutil.virtual_memory().total / 1e9
+    return Hardware(
+        name="cpu",
+        gpus_per_node=os.cpu_count() or 1,
+        memory_gb=memory_gb,
+        host_memory_gb=memory_gb,
+        bf16_tflops=rates[torch.bfloat16],
+        fp32_tflops=rates[torch.float32],
+        bandwidth_gb_s=copy_gb_s,
+        link_gb_s=copy_gb_s / 2,
+        network_gb_s=1.0,
+        host_link_gb_s=copy_gb_s,
+        is_cpu=True,
+    )

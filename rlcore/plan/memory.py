@@ -1,0 +1,193 @@
+"""Bytes of a learner rank and of a model that only computes forward passes.
+
+The learner's states are those that DeepSpeed 0.19 keeps over float32 weights, its activations those that
+autograd saves of a Qwen2 decoder with packed groups (docs/plan.md); `benchmarks.plan_memory` holds the sums
+against measured peaks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlcore.config import LearnerConfig, ModelConfig
+from rlcore.plan.hardware import Hardware
+from rlcore.plan.sizes import ModelSizes
+
+LOGITS_PER_CHUNK = 16 * 1024 * 1024
+"""As `rlcore.engines.logprobs`, which needs torch to say it."""
+REDUCE_BUCKET = 500_000_000
+"""DeepSpeed's `reduce_bucket_size`, in values."""
+LIVE_PARAMETERS = 1_000_000_000
+"""DeepSpeed's `stage3_max_live_parameters`."""
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """The shape of the largest forward pass: `num_groups` prompts and `num_rows` completions, the longest of
+    which pad the others inside attention."""
+
+    num_groups: float
+    num_rows: float
+    prompt: float
+    """Tokens of a prompt."""
+    completion: float
+    """Mean tokens of a completion."""
+    longest: float
+    """Tokens that a completion takes inside attention."""
+
+    @property
+    def tokens(self) -> float:
+        return self.num_groups * self.prompt + self.num_rows * self.completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerMemory:
+    """Bytes on the device of one learner rank, and in its node's main memory."""
+
+    weights: float
+    """The model's float32 weights, as far as they stay on the device; with float32 master copies."""
+    gradients: float
+    optimizer: float
+    """Adam's two moments."""
+    media: float
+    """Frozen towers."""
+    buffers: float
+    """DeepSpeed's reduction buckets and ZeRO-3's gathered parameters."""
+    activations: float
+    logits: float
+    """Logits of a chunk and their gradient, and the head's own."""
+    step: float
+    """What the optimizer's step takes for the time it lasts."""
+    reduction: float
+    """What the last reduction of gradients takes for the time it lasts."""
+    host: float
+
+    @property
+    def peak(self) -> float:
+        """The largest of: the backward pass's beginning, the gradients' reduction, the optimizer's step."""
+        states = self.weights + self.optimizer + self.media + self.buffers + self.gradients
+        return states + max(self.activations + self.logits, self.reduction, self.step)
+
+
+def learner_memory(
+    sizes: ModelSizes,
+    model: ModelConfig,
+    learner: LearnerConfig,
+    micro_batch: MicroBatch,
+    hardware: Hardware,
+    *,
+    num_micro_batches: int,
+) -> LearnerMemory:
+    """Memory of one of `learner.num_ranks` ranks."""
+    stage, ranks = learner.zero_stage, learner.num_ranks
+    trained = trained_parameters(sizes, learner)
+    frozen = sizes.language - trained if learner.lora.rank == 0 else sizes.language
+    share = trained / ranks if stage else trained
+    gathered = 0.0
+    weights = 4.0 * (trained + frozen)
+    media = 4.0 * sizes.media if model.media == "raw" else 0.0
+    if stage == 3:
+        weights, media = weights / ranks, media / ranks
+        gathered = 4.0 * min(trained + frozen, LIVE_PARAMETERS) * (ranks > 1)
+    master = 4 * share if stage else 0.0
+    optimizer = 8 * share
+    # Below stage 2 gradients are whole; stage 2 has its part only once a micro-batch is done.
+    gradients = 4 * (share if stage >= 2 else trained)
+    early = gradients if stage == 3 or num_micro_batches > 1 else 0.0
+    bucket = 4.0 * min(trained, REDUCE_BUCKET)
+    if not hardware.is_cpu and stage:
+        bucket = 2 * 4.0 * REDUCE_BUCKET  # two, so that communication may overlap; allocated whole
+    activations = activation_bytes(sizes, learner, micro_batch)
+    host = 4.0 * sizes.media if model.media == "embeds" else 0.0
+    # torch's AdamW makes two tensors as large as what it updates: the rank's flat part, or a parameter.
+    step = 8 * share if stage else 8.0 * max(sizes.embedding, sizes.layer) * (not learner.lora.rank)
+    step += gradients - early if stage != 1 else 4 * share
+    if stage == 3:
+        step += 4 * share
+    if learner.offload_optimizer == "cpu":
+        host, master, optimizer, step = host + master + optimizer + step, 0.0, 0.0, 0.0
+    if learner.offload_parameters == "cpu":
+        host, weights, media = host + weights + media, 0.0, 0.0
+        gathered = 4.0 * min(trained + frozen, LIVE_PARAMETERS)
+    # Stages 1 and 2 make their buckets when a backward pass begins; main memory is taken when it is written.
+    stays = stage == 3 or (stage > 0 and not hardware.is_cpu)
+    buffers = gathered + (bucket if stays else 0.0)
+    reduction = (gradients - early if stage < 2 else 0.0) + (0.0 if stays else bucket)
+    if hardware.is_cpu:
+        reduction += bucket if stage else 0.0  # gloo reduces a copy
+    return LearnerMemory(
+        weights=weights + master,
+        gradients=early,
+        optimizer=optimizer,
+        media=media,
+        buffers=buffers,
+        activations=activations,
+        logits=_logit_bytes(sizes, learner, micro_batch),
+        step=step,
+        reduction=reduction,
+        host=host,
+    )
+
+
+def trained_parameters(sizes: ModelSizes, learner: LearnerConfig) -> int:
+    """Adapters alone where there are any, else the language model. (`model.freeze` of parts of the language
+    model is not looked at.)"""
+    return sizes.lora(learner.lora) if learner.lora.rank else sizes.language
+
+
+def activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch) -> float:
+    """What the backward pass finds saved when it begins: all layers, or their inputs and one layer."""
+    layer = layer_activation_bytes(sizes, learner, batch)
+    tokens = batch.tokens
+    if learner.activation_checkpointing:
+        kept = sizes.num_layers * 4 * tokens * sizes.hidden + layer
+    else:
+        kept = sizes.num_layers * layer
+    if learner.autocast == "bfloat16":
+        num_layers = 1 if learner.activation_checkpointing else sizes.num_layers
+        kept += 2.0 * (num_layers * sizes.layer + (sizes.head or sizes.embedding))  # bfloat16 weights
+    # Input embeddings, the final norm's three tensors, what the head reads.
+    rest = 4 * tokens * sizes.hidden * 4 + 4 * batch.num_rows * batch.completion * sizes.hidden
+    return kept + rest
+
+
+def layer_activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch) -> float:
+    """Saved of one decoder layer: norms (input, normed, scaled), inputs of the projections, the MLP's gate,
+    its activation, up and their product, and inside attention padded queries, outputs, and keys and values of
+    the prompt beside each of its completions, repeated to the query heads."""
+    h, a, i = sizes.hidden, sizes.attention, sizes.intermediate
+    low = 2 if learner.autocast == "bfloat16" else 4
+    targets = set(learner.lora.target_modules) if learner.lora.rank else None
+    if targets is None:
+        norms = 2 * h * (8 + low)
+        linear = low * (a + 4 * i)
+    else:
+        # A frozen projection needs no input of its own for the gradient, only its adapter does.
+        feeds = [
+            (h, {"q_proj", "k_proj", "v_proj"}),
+            (a, {"o_proj"}),
+            (h, {"gate_proj", "up_proj"}),
+            (i, {"down_proj"}),
+        ]
+        norms = 2 * h * 4
+        linear = sum(low * width for width, names in feeds if names & targets) + low * 3 * i
+    context = batch.prompt + batch.longest
+    padded = batch.num_groups * 4 * batch.prompt + batch.num_rows * (2 * batch.longest + 2 * context)
+    mask = batch.num_rows * batch.longest * context
+    return batch.tokens * (norms + linear) + low * (padded * a + mask)
+
+
+def _logit_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch) -> float:
+    num_logits = min(batch.num_rows * batch.completion * sizes.vocab, max(LOGITS_PER_CHUNK, sizes.vocab))
+    each = 12 if learner.autocast == "bfloat16" else 8
+    head_gradient = 0 if learner.lora.rank else 2 * 4 * sizes.vocab * sizes.hidden
+    return each * num_logits + head_gradient
+
+
+def forward_memory(sizes: ModelSizes, model: ModelConfig, tokens: float) -> float:
+    """Bytes of a model that computes log-probabilities without gradients: weights, one layer, one chunk."""
+    size = BYTES[model.dtype]
+    parameters = sizes.language + (sizes.media if model.media == "raw" else 0)
+    layer = size * tokens * (4 * sizes.hidden + 4 * sizes.attention + 3 * sizes.intermediate)
+    return size * parameters + layer + 3 * 4 * max(LOGITS_PER_CHUNK, sizes.vocab)

@@ -1,0 +1,223 @@
+"""Seconds of a step's phases by the roofline model (Williams et al. 2009, doi:10.1145/1498765.1498785): work
+over the lower of what arithmetic and memory allow, times the share of it that is reached (`Efficiency`)."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlcore.config import RunConfig
+from rlcore.plan.hardware import Efficiency, Hardware
+from rlcore.plan.memory import BYTES, trained_parameters
+from rlcore.plan.sizes import ModelSizes
+from rlcore.plan.workload import AUDIO_FRAMES_PER_S, Batch
+
+PUSH_GB_S = {"shared_memory": 3.2, "gloo": 1.1}
+"""Measured on two cores between processes of one machine (docs/rollout.md); a network may be slower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What decides the speed of one rollout engine."""
+
+    sizes: ModelSizes
+    hardware: Hardware
+    efficiency: Efficiency
+    dtype: str
+    tensor_parallel: int
+    max_num_seqs: int
+    """Sequences that are written at once."""
+
+    def step_seconds(self, num_active: np.ndarray, num_cached: np.ndarray) -> np.ndarray:
+        """Seconds of decoding steps with so many sequences and so many tokens in the cache: the weights are
+        read once, the cache once, and 2 floating-point operations are made for each weight and sequence."""
+        size, gpus = BYTES[self.dtype], self.tensor_parallel
+        weights = self.sizes.decoder + (self.sizes.head or self.sizes.embedding)
+        read = size * (weights + num_cached * self.sizes.kv_values_per_token)
+        memory_s = read / (gpus * self.efficiency.decode * self.hardware.bandwidth_gb_s * 1e9)
+        peak = gpus * self.hardware.tflops(self.dtype) * 1e12
+        compute_s = 2.0 * weights * num_active / (self.efficiency.prefill * peak)
+        return np.maximum(memory_s, compute_s) + self.efficiency.decode_step_s
+
+    def prefill_seconds(self, num_prompts: float, prompt_length: float, audio_seconds: float) -> float:
+        """Prompts through the decoder once (their samples share the cache), and their audio through the tower
+        where this engine has one."""
+        flops = forward_flops(self.sizes, num_prompts * prompt_length, prompt_length)
+        flops += 2.0 * self.sizes.audio * num_prompts * audio_seconds * AUDIO_FRAMES_PER_S
+        peak = self.tensor_parallel * self.hardware.tflops(self.dtype) * 1e12
+        return flops / (self.efficiency.prefill * peak)
+
+    def decode_seconds(self, lengths: Sequence[int], prompt_length: int) -> float:
+        """Seconds to write completions of these lengths, `max_num_seqs` at a time, the next starting where
+        one ends; the last ones are written by few at a time, at the price of reading all the weights."""
+        starts = _starts(lengths, self.max_num_seqs)
+        ends = starts + np.asarray(lengths)
+        num_steps = int(ends.max())
+        change = np.zeros(num_steps + 1)
+        np.add.at(change, starts, 1)
+        np.add.at(change, ends, -1)
+        active = change.cumsum()[:num_steps]
+        # Tokens written by the active ones: the steps since their starts.
+        since = np.zeros(num_steps + 1)
+        np.add.at(since, starts, starts)
+        np.add.at(since, ends, -starts)
+        written = active * np.arange(num_steps) - since.cumsum()[:num_steps]
+        return float(self.step_seconds(active, written + active * prompt_length).sum())
+
+
+def _starts(lengths: Sequence[int], slots: int) -> np.ndarray:
+    """The step at which each sequence begins, in order, with so many at once."""
+    if len(lengths) <= slots:
+        return np.zeros(len(lengths), dtype=np.int64)
+    free = [0] * slots
+    starts = []
+    for length in lengths:
+        start = heapq.heappop(free)
+        starts.append(start)
+        heapq.heappush(free, start + int(length))
+    return np.asarray(starts, dtype=np.int64)
+
+
+def forward_flops(sizes: ModelSizes, tokens: float, context: float) -> float:
+    """Of the decoder's layers: 2 a parameter and token, and attention's two products over half the
+    context."""
+    return tokens * (2.0 * sizes.decoder + 2.0 * sizes.num_layers * sizes.attention * context)
+
+
+def head_flops(sizes: ModelSizes, tokens: float) -> float:
+    return 2.0 * sizes.vocab * sizes.hidden * tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phases:
+    """Seconds of one step."""
+
+    prefill: float
+    decode: float
+    score: float
+    """The slowest of rewards and reference, for the whole batch."""
+    update: float
+    weight_sync: float
+
+    @property
+    def rollout(self) -> float:
+        return self.prefill + self.decode
+
+    def step(self, staleness: int, chunks: float) -> float:
+        """Seconds a step (`rlcore.rollouts`): scoring runs beside the rollout but for the last of `chunks`
+        parts; with staleness the next rollout runs beside update and weight sync."""
+        material = max(self.rollout, self.score) + min(self.rollout, self.score) / max(chunks, 1.0)
+        learn = self.update + self.weight_sync
+        return material + learn if staleness == 0 else max(material, learn)
+
+
+def reference_seconds(
+    config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency
+) -> float:
+    """The reference's forward pass of a step; 0 without a KL."""
+    if config.algorithm.kl_coef == 0:
+        return 0.0
+    flops = forward_flops(sizes, batch.packed_tokens, batch.prompt_length)
+    flops += head_flops(sizes, batch.completion_tokens) + _tower_flops(config, sizes, batch)
+    peak = hardware.tflops(config.model.dtype) * 1e12 * config.reference.num_replicas
+    return flops / (efficiency.forward * peak)
+
+
+def judge_seconds(
+    sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency, replicas: int
+) -> float:
+    """A generative reward model that reads prompt, audio and completion, and says a few tokens."""
+    tokens = batch.num_sequences * (batch.prompt_length + batch.completion_length)
+    flops = forward_flops(sizes, tokens, batch.prompt_length)
+    flops += 2.0 * sizes.audio * batch.num_prompts * batch.workload.audio_seconds * AUDIO_FRAMES_PER_S
+    return flops / (efficiency.forward * hardware.tflops("bfloat16") * 1e12 * replicas)
+
+
+def update_seconds(
+    config: RunConfig,
+    sizes: ModelSizes,
+    batch: Batch,
+    hardware: Hardware,
+    efficiency: Efficiency,
+    *,
+    num_micro_batches: int,
+) -> float:
+    """Gradients (forward, backward for inputs and for weights: 2 + 2 + 2 a parameter and token, and 2 more
+    where activations are computed again), their communication, and the optimizer's step."""
+    learner = config.learner
+    passes = (2 if learner.lora.rank else 3) + learner.activation_checkpointing
+    flops = passes * forward_flops(sizes, batch.packed_tokens, batch.prompt_length)
+    # The head's logits are computed again in the backward pass, chunk by chunk.
+    flops += (passes + 1 - learner.activation_checkpointing) * head_flops(sizes, batch.completion_tokens)
+    flops += _tower_flops(config, sizes, batch)
+    dtype = "bfloat16" if learner.autocast == "bfloat16" else "float32"
+    compute = flops / (efficiency.train * hardware.tflops(dtype) * 1e12 * learner.num_ranks)
+    communication = _communication_seconds(
+        config, sizes, hardware, efficiency, num_micro_batches=num_micro_batches
+    )
+    # Communication runs beside the backward pass on GPUs (overlap_comm), not with gloo.
+    gradients = compute + communication if hardware.is_cpu else max(compute, communication)
+    share = trained_parameters(sizes, learner) / (learner.num_ranks if learner.zero_stage else 1)
+    if learner.offload_optimizer == "cpu":
+        # 7 reads and writes of a float32 value, by one process in main memory; gradients and weights travel.
+        optimizer = 28 * share / 20e9 + 8 * share / (efficiency.link * hardware.host_link_gb_s * 1e9)
+    else:
+        optimizer = 28 * share / (efficiency.decode * hardware.bandwidth_gb_s * 1e9)
+    return learner.updates_per_batch * (gradients + optimizer)
+
+
+def _communication_seconds(
+    config: RunConfig,
+    sizes: ModelSizes,
+    hardware: Hardware,
+    efficiency: Efficiency,
+    *,
+    num_micro_batches: int,
+) -> float:
+    """Ring collectives: each moves (N - 1) / N of its bytes past every rank (Rajbhandari et al. 2020,
+    arXiv:1910.02054, 7). Stages 2 and 3 reduce at every micro-batch; stage 3 gathers the weights twice."""
+    learner = config.learner
+    trained = trained_parameters(sizes, learner)
+    weights = sizes.language + (trained if learner.lora.rank else 0)
+    ring = (learner.num_ranks - 1) / learner.num_ranks
+    link = hardware.link_gb_s if learner.num_ranks <= hardware.gpus_per_node else hardware.network_gb_s
+    rate = efficiency.link * link * 1e9
+    reductions = num_micro_batches if learner.zero_stage >= 2 else 1
+    moved = ring * 4.0 * trained * reductions
+    if learner.zero_stage == 3:
+        moved += ring * 2 * 4.0 * weights * num_micro_batches
+    else:
+        moved += ring * 4.0 * trained
+    seconds = moved / rate
+    if learner.offload_parameters == "cpu":
+        gathered = 2 * 4.0 * weights / learner.num_ranks * num_micro_batches
+        seconds += gathered / (efficiency.link * hardware.host_link_gb_s * 1e9)
+    return seconds
+
+
+def sync_seconds(config: RunConfig, sizes: ModelSizes, hardware: Hardware, efficiency: Efficiency) -> float:
+    """One push of the language model in the engines' dtype; receivers take it at the same time."""
+    num_bytes = BYTES[config.model.dtype] * sizes.language
+    backend = config.weight_sync.backend
+    if backend in PUSH_GB_S:
+        rate = PUSH_GB_S[backend]
+    elif backend == "ipc":
+        rate = efficiency.link * hardware.bandwidth_gb_s / 2
+    else:
+        rate = efficiency.link * (hardware.network_gb_s if hardware.num_nodes > 1 else hardware.link_gb_s)
+    seconds = num_bytes / (rate * 1e9)
+    if config.learner.zero_stage == 3 and config.learner.num_ranks > 1:
+        spans = config.learner.num_ranks > hardware.gpus_per_node
+        link = hardware.network_gb_s if spans else hardware.link_gb_s
+        seconds += 4.0 * sizes.language / (efficiency.link * link * 1e9)
+    return seconds
+
+
+def _tower_flops(config: RunConfig, sizes: ModelSizes, batch: Batch) -> float:
+    """The frozen tower's forward pass, where each of the roles has its own (`model.media: raw`)."""
+    if config.model.media != "raw":
+        return 0.0
+    return 2.0 * sizes.audio * batch.num_prompts * batch.workload.audio_seconds * AUDIO_FRAMES_PER_S

@@ -1,0 +1,298 @@
+"""The plan of one run: does it fit, how long is a step, what would be better."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rlcore.config import RunConfig
+from rlcore.plan.hardware import Efficiency, Hardware
+from rlcore.plan.phases import (
+    Engine,
+    Phases,
+    judge_seconds,
+    reference_seconds,
+    sync_seconds,
+    update_seconds,
+)
+from rlcore.plan.roles import Device, Role, Rollout, learner_of, micro_batch, place, roles_of, rollout_memory
+from rlcore.plan.sizes import KNOWN, ModelSizes
+from rlcore.plan.workload import Batch, Workload
+
+RESERVE = 0.03
+"""Share of a GPU's memory that is left alone."""
+
+CHANGES: tuple[Mapping[str, Any], ...] = (
+    {"learner.activation_checkpointing": True},
+    {"learner.autocast": "bfloat16"},
+    {"learner.zero_stage": 3},
+    {"learner.micro_batch_tokens": 4096},
+    {"reference.micro_batch_tokens": 4096},
+    {"learner.offload_optimizer": "cpu"},
+    {"learner.lora.rank": 64},
+    {"learner.zero_stage": 3, "learner.offload_parameters": "cpu"},
+    {"model.dtype": "bfloat16"},
+    {"rollout.engine.gpu_memory_utilization": 0.45},
+    {"rollout.engine.gpu_memory_utilization": 0.3},
+)
+"""What may make a run fit, what costs least first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """GPUs by role, and what a step then takes."""
+
+    rollout_replicas: int
+    learner_ranks: int
+    reference_replicas: int
+    step_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    config: RunConfig
+    hardware: Hardware
+    batch: Batch
+    roles: tuple[Role, ...]
+    devices: tuple[Device, ...]
+    rollout: Rollout
+    phases: Phases
+    staleness: int
+    problems: tuple[str, ...]
+    """Why it does not fit; none where it does."""
+    changes: tuple[Mapping[str, Any], ...]
+    """Settings with which it would, where some are known."""
+    best: Split | None
+    """The fastest split of the same number of GPUs; null where roles share GPUs."""
+
+    @property
+    def fits(self) -> bool:
+        return not self.problems
+
+    @property
+    def step_seconds(self) -> float:
+        return _step_seconds(self.config, self.phases, self.devices)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Completion tokens that are trained on."""
+        return self.batch.completion_tokens / self.step_seconds
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of `train.num_steps`; start, evaluations and checkpoints are left out."""
+        return self.config.train.num_steps * self.step_seconds * len(self.devices) / 3600
+
+
+def make_plan(
+    config: RunConfig,
+    sizes: ModelSizes,
+    hardware: Hardware,
+    workload: Workload | None = None,
+    efficiency: Efficiency | None = None,
+) -> Plan:
+    """Memory, time and advice for a run. Pure: nothing is read and nothing is started."""
+    batch = Batch(config, workload or Workload())
+    efficiency = efficiency or Efficiency()
+    roles = roles_of(config, sizes, batch, hardware)
+    devices = place(roles)
+    problems = find_problems(config, sizes, batch, hardware)
+    return Plan(
+        config=config,
+        hardware=hardware,
+        batch=batch,
+        roles=tuple(roles),
+        devices=tuple(devices),
+        rollout=rollout_memory(config, sizes, batch, hardware),
+        phases=phases_of(config, sizes, batch, hardware, efficiency),
+        staleness=config.train.staleness,
+        problems=tuple(problems),
+        changes=_changes(config, sizes, batch, hardware) if problems else (),
+        best=_best_split(config, sizes, batch, hardware, efficiency),
+    )
+
+
+def num_chunks(config: RunConfig) -> float:
+    """Parts in which a step's groups are scored while others are generated."""
+    return config.train.prompts_per_step / min(config.train.groups_per_score, config.train.prompts_per_step)
+
+
+def _step_seconds(config: RunConfig, phases: Phases, devices: Sequence[Device]) -> float:
+    """Roles on one GPU take turns, whatever the configuration lets them do at the same time."""
+    is_shared = any("rollout" in device.roles and len(set(device.roles)) > 1 for device in devices)
+    if is_shared:
+        return phases.rollout + phases.score + phases.update + phases.weight_sync
+    return phases.step(config.train.staleness, num_chunks(config))
+
+
+def phases_of(
+    config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency
+) -> Phases:
+    engine = engine_of(config, sizes, batch, hardware, efficiency)
+    num_prompts = math.ceil(batch.num_prompts / config.rollout.num_replicas)
+    audio_s = batch.workload.audio_seconds if config.model.media == "raw" else 0.0
+    scores = [reference_seconds(config, sizes, batch, hardware, efficiency)]
+    for reward in config.rewards.values():
+        path = reward.args.get("model_path")
+        judge = sizes if path == config.model.path else KNOWN.get(str(path))
+        if reward.num_gpus > 0 and judge is not None:
+            scores.append(judge_seconds(judge, batch, hardware, efficiency, reward.replicas))
+    _, count = micro_batch(config, batch, config.learner.micro_batch_tokens, config.learner.num_ranks)
+    return Phases(
+        prefill=engine.prefill_seconds(num_prompts, batch.prompt_length, audio_s),
+        decode=engine.decode_seconds(
+            batch.lengths(num_prompts * batch.num_samples).tolist(), batch.prompt_length
+        ),
+        score=max(scores),
+        update=update_seconds(config, sizes, batch, hardware, efficiency, num_micro_batches=count),
+        weight_sync=sync_seconds(config, sizes, hardware, efficiency),
+    )
+
+
+def engine_of(
+    config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency
+) -> Engine:
+    return Engine(
+        sizes=sizes,
+        hardware=hardware,
+        efficiency=efficiency,
+        dtype=config.model.dtype,
+        tensor_parallel=int(config.rollout.engine.get("tensor_parallel_size", 1)),
+        max_num_seqs=rollout_memory(config, sizes, batch, hardware).num_seqs,
+    )
+
+
+def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> list[str]:
+    """Everything that would not fit, in words."""
+    roles = roles_of(config, sizes, batch, hardware)
+    problems = []
+    longest = batch.prompt_length + batch.max_completion
+    if longest > config.learner.micro_batch_tokens:
+        problems.append(
+            f"the longest sample has {longest} tokens, learner.micro_batch_tokens is "
+            f"{config.learner.micro_batch_tokens}: raise it to {longest} at least"
+        )
+    context = config.rollout.engine.get("max_model_len")
+    if context is not None and longest > int(context):
+        problems.append(f"the longest sample has {longest} tokens, rollout.engine.max_model_len is {context}")
+    rollout = rollout_memory(config, sizes, batch, hardware)
+    group = batch.prompt_length + batch.num_samples * batch.max_completion
+    if rollout.cache_tokens < group:
+        problems.append(
+            f"rollout: {_gb(rollout.num_bytes)} leave {_gb(max(rollout.cache, 0))} for keys and values, "
+            f"{rollout.cache_tokens:.0f} tokens; one group needs up to {group}"
+        )
+    if hardware.is_cpu:
+        need = sum(role.count * role.num_bytes for role in roles)
+        if need > hardware.host_memory_gb * 1e9 * (1 - RESERVE):
+            problems.append(
+                f"all roles together take {_gb(need)}, the machine has {hardware.host_memory_gb:.0f} GB"
+            )
+        return problems
+    devices = place(roles)
+    if len(devices) > hardware.num_gpus:
+        problems.append(
+            f"the roles ask for {len(devices)} GPUs, {hardware.name} has {hardware.num_gpus} "
+            f"({hardware.num_nodes} x {hardware.gpus_per_node})"
+        )
+    limit = hardware.memory_gb * 1e9 * (1 - RESERVE)
+    over = {tuple(sorted(set(d.roles))): d.num_bytes for d in devices if d.num_bytes > limit}
+    problems += [
+        f"a GPU of {' and '.join(names)} takes {_gb(num_bytes)} of {hardware.memory_gb:.0f} GB"
+        for names, num_bytes in over.items()
+    ]
+    ranks = min(config.learner.num_ranks, hardware.gpus_per_node)
+    host = ranks * learner_of(config, sizes, batch, hardware).host
+    if host > hardware.host_memory_gb * 1e9 * (1 - RESERVE):
+        problems.append(
+            f"learner: {ranks} ranks keep {_gb(host)} in main memory of {hardware.host_memory_gb:.0f} GB"
+        )
+    return problems
+
+
+def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """The configuration with some keys, dotted, set otherwise."""
+    for key, value in settings.items():
+        config = _set(config, key.split("."), value)
+    return config
+
+
+def _set(section: Any, path: list[str], value: Any) -> Any:
+    if not path:
+        return value
+    if isinstance(section, Mapping):
+        return {**section, path[0]: _set(section.get(path[0]), path[1:], value)}
+    return replace(section, **{path[0]: _set(getattr(section, path[0]), path[1:], value)})
+
+
+def _changes(
+    config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware
+) -> tuple[Mapping[str, Any], ...]:
+    """The smallest set of `CHANGES`, of at most three, with which it fits; the first by their order."""
+    for count in (1, 2, 3):
+        for chosen in itertools.combinations(CHANGES, count):
+            settings = {key: value for change in chosen for key, value in change.items()}
+            try:
+                changed = with_settings(config, settings)
+            except ValueError:
+                continue  # settings that exclude each other
+            if not find_problems(changed, sizes, Batch(changed, batch.workload), hardware):
+                return (settings,)
+    return ()
+
+
+def _best_split(
+    config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency
+) -> Split | None:
+    """The fastest of the splits that fit into as many GPUs as the configuration asks for."""
+    found: list[Split] = []
+    for split in _splits(config, hardware):
+        if find_problems(split, sizes, batch, hardware):
+            continue
+        phases = phases_of(split, sizes, batch, hardware, efficiency)
+        found.append(
+            Split(
+                rollout_replicas=split.rollout.num_replicas,
+                learner_ranks=split.learner.num_ranks,
+                reference_replicas=split.reference.num_replicas if config.algorithm.kl_coef else 0,
+                step_seconds=_step_seconds(split, phases, place(roles_of(split, sizes, batch, hardware))),
+            )
+        )
+    return min(found, key=lambda split: split.step_seconds, default=None)
+
+
+def _splits(config: RunConfig, hardware: Hardware) -> Iterator[RunConfig]:
+    """The configuration with its GPUs dealt otherwise between rollout, learner and reference."""
+    rollout, learner, reference = config.rollout, config.learner, config.reference
+    if hardware.is_cpu or rollout.num_gpus < 1 or learner.num_gpus < 1:
+        return
+    total = round(rollout.num_replicas * rollout.num_gpus + learner.num_ranks * learner.num_gpus)
+    references = [reference.num_replicas]  # one that shares its GPU stays as it is
+    if config.algorithm.kl_coef > 0 and reference.num_gpus >= 1:
+        total += round(reference.num_replicas * reference.num_gpus)
+        references = list(range(1, 9))
+    most = min(total, config.train.prompts_per_step * rollout.samples_per_prompt)
+    for num_references in references:
+        taken = num_references * reference.num_gpus if len(references) > 1 else 0.0
+        for num_ranks in _counts(most):
+            replicas = int((total - taken - num_ranks * learner.num_gpus) // rollout.num_gpus)
+            if replicas < 1:
+                break
+            yield replace(
+                config,
+                rollout=replace(rollout, num_replicas=replicas),
+                learner=replace(learner, num_ranks=num_ranks),
+                reference=replace(reference, num_replicas=num_references),
+            )
+
+
+def _counts(most: int) -> list[int]:
+    """All counts up to 8, beyond them those with at most two digits of precision in binary."""
+    return [n for n in range(1, most + 1) if n <= 8 or n % (1 << (n.bit_length() - 3)) == 0]
+
+
+def _gb(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB"

@@ -1,0 +1,212 @@
+"""A run's actors with what each takes of a GPU, and which of them share one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rlcore.config import RewardConfig, RunConfig
+from rlcore.plan.hardware import Hardware
+from rlcore.plan.memory import (
+    BYTES,
+    LearnerMemory,
+    MicroBatch,
+    forward_memory,
+    learner_memory,
+)
+from rlcore.plan.sizes import ModelSizes
+from rlcore.plan.workload import Batch
+
+CONTEXT_BYTES = 1.0e9
+"""A process's CUDA context, libraries' workspaces and NCCL's buffers; on CPUs, what its libraries load."""
+FRAGMENTATION = 0.05
+"""What torch's caching allocator holds beyond what is allocated."""
+GPU_UTILIZATION = 0.92
+"""vLLM's default `gpu_memory_utilization`."""
+CPU_CACHE_BYTES = 256 << 20
+"""Key-value cache of an engine on CPUs, where `kv_cache_memory_bytes` is not set (rlcore.engines)."""
+MAX_NUM_SEQS = 256
+MAX_BATCHED_TOKENS = 8192
+"""vLLM's defaults."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """Actors of one kind."""
+
+    name: str
+    count: int
+    num_gpus: float
+    """Of one actor; may be a part of one."""
+    num_bytes: float
+    """On each of its GPUs."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Bytes by what they are for; those of peaks at other times are left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One rollout engine's memory."""
+
+    weights: float
+    media: float
+    activations: float
+    cache: float
+    """What is left for keys and values; below 0: nothing is."""
+    num_bytes: float
+    """All that vLLM takes."""
+    cache_tokens: float
+    num_seqs: int
+    """Sequences written at once: what the cache holds of the mean length, at most `max_num_seqs`."""
+
+
+def micro_batch(config: RunConfig, batch: Batch, max_tokens: int, num_ranks: int) -> tuple[MicroBatch, int]:
+    """The fullest forward pass of a rank, and how many of them a step has."""
+    per_group = batch.prompt_length + batch.num_samples * batch.completion_length
+    num_groups = min(max_tokens / per_group, batch.num_prompts / num_ranks)
+    rows = num_groups * batch.num_samples
+    if num_groups < 1:
+        room = max_tokens - batch.prompt_length
+        rows = min(room / batch.completion_length, batch.num_sequences / num_ranks)
+        num_groups = 1
+    shape = MicroBatch(
+        num_groups=num_groups,
+        num_rows=rows,
+        prompt=batch.prompt_length,
+        completion=batch.completion_length,
+        longest=float(batch.lengths(max(1, math.ceil(rows))).max()),
+    )
+    return shape, max(1, math.ceil(batch.packed_tokens / num_ranks / max_tokens))
+
+
+def rollout_memory(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> Rollout:
+    """What vLLM makes of its share of a GPU: weights, activations of the largest batch, the rest is cache."""
+    engine, size = config.rollout.engine, BYTES[config.model.dtype]
+    tensor_parallel = int(engine.get("tensor_parallel_size", 1))
+    max_num_seqs = int(engine.get("max_num_seqs", MAX_NUM_SEQS))
+    tokens = int(engine.get("max_num_batched_tokens", MAX_BATCHED_TOKENS))
+    weights = size * sizes.language / tensor_parallel
+    media = size * sizes.audio if config.model.media == "raw" else 0.0
+    width = 4 * sizes.hidden + (2 * sizes.intermediate + 3 * sizes.attention) / tensor_parallel
+    activations = size * tokens * width + 2 * 4 * max_num_seqs * sizes.vocab
+    if hardware.is_cpu:
+        cache = float(engine.get("kv_cache_memory_bytes", CPU_CACHE_BYTES))
+        num_bytes = weights + media + activations + cache
+    else:
+        num_bytes = float(engine.get("gpu_memory_utilization", GPU_UTILIZATION)) * hardware.memory_gb * 1e9
+        graphs = 0.0 if engine.get("enforce_eager") else CONTEXT_BYTES
+        cache = num_bytes - weights - media - activations - CONTEXT_BYTES - graphs
+    per_token = size * sizes.kv_values_per_token / tensor_parallel
+    per_sequence = batch.prompt_length / batch.num_samples + batch.completion_length
+    cache_tokens = max(cache, 0.0) / per_token
+    return Rollout(
+        weights=weights,
+        media=media,
+        activations=activations,
+        cache=cache,
+        num_bytes=num_bytes,
+        cache_tokens=cache_tokens,
+        num_seqs=max(1, min(max_num_seqs, int(cache_tokens / per_sequence))),
+    )
+
+
+def learner_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> LearnerMemory:
+    shape, count = micro_batch(config, batch, config.learner.micro_batch_tokens, config.learner.num_ranks)
+    return learner_memory(sizes, config.model, config.learner, shape, hardware, num_micro_batches=count)
+
+
+def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> list[Role]:
+    """All actors that take a GPU (with `cpu`: all but rules)."""
+    rollout = rollout_memory(config, sizes, batch, hardware)
+    learner = learner_of(config, sizes, batch, hardware)
+    overhead, share = CONTEXT_BYTES, 0.0 if hardware.is_cpu else FRAGMENTATION
+    roles = [
+        Role(
+            name="rollout",
+            count=config.rollout.num_replicas,
+            num_gpus=_gpus(config.rollout, hardware),
+            num_bytes=rollout.num_bytes + (overhead if hardware.is_cpu else 0),
+            parts={
+                "weights": rollout.weights,
+                "audio tower": rollout.media,
+                "activations": rollout.activations,
+                "KV cache": rollout.cache,
+            },
+        ),
+        Role(
+            name="learner",
+            count=config.learner.num_ranks,
+            num_gpus=_gpus(config.learner, hardware),
+            num_bytes=overhead + (1 + share) * learner.peak,
+            parts={
+                "weights": learner.weights,
+                "audio tower": learner.media,
+                "gradients": learner.gradients,
+                "optimizer": learner.optimizer,
+                "buffers": learner.buffers,
+                "activations": learner.activations,
+                "logits": learner.logits,
+            },
+        ),
+    ]
+    if config.algorithm.kl_coef > 0:
+        num_bytes = forward_memory(sizes, config.model, config.reference.micro_batch_tokens)
+        roles.append(
+            Role(
+                name="reference",
+                count=config.reference.num_replicas,
+                num_gpus=_gpus(config.reference, hardware),
+                num_bytes=overhead + (1 + share) * num_bytes,
+                parts={"weights and activations": num_bytes},
+            )
+        )
+    return roles + [
+        _reward(name, reward, hardware) for name, reward in config.rewards.items() if reward.num_gpus > 0
+    ]
+
+
+def _reward(name: str, reward: RewardConfig, hardware: Hardware) -> Role:
+    """A reward on GPUs is taken for a vLLM engine, which takes its share whatever the model."""
+    engine = reward.args.get("engine", {})
+    share = float(engine.get("gpu_memory_utilization", GPU_UTILIZATION))
+    num_bytes = share * hardware.memory_gb * 1e9
+    return Role(
+        name=f"reward {name}",
+        count=reward.replicas,
+        num_gpus=reward.num_gpus,
+        num_bytes=num_bytes,
+        parts={"engine": num_bytes},
+    )
+
+
+def _gpus(section: object, hardware: Hardware) -> float:
+    return float(getattr(section, "num_cpus" if hardware.is_cpu else "num_gpus"))
+
+
+@dataclass(slots=True)
+class Device:
+    """One GPU, and who is on it."""
+
+    free: float = 1.0
+    num_bytes: float = 0.0
+    roles: list[str] = field(default_factory=list)
+
+
+def place(roles: Sequence[Role]) -> list[Device]:
+    """Actors on as few GPUs as they need: whole ones first, parts where there is room, as Ray's PACK does."""
+    devices: list[Device] = []
+    for role in sorted(roles, key=lambda role: -role.num_gpus):
+        for _ in range(role.count):
+            if role.num_gpus >= 1:
+                whole = math.ceil(role.num_gpus)
+                devices += [Device(0.0, role.num_bytes, [role.name]) for _ in range(whole)]
+                continue
+            at = next((d for d in devices if d.free >= role.num_gpus - 1e-9), None)
+            if at is None:
+                at = Device()
+                devices.append(at)
+            at.free -= role.num_gpus
+            at.num_bytes += role.num_bytes
+            at.roles.append(role.name)
+    return devices

@@ -1,0 +1,159 @@
+"""How large a model is, from its config.json alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rlcore.config import LoRAConfig, ModelConfig
+from rlcore.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSizes:
+    """Dimensions of the decoder and parameter counts of its parts."""
+
+    hidden: int
+    intermediate: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab: int
+    layer: int
+    """Parameters of one decoder layer."""
+    embedding: int
+    head: int
+    """Parameters of the output head; 0 where it is the embedding."""
+    audio: int = 0
+    """Parameters of audio tower and projector."""
+    other_media: int = 0
+    """Parameters of further towers (vision), which no prompt enters."""
+
+    @property
+    def decoder(self) -> int:
+        """Parameters of layers and final norm."""
+        return self.num_layers * self.layer + self.hidden
+
+    @property
+    def language(self) -> int:
+        return self.embedding + self.decoder + self.head
+
+    @property
+    def media(self) -> int:
+        return self.audio + self.other_media
+
+    @property
+    def attention(self) -> int:
+        """Width of all query heads."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Keys and values that a token leaves in the cache."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim
+
+    def lora(self, lora: LoRAConfig) -> int:
+        """Parameters of adapters on the decoder: rank * (in + out) a layer (arXiv:2106.09685, 4.1).
+
+        Raises:
+            ConfigError: a target whose size is not known.
+        """
+        h, a, kv = self.hidden, self.attention, self.num_kv_heads * self.head_dim
+        widths = {
+            "q_proj": h + a,
+            "k_proj": h + kv,
+            "v_proj": h + kv,
+            "o_proj": a + h,
+            "gate_proj": h + self.intermediate,
+            "up_proj": h + self.intermediate,
+            "down_proj": self.intermediate + h,
+        }
+        unknown = [name for name in lora.target_modules if name not in widths]
+        if unknown:
+            raise ConfigError(
+                f"learner.lora.target_modules: got {unknown[0]}; plan knows the sizes of {', '.join(widths)}"
+            )
+        return self.num_layers * lora.rank * sum(widths[name] for name in lora.target_modules)
+
+
+QWEN2_5_OMNI_3B = ModelSizes(
+    hidden=2048,
+    intermediate=11008,
+    num_layers=36,
+    num_heads=16,
+    num_kv_heads=2,
+    head_dim=128,
+    vocab=151_936,
+    layer=77_076_992,
+    embedding=311_164_928,
+    head=311_164_928,
+    audio=637_676_544,
+    other_media=668_684_288,
+)
+QWEN2_5_OMNI_7B = ModelSizes(
+    hidden=3584,
+    intermediate=18944,
+    num_layers=28,
+    num_heads=28,
+    num_kv_heads=4,
+    head_dim=128,
+    vocab=152_064,
+    layer=233_057_792,
+    embedding=544_997_376,
+    head=544_997_376,
+    audio=639_647_232,
+    other_media=676_550_144,
+)
+KNOWN = {"Qwen/Qwen2.5-Omni-3B": QWEN2_5_OMNI_3B, "Qwen/Qwen2.5-Omni-7B": QWEN2_5_OMNI_7B}
+"""Published checkpoints whose thinker's sizes are kept here, so that they can be planned for offline. The
+head is counted beside the embedding; the 3B's is taken to be its own, which errs towards more memory."""
+
+
+def sizes_of(model: ModelConfig) -> ModelSizes:
+    """Sizes of the checkpoint at `model.path`: a known hub id, or a folder or hub id whose config.json is
+    read and whose modules are built without memory (torch's meta device).
+
+    Raises:
+        DataError: no checkpoint there.
+        ConfigError: an architecture that is not supported.
+    """
+    if model.path in KNOWN:
+        return KNOWN[model.path]
+    from rlcore.engines.hf_model import load_config
+
+    return sizes_of_config(load_config(model.path, trust_remote_code=model.trust_remote_code))
+
+
+def sizes_of_config(config: Any) -> ModelSizes:
+    """Sizes of a transformers configuration."""
+    import torch
+    import transformers
+
+    from rlcore.engines.hf_model import decoder_of, family_of, is_media_parameter
+
+    family = family_of(config)
+    model_class = getattr(transformers, family.model_class)
+    own = getattr(config, "thinker_config", config)
+    with torch.device("meta"):
+        model = model_class.from_config(own) if model_class.__name__.startswith("Auto") else model_class(own)
+    model.tie_weights()
+    text, decoder, head = own.get_text_config(), decoder_of(model), model.get_output_embeddings()
+    embedding = model.get_input_embeddings().weight
+    media = {n: p.numel() for n, p in model.named_parameters() if is_media_parameter(model, n)}
+    audio = sum(count for name, count in media.items() if "audio" in name or "projector" in name)
+    num_heads = text.num_attention_heads
+    return ModelSizes(
+        hidden=text.hidden_size,
+        intermediate=text.intermediate_size,
+        num_layers=text.num_hidden_layers,
+        num_heads=num_heads,
+        num_kv_heads=getattr(text, "num_key_value_heads", None) or num_heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // num_heads,
+        vocab=text.vocab_size,
+        layer=sum(p.numel() for p in decoder.layers[0].parameters()),
+        embedding=embedding.numel(),
+        head=0 if head.weight is embedding else head.weight.numel(),
+        audio=audio,
+        other_media=sum(media.values()) - audio,
+    )

@@ -1,0 +1,244 @@
+"""What lies in cluster/ against the schemas of those who will read it: Kubernetes, KubeRay, Ray's launcher,
+Slurm, container builders. Whether a cloud accepts an image or a machine type cannot be known here.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import referencing
+import yaml
+
+from rlcore import cli
+
+PROJECT = Path(__file__).resolve().parents[2]
+CLUSTER = PROJECT / "cluster"
+KUBERAY = [CLUSTER / "kuberay" / "raycluster.yaml", CLUSTER / "kuberay" / "rayjob.yaml"]
+RAY_UP = sorted((CLUSTER / "ray_up").glob("*.yaml"))
+
+
+def documents(path: Path) -> list[Any]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+@cache
+def package_folder(name: str) -> Path:
+    """Where a package lies, without importing it."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0])
+
+
+@cache
+def kubernetes_definitions() -> dict[str, Any]:
+    """Kubernetes 1.34's, in which an unknown field is an error."""
+    folder = package_folder("kubernetes_validate") / "kubernetes-json-schema" / "v1.34.0-local-strict"
+    return json.loads((folder / "_definitions.json").read_text())
+
+
+def check_kubernetes(value: Any, name: str) -> None:
+    """`name` is the definition's, after `io.k8s.api.`."""
+    definitions = kubernetes_definitions()
+    resource = referencing.Resource.from_contents(definitions)
+    registry = resource @ referencing.Registry()
+    schema = {"$ref": f"{definitions['$id']}#/$defs/io.k8s.api.{name}"}
+    jsonschema.Draft202012Validator(schema, registry=registry).validate(value)
+
+
+def pod_templates(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    cluster = spec.get("rayClusterSpec", spec)
+    yield cluster["headGroupSpec"]["template"]
+    yield from (group["template"] for group in cluster["workerGroupSpecs"])
+    if "submitterPodTemplate" in spec:
+        yield spec["submitterPodTemplate"]
+
+
+@pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.stem)
+def test_kuberay_manifests_follow_its_api_and_kubernetes(path: Path) -> None:
+    schema = json.loads((PROJECT / "tests/data/kuberay_v1.schema.json").read_text())
+    (manifest,) = documents(path)
+    jsonschema.validate(manifest, schema)
+    for template in pod_templates(manifest["spec"]):
+        check_kubernetes(template, "core.v1.PodTemplateSpec")
+    misspelt = copy.deepcopy(manifest)
+    misspelt["spec"]["entrypoints"] = "x"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(misspelt, schema)
+
+
+def test_the_schemas_catch_a_misspelt_field_of_a_pod() -> None:
+    (manifest,) = documents(KUBERAY[0])
+    template = manifest["spec"]["headGroupSpec"]["template"]
+    template["spec"]["containers"][0]["volumeMount"] = []
+    with pytest.raises(jsonschema.ValidationError, match="volumeMount"):
+        check_kubernetes(template, "core.v1.PodTemplateSpec")
+
+
+def test_what_the_cluster_stands_on_follows_kubernetes() -> None:
+    names = {
+        "Namespace": "core.v1.Namespace",
+        "PersistentVolumeClaim": "core.v1.PersistentVolumeClaim",
+        "PriorityClass": "scheduling.v1.PriorityClass",
+        "NetworkPolicy": "networking.v1.NetworkPolicy",
+    }
+    manifests = documents(CLUSTER / "kuberay" / "base.yaml")
+    for manifest in manifests:
+        check_kubernetes(manifest, names[manifest["kind"]])
+    claims = {m["metadata"]["name"] for m in manifests if m["kind"] == "PersistentVolumeClaim"}
+    priorities = {m["metadata"]["name"] for m in manifests if m["kind"] == "PriorityClass"}
+    (cluster,) = documents(KUBERAY[0])
+    for template in pod_templates(cluster["spec"]):
+        volumes = template["spec"]["volumes"]
+        assert {
+            v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v
+        } <= claims
+        assert template["spec"]["priorityClassName"] in priorities
+
+
+def test_job_and_cluster_ask_for_the_same_cluster() -> None:
+    (cluster,), (job,) = map(documents, KUBERAY)
+    assert job["spec"]["rayClusterSpec"] == cluster["spec"]
+    lock = (PROJECT / "requirements/cpu.lock").read_text()
+    assert f"\nray=={cluster['spec']['rayVersion']}\n" in lock
+
+
+@pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.stem)
+def test_pods_run_without_root_and_with_a_token(path: Path) -> None:
+    (manifest,) = documents(path)
+    spec = manifest["spec"]
+    assert spec.get("rayClusterSpec", spec)["authOptions"] == {"mode": "token"}
+    for template in pod_templates(spec):
+        pod = template["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not pod.get("hostNetwork") and not any("hostPath" in v for v in pod.get("volumes", []))
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False and not security.get("privileged")
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            mounts = [m["mountPath"] for m in container.get("volumeMounts", [])]
+            assert container["name"] == "submitter" or "/dev/shm" in mounts
+
+
+def test_the_job_runs_a_command_that_exists_on_configurations_that_exist() -> None:
+    (job,) = documents(KUBERAY[1])
+    program, *words = shlex.split(job["spec"]["entrypoint"])
+    assert program == "rlcore"
+    arguments = cli.parse(cli.build_parser(), words)
+    for file in arguments.config:
+        assert (PROJECT / Path(file).relative_to("/opt/rlcore")).is_file()
+    assert arguments.resume
+
+
+@pytest.mark.parametrize("path", RAY_UP, ids=lambda path: path.stem)
+def test_ray_up_files_follow_its_launcher(path: Path) -> None:
+    """Ray's own schema, and what its launcher checks beyond it."""
+    (config,) = documents(path)
+    schema = json.loads((package_folder("ray") / "autoscaler" / "ray-schema.json").read_text())
+    jsonschema.validate(config, schema)
+    assert config["file_mounts"] == {"/home/rlcore/.ray/auth_token": "~/.ray/auth_token"}
+    starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
+    for command in (c for c in starts if "ray start" in c):
+        assert "RAY_AUTH_MODE=token" in command
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+    assert any("--autoscaling-config=" in c for c in starts)
+    if "available_node_types" in config:
+        types = config["available_node_types"]
+        assert config["head_node_type"] in types
+        assert sum(t.get("max_workers", 0) for t in types.values()) <= config["max_workers"]
+
+
+def test_cloud_nodes_are_not_open_to_the_world() -> None:
+    for path in RAY_UP:
+        text = path.read_text()
+        assert "0.0.0.0/0" not in text and "--privileged" not in text
+        (config,) = documents(path)
+        assert config["provider"]["type"] == "local" or config["provider"]["use_internal_ips"] is True
+
+
+SLURM = CLUSTER / "slurm" / "train.sbatch"
+SBATCH_OPTIONS = {
+    "job-name": r"\w+",
+    "nodes": r"\d+(-\d+)?",
+    "ntasks-per-node": r"\d+",
+    "gpus-per-node": r"(\w+:)?\d+",
+    "cpus-per-task": r"\d+",
+    "mem": r"\d+[KMGT]?",
+    "exclusive": None,
+    "time": r"(\d+-)?\d+(:\d\d){0,2}",
+    "signal": r"(B:|R:)?(SIG)?[A-Z0-9]+(@\d+)?",
+    "requeue": None,
+    "open-mode": r"append|truncate",
+    "output": r"\S+",
+}
+"""Options of sbatch that the script uses, with the form of their values (sbatch's manual page)."""
+
+
+def test_slurm_directives_are_options_of_sbatch() -> None:
+    lines = SLURM.read_text().splitlines()
+    directives = [line for line in lines if line.startswith("#SBATCH")]
+    assert len(directives) > 8
+    first_command = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
+    assert max(lines.index(d) for d in directives) < first_command  # sbatch reads no further
+    for directive in directives:
+        found = re.fullmatch(r"#SBATCH --([a-z-]+)(?:=(\S+))?", directive)
+        assert found, directive
+        form = SBATCH_OPTIONS[found[1]]
+        assert (found[2] is None) if form is None else re.fullmatch(form, found[2]), directive
+
+
+def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).parent / name
+    return subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_shell_scripts_are_clean() -> None:
+    for path in (SLURM, CLUSTER / "env.sh"):
+        done = tool("shellcheck", path)
+        assert done.returncode == 0, done.stdout
+
+
+def test_container_file_is_clean_and_does_not_run_as_root() -> None:
+    path = CLUSTER / "image" / "Dockerfile"
+    done = tool("hadolint", path)
+    assert done.returncode == 0, done.stdout
+    stages = re.split(r"^FROM ", path.read_text(), flags=re.MULTILINE)[1:]
+    assert [stage.split()[2] for stage in stages] == ["base", "gpu", "cpu"]
+    assert all(stage.rstrip().endswith("USER 1000:1000") for stage in stages[1:])
+    for source in re.findall(r"^COPY (.+)$", path.read_text(), flags=re.MULTILINE):
+        assert all((PROJECT / name).exists() for name in source.split()[:-1]), source
+
+
+def test_alerts_and_scrapes_name_metrics_that_ray_has() -> None:
+    (prometheus,), (alerts,) = (
+        documents(CLUSTER / "prometheus" / f"{n}.yml") for n in ("prometheus", "alerts")
+    )
+    assert prometheus["rule_files"] == ["alerts.yml"]
+    reporter = "".join(
+        p.read_text() for p in (package_folder("ray") / "dashboard" / "modules" / "reporter").glob("*.py")
+    )
+    for rule in alerts["groups"][0]["rules"]:
+        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
+        for metric in re.findall(r"\bray_(\w+)", rule["expr"]):
+            assert f'"{metric}"' in reporter, metric
+
+
+def test_no_secret_lies_in_a_file() -> None:
+    secret = re.compile(r"(?i)(token|password|secret|api_key)\w*\s*[:=]\s*['\"]?[A-Za-z0-9+/_-]{16,}")
+    for path in CLUSTER.rglob("*"):
+        if path.is_file():
+            assert not secret.search(path.read_text()), path

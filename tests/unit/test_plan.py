@@ -1,0 +1,266 @@
+"""The plan's arithmetic against independent numbers, published models, and a learner's measured memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import plan_memory
+from rlcore import cli
+from rlcore.config import AlgorithmConfig, LearnerConfig, LoRAConfig, ModelConfig, RunConfig, load_config
+from rlcore.errors import ConfigError
+from rlcore.plan.hardware import KNOWN, Efficiency, Hardware, load_hardware
+from rlcore.plan.memory import MicroBatch, learner_memory
+from rlcore.plan.phases import Engine, Phases, sync_seconds, update_seconds
+from rlcore.plan.planner import find_problems, make_plan, with_settings
+from rlcore.plan.roles import Role, place, rollout_memory
+from rlcore.plan.sizes import QWEN2_5_OMNI_3B, QWEN2_5_OMNI_7B, ModelSizes, sizes_of, sizes_of_config
+from rlcore.plan.workload import Batch, Workload
+
+PROJECT = Path(__file__).resolve().parents[2]
+OMNI = PROJECT / "emotion_task" / "configs" / "omni"
+H100 = KNOWN["h100-80g"]
+EXACT = Efficiency(prefill=1, decode=1, decode_step_s=0, forward=1, train=1, link=1)
+TINY = ModelSizes(
+    hidden=4,
+    intermediate=8,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=2,
+    vocab=10,
+    layer=100,
+    embedding=40,
+    head=40,
+)
+
+
+def run_config(**settings: Any) -> RunConfig:
+    config = RunConfig(model=ModelConfig(path="somewhere"), algorithm=AlgorithmConfig(kl_coef=0))
+    return with_settings(config, {"rollout.num_gpus": 1.0, "learner.num_gpus": 1.0, **settings})
+
+
+@pytest.mark.parametrize("known", [QWEN2_5_OMNI_3B, QWEN2_5_OMNI_7B])
+def test_sizes_of_published_models_are_those_of_their_modules(known: ModelSizes) -> None:
+    import transformers
+
+    def built(layers: int) -> ModelSizes:
+        config = transformers.Qwen2_5OmniThinkerConfig(
+            text_config={
+                "hidden_size": known.hidden,
+                "intermediate_size": known.intermediate,
+                "num_hidden_layers": 1,
+                "num_attention_heads": known.num_heads,
+                "num_key_value_heads": known.num_kv_heads,
+                "vocab_size": known.vocab,
+                "tie_word_embeddings": False,
+            },
+            audio_config={"output_dim": known.hidden, "encoder_layers": layers},
+            vision_config={"hidden_size": 1280, "out_hidden_size": known.hidden, "depth": layers},
+            tie_word_embeddings=False,
+        )
+        config.architectures = ["Qwen2_5OmniThinkerForConditionalGeneration"]
+        return sizes_of_config(config)
+
+    one, two = built(1), built(2)
+    for name in ("layer", "embedding", "head", "head_dim", "kv_values_per_token"):
+        expected = getattr(known, name) / (known.num_layers if name == "kv_values_per_token" else 1)
+        assert getattr(one, name) == expected, name
+    for name in ("audio", "other_media"):  # 32 layers each
+        first, second = getattr(one, name), getattr(two, name)
+        assert first + 31 * (second - first) == getattr(known, name), name
+
+
+def test_published_models_have_the_parameters_that_their_names_say() -> None:
+    assert QWEN2_5_OMNI_3B.language == pytest.approx(3.4e9, rel=0.01)
+    assert QWEN2_5_OMNI_7B.language == pytest.approx(7.62e9, rel=0.01)
+    assert sizes_of(ModelConfig(path="Qwen/Qwen2.5-Omni-7B")) is QWEN2_5_OMNI_7B
+
+
+def test_tied_heads_count_once() -> None:
+    from transformers import Qwen2Config
+
+    def head(tied: bool) -> int:
+        config = Qwen2Config(
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            vocab_size=16,
+            tie_word_embeddings=tied,
+            architectures=["Qwen2ForCausalLM"],
+        )
+        return sizes_of_config(config).head
+
+    assert (head(True), head(False)) == (0, 128)
+
+
+def test_adapters_are_rank_times_inputs_and_outputs() -> None:
+    lora = LoRAConfig(rank=4, target_modules=("q_proj", "v_proj", "down_proj"))
+    assert TINY.lora(lora) == 2 * 4 * ((4 + 4) + (4 + 2) + (8 + 4))
+    with pytest.raises(ConfigError, match="got lm_head; plan knows"):
+        TINY.lora(LoRAConfig(rank=4, target_modules=("lm_head",)))
+
+
+@pytest.mark.parametrize(
+    ("stage", "ranks", "weights", "optimizer"), [(0, 4, 4, 8), (1, 4, 5, 2), (2, 4, 5, 2), (3, 4, 2, 2)]
+)
+def test_zero_stages_share_out_what_they_say(
+    stage: int, ranks: int, weights: float, optimizer: float
+) -> None:
+    """Bytes a parameter: float32 weights, from stage 1 on a copy of the rank's part, Adam's moments."""
+    learner = LearnerConfig(zero_stage=stage, num_ranks=ranks)
+    shape = MicroBatch(num_groups=1, num_rows=1, prompt=1, completion=1, longest=1)
+    memory = learner_memory(TINY, ModelConfig(path="x"), learner, shape, H100, num_micro_batches=1)
+    assert memory.weights / TINY.language == weights
+    assert memory.optimizer / TINY.language == optimizer
+
+
+RECORDED = json.loads((PROJECT / "benchmarks/results/plan_memory.json").read_text())
+
+
+@pytest.mark.parametrize("row", RECORDED["rows"], ids=lambda row: row["case"])
+def test_memory_is_within_a_tenth_of_what_was_measured(row: dict[str, Any]) -> None:
+    (case,) = [case for case in plan_memory.CASES if case.name == row["case"]]
+    assert plan_memory.planned(case) / 2**20 == pytest.approx(row["measured_MB"], rel=plan_memory.GOAL)
+
+
+def test_decoding_reads_weights_and_cache_at_every_step() -> None:
+    slow = Hardware(bandwidth_gb_s=1e-6, bf16_tflops=1e9)  # 1000 bytes a second, and no limit to arithmetic
+    engine = Engine(
+        sizes=TINY,
+        hardware=slow,
+        efficiency=EXACT,
+        dtype="bfloat16",
+        tensor_parallel=1,
+        max_num_seqs=2,
+    )
+    lengths, prompt = [3, 1, 2], 5
+    # Two slots: the third starts where the second ends.
+    spans = [(0, 3), (0, 1), (1, 3)]
+    expected = 0.0
+    for step in range(3):
+        cached = [prompt + step - start for start, end in spans if start <= step < end]
+        expected += 2 * (TINY.decoder + 40 + sum(cached) * 2 * 2 * 1 * 2) / 1000
+    assert engine.decode_seconds(lengths, prompt) == pytest.approx(expected, rel=1e-9)
+
+
+def test_gradients_take_six_operations_a_parameter_and_token() -> None:
+    config = run_config(**{"learner.zero_stage": 0, "train.prompts_per_step": 2, "rollout.max_tokens": 20})
+    hardware = replace(H100, fp32_tflops=1e-12, link_gb_s=1e9, bandwidth_gb_s=1e9)  # 1 operation a second
+    work = Workload(prompt_tokens=10, audio_seconds=0, completion_tokens=20, length_spread=0)
+    seconds = update_seconds(config, TINY, Batch(config, work), hardware, EXACT, num_micro_batches=1)
+    tokens, written = 2 * (10 + 8 * 20), 2 * 8 * 20
+    attention = 2 * 2 * 4 * 10
+    # The head's forward pass is made twice.
+    assert seconds == pytest.approx(tokens * 3 * (2 * 204 + attention) + written * 4 * 2 * 40, rel=1e-6)
+
+
+def test_pushing_moves_every_weight_once() -> None:
+    config = run_config(**{"weight_sync.backend": "nccl", "model.dtype": "bfloat16"})
+    assert sync_seconds(config, QWEN2_5_OMNI_7B, H100, EXACT) == pytest.approx(
+        2 * QWEN2_5_OMNI_7B.language / 450e9
+    )
+
+
+def test_a_step_hides_what_runs_beside_it() -> None:
+    phases = Phases(prefill=1, decode=9, score=4, update=6, weight_sync=1)
+    assert phases.step(0, 1) == 10 + 4 + 6 + 1  # one chunk: scored when all is written
+    assert phases.step(0, 4) == 10 + 1 + 6 + 1
+    assert phases.step(1, 4) == 11
+    assert replace(phases, update=30).step(1, 4) == 31
+
+
+def test_lengths_have_the_mean_and_spread_that_were_given() -> None:
+    config = run_config(**{"rollout.max_tokens": 10**6})
+    batch = Batch(config, Workload(completion_tokens=300, length_spread=0.5))
+    assert batch.completion_length == pytest.approx(300, rel=0.01)
+    assert batch.quantiles.std() == pytest.approx(150, rel=0.03)
+    cut = Batch(run_config(**{"rollout.max_tokens": 400}), Workload(completion_tokens=300))
+    assert cut.quantiles.max() == 400 and cut.completion_length < 300
+    assert np.all(np.diff(batch.lengths(17)) >= 0)
+
+
+def test_parts_of_gpus_are_packed_and_whole_ones_are_not() -> None:
+    roles = [
+        Role(name="reference", count=2, num_gpus=0.5, num_bytes=10),
+        Role(name="learner", count=2, num_gpus=1, num_bytes=60),
+        Role(name="reward", count=1, num_gpus=0.25, num_bytes=5),
+    ]
+    assert [(d.roles, d.num_bytes) for d in place(roles)] == [
+        (["learner"], 60),
+        (["learner"], 60),
+        (["reference", "reference"], 20),
+        (["reward"], 5),
+    ]
+
+
+NODES = {1: "h100-80g:1", 4: "h100-80g:4", 8: "h100-80g:8", 64: "h100-80g:8x8"}
+
+
+@pytest.mark.parametrize("num_gpus", NODES)
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_ready_configurations_fit_and_split_their_gpus_well(size: str, num_gpus: int) -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / f"{size}_{num_gpus}gpu.yaml"])
+    plan = make_plan(config, sizes_of(config.model), load_hardware(NODES[num_gpus]))
+    assert plan.problems == ()
+    assert len(plan.devices) == num_gpus
+    if num_gpus > 1:
+        assert plan.best is not None and plan.step_seconds <= 1.02 * plan.best.step_seconds
+    assert plan.tokens_per_second > 500
+
+
+def test_what_does_not_fit_is_said_with_what_would() -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"])
+    sizes, l40s = sizes_of(config.model), load_hardware("l40s:8")
+    plan = make_plan(config, sizes, l40s)
+    assert not plan.fits and plan.problems[0].startswith("a GPU of learner takes")
+    (change,) = plan.changes
+    changed = with_settings(config, change)
+    assert find_problems(changed, sizes, Batch(changed, Workload()), l40s) == []
+    assert make_plan(config, sizes, load_hardware("h100-80g:4")).problems[0].startswith("the roles ask for 8")
+
+
+def test_a_cache_too_small_for_one_group_is_a_problem() -> None:
+    config = load_config(
+        [OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"], ["rollout.engine.gpu_memory_utilization=0.25"]
+    )
+    sizes = sizes_of(config.model)
+    assert rollout_memory(config, sizes, Batch(config, Workload()), H100).cache < 0.5e9
+    problems = find_problems(config, sizes, Batch(config, Workload()), H100)
+    assert "for keys and values" in problems[0] and "one group needs up to" in problems[0]
+
+
+def test_hardware_by_name_count_and_file(tmp_path: Path) -> None:
+    assert load_hardware("a100-80g:4x2").num_gpus == 8
+    assert load_hardware("l40s").gpus_per_node == 8
+    path = tmp_path / "mine.yaml"
+    path.write_text("{name: mine, memory_gb: 24, gpus_per_node: 2}")
+    assert load_hardware(str(path)).memory_gb == 24
+    path.write_text("{memory: 24}")
+    with pytest.raises(ConfigError, match=r"mine.yaml: memory: unknown key; did you mean memory_gb"):
+        load_hardware(str(path))
+    for wrong in ("b300", "h100-80g:", "h100-80g:8x"):
+        with pytest.raises(ConfigError, match="must be one of h100-80g"):
+            load_hardware(wrong)
+    with pytest.raises(ConfigError, match="gpus_per_node"):
+        load_hardware("l40s:0")
+
+
+def test_the_command_prints_a_plan_and_ends_with_1_where_it_does_not_fit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = ["--config", str(OMNI / "base.yaml"), "--config", str(OMNI / "7b_8gpu.yaml")]
+    assert cli.main(["plan", *files, "--hardware", "h100-80g:8"]) == 0
+    text = capsys.readouterr().out
+    assert "5 x learner" in text and "GPU-hours" in text and text.endswith("fits\n")
+    assert cli.main(["plan", *files, "--hardware", "l40s:8", "--json", "--audio-seconds", "20"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["fits"] is False and answer["changes"] and answer["gpu_hours"] > 0
+    assert cli.main(["plan", *files, "--hardware", "l40s", "--prompt-tokens", "0"]) == 2
+    assert "prompt_tokens: got 0, must be at least 1" in capsys.readouterr().err
