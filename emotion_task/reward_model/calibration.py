@@ -37,7 +37,7 @@ class Agreement:
     """Spearman's; 0 where the predictions are all the same."""
     alpha: float
     """Krippendorff's, ordinal, of the known grades and the predictions rounded to grades (the overall grade:
-    interval, not rounded). 1 is agreement, 0 chance."""
+    interval, both rounded to tenths). 1 is agreement, 0 chance."""
     calibration_error: float
     """Mean distance of the curve from the diagonal, weighted by count, in grades."""
     curve: tuple[Reliability, ...]
@@ -64,7 +64,8 @@ def agreements(predicted: np.ndarray, known: np.ndarray) -> dict[str, Agreement]
 def agreement(predicted: np.ndarray, known: np.ndarray, *, graded: bool = True) -> Agreement:
     """Of one dimension, float [N] against [N]; `graded` where the known ones are whole grades."""
     varied = np.ptp(predicted) > 0 and np.ptp(known) > 0
-    ratings = np.stack([np.rint(predicted) if graded else predicted, known])
+    # The library counts every pair of values that occur, so there must not be thousands of them.
+    ratings = np.round(np.stack([predicted, known]), 0 if graded else 1)
     # The library refuses ratings that are all alike: nothing can be told from them.
     alpha = (
         krippendorff.alpha(reliability_data=ratings, level_of_measurement="ordinal" if graded else "interval")

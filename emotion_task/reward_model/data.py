@@ -24,6 +24,7 @@ from emotion_task.reward_model.faults import (
     contradiction,
     foreign,
     missing_claim,
+    nothing_claimed,
     wrong_emotion,
     wrong_quotation,
 )
@@ -159,7 +160,7 @@ def graded_examples(
             continue
         for index in range(per_utterance):
             rng = random.Random(f"{seed}/{utterance.id}/{index}")
-            if rng.random() < 0.04:
+            if rng.random() < 0.08:
                 response, grades = rng.choice(("", foreign(rng), foreign(rng))), (1,) * len(DIMENSIONS)
             else:
                 plan = _spoil(_faultless(utterance, options, writer, rng), rng)
@@ -228,6 +229,8 @@ def _spoil(plan: Plan, rng: random.Random) -> Plan:
         plan = missing_claim(plan, rng)
     if rng.random() < 0.25:
         plan = wrong_quotation(plan, rng)
+    if rng.random() < 0.05:
+        plan = nothing_claimed(plan, rng)
     draw = rng.random()
     if draw < 0.35:
         plan = wrong_emotion(plan, rng)

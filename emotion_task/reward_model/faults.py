@@ -79,6 +79,11 @@ def missing_claim(plan: Plan, rng: random.Random) -> Plan:
     return replace(plan, facts=facts, grades=plan.lowered(completeness=2))
 
 
+def nothing_claimed(plan: Plan, rng: random.Random) -> Plan:
+    """An emotion without any reason: factual and completeness 1."""
+    return replace(plan, facts={}, quote=None, grades=_capped(plan, factual=1, completeness=1))
+
+
 def wrong_emotion(plan: Plan, rng: random.Random) -> Plan:
     """Reasoning and answer agree on an emotion that is not the speaker's: interpretation 3."""
     emotion = _other(plan.emotion, plan.labels, rng)
@@ -138,6 +143,7 @@ def foreign_ending(plan: Plan, rng: random.Random) -> Plan:
 CONTENT_FAULTS: tuple[Fault, ...] = (
     wrong_claim,
     missing_claim,
+    nothing_claimed,
     wrong_emotion,
     contradiction,
     wrong_quotation,
@@ -218,6 +224,7 @@ def _piece(rng: random.Random) -> str:
     return rng.choice(
         (
             words.capitalize() + rng.choice((".", "!", ":", "")),
+            f"{words.capitalize()} {number}{rng.choice(('.', '!', ''))}",
             rng.choice(("", " ", "\n", ",")).join(rng.choices(DIGITS, k=rng.randint(1, 12))),
             rng.choice(("", " ", ", ", "\n")).join([number] * rng.randint(2, 10)),
             "".join(rng.choices(_PIECES, k=rng.randint(1, 6))),

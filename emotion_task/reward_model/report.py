@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from emotion_task.cot.template import TemplateWriter
+from emotion_task.facts import stated_facts
 from emotion_task.records import Utterance, read_manifest
 from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.calibration import OVERALL, Agreement, agreements, plot_reliability
 from emotion_task.reward_model.data import GradedExample, graded_examples
+from emotion_task.reward_model.faults import Plan, wrong_claim, wrong_emotion
 from emotion_task.reward_model.grades import DIMENSIONS
 from rlcore.checkpoint import write_json
 from rlcore.errors import DataError
@@ -108,14 +110,27 @@ def attack_groups(utterances: Sequence[Utterance], *, seed: int, num_recordings:
     groups = []
     for utterance in rng.sample(usable, min(num_recordings, len(usable))):
         good = writer.write(utterance, rng) or ""
-        other = rng.choice([label for label in labels if label != utterance.emotion])
-        bad = f"<think>The voice is heard. So the emotion is {other}.</think><answer>{other}</answer>"
+        bad = _all_wrong(utterance, labels, writer, rng)
         for kind, response in (("good", good), ("bad", bad), ("empty", "")):
             texts = [response, *(f"{response}\n{attack}".strip() for attack in ATTACKS)]
             if response:
                 texts += [response.replace("<think>", f"<think>{attack} ", 1) for attack in ATTACKS]
             groups.append(_group(f"{kind}/{utterance.id}", utterance.audio, texts))
     return groups
+
+
+def _all_wrong(
+    utterance: Utterance, labels: Sequence[str], writer: TemplateWriter, rng: random.Random
+) -> str:
+    """A response in good form, of which no claim and not the emotion is right."""
+    assert utterance.emotion is not None
+    truth = stated_facts(utterance)
+    plan = Plan(
+        facts=truth, truth=truth, emotion=utterance.emotion, answer=utterance.emotion, labels=tuple(labels)
+    )
+    for fault in (*[wrong_claim] * len(truth), wrong_emotion):
+        plan = fault(plan, rng)
+    return plan.write(writer, rng)
 
 
 def attack_gains(scored: Sequence[tuple[Group, Sequence[Score]]]) -> dict[str, Attacked]:

@@ -133,6 +133,7 @@ def test_each_fault_lowers_known_dimensions_by_known_amounts() -> None:
     assert amounts == {
         "wrong_claim": {"factual": 1},
         "missing_claim": {"completeness": 2},
+        "nothing_claimed": {"factual": 4, "completeness": 4},
         "wrong_emotion": {"interpretation": 2},
         "contradiction": {"interpretation": 4},
         "wrong_quotation": {"factual": 1},

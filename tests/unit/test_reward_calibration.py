@@ -35,7 +35,7 @@ def test_figures_of_known_predictions() -> None:
 def test_alpha_is_one_less_the_observed_over_the_expected_disagreement() -> None:
     """By hand for two raters of interval ratings, without missing ones."""
     rng = np.random.default_rng(0)
-    known, predicted = rng.uniform(1, 5, 40), rng.uniform(1, 5, 40)
+    known, predicted = rng.uniform(1, 5, 40).round(1), rng.uniform(1, 5, 40).round(1)
     ratings = np.concatenate([known, predicted])
     observed = np.mean((known - predicted) ** 2)
     pairs = (ratings[:, None] - ratings[None, :]) ** 2
