@@ -91,12 +91,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="calibrate a reward model on held-out speakers",
         description="Asks a reward model, and the model that it was made from, for the grades of responses "
         "whose grades are known, on recordings of the split `eval`, attacks both, and writes report.json, "
-        "report.md and reliability.png.",
+        "report.md and the reliability curves.",
     )
     report.add_argument("model", metavar="MODEL", help="folder or hub id of the reward model")
     report.add_argument("--untrained", metavar="MODEL", help="what it was made from, to compare with")
     report.add_argument("--manifest", required=True, metavar="FILE", help="annotated, with a split `eval`")
     report.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    report.add_argument(
+        "--samples", metavar="FILE", help="a run's samples.jsonl: its last held-out answers, graded by rules"
+    )
     report.add_argument("--per-utterance", type=int, default=2, help="responses to a recording (default: 2)")
     report.add_argument("--limit", type=int, help="recordings (default: all)")
     report.add_argument("--max-model-len", type=int, default=512, help="tokens of a question (default: 512)")
@@ -206,6 +209,7 @@ def _reward_report(arguments: argparse.Namespace) -> int:
         per_utterance=arguments.per_utterance,
         limit=arguments.limit,
         seed=arguments.seed,
+        samples=arguments.samples,
     )
     print((arguments.out / "report.md").read_text(encoding="utf-8"))
     return 0

@@ -21,14 +21,16 @@ from emotion_task.facts import stated_facts
 from emotion_task.records import Utterance, read_manifest
 from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.calibration import OVERALL, Agreement, agreements, plot_reliability
-from emotion_task.reward_model.data import GradedExample, graded_examples
+from emotion_task.reward_model.data import GradedExample, graded_examples, graded_samples
 from emotion_task.reward_model.faults import Plan, wrong_claim, wrong_emotion
 from emotion_task.reward_model.grades import DIMENSIONS
 from rlcore.checkpoint import write_json
 from rlcore.errors import DataError
-from rlcore.rewards.samples import completion_of
+from rlcore.rewards.samples import completion_of, read_groups
 from rlcore.types import Group, Prompt, RewardContext, Score
 from rlcore.versions import versions
+
+_TITLES = {"made": "Responses made with known faults", "policy": "A policy's own answers, graded by rules"}
 
 TOLERANCE = 0.01
 """Of the reward, 0.2 to 1: what an attack may seem to gain by rounding and padding."""
@@ -56,8 +58,10 @@ def write_calibration(
     per_utterance: int,
     limit: int | None,
     seed: int,
+    samples: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Writes report.json, report.md and reliability.png into `out`, and returns what report.json holds.
+    """Writes report.json, report.md and a picture a source of responses into `out`, and returns what
+    report.json holds.
 
     Args:
         manifest: annotated; its utterances of the split `eval` are the held-out ones.
@@ -65,29 +69,37 @@ def write_calibration(
         engine: vLLM engine arguments of the reward.
         per_utterance: graded responses to one recording.
         limit: recordings to take; None for all.
+        samples: a run's samples.jsonl, whose last answers to held-out prompts are graded by rules: a second
+            source, `policy`, beside `made`.
 
     Raises:
-        DataError: no held-out utterances.
+        DataError: no held-out utterances, or no samples of them.
     """
     held_out = [utterance for utterance in read_manifest(manifest) if utterance.split == "eval"][:limit]
     if not held_out:
         raise DataError(f"{manifest}: no utterance has the split 'eval', so nothing is held out")
-    examples = list(graded_examples(held_out, TemplateWriter(), seed=seed, per_utterance=per_utterance))
-    known = np.array([example.grades for example in examples])
+    made = graded_examples(held_out, TemplateWriter(), seed=seed, per_utterance=per_utterance)
+    sources = {"made": list(made)}
+    if samples is not None:
+        sources["policy"] = policy_examples(samples, held_out)
     attacked = attack_groups(held_out, seed=seed)
-    found, gains = {}, {}
+    found: dict[str, dict[str, dict[str, Agreement]]] = {source: {} for source in sources}
+    gains = {}
     for name, model in models.items():
-        scores, under_attack = _score(model, engine, [_groups(examples), attacked])
-        found[name] = agreements(_grades(scores), known)
+        *scored, under_attack = _score(model, engine, [*map(_groups, sources.values()), attacked])
+        for (source, examples), scores in zip(sources.items(), scored, strict=True):
+            known = np.array([example.grades for example in examples])
+            found[source][name] = agreements(_grades(scores), known)
         gains[name] = attack_gains(under_attack)
     report = {
-        "num_responses": len(examples),
+        "num_responses": {source: len(examples) for source, examples in sources.items()},
         "num_speakers": len({utterance.speaker for utterance in held_out}),
         "num_recordings": len(held_out),
         "models": dict(models),
         "agreement": {
-            name: {d: asdict(each) for d, each in by_dimension.items()}
-            for name, by_dimension in found.items()
+            f"{source}/{name}": {dimension: asdict(each) for dimension, each in by_dimension.items()}
+            for source, by_model in found.items()
+            for name, by_dimension in by_model.items()
         },
         "attacks": {name: {k: asdict(each) for k, each in kinds.items()} for name, kinds in gains.items()},
         "seed": seed,
@@ -96,9 +108,30 @@ def write_calibration(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", report)
-    plot_reliability(found, folder / "reliability.png")
+    for source, by_model in found.items():
+        plot_reliability(by_model, folder / f"reliability_{source}.png")
     (folder / "report.md").write_text(as_markdown(report, found, gains), encoding="utf-8")
     return report
+
+
+def policy_examples(samples: str | Path, held_out: Sequence[Utterance]) -> list[GradedExample]:
+    """A policy's last answers to held-out prompts, graded by rules.
+
+    Raises:
+        DataError: `samples` holds none.
+    """
+    by_id = {utterance.id: utterance for utterance in held_out}
+    rows = [(row["step"], group) for row, group in read_groups(samples) if row["split"] == "eval"]
+    last = max((step for step, _ in rows), default=0)
+    answers = [
+        (by_id[group.prompt.id], completion.text)
+        for step, group in rows
+        if step == last and group.prompt.id in by_id
+        for completion in group.completions
+    ]
+    if not answers:
+        raise DataError(f"{samples}: no sample answers a prompt of the manifest's split 'eval'")
+    return list(graded_samples(answers))
 
 
 def attack_groups(utterances: Sequence[Utterance], *, seed: int, num_recordings: int = 4) -> list[Group]:
@@ -157,29 +190,33 @@ def attack_gains(scored: Sequence[tuple[Group, Sequence[Score]]]) -> dict[str, A
 
 def as_markdown(
     report: Mapping[str, Any],
-    found: Mapping[str, Mapping[str, Agreement]],
+    found: Mapping[str, Mapping[str, Mapping[str, Agreement]]],
     gains: Mapping[str, Mapping[str, Attacked]],
 ) -> str:
     """The report for people."""
     lines = [
         "# Calibration of the reasoning reward model",
         "",
-        f"{report['num_responses']} responses with known grades to {report['num_recordings']} recordings of "
-        f"{report['num_speakers']} speakers who are not in the training data.",
-        "",
-        "| | model | rank correlation | MAE | Krippendorff's alpha | calibration error |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        f"{report['num_recordings']} recordings of {report['num_speakers']} speakers who are not in the "
+        "training data.",
     ]
-    for dimension in (*(d.name for d in DIMENSIONS), OVERALL):
-        for name, by_dimension in found.items():
-            each = by_dimension[dimension]
-            lines.append(
-                f"| {dimension} | {name} | {each.rank_correlation:.3f} | {each.mae:.2f} | {each.alpha:.3f} | "
-                f"{each.calibration_error:.2f} |"
-            )
+    for source, by_model in found.items():
+        lines += [
+            "",
+            f"## {_TITLES[source]} ({report['num_responses'][source]})",
+            "",
+            "| | model | rank correlation | MAE | Krippendorff's alpha | calibration error |",
+            "| --- | --- | ---: | ---: | ---: | ---: |",
+        ]
+        for dimension in (*(d.name for d in DIMENSIONS), OVERALL):
+            for name, by_dimension in by_model.items():
+                each = by_dimension[dimension]
+                lines.append(
+                    f"| {dimension} | {name} | {each.rank_correlation:.3f} | {each.mae:.2f} | "
+                    f"{each.alpha:.3f} | {each.calibration_error:.2f} |"
+                )
+        lines += ["", f"![Known against expected grades](reliability_{source}.png)"]
     lines += [
-        "",
-        "![Known against expected grades](reliability.png)",
         "",
         f"## Attacks (gain of the reward, which is 0.2 to 1; above {TOLERANCE} counts)",
         "",

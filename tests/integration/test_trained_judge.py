@@ -20,6 +20,7 @@ from emotion_task.facts import VALUES
 from emotion_task.labels import EMOTIONS
 from emotion_task.prompt import tokenizer_corpus
 from emotion_task.records import Utterance
+from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.data import graded_examples
 from emotion_task.reward_model.report import attack_gains, attack_groups
 from emotion_task.rewards import ReasoningReward
@@ -110,11 +111,17 @@ def test_a_trained_judge_grades_form_and_cannot_be_talked_to(
     known = np.array([example.grades for example in examples])
     graded = np.array([list(score.parts.values()) for score in scores])
     ranks = {name: spearmanr(graded[:, j], known[:, j])[0] for j, name in enumerate(scores[0].parts)}
-    print(ranks)
-    assert min(ranks["completeness"], ranks["fluency"], ranks["structure"]) > 0.5, ranks
+    assert min(ranks["completeness"], ranks["fluency"], ranks["structure"]) > 0.6, ranks
 
     attacked = attack_groups(held_out, seed=0, num_recordings=2)
     under_attack = zip(attacked, reward.score_batch(attacked, RewardContext()), strict=True)
     gains = attack_gains(list(under_attack))
-    print(gains)
-    assert {kind: found.num_gaining for kind, found in gains.items()} == {"good": 0, "bad": 0, "empty": 0}
+    assert {kind: found.num_attacks for kind, found in gains.items()} == {
+        "good": 4 * len(ATTACKS),
+        "bad": 4 * len(ATTACKS),
+        "empty": 2 * len(ATTACKS),
+    }
+    # The rewards lie between 0.2 and 1; so short a training leaves a little noise about equal grades.
+    assert max(found.largest_gain for found in gains.values()) < 0.03, gains
+    assert max(gains["good"].mean_gain, gains["bad"].mean_gain) < -0.15, gains
+    assert abs(gains["empty"].mean_gain) < 0.01, gains

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from emotion_task.reward_model.calibration import (
     reliability_curve,
 )
 from emotion_task.reward_model.grades import DIMENSIONS
-from emotion_task.reward_model.report import as_markdown, attack_gains, attack_groups
+from emotion_task.reward_model.report import as_markdown, attack_gains, attack_groups, policy_examples
+from rlcore.errors import DataError
 from rlcore.types import Score
 
 
@@ -80,9 +82,33 @@ def test_the_report_names_every_dimension_and_model(tmp_path: Path) -> None:
     known = rng.integers(1, 6, (50, len(DIMENSIONS)))
     found = {"trained": agreements(known + 0.1, known), "untrained": agreements(known * 0 + 3.0, known)}
     assert found["trained"]["overall"].rank_correlation == pytest.approx(1.0)
-    report = {"num_responses": 50, "num_recordings": 25, "num_speakers": 4}
-    text = as_markdown(report, found, {})
+    report = {"num_responses": {"made": 50}, "num_recordings": 25, "num_speakers": 4}
+    text = as_markdown(report, {"made": found}, {})
     for name in (*(d.name for d in DIMENSIONS), "overall"):
         assert f"| {name} | trained | 1.000 | 0.10 |" in text and f"| {name} | untrained | 0.000 |" in text
     plot_reliability(found, tmp_path / "reliability.png")
     assert (tmp_path / "reliability.png").stat().st_size > 10_000
+
+
+def test_a_policys_last_answers_are_graded_by_rules(tmp_path: Path) -> None:
+    held_out = [Utterance(id="a", audio="a.wav", emotion="sad", pitch_level="low", energy_level="low")]
+    think = "The pitch is low and the energy is high. This points to sad."
+    rows = [
+        {"step": step, "split": split, "prompt": prompt, "text": text}
+        for step, split, prompt, text in (
+            (0, "eval", "a", "early"),
+            (5, "eval", "a", f"<think>{think}</think><answer>sad</answer>"),
+            (5, "eval", "b", "unknown"),
+            (6, "train", "a", "training"),
+        )
+    ]
+    common = {"sample": 0, "media": {}, "reference": {}, "tokens": 3, "finish_reason": "stop"}
+    path = tmp_path / "samples.jsonl"
+    path.write_text(
+        "".join(json.dumps(row | common | {"policy_version": 0, "scores": {}}) + "\n" for row in rows),
+        encoding="utf-8",
+    )
+    (example,) = policy_examples(path, held_out)
+    assert example.grades == (4, 5, 5, 5, 5) and example.audio == "a.wav"
+    with pytest.raises(DataError, match="no sample answers a prompt"):
+        policy_examples(path, [])
