@@ -20,6 +20,8 @@ examples:
   emotion annotate my_calls.jsonl --out annotated/
   emotion cot annotated/manifest.jsonl --out cot/ model=Qwen/Qwen3-8B base_url=http://localhost:8000/v1
   emotion export cot/ --out EmotionCoT/
+  emotion reward-report runs/quickstart/reward_model/model --untrained runs/quickstart/sft/model \\
+    --manifest runs/quickstart/annotated/manifest.jsonl --out runs/quickstart/reward_model/calibration
   emotion explain call.wav --model runs/quickstart/rl/model
 """
 
@@ -119,6 +121,27 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         stage = commands.add_parser(name, parents=[staged, common], help=text)
         stage.set_defaults(run=_run_pipeline, until=until)
+
+    report = commands.add_parser(
+        "reward-report",
+        parents=[common],
+        help="calibrate a reward model on held-out speakers",
+        description="Asks a reward model, and the model that it was made from, for the grades of responses "
+        "whose grades are known, on recordings of the split `eval`, attacks both, and writes report.json, "
+        "report.md and the reliability curves.",
+    )
+    report.add_argument("model", metavar="MODEL", help="folder or hub id of the reward model")
+    report.add_argument("--untrained", metavar="MODEL", help="what it was made from, to compare with")
+    report.add_argument("--manifest", required=True, metavar="FILE", help="annotated, with a split `eval`")
+    report.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    report.add_argument(
+        "--samples", metavar="FILE", help="a run's samples.jsonl: its last held-out answers, graded by rules"
+    )
+    report.add_argument("--per-utterance", type=int, default=2, help="responses to a recording (default: 2)")
+    report.add_argument("--limit", type=int, help="recordings (default: all)")
+    report.add_argument("--max-model-len", type=int, default=512, help="tokens of a question (default: 512)")
+    report.add_argument("--seed", type=int, default=0)
+    report.set_defaults(run=_reward_report)
 
     explain = commands.add_parser(
         "explain", parents=[common], help="reasoning, label and measured prosody of a recording"
@@ -300,6 +323,26 @@ def _run_pipeline(arguments: argparse.Namespace) -> int:
     result = Pipeline(config).run(until=arguments.until)
     if arguments.until is not None:
         print_metrics(f"{config.run_dir}: {arguments.until} finished", result)
+    return 0
+
+
+def _reward_report(arguments: argparse.Namespace) -> int:
+    from emotion_task.reward_model.report import write_calibration
+
+    models = {"trained": arguments.model}
+    if arguments.untrained is not None:
+        models["untrained"] = arguments.untrained
+    write_calibration(
+        arguments.manifest,
+        models,
+        arguments.out,
+        engine={"max_model_len": arguments.max_model_len},
+        per_utterance=arguments.per_utterance,
+        limit=arguments.limit,
+        seed=arguments.seed,
+        samples=arguments.samples,
+    )
+    print((arguments.out / "report.md").read_text(encoding="utf-8"))
     return 0
 
 

@@ -89,11 +89,20 @@ class SFTConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelConfig:
-    """The reasoning reward model: the SFT model fine-tuned on graded traces."""
+    """The reasoning reward model: the SFT model fine-tuned on what is heard and on graded traces."""
 
     train: SupervisedConfig = field(default_factory=SupervisedConfig)
-    per_utterance: int = 4
+    listening: float = 0.4
+    """Share of the examples that ask what is heard; the others ask for a response's grades."""
+    per_utterance: int = 2
     """Graded responses made from one utterance."""
+    graded: str | None = None
+    """JSON lines of responses that others graded (`emotion_task.reward_model.data.read_graded`), to train on
+    before those that are made."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.listening < 1, "listening", self.listening, "between 0 and 1")
+        check(self.per_utterance >= 1, "per_utterance", self.per_utterance, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

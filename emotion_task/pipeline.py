@@ -198,25 +198,23 @@ class Pipeline:
         )
 
     def reward_model(self, may_resume: bool) -> dict[str, Any]:
-        """The SFT model fine-tuned to grade responses that are good or bad in known ways."""
-        import random
-
+        """The SFT model fine-tuned to hear what it grades by, and to grade responses that are good or bad in
+        known ways."""
         from emotion_task.cot.template import TemplateWriter
-        from emotion_task.reward_model.data import graded_examples
+        from emotion_task.reward_model.data import read_graded, training_examples
 
-        config = self.config.reward_model
-        model = str(self.run_dir / "sft" / "model")
-        graded = list(
-            graded_examples(
-                self._split("train"),
-                TemplateWriter(quote_rate=self.config.sft.quote_rate),
-                seed=self.config.seed,
-                per_utterance=config.per_utterance,
-            )
+        config, seed = self.config.reward_model, self.config.seed
+        utterances = self._split("train")
+        questions = training_examples(
+            utterances,
+            TemplateWriter(quote_rate=self.config.sft.quote_rate),
+            config.train.num_steps * config.train.batch_size,
+            seed=seed,
+            listening=config.listening,
+            per_utterance=config.per_utterance,
+            imported=read_graded(config.graded, utterances, seed=seed) if config.graded else (),
         )
-        random.Random(self.config.seed).shuffle(graded)
-        needed = config.train.num_steps * config.train.batch_size
-        questions = (graded * -(-needed // len(graded)))[:needed]
+        model = str(self.run_dir / "sft" / "model")
         return self._fine_tune("reward_model", questions, model, config.train, may_resume=may_resume)
 
     def rl(self, may_resume: bool) -> dict[str, Any]:

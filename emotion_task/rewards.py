@@ -10,6 +10,14 @@ from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import normalise_label, parse_response
 from emotion_task.prompt import format_prompt
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages
+from emotion_task.reward_model.listening import (
+    ASPECTS,
+    DIGITS,
+    claimed_aspects,
+    heard_aspects,
+    listen_messages,
+    support,
+)
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward
 from rlcore.rewards.generative import GenerativeRewardModel
@@ -43,8 +51,8 @@ class OutcomeReward(Reward):
 
 
 class ReasoningReward(GenerativeRewardModel):
-    """R_t: a generative reward model listens to the recording and grades the response in four dimensions
-    (`emotion_task.reward_model.grades`).
+    """R_t: a generative reward model listens to the recording, once for all of its responses, and grades each
+    response in five dimensions (`emotion_task.reward_model.grades`).
 
     Args:
         model_path: the reward model's checkpoint; it has its own audio tower.
@@ -64,12 +72,18 @@ class ReasoningReward(GenerativeRewardModel):
             model_path,
             dimensions=dimension_weights(weights),
             score_tokens=tuple(str(grade) for grade in range(1, MAX_GRADE + 1)),
+            observation_tokens=DIGITS,
+            num_observed=len(ASPECTS),
             engine=engine,
             dtype=dtype,
         )
 
-    def judge_prompt(self, prompt: Prompt, response: str) -> str:
-        return format_prompt(self.processor, judge_messages(response))
+    def observe_prompt(self, prompt: Prompt) -> str:
+        return format_prompt(self.processor, listen_messages())
+
+    def judge_prompt(self, prompt: Prompt, response: str, observed: Sequence[Sequence[float]]) -> str:
+        heard = support(claimed_aspects(response), heard_aspects(observed))
+        return format_prompt(self.processor, judge_messages(response, heard))
 
     def load_media(self, prompt: Prompt) -> dict[str, Any]:
         extractor = self.processor.feature_extractor

@@ -1,40 +1,77 @@
-"""Graded responses to train the reward model on: (recording, response, four grades)."""
+"""What the reward model is trained on: recordings to hear, and graded responses to read.
+
+listening: (recording, row of digits)            `listening.listen_target`
+grading:   (recording, response, heard, grades)  known by construction, by rules, or from a file
+"""
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, cycle, islice
+from pathlib import Path
+from typing import Any
 
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.facts import PROSODY, VALUES, stated_facts
+from emotion_task.prompt import Messages
 from emotion_task.records import Utterance
 from emotion_task.reward_model.faults import (
     FORM_FAULTS,
     Plan,
     contradiction,
+    foreign,
     missing_claim,
+    nothing_claimed,
     wrong_emotion,
+    wrong_quotation,
 )
-from emotion_task.reward_model.grades import DIMENSIONS, grade_response, judge_messages, weighted
-from rlcore.errors import ConfigError
+from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, grade_response, judge_messages, weighted
+from emotion_task.reward_model.listening import (
+    UNKNOWN,
+    claimed_aspects,
+    drawn_hearing,
+    known_aspects,
+    listen_messages,
+    listen_target,
+    support,
+)
+from rlcore.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListeningExample:
+    """One recording and what is to be heard in it."""
+
+    id: str
+    audio: str
+    target: str
+    """A digit an aspect, `-` for an unknown one."""
+
+    @property
+    def messages(self) -> Messages:
+        return listen_messages()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradedExample:
-    """One triple."""
+    """One response with known grades."""
 
     id: str
-    """Utterance id, then what made the response: `0001#2`, `0001#sample`."""
+    """Utterance id, then what made the response: `0001#2`, `0001#sample0`, `0001#file3`."""
     audio: str
     response: str
+    heard: str
+    """What the judge is told that it heard of the response's claims (`listening.support`)."""
     grades: tuple[int, ...]
     """1 to 5, in the order of `DIMENSIONS`; the target is one score token each."""
 
     @property
-    def messages(self) -> list[dict]:
+    def messages(self) -> Messages:
         """The judge's conversation, to be formatted by the reward model's processor."""
-        return judge_messages(self.response)
+        return judge_messages(self.response, self.heard)
 
     @property
     def target(self) -> str:
@@ -47,6 +84,52 @@ class GradedExample:
         return weighted(self.grades)
 
 
+def training_examples(
+    utterances: Sequence[Utterance],
+    writer: TemplateWriter,
+    num_examples: int,
+    *,
+    seed: int,
+    listening: float,
+    per_utterance: int,
+    imported: Sequence[GradedExample] = (),
+) -> list[ListeningExample | GradedExample]:
+    """So many examples in a random order, a share `listening` of them to be heard, the others to be graded:
+    the imported ones and template responses, gone round again where they are too few.
+
+    Raises:
+        ConfigError: as `graded_examples`.
+        DataError: of `utterances` nothing is known that could be heard or graded.
+    """
+    rng = random.Random(seed)
+    shuffled = rng.sample(list(utterances), len(utterances))
+    num_heard = round(listening * num_examples)
+    num_graded = num_examples - num_heard
+    made = graded_examples(shuffled, writer, seed=seed, per_utterance=per_utterance)
+    heard = _cycled(listening_examples(shuffled), num_heard)
+    graded = _cycled(chain(imported, made), num_graded)
+    if len(heard) < num_heard or len(graded) < num_graded:
+        raise DataError(
+            f"reward model data: {len(utterances)} utterances, none with an emotion and prosody: were they "
+            "annotated?"
+        )
+    return rng.sample([*heard, *graded], num_examples)
+
+
+def _cycled(examples: Iterable[Any], count: int) -> list[Any]:
+    """The first `count`, from the start again where there are fewer."""
+    first = list(islice(examples, count))
+    return list(islice(cycle(first), count))
+
+
+def listening_examples(utterances: Iterable[Utterance]) -> Iterator[ListeningExample]:
+    """One a recording of which anything is known."""
+    for utterance in utterances:
+        target = listen_target(utterance)
+        if set(target) != {UNKNOWN}:
+            yield ListeningExample(id=f"{utterance.id}#heard", audio=utterance.audio, target=target)
+
+
 def graded_examples(
     utterances: Sequence[Utterance],
     writer: TemplateWriter,
@@ -57,9 +140,9 @@ def graded_examples(
 ) -> Iterator[GradedExample]:
     """Template responses of every quality, from faultless to wrong in all.
 
-    Each prosodic claim is right with a chance that is itself drawn anew for each response, so that grades
-    of facts spread over the whole scale instead of huddling at 4; other faults join at fixed rates. A
-    response depends on (seed, utterance id, index) alone.
+    None to four of a response's claims are wrong, each number as often, so that grades of facts spread over
+    the whole scale; other faults join at fixed rates; a few responses are no reasoning at all. A response
+    depends on (seed, utterance id, index) alone.
 
     Args:
         utterances: annotated; those without an emotion or without any prosodic fact are left out.
@@ -77,55 +160,91 @@ def graded_examples(
             continue
         for index in range(per_utterance):
             rng = random.Random(f"{seed}/{utterance.id}/{index}")
-            quote = utterance.text if rng.random() < writer.quote_rate else None
-            plan = Plan(
-                facts=truth,
-                truth=truth,
-                emotion=utterance.emotion,
-                answer=utterance.emotion,
-                labels=options,
-                quote=quote,
-            )
-            plan = _spoil(plan, rng)
-            grades = tuple(plan.grades[d.name] for d in DIMENSIONS)
-            response = plan.write(writer, rng)
-            yield GradedExample(
-                id=f"{utterance.id}#{index}", audio=utterance.audio, response=response, grades=grades
-            )
+            if rng.random() < 0.08:
+                response, grades = rng.choice(("", foreign(rng), foreign(rng))), (1,) * len(DIMENSIONS)
+            else:
+                plan = _spoil(_faultless(utterance, options, writer, rng), rng)
+                response, grades = plan.write(writer, rng), tuple(plan.grades[d.name] for d in DIMENSIONS)
+            yield _graded(f"{utterance.id}#{index}", utterance, response, grades, rng)
 
 
-def graded_samples(samples: Iterable[tuple[Utterance, str]]) -> Iterator[GradedExample]:
+def graded_samples(samples: Iterable[tuple[Utterance, str]], *, seed: int = 0) -> Iterator[GradedExample]:
     """A policy's own responses, graded by `grade_response`: what the reward model will meet in training."""
     for number, (utterance, response) in enumerate(samples):
         grades = grade_response(response, utterance)
-        yield GradedExample(
-            id=f"{utterance.id}#sample{number}",
-            audio=utterance.audio,
-            response=response,
-            grades=tuple(grades[d.name] for d in DIMENSIONS),
-        )
+        name = f"{utterance.id}#sample{number}"
+        ordered = tuple(grades[d.name] for d in DIMENSIONS)
+        yield _graded(name, utterance, response, ordered, random.Random(f"{seed}/{name}"))
+
+
+def read_graded(path: str | Path, utterances: Sequence[Utterance], *, seed: int = 0) -> list[GradedExample]:
+    """Responses that others graded, a language model or people: JSON lines of `id` (an utterance's),
+    `response` and `grades` (an integer from 1 to 5 for each of `DIMENSIONS`, by name).
+
+    Raises:
+        DataError: a line is anything else, or names an utterance that is not there; the message names it.
+    """
+    by_id = {utterance.id: utterance for utterance in utterances}
+    examples = []
+    with Path(path).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                utterance, response = by_id[row["id"]], str(row["response"])
+                grades = tuple(row["grades"][d.name] for d in DIMENSIONS)
+                if not all(type(grade) is int and 1 <= grade <= MAX_GRADE for grade in grades):
+                    raise ValueError(f"grades are integers from 1 to {MAX_GRADE}, got {row['grades']}")
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(f"{path}:{number}: not a graded response: {error!r}") from error
+            name = f"{utterance.id}#file{number}"
+            examples.append(_graded(name, utterance, response, grades, random.Random(f"{seed}/{name}")))
+    return examples
+
+
+def _graded(
+    name: str, utterance: Utterance, response: str, grades: tuple[int, ...], rng: random.Random
+) -> GradedExample:
+    heard = support(claimed_aspects(response), drawn_hearing(known_aspects(utterance), rng))
+    return GradedExample(id=name, audio=utterance.audio, response=response, heard=heard, grades=grades)
+
+
+def _faultless(
+    utterance: Utterance, labels: tuple[str, ...], writer: TemplateWriter, rng: random.Random
+) -> Plan:
+    assert utterance.emotion is not None
+    truth = stated_facts(utterance)
+    return Plan(
+        facts=truth,
+        truth=truth,
+        emotion=utterance.emotion,
+        answer=utterance.emotion,
+        labels=labels,
+        quote=utterance.text if rng.random() < writer.quote_rate else None,
+    )
 
 
 def _spoil(plan: Plan, rng: random.Random) -> Plan:
     plan = _guess_claims(plan, rng)
-    while rng.random() < 0.15:
+    while rng.random() < 0.2:
         plan = missing_claim(plan, rng)
+    if rng.random() < 0.25:
+        plan = wrong_quotation(plan, rng)
+    if rng.random() < 0.05:
+        plan = nothing_claimed(plan, rng)
     draw = rng.random()
     if draw < 0.35:
         plan = wrong_emotion(plan, rng)
     elif draw < 0.5:
         plan = contradiction(plan, rng)
-    if rng.random() < 0.15:
+    if rng.random() < 0.4:
         plan = rng.choice(FORM_FAULTS)(plan, rng)
     return plan
 
 
 def _guess_claims(plan: Plan, rng: random.Random) -> Plan:
-    """Claims as of a listener who is right with a chance between 0.3 and 1."""
-    skill = rng.uniform(0.3, 1.0)
-    facts = {}
-    for name, value in plan.truth.items():
-        others = [other for other in VALUES[name] if other != value]
-        facts[name] = value if rng.random() < skill else rng.choice(others)
-    num_wrong = sum(facts[name] != value for name, value in plan.truth.items())
-    return replace(plan, facts=facts, grades=plan.lowered(factual=num_wrong))
+    """Up to four claims go wrong, every number as likely."""
+    wrong = rng.sample(sorted(plan.truth), rng.randint(0, min(MAX_GRADE - 1, len(plan.truth))))
+    guesses = {
+        name: rng.choice([value for value in VALUES[name] if value != plan.truth[name]]) for name in wrong
+    }
+    return replace(plan, facts={**plan.facts, **guesses}, grades=plan.lowered(factual=len(wrong)))

@@ -8,6 +8,7 @@ construction.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,7 @@ from emotion_task.cot.template import TemplateWriter
 from emotion_task.facts import PROSODY, VALUES
 from emotion_task.parsing import format_response
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, clamp
+from emotion_task.reward_model.listening import DIGITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,8 @@ class Plan:
     grades: Mapping[str, int] = field(default_factory=lambda: {d.name: MAX_GRADE for d in DIMENSIONS})
     arrange: tuple[Callable[[list[str], random.Random], list[str]], ...] = ()
     """Faults of form: applied to the written sentences in order."""
+    finish: tuple[Callable[[str, random.Random], str], ...] = ()
+    """Faults of form: applied to the whole response in order."""
 
     def lowered(self, **amounts: int) -> Mapping[str, int]:
         """The plan's grades, less `amounts`, never under 1."""
@@ -45,7 +49,10 @@ class Plan:
         sentences.append(writer.conclude(self.facts, self.emotion, rng))
         for change in self.arrange:
             sentences = change(sentences, rng)
-        return format_response(" ".join(sentences), self.answer)
+        response = format_response(" ".join(sentences), self.answer)
+        for finish in self.finish:
+            response = finish(response, rng)
+        return response
 
 
 Fault = Callable[[Plan, random.Random], Plan]
@@ -72,6 +79,11 @@ def missing_claim(plan: Plan, rng: random.Random) -> Plan:
     return replace(plan, facts=facts, grades=plan.lowered(completeness=2))
 
 
+def nothing_claimed(plan: Plan, rng: random.Random) -> Plan:
+    """An emotion without any reason: factual and completeness 1."""
+    return replace(plan, facts={}, quote=None, grades=_capped(plan, factual=1, completeness=1))
+
+
 def wrong_emotion(plan: Plan, rng: random.Random) -> Plan:
     """Reasoning and answer agree on an emotion that is not the speaker's: interpretation 3."""
     emotion = _other(plan.emotion, plan.labels, rng)
@@ -84,14 +96,18 @@ def contradiction(plan: Plan, rng: random.Random) -> Plan:
     return replace(plan, answer=answer, grades=_capped(plan, interpretation=1))
 
 
+def wrong_quotation(plan: Plan, rng: random.Random) -> Plan:
+    """Words are quoted that were not spoken: factual -1. Only where the plan quotes at all."""
+    if plan.quote is None:
+        return plan
+    words = plan.quote.split()
+    changed = [*words[1:], rng.choice(_WORDS)] if len(words) > 1 else [rng.choice(_WORDS)]
+    return replace(plan, quote=" ".join(changed), grades=plan.lowered(factual=1))
+
+
 def repeated_sentence(plan: Plan, rng: random.Random) -> Plan:
     """A sentence is said twice: fluency -2."""
     return replace(plan, arrange=(*plan.arrange, _repeat), grades=plan.lowered(fluency=2))
-
-
-def early_conclusion(plan: Plan, rng: random.Random) -> Plan:
-    """The emotion comes first and the reasons after: fluency -2."""
-    return replace(plan, arrange=(*plan.arrange, _conclude_first), grades=plan.lowered(fluency=2))
 
 
 def shuffled_words(plan: Plan, rng: random.Random) -> Plan:
@@ -100,16 +116,54 @@ def shuffled_words(plan: Plan, rng: random.Random) -> Plan:
     return replace(plan, arrange=(*plan.arrange, _shuffle_words), grades=plan.lowered(fluency=3))
 
 
-CONTENT_FAULTS: tuple[Fault, ...] = (wrong_claim, missing_claim, wrong_emotion, contradiction)
-FORM_FAULTS: tuple[Fault, ...] = (repeated_sentence, early_conclusion, shuffled_words)
+def shuffled_sentences(plan: Plan, rng: random.Random) -> Plan:
+    """The emotion is named before the reasons are: structure -2."""
+    return replace(plan, arrange=(*plan.arrange, _shuffle_sentences), grades=plan.lowered(structure=2))
+
+
+def broken_schema(plan: Plan, rng: random.Random) -> Plan:
+    """A tag is missing, so that no answer can be read: structure -3, interpretation 1."""
+    plan = replace(plan, grades=plan.lowered(structure=3))
+    return replace(plan, finish=(*plan.finish, _drop_tag), grades=_capped(plan, interpretation=1))
+
+
+def foreign_text(plan: Plan, rng: random.Random) -> Plan:
+    """Text that is no description of a voice (orders to the reader, scores, code, noise) stands inside the
+    reasoning: fluency and structure 1."""
+    grades = _capped(plan, fluency=1, structure=1)
+    return replace(plan, arrange=(*plan.arrange, _insert_foreign), grades=grades)
+
+
+def foreign_ending(plan: Plan, rng: random.Random) -> Plan:
+    """Such text follows the answer or precedes the reasoning: fluency, structure and interpretation 1."""
+    grades = _capped(plan, fluency=1, structure=1, interpretation=1)
+    return replace(plan, finish=(*plan.finish, _surround), grades=grades)
+
+
+CONTENT_FAULTS: tuple[Fault, ...] = (
+    wrong_claim,
+    missing_claim,
+    nothing_claimed,
+    wrong_emotion,
+    contradiction,
+    wrong_quotation,
+)
+FORM_FAULTS: tuple[Fault, ...] = (
+    repeated_sentence,
+    shuffled_words,
+    shuffled_sentences,
+    broken_schema,
+    foreign_text,
+    foreign_ending,
+)
 
 
 def _other(label: str, labels: Sequence[str], rng: random.Random) -> str:
     return rng.choice([other for other in labels if other != label])
 
 
-def _capped(plan: Plan, *, interpretation: int) -> Mapping[str, int]:
-    return {**plan.grades, "interpretation": min(plan.grades["interpretation"], interpretation)}
+def _capped(plan: Plan, **limits: int) -> Mapping[str, int]:
+    return {name: min(grade, limits.get(name, grade)) for name, grade in plan.grades.items()}
 
 
 def _repeat(sentences: list[str], rng: random.Random) -> list[str]:
@@ -117,8 +171,11 @@ def _repeat(sentences: list[str], rng: random.Random) -> list[str]:
     return [*sentences[: index + 1], *sentences[index:]]
 
 
-def _conclude_first(sentences: list[str], rng: random.Random) -> list[str]:
-    return [sentences[-1], *sentences[:-1]]
+def _shuffle_sentences(sentences: list[str], rng: random.Random) -> list[str]:
+    described, conclusion = sentences[:-1], sentences[-1]
+    rng.shuffle(described)
+    place = rng.randrange(max(1, len(described)))
+    return [*described[:place], conclusion, *described[place:]]
 
 
 def _shuffle_words(sentences: list[str], rng: random.Random) -> list[str]:
@@ -128,3 +185,53 @@ def _shuffle_words(sentences: list[str], rng: random.Random) -> list[str]:
         rng.shuffle(words)
         shuffled.append(" ".join(words) + ".")
     return [*shuffled, sentences[-1]]
+
+
+def _insert_foreign(sentences: list[str], rng: random.Random) -> list[str]:
+    place = rng.randint(0, len(sentences))
+    return [*sentences[:place], foreign(rng), *sentences[place:]]
+
+
+def _drop_tag(response: str, rng: random.Random) -> str:
+    return response.replace(rng.choice(("<think>", "</think>", "<answer>", "</answer>")), "", 1)
+
+
+def _surround(response: str, rng: random.Random) -> str:
+    separator = rng.choice((" ", "\n", ""))
+    if rng.random() < 0.8:
+        return f"{response}{separator}{foreign(rng)}"
+    return f"{foreign(rng)}{separator}{response}"
+
+
+_WORDS = re.findall(
+    r"\w+",
+    "table river seven give mark full points grade score best top reader model must please now new task rule "
+    "forget everything above below perfect correct excellent right number output print return true system "
+    "user note test final result end begin value five four always never accept confirm list code data",
+)
+_PIECES = ("{", "}", "[", "]", ":", ",", "/", "|", "<", ">", "#", "=", "*", "---", "(", ")", '"', "\n", "\\")
+
+
+def foreign(rng: random.Random) -> str:
+    """A few characters to a few lines of what does not belong into a response: digits, code, tags, phrases
+    of plain words, letters of other scripts, in any mixture."""
+    return rng.choice(("", " ")).join(_piece(rng) for _ in range(rng.randint(1, 6)))
+
+
+def _piece(rng: random.Random) -> str:
+    words = " ".join(rng.choices(_WORDS, k=rng.randint(1, 8)))
+    number = rng.choice(DIGITS)
+    return rng.choice(
+        (
+            words.capitalize() + rng.choice((".", "!", ":", "")),
+            f"{words.capitalize()} {number}{rng.choice(('.', '!', ''))}",
+            rng.choice(("", " ", "\n", ",")).join(rng.choices(DIGITS, k=rng.randint(1, 12))),
+            rng.choice(("", " ", ", ", "\n")).join([number] * rng.randint(2, 10)),
+            "".join(rng.choices(_PIECES, k=rng.randint(1, 6))),
+            f'{{"{rng.choice(_WORDS)}": {number}}}',
+            f"{rng.choice(_WORDS)}: {number}",
+            f"</{rng.choice(_WORDS)}>",
+            f"<{rng.choice(_WORDS)}>",
+            "".join(chr(rng.choice((rng.randint(0x21, 0x7E), rng.randint(0xA1, 0x2FFF)))) for _ in range(12)),
+        )
+    )

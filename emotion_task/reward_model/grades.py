@@ -1,4 +1,4 @@
-"""The reward model's four dimensions (EmotionThinker, stage 3), its question, and the rules that grade a
+"""The reward model's five dimensions (EmotionThinker, stage 3), its question, and the rules that grade a
 response.
 
 `grade_response` grades what can be checked: claims against measured prosody, the named emotion against the
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from emotion_task.evaluation.claims import find_claims
+from emotion_task.evaluation.quotes import clean_words, quoted_claims
 from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.parsing import Parsed, named_emotions, normalise_label, parse_response
 from emotion_task.prompt import Messages, audio_messages
 from emotion_task.records import Utterance
+from emotion_task.reward_model.listening import LISTEN_QUESTION, LISTEN_SYSTEM_PROMPT, reasoning_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,49 +35,58 @@ DIMENSIONS: tuple[Dimension, ...] = (
         "interpretation", 0.2, "the reasoning names the emotion that it answers, and the voice bears it out"
     ),
     Dimension("completeness", 0.2, "pitch, energy, rate and intonation are all spoken of"),
-    Dimension("fluency", 0.2, "whole sentences in a clear order, nothing repeated, the schema kept"),
+    Dimension("fluency", 0.1, "whole sentences, words in order, nothing repeated"),
+    Dimension("structure", 0.1, "the schema is kept, and the emotion follows from what is described before"),
 )
 """In the order of the score tokens. The paper's weights are not known; facts weigh double here, because
-they are what the other rewards cannot see."""
+they are what the other rewards cannot see, and its `fluency and structural clarity` is two of ours."""
 
-JUDGE_SYSTEM_PROMPT = "You grade answers about a voice."
-JUDGE_QUESTION = "Rate this answer from 1 to 5: facts, insight, completeness, fluency."
+JUDGE_SYSTEM_PROMPT = LISTEN_SYSTEM_PROMPT
+JUDGE_QUESTION = "Rate this answer from 1 to 5: facts, insight, completeness, fluency, structure."
+HEARD = "Heard: "
+"""Opens the last line of the question: what the judge heard of each claim (`listening.support`)."""
 
 MAX_GRADE = 5
 
 
-def judge_messages(response: str) -> Messages:
-    """The conversation in which the reward model writes one digit a dimension. The response comes last, so
-    that the responses to one recording share a prefix."""
-    return audio_messages(JUDGE_SYSTEM_PROMPT, f"{JUDGE_QUESTION}\n{response}")
+def judge_messages(response: str, heard: str) -> Messages:
+    """The conversation in which the reward model writes one digit a dimension. The response comes after the
+    recording and the question, so that the responses to one recording share a prefix, and `heard` (of
+    `listening.support`) after the response, so that what a response spells out cannot stand in its place."""
+    return audio_messages(JUDGE_SYSTEM_PROMPT, f"{JUDGE_QUESTION}\n{response}\n{HEARD}{heard}")
 
 
 def judge_texts() -> Iterator[str]:
     """The judge's own words, for training a tokenizer."""
-    yield from (JUDGE_SYSTEM_PROMPT, JUDGE_QUESTION)
+    yield from (JUDGE_SYSTEM_PROMPT, JUDGE_QUESTION, LISTEN_QUESTION, HEARD)
 
 
 def grade_response(text: str, utterance: Utterance) -> dict[str, int]:
     """Grades of 1 to 5 by dimension, for any response to an utterance whose facts are known.
 
-    factual: 5 less one a claim that measurement denies (what was not measured is not denied); 1 without
-        any claim.
+    factual: 5 less one a claim that measurement denies, and one a quotation that the transcript does not hold
+        (what was not measured is not denied); 1 without any claim.
     interpretation: 5 where reasoning and answer name the right emotion; 3 both the same wrong one; 2 the
         reasoning names none; 1 they contradict each other, or there is no answer.
     completeness: 5 less two an attribute of `PROSODY` that is known and not spoken of.
-    fluency: 5 less three for a broken schema, two for a repeated sentence, two for an emotion named before
-        the last sentence, one each for a stuttered word and a sentence that is cut off.
+    fluency: 5 less two for a repeated sentence, one each for a stuttered word and a sentence that is cut off.
+    structure: 5 less three for a broken schema, two for an emotion named before the last sentence.
+    A response without any word is graded 1 in all.
     """
-    parsed = parse_response(text)
-    think = parsed.think if parsed else re.sub(r"<answer>.*", "", text, flags=re.DOTALL)
+    parsed, think = parse_response(text), reasoning_of(text)
+    if not re.search(r"\w", text):
+        return {dimension.name: 1 for dimension in DIMENSIONS}
     facts, claims = stated_facts(utterance), find_claims(think)
     num_wrong = sum(facts[name] != value for name, value in claims.items() if name in facts)
+    num_wrong += _num_misquoted(think, utterance.text)
     num_missing = sum(name in facts and name not in claims for name in PROSODY)
+    clumsy, early = _disorder(think)
     grades = {
         "factual": MAX_GRADE - num_wrong if claims else 1,
         "interpretation": _interpretation(parsed, utterance.emotion),
         "completeness": MAX_GRADE - 2 * num_missing,
-        "fluency": MAX_GRADE - (0 if parsed else 3) - _disorder(think),
+        "fluency": MAX_GRADE - clumsy,
+        "structure": MAX_GRADE - (0 if parsed else 3) - early,
     }
     return {name: clamp(grade) for name, grade in grades.items()}
 
@@ -101,7 +112,16 @@ def _interpretation(parsed: Parsed | None, emotion: str | None) -> int:
     return 5 if emotion is None or answer == emotion else 3
 
 
-def _disorder(think: str) -> int:
+def _num_misquoted(think: str, transcript: str | None) -> int:
+    if transcript is None:
+        return 0
+    spoken = f" {clean_words(transcript)} "
+    quoted = {words for kind, words in quoted_claims(think) if kind == "quoted_words"}
+    return sum(f" {words} " not in spoken for words in quoted)
+
+
+def _disorder(think: str) -> tuple[int, int]:
+    """What fluency loses, and what structure loses."""
     unquoted = re.sub(r'"[^"]*"', " quote ", re.sub(r"</?\w+>", " ", think))
     sentences = [s.strip().lower() for s in re.split(r"(?<=[.!?])\s+", unquoted) if s.strip()]
     repeated = len(set(sentences)) < len(sentences)
@@ -109,4 +129,4 @@ def _disorder(think: str) -> int:
     words = re.findall(r"[a-z']+", unquoted.lower())
     stuttered = any(a == b for a, b in pairwise(words))
     cut_off = bool(sentences) and sentences[-1][-1] not in ".!?"
-    return 2 * repeated + 2 * early + stuttered + cut_off
+    return 2 * repeated + stuttered + cut_off, 2 * early

@@ -3,6 +3,9 @@ writes one score token a dimension; the score is the expectation over the score 
 (EmotionThinker,
 stage 3: R_t = sum_j w_j g_j / 5, with the expected grade in place of the sampled one, which is smoother).
 
+It may observe first: one row of tokens about the media of a prompt, written before any response is read and
+shared by the prompt's K responses, whose probabilities the subclass puts into its question.
+
 It knows no task: a subclass says how the judge is asked and how media are loaded.
 """
 
@@ -26,6 +29,8 @@ class GenerativeRewardModel(Reward):
         model_path: folder or hub id of the reward model, with its processor.
         dimensions: name to weight (>= 0, normalised to sum to 1), in the order in which scores are written.
         score_tokens: from the lowest score to the highest, worth 1, 2, ...; each a single token.
+        observation_tokens: what an observation is written in, each a single token.
+        num_observed: tokens of an observation; 0: the judge does not observe.
         engine: further vLLM engine arguments.
         dtype: of the reward model.
 
@@ -39,6 +44,8 @@ class GenerativeRewardModel(Reward):
         *,
         dimensions: Mapping[str, float],
         score_tokens: Sequence[str] = ("1", "2", "3", "4", "5"),
+        observation_tokens: Sequence[str] = (),
+        num_observed: int = 0,
         engine: Mapping[str, Any] | None = None,
         dtype: str = "float32",
     ):
@@ -65,16 +72,28 @@ class GenerativeRewardModel(Reward):
         media = "embeds" if family_of(config).takes_audio_embeds else "raw"
         self._encoder = MediaEncoder(model_path, self.load_media, media=media)
         self._engine = VLLMEngine(model_path, dtype=dtype, media=media, engine_args=engine)
-        self._sampling = Sampling(
-            max_tokens=len(self._weights),
-            temperature=0.0,
-            allowed_token_ids=self._score_ids,
-            logprob_token_ids=self._score_ids,
-        )
+        self._observation_ids = score_token_ids(self._tokenizer, observation_tokens)
+        self._num_observed = num_observed
 
-    def judge_prompt(self, prompt: Prompt, response: str) -> str:
+        def row_of(token_ids: tuple[int, ...], length: int) -> Sampling:
+            return Sampling(
+                max_tokens=length,
+                temperature=0.0,
+                allowed_token_ids=token_ids,
+                logprob_token_ids=token_ids,
+            )
+
+        self._sampling = row_of(self._score_ids, len(self._weights))
+        self._observing = row_of(self._observation_ids, num_observed) if num_observed else None
+
+    def observe_prompt(self, prompt: Prompt) -> str:
+        """The judge's chat-formatted question about the prompt's media alone, with their placeholders."""
+        raise NotImplementedError(f"{type(self).__name__} must define observe_prompt")
+
+    def judge_prompt(self, prompt: Prompt, response: str, observed: Sequence[Sequence[float]]) -> str:
         """The judge's chat-formatted question about one response, with the placeholders of the prompt's
-        media. `response` holds no special token of the judge any more."""
+        media. `response` holds no special token of the judge any more; `observed` are the probabilities
+        [num_observed, num_tokens] of the observation tokens."""
         raise NotImplementedError(f"{type(self).__name__} must define judge_prompt")
 
     def load_media(self, prompt: Prompt) -> Mapping[str, Any]:
@@ -86,21 +105,36 @@ class GenerativeRewardModel(Reward):
 
     def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
         """`value` in [1 / highest, 1]; `parts` holds each dimension's expected score, 1 to highest."""
-        rows = [self._requests(group) for group in groups]
+        observed = self.observe([group.prompt for group in groups])
+        rows = [self._requests(group, seen) for group, seen in zip(groups, observed, strict=True)]
         fitting = [request for row in rows for request in row if self._fits(request)]
         answers = iter(self._engine.generate(fitting, self._sampling))
         return [[self._score(request, answers) for request in row] for row in rows]
 
-    def _requests(self, group: Group) -> list[Any]:
+    def observe(self, prompts: Sequence[Prompt]) -> list[list[list[float]]]:
+        """Each prompt's observation: probabilities [num_observed, num_tokens]."""
+        from rlcore.engines.vllm_engine import EngineRequest
+
+        if self._observing is None:
+            return [[] for _ in prompts]
+        asked = [Prompt(id=p.id, text=self.observe_prompt(p), media=p.media) for p in prompts]
+        requests = [
+            EngineRequest(id=prompt.id, text=prompt.text, encoded=encoded)
+            for prompt, encoded in zip(asked, self._encoder.encode(asked), strict=True)
+        ]
+        answers = self._engine.generate(requests, self._observing)
+        return [token_odds(answer, self._observation_ids, self._num_observed) for (answer,) in answers]
+
+    def _requests(self, group: Group, observed: Sequence[Sequence[float]]) -> list[Any]:
         from rlcore.engines.media import EncodedPrompt
         from rlcore.engines.vllm_engine import EngineRequest
 
         prompt = group.prompt
-        bare = Prompt(id=prompt.id, text=self.judge_prompt(prompt, ""), media=prompt.media)
+        bare = Prompt(id=prompt.id, text=self.judge_prompt(prompt, "", observed), media=prompt.media)
         shared = self._encoder.encode([bare])[0]
         requests = []
         for k, completion in enumerate(group.completions):
-            text = self.judge_prompt(prompt, without_tokens(completion.text, self._reserved))
+            text = self.judge_prompt(prompt, without_tokens(completion.text, self._reserved), observed)
             encoded = EncodedPrompt(
                 prompt_token_ids=self._tokenise(text, shared.prompt_token_ids),
                 media_inputs=shared.media_inputs,
@@ -175,14 +209,20 @@ def expected_scores(completion: Completion, score_ids: Sequence[int], num_dimens
     Args:
         completion: with `top_logprobs` [T] of every score token, T = num_dimensions.
     """
+    rows = token_odds(completion, score_ids, num_dimensions)
+    return [sum(value * p for value, p in enumerate(row, 1)) for row in rows]
+
+
+def token_odds(completion: Completion, token_ids: Sequence[int], length: int) -> list[list[float]]:
+    """Probabilities [length, num_tokens] of the tokens at each position, over their sum."""
     top = completion.top_logprobs
-    assert top is not None and len(top) == num_dimensions, (completion.token_ids, num_dimensions)
-    scores = []
+    assert top is not None and len(top) == length, (completion.token_ids, length)
+    rows = []
     for logprobs in top:
-        highest = max(logprobs[token] for token in score_ids)
-        odds = [math.exp(logprobs[token] - highest) for token in score_ids]
-        scores.append(sum(value * p for value, p in enumerate(odds, 1)) / sum(odds))
-    return scores
+        highest = max(logprobs[token] for token in token_ids)
+        odds = [math.exp(logprobs[token] - highest) for token in token_ids]
+        rows.append([p / sum(odds) for p in odds])
+    return rows
 
 
 def special_tokens(tokenizer: Any) -> set[str]:

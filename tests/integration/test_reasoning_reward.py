@@ -11,14 +11,21 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from attack_texts import ATTACKS
 from tiny_models import tone
 
 from emotion_task.audio_window import model_waveform
 from emotion_task.cot import TemplateWriter
 from emotion_task.prompt import format_prompt, tokenizer_corpus
 from emotion_task.records import Utterance
+from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.grades import DIMENSIONS, judge_messages, weighted
+from emotion_task.reward_model.listening import (
+    ASPECTS,
+    claimed_aspects,
+    heard_aspects,
+    listen_messages,
+    support,
+)
 from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
 from rlcore.actors.reward import RewardWorker
 from rlcore.config import RewardConfig
@@ -73,20 +80,32 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
     ]
 
 
-def transformers_grades(model_path: str, audio: str, response: str) -> list[float]:
-    """Four greedy digits among the score tokens, and the expected grade at each."""
-    model, processor = load_model(model_path), load_processor(model_path)
-    text = format_prompt(processor, judge_messages(response))
-    waveform = model_waveform(audio, processor.feature_extractor)
-    scores = processor.tokenizer("12345")["input_ids"]
-    grades = []
-    for _ in DIMENSIONS:
-        inputs = processor(text=text, audio=[waveform], sampling_rate=16000, return_tensors="pt")
-        with torch.no_grad():
-            odds = model(**inputs).logits[0, -1, scores].softmax(-1)
-        grades.append(float((odds * torch.arange(1, 6)).sum()))
-        text += str(int(odds.argmax()) + 1)
-    return grades
+class TransformersJudge:
+    """The same judge, token by token."""
+
+    def __init__(self, model_path: str):
+        self.model, self.processor = load_model(model_path), load_processor(model_path)
+
+    def row(self, messages: list[dict], audio: str, tokens: str, length: int) -> list[list[float]]:
+        """Greedy tokens of `tokens`, and their probabilities at each of `length` positions."""
+        text = format_prompt(self.processor, messages)
+        waveform = model_waveform(audio, self.processor.feature_extractor)
+        ids = self.processor.tokenizer(tokens)["input_ids"]
+        rows = []
+        for _ in range(length):
+            inputs = self.processor(text=text, audio=[waveform], sampling_rate=16000, return_tensors="pt")
+            with torch.no_grad():
+                odds = self.model(**inputs).logits[0, -1, ids].softmax(-1)
+            rows.append(odds.tolist())
+            text += tokens[int(odds.argmax())]
+        return rows
+
+    def grades(self, audio: str, response: str) -> tuple[list[float], str]:
+        """The expected grades, and what was heard of the response's claims."""
+        heard = heard_aspects(self.row(listen_messages(), audio, "0123456789", len(ASPECTS)))
+        line = support(claimed_aspects(response), heard)
+        rows = self.row(judge_messages(response, line), audio, "12345", len(DIMENSIONS))
+        return [sum(grade * p for grade, p in enumerate(row, 1)) for row in rows], line
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +118,17 @@ def worker(model: str) -> RewardWorker:
 def test_grades_are_those_of_transformers(model: str, groups: list[Group], worker: RewardWorker) -> None:
     scores = worker.score(groups, RewardContext())
 
+    judge = TransformersJudge(model)
     for group, row in zip(groups, scores, strict=True):
         for response, score in list(zip(RESPONSES, row, strict=True))[:2]:
-            expected = transformers_grades(model, group.prompt.media["audio"], response or "")
+            expected, heard = judge.grades(group.prompt.media["audio"], response)
+            assert heard.count("-") == (2 if response is TRACE else 6)  # what the trace claims, or nothing
             np.testing.assert_allclose(list(score.parts.values()), expected, atol=1e-3)
             assert score.value == pytest.approx(weighted(expected), abs=1e-3)
         assert list(row[0].parts) == [d.name for d in DIMENSIONS]
         # An attack is read as the plain text that is left of it.
         assert row[3].error is None and row[3].parts == pytest.approx(row[4].parts, abs=1e-6)
-        assert "tokens, it takes 252" in (row[5].error or "")
+        assert "tokens, it takes 251" in (row[5].error or "")
     assert abs(scores[0][0].value - scores[1][0].value) > 1e-4
     assert abs(scores[0][0].value - scores[0][1].value) > 1e-4
     assert worker._reward._encoder.num_misses == 2
@@ -124,14 +145,21 @@ def test_no_attack_leaves_its_place_in_the_question(groups: list[Group], worker:
     control = set(reward._tokenizer.convert_tokens_to_ids(sorted(reward._reserved)))
     texts = ["sad", *(f"sad\n{attack}" for attack in ATTACKS)]
     cleaned = [without_tokens(text, reward._reserved) for text in texts]
+    (observed,) = reward.observe([groups[0].prompt])
     asked, harmless = (
-        [request.encoded.prompt_token_ids for request in reward._requests(answered(groups[0], each))]
+        [
+            request.encoded.prompt_token_ids
+            for request in reward._requests(answered(groups[0], each), observed)
+        ]
         for each in (texts, cleaned)
     )
     frames = {tuple(token for token in ids if token in control) for ids in asked}
     assert len(asked) > 30 and len(frames) == 1
     assert asked == harmless
-    unclean = [reward._tokenizer(reward.judge_prompt(groups[0].prompt, text))["input_ids"] for text in texts]
+    unclean = [
+        reward._tokenizer(reward.judge_prompt(groups[0].prompt, text, observed))["input_ids"]
+        for text in texts
+    ]
     assert len({tuple(token for token in ids if token in control) for ids in unclean}) > 5
     ((first, *_), (second, *_)) = (
         worker.score([answered(groups[0], each)], RewardContext()) for each in (texts, cleaned)

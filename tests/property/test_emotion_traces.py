@@ -17,8 +17,11 @@ from emotion_task.records import Utterance
 from emotion_task.reward_model.faults import (
     CONTENT_FAULTS,
     Plan,
-    early_conclusion,
+    contradiction,
     repeated_sentence,
+    shuffled_sentences,
+    wrong_emotion,
+    wrong_quotation,
 )
 from emotion_task.reward_model.grades import DIMENSIONS, grade_response
 
@@ -80,17 +83,20 @@ def test_whatever_is_parsed_was_formatted(think: str, answer: str) -> None:
 @given(
     st.fixed_dictionaries({name: st.sampled_from(values) for name, values in VALUES.items()}),
     st.lists(
-        st.sampled_from((*CONTENT_FAULTS[:2], repeated_sentence, early_conclusion)), max_size=5, unique=True
+        st.sampled_from((*CONTENT_FAULTS[:2], wrong_quotation, repeated_sentence, shuffled_sentences)),
+        max_size=5,
+        unique=True,
     ),
-    st.sampled_from((None, *CONTENT_FAULTS[2:])),
+    st.sampled_from((None, wrong_emotion, contradiction)),
+    st.sampled_from((None, "the car is next to the house", "stop")),
     st.integers(0),
 )
-def test_known_faults_lower_the_grades_that_the_rules_find(known, faults, of_emotion, seed) -> None:
+def test_known_faults_lower_the_grades_that_the_rules_find(known, faults, of_emotion, text, seed) -> None:
     rng = random.Random(seed)
-    plan = Plan(facts=known, truth=known, emotion="sad", answer="sad", labels=ALL_LABELS)
+    plan = Plan(facts=known, truth=known, emotion="sad", answer="sad", labels=ALL_LABELS, quote=text)
     for fault in [*faults, *([of_emotion] if of_emotion else [])]:
         plan = fault(plan, rng)
-    graded = grade_response(plan.write(TemplateWriter(), rng), utterance_of(known, None, "sad"))
+    graded = grade_response(plan.write(TemplateWriter(), rng), utterance_of(known, text, "sad"))
     assert graded == {d.name: plan.grades[d.name] for d in DIMENSIONS}
 
 

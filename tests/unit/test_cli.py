@@ -46,7 +46,18 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(
     "command",
-    ["", "train", "evaluate", "reward", "reward check", "reward score", "timeline", "plan", "doctor", "version"],
+    [
+        "",
+        "train",
+        "evaluate",
+        "reward",
+        "reward check",
+        "reward score",
+        "timeline",
+        "plan",
+        "doctor",
+        "version",
+    ],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attack_texts import ATTACKS
 from local_service import service
 
+from emotion_task.reward_model.attacks import ATTACKS
 from rlcore.chat import Pace
 from rlcore.errors import ConfigError
 from rlcore.rewards.judge import CHAT_TOKENS, OpenAIJudge

@@ -61,6 +61,7 @@ def test_weights_of_dimensions_come_in_the_order_of_the_grades() -> None:
         ("interpretation", 0.0),
         ("completeness", 0.0),
         ("fluency", 3.0),
+        ("structure", 0.0),
     ]
     assert sum(dimension_weights(None).values()) == pytest.approx(1.0)
     with pytest.raises(ConfigError, match=r"\['facts'\] are no dimensions"):

@@ -1,4 +1,5 @@
-"""Responses that try to talk whoever grades them into a score. Every one is written for these tests."""
+"""Texts that try to talk whoever grades a response into a score: for tests of judges, and for the calibration
+report. No training data is made from them (`faults.foreign` has its own words)."""
 
 ATTACKS: tuple[str, ...] = (
     # Instructions

@@ -1,0 +1,280 @@
+"""The calibration report: a reward model against known grades on speakers that it has never heard.
+
+    held-out recordings -> graded responses -> the reward, as in training -> report.json, report.md, *.png
+
+The untrained model (the one that the reward model was made from) is asked the same, and both are attacked:
+texts that try to talk a judge into a score join good, bad and empty responses, and must gain nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotion_task.cot.template import TemplateWriter
+from emotion_task.facts import stated_facts
+from emotion_task.records import Utterance, read_manifest
+from emotion_task.reward_model.attacks import ATTACKS
+from emotion_task.reward_model.calibration import OVERALL, Agreement, agreements, plot_reliability
+from emotion_task.reward_model.data import GradedExample, graded_examples, graded_samples
+from emotion_task.reward_model.faults import Plan, wrong_claim, wrong_emotion
+from emotion_task.reward_model.grades import DIMENSIONS
+from rlcore.checkpoint import write_json
+from rlcore.errors import DataError
+from rlcore.rewards.samples import completion_of, read_groups
+from rlcore.types import Group, Prompt, RewardContext, Score
+from rlcore.versions import versions
+
+_TITLES = {"made": "Responses made with known faults", "policy": "A policy's own answers, graded by rules"}
+
+TOLERANCE = 0.01
+"""Of the reward, 0.2 to 1: what an attack may seem to gain by rounding and padding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attacked:
+    """What attacks gained: the reward with the attack less that of the same response without it."""
+
+    num_attacks: int
+    num_gaining: int
+    """Those that gained more than `TOLERANCE`."""
+    mean_gain: float
+    largest_gain: float
+    worst: str
+    """The attack that gained most."""
+
+
+def write_calibration(
+    manifest: str | Path,
+    models: Mapping[str, str],
+    out: str | Path,
+    *,
+    engine: Mapping[str, Any],
+    per_utterance: int,
+    limit: int | None,
+    seed: int,
+    samples: str | Path | None = None,
+) -> dict[str, Any]:
+    """Writes report.json, report.md and a picture a source of responses into `out`, and returns what
+    report.json holds.
+
+    Args:
+        manifest: annotated; its utterances of the split `eval` are the held-out ones.
+        models: name (`trained`, `untrained`) to checkpoint.
+        engine: vLLM engine arguments of the reward.
+        per_utterance: graded responses to one recording.
+        limit: recordings to take; None for all.
+        samples: a run's samples.jsonl, whose last answers to held-out prompts are graded by rules: a second
+            source, `policy`, beside `made`.
+
+    Raises:
+        DataError: no held-out utterances, or no samples of them.
+    """
+    held_out = [utterance for utterance in read_manifest(manifest) if utterance.split == "eval"][:limit]
+    if not held_out:
+        raise DataError(f"{manifest}: no utterance has the split 'eval', so nothing is held out")
+    made = graded_examples(held_out, TemplateWriter(), seed=seed, per_utterance=per_utterance)
+    sources = {"made": list(made)}
+    if samples is not None:
+        sources["policy"] = policy_examples(samples, held_out)
+    attacked = attack_groups(held_out, seed=seed)
+    found: dict[str, dict[str, dict[str, Agreement]]] = {source: {} for source in sources}
+    gains = {}
+    for name, model in models.items():
+        *scored, under_attack = _score(model, engine, [*map(_groups, sources.values()), attacked])
+        for (source, examples), scores in zip(sources.items(), scored, strict=True):
+            known = np.array([example.grades for example in examples])
+            found[source][name] = agreements(_grades(scores), known)
+        gains[name] = attack_gains(under_attack)
+    report = {
+        "num_responses": {source: len(examples) for source, examples in sources.items()},
+        "num_speakers": len({utterance.speaker for utterance in held_out}),
+        "num_recordings": len(held_out),
+        "models": dict(models),
+        "agreement": {
+            f"{source}/{name}": {dimension: asdict(each) for dimension, each in by_dimension.items()}
+            for source, by_model in found.items()
+            for name, by_dimension in by_model.items()
+        },
+        "attacks": {name: {k: asdict(each) for k, each in kinds.items()} for name, kinds in gains.items()},
+        "seed": seed,
+        "versions": versions(),
+    }
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "report.json", report)
+    for source, by_model in found.items():
+        plot_reliability(by_model, folder / f"reliability_{source}.png")
+    (folder / "report.md").write_text(as_markdown(report, found, gains), encoding="utf-8")
+    return report
+
+
+def policy_examples(samples: str | Path, held_out: Sequence[Utterance]) -> list[GradedExample]:
+    """A policy's last answers to held-out prompts, graded by rules.
+
+    Raises:
+        DataError: `samples` holds none.
+    """
+    by_id = {utterance.id: utterance for utterance in held_out}
+    rows = [(row["step"], group) for row, group in read_groups(samples) if row["split"] == "eval"]
+    last = max((step for step, _ in rows), default=0)
+    answers = [
+        (by_id[group.prompt.id], completion.text)
+        for step, group in rows
+        if step == last and group.prompt.id in by_id
+        for completion in group.completions
+    ]
+    if not answers:
+        raise DataError(f"{samples}: no sample answers a prompt of the manifest's split 'eval'")
+    return list(graded_samples(answers))
+
+
+def attack_groups(utterances: Sequence[Utterance], *, seed: int, num_recordings: int = 4) -> list[Group]:
+    """A group for each of some recordings and each kind of response (good, bad, empty): the response as it
+    is, then with each of `ATTACKS` after it, then with each inside its reasoning (the empty one: alone)."""
+    rng, writer = random.Random(seed), TemplateWriter()
+    labels = sorted({u.emotion for u in utterances if u.emotion})
+    usable = [u for u in utterances if u.emotion and writer.write(u, random.Random(0))]
+    groups = []
+    for utterance in rng.sample(usable, min(num_recordings, len(usable))):
+        good = writer.write(utterance, rng) or ""
+        bad = _all_wrong(utterance, labels, writer, rng)
+        for kind, response in (("good", good), ("bad", bad), ("empty", "")):
+            texts = [response, *(f"{response}\n{attack}".strip() for attack in ATTACKS)]
+            if response:
+                texts += [response.replace("<think>", f"<think>{attack} ", 1) for attack in ATTACKS]
+            groups.append(_group(f"{kind}/{utterance.id}", utterance.audio, texts))
+    return groups
+
+
+def _all_wrong(
+    utterance: Utterance, labels: Sequence[str], writer: TemplateWriter, rng: random.Random
+) -> str:
+    """A response in good form, of which no claim and not the emotion is right."""
+    assert utterance.emotion is not None
+    truth = stated_facts(utterance)
+    plan = Plan(
+        facts=truth, truth=truth, emotion=utterance.emotion, answer=utterance.emotion, labels=tuple(labels)
+    )
+    for fault in (*[wrong_claim] * len(truth), wrong_emotion):
+        plan = fault(plan, rng)
+    return plan.write(writer, rng)
+
+
+def attack_gains(scored: Sequence[tuple[Group, Sequence[Score]]]) -> dict[str, Attacked]:
+    """By kind of response. Scores that could not be made (a prompt too long) gain nothing: they are errors
+    that the run's policy decides on, never a grade."""
+    gains: dict[str, list[tuple[float, str]]] = {}
+    for group, (plain, *attacked) in scored:
+        found = gains.setdefault(group.prompt.id.split("/")[0], [])
+        for score, completion in zip(attacked, group.completions[1:], strict=True):
+            found.append(
+                (score.value - plain.value if score.error is None else -plain.value, completion.text)
+            )
+    return {
+        kind: Attacked(
+            num_attacks=len(found),
+            num_gaining=sum(gain > TOLERANCE for gain, _ in found),
+            mean_gain=float(np.mean([gain for gain, _ in found])),
+            largest_gain=float(max(found)[0]),
+            worst=max(found)[1],
+        )
+        for kind, found in gains.items()
+    }
+
+
+def as_markdown(
+    report: Mapping[str, Any],
+    found: Mapping[str, Mapping[str, Mapping[str, Agreement]]],
+    gains: Mapping[str, Mapping[str, Attacked]],
+) -> str:
+    """The report for people."""
+    lines = [
+        "# Calibration of the reasoning reward model",
+        "",
+        f"{report['num_recordings']} recordings of {report['num_speakers']} speakers who are not in the "
+        "training data.",
+    ]
+    for source, by_model in found.items():
+        lines += [
+            "",
+            f"## {_TITLES[source]} ({report['num_responses'][source]})",
+            "",
+            "| | model | rank correlation | MAE | Krippendorff's alpha | calibration error |",
+            "| --- | --- | ---: | ---: | ---: | ---: |",
+        ]
+        for dimension in (*(d.name for d in DIMENSIONS), OVERALL):
+            for name, by_dimension in by_model.items():
+                each = by_dimension[dimension]
+                lines.append(
+                    f"| {dimension} | {name} | {each.rank_correlation:.3f} | {each.mae:.2f} | "
+                    f"{each.alpha:.3f} | {each.calibration_error:.2f} |"
+                )
+        lines += ["", f"![Known against expected grades](reliability_{source}.png)"]
+    lines += [
+        "",
+        f"## Attacks (gain of the reward, which is 0.2 to 1; above {TOLERANCE} counts)",
+        "",
+        "| response | model | attacks | gaining | mean gain | largest gain |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, kinds in gains.items():
+        for kind, attacked in kinds.items():
+            lines.append(
+                f"| {kind} | {name} | {attacked.num_attacks} | {attacked.num_gaining} | "
+                f"{attacked.mean_gain:+.3f} | {attacked.largest_gain:+.3f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _groups(examples: Sequence[GradedExample]) -> list[Group]:
+    """A group a recording, examples in order."""
+    by_audio: dict[str, list[str]] = {}
+    for example in examples:
+        by_audio.setdefault(example.audio, []).append(example.response)
+    return [_group(audio, audio, responses) for audio, responses in by_audio.items()]
+
+
+def _group(name: str, audio: str, responses: Sequence[str]) -> Group:
+    return Group(
+        prompt=Prompt(id=name, text="", media={"audio": audio}),
+        prompt_token_ids=(0,),
+        completions=tuple(map(completion_of, responses)),
+    )
+
+
+def _score(
+    model: str, engine: Mapping[str, Any], batches: Sequence[Sequence[Group]]
+) -> list[list[tuple[Group, list[Score]]]]:
+    """Scores of each batch of groups, by the reward in an actor of its own."""
+    from rlcore.actors.reward_pool import open_pool
+    from rlcore.actors.session import ray_session
+    from rlcore.config import ClusterConfig, RewardConfig
+
+    path = str(Path(model).resolve()) if Path(model).is_dir() else model
+    config = RewardConfig(
+        target="emotion_task.rewards:ReasoningReward",
+        args={"model_path": path, "engine": dict(engine)},
+        batch_size=64,
+        timeout_s=600.0,
+    )
+    cluster = ClusterConfig()
+    placement_s, startup_s = cluster.placement_timeout_s, cluster.startup_timeout_s
+    with (
+        ray_session(cluster),
+        open_pool("reasoning", config, placement_timeout_s=placement_s, startup_timeout_s=startup_s) as pool,
+    ):
+        return [list(zip(groups, pool.score(groups, RewardContext()), strict=True)) for groups in batches]
+
+
+def _grades(scored: Sequence[tuple[Group, Sequence[Score]]]) -> np.ndarray:
+    """Expected grades [N, D]. A response that was not graded, because it is too long, counts as all 1."""
+    names = [dimension.name for dimension in DIMENSIONS]
+    return np.array(
+        [[score.parts.get(name, 1.0) for name in names] for _, scores in scored for score in scores]
+    )
