@@ -120,7 +120,7 @@ def test_a_run_does_what_it_says_and_a_stopped_one_resumes_as_if_it_had_not_been
         assert len({sample["prompt"] for sample in samples}) == 4
         for sample in samples:
             parts = sample["scores"]["reasoning"]["parts"]
-            assert set(parts) == {"factual", "interpretation", "completeness", "fluency"}
+            assert set(parts) == {"factual", "interpretation", "completeness", "fluency", "structure"}
             assert all(1 <= grade <= 5 for grade in parts.values())
             expected = 0.3 * sample["scores"]["format"]["value"] + sample["scores"]["outcome"]["value"]
             expected += 0.5 * sample["scores"]["reasoning"]["value"]
