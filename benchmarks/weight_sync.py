@@ -166,6 +166,7 @@ def measure(size: str, backend: str, num_pushes: int) -> dict[str, Any]:
         "engine_cpu_ms": 1000 * median(lambda copy, push, engine: engine),
         "cpu_ratio": median(lambda copy, push, engine: (push.cpu + engine) / copy.cpu),
         "exact": int(exact),
+        "load": os.getloadavg()[0],
     }
 
 
@@ -192,7 +193,7 @@ def main() -> None:
         costs = [row["ms_per_mb"] for row in through_memory]
         goals[f"250 MB at most {MAX_RATIO} times a plain copy"] = main_row["ratio"] <= MAX_RATIO
         goals[f"cost a megabyte within a factor of {MAX_SPREAD:g}"] = max(costs) <= MAX_SPREAD * min(costs)
-    keys = ("mb", "copy_ms", "push_ms", "best_push_ms", "ratio", "cpu_ratio", "ms_per_mb", "exact")
+    keys = ("mb", "copy_ms", "push_ms", "best_push_ms", "ratio", "cpu_ratio", "ms_per_mb", "exact", "load")
     finish("weight_sync", rows, {key: main_row[key] for key in keys}, goals, arguments)
 
 

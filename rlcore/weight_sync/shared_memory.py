@@ -1,7 +1,7 @@
 """Buckets through /dev/shm: the sender packs into a few slots of one file, engines on the machine map it.
 
 Small slots are the point: a bucket is still in the processor's shared cache when the engine copies it out, so
-a push costs about as much as one plain copy, and memory stays bounded however large the model is.
+only the plain copy's traffic reaches memory, and memory stays bounded however large the model is.
 """
 
 from __future__ import annotations

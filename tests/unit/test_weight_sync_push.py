@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from rlcore.weight_sync.buckets import Layout
 from rlcore.weight_sync.receiver import Receiver
 from rlcore.weight_sync.sender import NUM_SLOTS, BucketSender
 from rlcore.weight_sync.shared_memory import FOLDER, PREFIX, SharedMemoryOut
-from rlcore.weight_sync.store import call_off
+from rlcore.weight_sync.store import ReceiverTalk, call_off
 
 SHAPES = [(f"t{i}", (40, 100)) for i in range(9)]  # 16 kB each
 CONFIG = WeightSyncConfig(bucket_mb=32 / 1024, timeout_s=20)  # five buckets, one of them alone
@@ -228,6 +229,30 @@ def test_a_push_can_be_called_off_from_outside(sender: BucketSender) -> None:
         call_off(push, "rollout[0] died")
         with pytest.raises(WeightSyncError, match=r"rollout\[0\] died"):
             sending.result(timeout=10)
+
+
+def test_an_engine_that_hangs_up_is_named_at_once(sender: BucketSender) -> None:
+    push = sender.announce(1, [0])
+    talk = ReceiverTalk(push, "rollout[0]")
+    talk.answer({"layout": "", "generation": 0})
+    talk.line.socket.close()
+    start = time.monotonic()
+    with pytest.raises(WeightSyncError, match=r"version 1: rollout\[0\] hung up; did it die"):
+        sender.push(push, weights(1).items())
+    assert time.monotonic() - start < CONFIG.timeout_s / 2
+    engines = engines_of(sender, 1)
+    _, errors = push_to(sender, 2, engines)
+    assert errors == [None] and engines[0].holds(2)
+
+
+def test_a_stranger_cannot_call_a_push_off(sender: BucketSender) -> None:
+    push = sender.announce(1, [0])
+    call_off(replace(push, token="guessed"), "no reason")
+    with socket.create_connection((push.host, push.port)) as stranger:
+        stranger.sendall(b"x" * 5000 + b"\n[1]\n")
+    engines = engines_of(sender, 1)
+    _, errors = push_to(sender, 1, engines, push)
+    assert errors == [None] and engines[0].holds(1)
 
 
 def test_nobody_listens_after_the_learner_is_gone(sender: BucketSender) -> None:
