@@ -35,7 +35,7 @@ from rlcore.rewards.policy import apply_error_policy
 from rlcore.rollouts import RolloutPipeline, ScoredGroup
 from rlcore.timeline import Clock, Recorder
 from rlcore.types import Group, Prompt, RewardContext, Score, TrainBatch
-from rlcore.weight_sync.store import call_off
+from rlcore.weight_sync.messages import call_off
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from rlcore.errors import ActorError, DeadlineError, RLCoreError, WeightSyncErro
 from rlcore.timeline import Recorder
 from rlcore.types import FinishedJob, RolloutJob
 from rlcore.weight_sync.base import Push
-from rlcore.weight_sync.store import call_off
+from rlcore.weight_sync.messages import call_off
 
 logger = logging.getLogger(__name__)
 

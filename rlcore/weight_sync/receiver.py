@@ -15,7 +15,7 @@ from rlcore.weight_sync.base import Push, receiver_name
 from rlcore.weight_sync.buckets import Bucket, Layout, combined
 from rlcore.weight_sync.gloo import GlooIn
 from rlcore.weight_sync.shared_memory import SharedMemoryIn
-from rlcore.weight_sync.store import Line, ReceiverTalk
+from rlcore.weight_sync.messages import Line, ReceiverTalk
 
 Accept = Callable[[Iterable[tuple[str, tuple[int, ...]]]], None]
 Load = Callable[[Layout, Iterator[Tensor]], None]

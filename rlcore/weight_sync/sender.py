@@ -11,7 +11,7 @@ from torch import Tensor
 from rlcore.errors import WeightSyncError
 from rlcore.weight_sync.base import Push, PushReport
 from rlcore.weight_sync.buckets import Layout, Packer, combined
-from rlcore.weight_sync.store import SenderPort, SenderTalk
+from rlcore.weight_sync.messages import SenderPort, SenderTalk
 
 NUM_SLOTS = 3
 """Buckets under way: one being packed, one travelling, one being loaded."""

@@ -24,7 +24,7 @@ from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 from rlcore.errors import WeightSyncError
 from rlcore.weight_sync.base import Push, PushReport
 from rlcore.weight_sync.buckets import DTYPES
-from rlcore.weight_sync.store import ReceiverTalk, SenderPort, SenderTalk
+from rlcore.weight_sync.messages import ReceiverTalk, SenderPort, SenderTalk
 
 _HANDLE_CLASSES = {c.__name__: c for c in (Tensor, torch.nn.Parameter, torch.UntypedStorage)}
 

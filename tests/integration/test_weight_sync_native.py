@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlcore.errors import WeightSyncError
-from rlcore.weight_sync.store import SenderPort
+from rlcore.weight_sync.messages import SenderPort
 from rlcore.weight_sync.vllm_native import _PortClient, from_json, serve, to_json
 
 pytestmark = pytest.mark.integration
