@@ -117,9 +117,9 @@ class WeightSyncConfig:
     backend: str = "shared_memory"
     """`shared_memory` (one machine), `gloo` (several, over TCP), `nccl` (between GPUs) or `ipc` (learner and
     rollout on the same GPUs)."""
-    bucket_mb: float = 16.0
-    """MB gathered, sent and loaded at a time; three buckets are under way. A larger tensor is its own
-    bucket."""
+    bucket_mb: float = 2.0
+    """MB gathered, sent and loaded at a time; three buckets are under way, and best fit the processor's cache
+    together. A larger tensor is cut; a smaller one stays whole."""
     timeout_s: float = 120.0
     """Deadline of a push, at either end."""
 
