@@ -154,7 +154,12 @@ def _write(folder: Path, config: SmallModelConfig, whisper_base: list[Path], smo
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     extractor = WhisperFeatureExtractor(
-        feature_size=whisper.NUM_MEL_BINS, chunk_length=config.window_seconds, return_attention_mask=True
+        feature_size=whisper.NUM_MEL_BINS,
+        chunk_length=config.window_seconds,
+        return_attention_mask=True,
+        # Whisper heard recordings as they are, and its levels are relative to their silence: a probe for
+        # emotion loses five points where it is cut off (docs/small_model.md).
+        trim_silence=False,
     )
     processor = Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer, chat_template=template)
     save_checkpoint(model, folder, processor=processor)
