@@ -158,7 +158,7 @@ def _write(folder: Path, config: SmallModelConfig, whisper_base: list[Path], smo
         chunk_length=config.window_seconds,
         return_attention_mask=True,
         # Whisper heard recordings as they are, and its levels are relative to their silence: a probe for
-        # emotion loses five points where it is cut off (docs/small_model.md).
+        # emotion loses five points or more where it is cut off (docs/small_model.md).
         trim_silence=False,
     )
     processor = Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer, chat_template=template)
