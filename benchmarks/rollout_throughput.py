@@ -101,8 +101,8 @@ def measure_actor(
 
 
 def pool_rate(pool: Any, prompts: Sequence[Prompt], step: int) -> float:
-    """Tokens a second until three quarters of the prompts are done: of engines that have enough to do, as when
-    rollouts run ahead of updates."""
+    """Tokens a second until three quarters of the prompts are done: of engines that have enough to do, as
+    where rollouts run ahead of updates."""
     start = time.perf_counter()
     ids = range(step * len(prompts), (step + 1) * len(prompts))
     pool.submit([RolloutJob(id=i, prompt=p, step=step) for i, p in zip(ids, prompts, strict=True)])

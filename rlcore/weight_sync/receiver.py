@@ -14,8 +14,8 @@ from rlcore.errors import MixedWeightsError, WeightSyncError
 from rlcore.weight_sync.base import Push, receiver_name
 from rlcore.weight_sync.buckets import Bucket, Layout, combined
 from rlcore.weight_sync.gloo import GlooIn
-from rlcore.weight_sync.shared_memory import SharedMemoryIn
 from rlcore.weight_sync.messages import Line, ReceiverTalk
+from rlcore.weight_sync.shared_memory import SharedMemoryIn
 
 Accept = Callable[[Iterable[tuple[str, tuple[int, ...]]]], None]
 Load = Callable[[Layout, Iterator[Tensor]], None]

@@ -18,10 +18,10 @@ from rlcore.config import LearnerConfig, RolloutConfig, RunConfig, WeightSyncCon
 from rlcore.errors import ConfigError, MixedWeightsError, WeightSyncError
 from rlcore.weight_sync import Push, make_sender
 from rlcore.weight_sync.buckets import Layout
+from rlcore.weight_sync.messages import ReceiverTalk, call_off
 from rlcore.weight_sync.receiver import Receiver
 from rlcore.weight_sync.sender import NUM_SLOTS, BucketSender
 from rlcore.weight_sync.shared_memory import FOLDER, PREFIX, SharedMemoryOut
-from rlcore.weight_sync.messages import ReceiverTalk, call_off
 
 SHAPES = [(f"t{i}", (40, 100)) for i in range(9)]  # 16 kB each
 CONFIG = WeightSyncConfig(bucket_mb=32 / 1024, timeout_s=20)  # five buckets, one of them alone
