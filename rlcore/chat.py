@@ -17,6 +17,9 @@ from rlcore.rewards.secrets import read_secret, redact
 
 T = TypeVar("T")
 
+_FIRST_PAUSE_S = 0.5
+"""Before the second attempt; doubles with each."""
+
 _WORTH_REPEATING = (408, 409, 429, 500, 502, 503, 504)
 _PRICED = ("input", "output")
 
@@ -89,7 +92,7 @@ class ChatEndpoint:
         failure: Exception = RuntimeError("never asked")
         for attempt in range(self._attempts):
             self._pace.wait()
-            pause = min(30.0, 0.5 * 2**attempt)
+            pause = min(30.0, _FIRST_PAUSE_S * 2**attempt)
             try:
                 answer = self._client.post(self.url, json=body)
                 if answer.is_success:

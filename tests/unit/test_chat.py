@@ -36,7 +36,8 @@ def test_a_refusal_is_repeated_after_the_pause_that_was_asked_for():
 
 
 @pytest.mark.parametrize(("repeat_unknown", "requests"), [(True, 2), (False, 1)])
-def test_what_may_have_been_paid_for_is_repeated_only_where_allowed(repeat_unknown, requests):
+def test_what_may_have_been_paid_for_is_repeated_only_where_allowed(monkeypatch, repeat_unknown, requests):
+    monkeypatch.setattr("rlcore.chat._FIRST_PAUSE_S", 0.02)
     asked = []
 
     def slow(path, headers, body):

@@ -78,7 +78,8 @@ def test_grades_parts_cost_and_what_is_sent() -> None:
     assert schema["schema"]["required"] == ["factual", "style"]
 
 
-def test_busy_broken_and_careless_endpoints_are_asked_again() -> None:
+def test_busy_broken_and_careless_endpoints_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlcore.chat._FIRST_PAUSE_S", 0.02)
     answers = [
         (429, {"Retry-After": "0"}, "slow down"),
         (503, {"Retry-After": "0"}, "restarting"),
