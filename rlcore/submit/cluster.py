@@ -27,12 +27,12 @@ class JobClient(JobSubmissionClient):
     """Ray's client, with a deadline for each answer."""
 
     def __init__(self, address: str, *, timeout_s: float):
-        self.address, self._timeout_s = address, timeout_s
+        self.address, self.timeout_s = address, timeout_s
         super().__init__(address)
 
     def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
         # Ray's has none; public ways to give it one there are not.
-        return super()._do_request(method, endpoint, **{"timeout": self._timeout_s, **kwargs})
+        return super()._do_request(method, endpoint, **{"timeout": self.timeout_s, **kwargs})
 
     @property
     def ray_version(self) -> str:
@@ -80,7 +80,7 @@ def nodes(client: JobClient) -> list[Mapping[str, float]]:
             alive = list_nodes(
                 address=client.address,
                 filters=[("state", "=", "ALIVE")],
-                timeout=max(1, int(client._timeout_s)),
+                timeout=max(1, int(client.timeout_s)),
                 limit=10_000,
             )
     except (RayStateApiException, requests.RequestException, ConnectionError) as error:

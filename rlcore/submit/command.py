@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextlib import suppress
 from typing import Any, TextIO
+
+from aiohttp import ClientError
 
 from rlcore.errors import ClusterError, StoppedError
 from rlcore.placement import check_fits, run_bundles
@@ -16,6 +19,9 @@ from rlcore.submit.working_dir import MB, check_working_dir
 ACTIVE = ("PENDING", "RUNNING")
 EXIT_CODE_S = 10.0
 """How long the driver's exit code may come after the job's end."""
+SILENCE_S = 60.0
+"""After which a log without news is asked for anew: its connection may be gone."""
+LOST_S = 60.0
 
 
 def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: bool = False) -> int:
@@ -80,22 +86,31 @@ def next_submission_id(client: JobClient, run_id: str, *, resume: bool) -> str:
 
 
 async def follow(client: Any, submission_id: str, out: TextIO) -> None:
-    """Writes the job's log until it ends. A connection that breaks is taken up again where it was."""
-    written = 0
+    """Writes the job's log until it ends. A connection that breaks or falls silent is taken up again where it
+    was. Raises ClusterError where the cluster answers no more."""
+    written, answered = 0, time.monotonic()
     while True:
-        seen = 0
-        try:
-            async for text in client.tail_job_logs(submission_id):
+        seen, stream = 0, client.tail_job_logs(submission_id)
+        # However it ends, the job's state tells what that means.
+        with suppress(StopAsyncIteration, asyncio.TimeoutError, RuntimeError, OSError, ClientError):
+            while True:
+                text = await asyncio.wait_for(anext(stream), SILENCE_S)
                 seen += len(text)
                 if seen > written:
-                    out.write(text[len(text) - min(len(text), seen - written) :])
+                    out.write(text[-(seen - written) :])
                     out.flush()
                     written = seen
-        except (RuntimeError, OSError):  # what was watched may be over, or is looked at again
-            await asyncio.sleep(1.0)
-        if client.get_job_status(submission_id) not in ACTIVE:
-            return
-        await asyncio.sleep(0.2)
+        try:
+            if client.get_job_status(submission_id) not in ACTIVE:
+                return
+            answered = time.monotonic()
+        except (RuntimeError, OSError) as error:
+            if time.monotonic() - answered > LOST_S:
+                raise ClusterError(
+                    f"the cluster has not answered for {LOST_S:g} s ({error}); job {submission_id} may go "
+                    f"on: ray job logs {submission_id} --follow"
+                ) from error
+        await asyncio.sleep(1.0)
 
 
 def exit_code(client: Any, submission_id: str) -> int:
