@@ -34,7 +34,7 @@ def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: 
         StoppedError: someone stopped the job.
     """
     job = request.job
-    sizes = check_working_dir(request.working_dir, job.exclude, max_mb=job.max_mb, needed=request.files)
+    sizes = check_working_dir(request.working_dir, job.exclude, max_mb=job.max_mb, needed=request.needed)
     client = connect(job)
     if not job.autoscales:
         check_fits(run_bundles(request.config), nodes(client))

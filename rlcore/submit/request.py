@@ -43,6 +43,13 @@ class JobRequest:
         return self.config.cluster.job
 
     @property
+    def needed(self) -> tuple[str, ...]:
+        """Files and folders below `working_dir` that must travel."""
+        model = Path(self.config.model.path)
+        is_local = not model.is_absolute() and (self.working_dir / model).exists()
+        return (*self.files, *([model.as_posix()] if is_local else []))
+
+    @property
     def runtime_env(self) -> dict[str, Any]:
         """Ray's runtime environment, secrets included."""
         environment: dict[str, Any] = {

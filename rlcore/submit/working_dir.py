@@ -22,11 +22,13 @@ def check_working_dir(
     (paths in the folder) is not among them.
     """
     sizes = files_to_copy(folder, exclude)
-    missing = [name for name in needed if PurePosixPath(name) not in sizes]
+    there = {*sizes, *(parent for path in sizes for parent in path.parents)}
+    missing = [name for name in needed if PurePosixPath(name) not in there]
     if missing:
         raise ConfigError(
             f"{', '.join(missing)}: would stay here, because .gitignore, .rayignore or cluster.job.exclude "
-            f"({', '.join(exclude)}) names it; the job needs it"
+            f"({', '.join(exclude)}) names it; the job needs it: let it travel, or put it where the nodes "
+            "find it and give that place as an absolute path"
         )
     total = sum(sizes.values()) / MB
     if total > max_mb:

@@ -56,6 +56,9 @@ def test_the_job_runs_the_same_command_below_the_shared_storage(config: str, tmp
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120", "JUDGE_KEY": SECRET},
     }
     assert request.metadata["rlcore_run"] == "tuesday"
+    assert request.needed == ("configs/mine.yaml",)
+    (tmp_path / "m").mkdir()  # the model's folder, if it is one
+    assert request.needed == ("configs/mine.yaml", "m")
     assert SECRET not in repr(request) + request.entrypoint + str(request.metadata)
 
 
@@ -118,7 +121,7 @@ def test_a_folder_too_large_is_refused_and_its_weight_is_named(tmp_path: Path) -
         path.write_bytes(bytes(size))
     (tmp_path / ".gitignore").write_text("ignored/\n")
     exclude = JobConfig().exclude
-    sizes = check_working_dir(tmp_path, exclude, max_mb=3, needed=["code.py"])
+    sizes = check_working_dir(tmp_path, exclude, max_mb=3, needed=["code.py", "assets/a"])
     names = {".gitignore", "code.py", "my/data/kept.txt", "assets/a/model.bin", "assets/a/vocab.txt"}
     assert set(map(str, sizes)) == names
     with pytest.raises(ConfigError, match=r"has 2\.0 MB to copy(.|\n)*2\.0 MB  assets/a/model\.bin"):
