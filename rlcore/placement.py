@@ -18,6 +18,10 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from rlcore.config import RewardConfig, RunConfig
 from rlcore.errors import PlacementError
 
+_ADVICE = "Lower num_cpus, num_gpus or the replicas of a role, end what else holds resources, or add nodes"
+_ROUNDING = 1e-6
+_MAX_LISTED = 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
@@ -141,35 +145,22 @@ def check_fits(bundles: Sequence[Bundle], nodes: Sequence[Mapping[str, float]]) 
     one. What passes may still not pack: `reserve` knows.
     """
     short = []
-    for name, asked in _total(bundles).items():
+    for name, amount in _total(bundles).items():
         there = sum(node.get(name, 0.0) for node in nodes)
-        if asked > there + _ROUNDING:
-            short.append(f"{asked:g} {name} asked, {there:g} there")
+        if amount > there + _ROUNDING:
+            short.append(f"{amount:g} {name} asked, {there:g} there")
     by_node = _by_node(bundles)
     alone = [[bundle] for bundle in by_node.pop(None, [])]
     for members in [*by_node.values(), *alone]:
         asked = _total(members)
         if not any(all(node.get(n, 0.0) + _ROUNDING >= x for n, x in asked.items()) for node in nodes):
-            line = f"no node has {_amounts(asked)}, for {_describe_roles(members)}"
-            short += [] if line in short else [line]
+            short.append(f"no node has {_amounts(asked)}, for {_describe_roles(members)}")
     if short:
-        listed = [f"  node: {_amounts(node)}" for node in nodes]
+        listed = "\n".join(f"  node: {_amounts(node)}" for node in nodes[:_MAX_LISTED])
         raise PlacementError(
-            "\n".join(
-                [
-                    f"the cluster cannot hold the run: {'; '.join(short)}.",
-                    f"asked: {_describe_asked(bundles)}",
-                    f"cluster: {len(listed)} node(s)",
-                    *listed[:_MAX_LISTED],
-                    _ADVICE,
-                ]
-            )
+            f"the cluster cannot hold the run: {'; '.join(dict.fromkeys(short))}.\n"
+            f"asked: {_describe_asked(bundles)}\ncluster: {len(nodes)} node(s)\n{listed}\n{_ADVICE}"
         )
-
-
-_ADVICE = "Lower num_cpus, num_gpus or the replicas of a role, end what else holds resources, or add nodes"
-_ROUNDING = 1e-6
-_MAX_LISTED = 16
 
 
 def _by_node(bundles: Sequence[Bundle]) -> dict[int | None, list[Bundle]]:
