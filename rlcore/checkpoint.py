@@ -28,6 +28,8 @@ LEARNER_LAYOUT = (
     "num_ranks",
     "num_cpus",
     "num_gpus",
+    "resources",
+    "ranks_per_node",
     "zero_stage",
     "offload_optimizer",
     "offload_parameters",

@@ -26,6 +26,7 @@ examples:
   rlcore reward score my_rewards.brevity:Brevity --samples runs/mine/samples.jsonl
   rlcore timeline runs/mine
   rlcore plan --config my_run.yaml --hardware h100-80g:8
+  rlcore submit --config my_run.yaml --config my_cluster.yaml --run-id tuesday
   rlcore doctor
 """
 
@@ -80,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_evaluate)
 
+    _add_submit_command(commands, [config, common])
     _add_reward_commands(commands, common)
     timeline = commands.add_parser(
         "timeline", parents=[common], help="write a run's trace for Perfetto, and say who was busy with what"
@@ -94,6 +96,17 @@ def build_parser() -> argparse.ArgumentParser:
     version = commands.add_parser("version", parents=[common], help="versions installed and tested")
     version.set_defaults(run=_version)
     return parser
+
+
+def _add_submit_command(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    submit = commands.add_parser(
+        "submit", parents=parents, help="train as a job of the Ray cluster that cluster.job names"
+    )
+    submit.add_argument("--run-id", metavar="ID", help="name of the run: the last part of its run_dir")
+    submit.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    submit.add_argument("--no-wait", action="store_true", help="end once the job is accepted")
+    submit.add_argument("--check", action="store_true", help="only look for what would go wrong")
+    submit.set_defaults(run=_submit)
 
 
 def _add_plan_command(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -207,6 +220,16 @@ def _train(arguments: argparse.Namespace) -> int:
         )
     print_metrics(f"{config.run_dir}: finished", summary)
     return 0
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from rlcore.submit.request import job_request
+
+    run_id, resume = arguments.run_id, arguments.resume
+    request = job_request(arguments.config, arguments.overrides, run_id=run_id, resume=resume)
+    from rlcore.submit.command import submit
+
+    return submit(request, resume=resume, wait=not arguments.no_wait, check_only=arguments.check)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -65,6 +65,22 @@ def load(files: Sequence[str | Path], overrides: Sequence[str], schema: type[T])
         ConfigError: a file cannot be read, a key is unknown, a value has the wrong type or is out of range,
             or a mandatory value is missing. The message names the file or override and the full key.
     """
+    merged = _merge(files, overrides, schema)
+    resolved = _resolved(merged)
+    missing = sorted(OmegaConf.missing_keys(merged))
+    if missing:
+        where = files[-1] if files else "a config file"
+        raise ConfigError(f"{', '.join(missing)}: no value given; set it in {where} or as `{missing[0]}=...`")
+    return _build(schema, resolved, "")
+
+
+def unresolved(files: Sequence[str | Path], overrides: Sequence[str], schema: type) -> dict[str, Any]:
+    """The layers merged as by `load`, references left as they are written. Raises as `load`, for what can be
+    said without them."""
+    return cast("dict[str, Any]", OmegaConf.to_container(_merge(files, overrides, schema), resolve=False))
+
+
+def _merge(files: Sequence[str | Path], overrides: Sequence[str], schema: type) -> DictConfig:
     merged: DictConfig = OmegaConf.structured(_open_twin(schema))  # type: ignore[arg-type]
     layers = [(str(file), _read(Path(file))) for file in files]
     layers += [(f"override {text!r}", _parse_override(text)) for text in overrides]
@@ -76,12 +92,7 @@ def load(files: Sequence[str | Path], overrides: Sequence[str], schema: type[T])
             raise ConfigError(f"{origin}: {error}") from None
         except (OmegaConfBaseException, TypeError) as error:
             raise ConfigError(f"{origin}: {_reason(error)}") from error
-    resolved = _resolved(merged)
-    missing = sorted(OmegaConf.missing_keys(merged))
-    if missing:
-        where = files[-1] if files else "a config file"
-        raise ConfigError(f"{', '.join(missing)}: no value given; set it in {where} or as `{missing[0]}=...`")
-    return _build(schema, resolved, "")
+    return merged
 
 
 def to_yaml(config: Any) -> str:

@@ -24,6 +24,10 @@ class PlacementError(RLCoreError, RuntimeError):
     """The cluster lacks the resources that were asked for."""
 
 
+class ClusterError(RLCoreError, ConnectionError):
+    """The cluster does not answer, refuses this client, or cannot take the job."""
+
+
 class DeadlineError(RLCoreError, TimeoutError):
     """A wait across actors passed its deadline. The message names who was waited for."""
 

@@ -6,14 +6,21 @@ says what was asked, role by role, and what the cluster has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
+from rlcore.config import RewardConfig, RunConfig
 from rlcore.errors import PlacementError
+
+_ADVICE = "Lower num_cpus, num_gpus or the replicas of a role, end what else holds resources, or add nodes"
+_ROUNDING = 1e-6
+_MAX_LISTED = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +35,8 @@ class Bundle:
     num_gpus: float = 0.0
     custom: tuple[tuple[str, float], ...] = ()
     """Name and amount of each custom resource."""
+    together: int | None = None
+    """Bundles with the same number get one node."""
 
     @property
     def resources(self) -> dict[str, float]:
@@ -40,49 +49,146 @@ class Bundle:
 class Reservation:
     """Resources that are held until `release`."""
 
-    group: PlacementGroup
+    groups: Mapping[int | None, PlacementGroup]
+    """By `Bundle.together`."""
     bundles: tuple[Bundle, ...]
 
-    def indices(self, role: str) -> list[int]:
-        """Bundle indices of a role, in the order they were asked for."""
-        return [index for index, bundle in enumerate(self.bundles) if role in (bundle.role, bundle.guest)]
+    def places(self, role: str) -> list[tuple[PlacementGroup, int]]:
+        """Placement group and index in it of a role's bundles, in the order they were asked for."""
+        found, counts = [], dict.fromkeys(self.groups, 0)
+        for bundle in self.bundles:
+            if role in (bundle.role, bundle.guest):
+                found.append((self.groups[bundle.together], counts[bundle.together]))
+            counts[bundle.together] += 1
+        return found
 
     def release(self) -> None:
         """Gives the resources back; Ray kills the actors that still hold them."""
-        remove_placement_group(self.group)
+        for group in self.groups.values():
+            remove_placement_group(group)
+
+
+def run_bundles(config: RunConfig, *, with_learner: bool = True) -> list[Bundle]:
+    """What a run asks of the cluster, actor by actor."""
+    rollout, learner, reference = config.rollout, config.learner, config.reference
+    custom = tuple(rollout.resources.items())
+    engine = Bundle(role="rollout", num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus, custom=custom)
+    own = Bundle(
+        role="learner",
+        num_cpus=learner.num_cpus,
+        num_gpus=learner.num_gpus,
+        custom=tuple(learner.resources.items()),
+    )
+    if with_learner and config.cluster.colocate:
+        own = replace(
+            own,
+            guest="rollout",
+            num_cpus=own.num_cpus + engine.num_cpus,
+            num_gpus=own.num_gpus + engine.num_gpus,
+            custom=tuple((Counter(learner.resources) + Counter(rollout.resources)).items()),
+        )
+        bundles = []
+    else:
+        bundles = [engine] * rollout.num_replicas
+    if with_learner:
+        size = learner.ranks_per_node
+        bundles += [
+            replace(own, together=None if size is None else rank // size) for rank in range(learner.num_ranks)
+        ]
+    if with_learner and config.algorithm.kl_coef > 0:
+        custom = tuple(reference.resources.items())
+        one = Bundle(
+            role="reference", num_cpus=reference.num_cpus, num_gpus=reference.num_gpus, custom=custom
+        )
+        bundles += [one] * reference.num_replicas
+    for name, reward in config.rewards.items():
+        bundles += reward_bundles(name, reward)
+    return bundles
+
+
+def reward_bundles(name: str, config: RewardConfig) -> list[Bundle]:
+    """What a reward's replicas ask for."""
+    custom = tuple(config.resources.items())
+    role = f"reward:{name}"
+    bundle = Bundle(role=role, num_cpus=config.num_cpus, num_gpus=config.num_gpus, custom=custom)
+    return [bundle] * config.replicas
 
 
 def reserve(bundles: Sequence[Bundle], *, timeout_s: float, strategy: str = "PACK") -> Reservation:
-    """Holds all bundles at once.
+    """Holds all bundles, or none. Those that must share a node come first, while nodes are still empty.
 
-    `strategy` is Ray's: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD. Raises ValueError where a bundle asks for
-    nothing, and PlacementError where the cluster cannot give them within `timeout_s`.
+    `strategy` is Ray's, for the others: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD. Raises ValueError where a
+    bundle asks for nothing, and PlacementError where the cluster cannot give them within `timeout_s`.
     """
     empty = sorted({bundle.role for bundle in bundles if not bundle.resources})
     if empty:
         raise ValueError(f"bundles of {empty} ask for nothing: set num_cpus or num_gpus above 0")
-    group = placement_group([bundle.resources for bundle in bundles], strategy=strategy)
-    if not group.wait(timeout_s):
-        remove_placement_group(group)
+    deadline = time.monotonic() + timeout_s
+    groups: dict[int | None, PlacementGroup] = {}
+    for number, members in _by_node(bundles).items():
+        how = strategy if number is None else "STRICT_PACK"
+        groups[number] = placement_group([bundle.resources for bundle in members], strategy=how)
+        if not groups[number].wait(max(0.0, deadline - time.monotonic())):
+            for group in groups.values():
+                remove_placement_group(group)
+            raise PlacementError(
+                f"the cluster could not place the run within {timeout_s:g} s ({how}).\n"
+                f"asked: {_describe_asked(bundles)}\n{_describe_cluster()}\n{_ADVICE}"
+            )
+    return Reservation(groups=groups, bundles=tuple(bundles))
+
+
+def check_fits(bundles: Sequence[Bundle], nodes: Sequence[Mapping[str, float]]) -> None:
+    """Whether nodes of these resources, by name, could hold all bundles if nothing else ran on them.
+
+    Raises PlacementError where a resource is short in all, or no node is large enough for what must lie on
+    one. What passes may still not pack: `reserve` knows.
+    """
+    short = []
+    for name, amount in _total(bundles).items():
+        there = sum(node.get(name, 0.0) for node in nodes)
+        if amount > there + _ROUNDING:
+            short.append(f"{amount:g} {name} asked, {there:g} there")
+    by_node = _by_node(bundles)
+    alone = [[bundle] for bundle in by_node.pop(None, [])]
+    for members in [*by_node.values(), *alone]:
+        asked = _total(members)
+        if not any(all(node.get(n, 0.0) + _ROUNDING >= x for n, x in asked.items()) for node in nodes):
+            short.append(f"no node has {_amounts(asked)}, for {_describe_roles(members)}")
+    if short:
+        listed = "\n".join(f"  node: {_amounts(node)}" for node in nodes[:_MAX_LISTED])
         raise PlacementError(
-            f"the cluster could not place the run within {timeout_s:g} s ({strategy}).\n"
-            f"asked: {_describe_asked(bundles)}\n{_describe_cluster()}\n"
-            "Lower num_cpus, num_gpus or the replicas of a role, end what else holds resources, or add nodes"
+            f"the cluster cannot hold the run: {'; '.join(dict.fromkeys(short))}.\n"
+            f"asked: {_describe_asked(bundles)}\ncluster: {len(nodes)} node(s)\n{listed}\n{_ADVICE}"
         )
-    return Reservation(group=group, bundles=tuple(bundles))
+
+
+def _by_node(bundles: Sequence[Bundle]) -> dict[int | None, list[Bundle]]:
+    """Bundles by `together`, those without last."""
+    numbers = sorted({bundle.together for bundle in bundles} - {None}, key=lambda n: n or 0)
+    groups = {number: [bundle for bundle in bundles if bundle.together == number] for number in numbers}
+    free = [bundle for bundle in bundles if bundle.together is None]
+    return groups | ({None: free} if free else {})
+
+
+def _total(bundles: Sequence[Bundle]) -> dict[str, float]:
+    names = dict.fromkeys(name for bundle in bundles for name in bundle.resources)
+    return {name: sum(bundle.resources.get(name, 0.0) for bundle in bundles) for name in names}
 
 
 def _describe_asked(bundles: Sequence[Bundle]) -> str:
+    return f"{_describe_roles(bundles)}; together {_amounts(_total(bundles))}"
+
+
+def _describe_roles(bundles: Sequence[Bundle]) -> str:
     counts: dict[Bundle, int] = {}
     for bundle in bundles:
         counts[bundle] = counts.get(bundle, 0) + 1
-    roles = [
+    return ", ".join(
         f"{count} x {' with '.join(filter(None, (bundle.role, bundle.guest)))} ({_amounts(bundle.resources)})"
+        + ("" if bundle.together is None else " on one node")
         for bundle, count in counts.items()
-    ]
-    names = {name: None for bundle in bundles for name in ("CPU", "GPU", *bundle.resources)}
-    total = {name: sum(b.resources.get(name, 0.0) for b in bundles) for name in names}
-    return f"{', '.join(roles)}; together {_amounts(total)}"
+    )
 
 
 def _describe_cluster() -> str:
@@ -99,7 +205,7 @@ def _describe_cluster() -> str:
     return "\n".join([f"cluster: {_amounts(ray.cluster_resources())} on {len(nodes)} node(s)", *nodes])
 
 
-def _amounts(resources: dict[str, float]) -> str:
+def _amounts(resources: Mapping[str, float]) -> str:
     # Ray lists memory, object store, node addresses and the shares of placement groups (`CPU_group_0_1f...`)
     # among the resources: no one asked for those.
     hidden = ("CPU", "GPU", "memory", "object_store_memory")

@@ -109,10 +109,10 @@ class ActorGroup:
         options: Mapping[str, Any] | None = None,
     ):
         self.name, self.size = name, len(arguments)
-        bundles = reservation.indices(name) if reservation else [None] * self.size
-        if len(bundles) < self.size:
+        places = reservation.places(name) if reservation else []
+        if reservation and len(places) < self.size:
             raise ValueError(
-                f"{name}: {self.size} actors but only {len(bundles)} bundles reserved for the role"
+                f"{name}: {self.size} actors but only {len(places)} bundles reserved for the role"
             )
         self._class, self._arguments = ray.remote(cls), list(arguments)
         own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_restarts": 0} | dict(options or {})
@@ -121,11 +121,10 @@ class ActorGroup:
             both = {**env_vars, **runtime_env.get("env_vars", {})}
             own["runtime_env"] = {**runtime_env, "env_vars": both}
         self._options: list[dict[str, Any]] = [dict(own) for _ in arguments]
-        if reservation:
-            for each, bundle in zip(self._options, bundles, strict=False):
-                each["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-                    reservation.group, placement_group_bundle_index=bundle
-                )
+        for each, (group, bundle) in zip(self._options, places, strict=False):
+            each["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                group, placement_group_bundle_index=bundle
+            )
         self._actors = [self._spawn(rank) for rank in range(self.size)]
 
     def _spawn(self, rank: int) -> Any:

@@ -24,7 +24,7 @@ from rlcore.actors.group import ActorGroup, Pending, last_line
 from rlcore.actors.reward import RewardWorker
 from rlcore.config import RewardConfig
 from rlcore.engines.environment import engine_env
-from rlcore.placement import Bundle, Reservation, reserve
+from rlcore.placement import Reservation, reserve, reward_bundles
 from rlcore.rewards.base import failed_scores
 from rlcore.rewards.cache import ScoreCache
 from rlcore.types import Group, RewardContext, Score
@@ -57,14 +57,6 @@ def open_pool(
     finally:
         pool.shutdown()
         reservation.release()
-
-
-def reward_bundles(name: str, config: RewardConfig) -> list[Bundle]:
-    """What a reward's replicas ask for."""
-    custom = tuple(config.resources.items())
-    role = f"reward:{name}"
-    bundle = Bundle(role=role, num_cpus=config.num_cpus, num_gpus=config.num_gpus, custom=custom)
-    return [bundle] * config.replicas
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from typing import Any
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner import LearnerWorker, start_learner
 from rlcore.actors.reference import ReferenceWorker
-from rlcore.actors.reward_pool import RewardPool, reward_bundles
+from rlcore.actors.reward_pool import RewardPool
 from rlcore.actors.rollout import NUM_THREADS, RolloutWorker
 from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.config import RunConfig
 from rlcore.controller import Actors
 from rlcore.engines.environment import engine_env
 from rlcore.errors import ConfigError
-from rlcore.placement import Bundle, Reservation, reserve
+from rlcore.placement import Reservation, reserve, run_bundles
 from rlcore.timeline import Recorder
 
 
@@ -42,7 +42,7 @@ def spawn(
         rollout = RolloutPool(crew.rollout(), config.rollout, startup_timeout_s=timeout_s, recorder=recorder)
         rewards = {name: crew.reward(name) for name in config.rewards}
         learner = crew.learner() if with_learner else None
-        reference = crew.reference() if reservation.indices("reference") else None
+        reference = crew.reference() if reservation.places("reference") else None
         # All come up at the same time; each is waited for.
         pending = [actors.call_async("ready") for actors in rewards.values()]
         if learner is not None:
@@ -53,31 +53,6 @@ def spawn(
             call.result(timeout_s=timeout_s)
         rollout.wait_until_ready(timeout_s=timeout_s)
         yield Actors(rollout=rollout, rewards=rewards, learner=learner, reference=reference)
-
-
-def run_bundles(config: RunConfig, *, with_learner: bool = True) -> list[Bundle]:
-    """What a run asks of the cluster, actor by actor."""
-    rollout, learner, reference = config.rollout, config.learner, config.reference
-    if with_learner and config.cluster.colocate:
-        shared = Bundle(
-            role="learner",
-            guest="rollout",
-            num_cpus=learner.num_cpus + rollout.num_cpus,
-            num_gpus=learner.num_gpus + rollout.num_gpus,
-        )
-        bundles = [shared] * learner.num_ranks
-    else:
-        own = Bundle(role="rollout", num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus)
-        bundles = [own] * rollout.num_replicas
-        if with_learner:
-            one = Bundle(role="learner", num_cpus=learner.num_cpus, num_gpus=learner.num_gpus)
-            bundles += [one] * learner.num_ranks
-    if with_learner and config.algorithm.kl_coef > 0:
-        one = Bundle(role="reference", num_cpus=reference.num_cpus, num_gpus=reference.num_gpus)
-        bundles += [one] * reference.num_replicas
-    for name, reward in config.rewards.items():
-        bundles += reward_bundles(name, reward)
-    return bundles
 
 
 class _Crew:
@@ -137,7 +112,7 @@ class _Crew:
             num_gpus=section.num_gpus,
             reservation=self._reservation,
             env_vars=engine_env(cpu=section.num_gpus == 0),
-            options=options,
+            options={"resources": dict(section.resources), **(options or {})},
         )
         self._stack.callback(actors.shutdown)
         return actors

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, overload
 from rlcore import config_io
 from rlcore.config.algorithm import AlgorithmConfig, PTRConfig
 from rlcore.config.checks import check
+from rlcore.config.job import JobConfig
 from rlcore.config.learner import LearnerConfig, LoRAConfig, ReferenceConfig, WeightSyncConfig
 from rlcore.config.model import MISSING, ModelConfig, TargetConfig
 from rlcore.config.rewards import RewardConfig
@@ -24,6 +25,7 @@ __all__ = [
     "MISSING",
     "AlgorithmConfig",
     "ClusterConfig",
+    "JobConfig",
     "LearnerConfig",
     "LoRAConfig",
     "ModelConfig",

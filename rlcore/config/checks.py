@@ -20,6 +20,12 @@ def positive(section: Any, *names: str) -> None:
         check(value > 0, name, value, "above 0")
 
 
+def positive_amounts(section: Any, name: str) -> None:
+    """Of a mapping."""
+    for key, amount in getattr(section, name).items():
+        check(is_number(amount) and float(amount) > 0, f"{name}.{key}", amount, "above 0")
+
+
 def one_of(section: Any, name: str, *choices: Any) -> None:
     value = getattr(section, name)
     check(value in choices, name, value, f"one of {', '.join(map(str, choices))}")

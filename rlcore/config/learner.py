@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rlcore.config.checks import at_least, check, one_of, positive
+from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,11 @@ class LearnerConfig:
     num_ranks: int = 1
     num_cpus: float = 1.0
     num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Ray's custom resources of a rank, for instance `{accelerator_type:H100: 0.001}`, which Ray gives
+    every node with such a GPU."""
+    ranks_per_node: int | None = None
+    """So many ranks in a row share a node, or the run does not start; null: Ray packs them where it can."""
     zero_stage: int = 2
     """What the ranks share out: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters too."""
     offload_optimizer: str = "none"
@@ -78,6 +84,10 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_ranks", "micro_batch_tokens", "updates_per_batch")
+        size = self.ranks_per_node
+        divides = size is None or (size >= 1 and self.num_ranks % size == 0)
+        check(divides, "ranks_per_node", size, f"a divisor of num_ranks ({self.num_ranks}), or null")
+        positive_amounts(self, "resources")
         at_least(self, 1, "micro_batch_audio_frames")
         at_least(self, 0, "num_cpus", "num_gpus", "lr", "warmup_steps", "weight_decay", "max_skipped_steps")
         one_of(self, "zero_stage", 0, 1, 2, 3)
@@ -102,12 +112,15 @@ class ReferenceConfig:
     num_replicas: int = 1
     num_cpus: float = 1.0
     num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Ray's custom resources of a replica."""
     micro_batch_tokens: int = 16384
     """Tokens in one forward pass: each prompt once, and its completions."""
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_replicas", "micro_batch_tokens")
+        positive_amounts(self, "resources")
         at_least(self, 0, "num_cpus", "num_gpus")
         positive(self, "timeout_s")
 

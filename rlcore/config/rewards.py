@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlcore.config.checks import at_least, check, is_number, one_of, positive
+from rlcore.config.checks import at_least, check, is_number, one_of, positive, positive_amounts
 from rlcore.config.model import MISSING, TARGET
 
 _REWARD = re.compile(rf"{TARGET.pattern}|[A-Za-z_][\w.-]*")
@@ -53,8 +53,7 @@ class RewardConfig:
         at_least(self, 0, "num_cpus", "num_gpus", "retries")
         if self.batch_size is not None:
             at_least(self, 1, "batch_size")
-        for name, amount in self.resources.items():
-            check(is_number(amount) and float(amount) > 0, f"resources.{name}", amount, "above 0")
+        positive_amounts(self, "resources")
         asks = self.num_cpus or self.num_gpus or self.resources
         check(bool(asks), "num_cpus", self.num_cpus, "above 0 where neither num_gpus nor resources is set")
         one_of(self, "cache", "none", "group", "completion")

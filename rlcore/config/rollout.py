@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlcore.config.checks import at_least, check, one_of, positive
+from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,9 @@ class RolloutConfig:
     num_replicas: int = 1
     num_cpus: float = 1.0
     num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Ray's custom resources of a replica, for instance `{accelerator_type:H100: 0.001}`, which Ray gives
+    every node with such a GPU."""
     samples_per_prompt: int = 8
     """K, the group size."""
     max_tokens: int = 256
@@ -50,6 +53,7 @@ class RolloutConfig:
         at_least(self, 1, "num_replicas", "samples_per_prompt", "max_tokens")
         at_least(self, 0, "num_cpus", "num_gpus", "temperature")
         check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        positive_amounts(self, "resources")
         one_of(self, "over_context", "error", "drop")
         forms = ("regex", "choice", "json", "grammar")
         known = not self.structured or (len(self.structured) == 1 and next(iter(self.structured)) in forms)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlcore.config.checks import at_least, one_of, positive
+from rlcore.config.job import JobConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,7 @@ class ClusterConfig:
     """Show the actors' own output in the terminal too; it always lies in Ray's session folder."""
     placement_timeout_s: float = 30.0
     startup_timeout_s: float = 300.0
+    job: JobConfig = field(default_factory=JobConfig)
 
     def __post_init__(self) -> None:
         positive(self, "placement_timeout_s", "startup_timeout_s")

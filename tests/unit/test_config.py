@@ -129,6 +129,8 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
         ("rollout.num_replicas=0", "rollout.num_replicas: got 0, must be at least 1"),
         ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
         ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: got 1, must be at least 2"),
+        ("learner.ranks_per_node=2", "learner.ranks_per_node: got 2, must be a divisor of num_ranks (1), or"),
+        ("rollout.resources.gpu_kind=0", "rollout.resources.gpu_kind: got 0.0, must be above 0"),
         ("learner.zero_stage=4", "learner.zero_stage: got 4, must be one of 0, 1, 2, 3"),
         ("learner.offload_optimizer=disk", "learner.offload_optimizer: got 'disk', must be one of none, cpu"),
         (
@@ -172,6 +174,11 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
         ("algorithm.ptr.anneal_steps=0", "algorithm.ptr.anneal_steps: got 0.0, must be above 0"),
         ("algorithm.ptr.outcome=right", "algorithm.ptr.outcome: got 'right', must be the name of a reward"),
         ("train.eval_every=-1", "train.eval_every: got -1, must be at least 0"),
+        ("cluster.job.address=ray://head:10001", "cluster.job.address: got 'ray://head:10001', must be the"),
+        (
+            "cluster.job.secrets.HF_TOKEN=hf_abc",
+            "cluster.job.secrets.HF_TOKEN: must be one of submitter, cluster, n",
+        ),
         ("cluster.placement_timeout_s=0", "cluster.placement_timeout_s: got 0.0, must be above 0"),
     ],
 )
@@ -287,8 +294,8 @@ run_dir
 seed
 model.path model.dtype model.freeze model.media model.media_cache model.trust_remote_code
 task.target task.args
-rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.samples_per_prompt rollout.max_tokens
-rollout.temperature rollout.top_p rollout.stop rollout.banned_tokens
+rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.resources rollout.samples_per_prompt
+rollout.max_tokens rollout.temperature rollout.top_p rollout.stop rollout.banned_tokens
 rollout.structured rollout.engine rollout.over_context rollout.timeout_s
 rollout.hang_timeout_s rollout.max_restarts
 rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
@@ -301,13 +308,14 @@ algorithm.overlong_buffer algorithm.overlong_penalty algorithm.mask_truncated
 algorithm.drop_groups_without_signal
 algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust algorithm.ptr.schedule
 algorithm.ptr.anneal_steps algorithm.ptr.threshold algorithm.ptr.window algorithm.ptr.max_spread
-learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.offload_optimizer
+learner.num_ranks learner.num_cpus learner.num_gpus learner.resources learner.ranks_per_node
+learner.zero_stage learner.offload_optimizer
 learner.offload_parameters learner.activation_checkpointing learner.lora.rank learner.lora.alpha
 learner.lora.dropout learner.lora.target_modules learner.lora.also_train learner.lora.push learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
 learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
 learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps learner.timeout_s
-reference.num_replicas reference.num_cpus reference.num_gpus reference.micro_batch_tokens
+reference.num_replicas reference.num_cpus reference.num_gpus reference.resources reference.micro_batch_tokens
 reference.timeout_s
 weight_sync.backend weight_sync.bucket_mb weight_sync.timeout_s
 train.num_steps train.prompts_per_step train.staleness train.groups_per_score train.oversample
@@ -315,6 +323,9 @@ train.max_replaced train.max_logprob_diff train.on_logprob_diff
 train.eval_every train.checkpoint_every train.max_eval_prompts
 cluster.address cluster.num_cpus cluster.colocate cluster.log_to_driver cluster.placement_timeout_s
 cluster.startup_timeout_s
+cluster.job.address cluster.job.storage cluster.job.working_dir cluster.job.exclude cluster.job.max_mb
+cluster.job.pip cluster.job.env_vars cluster.job.secrets cluster.job.metadata cluster.job.autoscales
+cluster.job.stop_timeout_s cluster.job.timeout_s
 """
 
 

@@ -19,6 +19,7 @@ HOMES = (
     "rlcore/actors/",
     "rlcore/placement.py",
     "rlcore/run.py",
+    "rlcore/submit/",
     "emotion_task/sft/",
     "emotion_task/prosody/stream.py",
 )

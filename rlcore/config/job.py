@@ -1,0 +1,56 @@
+"""A run as a job of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from rlcore.config.checks import at_least, check, positive
+from rlcore.errors import ConfigError
+
+SOURCES = ("submitter", "cluster")
+"""Where a secret's value comes from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig:
+    """What `rlcore submit` brings to a cluster, and where (docs/cluster.md)."""
+
+    address: str | None = None
+    """The dashboard, as `http://HOST:8265`; null: RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265."""
+    storage: str | None = None
+    """Absolute folder that the nodes share; a relative `run_dir` lies below it."""
+    working_dir: str = "."
+    """Folder that the job runs in a copy of, without what .gitignore and .rayignore name."""
+    exclude: tuple[str, ...] = (".git", "/runs", "/checkpoints", "/data")
+    """What else of it stays here; patterns as in .gitignore."""
+    max_mb: float = 100.0
+    """Of the copy, before it is compressed. Ray takes 512 at most."""
+    pip: tuple[str, ...] = ()
+    """Packages that the job wants beside the nodes' own."""
+    env_vars: Mapping[str, str] = field(default_factory=dict)
+    """Environment of the job and its actors."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Name of an environment variable to where its value comes from: `submitter` (this terminal, it travels
+    with the job) or `cluster` (the nodes have it)."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Shown by `ray job list`."""
+    autoscales: bool = False
+    """Nodes come on demand: a run is not measured against those that are there."""
+    stop_timeout_s: int = 120
+    """How long a job that is stopped may take for its step and its checkpoint."""
+    timeout_s: float = 30.0
+    """For an answer of the dashboard."""
+
+    def __post_init__(self) -> None:
+        known = self.address is None or self.address.startswith(("http://", "https://"))
+        check(known, "address", self.address, "the dashboard's, as http://HOST:8265, or null")
+        absolute = self.storage is None or PurePosixPath(self.storage).is_absolute()
+        check(absolute, "storage", self.storage, "an absolute path, or null")
+        check(0 < self.max_mb <= 512, "max_mb", self.max_mb, "above 0 and at most 512")
+        for name, source in self.secrets.items():
+            if source not in SOURCES:  # what stands there may be the secret itself: it is not shown
+                raise ConfigError(f"secrets.{name}: must be one of {', '.join(SOURCES)}, never the value")
+        at_least(self, 1, "stop_timeout_s")
+        positive(self, "timeout_s")

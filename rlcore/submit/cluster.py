@@ -1,0 +1,110 @@
+"""The cluster's end of `rlcore submit`: its dashboard over HTTP. Every answer has a deadline."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
+
+from rlcore.config import JobConfig
+from rlcore.errors import ClusterError
+from rlcore.submit.request import environment
+
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+
+
+class JobClient(JobSubmissionClient):
+    """Ray's client, with a deadline for each answer."""
+
+    def __init__(self, address: str, *, timeout_s: float):
+        self.address, self.timeout_s = address, timeout_s
+        super().__init__(address)
+
+    def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
+        # Ray's has none; public ways to give it one there are not.
+        return super()._do_request(method, endpoint, **{"timeout": self.timeout_s, **kwargs})
+
+    @property
+    def ray_version(self) -> str:
+        """Of the cluster."""
+        return str(self._server_ray_version)
+
+
+def address_of(job: JobConfig) -> str:
+    """Of the dashboard, whichever way it was named."""
+    address = job.address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+    return (address if "://" in address else f"http://{address}").rstrip("/")
+
+
+def connect(job: JobConfig) -> JobClient:
+    """A client of a cluster that answers, knows its token and runs the same Ray.
+
+    Raises ClusterError.
+    """
+    address = address_of(job)
+    _knock(address, job.timeout_s)
+    try:
+        with environment({ADDRESS_VARIABLE: address}):  # which Ray prefers to its argument
+            client = JobClient(address, timeout_s=job.timeout_s)
+    except AuthenticationError as error:
+        raise ClusterError(_refused(address, str(error))) from error
+    except (requests.RequestException, ConnectionError, RuntimeError, KeyError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ClusterError(
+            f"{address} answers, but not as a Ray dashboard does: {reason}. cluster.job.address must be the "
+            "dashboard's (port 8265 unless told otherwise), not the cluster's own"
+        ) from error
+    if client.ray_version != ray.__version__:
+        raise ClusterError(
+            f"the cluster at {address} runs Ray {client.ray_version}, this terminal {ray.__version__}; they "
+            f"must agree: pip install 'ray[default,train]=={client.ray_version}' here, or bring the nodes to "
+            f"{ray.__version__}"
+        )
+    return client
+
+
+def nodes(client: JobClient) -> list[Mapping[str, float]]:
+    """What each living node has in all, by name of the resource. Raises ClusterError."""
+    try:
+        with environment({ADDRESS_VARIABLE: client.address}):
+            alive = list_nodes(
+                address=client.address,
+                filters=[("state", "=", "ALIVE")],
+                timeout=max(1, int(client.timeout_s)),
+                limit=10_000,
+            )
+    except (RayStateApiException, requests.RequestException, ConnectionError) as error:
+        raise ClusterError(f"{client.address} did not say which nodes it has: {error}") from error
+    return [dict(node.resources_total) for node in alive]
+
+
+def _knock(address: str, timeout_s: float) -> None:
+    url = urlsplit(address)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname or "", port), timeout=min(timeout_s, 10.0)).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address} ({error}). Is it up, and its dashboard's port forwarded "
+            f"(`ray dashboard`, `kubectl port-forward`)? Else set cluster.job.address or {ADDRESS_VARIABLE}"
+        ) from error
+
+
+def _refused(address: str, reason: str) -> str:
+    mode = os.environ.get("RAY_AUTH_MODE", "not set")
+    held = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return (
+        f"the cluster at {address} refuses this terminal's token ({reason.splitlines()[0]}). Both must hold "
+        "the same: export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file with the cluster's token "
+        f"(here: RAY_AUTH_MODE {mode}, token from {held or '~/.ray/auth_token'})"
+    )

@@ -1,0 +1,133 @@
+"""`rlcore submit`: checks, starts the job, shows its log, and ends as it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from contextlib import suppress
+from typing import Any, TextIO
+
+from aiohttp import ClientError
+
+from rlcore.errors import ClusterError, StoppedError
+from rlcore.placement import check_fits, run_bundles
+from rlcore.submit.cluster import JobClient, connect, nodes
+from rlcore.submit.request import RUN_KEY, JobRequest
+from rlcore.submit.working_dir import MB, check_working_dir
+
+ACTIVE = ("PENDING", "RUNNING")
+EXIT_CODE_S = 10.0
+"""How long the driver's exit code may come after the job's end."""
+SILENCE_S = 60.0
+"""After which a log without news is asked for anew: its connection may be gone."""
+LOST_S = 60.0
+
+
+def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: bool = False) -> int:
+    """Starts the job, and returns its command's own exit code (0 at once unless `wait`).
+
+    Raises:
+        ConfigError: the folder is too large, or lacks a configuration file.
+        ClusterError: the cluster does not answer, refuses, runs another Ray, or has the run already.
+        PlacementError: it cannot hold the run.
+        StoppedError: someone stopped the job.
+    """
+    job = request.job
+    sizes = check_working_dir(request.working_dir, job.exclude, max_mb=job.max_mb, needed=request.needed)
+    client = connect(job)
+    if not job.autoscales:
+        check_fits(run_bundles(request.config), nodes(client))
+    submission_id = next_submission_id(client, request.run_id, resume=resume)
+    total = f"{len(sizes)} files, {sum(sizes.values()) / MB:.1f} MB"
+    if check_only:
+        print(f"{request.run_id}: nothing speaks against it on {client.address} ({total})")
+        return 0
+    try:
+        client.submit_job(
+            entrypoint=request.entrypoint,
+            runtime_env=request.runtime_env,
+            metadata=request.metadata,
+            submission_id=submission_id,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ClusterError(f"{client.address} did not take the job: {error}") from error
+    print(f"{request.run_id}: job {submission_id} on {client.address} ({total})", flush=True)
+    print(f"  stop, with a checkpoint: ray job stop {submission_id}", flush=True)
+    if not wait:
+        print(f"  its log: ray job logs {submission_id} --follow")
+        return 0
+    try:
+        asyncio.run(follow(client, submission_id, sys.stdout))
+    except KeyboardInterrupt:
+        print(
+            f"\n{submission_id} goes on without being watched: ray job stop {submission_id}", file=sys.stderr
+        )
+        raise
+    return exit_code(client, submission_id)
+
+
+def next_submission_id(client: JobClient, run_id: str, *, resume: bool) -> str:
+    """RUN for a run's first job, RUN.2 for the second. Raises ClusterError where the run is going on, or has
+    been there before and is not to be resumed: it would lose its checkpoints."""
+    earlier = [each for each in client.list_jobs() if (each.metadata or {}).get(RUN_KEY) == run_id]
+    for each in earlier:
+        if each.status in ACTIVE:
+            raise ClusterError(
+                f"run {run_id} is {each.status} as job {each.submission_id}: end it (ray job stop "
+                f"{each.submission_id}), or choose another --run-id"
+            )
+    if earlier and not resume:
+        raise ClusterError(
+            f"run {run_id} has been on this cluster ({earlier[-1].submission_id}: {earlier[-1].status}): "
+            "--resume goes on from its last checkpoint, another --run-id begins anew"
+        )
+    return f"{run_id}.{len(earlier) + 1}" if earlier else run_id
+
+
+async def follow(client: Any, submission_id: str, out: TextIO) -> None:
+    """Writes the job's log until it ends. A connection that breaks or falls silent is taken up again where it
+    was. Raises ClusterError where the cluster answers no more."""
+    written, answered = 0, time.monotonic()
+    while True:
+        seen, stream = 0, client.tail_job_logs(submission_id)
+        # However it ends, the job's state tells what that means.
+        with suppress(StopAsyncIteration, asyncio.TimeoutError, RuntimeError, OSError, ClientError):
+            while True:
+                text = await asyncio.wait_for(anext(stream), SILENCE_S)
+                seen += len(text)
+                if seen > written:
+                    out.write(text[-(seen - written) :])
+                    out.flush()
+                    written = seen
+        try:
+            if client.get_job_status(submission_id) not in ACTIVE:
+                return
+            answered = time.monotonic()
+        except (RuntimeError, OSError) as error:
+            if time.monotonic() - answered > LOST_S:
+                raise ClusterError(
+                    f"the cluster has not answered for {LOST_S:g} s ({error}); job {submission_id} may go "
+                    f"on: ray job logs {submission_id} --follow"
+                ) from error
+        await asyncio.sleep(1.0)
+
+
+def exit_code(client: Any, submission_id: str) -> int:
+    """Of the job's command. Raises StoppedError where the job was stopped, ClusterError where its command
+    never ran."""
+    deadline = time.monotonic() + EXIT_CODE_S
+    while True:
+        info = client.get_job_info(submission_id)
+        if info.status == "STOPPED":
+            raise StoppedError(
+                f"job {submission_id} was stopped; where its log names a checkpoint, the same command with "
+                "--resume goes on from there"
+            )
+        if info.driver_exit_code is not None:
+            return int(info.driver_exit_code)
+        if time.monotonic() > deadline:
+            if info.status == "SUCCEEDED":
+                return 0
+            raise ClusterError(f"job {submission_id} {info.status}: {info.message}")
+        time.sleep(0.2)

@@ -1,0 +1,172 @@
+"""From configuration files to what Ray's job API is given. Knows no Ray and no cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rlcore import config_io
+from rlcore.config import JobConfig, RunConfig, load_config
+from rlcore.errors import ConfigError
+from rlcore.versions import versions
+
+RUN_KEY = "rlcore_run"
+"""Of the job's metadata: which run it is a part of."""
+_REQUIRED = re.compile(r"\$\{oc\.env:([^,}]+)\}")
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """One job. Its repr holds no secret's value."""
+
+    run_id: str
+    config: RunConfig
+    """As the job will load it; strings that only the cluster knows are stand-ins."""
+    entrypoint: str
+    working_dir: Path
+    files: tuple[str, ...]
+    """The configuration's, below `working_dir`."""
+    env_vars: Mapping[str, str]
+    """Without secrets."""
+    secrets: tuple[str, ...]
+    """Names of variables that travel with the job."""
+
+    @property
+    def job(self) -> JobConfig:
+        return self.config.cluster.job
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Files and folders below `working_dir` that must travel."""
+        model = Path(self.config.model.path)
+        is_local = not model.is_absolute() and (self.working_dir / model).exists()
+        return (*self.files, *([model.as_posix()] if is_local else []))
+
+    @property
+    def runtime_env(self) -> dict[str, Any]:
+        """Ray's runtime environment, secrets included."""
+        environment: dict[str, Any] = {
+            "working_dir": str(self.working_dir),
+            "excludes": list(self.job.exclude),
+            "env_vars": {**self.env_vars, **{name: os.environ[name] for name in self.secrets}},
+        }
+        return environment | ({"pip": list(self.job.pip)} if self.job.pip else {})
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {
+            **self.job.metadata,
+            RUN_KEY: self.run_id,
+            "rlcore_run_dir": self.config.run_dir,
+            "rlcore_version": versions().get("rlcore", ""),
+        }
+
+
+def job_request(
+    files: Sequence[str], overrides: Sequence[str], *, run_id: str | None = None, resume: bool = False
+) -> JobRequest:
+    """What the job will be. A run is named by the last part of its `run_dir`, which `run_id` replaces.
+
+    Raises:
+        ConfigError: the configuration is wrong, would not be found by the job, reads a variable that the job
+            does not have, or would be written where no one finds it.
+    """
+    overrides = list(overrides)
+    raw = config_io.unresolved(files, overrides, RunConfig)
+    job = raw["cluster"]["job"]
+    secrets, env_vars = dict(job["secrets"]), dict(job["env_vars"])
+    _check_environment(set(_REQUIRED.findall(str(raw))), secrets, env_vars)
+    with environment(_stand_ins(secrets, env_vars)):
+        config = load_config(files, overrides)
+        run_dir = _run_dir(config, run_id)
+        overrides.append(f"run_dir={run_dir}")
+        config = load_config(files, overrides)
+    stop = {"RAY_JOB_STOP_WAIT_TIME_S": str(config.cluster.job.stop_timeout_s)}
+    working_dir = Path(config.cluster.job.working_dir).resolve()
+    if not working_dir.is_dir():
+        raise ConfigError(f"cluster.job.working_dir: {working_dir} is no folder")
+    inside = tuple(_inside(file, working_dir) for file in files)
+    words = ["python", "-m", "rlcore.cli", "train"]
+    for file in inside:
+        words += ["--config", file]
+    return JobRequest(
+        run_id=run_dir.name,
+        config=config,
+        # `exec`: the signal that stops the job reaches the run itself.
+        entrypoint="exec " + shlex.join([*words, *overrides, *(["--resume"] if resume else [])]),
+        working_dir=working_dir,
+        files=inside,
+        env_vars={**stop, **config.cluster.job.env_vars},
+        secrets=tuple(name for name, source in secrets.items() if source == "submitter"),
+    )
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables set for the length of the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _check_environment(names: set[str], secrets: Mapping[str, str], env_vars: Mapping[str, str]) -> None:
+    """The job has none of this terminal's variables but those that are named."""
+    for name in sorted(names - set(secrets) - set(env_vars)):
+        raise ConfigError(
+            f"{name}: the configuration reads it from the environment, which the job does not share. Say "
+            f"where it comes from: cluster.job.secrets.{name}=submitter (this terminal's value goes along), "
+            f"cluster.job.secrets.{name}=cluster (the nodes have it), or cluster.job.env_vars.{name}=VALUE"
+        )
+    for name, source in secrets.items():
+        if source == "submitter" and not os.environ.get(name):
+            raise ConfigError(
+                f"cluster.job.secrets.{name}: is submitter, but {name} is not set here: export it, or set "
+                "the key to cluster where the nodes have it"
+            )
+
+
+def _stand_ins(secrets: Mapping[str, str], env_vars: Mapping[str, str]) -> dict[str, str]:
+    """What `load_config` finds in the place of variables that the job will have and this terminal may not."""
+    there = {name: f"({name} of the cluster)" for name, source in secrets.items() if source == "cluster"}
+    return there | {name: str(value) for name, value in env_vars.items() if "${" not in str(value)}
+
+
+def _run_dir(config: RunConfig, run_id: str | None) -> PurePosixPath:
+    run_dir, storage = PurePosixPath(config.run_dir), config.cluster.job.storage
+    run_id = run_dir.name if run_id is None else run_id
+    if not _RUN_ID.fullmatch(run_id):
+        allowed = "letters, digits, '.', '_' and '-', beginning with one of the first two"
+        raise ConfigError(f"--run-id, or run_dir's last part: got {run_id!r}, must be {allowed}")
+    run_dir = run_dir.with_name(run_id)
+    if run_dir.is_absolute():
+        return run_dir
+    if storage is None:
+        raise ConfigError(
+            f"run_dir: got {config.run_dir!r}, which would lie in the job's copy of the working folder and "
+            "end with it: set cluster.job.storage to an absolute folder that the nodes share"
+        )
+    return PurePosixPath(storage) / run_dir
+
+
+def _inside(file: str, working_dir: Path) -> str:
+    path = Path(file).resolve()
+    if not path.is_relative_to(working_dir):
+        raise ConfigError(
+            f"--config {file}: lies outside of cluster.job.working_dir ({working_dir}), which is all that "
+            "travels; move it there, or choose a folder above both"
+        )
+    return path.relative_to(working_dir).as_posix()
