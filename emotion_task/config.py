@@ -56,12 +56,26 @@ class SupervisedConfig:
     """Restarts from the last checkpoint after a worker's death."""
     feature_cache_mb: int = 1024
     """Audio features that a worker keeps in memory."""
+    media_cache: str | None = None
+    """Folder that keeps a frozen audio tower's output from run to run, by content and weights (as
+    `rl.model.media_cache`)."""
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "checkpoint_every", "feature_cache_mb"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         ranks, size = self.learner.num_ranks, self.batch_size
         check(size % ranks == 0, "batch_size", size, f"a multiple of learner.num_ranks ({ranks})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentConfig:
+    """Teaching a language model to hear: its projector trained before the prosody SFT, without emotions."""
+
+    train: SupervisedConfig = field(
+        default_factory=lambda: SupervisedConfig(freeze=("audio_tower", "language_model", "lm_head"))
+    )
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Task to its share of the examples, as `sft.weights`; empty: no alignment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +87,8 @@ class SFTConfig:
         default_factory=lambda: dict(pitch=0.1, energy=0.1, rate=0.1, intonation=0.1, reasoning=0.6)
     )
     """Task to its share of the examples: pitch, energy, rate, intonation (one attribute each), profile (all
-    of them), melody (the pitch contour), reasoning (think and answer), description (reasoning whose label
-    is withheld)."""
+    of them), melody (the pitch contour), transcript (the words), caption (a sentence or two on the voice),
+    reasoning (think and answer), description (reasoning whose label is withheld)."""
     label_fraction: float = 1.0
     """Share of utterances whose emotion SFT may see; less leaves something for RL to find."""
     quote_rate: float = 0.0
@@ -117,6 +131,7 @@ class PipelineConfig:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     egemaps: bool = False
     """Also report logistic regression on eGeMAPS functionals, where openSMILE is installed."""
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     rl: RunConfig = field(default_factory=RunConfig)

@@ -1,7 +1,7 @@
 """The whole line, from recordings to a model that explains emotions better than before.
 
-    corpus -> annotate -> base model -> prosody SFT -> reward model -> GRPO-PTR -> report
-                                            `-> full-label SFT (reference)
+    corpus -> annotate -> base model -> (alignment) -> prosody SFT -> reward model -> GRPO-PTR -> report
+                                                            `-> full-label SFT (reference)
 
 Every stage writes a folder of its own below `run_dir` and is not run again once it is finished there with the
 same settings, so that an interrupted run goes on where it stopped.
@@ -86,6 +86,7 @@ class Pipeline:
             ("annotate", config.corpus, self.annotate),
             ("reference", config.egemaps, self.reference),
             ("base_model", [config.base_model, config.tiny], self.base_model),
+            ("alignment", config.alignment, self.alignment),
             ("sft", config.sft, self.sft),
             ("reward_model", config.reward_model, self.reward_model),
             ("rl", config.rl, self.rl),
@@ -163,10 +164,18 @@ class Pipeline:
         tiny = replace(self.config.tiny, seed=self.config.seed)
         return {"model": str(build_tiny_model(self.run_dir / "base", tokenizer_corpus(), tiny))}
 
+    def alignment(self, may_resume: bool) -> dict[str, Any]:
+        """Teaches the base model to hear, where it does not yet."""
+        config, base = self.config.alignment, self.stages.results["base_model"]
+        if not config.weights:
+            return base
+        questions = self._questions(config.weights, config.train, label_fraction=0.0)
+        return self._fine_tune("alignment", questions, base["model"], config.train, may_resume=may_resume)
+
     def sft(self, may_resume: bool) -> dict[str, Any]:
         """Prosody SFT on the part of the emotion labels that it may see."""
-        config, model = self.config.sft, self.stages.results["base_model"]["model"]
-        questions = self._questions(config.weights, config.train.num_steps, config.label_fraction)
+        config, model = self.config.sft, self.stages.results["alignment"]["model"]
+        questions = self._questions(config.weights, config.train, config.label_fraction)
         return self._fine_tune("sft", questions, model, config.train, may_resume=may_resume)
 
     def full_label_sft(self, may_resume: bool) -> dict[str, Any]:
@@ -177,16 +186,16 @@ class Pipeline:
         steps = config.full_label_steps
         if steps == 0:
             return {}
-        questions = self._questions({"reasoning": 1.0}, steps, label_fraction=1.0)
         model, train = str(self.run_dir / "sft" / "model"), replace(config.train, num_steps=steps)
+        questions = self._questions({"reasoning": 1.0}, train, label_fraction=1.0)
         trained = self._fine_tune("sft_full", questions, model, train, may_resume=may_resume)
         run_dir = str(self.run_dir / "sft_full")
         return evaluate(replace(rl, run_dir=run_dir, model=replace(rl.model, path=trained["model"])))
 
     def _questions(
-        self, weights: Mapping[str, float], num_steps: int, label_fraction: float
+        self, weights: Mapping[str, float], train: SupervisedConfig, label_fraction: float
     ) -> list[SFTExample]:
-        """SFT examples for so many steps, in their order."""
+        """SFT examples for all steps of `train`, in their order."""
         from emotion_task.cot.template import TemplateWriter
         from emotion_task.sft.tasks import MixtureConfig, build_examples
 
@@ -194,7 +203,7 @@ class Pipeline:
             self._split("train"),
             TemplateWriter(quote_rate=self.config.sft.quote_rate),
             MixtureConfig(weights=weights, label_fraction=label_fraction, seed=self.config.seed),
-            num_examples=num_steps * self.config.sft.train.batch_size,
+            num_examples=train.num_steps * train.batch_size,
         )
 
     def reward_model(self, may_resume: bool) -> dict[str, Any]:

@@ -32,6 +32,8 @@ ATTRIBUTE_QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Attribute to its question and options. `none` is the answer where no pitch can be heard."""
 
 MELODY_QUESTION = "Write the melody of the voice: one digit from 0 to 9 each fifth of a second."
+TRANSCRIPT_QUESTION = "Write what is said."
+CAPTION_QUESTION = "Describe the voice in a sentence or two."
 PROFILE_QUESTION = "Describe the voice in keywords: pitch, energy, rate, intonation, gender."
 
 
@@ -54,6 +56,16 @@ def profile_messages() -> Messages:
 def melody_messages() -> Messages:
     """The conversation that asks for the pitch of each fifth of a second."""
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, MELODY_QUESTION)
+
+
+def transcript_messages() -> Messages:
+    """The conversation that asks for the words."""
+    return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, TRANSCRIPT_QUESTION)
+
+
+def caption_messages() -> Messages:
+    """The conversation that asks for a description of the voice."""
+    return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, CAPTION_QUESTION)
 
 
 def audio_messages(system: str, text: str) -> Messages:

@@ -65,7 +65,8 @@ class Group:
     """[K]"""
     media_inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Model inputs beside tokens, without a batch dimension: `audio_embeds` [N, H] where a frozen
-    tower was run once in the rollout, or the processor's tensors of A audios (`input_features` [A, M, F])."""
+    tower was run once in the rollout, `audio_states` [N, D] where its projector is trained, or the
+    processor's tensors of A audios (`input_features` [A, M, F])."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """From supervised examples to the engine's token groups: tokens of prompt and target, features of the audio.
 
 The audio of an utterance is asked about many times (several traces and attributes), so its features are made
-once and kept, up to a bound in bytes.
+once and kept, up to a bound in bytes. Where the audio tower is frozen its output is kept in their place, on
+disk too: every epoch, stage and run but the first is spared the tower.
 """
 
 from __future__ import annotations
@@ -11,11 +12,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from emotion_task.audio_window import model_waveform
 from emotion_task.sft.examples import Example
-from rlcore.engines.hf_model import audio_token_id, load_config, load_processor, tokenizer_of
+from rlcore.engines.hf_model import (
+    audio_token_id,
+    encode_media,
+    family_of,
+    load_config,
+    load_media_encoder,
+    load_processor,
+    tokenizer_of,
+)
 from rlcore.engines.logprobs import TokenGroup
+from rlcore.engines.media_cache import MediaCache
+from rlcore.engines.trainable import is_frozen
 from rlcore.errors import DataError
 
 
@@ -28,15 +40,34 @@ class EncodedExample(TokenGroup):
 
 
 class ExampleEncoder:
-    """Encodes examples with the processor of one checkpoint."""
+    """Encodes examples with the processor of one checkpoint.
 
-    def __init__(self, model_path: str, *, cache_bytes: int):
+    Args:
+        freeze: patterns as `model.freeze`. Where they cover the tower, examples carry `audio_states`.
+        cache_bytes: bound on the audio that is kept in memory.
+        cache_folder: keeps a frozen tower's output on disk; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        freeze: tuple[str, ...] = (),
+        cache_bytes: int,
+        cache_folder: str | None = None,
+    ):
+        self._tower = _frozen_tower(model_path, freeze)
         self._processor = load_processor(model_path)
         self._tokenizer = tokenizer_of(self._processor)
         self._placeholder_id = audio_token_id(load_config(model_path))
         self._placeholder = self._tokenizer.convert_ids_to_tokens(self._placeholder_id)
         self._cache: OrderedDict[str, tuple[dict[str, np.ndarray], int]] = OrderedDict()
         self._cache_bytes, self._used_bytes = cache_bytes, 0
+        self._disk: MediaCache | None = None
+        if self._tower is not None and cache_folder is not None:
+            # The projector changes while it is trained; what is kept does not depend on it.
+            tower = self._tower.get_submodule(family_of(self._tower).media_modules[0])
+            self._disk = MediaCache(cache_folder, tower, self._processor)
 
     def encode(self, example: Example) -> EncodedExample:
         """One group of one completion: the target, with the end-of-turn token where it is complete.
@@ -64,22 +95,52 @@ class ExampleEncoder:
         )
 
     def _audio(self, path: str) -> tuple[dict[str, np.ndarray], int]:
-        """The processor's tensors of one recording, and the number of embeddings it becomes."""
+        """The model's inputs for one recording, and the number of embeddings it becomes."""
         if path in self._cache:
             self._cache.move_to_end(path)
             return self._cache[path]
         extractor = self._processor.feature_extractor
-        encoded: Any = self._processor(
-            text=self._placeholder,
-            audio=[model_waveform(path, extractor)],
-            sampling_rate=extractor.sampling_rate,
-            return_tensors="np",
-        )
-        num_embeddings = int((encoded["input_ids"] == self._placeholder_id).sum())
-        inputs = {name: np.asarray(encoded[name]) for name in ("input_features", "feature_attention_mask")}
+        media = {
+            "audio": [model_waveform(path, extractor)],
+            "sampling_rate": int(extractor.sampling_rate),
+        }
+        if self._tower is None:
+            inputs, num_embeddings = self._features(media)
+        else:
+            states = self._states(media)
+            inputs, num_embeddings = {"audio_states": states}, len(states)
         self._cache[path] = inputs, num_embeddings
         self._used_bytes += sum(array.nbytes for array in inputs.values())
         while self._used_bytes > self._cache_bytes and len(self._cache) > 1:
             _, (old, _) = self._cache.popitem(last=False)
             self._used_bytes -= sum(array.nbytes for array in old.values())
         return inputs, num_embeddings
+
+    def _features(self, media: dict[str, Any]) -> tuple[dict[str, np.ndarray], int]:
+        encoded: Any = self._processor(text=self._placeholder, return_tensors="np", **media)
+        num_embeddings = int((encoded["input_ids"] == self._placeholder_id).sum())
+        names = ("input_features", "feature_attention_mask")
+        return {name: np.asarray(encoded[name]) for name in names}, num_embeddings
+
+    @torch.inference_mode()
+    def _states(self, media: dict[str, Any]) -> np.ndarray:
+        """The tower's output, float32 [N, D], from the disk or the tower."""
+        found = None if self._disk is None else self._disk.get(media)
+        if found is not None:
+            return found[0]
+        assert self._tower is not None
+        features, _ = self._features(media)
+        inputs = {name: torch.from_numpy(array) for name, array in features.items()}
+        states = encode_media(self._tower, inputs)[0].float().numpy().copy()
+        if self._disk is not None:
+            self._disk.put(media, [states])
+        return states
+
+
+def _frozen_tower(model_path: str, freeze: tuple[str, ...]) -> Any:
+    """The model's tower and projector, where a pattern freezes all of the tower; else None."""
+    family = family_of(load_config(model_path))
+    # A pattern that is part of the tower's own path is part of every name below it.
+    if family.encode_audio is None or not is_frozen(f"{family.media_modules[0]}.", freeze):
+        return None
+    return load_media_encoder(model_path)

@@ -161,7 +161,12 @@ def _train_worker(job: dict[str, Any]) -> None:
         skipped_log=Path(job["examples"]).with_name(SKIPPED),
     )
     start = _resume(engine)
-    encoder = ExampleEncoder(job["model_path"], cache_bytes=config.feature_cache_mb << 20)
+    encoder = ExampleEncoder(
+        job["model_path"],
+        freeze=config.freeze,
+        cache_bytes=config.feature_cache_mb << 20,
+        cache_folder=config.media_cache,
+    )
     examples = read_examples(job["examples"])
     metrics_file = Path(job["examples"]).with_name(METRICS)
     if rank == 0:

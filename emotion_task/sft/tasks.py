@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,9 +16,11 @@ from emotion_task.prompt import (
     ATTRIBUTE_QUESTIONS,
     Messages,
     attribute_messages,
+    caption_messages,
     emotion_messages,
     melody_messages,
     profile_messages,
+    transcript_messages,
 )
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError, DataError
@@ -119,6 +122,18 @@ def melody_digit(hertz: float | None) -> str:
     return "-" if hertz is None else str(min(9, max(0, int(4 * math.log2(hertz / 70)))))
 
 
+def _transcript(source: _Source) -> tuple[Messages, str, bool] | None:
+    """The words: what ties a tower's output to the language model's vocabulary first."""
+    text = source.utterance.text
+    return (transcript_messages(), text, True) if text else None
+
+
+def _caption(source: _Source) -> tuple[Messages, str, bool] | None:
+    """What a trace says of the voice, as an answer of its own: no tags, no emotion."""
+    trace = source.writer.write(source.utterance, source.rng, answer=False)
+    return None if trace is None else (caption_messages(), re.sub(r"</?think>", "", trace), True)
+
+
 _KEYWORDS = {
     "pitch_level": "pitch",
     "energy_level": "energy",
@@ -134,6 +149,8 @@ TASKS: dict[str, Callable[[_Source], tuple[Messages, str, bool] | None]] = {
     "intonation": _attribute("intonation"),
     "profile": _profile,
     "melody": _melody,
+    "transcript": _transcript,
+    "caption": _caption,
     "reasoning": _reasoning,
     "description": _description,
 }
@@ -212,6 +229,10 @@ def _serves(task: str, utterance: Utterance, mixture: MixtureConfig) -> bool:
         return attribute in facts
     if task == "profile":
         return bool(facts)
+    if task == "transcript":
+        return bool(utterance.text)
+    if task == "caption":
+        return any(name in facts for name in PROSODY)
     if task == "melody":
         return bool((utterance.measured or {}).get("f0_contour_hz"))
     if task == "reasoning" and utterance.trace is not None:

@@ -8,7 +8,7 @@ becomes embeddings. `rlcore.engines.logprobs` scores completions with what is lo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,15 +39,17 @@ class Family:
     """Attribute paths of encoders and projectors, everything that is not the language model."""
     language_prefixes: tuple[str, ...] = ("",)
     """Hub names with these prefixes belong to the language model: a weight push must cover them."""
-    embed_audio: Callable[[PreTrainedModel, Mapping[str, Tensor]], list[Tensor]] | None = None
-    """Processor tensors to one `[N_i, H]` an audio."""
+    encode_audio: Callable[[PreTrainedModel, Mapping[str, Tensor]], list[Tensor]] | None = None
+    """Processor tensors to the tower's output, one `[N_i, D]` an audio."""
+    projector: str | None = None
+    """Attribute path of the module that takes D to the decoder's H; None: the tower gives H itself."""
     takes_audio_embeds: bool = False
     """Whether vLLM's implementation accepts audio as embeddings (`model.media: embeds`)."""
     checkpoint_config: Callable[[PreTrainedModel], PretrainedConfig] = lambda model: model.config
     """The config to write beside the weights, where it is not the model's own."""
 
 
-def _embed_qwen2_audio(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+def _encode_qwen2_audio(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     tower = model.model.audio_tower
     features = inputs["input_features"].to(device=tower.device, dtype=tower.dtype)  # [A, M, F]
     mel_lengths = inputs["feature_attention_mask"].to(tower.device).sum(-1)
@@ -59,12 +61,11 @@ def _embed_qwen2_audio(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> 
         inputs_embeds=features.new_zeros(len(features), num_frames, 1),
         attention_mask=visible.long(),
     )
-    hidden = tower(features, attention_mask=mask).last_hidden_state
-    embeds = model.model.multi_modal_projector(hidden)
-    return [e[:n] for e, n in zip(embeds, lengths.tolist(), strict=True)]
+    hidden = tower(features, attention_mask=mask).last_hidden_state  # [A, N, D]
+    return [h[:n] for h, n in zip(hidden, lengths.tolist(), strict=True)]
 
 
-def _embed_qwen2_5_omni(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+def _encode_qwen2_5_omni(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     tower = model.audio_tower
     mask = inputs["feature_attention_mask"].to(tower.device)
     features = inputs["input_features"].to(device=tower.device, dtype=tower.dtype)
@@ -90,7 +91,8 @@ QWEN2_AUDIO = Family(
     ),
     media_modules=("model.audio_tower", "model.multi_modal_projector"),
     language_prefixes=("language_model.",),
-    embed_audio=_embed_qwen2_audio,
+    encode_audio=_encode_qwen2_audio,
+    projector="model.multi_modal_projector",
     takes_audio_embeds=True,
 )
 
@@ -100,7 +102,7 @@ QWEN2_5_OMNI = Family(
     renames=((r"^", "thinker."),),
     media_modules=("audio_tower", "visual"),
     language_prefixes=("thinker.model.", "thinker.lm_head."),
-    embed_audio=_embed_qwen2_5_omni,
+    encode_audio=_encode_qwen2_5_omni,
     checkpoint_config=_omni_checkpoint_config,
 )
 
@@ -190,7 +192,7 @@ def load_media_encoder(path: str, *, dtype: str = "float32") -> PreTrainedModel:
     """
     config = load_config(path)
     family = family_of(config)
-    if family.embed_audio is None:
+    if family.encode_audio is None:
         raise ConfigError(f"model.path: {path} ({family.model_class}) takes no audio and has no tower")
     text = config.get_text_config()
     text.num_hidden_layers = 0
@@ -263,10 +265,33 @@ def embed_media(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Te
     Returns:
         One [N_i, H] an audio, padding left out.
     """
-    embed = family_of(model).embed_audio
-    if embed is None:
+    return project_media(model, encode_media(model, inputs))
+
+
+def encode_media(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    """Audio through the tower alone: what stays the same while a projector is trained.
+
+    Args:
+        inputs: as `embed_media`.
+
+    Returns:
+        One [N_i, D] an audio, padding left out.
+    """
+    encode = family_of(model).encode_audio
+    if encode is None:
         raise ConfigError(f"model.path: {type(model).__name__} takes no audio, but a prompt carries media")
-    return embed(model, inputs)
+    return encode(model, inputs)
+
+
+def project_media(model: PreTrainedModel, states: Sequence[Tensor]) -> list[Tensor]:
+    """The tower's output [N_i, D] into the decoder's embedding space, [N_i, H]. Differentiable."""
+    path = family_of(model).projector
+    if path is None:
+        return list(states)
+    projector = model.get_submodule(path)
+    weight = next(projector.parameters())
+    projected = projector(torch.cat([s.to(device=weight.device) for s in states]).to(weight.dtype))
+    return list(projected.split([len(s) for s in states]))
 
 
 def checkpoint_name(model: PreTrainedModel, name: str) -> str:

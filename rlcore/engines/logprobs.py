@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from rlcore.engines.hf_model import audio_token_id, decoder_of, embed_media
+from rlcore.engines.hf_model import audio_token_id, decoder_of, embed_media, project_media
 from rlcore.engines.packing import PackedLayout, packed_hidden_states
 from rlcore.errors import DataError
 from rlcore.types import Group, TrainGroup
@@ -149,6 +149,11 @@ def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGro
         else None
         for group in groups
     ]
+    encoded = [i for i, g in enumerate(groups) if "audio_states" in g.media_inputs]
+    if encoded:
+        states = [torch.as_tensor(np.array(groups[i].media_inputs["audio_states"])) for i in encoded]
+        for i, projected in zip(encoded, project_media(model, states), strict=True):
+            embeds[i] = projected
     raw = [i for i, g in enumerate(groups) if g.media_inputs and embeds[i] is None]
     if raw:
         stacked = {

@@ -54,14 +54,16 @@ def is_frozen(name: str, patterns: Sequence[str]) -> bool:
 
 
 def add_lora(model: PreTrainedModel, lora: LoRAConfig, frozen: Sequence[str]) -> None:
-    """Puts adapters on the linear layers that `lora.target_modules` names, and trains nothing else.
+    """Puts adapters on the linear layers that `lora.target_modules` names; they, and what `lora.also_train`
+    matches, are all that is trained.
 
     An adapter starts at zero, so the policy is the model's own. The head and layers that `frozen` matches get
     none.
 
     Raises:
-        ConfigError: a target names no layer.
+        ConfigError: a target names no layer, or `also_train` nothing that is not frozen.
     """
+    beside = _beside(model, lora)
     head = model.get_output_embeddings()
     linear = [
         name
@@ -81,10 +83,24 @@ def add_lora(model: PreTrainedModel, lora: LoRAConfig, frozen: Sequence[str]) ->
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=sorted(targets)
     )
     peft.inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+    for parameter in beside:
+        parameter.requires_grad_(True)
     model.eval()
     for module in model.modules():
         if isinstance(module, LoraLayer):
             module.lora_dropout.train()
+
+
+def _beside(model: PreTrainedModel, lora: LoRAConfig) -> list[nn.Parameter]:
+    """The parameters that `lora.also_train` matches."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for pattern in lora.also_train:
+        if not any(pattern in name for name in trained):
+            raise ConfigError(
+                f"learner.lora.also_train: {pattern!r} is part of no name of a parameter that may be trained "
+                f"(model.freeze comes first); {_nearest(pattern, list(trained))}"
+            )
+    return [p for name, p in trained.items() if any(pattern in name for pattern in lora.also_train)]
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -52,6 +53,17 @@ def test_targets_are_what_was_measured() -> None:
         if example.task == "intonation":
             assert example.target == "falling"
         assert example.audio == utterance.audio
+
+
+def test_transcripts_and_captions_know_no_emotion() -> None:
+    spoken = [replace(u, text=f"Sentence {u.id}.") for u in UTTERANCES[:10]] + UTTERANCES[10:]
+    mixture = MixtureConfig(weights={"transcript": 1, "caption": 1}, label_fraction=0.0)
+    examples = build_examples(spoken, TemplateWriter(), mixture, num_examples=100)
+    by_task = {task: [e for e in examples if e.task == task] for task in ("transcript", "caption")}
+    assert {e.target for e in by_task["transcript"]} == {f"Sentence u{i}." for i in range(10)}
+    for example in by_task["caption"]:
+        assert example.complete and example.target and "<" not in example.target
+        assert not named_emotions(example.target)
 
 
 def test_a_withheld_emotion_is_never_written() -> None:

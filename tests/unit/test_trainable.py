@@ -43,6 +43,41 @@ def test_a_pattern_that_matches_nothing_names_the_nearest() -> None:
         freeze(tiny(), ("model", "lm_head"))
 
 
+def test_what_is_trained_beside_the_adapters_is_trained_whole() -> None:
+    model = tiny(tie_word_embeddings=True)
+    freeze(model, ("layers.1.",))
+    lora = LoRAConfig(
+        rank=2, alpha=2, target_modules=("q_proj",), also_train=("k_proj", "layers.0.self_attn.q")
+    )
+    add_lora(model, lora, ("layers.1.",))
+    layer = "model.layers.0.self_attn"
+    assert set(trained(model)) == {
+        f"{layer}.q_proj.lora_A.default.weight",
+        f"{layer}.q_proj.lora_B.default.weight",
+        f"{layer}.q_proj.base_layer.weight",
+        f"{layer}.q_proj.base_layer.bias",
+        f"{layer}.k_proj.weight",
+        f"{layer}.k_proj.bias",
+    }
+    with torch.no_grad():
+        model.get_parameter(f"{layer}.q_proj.base_layer.weight").fill_(1.0)
+        model.get_parameter(f"{layer}.q_proj.lora_B.default.weight").normal_()
+        a, b = (model.get_parameter(f"{layer}.q_proj.lora_{x}.default.weight") for x in "AB")
+        merged = {weight.name: weight.tensor() for weight in weights(model)}
+        torch.testing.assert_close(merged[f"{layer}.q_proj.weight"], 1.0 + b @ a)
+
+    with pytest.raises(
+        ConfigError, match=r"learner\.lora\.also_train: 'layers\.1\.' .*model\.freeze comes first"
+    ):
+        add_lora(tiny_frozen(), LoRAConfig(rank=2, also_train=("layers.1.",)), ("layers.1.",))
+
+
+def tiny_frozen() -> Qwen2ForCausalLM:
+    model = tiny()
+    freeze(model, ("layers.1.",))
+    return model
+
+
 def test_adapters_start_at_zero_and_merge_to_what_they_compute() -> None:
     plain, model = tiny(tie_word_embeddings=True), tiny(tie_word_embeddings=True)
     freeze(model, ("layers.1.",))
