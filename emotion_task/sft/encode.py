@@ -65,9 +65,11 @@ class ExampleEncoder:
         self._cache: OrderedDict[str, tuple[dict[str, np.ndarray], int]] = OrderedDict()
         self._cache_bytes, self._used_bytes = cache_bytes, 0
         self._disk: MediaCache | None = None
-        if self._tower is not None and cache_folder is not None:
-            # The projector changes while it is trained; what is kept does not depend on it.
-            tower = self._tower.get_submodule(family_of(self._tower).media_modules[0])
+        if cache_folder is not None:
+            # What is kept depends on no weight that is trained: not on the projector, nor on a trained tower.
+            tower = torch.nn.Module()
+            if self._tower is not None:
+                tower = self._tower.get_submodule(family_of(self._tower).media_modules[0])
             self._disk = MediaCache(cache_folder, tower, self.processor)
 
     def encode(self, example: Example) -> EncodedExample:

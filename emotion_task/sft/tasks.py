@@ -175,7 +175,8 @@ TASKS: dict[str, Callable[[_Source], _Built]] = {
     "reasoning": _reasoning,
     "description": _description,
 }
-"""Task of one recording to its builder, which gives None where the utterance does not serve. utterances whose label may be revealed, `description` those whose label is withheld."""
+"""Task of one recording to its builder, which gives None where the utterance does not serve. `reasoning` uses
+utterances whose label may be revealed, `description` those whose label is withheld."""
 ALL_TASKS = (*TASKS, "order", "text")
 """And those whose examples are no single recording: three versions of one, and text alone."""
 

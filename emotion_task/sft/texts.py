@@ -21,8 +21,8 @@ class Conversation:
 
 
 def read_conversations(path: str | Path) -> list[Conversation]:
-    """JSON lines as the hub has them: `{"messages": [{"role": "user", "content": "..."}, ...]}`, the last turn
-    the assistant's.
+    """JSON lines as the hub has them: `{"messages": [{"role": "user", "content": "..."}, ...]}`, the last
+    turn the assistant's.
 
     Raises:
         DataError: missing, empty, or a line that is not such a conversation; names file and line.

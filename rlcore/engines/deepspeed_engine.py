@@ -161,6 +161,24 @@ class DeepSpeedEngine:
         self._num_calls += 1
         return metrics | {"dropped_samples": float(dropped)}
 
+    @torch.no_grad()
+    def supervised_loss(self, groups: Sequence[TokenGroup]) -> float:
+        """Mean negative log-likelihood of all ranks' completion tokens, without an update.
+
+        Every rank gives at least one sample. Raises DataError where one exceeds `learner.micro_batch_tokens`.
+        """
+        config = self._config
+        batches = micro_batches(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
+        num_batches = int(self._all_reduce([len(batches)], dist.ReduceOp.MAX)[0])
+        loss = num_tokens = 0.0
+        for index in range(num_batches):
+            scored = self._score(batches[index] if index < len(batches) else [smallest_sample(groups)])
+            if index < len(batches):
+                loss -= float(scored.logprobs.sum())
+                num_tokens += float(scored.mask.sum())
+        total, count = self._all_reduce([loss, num_tokens], dist.ReduceOp.SUM)
+        return float(total / count)
+
     def _optimizer_step(
         self, groups: Sequence[Any], objective: PolicyObjective | SupervisedObjective
     ) -> dict[str, float]:
