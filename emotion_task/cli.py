@@ -131,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     small.set_defaults(run=_small_model)
 
     for name, until, text in (
-        ("sft", "sft", "prosody SFT, with the stages before it"),
+        ("sft", "cold_start", "prosody SFT, with the stages before it"),
         ("reward-model", "reward_model", "the reasoning reward model, with the stages before it"),
         ("quickstart", None, "the whole line: corpus, annotation, SFT, reward model, GRPO-PTR, report"),
     ):

@@ -55,8 +55,8 @@ class SupervisedConfig:
     max_failures: int = 1
     """Restarts from the last checkpoint after a worker's death."""
     min_ranks: int = 0
-    """Where the cluster has no room for `learner.num_ranks`, the job runs with as few as these, and grows when
-    there is room again; 0: always `learner.num_ranks`."""
+    """Where the cluster has no room for `learner.num_ranks`, the job runs with as few as these, and grows
+    when there is room again; 0: always `learner.num_ranks`."""
     feature_cache_mb: int = 1024
     """Audio features that a worker keeps in memory."""
     media_cache: str | None = None

@@ -31,6 +31,9 @@ from rlcore.engines.media_cache import MediaCache
 from rlcore.engines.trainable import is_frozen
 from rlcore.errors import DataError
 
+_FEATURES = ("input_features", "feature_attention_mask")
+"""The processor's tensors of a recording."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedExample(TokenGroup):
@@ -124,11 +127,7 @@ class ExampleEncoder:
             "audio": [model_waveform(path, extractor)],
             "sampling_rate": int(extractor.sampling_rate),
         }
-        if self._tower is None:
-            inputs, num_embeddings = self._features(media)
-        else:
-            states = self._states(media)
-            inputs, num_embeddings = {"audio_states": states}, len(states)
+        inputs, num_embeddings = self._inputs(media)
         self._cache[path] = inputs, num_embeddings
         self._used_bytes += sum(array.nbytes for array in inputs.values())
         while self._used_bytes > self._cache_bytes and len(self._cache) > 1:
@@ -136,25 +135,31 @@ class ExampleEncoder:
             self._used_bytes -= sum(array.nbytes for array in old.values())
         return inputs, num_embeddings
 
+    def _inputs(self, media: dict[str, Any]) -> tuple[dict[str, np.ndarray], int]:
+        """From the disk, else from the processor and, where it is frozen, the tower."""
+        found = None if self._disk is None else self._disk.get(media)
+        if found is None:
+            features, num_embeddings = self._features(media)
+            found = (*features.values(), np.array([num_embeddings]))
+            if self._tower is not None:
+                found = (self._states(features),)
+            if self._disk is not None:
+                self._disk.put(media, found)
+        if self._tower is not None:
+            return {"audio_states": found[0]}, len(found[0])
+        return dict(zip(_FEATURES, found, strict=False)), int(found[-1][0])
+
     def _features(self, media: dict[str, Any]) -> tuple[dict[str, np.ndarray], int]:
         encoded: Any = self.processor(text=self._placeholder, return_tensors="np", **media)
         num_embeddings = int((encoded["input_ids"] == self._placeholder_id).sum())
-        names = ("input_features", "feature_attention_mask")
-        return {name: np.asarray(encoded[name]) for name in names}, num_embeddings
+        return {name: np.asarray(encoded[name]) for name in _FEATURES}, num_embeddings
 
     @torch.inference_mode()
-    def _states(self, media: dict[str, Any]) -> np.ndarray:
-        """The tower's output, float32 [N, D], from the disk or the tower."""
-        found = None if self._disk is None else self._disk.get(media)
-        if found is not None:
-            return found[0]
+    def _states(self, features: dict[str, np.ndarray]) -> np.ndarray:
+        """The tower's output, float32 [N, D]."""
         assert self._tower is not None
-        features, _ = self._features(media)
         inputs = {name: torch.from_numpy(array) for name, array in features.items()}
-        states = encode_media(self._tower, inputs)[0].float().numpy().copy()
-        if self._disk is not None:
-            self._disk.put(media, [states])
-        return states
+        return encode_media(self._tower, inputs)[0].float().numpy().copy()
 
 
 def _frozen_tower(model_path: str, freeze: tuple[str, ...]) -> Any:

@@ -9,7 +9,7 @@ from rlcore.config.checks import at_least, check, one_of, positive
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAConfig:
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on linear layers; only they are trained."""
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on linear layers."""
 
     rank: int = 0
     """Rank of the adapters; 0: none, every parameter that is not frozen is trained."""
@@ -19,6 +19,8 @@ class LoRAConfig:
     """On the adapters' input. Above 0 the learner's policy differs from the one that was sampled."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     """Linear layers by the end of their name (`q_proj`, `layers.0.mlp.up_proj`); frozen ones get none."""
+    also_train: tuple[str, ...] = ()
+    """Parameters whose name contains one of these are trained beside the adapters, whole (a projector)."""
     push: str = "merged"
     """What travels to the engines: `merged` weights of the language model, or the `adapters` alone, which
     engines add to the weights of `model.path` (by shared_memory or gloo)."""

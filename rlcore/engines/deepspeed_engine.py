@@ -143,15 +143,16 @@ class DeepSpeedEngine:
     def supervised_update(self, groups: Sequence[TokenGroup]) -> dict[str, float]:
         """One optimizer step on the mean negative log-likelihood of all ranks' completion tokens.
 
-        Returns metrics of the global batch, the same on every rank; skips and raises as `update`.
-        Raises DataError where a sample exceeds `learner.micro_batch_tokens`, unless those are to be dropped
-        and every rank keeps one.
+        Returns metrics of the global batch, the same on every rank (`num_tokens` counts prompts, with their
+        audio, too); skips and raises as `update`. Raises DataError where a sample exceeds
+        `learner.micro_batch_tokens`, unless those are to be dropped and every rank keeps one.
         """
         config = self._config
         fitting, num_dropped = fit_groups(groups, config.micro_batch_tokens, config.over_budget)
         num_tokens = sum(len(tokens) for group in fitting for tokens in group.token_ids)
-        counts = [num_tokens, num_dropped, not fitting]
-        total, dropped, num_idle = self._all_reduce(counts, dist.ReduceOp.SUM)
+        num_fed = num_tokens + sum(len(group.prompt_token_ids) for group in fitting)
+        counts = [num_tokens, num_dropped, not fitting, num_fed]
+        total, dropped, num_idle, fed = self._all_reduce(counts, dist.ReduceOp.SUM)
         if num_idle:
             raise DataError(
                 f"{num_idle:.0f} of {self.world_size} ranks have no sample within learner.micro_batch_tokens "
@@ -159,7 +160,7 @@ class DeepSpeedEngine:
             )
         metrics = self._optimizer_step(fitting, SupervisedObjective(num_tokens=int(total)))
         self._num_calls += 1
-        return metrics | {"dropped_samples": float(dropped)}
+        return metrics | {"dropped_samples": float(dropped), "num_tokens": float(fed)}
 
     @torch.no_grad()
     def supervised_loss(self, groups: Sequence[TokenGroup]) -> float:

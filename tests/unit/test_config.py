@@ -303,7 +303,7 @@ algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust algorithm.ptr.
 algorithm.ptr.anneal_steps algorithm.ptr.threshold algorithm.ptr.window algorithm.ptr.max_spread
 learner.num_ranks learner.num_cpus learner.num_gpus learner.zero_stage learner.offload_optimizer
 learner.offload_parameters learner.activation_checkpointing learner.lora.rank learner.lora.alpha
-learner.lora.dropout learner.lora.target_modules learner.lora.push learner.lora.also_train learner.lr
+learner.lora.dropout learner.lora.target_modules learner.lora.also_train learner.lora.push learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
 learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
 learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps learner.timeout_s
