@@ -167,5 +167,8 @@ class PipelineConfig:
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
     cold_start: ColdStartConfig = field(default_factory=ColdStartConfig)
+    perception: int = 0
+    """Held-out utterances on which the perception test compares the SFT model with the base model; 0: no
+    test."""
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     rl: RunConfig = field(default_factory=RunConfig)

@@ -1,8 +1,7 @@
 """The whole line, from recordings to a model that explains emotions better than before.
 
     corpus -> annotate -> base model -> (alignment) -> prosody SFT -> (cold start) -> reward model
-                                                                            |-> GRPO-PTR -> report
-                                                                            `-> full-label SFT (reference)
+        -> GRPO-PTR -> report;  beside it: perception test, full-label SFT (reference)
 
 Every stage writes a folder of its own below `run_dir` and is not run again once it is finished there with the
 same settings, so that an interrupted run goes on where it stopped.
@@ -96,6 +95,7 @@ class Pipeline:
             ("alignment", config.alignment, self.alignment),
             ("sft", config.sft, self.sft),
             ("cold_start", config.cold_start, self.cold_start),
+            ("perception", config.perception, self.perception),
             ("reward_model", config.reward_model, self.reward_model),
             ("rl", config.rl, self.rl),
             ("full_label_sft", None, self.full_label_sft),
@@ -191,6 +191,23 @@ class Pipeline:
             return first
         fraction = self.config.sft.label_fraction
         return self._teach("cold_start", config, first["model"], fraction, may_resume=may_resume)
+
+    def perception(self, may_resume: bool) -> dict[str, Any]:
+        """What SFT has taught to hear, against the base model; leaves `perception/perception.md`."""
+        from emotion_task.perception.report import write_perception
+
+        if self.config.perception == 0:
+            return {}
+        taught = {**self.config.sft.weights, **self.config.cold_start.weights}
+        results = self.stages.results
+        return write_perception(
+            self.run_dir / "annotated" / "manifest.jsonl",
+            {"base": results["base_model"]["model"], "SFT": results["cold_start"]["model"]},
+            self.run_dir / "perception",
+            form="profile" if taught.get("profile") and not taught.get("pitch") else "single",
+            limit=self.config.perception,
+            seed=self.config.seed,
+        )
 
     def full_label_sft(self, may_resume: bool) -> dict[str, Any]:
         """For reference: the SFT model trained on with every emotion label, evaluated like the policy."""

@@ -14,7 +14,16 @@ from emotion_task.records import Utterance
 from emotion_task.sft.mixing import mix
 from emotion_task.sft.tasks import MixtureConfig, SFTExample, build_examples
 from emotion_task.sft.texts import read_conversations
-from emotion_task.sft.variants import PAUSE_S, PITCH_ST, RATE, SAMPLE_RATE, Order, joined_seconds, render, vary
+from emotion_task.sft.variants import (
+    PAUSE_S,
+    PITCH_ST,
+    RATE,
+    SAMPLE_RATE,
+    Order,
+    joined_seconds,
+    render,
+    vary,
+)
 from rlcore.errors import ConfigError, DataError
 
 WORDS = ("I", "left", "the", "keys", "here")
@@ -52,7 +61,12 @@ def build(settings: MixtureConfig) -> list[SFTExample]:
 
 def test_stress_orders_and_texts_join_the_mix(tmp_path: Path, texts: str) -> None:
     examples = build(mixture(tmp_path, texts))
-    assert Counter(example.task for example in examples) == {"stress": 20, "order": 20, "energy": 20, "text": 20}
+    assert Counter(example.task for example in examples) == {
+        "stress": 20,
+        "order": 20,
+        "energy": 20,
+        "text": 20,
+    }
     by_id = {u.id: u for u in UTTERANCES}
     for example in examples:
         question = example.messages[-1]["content"][-1]["text"]
@@ -79,11 +93,11 @@ def test_a_seed_gives_one_mixture(tmp_path: Path, texts: str) -> None:
 def test_a_task_without_its_material_says_what_is_missing(tmp_path: Path, texts: str) -> None:
     with pytest.raises(ConfigError, match="text is 1, but there is no text_data"):
         mixture(tmp_path, texts, text_data=None)
-    with pytest.raises(DataError, match="'order': none of 60 utterances serves .* max_seconds 3"):
+    with pytest.raises(DataError, match=r"'order': none of 60 utterances serves .* max_seconds 3"):
         build(mixture(tmp_path, texts, max_seconds=3.0))
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"messages": [{"role": "assistant", "content": "Hm."}]}\n')
-    with pytest.raises(DataError, match=r"broken.jsonl:1: roles \['assistant'\]; at least two turns"):
+    with pytest.raises(DataError, match=r"broken\.jsonl:1: roles \['assistant'\]; at least two turns"):
         read_conversations(broken)
 
 
