@@ -36,6 +36,8 @@ METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
 VALIDATION_LOSS = "validation_loss"
 """Mean negative log-likelihood a token, in nats."""
+_UNMEASURED = 1e30
+"""Its score where a stop asked for the checkpoint: Ray Train wants a finite number."""
 STOP = "stop"
 """Exists while the job is asked to write a checkpoint and end."""
 
@@ -298,4 +300,6 @@ def _report(engine: Any, metrics: dict[str, float], validation: Validation, *, i
             lowest = validation.lowest if math.isfinite(validation.lowest) else None
             write_json(Path(folder) / "step.json", {"step": step, "lowest_validation_loss": lowest})
         checkpoint = ray.train.Checkpoint.from_directory(folder)
+        if validation:
+            metrics = {VALIDATION_LOSS: _UNMEASURED} | metrics
         ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"step_{step:06d}")
