@@ -22,6 +22,8 @@ examples:
   emotion export cot/ --out EmotionCoT/
   emotion reward-report runs/quickstart/reward_model/model --untrained runs/quickstart/sft/model \\
     --manifest runs/quickstart/annotated/manifest.jsonl --out runs/quickstart/reward_model/calibration
+  emotion perception --before runs/quickstart/base --model runs/quickstart/sft/model \\
+    --manifest runs/quickstart/annotated/manifest.jsonl --form profile --out runs/quickstart/perception
   emotion explain call.wav --model runs/quickstart/rl/model
 """
 
@@ -130,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     small.set_defaults(run=_small_model)
 
     for name, until, text in (
-        ("sft", "sft", "prosody SFT, with the stages before it"),
+        ("sft", "cold_start", "prosody SFT, with the stages before it"),
         ("reward-model", "reward_model", "the reasoning reward model, with the stages before it"),
         ("quickstart", None, "the whole line: corpus, annotation, SFT, reward model, GRPO-PTR, report"),
     ):
@@ -158,6 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--seed", type=int, default=0)
     report.set_defaults(run=_reward_report)
 
+    _add_perception(commands, common)
     explain = commands.add_parser(
         "explain", parents=[common], help="reasoning, label and measured prosody of a recording"
     )
@@ -208,6 +211,37 @@ def _add_cot(commands: Any, common: argparse.ArgumentParser) -> None:
     export.add_argument("--license", default="other", help="for the card, as the hub spells it")
     export.add_argument("--name", default="EmotionCoT", help="of the data set (default: EmotionCoT)")
     export.set_defaults(run=_export)
+
+
+def _add_perception(commands: Any, common: argparse.ArgumentParser) -> None:
+    perception = commands.add_parser(
+        "perception",
+        parents=[common],
+        help="what a model hears of prosody, by attribute and emotion, with confidence intervals",
+        description="Lets a model choose pitch, energy, rate, intonation and the stressed word of held-out "
+        "recordings, and writes perception.json, perception.md and perception.png.",
+    )
+    perception.add_argument("--model", required=True, metavar="MODEL", help="folder or hub id")
+    perception.add_argument("--before", metavar="MODEL", help="what it was trained from, to compare with")
+    perception.add_argument("--manifest", required=True, metavar="FILE", help="annotated")
+    perception.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    perception.add_argument(
+        "--form",
+        default="single",
+        help="single: a question an attribute (default); profile: one for pitch, energy, rate, intonation, "
+        "gender: for models that were trained on `profile` alone",
+    )
+    perception.add_argument("--split", default="eval", help="of the manifest (default: eval)")
+    perception.add_argument("--limit", type=int, metavar="N", help="so many, chosen by a hash of ids")
+    perception.add_argument(
+        "--samples",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="one run's samples.jsonl, or those of the runs before and after: adds the recall by emotion",
+    )
+    perception.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    perception.set_defaults(run=_perception)
 
 
 def _corpus(arguments: argparse.Namespace) -> int:
@@ -367,6 +401,24 @@ def _reward_report(arguments: argparse.Namespace) -> int:
         samples=arguments.samples,
     )
     print((arguments.out / "report.md").read_text(encoding="utf-8"))
+    return 0
+
+
+def _perception(arguments: argparse.Namespace) -> int:
+    from emotion_task.perception.report import write_perception
+
+    models = {"before": arguments.before, "after": arguments.model}
+    write_perception(
+        arguments.manifest,
+        models if arguments.before else {"model": arguments.model},
+        arguments.out,
+        form=arguments.form,
+        split=arguments.split,
+        limit=arguments.limit,
+        samples=arguments.samples,
+        seed=arguments.seed,
+    )
+    print((arguments.out / "perception.md").read_text(encoding="utf-8"))
     return 0
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emotion_task.tiny_model import TinyModelConfig
-from rlcore.config import LearnerConfig, RunConfig
+from rlcore.config import LearnerConfig, LoRAConfig, RunConfig
 from rlcore.config_io import check
 
 
@@ -54,16 +54,24 @@ class SupervisedConfig:
     checkpoint_every: int = 200
     max_failures: int = 1
     """Restarts from the last checkpoint after a worker's death."""
+    min_ranks: int = 0
+    """Where the cluster has no room for `learner.num_ranks`, the job runs with as few as these, and grows
+    when there is room again; 0: always `learner.num_ranks`."""
     feature_cache_mb: int = 1024
     """Audio features that a worker keeps in memory."""
     media_cache: str | None = None
     """Folder that keeps a frozen audio tower's output from run to run, by content and weights (as
-    `rl.model.media_cache`)."""
+    `rl.model.media_cache`), or the tower's input where it is trained."""
+    ingest_cpus: float = 0.0
+    """CPUs that encode examples ahead of each rank, as Ray Data actors wherever the cluster has them free; 0:
+    a rank encodes by itself."""
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "checkpoint_every", "feature_cache_mb"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(self.ingest_cpus >= 0, "ingest_cpus", self.ingest_cpus, "at least 0")
         ranks, size = self.learner.num_ranks, self.batch_size
+        check(0 <= self.min_ranks <= ranks, "min_ranks", self.min_ranks, f"0 to learner.num_ranks ({ranks})")
         check(size % ranks == 0, "batch_size", size, f"a multiple of learner.num_ranks ({ranks})")
 
 
@@ -86,9 +94,15 @@ class SFTConfig:
     weights: Mapping[str, float] = field(
         default_factory=lambda: dict(pitch=0.1, energy=0.1, rate=0.1, intonation=0.1, reasoning=0.6)
     )
-    """Task to its share of the examples: pitch, energy, rate, intonation (one attribute each), profile (all
-    of them), melody (the pitch contour), transcript (the words), caption (a sentence or two on the voice),
-    reasoning (think and answer), description (reasoning whose label is withheld)."""
+    """Task to its share of the examples: pitch, energy, rate, intonation (one attribute each), stress (the
+    stressed word), order (three versions of one utterance), profile (all attributes), melody (the pitch
+    contour), transcript (the words), caption (a sentence or two on the voice), reasoning (think and answer),
+    description (reasoning whose label is withheld), text (conversations of `text_data`)."""
+    text_data: str | None = None
+    """JSON lines of chat messages for the task `text`."""
+    num_validation: int = 0
+    """Examples of held-back training utterances on which each checkpoint's loss is measured; the model with
+    the lowest is the result. 0: no validation, and the last is."""
     label_fraction: float = 1.0
     """Share of utterances whose emotion SFT may see; less leaves something for RL to find."""
     quote_rate: float = 0.0
@@ -99,6 +113,25 @@ class SFTConfig:
     def __post_init__(self) -> None:
         for name in ("label_fraction", "quote_rate"):
             check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        check(self.num_validation >= 0, "num_validation", self.num_validation, "at least 0")
+
+
+def _adapters_alone() -> SupervisedConfig:
+    """The paper's second stage: adapters on the language model, at the learning rate of the first."""
+    return SupervisedConfig(
+        freeze=("visual", "audio_tower", "multi_modal_projector"),
+        learner=LearnerConfig(lr=1e-5, lr_schedule="cosine", lora=LoRAConfig(rank=16)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColdStartConfig:
+    """A second stage of SFT: reasoning on top of what the first has taught to hear. Labels, text data and
+    validation are those of `sft`."""
+
+    train: SupervisedConfig = field(default_factory=_adapters_alone)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Task to its share of the examples, as `sft.weights`; empty: one stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,5 +166,9 @@ class PipelineConfig:
     """Also report logistic regression on eGeMAPS functionals, where openSMILE is installed."""
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
+    cold_start: ColdStartConfig = field(default_factory=ColdStartConfig)
+    perception: int = 0
+    """Held-out utterances on which the perception test compares the SFT model with the base model; 0: no
+    test."""
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     rl: RunConfig = field(default_factory=RunConfig)

@@ -1,7 +1,7 @@
 """The whole line, from recordings to a model that explains emotions better than before.
 
-    corpus -> annotate -> base model -> (alignment) -> prosody SFT -> reward model -> GRPO-PTR -> report
-                                                            `-> full-label SFT (reference)
+    corpus -> annotate -> base model -> (alignment) -> prosody SFT -> (cold start) -> reward model
+        -> GRPO-PTR -> report;  beside it: perception test, full-label SFT (reference)
 
 Every stage writes a folder of its own below `run_dir` and is not run again once it is finished there with the
 same settings, so that an interrupted run goes on where it stopped.
@@ -12,17 +12,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from emotion_task.config import PipelineConfig, SupervisedConfig
+from emotion_task.config import (
+    AlignmentConfig,
+    ColdStartConfig,
+    PipelineConfig,
+    SFTConfig,
+    SupervisedConfig,
+)
 from emotion_task.records import Utterance, read_manifest
 from emotion_task.sft.examples import Question
-from emotion_task.sft.tasks import SFTExample
 from rlcore.checkpoint import write_json
 from rlcore.errors import MissingDependencyError, StoppedError
 
@@ -88,6 +94,8 @@ class Pipeline:
             ("base_model", [config.base_model, config.tiny], self.base_model),
             ("alignment", config.alignment, self.alignment),
             ("sft", config.sft, self.sft),
+            ("cold_start", config.cold_start, self.cold_start),
+            ("perception", config.perception, self.perception),
             ("reward_model", config.reward_model, self.reward_model),
             ("rl", config.rl, self.rl),
             ("full_label_sft", None, self.full_label_sft),
@@ -169,14 +177,37 @@ class Pipeline:
         config, base = self.config.alignment, self.stages.results["base_model"]
         if not config.weights:
             return base
-        questions = self._questions(config.weights, config.train, label_fraction=0.0)
-        return self._fine_tune("alignment", questions, base["model"], config.train, may_resume=may_resume)
+        return self._teach("alignment", config, base["model"], label_fraction=0.0, may_resume=may_resume)
 
     def sft(self, may_resume: bool) -> dict[str, Any]:
         """Prosody SFT on the part of the emotion labels that it may see."""
         config, model = self.config.sft, self.stages.results["alignment"]["model"]
-        questions = self._questions(config.weights, config.train, config.label_fraction)
-        return self._fine_tune("sft", questions, model, config.train, may_resume=may_resume)
+        return self._teach("sft", config, model, config.label_fraction, may_resume=may_resume)
+
+    def cold_start(self, may_resume: bool) -> dict[str, Any]:
+        """The second stage of SFT, where there is one."""
+        config, first = self.config.cold_start, self.stages.results["sft"]
+        if not config.weights:
+            return first
+        fraction = self.config.sft.label_fraction
+        return self._teach("cold_start", config, first["model"], fraction, may_resume=may_resume)
+
+    def perception(self, may_resume: bool) -> dict[str, Any]:
+        """What SFT has taught to hear, against the base model; leaves `perception/perception.md`."""
+        from emotion_task.perception.report import write_perception
+
+        if self.config.perception == 0:
+            return {}
+        taught = {**self.config.sft.weights, **self.config.cold_start.weights}
+        results = self.stages.results
+        return write_perception(
+            self.run_dir / "annotated" / "manifest.jsonl",
+            {"base": results["base_model"]["model"], "SFT": results["cold_start"]["model"]},
+            self.run_dir / "perception",
+            form="profile" if taught.get("profile") and not taught.get("pitch") else "single",
+            limit=self.config.perception,
+            seed=self.config.seed,
+        )
 
     def full_label_sft(self, may_resume: bool) -> dict[str, Any]:
         """For reference: the SFT model trained on with every emotion label, evaluated like the policy."""
@@ -186,25 +217,45 @@ class Pipeline:
         steps = config.full_label_steps
         if steps == 0:
             return {}
-        model, train = str(self.run_dir / "sft" / "model"), replace(config.train, num_steps=steps)
-        questions = self._questions({"reasoning": 1.0}, train, label_fraction=1.0)
-        trained = self._fine_tune("sft_full", questions, model, train, may_resume=may_resume)
+        model, train = self.stages.results["cold_start"]["model"], replace(config.train, num_steps=steps)
+        every_label = replace(config, train=train, weights={"reasoning": 1.0}, num_validation=0)
+        trained = self._teach("sft_full", every_label, model, label_fraction=1.0, may_resume=may_resume)
         run_dir = str(self.run_dir / "sft_full")
         return evaluate(replace(rl, run_dir=run_dir, model=replace(rl.model, path=trained["model"])))
 
-    def _questions(
-        self, weights: Mapping[str, float], train: SupervisedConfig, label_fraction: float
-    ) -> list[SFTExample]:
-        """SFT examples for all steps of `train`, in their order."""
+    def _teach(
+        self,
+        name: str,
+        config: AlignmentConfig | SFTConfig | ColdStartConfig,
+        model: str,
+        label_fraction: float,
+        *,
+        may_resume: bool,
+    ) -> dict[str, Any]:
+        """Fine-tunes a model on a mixture of tasks."""
         from emotion_task.cot.template import TemplateWriter
-        from emotion_task.sft.tasks import MixtureConfig, build_examples
+        from emotion_task.sft.mixing import mix
+        from emotion_task.sft.tasks import MixtureConfig
+        from rlcore.engines.hf_model import load_processor
 
-        return build_examples(
+        sft = self.config.sft
+        window = getattr(load_processor(model).feature_extractor, "chunk_length", None)
+        training, validation = mix(
             self._split("train"),
-            TemplateWriter(quote_rate=self.config.sft.quote_rate),
-            MixtureConfig(weights=weights, label_fraction=label_fraction, seed=self.config.seed),
-            num_examples=train.num_steps * train.batch_size,
+            MixtureConfig(
+                weights=config.weights,
+                label_fraction=label_fraction,
+                seed=self.config.seed,
+                text_data=sft.text_data,
+                audio_folder=str(self.run_dir / "orders"),
+                max_seconds=min(self.config.corpus.max_seconds, window or math.inf),
+            ),
+            TemplateWriter(quote_rate=sft.quote_rate),
+            num_examples=config.train.num_steps * config.train.batch_size,
+            num_validation=0 if name in ("alignment", "sft_full") else sft.num_validation,
+            num_workers=self.config.corpus.num_workers,
         )
+        return self._fine_tune(name, training, model, config.train, validation, may_resume=may_resume)
 
     def reward_model(self, may_resume: bool) -> dict[str, Any]:
         """The SFT model fine-tuned to hear what it grades by, and to grade responses that are good or bad in
@@ -223,7 +274,7 @@ class Pipeline:
             per_utterance=config.per_utterance,
             imported=read_graded(config.graded, utterances, seed=seed) if config.graded else (),
         )
-        model = str(self.run_dir / "sft" / "model")
+        model = self.stages.results["cold_start"]["model"]
         return self._fine_tune("reward_model", questions, model, config.train, may_resume=may_resume)
 
     def rl(self, may_resume: bool) -> dict[str, Any]:
@@ -245,6 +296,7 @@ class Pipeline:
         questions: Sequence[Question],
         model: str,
         train: SupervisedConfig,
+        validation: Sequence[Question] = (),
         *,
         may_resume: bool,
     ) -> dict[str, Any]:
@@ -252,11 +304,19 @@ class Pipeline:
         from emotion_task.sft.job import run_supervised
         from rlcore.engines.hf_model import load_processor
 
-        examples = format_examples(load_processor(model), questions)
+        processor = load_processor(model)
         folder = self.run_dir / name
         if not may_resume:
             shutil.rmtree(folder, ignore_errors=True)
-        trained = run_supervised(examples, model, folder, train, seed=self.config.seed, name=name)
+        trained = run_supervised(
+            format_examples(processor, questions),
+            model,
+            folder,
+            train,
+            seed=self.config.seed,
+            name=name,
+            validation=format_examples(processor, validation),
+        )
         self._add_companions(trained)
         return {"model": str(trained)}
 

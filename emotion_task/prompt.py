@@ -35,6 +35,22 @@ MELODY_QUESTION = "Write the melody of the voice: one digit from 0 to 9 each fif
 TRANSCRIPT_QUESTION = "Write what is said."
 CAPTION_QUESTION = "Describe the voice in a sentence or two."
 PROFILE_QUESTION = "Describe the voice in keywords: pitch, energy, rate, intonation, gender."
+PROFILE_KEYWORDS = {
+    "pitch_level": "pitch",
+    "energy_level": "energy",
+    "speed_level": "rate",
+    "intonation": "intonation",
+    "gender": "gender",
+}
+"""Attribute to the keyword that the profile names it by, in the profile's order."""
+STRESS_QUESTION = "Which word is stressed? Choose one of: {words}."
+ORDER_QUESTION = "Three versions of one utterance follow each other. Order them by {attribute}: {levels}."
+ORDER_LEVELS: dict[str, tuple[str, str, str]] = {
+    "pitch": ("low", "normal", "high"),
+    "energy": ("low", "normal", "high"),
+    "rate": ("slow", "normal", "fast"),
+}
+"""What may differ between three versions of one utterance, and the words for it, rising."""
 
 
 def emotion_messages(labels: Sequence[str]) -> Messages:
@@ -56,6 +72,17 @@ def profile_messages() -> Messages:
 def melody_messages() -> Messages:
     """The conversation that asks for the pitch of each fifth of a second."""
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, MELODY_QUESTION)
+
+
+def stress_messages(words: Sequence[str]) -> Messages:
+    """The conversation that asks which of the utterance's words stands out."""
+    return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, STRESS_QUESTION.format(words=", ".join(words)))
+
+
+def order_messages(attribute: str) -> Messages:
+    """The conversation that asks for the order of three versions by one attribute of `ORDER_LEVELS`."""
+    question = ORDER_QUESTION.format(attribute=attribute, levels=", ".join(ORDER_LEVELS[attribute]))
+    return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, question)
 
 
 def transcript_messages() -> Messages:

@@ -10,6 +10,7 @@ import numpy as np
 
 from emotion_task.config import PipelineConfig
 from emotion_task.evaluation.report import Row, print_results, write_report
+from emotion_task.perception.emotions import recall_report, recall_section
 from rlcore.tracking import merge_summary
 from rlcore.versions import versions
 
@@ -25,6 +26,7 @@ def write_summary(
     """
     rl, classifier = results["rl"], results["reference"]["classifier"]
     full_label, egemaps = results.get("full_label_sft") or None, results["reference"].get("egemaps")
+    heard = results.get("perception") or None
     summary = {
         "sft": rl["before"],
         "rl": rl["after"],
@@ -36,6 +38,7 @@ def write_summary(
             "majority": classifier["majority"],
             "full_label_sft": full_label["accuracy"] if full_label else None,
         },
+        "perception_gain": heard["gain"]["mean"] if heard else None,
         "label_fraction": config.sft.label_fraction,
         "quarantined": results["annotate"]["num_quarantined"],
         "logprob_max_diff": rl["logprob_max_diff"],
@@ -59,8 +62,12 @@ def write_summary(
     title = f"Held-out speakers, {classifier['num_eval']} utterances, greedy answers"
     merge_summary(run_dir / "summary.json", summary)
     confusions, names = _confusions(Path(rl["model"]).parent)
-    write_report(run_dir / "report.md", rows, title, confusions, names)
+    recall = recall_section(recall_report([Path(rl["model"]).parent / "samples.jsonl"], seed=config.seed))
+    write_report(run_dir / "report.md", rows, title, confusions, names, sections=[recall])
     print_results(rows, title)
+    if heard:
+        value, low, high = (100 * heard["gain"]["mean"][name] for name in ("value", "low", "high"))
+        print(f"\nprosody perception, SFT over base: {value:+.1f} points [{low:+.1f}, {high:+.1f}]")
     print(f"\n{run_dir / 'report.md'}\n{run_dir / 'summary.json'}")
     print(f"curves: {Path(rl['model']).parent / 'plots'}")
     print(f"explain a recording: emotion explain AUDIO --model {rl['model']}")

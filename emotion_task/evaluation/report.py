@@ -115,16 +115,18 @@ def write_report(
     title: str,
     confusions: Mapping[str, np.ndarray] | None = None,
     labels: Sequence[str] = (),
+    sections: Sequence[str] = (),
 ) -> None:
     """Writes report.md, and beside it `confusion_<name>.png` for each entry of `confusions`.
 
     Args:
         confusions: name to counts [L, L + 1], as of `emotion_task.evaluation.metrics.confusion`.
         labels: the L rows' labels.
+        sections: further Markdown, under the table.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = [f"# {title}", markdown_table(rows)]
+    parts = [f"# {title}", markdown_table(rows), *sections]
     for name, counts in (confusions or {}).items():
         image = path.parent / f"confusion_{name}.png"
         plot_confusion(counts, labels, image, title=f"{title}: {name}")

@@ -8,6 +8,7 @@ disk too: every epoch, stage and run but the first is spared the tower.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +31,13 @@ from rlcore.engines.media_cache import MediaCache
 from rlcore.engines.trainable import is_frozen
 from rlcore.errors import DataError
 
+_FEATURES = ("input_features", "feature_attention_mask")
+"""The processor's tensors of a recording."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedExample(TokenGroup):
-    """One group of one completion."""
+    """The group of one example: one completion, or several to choose from."""
 
     prompt_id: str
     """`Example.id`"""
@@ -57,58 +61,73 @@ class ExampleEncoder:
         cache_folder: str | None = None,
     ):
         self._tower = _frozen_tower(model_path, freeze)
-        self._processor = load_processor(model_path)
-        self._tokenizer = tokenizer_of(self._processor)
+        self.processor = load_processor(model_path)
+        self._tokenizer = tokenizer_of(self.processor)
         self._placeholder_id = audio_token_id(load_config(model_path))
         self._placeholder = self._tokenizer.convert_ids_to_tokens(self._placeholder_id)
         self._cache: OrderedDict[str, tuple[dict[str, np.ndarray], int]] = OrderedDict()
         self._cache_bytes, self._used_bytes = cache_bytes, 0
         self._disk: MediaCache | None = None
-        if self._tower is not None and cache_folder is not None:
-            # The projector changes while it is trained; what is kept does not depend on it.
-            tower = self._tower.get_submodule(family_of(self._tower).media_modules[0])
-            self._disk = MediaCache(cache_folder, tower, self._processor)
+        if cache_folder is not None:
+            # What is kept depends on no weight that is trained: not on the projector, nor on a trained tower.
+            tower = torch.nn.Module()
+            if self._tower is not None:
+                tower = self._tower.get_submodule(family_of(self._tower).media_modules[0])
+            self._disk = MediaCache(cache_folder, tower, self.processor)
 
     def encode(self, example: Example) -> EncodedExample:
         """One group of one completion: the target, with the end-of-turn token where it is complete.
 
         Raises:
-            DataError: the example's prompt does not have exactly one audio placeholder.
+            DataError: the example's prompt does not have exactly one audio placeholder, or has one without
+                audio.
         """
-        if example.prompt.count(self._placeholder) != 1:
+        expected = 0 if example.audio is None else 1
+        if example.prompt.count(self._placeholder) != expected:
             raise DataError(
-                f"example {example.id}: its prompt must hold {self._placeholder} once, "
+                f"example {example.id}: its prompt must hold {self._placeholder} "
+                f"{'never, as it has no audio' if example.audio is None else 'once'}; "
                 f"it holds it {example.prompt.count(self._placeholder)} times"
             )
-        inputs, num_embeddings = self._audio(example.audio)
-        prompt = example.prompt.replace(self._placeholder, self._placeholder * num_embeddings)
-        target = self._tokenizer(example.target, add_special_tokens=False)["input_ids"]
-        if example.complete:
-            target = [*target, self._tokenizer.eos_token_id]
+        return self.encode_options(
+            example.audio, example.prompt, [(example.target, example.complete)], id=example.id
+        )
+
+    def encode_options(
+        self, audio: str | None, prompt: str, options: Sequence[tuple[str, bool]], *, id: str = ""
+    ) -> EncodedExample:
+        """One group of several completions of the same prompt: texts, and whether the end-of-turn token
+        follows each."""
+        inputs: dict[str, np.ndarray] = {}
+        if audio is not None:
+            inputs, num_embeddings = self._audio(audio)
+            prompt = prompt.replace(self._placeholder, self._placeholder * num_embeddings)
         return EncodedExample(
-            prompt_id=example.id,
-            prompt_token_ids=np.asarray(
-                self._tokenizer(prompt, add_special_tokens=False)["input_ids"], dtype=np.int64
+            prompt_id=id,
+            prompt_token_ids=self._tokens(prompt),
+            token_ids=tuple(
+                np.append(self._tokens(text), self._tokenizer.eos_token_id)
+                if complete
+                else self._tokens(text)
+                for text, complete in options
             ),
-            token_ids=(np.asarray(target, dtype=np.int64),),
             media_inputs=inputs,
         )
+
+    def _tokens(self, text: str) -> np.ndarray:
+        return np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
 
     def _audio(self, path: str) -> tuple[dict[str, np.ndarray], int]:
         """The model's inputs for one recording, and the number of embeddings it becomes."""
         if path in self._cache:
             self._cache.move_to_end(path)
             return self._cache[path]
-        extractor = self._processor.feature_extractor
+        extractor = self.processor.feature_extractor
         media = {
             "audio": [model_waveform(path, extractor)],
             "sampling_rate": int(extractor.sampling_rate),
         }
-        if self._tower is None:
-            inputs, num_embeddings = self._features(media)
-        else:
-            states = self._states(media)
-            inputs, num_embeddings = {"audio_states": states}, len(states)
+        inputs, num_embeddings = self._inputs(media)
         self._cache[path] = inputs, num_embeddings
         self._used_bytes += sum(array.nbytes for array in inputs.values())
         while self._used_bytes > self._cache_bytes and len(self._cache) > 1:
@@ -116,25 +135,31 @@ class ExampleEncoder:
             self._used_bytes -= sum(array.nbytes for array in old.values())
         return inputs, num_embeddings
 
+    def _inputs(self, media: dict[str, Any]) -> tuple[dict[str, np.ndarray], int]:
+        """From the disk, else from the processor and, where it is frozen, the tower."""
+        found = None if self._disk is None else self._disk.get(media)
+        if found is None:
+            features, num_embeddings = self._features(media)
+            found = (*features.values(), np.array([num_embeddings]))
+            if self._tower is not None:
+                found = (self._states(features),)
+            if self._disk is not None:
+                self._disk.put(media, found)
+        if self._tower is not None:
+            return {"audio_states": found[0]}, len(found[0])
+        return dict(zip(_FEATURES, found, strict=False)), int(found[-1][0])
+
     def _features(self, media: dict[str, Any]) -> tuple[dict[str, np.ndarray], int]:
-        encoded: Any = self._processor(text=self._placeholder, return_tensors="np", **media)
+        encoded: Any = self.processor(text=self._placeholder, return_tensors="np", **media)
         num_embeddings = int((encoded["input_ids"] == self._placeholder_id).sum())
-        names = ("input_features", "feature_attention_mask")
-        return {name: np.asarray(encoded[name]) for name in names}, num_embeddings
+        return {name: np.asarray(encoded[name]) for name in _FEATURES}, num_embeddings
 
     @torch.inference_mode()
-    def _states(self, media: dict[str, Any]) -> np.ndarray:
-        """The tower's output, float32 [N, D], from the disk or the tower."""
-        found = None if self._disk is None else self._disk.get(media)
-        if found is not None:
-            return found[0]
+    def _states(self, features: dict[str, np.ndarray]) -> np.ndarray:
+        """The tower's output, float32 [N, D]."""
         assert self._tower is not None
-        features, _ = self._features(media)
         inputs = {name: torch.from_numpy(array) for name, array in features.items()}
-        states = encode_media(self._tower, inputs)[0].float().numpy().copy()
-        if self._disk is not None:
-            self._disk.put(media, [states])
-        return states
+        return encode_media(self._tower, inputs)[0].float().numpy().copy()
 
 
 def _frozen_tower(model_path: str, freeze: tuple[str, ...]) -> Any:

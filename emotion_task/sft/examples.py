@@ -17,10 +17,10 @@ class Example:
     """One recording, what is asked about it, and what the model shall say."""
 
     id: str
-    audio: str
-    """Absolute path."""
+    audio: str | None
+    """Absolute path; None: text alone."""
     prompt: str
-    """Chat-formatted, with one audio placeholder."""
+    """Chat-formatted, with one audio placeholder where there is audio."""
     target: str
     complete: bool = True
     """Whether the end-of-turn token follows the target."""
@@ -32,7 +32,7 @@ class Question(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def audio(self) -> str: ...
+    def audio(self) -> str | None: ...
     @property
     def messages(self) -> Messages: ...
     @property

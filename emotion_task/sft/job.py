@@ -1,7 +1,10 @@
 """Supervised fine-tuning as a Ray Train job: examples in, a Hugging Face folder out.
 
     examples.jsonl -> workers (one DeepSpeed rank each) -> checkpoints every n steps -> model/
-                                    `-> metrics.jsonl, a line a step (the progress bar reads it)
+    validation.jsonl ---------^     `-> metrics.jsonl, a line a step (the progress bar reads it)
+
+With validation examples the loss on them is measured at every checkpoint, and the model is that of the
+checkpoint with the lowest; else it is the last.
 
 Serves prosody SFT and the reward model alike. The examples are trained on in their order, `batch_size` a
 step, so a job that is resumed at step n sees what the uninterrupted one would have seen.
@@ -10,6 +13,7 @@ step, so a job that is resumed at step n sees what the uninterrupted one would h
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -30,6 +34,10 @@ from rlcore.signals import StopFlag
 
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
+VALIDATION_LOSS = "validation_loss"
+"""Mean negative log-likelihood a token, in nats."""
+_UNMEASURED = 1e30
+"""Its score where a stop asked for the checkpoint: Ray Train wants a finite number."""
 STOP = "stop"
 """Exists while the job is asked to write a checkpoint and end."""
 
@@ -42,6 +50,7 @@ def run_supervised(
     *,
     seed: int,
     name: str,
+    validation: Sequence[Example] = (),
 ) -> Path:
     """Fine-tunes `model_path` on `examples` and returns the folder of the new model, `folder/model`.
 
@@ -49,7 +58,7 @@ def run_supervised(
     after the step at hand, with a checkpoint.
 
     Raises:
-        DataError: fewer examples than `num_steps * batch_size`.
+        DataError: fewer examples than `num_steps * batch_size`, or fewer for validation than ranks.
         StoppedError: it was stopped by a signal.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -63,7 +72,10 @@ def run_supervised(
         raise DataError(
             f"{folder}: {name} needs {needed} examples (num_steps * batch_size), got {len(examples)}"
         )
+    if 0 < len(validation) < config.learner.num_ranks:
+        raise DataError(f"{folder}: {len(validation)} examples for validation, at least one a rank is needed")
     write_examples(folder / "examples.jsonl", examples[:needed])
+    write_examples(folder / "validation.jsonl", validation)
     # Train polls its workers at this interval; the default makes every report wait for a second or two.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     learner = config.learner
@@ -72,13 +84,13 @@ def run_supervised(
         train_loop_config={
             "name": name,
             "model_path": str(model_path),
-            "examples": str(folder / "examples.jsonl"),
+            "folder": str(folder),
             "config": config,
             "seed": seed,
         },
         torch_config=TorchConfig(backend="nccl" if learner.num_gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=learner.num_ranks,
+            num_workers=(config.min_ranks, learner.num_ranks) if config.min_ranks else learner.num_ranks,
             use_gpu=learner.num_gpus > 0,
             resources_per_worker={"CPU": learner.num_cpus}
             | ({"GPU": learner.num_gpus} if learner.num_gpus else {}),
@@ -87,12 +99,18 @@ def run_supervised(
             name="train",
             storage_path=str(folder),
             failure_config=FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            # The last checkpoint is kept in any case.
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=2,
+                checkpoint_score_attribute=VALIDATION_LOSS if validation else None,
+                checkpoint_score_order="min",
+            ),
         ),
     )
     result = _fit(trainer, folder, name, config.num_steps)
+    chosen = result.get_best_checkpoint(VALIDATION_LOSS, "min") if validation else result.checkpoint
     model = folder / "model"
-    with result.checkpoint.as_directory() as checkpoint:
+    with chosen.as_directory() as checkpoint:
         shutil.rmtree(model, ignore_errors=True)
         shutil.copytree(Path(checkpoint) / "model", model)
     return model
@@ -144,56 +162,71 @@ def _train_worker(job: dict[str, Any]) -> None:
     import ray.train
     import torch
 
-    from emotion_task.sft.encode import ExampleEncoder
     from rlcore.engines.deepspeed_engine import DeepSpeedEngine
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     config: SupervisedConfig = job["config"]
-    num_steps, batch_size = config.num_steps, config.batch_size
+    folder = Path(job["folder"])
     context = ray.train.get_context()
-    rank, num_ranks = context.get_world_rank(), context.get_world_size()
     engine = DeepSpeedEngine(
         job["model_path"],
         ModelConfig(path=job["model_path"], freeze=config.freeze, media="raw"),
         config.learner,
-        num_steps=num_steps,
+        num_steps=config.num_steps,
         seed=job["seed"],
-        skipped_log=Path(job["examples"]).with_name(SKIPPED),
+        skipped_log=folder / SKIPPED,
     )
-    start = _resume(engine)
-    encoder = ExampleEncoder(
+    start, best = _resume(engine)
+    validation = Validation(
+        read_examples(folder / "validation.jsonl")[context.get_world_rank() :: context.get_world_size()],
         job["model_path"],
-        freeze=config.freeze,
-        cache_bytes=config.feature_cache_mb << 20,
-        cache_folder=config.media_cache,
+        config,
+        best,
     )
-    examples = read_examples(job["examples"])
-    metrics_file = Path(job["examples"]).with_name(METRICS)
-    if rank == 0:
+    if engine.rank == 0:
         for name in (METRICS, SKIPPED):
-            _keep_rows(metrics_file.with_name(name), start)
-    began = time.perf_counter()
-    for step in range(start, num_steps):
-        rows = examples[step * batch_size : (step + 1) * batch_size]
-        groups = [encoder.encode(example) for example in rows[rank::num_ranks]]
+            _keep_rows(folder / name, start)
+    _train(engine, validation, config, job["model_path"], folder, start)
+
+
+def _train(
+    engine: Any, validation: Validation, config: SupervisedConfig, model_path: str, folder: Path, start: int
+) -> None:
+    """The steps after `start`, with a checkpoint where one is due, on a stop and at the end."""
+    from emotion_task.sft.ingest import encoded_batches
+
+    size, num_steps = config.batch_size, config.num_steps
+    examples = read_examples(folder / "examples.jsonl")
+    own = [
+        examples[step * size : (step + 1) * size][engine.rank :: engine.world_size]
+        for step in range(start, num_steps)
+    ]
+    began, num_tokens = time.perf_counter(), 0.0
+    for step, groups in enumerate(encoded_batches(own, model_path, config), start):
         try:
             metrics = engine.supervised_update(groups)
         except NonFiniteError:
             if step > start and step % config.checkpoint_every:
-                _report(engine, {"step": step}, step)
+                _report(engine, {"step": step}, validation)
             raise
-        done = step + 1
-        seconds = time.perf_counter() - began
-        metrics |= {"step": done, "examples_per_second": (done - start) * batch_size / seconds}
-        if rank == 0:
-            with metrics_file.open("a", encoding="utf-8") as out:
+        done, seconds = step + 1, time.perf_counter() - began
+        num_tokens += metrics["num_tokens"]
+        metrics |= {
+            "step": done,
+            "examples_per_second": (done - start) * size / seconds,
+            "tokens_per_second": num_tokens / seconds,
+        }
+        is_stopped = engine.any_rank((folder / STOP).exists()) and done < num_steps
+        is_due = done % config.checkpoint_every == 0 or done == num_steps
+        if is_due and validation:
+            metrics[VALIDATION_LOSS] = validation.measure(engine)
+        if engine.rank == 0:
+            with (folder / METRICS).open("a", encoding="utf-8") as out:
                 out.write(json.dumps(metrics) + "\n")
-        is_stopped = engine.any_rank(metrics_file.with_name(STOP).exists()) and done < num_steps
-        if is_stopped or (done % config.checkpoint_every == 0 and done < num_steps):
-            _report(engine, metrics, done)
+        if is_due or is_stopped:
+            _report(engine, metrics, validation, is_last=done == num_steps)
         if is_stopped:
             return
-    _report(engine, {"step": num_steps}, num_steps, with_model=True)
 
 
 def _keep_rows(path: Path, last_step: int) -> None:
@@ -205,32 +238,68 @@ def _keep_rows(path: Path, last_step: int) -> None:
     path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def _resume(engine: Any) -> int:
-    """The step to go on from: that of the job's last checkpoint, or 0."""
+def _resume(engine: Any) -> tuple[int, float]:
+    """The step to go on from and the lowest validation loss so far: those of the job's last checkpoint, or 0
+    and infinity."""
     import ray.train
 
     from rlcore.checkpoint import read_json
 
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        return 0
+        return 0, math.inf
     with checkpoint.as_directory() as folder:
         engine.load(folder)
-        return int(read_json(Path(folder) / "step.json")["step"])
+        state = read_json(Path(folder) / "step.json")
+    best = state["lowest_validation_loss"]
+    return int(state["step"]), math.inf if best is None else float(best)
 
 
-def _report(engine: Any, metrics: dict[str, float], step: int, *, with_model: bool = False) -> None:
-    """Hands a checkpoint of all ranks to Ray Train: the engine's state, and at the end the exported model."""
+class Validation:
+    """One rank's share of the validation examples, and the lowest loss so far. False where there are none."""
+
+    def __init__(self, examples: Sequence[Example], model_path: str, config: SupervisedConfig, lowest: float):
+        self._examples, self._model_path, self._config = examples, model_path, config
+        self._groups: list[Any] | None = None
+        self.lowest = lowest
+
+    def __bool__(self) -> bool:
+        return bool(self._examples)
+
+    def measure(self, engine: Any) -> float:
+        """The loss of all ranks' examples. Collective."""
+        if self._groups is None:
+            from emotion_task.sft.ingest import encoder_of
+
+            encoder = encoder_of(self._model_path, self._config)
+            self._groups = [encoder.encode(example) for example in self._examples]
+        return engine.supervised_loss(self._groups)
+
+    def is_best(self, metrics: dict[str, float]) -> bool:
+        """Whether this is the lowest loss so far, which is then remembered."""
+        loss = metrics.get(VALIDATION_LOSS, math.inf)
+        is_lower = loss < self.lowest
+        self.lowest = min(self.lowest, loss)
+        return is_lower
+
+
+def _report(engine: Any, metrics: dict[str, float], validation: Validation, *, is_last: bool = False) -> None:
+    """Hands a checkpoint of all ranks to Ray Train: the engine's state and, where it is the best or without
+    validation the last, the exported model."""
     import ray.train
 
     from rlcore.checkpoint import write_json
 
+    step = int(metrics["step"])
     # Ranks write files of their own, which Train puts together.
     with tempfile.TemporaryDirectory() as folder:
         engine.save(folder)
-        if with_model:
+        if validation.is_best(metrics) or (is_last and not validation):
             engine.export(Path(folder) / "model")
         if engine.rank == 0:
-            write_json(Path(folder) / "step.json", {"step": step})
+            lowest = validation.lowest if math.isfinite(validation.lowest) else None
+            write_json(Path(folder) / "step.json", {"step": step, "lowest_validation_loss": lowest})
         checkpoint = ray.train.Checkpoint.from_directory(folder)
+        if validation:
+            metrics = {VALIDATION_LOSS: _UNMEASURED} | metrics
         ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"step_{step:06d}")

@@ -8,21 +8,29 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from emotion_task.cot.writer import TraceWriter
 from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.labels import ALL_LABELS
 from emotion_task.prompt import (
     ATTRIBUTE_QUESTIONS,
+    ORDER_LEVELS,
+    PROFILE_KEYWORDS,
     Messages,
     attribute_messages,
     caption_messages,
     emotion_messages,
     melody_messages,
+    order_messages,
     profile_messages,
+    stress_messages,
     transcript_messages,
 )
 from emotion_task.records import Utterance
+from emotion_task.sft.stress import stress_words
+from emotion_task.sft.texts import Conversation, read_conversations
+from emotion_task.sft.variants import Order, joined_seconds
 from rlcore.errors import ConfigError, DataError
 
 
@@ -33,16 +41,18 @@ class SFTExample:
     id: str
     """Utterance id and task: `0001/reasoning`."""
     task: str
-    """A key of `TASKS`."""
+    """One of `ALL_TASKS`."""
     messages: Messages
     """The question, to be formatted by the model's processor (`emotion_task.prompt.format_prompt`)."""
     target: str
     """What the assistant says, without the end-of-turn token."""
-    audio: str
-    """Absolute path."""
+    audio: str | None
+    """Absolute path; None: text alone."""
     complete: bool = True
     """Whether the end-of-turn token follows. False: the target is only the beginning of an answer (reasoning
     whose label is withheld), and nothing may be learnt of what comes after it."""
+    order: Order | None = None
+    """How `audio` is made, where it is not a recording (`emotion_task.sft.variants.render_all`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +60,27 @@ class MixtureConfig:
     """What the SFT data consists of."""
 
     weights: Mapping[str, float]
-    """Task to its share of an epoch. The keys are those of `TASKS`."""
+    """Task to its share of an epoch. The keys are those of `ALL_TASKS`."""
     label_fraction: float = 1.0
     """Share of the utterances whose emotion may be revealed; the same ones for the same seed, whatever the
     file's order, and a larger fraction reveals a superset."""
     seed: int = 0
+    text_data: str | None = None
+    """Chat messages for the task `text` (`emotion_task.sft.texts`)."""
+    audio_folder: str | None = None
+    """Where the recordings of the task `order` are to lie."""
+    max_seconds: float = 30.0
+    """Three versions of one utterance must fit in so much."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.weights) - set(TASKS))
+        unknown = sorted(set(self.weights) - set(ALL_TASKS))
         if unknown:
-            raise ConfigError(f"sft.weights: unknown tasks {unknown}; allowed are {sorted(TASKS)}")
+            raise ConfigError(f"sft.weights: unknown tasks {unknown}; allowed are {sorted(ALL_TASKS)}")
         if min(self.weights.values(), default=0) < 0 or not sum(self.weights.values()) > 0:
             raise ConfigError(f"sft.weights: got {dict(self.weights)}; weights are >= 0 and one is > 0")
+        for task, need in (("text", "text_data"), ("order", "audio_folder")):
+            if self.weights.get(task) and getattr(self, need) is None:
+                raise ConfigError(f"sft.weights: {task} is {self.weights[task]}, but there is no {need}")
         if not 0 <= self.label_fraction <= 1:
             raise ConfigError(f"sft.label_fraction: got {self.label_fraction}; allowed is 0 to 1")
 
@@ -77,8 +96,12 @@ class _Source:
     labelled: bool
 
 
-def _attribute(name: str) -> Callable[[_Source], tuple[Messages, str, bool] | None]:
-    def build(source: _Source) -> tuple[Messages, str, bool] | None:
+_Built = tuple[Messages, str, bool] | None
+"""Question, target, and whether the target is complete."""
+
+
+def _attribute(name: str) -> Callable[[_Source], _Built]:
+    def build(source: _Source) -> _Built:
         value = stated_facts(source.utterance).get(name)
         if value not in ATTRIBUTE_QUESTIONS[name][1]:
             return None
@@ -87,14 +110,14 @@ def _attribute(name: str) -> Callable[[_Source], tuple[Messages, str, bool] | No
     return build
 
 
-def _reasoning(source: _Source) -> tuple[Messages, str, bool] | None:
+def _reasoning(source: _Source) -> _Built:
     if not source.labelled:
         return None
     trace = source.utterance.trace or source.writer.write(source.utterance, source.rng)
     return None if trace is None else (emotion_messages(source.labels), trace, True)
 
 
-def _description(source: _Source) -> tuple[Messages, str, bool] | None:
+def _description(source: _Source) -> _Built:
     """The beginning of an answer to the emotion question: what is heard. Open at its end, because the
     closing tag right after the description would teach the model to leave the emotion out."""
     if source.labelled:
@@ -103,14 +126,14 @@ def _description(source: _Source) -> tuple[Messages, str, bool] | None:
     return None if trace is None else (emotion_messages(source.labels), trace.removesuffix("</think>"), False)
 
 
-def _profile(source: _Source) -> tuple[Messages, str, bool] | None:
+def _profile(source: _Source) -> _Built:
     """All that is known at once: the same classification as the single questions, in fewer tokens a fact."""
     facts = stated_facts(source.utterance)
-    known = [f"{keyword} {facts[name]}" for name, keyword in _KEYWORDS.items() if name in facts]
+    known = [f"{keyword} {facts[name]}" for name, keyword in PROFILE_KEYWORDS.items() if name in facts]
     return (profile_messages(), ", ".join(known), True) if known else None
 
 
-def _melody(source: _Source) -> tuple[Messages, str, bool] | None:
+def _melody(source: _Source) -> _Built:
     """The pitch contour as digits: what a listener would hum. Of all tasks it says most about pitch, and is
     the quickest way to it for a model that has never heard."""
     contour = (source.utterance.measured or {}).get("f0_contour_hz")
@@ -122,31 +145,29 @@ def melody_digit(hertz: float | None) -> str:
     return "-" if hertz is None else str(min(9, max(0, int(4 * math.log2(hertz / 70)))))
 
 
-def _transcript(source: _Source) -> tuple[Messages, str, bool] | None:
+def _stress(source: _Source) -> _Built:
+    words = stress_words(source.utterance)
+    return None if words is None else (stress_messages(words[0]), words[1], True)
+
+
+def _transcript(source: _Source) -> _Built:
     """The words: what ties a tower's output to the language model's vocabulary first."""
     text = source.utterance.text
     return (transcript_messages(), text, True) if text else None
 
 
-def _caption(source: _Source) -> tuple[Messages, str, bool] | None:
+def _caption(source: _Source) -> _Built:
     """What a trace says of the voice, as an answer of its own: no tags, no emotion."""
     trace = source.writer.write(source.utterance, source.rng, answer=False)
     return None if trace is None else (caption_messages(), re.sub(r"</?think>", "", trace), True)
 
 
-_KEYWORDS = {
-    "pitch_level": "pitch",
-    "energy_level": "energy",
-    "speed_level": "rate",
-    "intonation": "intonation",
-    "gender": "gender",
-}
-
-TASKS: dict[str, Callable[[_Source], tuple[Messages, str, bool] | None]] = {
+TASKS: dict[str, Callable[[_Source], _Built]] = {
     "pitch": _attribute("pitch_level"),
     "energy": _attribute("energy_level"),
     "rate": _attribute("speed_level"),
     "intonation": _attribute("intonation"),
+    "stress": _stress,
     "profile": _profile,
     "melody": _melody,
     "transcript": _transcript,
@@ -154,8 +175,10 @@ TASKS: dict[str, Callable[[_Source], tuple[Messages, str, bool] | None]] = {
     "reasoning": _reasoning,
     "description": _description,
 }
-"""Task to its builder: (question, target, complete), or None where the utterance does not serve.
-`reasoning` uses utterances whose label may be revealed, `description` those whose label is withheld."""
+"""Task of one recording to its builder, which gives None where the utterance does not serve. `reasoning` uses
+utterances whose label may be revealed, `description` those whose label is withheld."""
+ALL_TASKS = (*TASKS, "order", "text")
+"""And those whose examples are no single recording: three versions of one, and text alone."""
 
 
 def build_examples(
@@ -185,32 +208,86 @@ def build_examples(
     total = len(utterances) if num_examples is None else num_examples
     examples: list[SFTExample] = []
     for task, count in _counts(mixture.weights, total).items():
-        pool = [u for u in utterances if _serves(task, u, mixture)]
-        if not pool:
-            raise DataError(
-                f"sft task {task!r}: none of {len(utterances)} utterances serves (annotated? label_fraction "
-                f"is {mixture.label_fraction}); give it the weight 0"
-            )
+        pool = _pool(task, utterances, mixture)
         for number in range(count):
             if number % len(pool) == 0:
                 rng.shuffle(pool)
-            utterance = pool[number % len(pool)]
-            own = random.Random(f"{mixture.seed}/{epoch}/{task}/{utterance.id}/{number // len(pool)}")
-            built = TASKS[task](_Source(utterance, options, writer, own, may_reveal(utterance, mixture)))
-            if built is not None:
-                messages, target, complete = built
-                examples.append(
-                    SFTExample(
-                        id=f"{utterance.id}/{task}",
-                        task=task,
-                        messages=messages,
-                        target=target,
-                        audio=utterance.audio,
-                        complete=complete,
-                    )
-                )
+            item = pool[number % len(pool)]
+            own = random.Random(f"{mixture.seed}/{epoch}/{task}/{item.id}/{number // len(pool)}")
+            if isinstance(item, Conversation):
+                example: SFTExample | None = _text(item)
+            elif task == "order":
+                example = _order(item, own, mixture)
+            else:
+                example = _one(task, _Source(item, options, writer, own, may_reveal(item, mixture)))
+            if example is not None:
+                examples.append(example)
     rng.shuffle(examples)
     return examples
+
+
+def _pool(
+    task: str, utterances: Sequence[Utterance], mixture: MixtureConfig
+) -> list[Utterance] | list[Conversation]:
+    """What a task's examples can be made from."""
+    if task == "text":
+        assert mixture.text_data is not None, "MixtureConfig checks it"
+        return read_conversations(mixture.text_data)
+    pool = [u for u in utterances if _serves(task, u, mixture)]
+    if not pool:
+        raise DataError(
+            f"sft task {task!r}: none of {len(utterances)} utterances serves (annotated? label_fraction is "
+            f"{mixture.label_fraction}, max_seconds {mixture.max_seconds:g}); give it the weight 0"
+        )
+    return pool
+
+
+def _one(task: str, source: _Source) -> SFTExample | None:
+    """An example of one recording."""
+    built = TASKS[task](source)
+    if built is None:
+        return None
+    messages, target, complete = built
+    utterance = source.utterance
+    return SFTExample(
+        id=f"{utterance.id}/{task}",
+        task=task,
+        messages=messages,
+        target=target,
+        audio=utterance.audio,
+        complete=complete,
+    )
+
+
+def _order(utterance: Utterance, rng: random.Random, mixture: MixtureConfig) -> SFTExample:
+    """Three versions of one utterance, and the order in which they come."""
+    attribute = rng.choice(sorted(ORDER_LEVELS))
+    steps = rng.sample((-1, 0, 1), 3)
+    name = f"{utterance.id}-{attribute}{''.join('lnh'[step + 1] for step in steps)}.flac"
+    order = Order(
+        source=utterance.audio,
+        target=str(Path(str(mixture.audio_folder)) / name.replace("/", "_")),
+        attribute=attribute,
+        steps=(steps[0], steps[1], steps[2]),
+    )
+    return SFTExample(
+        id=f"{utterance.id}/order",
+        task="order",
+        messages=order_messages(attribute),
+        target=", ".join(order.levels),
+        audio=order.target,
+        order=order,
+    )
+
+
+def _text(conversation: Conversation) -> SFTExample:
+    return SFTExample(
+        id=f"{conversation.id}/text",
+        task="text",
+        messages=conversation.messages,
+        target=conversation.target,
+        audio=None,
+    )
 
 
 def may_reveal(utterance: Utterance, mixture: MixtureConfig) -> bool:
@@ -229,6 +306,11 @@ def _serves(task: str, utterance: Utterance, mixture: MixtureConfig) -> bool:
         return attribute in facts
     if task == "profile":
         return bool(facts)
+    if task == "stress":
+        return stress_words(utterance) is not None
+    if task == "order":
+        seconds = (utterance.measured or {}).get("duration_s")
+        return seconds is not None and joined_seconds(seconds) <= mixture.max_seconds
     if task == "transcript":
         return bool(utterance.text)
     if task == "caption":

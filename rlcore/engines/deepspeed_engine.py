@@ -143,15 +143,16 @@ class DeepSpeedEngine:
     def supervised_update(self, groups: Sequence[TokenGroup]) -> dict[str, float]:
         """One optimizer step on the mean negative log-likelihood of all ranks' completion tokens.
 
-        Returns metrics of the global batch, the same on every rank; skips and raises as `update`.
-        Raises DataError where a sample exceeds `learner.micro_batch_tokens`, unless those are to be dropped
-        and every rank keeps one.
+        Returns metrics of the global batch, the same on every rank (`num_tokens` counts prompts, with their
+        audio, too); skips and raises as `update`. Raises DataError where a sample exceeds
+        `learner.micro_batch_tokens`, unless those are to be dropped and every rank keeps one.
         """
         config = self._config
         fitting, num_dropped = fit_groups(groups, config.micro_batch_tokens, config.over_budget)
         num_tokens = sum(len(tokens) for group in fitting for tokens in group.token_ids)
-        counts = [num_tokens, num_dropped, not fitting]
-        total, dropped, num_idle = self._all_reduce(counts, dist.ReduceOp.SUM)
+        num_fed = num_tokens + sum(len(group.prompt_token_ids) for group in fitting)
+        counts = [num_tokens, num_dropped, not fitting, num_fed]
+        total, dropped, num_idle, fed = self._all_reduce(counts, dist.ReduceOp.SUM)
         if num_idle:
             raise DataError(
                 f"{num_idle:.0f} of {self.world_size} ranks have no sample within learner.micro_batch_tokens "
@@ -159,7 +160,25 @@ class DeepSpeedEngine:
             )
         metrics = self._optimizer_step(fitting, SupervisedObjective(num_tokens=int(total)))
         self._num_calls += 1
-        return metrics | {"dropped_samples": float(dropped)}
+        return metrics | {"dropped_samples": float(dropped), "num_tokens": float(fed)}
+
+    @torch.no_grad()
+    def supervised_loss(self, groups: Sequence[TokenGroup]) -> float:
+        """Mean negative log-likelihood of all ranks' completion tokens, without an update.
+
+        Every rank gives at least one sample. Raises DataError where one exceeds `learner.micro_batch_tokens`.
+        """
+        config = self._config
+        batches = micro_batches(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
+        num_batches = int(self._all_reduce([len(batches)], dist.ReduceOp.MAX)[0])
+        loss = num_tokens = 0.0
+        for index in range(num_batches):
+            scored = self._score(batches[index] if index < len(batches) else [smallest_sample(groups)])
+            if index < len(batches):
+                loss -= float(scored.logprobs.sum())
+                num_tokens += float(scored.mask.sum())
+        total, count = self._all_reduce([loss, num_tokens], dist.ReduceOp.SUM)
+        return float(total / count)
 
     def _optimizer_step(
         self, groups: Sequence[Any], objective: PolicyObjective | SupervisedObjective

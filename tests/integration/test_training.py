@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +21,11 @@ from emotion_task.cot.template import TemplateWriter
 from emotion_task.prompt import tokenizer_corpus
 from emotion_task.prosody.pipeline import annotate
 from emotion_task.records import read_manifest
-from emotion_task.sft.examples import format_examples
+from emotion_task.sft.encode import ExampleEncoder
+from emotion_task.sft.examples import Example, format_examples
 from emotion_task.sft.job import run_supervised
-from emotion_task.sft.tasks import MixtureConfig, build_examples
+from emotion_task.sft.mixing import mix
+from emotion_task.sft.tasks import MixtureConfig
 from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
 from rlcore import checkpoint
 from rlcore.config import (
@@ -39,6 +42,7 @@ from rlcore.config import (
     TrainConfig,
 )
 from rlcore.engines.hf_model import load_model, load_processor
+from rlcore.engines.logprobs import completion_logprobs
 from rlcore.errors import PlacementError, StoppedError
 from rlcore.run import evaluate, ray_session, train
 from rlcore.tracking import read_metrics
@@ -171,7 +175,7 @@ def test_a_placement_that_does_not_fit_is_an_error_that_says_what_is_missing(wor
     assert time.monotonic() - began < 30
 
 
-def test_a_supervised_job_survives_the_death_of_a_worker_and_stops_when_told(workspace):
+def test_a_disturbed_supervised_job_ends_like_one_that_was_left_alone(workspace):
     utterances = read_manifest(workspace / "annotated" / "manifest.jsonl")
     train_split = [utterance for utterance in utterances if utterance.split == "train"]
     config = SupervisedConfig(
@@ -181,32 +185,59 @@ def test_a_supervised_job_survives_the_death_of_a_worker_and_stops_when_told(wor
         learner=LearnerConfig(num_ranks=2, num_cpus=0.9, lr=3e-3, lr_schedule="cosine"),
     )
     mixture = MixtureConfig(weights={"energy": 0.5, "reasoning": 0.5}, seed=1)
-    questions = build_examples(train_split, TemplateWriter(), mixture, num_examples=16 * 8)
+    questions, held_back = mix(train_split, mixture, TemplateWriter(), num_examples=16 * 8, num_validation=9)
     base = str(workspace / "base")
-    examples = format_examples(load_processor(base), questions)
+    processor = load_processor(base)
+    examples, validation = format_examples(processor, questions), format_examples(processor, held_back)
+    job = {"seed": 1, "name": "sft", "validation": validation}
     folder = workspace / "sft"
     killer = threading.Thread(target=_kill_a_worker, args=(folder / "metrics.jsonl",), daemon=True)
     killer.start()
 
-    model = run_supervised(examples, base, folder, config, seed=1, name="sft")
+    model = run_supervised(examples, base, folder, config, **job)
 
     killer.join(timeout=1)
     assert not killer.is_alive(), "no worker was killed: the test proved nothing"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 17))  # nothing lost, nothing twice
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    # The model is that of the checkpoint with the lowest loss on examples that no step saw.
+    measured = {row["step"]: row["validation_loss"] for row in rows if "validation_loss" in row}
+    assert list(measured) == list(range(2, 17, 2))
+    assert _loss(str(model), validation) == pytest.approx(min(measured.values()), abs=1e-5)
+
+    # Left alone, fed by Ray Data, and with room for two of the four ranks that it would like.
+    alone = replace(config, min_ranks=1, ingest_cpus=0.1, learner=replace(config.learner, num_ranks=4))
+    undisturbed = run_supervised(examples, base, workspace / "sft_alone", alone, **job)
+    losses = [
+        json.loads(x)["loss"] for x in (workspace / "sft_alone" / "metrics.jsonl").read_text().splitlines()
+    ]
+    print(f"final loss: killed {rows[-1]['loss']:.9f}, left alone {losses[-1]:.9f}")
+    assert losses == [row["loss"] for row in rows]
+    _assert_same_weights(undisturbed, model)
 
     # Stopped by a signal, and started again: the same weights, to the bit.
     folder = workspace / "sft_stopped"
     threading.Thread(target=_terminate, args=(folder / "metrics.jsonl",), daemon=True).start()
     with pytest.raises(StoppedError, match=r"stopped by SIGTERM after sft step \d+, with a checkpoint"):
-        run_supervised(examples, base, folder, config, seed=1, name="sft")
+        run_supervised(examples, base, folder, config, **job)
     assert not [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in p.name()]
-    resumed = run_supervised(examples, base, folder, config, seed=1, name="sft")
+    resumed = run_supervised(examples, base, folder, config, **job)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 17))
-    expected = load_model(str(model)).state_dict()
-    for name, tensor in load_model(str(resumed)).state_dict().items():
+    _assert_same_weights(resumed, model)
+
+
+def _loss(model_path: str, examples: Sequence[Example]) -> float:
+    """Mean negative log-likelihood a target token."""
+    encoder = ExampleEncoder(model_path, cache_bytes=1 << 24)
+    scored = completion_logprobs(load_model(model_path), [encoder.encode(example) for example in examples])
+    return -float(scored.logprobs.sum() / scored.mask.sum())
+
+
+def _assert_same_weights(one: Path, other: Path) -> None:
+    expected = load_model(str(other)).state_dict()
+    for name, tensor in load_model(str(one)).state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
 
 

@@ -1,0 +1,113 @@
+"""Forced choice: of the offered answers, the one that the model finds likeliest after the question.
+
+    recordings -> tower, once each -> every option as a completion of its question -> the best sum of logprobs
+
+A model that knows nothing chooses by chance and not by failing to answer in form, so that what training adds
+is hearing. An option is read up to what ends it (the comma or the end of the turn): `rising` does not win
+over `rising-falling` by being its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from emotion_task.perception.questions import Turn, is_graded
+from emotion_task.prompt import format_prompt
+from emotion_task.records import Utterance
+from emotion_task.sft.encode import ExampleEncoder
+from rlcore.engines.hf_model import load_model
+from rlcore.engines.logprobs import completion_logprobs
+
+_TOWERS = ("audio_tower", "multi_modal_projector", "visual")
+"""Frozen here: the encoder then runs a tower once for all questions about a recording."""
+_CACHE_BYTES = 1 << 30
+
+
+@dataclass(slots=True)
+class _Asking:
+    """One turn on its way through its choices."""
+
+    audio: str
+    prompt: str
+    turn: Turn
+    chosen: list[str] = field(default_factory=list)
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.chosen) == len(self.turn.choices)
+
+    def completions(self) -> list[tuple[str, bool]]:
+        """The options of the next choice, written out from the answer's beginning, and whether the turn ends
+        there."""
+        index = len(self.chosen)
+        is_last = index == len(self.turn.choices) - 1
+        if not self.turn.is_profile:
+            return [(option, is_last) for option in self.turn.choices[index].options]
+        said = [f"{c.attribute} {value}" for c, value in zip(self.turn.choices, self.chosen, strict=False)]
+        choice = self.turn.choices[index]
+        end = "" if is_last else ","
+        return [
+            (", ".join([*said, f"{choice.attribute} {option}"]) + end, is_last) for option in choice.options
+        ]
+
+
+class Listener:
+    """One model, asked about recordings. On a GPU where there is one."""
+
+    def __init__(self, model_path: str, *, batch_size: int = 32):
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = load_model(model_path, dtype="bfloat16" if self._device == "cuda" else "float32").to(
+            self._device
+        )
+        self._encoder = ExampleEncoder(model_path, freeze=_TOWERS, cache_bytes=_CACHE_BYTES)
+        self._batch_size = batch_size
+
+    def choose(
+        self, utterances: Sequence[Utterance], turns: Sequence[Sequence[Turn]]
+    ) -> list[list[list[str]]]:
+        """The chosen option of every choice: by utterance, turn and choice."""
+        prompts: dict[str, str] = {}
+        asking = [
+            [_Asking(utterance.audio, self._prompt(turn, prompts), turn) for turn in of_one]
+            for utterance, of_one in zip(utterances, turns, strict=True)
+        ]
+        waiting = [each for of_one in asking for each in of_one]
+        while waiting:
+            for start in range(0, len(waiting), self._batch_size):
+                batch = waiting[start : start + self._batch_size]
+                for each, best in zip(batch, self._best(batch), strict=True):
+                    choice = each.turn.choices[len(each.chosen)]
+                    each.chosen.append(choice.options[best])
+            waiting = [each for each in waiting if not each.is_done]
+        return [[each.chosen for each in of_one] for of_one in asking]
+
+    def _prompt(self, turn: Turn, prompts: dict[str, str]) -> str:
+        key = repr(turn.messages)
+        if key not in prompts:
+            prompts[key] = format_prompt(self._encoder.processor, turn.messages)
+        return prompts[key]
+
+    @torch.inference_mode()
+    def _best(self, batch: Sequence[_Asking]) -> list[int]:
+        groups = [self._encoder.encode_options(e.audio, e.prompt, e.completions()) for e in batch]
+        scored = completion_logprobs(self._model, groups)
+        sums = (scored.logprobs * scored.mask).sum(-1).float().cpu().numpy()
+        ends = np.cumsum([len(group.token_ids) for group in groups])
+        return [int(np.argmax(part)) for part in np.split(sums, ends[:-1])]
+
+
+def hits(
+    turns: Sequence[Sequence[Turn]], chosen: Sequence[Sequence[Sequence[str]]], attributes: Sequence[str]
+) -> np.ndarray:
+    """float [N, A]: 1 where the right option was chosen, 0 where another was, NaN where it was not graded."""
+    table = np.full((len(turns), len(attributes)), np.nan)
+    for row, (of_one, answers) in enumerate(zip(turns, chosen, strict=True)):
+        for turn, values in zip(of_one, answers, strict=True):
+            for choice, value in zip(turn.choices, values, strict=True):
+                if is_graded(choice):
+                    table[row, attributes.index(choice.attribute)] = float(value == choice.answer)
+    return table

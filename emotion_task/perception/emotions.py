@@ -1,0 +1,104 @@
+"""Emotion by emotion: the recall of a run's greedy held-out answers, before and after, with intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotion_task.evaluation.bootstrap import estimate, estimate_gain
+from emotion_task.evaluation.intervals import estimates_table
+from emotion_task.evaluation.metrics import predicted_labels
+from emotion_task.labels import ALL_LABELS
+from rlcore.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Greedy answers to held-out prompts, by prompt."""
+
+    texts: Mapping[str, str]
+    truth: Mapping[str, str]
+
+
+def read_answers(samples: str | Path) -> tuple[Answers, Answers]:
+    """The first and the last held-out evaluation of a run's samples.jsonl (of `rlcore train`, or of
+    `rlcore evaluate`, where both are the same).
+
+    Raises:
+        DataError: it holds none.
+    """
+    by_step: dict[int, list[tuple[str, str, str]]] = {}
+    with Path(samples).open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            if row["split"] == "eval":
+                answer = (row["prompt"], row["text"], row["reference"]["emotion"])
+                by_step.setdefault(row["step"], []).append(answer)
+    if not by_step:
+        raise DataError(f"{samples}: no answer to a held-out prompt (split 'eval')")
+    first, last = (
+        Answers(texts={p: text for p, text, _ in rows}, truth={p: emotion for p, _, emotion in rows})
+        for rows in (by_step[min(by_step)], by_step[max(by_step)])
+    )
+    return first, last
+
+
+def recall_scores(answers: Sequence[Answers]) -> tuple[list[str], list[np.ndarray]]:
+    """The emotions that occur, and for each set of answers a table [N, E] over the prompts that all sets
+    have: 1 where the label is right and 0 where it is not, in the column of the true emotion, else NaN.
+
+    A column's mean is the emotion's recall, the mean over columns the unweighted accuracy.
+
+    Raises:
+        DataError: the sets have no prompt in common.
+    """
+    prompts = [p for p in answers[0].texts if all(p in each.texts for each in answers)]
+    if not prompts:
+        raise DataError("the two sets of answers have no prompt in common: they are of different data")
+    truth = [answers[0].truth[prompt] for prompt in prompts]
+    emotions = [label for label in ALL_LABELS if label in set(truth)]
+    columns = [emotions.index(emotion) for emotion in truth]
+    tables = []
+    for each in answers:
+        predicted = predicted_labels([each.texts[prompt] for prompt in prompts], emotions)
+        table = np.full((len(prompts), len(emotions)), np.nan)
+        table[range(len(prompts)), columns] = [p == t for p, t in zip(predicted, truth, strict=True)]
+        tables.append(table)
+    return emotions, tables
+
+
+def recall_report(samples: Sequence[str | Path], *, seed: int = 0) -> dict[str, Any]:
+    """Recall by emotion, `before` and `after`, and the paired `gain`; the mean is the unweighted accuracy.
+
+    Args:
+        samples: one run's samples.jsonl (its first and last evaluation), or two files: the last evaluation of
+            each.
+    """
+    answers = list(read_answers(samples[0])) if len(samples) == 1 else [read_answers(s)[1] for s in samples]
+    emotions, (before, after) = recall_scores(answers)
+    return {
+        "models": {
+            "before": estimate(before, emotions, seed=seed),
+            "after": estimate(after, emotions, seed=seed),
+        },
+        "gain": estimate_gain(before, after, emotions, seed=seed),
+    }
+
+
+def recall_section(report: Mapping[str, Any]) -> str:
+    """The report as a section of Markdown."""
+    table = estimates_table("emotion", report["models"], report["gain"])
+    return "\n".join(
+        [
+            "## Recall by emotion",
+            "",
+            "Greedy answers; in brackets the 95 % bootstrap interval over utterances, the gain's paired. The "
+            "mean is the unweighted accuracy.",
+            "",
+            *table,
+        ]
+    )

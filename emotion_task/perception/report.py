@@ -1,0 +1,164 @@
+"""The perception test as files: what a model hears before and after training, by attribute and by emotion."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotion_task.evaluation.bootstrap import Estimate, estimate, estimate_gain
+from emotion_task.evaluation.intervals import estimates_table, plot_estimates
+from emotion_task.labels import ALL_LABELS
+from emotion_task.perception.ask import Listener, hits
+from emotion_task.perception.emotions import recall_report, recall_section
+from emotion_task.perception.questions import FORMS, Turn, attributes_of, is_graded, turns_of
+from emotion_task.records import Utterance, choose, read_manifest
+from rlcore.checkpoint import write_json
+from rlcore.errors import ConfigError, DataError
+from rlcore.versions import versions
+
+
+def write_perception(
+    manifest: str | Path,
+    models: Mapping[str, str],
+    out: str | Path,
+    *,
+    form: str = "single",
+    split: str = "eval",
+    limit: int | None = None,
+    samples: Sequence[str | Path] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Asks each model about a split and writes perception.json, perception.md and perception.png into `out`;
+    returns what perception.json holds.
+
+    Args:
+        manifest: annotated.
+        models: name to checkpoint. Of two, the second is read as trained from the first.
+        form: of `emotion_task.perception.questions.FORMS`.
+        limit: so many utterances, chosen by a hash of their ids; None for all.
+        samples: as of `emotion_task.perception.emotions.recall_report`; adds the recall by emotion.
+        seed: of the bootstrap.
+
+    Raises:
+        ConfigError: an unknown form.
+        DataError: no utterance of the split can be asked about.
+    """
+    if form not in FORMS:
+        raise ConfigError(f"form: got {form!r}; allowed are {list(FORMS)}")
+    utterances, turns = _asked(manifest, form, split, limit)
+    attributes = attributes_of(turns)
+    tables = {
+        name: hits(turns, Listener(path).choose(utterances, turns), attributes)
+        for name, path in models.items()
+    }
+    emotions = [label for label in ALL_LABELS if label in {u.emotion for u in utterances}]
+    report: dict[str, Any] = {
+        "form": form,
+        "num_utterances": len(utterances),
+        "num_speakers": len({utterance.speaker for utterance in utterances}),
+        "models": dict(models),
+        "floor": floors(turns, attributes),
+        "attributes": {name: estimate(table, attributes, seed=seed) for name, table in tables.items()},
+    }
+    if emotions:
+        report["emotions"] = {
+            name: estimate(_by_emotion(table, utterances, emotions), emotions, seed=seed)
+            for name, table in tables.items()
+        }
+    if len(tables) == 2:
+        before, after = tables.values()
+        report["gain"] = estimate_gain(before, after, attributes, seed=seed)
+        if emotions:
+            report["gain_by_emotion"] = estimate_gain(
+                *(_by_emotion(table, utterances, emotions) for table in tables.values()), emotions, seed=seed
+            )
+    if samples:
+        report["recall"] = recall_report(samples, seed=seed)
+    report |= {"seed": seed, "versions": versions()}
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "perception.json", _plain(report))
+    plot_estimates(report["attributes"], folder / "perception.png", title="Prosody perception")
+    (folder / "perception.md").write_text(as_markdown(report), encoding="utf-8")
+    return _plain(report)
+
+
+def _asked(
+    manifest: str | Path, form: str, split: str, limit: int | None
+) -> tuple[list[Utterance], list[list[Turn]]]:
+    rows = [utterance for utterance in read_manifest(manifest) if utterance.split == split]
+    pairs = [(utterance, turns_of(utterance, form)) for utterance in choose(rows, limit)]
+    pairs = [(u, turns) for u, turns in pairs if any(is_graded(c) for turn in turns for c in turn.choices)]
+    if not pairs:
+        raise DataError(
+            f"{manifest}: of {len(rows)} utterances with the split {split!r} none has an annotated "
+            "attribute; run `emotion annotate`, or name another split"
+        )
+    return [u for u, _ in pairs], [turns for _, turns in pairs]
+
+
+def floors(turns: Sequence[Sequence[Turn]], attributes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """What needs no ears, by attribute: `chance` (one over the number of options) and `majority` (always the
+    commonest answer; no such thing for the stressed word)."""
+    found: dict[str, dict[str, float]] = {}
+    for attribute in attributes:
+        choices = [
+            c
+            for of_one in turns
+            for turn in of_one
+            for c in turn.choices
+            if c.attribute == attribute and is_graded(c)
+        ]
+        found[attribute] = {"chance": float(np.mean([1 / len(c.options) for c in choices]))}
+        if len({c.options for c in choices}) == 1:
+            counts = Counter(c.answer for c in choices)
+            found[attribute]["majority"] = max(counts.values()) / len(choices)
+    return found
+
+
+def _by_emotion(table: np.ndarray, utterances: Sequence[Utterance], emotions: Sequence[str]) -> np.ndarray:
+    """[N, A] to [N, E]: an utterance's share of right answers, in the column of its emotion."""
+    scores = np.full((len(table), len(emotions)), np.nan)
+    for row, utterance in enumerate(utterances):
+        if utterance.emotion in emotions:
+            scores[row, emotions.index(utterance.emotion)] = np.nanmean(table[row])
+    return scores
+
+
+def as_markdown(report: Mapping[str, Any]) -> str:
+    """The report for people."""
+    lines = [
+        "# Prosody perception",
+        "",
+        f"{report['num_utterances']} held-out utterances of {report['num_speakers']} speakers, forced "
+        f"choice, questions in the form `{report['form']}`. In brackets the 95 % bootstrap interval over "
+        "utterances; the gain is paired.",
+        "",
+        *estimates_table("attribute", report["attributes"], report.get("gain"), report["floor"]),
+    ]
+    if "emotions" in report:
+        lines += [
+            "",
+            "## By emotion",
+            "",
+            "Share of right answers about utterances of each emotion.",
+            "",
+            *estimates_table("emotion", report["emotions"], report.get("gain_by_emotion")),
+        ]
+    if "recall" in report:
+        lines += ["", recall_section(report["recall"])]
+    return "\n".join([*lines, "", "![Accuracy by attribute](perception.png)", ""])
+
+
+def _plain(value: Any) -> Any:
+    """Estimates as dictionaries, for JSON."""
+    if isinstance(value, Estimate):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return value

@@ -1,0 +1,38 @@
+"""Stress perception: which word of a transcript stands out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from emotion_task.records import Utterance
+
+_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a transcript, punctuation left out, in their order."""
+    return tuple(_WORD.findall(text))
+
+
+def stress_words(utterance: Utterance) -> tuple[tuple[str, ...], str] | None:
+    """The words to choose from and the stressed one, each word once and as the transcript spells it.
+
+    None where the question has no one answer: no transcript or no stressed word, several of them, one word
+    alone, or a stressed word that the sentence has twice.
+    """
+    stressed = utterance.stressed_words or []
+    if not utterance.text or len(stressed) != 1:
+        return None
+    words = words_of(utterance.text)
+    counts = Counter(word.lower() for word in words)
+    spelt = words_of(stressed[0])
+    if len(spelt) != 1 or counts[spelt[0].lower()] != 1 or len(counts) < 2:
+        return None
+    first = {word.lower(): word for word in reversed(words)}
+    options = tuple(word for index, word in enumerate(words) if word.lower() not in _lower(words[:index]))
+    return options, first[spelt[0].lower()]
+
+
+def _lower(words: tuple[str, ...]) -> set[str]:
+    return {word.lower() for word in words}

@@ -1,0 +1,58 @@
+"""Text-only conversations for the mix: a model that is fine-tuned on speech alone forgets how to write."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from emotion_task.prompt import Messages
+from rlcore.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """What comes before the last turn, and that turn, the assistant's."""
+
+    id: str
+    """The file's line: `text-000017`."""
+    messages: Messages
+    target: str
+
+
+def read_conversations(path: str | Path) -> list[Conversation]:
+    """JSON lines as the hub has them: `{"messages": [{"role": "user", "content": "..."}, ...]}`, the last
+    turn the assistant's.
+
+    Raises:
+        DataError: missing, empty, or a line that is not such a conversation; names file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; sft.text_data names JSON lines of chat messages")
+    found = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                found.append(_conversation(line, f"{path}:{number}", number))
+    if not found:
+        raise DataError(f"{path}: empty; sft.text_data names JSON lines of chat messages")
+    return found
+
+
+def _conversation(line: str, where: str, number: int) -> Conversation:
+    try:
+        turns = json.loads(line)["messages"]
+        roles = [turn["role"] for turn in turns]
+        texts = [turn["content"] for turn in turns]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f'{where}: not {{"messages": [{{"role", "content"}}, ...]}}: {error!r}') from error
+    if len(turns) < 2 or roles[-1] != "assistant" or not all(isinstance(t, str) and t for t in texts):
+        raise DataError(
+            f"{where}: roles {roles}; at least two turns of text are needed, the last the assistant's"
+        )
+    messages = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for role, text in zip(roles[:-1], texts[:-1], strict=True)
+    ]
+    return Conversation(id=f"text-{number:06d}", messages=messages, target=texts[-1])
