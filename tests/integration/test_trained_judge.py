@@ -4,7 +4,6 @@ into a score. What it would hear is not trained here: the recordings are tones."
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -27,25 +26,13 @@ from emotion_task.rewards import ReasoningReward
 from emotion_task.sft.encode import ExampleEncoder
 from emotion_task.sft.examples import format_examples
 from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
-from rlcore.engines.environment import engine_env
 from rlcore.engines.hf_model import load_model, load_processor, save_checkpoint
 from rlcore.engines.logprobs import completion_logprobs
 from rlcore.rewards.samples import completion_of
 from rlcore.types import Group, Prompt, RewardContext
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("engine_process")]
 NUM_STEPS, BATCH_SIZE = 160, 32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def engine_environment() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in engine_env(cpu=True).items():
-            patch.setenv(name, value)
-        yield
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    cleanup_dist_env_and_memory()
 
 
 @pytest.fixture(scope="module")

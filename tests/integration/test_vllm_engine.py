@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,13 @@ from rlcore.engines.hf_model import (
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.media import MediaEncoder
 from rlcore.engines.trainable import adapter_weights, add_lora
-from rlcore.engines.vllm_engine import EngineRequest, Sampling, VLLMEngine, engine_env, sampling_seed
+from rlcore.engines.vllm_engine import EngineRequest, Sampling, VLLMEngine, sampling_seed
 from rlcore.errors import ConfigError, DataError, WeightSyncError
 from rlcore.types import Group, Prompt, RolloutJob
 from rlcore.weight_sync import make_sender, vllm_receiver
 from rlcore.weight_sync.direct import record
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("engine_process")]
 # Few tokens a step, so that the prompts of one call do not fit into one: seeds must survive that.
 ENGINE = {"max_model_len": 256, "max_num_batched_tokens": 256}
 
@@ -50,17 +50,6 @@ class ToneTask:
 
 
 PROMPTS = [Prompt(id=f"p{i}", text=AUDIO_PROMPT, media={"tone": i}) for i in range(5)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def engine_environment() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in engine_env(cpu=True).items():
-            patch.setenv(name, value)
-        yield
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    cleanup_dist_env_and_memory()
 
 
 @pytest.fixture(scope="module")
