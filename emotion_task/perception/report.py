@@ -75,7 +75,10 @@ def write_perception(
         report["gain"] = estimate_gain(before, after, attributes, seed=seed)
         if emotions:
             report["gain_by_emotion"] = estimate_gain(
-                *(_by_emotion(table, utterances, emotions) for table in tables.values()), emotions, seed=seed
+                _by_emotion(before, utterances, emotions),
+                _by_emotion(after, utterances, emotions),
+                emotions,
+                seed=seed,
             )
     if samples:
         report["recall"] = recall_report(samples, seed=seed)
