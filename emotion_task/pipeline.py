@@ -218,7 +218,7 @@ class Pipeline:
         if steps == 0:
             return {}
         model, train = self.stages.results["cold_start"]["model"], replace(config.train, num_steps=steps)
-        every_label = replace(config, train=train, weights={"reasoning": 1.0}, num_validation=0)
+        every_label = replace(config, train=train, weights={"reasoning": 1.0})
         trained = self._teach("sft_full", every_label, model, label_fraction=1.0, may_resume=may_resume)
         run_dir = str(self.run_dir / "sft_full")
         return evaluate(replace(rl, run_dir=run_dir, model=replace(rl.model, path=trained["model"])))

@@ -15,7 +15,7 @@ from emotion_task.evaluation.intervals import estimates_table, plot_estimates
 from emotion_task.labels import ALL_LABELS
 from emotion_task.perception.ask import Listener, hits
 from emotion_task.perception.emotions import recall_report, recall_section
-from emotion_task.perception.questions import FORMS, Turn, attributes_of, is_graded, turns_of
+from emotion_task.perception.questions import FORMS, STRESS, Turn, attributes_of, is_graded, turns_of
 from emotion_task.records import Utterance, choose, read_manifest
 from rlcore.checkpoint import write_json
 from rlcore.errors import ConfigError, DataError
@@ -75,7 +75,10 @@ def write_perception(
         report["gain"] = estimate_gain(before, after, attributes, seed=seed)
         if emotions:
             report["gain_by_emotion"] = estimate_gain(
-                *(_by_emotion(table, utterances, emotions) for table in tables.values()), emotions, seed=seed
+                _by_emotion(before, utterances, emotions),
+                _by_emotion(after, utterances, emotions),
+                emotions,
+                seed=seed,
             )
     if samples:
         report["recall"] = recall_report(samples, seed=seed)
@@ -115,7 +118,7 @@ def floors(turns: Sequence[Sequence[Turn]], attributes: Sequence[str]) -> dict[s
             if c.attribute == attribute and is_graded(c)
         ]
         found[attribute] = {"chance": float(np.mean([1 / len(c.options) for c in choices]))}
-        if len({c.options for c in choices}) == 1:
+        if attribute != STRESS:
             counts = Counter(c.answer for c in choices)
             found[attribute]["majority"] = max(counts.values()) / len(choices)
     return found

@@ -76,7 +76,7 @@ def vary(speech: np.ndarray, attribute: str, step: int) -> np.ndarray:
     if attribute == "energy":
         return speech * np.float32(10 ** (step * ENERGY_DB / 20))
     try:
-        import librosa
+        from librosa.effects import pitch_shift, time_stretch
     except ImportError as error:
         raise MissingDependencyError(
             "the task `order` changes pitch and rate with librosa: pip install 'rlcore[variants]', or give "
@@ -84,8 +84,8 @@ def vary(speech: np.ndarray, attribute: str, step: int) -> np.ndarray:
         ) from error
     # All versions go through the vocoder, so that its traces do not tell which one was changed.
     if attribute == "pitch":
-        return librosa.effects.pitch_shift(speech, sr=SAMPLE_RATE, n_steps=step * PITCH_ST, n_fft=_N_FFT)
-    return librosa.effects.time_stretch(speech, rate=RATE**step, n_fft=_N_FFT)
+        return pitch_shift(speech, sr=SAMPLE_RATE, n_steps=step * PITCH_ST, n_fft=_N_FFT)
+    return time_stretch(speech, rate=RATE**step, n_fft=_N_FFT)
 
 
 def render_all(orders: Iterable[Order], *, num_workers: int = 1) -> int:

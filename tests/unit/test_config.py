@@ -334,6 +334,7 @@ def test_shipped_configurations_load(path: Path, tmp_path: Path, monkeypatch: py
     """Each over quickstart.yaml, from which the others differ."""
     monkeypatch.setenv("RAVDESS_ROOT", "/data/ravdess")
     config = load_config([CONFIGS / "quickstart.yaml", path], [], PipelineConfig)
-    assert config.rl.model.path == f"{config.run_dir}/sft/model"
+    last = "cold_start" if config.cold_start.weights else "sft"
+    assert config.rl.model.path == f"{config.run_dir}/{last}/model"
     save_config(config, tmp_path / "config.yaml")
     assert load_config([tmp_path / "config.yaml"], [], PipelineConfig) == config
