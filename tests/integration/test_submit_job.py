@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
-NUM_STEPS = 20
+NUM_STEPS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,10 @@ def write_work(work: Path, folder: Path) -> None:
     for name in ("loop_cases.py", "tiny_models.py"):
         shutil.copy(HERE / name, work)
     config = loop_config(Path("runs/first"), make_text(folder / "model"))
-    config = replace(config, train=replace(config.train, num_steps=NUM_STEPS))
+    slow = replace(
+        config.rewards["even"], target="loop_cases:slow_even_tokens"
+    )  # else it ends before the stop
+    config = replace(config, rewards={"even": slow}, train=replace(config.train, num_steps=NUM_STEPS))
     save_config(config, work / "run.yaml")
     (work / "cluster.yaml").write_text(f"cluster: {{job: {{storage: {folder}, stop_timeout_s: 60}}}}\n")
 
@@ -146,11 +149,10 @@ def test_a_job_is_refused_stopped_and_resumed(head: Head) -> None:
         assert time.monotonic() - began < 200
         time.sleep(0.1)
     print(f"first update {time.monotonic() - began:.1f} s after submit")
-    answer, _ = missing.communicate(timeout=60)
-    assert missing.returncode == 2 and "NO_KEY" in answer, answer
-
     environment = {**head.environment, "RAY_API_SERVER_ADDRESS": head.address}
     stop = subprocess.Popen([str(BIN / "ray"), "job", "stop", "tuesday", "--no-wait"], env=environment)
+    answer, _ = missing.communicate(timeout=60)
+    assert missing.returncode == 2 and "NO_KEY" in answer, answer
     answer, _ = running.communicate(timeout=120)
     assert stop.wait(60) == 0
     assert running.returncode == 130, answer
