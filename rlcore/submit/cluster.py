@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,17 +76,22 @@ def connect(job: JobConfig) -> JobClient:
 
 def nodes(client: JobClient) -> list[Mapping[str, float]]:
     """What each living node has in all, by name of the resource. Raises ClusterError."""
-    try:
-        with environment({ADDRESS_VARIABLE: client.address}):
-            alive = list_nodes(
-                address=client.address,
-                filters=[("state", "=", "ALIVE")],
-                timeout=max(1, int(client.timeout_s)),
-                limit=10_000,
-            )
-    except (RayStateApiException, requests.RequestException, ConnectionError) as error:
-        raise ClusterError(f"{client.address} did not say which nodes it has: {error}") from error
-    return [dict(node.resources_total) for node in alive]
+    deadline = time.monotonic() + client.timeout_s
+    while True:
+        try:
+            with environment({ADDRESS_VARIABLE: client.address}):
+                alive = list_nodes(
+                    address=client.address,
+                    filters=[("state", "=", "ALIVE")],
+                    timeout=max(1, int(client.timeout_s)),
+                    limit=10_000,
+                )
+        except (RayStateApiException, requests.RequestException, ConnectionError) as error:
+            raise ClusterError(f"{client.address} did not say which nodes it has: {error}") from error
+        # A dashboard that has just come up, or is busy, knows of no node for a moment.
+        if alive or time.monotonic() > deadline:
+            return [dict(node.resources_total) for node in alive]
+        time.sleep(0.5)
 
 
 def _knock(address: str, timeout_s: float) -> None:
