@@ -32,7 +32,7 @@ from rlcore.rewards.samples import completion_of
 from rlcore.types import Group, Prompt, RewardContext
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("engine_process")]
-NUM_STEPS, BATCH_SIZE = 160, 32
+NUM_STEPS, BATCH_SIZE = 280, 32
 
 
 @pytest.fixture(scope="module")
