@@ -52,6 +52,7 @@ class RolloutWorker:
         seed: int,
         weight_backend: str = "shared_memory",
         rank: int = 0,
+        can_sleep: bool = False,
     ):
         self._rollout, self._seed = rollout, seed
         self._actor, self._recorder = f"rollout[{rank}]", Recorder()
@@ -74,6 +75,7 @@ class RolloutWorker:
                 weight_backend=weight_backend,
                 trust_remote_code=model.trust_remote_code,
                 rank=rank,
+                can_sleep=can_sleep,
             ),
             on_busy=lambda start, end: self._record("generate", start, end),
         )

@@ -69,6 +69,7 @@ class _Crew:
             "task": config.task,
             "seed": config.seed,
             "weight_backend": config.weight_sync.backend,
+            "can_sleep": config.cluster.colocate,
         }
         arguments = [{**common, "rank": rank} for rank in range(config.rollout.num_replicas)]
         return self._group(

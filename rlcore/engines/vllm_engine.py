@@ -6,11 +6,10 @@ It knows tokens and media, not tasks or rewards. `engine_env` must be in the env
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -18,13 +17,13 @@ import torch
 from rlcore.engines.environment import engine_env as engine_env
 from rlcore.engines.hf_model import (
     audio_token_id,
-    family_of,
     load_config,
     load_processor,
     media_token_ids,
     tokenizer_of,
 )
 from rlcore.engines.media import EncodedPrompt
+from rlcore.engines.vllm_arguments import engine_arguments
 from rlcore.engines.vllm_plugin import BACKENDS
 from rlcore.errors import (
     ConfigError,
@@ -38,30 +37,8 @@ from rlcore.weight_sync import check_platform
 from rlcore.weight_sync.base import Push
 from rlcore.weight_sync.checkpoint_names import check_names, checkpoint_shapes
 
-_OWN_ARGUMENTS = {
-    "model": "model.path",
-    "dtype": "model.dtype",
-    "trust_remote_code": "model.trust_remote_code",
-    "limit_mm_per_prompt": "model.media",
-    "enable_mm_embeds": "model.media",
-    "weight_transfer_config": "weight_sync.backend",
-    "seed": "seed",
-    "logprobs_mode": None,
-}
-"""Engine arguments that rlcore sets itself, and the key that decides them."""
-
 _MIXED_PAUSE_S = 0.01
 """Between two looks of an engine that waits for whole weights."""
-
-_CPU_ARGUMENTS = {
-    "enforce_eager": True,
-    "distributed_executor_backend": "uni",  # one process: start-up takes seconds, not a minute
-    "block_size": 32,  # the default 128 gives short prompts no prefix caching
-    "kv_cache_memory_bytes": 256 << 20,
-    # A prompt prefilled in parts has its generator wound back, which CPU generators cannot do (RuntimeError).
-    "enable_chunked_prefill": False,
-    "gpu_memory_utilization": 0.05,  # of the RAM; the cache has its size already
-}
 
 
 def sampling_seed(*parts: int | str) -> int:
@@ -119,7 +96,8 @@ class EngineStats:
 
 
 class VLLMEngine:
-    """A vLLM instance with one policy.
+    """A vLLM instance with one policy. One a process: vLLM's process groups are the whole process's, and end
+    with the first engine that Python collects.
 
     Args:
         model_path: checkpoint folder or hub id.
@@ -129,6 +107,7 @@ class VLLMEngine:
         weight_backend: medium of weight updates, as `weight_sync.backend`.
         rank: which of the rollout engines this is, for weight updates and errors.
         policy_version: version of the weights in the folder.
+        can_sleep: reserve GPU memory so that `sleep` can give it back.
 
     Raises:
         ConfigError: an engine argument that does not exist or that rlcore sets itself.
@@ -147,6 +126,7 @@ class VLLMEngine:
         trust_remote_code: bool = False,
         rank: int = 0,
         policy_version: int = 0,
+        can_sleep: bool = False,
     ):
         start = time.perf_counter()
         check_platform(weight_backend)
@@ -158,14 +138,13 @@ class VLLMEngine:
                 f"vLLM does not import ({error}); install rlcore with the extra `cpu` or `gpu`"
             ) from error
         config = load_config(model_path, trust_remote_code=trust_remote_code)
-        own = {**_platform_arguments(), **_media_arguments(config, media)}
         self._llm = LLM(
             model_path,
             dtype=dtype,
             seed=seed % 2**32,
             trust_remote_code=trust_remote_code,
             weight_transfer_config=WeightTransferConfig(backend=weight_backend),
-            **{**own, **_checked(engine_args or {})},
+            **engine_arguments(config, media, engine_args or {}, can_sleep=can_sleep),
         )
         if weight_backend in BACKENDS:
             self._llm.init_weight_transfer_engine({"init_info": {}})
@@ -415,37 +394,3 @@ def _check_expansion(request: EngineRequest, seen: Sequence[int]) -> None:
             "log-probabilities would be another prompt's. Check the checkpoint's processor and the installed "
             "versions of transformers and vLLM"
         )
-
-
-def _platform_arguments() -> dict[str, Any]:
-    from vllm.platforms import current_platform
-
-    return dict(_CPU_ARGUMENTS) if current_platform.is_cpu() else {}
-
-
-def _media_arguments(config: Any, media: str) -> dict[str, Any]:
-    if audio_token_id(config) is None:
-        return {}
-    if media == "embeds":
-        if not family_of(config).takes_audio_embeds:
-            raise ConfigError(
-                f"model.media: vLLM takes no audio embeddings for {config.architectures[0]}; set it to raw"
-            )
-        return {"limit_mm_per_prompt": {"audio": 0}, "enable_mm_embeds": True}
-    return {"limit_mm_per_prompt": {"audio": 8, "image": 0, "video": 0}}
-
-
-def _checked(engine_args: Mapping[str, Any]) -> dict[str, Any]:
-    from vllm import EngineArgs
-
-    known = sorted({f.name for f in fields(EngineArgs)} - set(_OWN_ARGUMENTS))
-    for name in engine_args:
-        if name in _OWN_ARGUMENTS:
-            key = _OWN_ARGUMENTS[name]
-            hint = f"set {key} instead" if key else "it cannot be changed"
-            raise ConfigError(f"rollout.engine.{name}: rlcore sets this argument itself; {hint}")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean rollout.engine.{near[0]}?" if near else "vllm.EngineArgs lists them"
-            raise ConfigError(f"rollout.engine.{name}: vLLM has no such argument; {hint}")
-    return dict(engine_args)

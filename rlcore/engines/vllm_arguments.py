@@ -1,0 +1,77 @@
+"""The arguments vLLM is built with: of the platform, of the model's media, and the user's, checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from rlcore.engines.hf_model import audio_token_id, family_of
+from rlcore.errors import ConfigError
+
+_OWN_ARGUMENTS = {
+    "model": "model.path",
+    "dtype": "model.dtype",
+    "trust_remote_code": "model.trust_remote_code",
+    "limit_mm_per_prompt": "model.media",
+    "enable_mm_embeds": "model.media",
+    "weight_transfer_config": "weight_sync.backend",
+    "seed": "seed",
+    "enable_sleep_mode": "cluster.colocate",
+    "logprobs_mode": None,
+}
+"""Engine arguments that rlcore sets itself, and the key that decides them."""
+
+_CPU_ARGUMENTS = {
+    "enforce_eager": True,
+    "distributed_executor_backend": "uni",  # one process: start-up takes seconds, not a minute
+    "block_size": 32,  # the default 128 gives short prompts no prefix caching
+    "kv_cache_memory_bytes": 256 << 20,
+    # A prompt prefilled in parts has its generator wound back, which CPU generators cannot do (RuntimeError).
+    "enable_chunked_prefill": False,
+    "gpu_memory_utilization": 0.05,  # of the RAM; the cache has its size already
+}
+
+
+def engine_arguments(
+    config: Any, media: str, engine_args: Mapping[str, Any], *, can_sleep: bool = False
+) -> dict[str, Any]:
+    """Arguments of `vllm.LLM` for a model of this configuration, beside those that come from elsewhere.
+
+    `media` is `embeds` or `raw`, `engine_args` are as `rollout.engine` and win. Raises ConfigError where one
+    of these is unknown or rlcore's own, or vLLM takes no embeddings for the model.
+    """
+    from vllm.platforms import current_platform
+
+    # On the CPU vLLM refuses the argument, and its `sleep` does nothing.
+    platform = _CPU_ARGUMENTS if current_platform.is_cpu() else {"enable_sleep_mode": can_sleep}
+    return {**platform, **_media_arguments(config, media), **_checked(engine_args)}
+
+
+def _media_arguments(config: Any, media: str) -> dict[str, Any]:
+    if audio_token_id(config) is None:
+        return {}
+    if media == "embeds":
+        if not family_of(config).takes_audio_embeds:
+            raise ConfigError(
+                f"model.media: vLLM takes no audio embeddings for {config.architectures[0]}; set it to raw"
+            )
+        return {"limit_mm_per_prompt": {"audio": 0}, "enable_mm_embeds": True}
+    return {"limit_mm_per_prompt": {"audio": 8, "image": 0, "video": 0}}
+
+
+def _checked(engine_args: Mapping[str, Any]) -> dict[str, Any]:
+    from vllm import EngineArgs
+
+    known = sorted({f.name for f in fields(EngineArgs)} - set(_OWN_ARGUMENTS))
+    for name in engine_args:
+        if name in _OWN_ARGUMENTS:
+            key = _OWN_ARGUMENTS[name]
+            hint = f"set {key} instead" if key else "it cannot be changed"
+            raise ConfigError(f"rollout.engine.{name}: rlcore sets this argument itself; {hint}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean rollout.engine.{near[0]}?" if near else "vllm.EngineArgs lists them"
+            raise ConfigError(f"rollout.engine.{name}: vLLM has no such argument; {hint}")
+    return dict(engine_args)
