@@ -4,7 +4,6 @@ replaced in place, its answers are a function of the seed. One import of vLLM se
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -322,17 +321,22 @@ def test_what_is_being_written_goes_on_under_new_weights(
     jobs = [RolloutJob(id=i, prompt=prompt, step=0) for i, prompt in enumerate(PROMPTS)]
     engine = worker._loop.engine
     worker.submit(jobs)
+    groups: dict[int, Group] = {}
+
+    def collect(timeout_s: float) -> None:
+        """Raises what ended the engine, if anything did."""
+        groups.update({job.id: job.group for job in worker.collect(timeout_s).finished})
+
     for version in (first + 1, first + 2):
         # Between two steps of the engine, wherever it is by now.
         stepped = engine.stats.generate_seconds
         while engine.num_unfinished and engine.stats.generate_seconds == stepped:
-            time.sleep(0.001)
+            collect(0.001)
         pushed = push_to(sender, version, weights(models[version], media=False), [worker.update_weights])
         assert pushed == [version]
     worker.cancel([4])
-    groups: dict[int, Group] = {}
     while len(groups) < 4:
-        groups |= {job.id: job.group for job in worker.collect(5.0).finished}
+        collect(5.0)
     assert worker.stats()["num_unfinished"] == 0
 
     spanned = [c for group in groups.values() for c in group.completions if c.version_spans]
