@@ -1,0 +1,1 @@
+"""What `emotion` can do, a file a kind of command."""
