@@ -111,7 +111,7 @@ def pool_rate(pool: Any, prompts: Sequence[Prompt], step: int) -> float:
         done += [job.group for job in pool.poll(1.0)]
     seconds = time.perf_counter() - start
     pool.cancel(ids)
-    while any(stats["num_unfinished"] for stats in pool._group.call("stats", timeout_s=60)):
+    while pool.num_unfinished(timeout_s=60):
         time.sleep(0.1)
     return num_tokens(done) / seconds
 

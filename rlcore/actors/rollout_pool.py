@@ -142,6 +142,10 @@ class RolloutPool:
         """Takes the memory of `weights`, then of the `kv_cache` again. One that fails is started anew."""
         self._call_standing("wake_up", what, timeout_s=timeout_s)
 
+    def num_unfinished(self, *, timeout_s: float) -> int:
+        """Prompts in the engines, by their own account: those that are being cancelled included."""
+        return sum(stats["num_unfinished"] for stats in self._group.call("stats", timeout_s=timeout_s))
+
     def _call_standing(self, method: str, *arguments: Any, timeout_s: float) -> None:
         calls = {rank: self._group.call_one_async(rank, method, *arguments) for rank in self.standing}
         deadline = time.monotonic() + timeout_s

@@ -67,6 +67,20 @@ def test_rollouts_run_ahead_of_updates_within_the_bound(tmp_path: Path, model: P
         assert sum(count for _, count in versions) == row["tokens"]
 
 
+def test_the_first_groups_make_the_step_and_the_rest_is_cancelled(tmp_path: Path, model: Path) -> None:
+    """Half as many prompts again; the engine holds four at a time, so the last are under way when it is full."""
+    config = loop_config(tmp_path / "run", model)
+    config = replace(config, train=replace(config.train, num_steps=3, oversample=0.5))
+    train(config)
+    rows = read_metrics(tmp_path / "run")[1:]
+    rollouts = samples(tmp_path / "run")
+    assert [row["rollout/cancelled_prompts"] for row in rows] == [2, 2, 2]
+    assert [row["batch/sequences"] for row in rows] == [16, 16, 16]
+    assert Counter(row["step"] for row in rollouts) == {1: 16, 2: 16, 3: 16}
+    first_epoch = [row["prompt"] for row in rollouts if row["sample"] == 0 and row["step"] <= 2]
+    assert len(set(first_epoch)) == 8  # of the 12 that two rounds begin with
+
+
 def test_learner_and_engine_take_turns_on_shared_resources(tmp_path: Path, model: Path) -> None:
     """On the CPU nothing is freed, but the order of calls is the one that GPUs want, and changes nothing."""
     runs = {}
