@@ -35,6 +35,8 @@ TOKENS_PER_S = 2000
 OVERHEAD = 1.05
 SPEED_UP = 1.9
 NUM_SAMPLES = 8
+PROMPTS_AT_ONCE = 8
+"""That an engine works on where replicas are compared."""
 SECONDS = 2.0
 """Length of every audio."""
 
@@ -101,13 +103,15 @@ def measure_actor(
 
 
 def pool_rate(pool: Any, prompts: Sequence[Prompt], step: int) -> float:
-    """Tokens a second until three quarters of the prompts are done: of engines that have enough to do, as
-    where rollouts run ahead of updates."""
+    """Tokens a second until two thirds of the prompts are done: of engines that have enough to do, as where
+    rollouts run ahead of updates. Answers are about equally long, so that an engine finishes
+    `PROMPTS_AT_ONCE` prompts at a time: two thirds are whole such waves of one replica and of two, and the
+    clock is not stopped in the middle of one."""
     start = time.perf_counter()
     ids = range(step * len(prompts), (step + 1) * len(prompts))
     pool.submit([RolloutJob(id=i, prompt=p, step=step) for i, p in zip(ids, prompts, strict=True)])
     done: list[Group] = []
-    while len(done) < 0.75 * len(prompts):
+    while len(done) < 2 / 3 * len(prompts):
         done += [job.group for job in pool.poll(1.0)]
     seconds = time.perf_counter() - start
     pool.cancel(ids)
@@ -172,10 +176,11 @@ def main() -> None:
             ratios["encoded"] -= before
             rows.append({"prompts": count, "samples": NUM_SAMPLES, **rates, **ratios})
         worker._loop.close()
-        # Engines of 64 sequences with three times as many waiting: what a replica does when it is busy.
-        engine = {**settings["rollout"].engine, "max_num_seqs": 64}
+        engine = {**settings["rollout"].engine, "max_num_seqs": PROMPTS_AT_ONCE * NUM_SAMPLES}
         settings["rollout"] = replace(settings["rollout"], engine=engine)
-        speed_up = measure_replicas(settings, make_prompts(text, 32 if arguments.quick else 96, 0), 4)
+        speed_up = measure_replicas(
+            settings, make_prompts(text, (6 if arguments.quick else 12) * PROMPTS_AT_ONCE, 0), 4
+        )
     at_goal = next(row for row in rows if row["prompts"] == 16)
     headline = {
         "tok_per_s": at_goal["tok_per_s"],
