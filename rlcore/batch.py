@@ -38,12 +38,16 @@ def shape_rewards(
         ]
         rewards = rewards - algorithm.kl_coef * np.array(kl)
     if algorithm.overlong_buffer:
-        lengths = np.array([[len(c.token_ids) for c in group.completions] for group in groups])
-        penalty = overlong_penalty(lengths, max_tokens, algorithm.overlong_buffer)
+        penalty = overlong_penalty(completion_lengths(groups), max_tokens, algorithm.overlong_buffer)
         rewards = rewards + algorithm.overlong_penalty * penalty
     if algorithm.mask_truncated:
         mask = mask & ~is_truncated(groups)
     return replace(mixed, rewards=np.where(mask, rewards, 0.0), mask=mask)
+
+
+def completion_lengths(groups: Sequence[Group]) -> np.ndarray:
+    """int [G, K]: tokens of each completion."""
+    return np.array([[len(c.token_ids) for c in group.completions] for group in groups])
 
 
 def is_truncated(groups: Sequence[Group]) -> np.ndarray:
@@ -57,11 +61,13 @@ def build_batch(
     keep: np.ndarray,
     reference_logprobs: Sequence[Sequence[np.ndarray]] | None,
     policy_version: int,
+    token_advantages: Sequence[Sequence[np.ndarray]] | None = None,
 ) -> TrainBatch:
     """The global batch of a step.
 
     `advantages` float32 [G, K]; `keep` bool [G, K]: the other completions are left out, and so is a group
-    that keeps none; `reference_logprobs` [G][K] of float32 [T], or None where no KL is asked for.
+    that keeps none; `reference_logprobs` [G][K] of float32 [T], or None where no KL is asked for;
+    `token_advantages` [G][K] of float32 [T], or None where no reward judges single tokens.
     The totals count every completion token that is kept, a zero advantage's included, because the KL reaches
     those too.
     """
@@ -83,6 +89,7 @@ def build_batch(
                 else (),
                 is_current=tuple(np.array(c.token_versions) == policy_version for c in completions),
                 advantages=np.asarray(advantages[g, kept], dtype=np.float32),
+                token_advantages=tuple(token_advantages[g][k] for k in kept) if token_advantages else (),
                 prompt_id=group.prompt.id,
             )
         )

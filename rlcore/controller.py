@@ -26,13 +26,15 @@ import numpy as np
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.algorithms.advantage import group_advantages, groups_with_signal
+from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards, ProgressiveGate, annealing, mix_rewards
-from rlcore.batch import build_batch, is_truncated, shape_rewards
+from rlcore.batch import build_batch, completion_lengths, shape_rewards
 from rlcore.budget import fit_batch
 from rlcore.config import RunConfig
 from rlcore.errors import DeadlineError, LogprobError, RLCoreError, WeightSyncError
 from rlcore.rewards.policy import apply_error_policy
 from rlcore.rollouts import RolloutPipeline, ScoredGroup
+from rlcore.step_metrics import batch_metrics, completion_metrics, reward_metrics
 from rlcore.timeline import Clock, Recorder
 from rlcore.types import Group, Prompt, RewardContext, Score, TrainBatch
 from rlcore.weight_sync.messages import call_off
@@ -122,19 +124,19 @@ class Controller:
         rewards = shape_rewards(mixed, groups, reference_logprobs, algorithm, max_tokens=max_tokens)
         keep = rewards.mask
         if algorithm.drop_groups_without_signal:
-            keep = keep & groups_with_signal(rewards.rewards, keep)[:, None]
-        advantages = group_advantages(
-            rewards.rewards, keep, estimator=algorithm.advantage, eps=algorithm.std_eps
-        )
-        batch = build_batch(groups, advantages, keep, reference_logprobs, self.policy_version)
+            keep = keep & groups_with_signal(rewards.rewards, keep, rewards.token_values)[:, None]
+        estimator, eps, lengths = algorithm.advantage, algorithm.std_eps, completion_lengths(groups)
+        advantages = group_advantages(rewards.rewards, keep, estimator=estimator, eps=eps)
+        of_tokens = token_advantages(rewards.token_values, lengths, keep, estimator=estimator, eps=eps)
+        batch = build_batch(groups, advantages, keep, reference_logprobs, self.policy_version, of_tokens)
         ages = token_ages(groups, self.policy_version)
         assert ages.max(initial=0) <= self.config.train.staleness, (ages.max(), self.policy_version)
         update = self.update(batch, clock)
         self.check_logprobs(update)
         metrics = {
-            **_reward_metrics(scores, rewards, factor),
-            **_completion_metrics(groups),
-            **_batch_metrics(batch, rewards.mask, keep),
+            **reward_metrics(scores, rewards, factor),
+            **completion_metrics(groups),
+            **batch_metrics(batch, rewards.mask, keep),
             **update,
             **{f"seconds/{name}": seconds for name, seconds in clock.seconds.items()},
             "staleness/mean": float(ages.mean()) if ages.size else 0.0,
@@ -247,7 +249,7 @@ class Controller:
         if not self.config.algorithm.drop_groups_without_signal:
             return True
         mixed = self._mixed([scored.group], {n: [list(row)] for n, row in scored.scores.items()}, self.factor)
-        return bool(groups_with_signal(mixed.rewards, mixed.mask)[0])
+        return bool(groups_with_signal(mixed.rewards, mixed.mask, mixed.token_values)[0])
 
     @property
     def factor(self) -> float:
@@ -283,6 +285,11 @@ class Controller:
             reasoning=ptr.reasoning,
             trust=ptr.trust,
             factor=factor,
+            token_values={
+                name: [[score.token_values for score in row] for row in per_group]
+                for name, per_group in scores.items()
+                if any(score.token_values for row in per_group for score in row)
+            },
         )
 
     def push_weights(self) -> None:
@@ -358,35 +365,3 @@ def _columns(
     scores = {name: [list(one.scores[name]) for one in scored] for name in scored[0].scores}
     reference = [list(one.reference_logprobs) for one in scored if one.reference_logprobs is not None]
     return [one.group for one in scored], scores, reference or None
-
-
-def _reward_metrics(scores: Scores, mixed: MixedRewards, factor: float) -> dict[str, float]:
-    metrics = {"reward/mean": float(mixed.rewards[mixed.mask].mean()) if mixed.mask.any() else float("nan")}
-    metrics["reward/masked"] = float((~mixed.mask).sum())
-    metrics["ptr/tau"], metrics["ptr/gate"] = float(mixed.tau.mean()), factor
-    metrics["groups_without_signal"] = float((~groups_with_signal(mixed.rewards, mixed.mask)).mean())
-    for name, per_group in scores.items():
-        made = [score for group in per_group for score in group if score.error is None]
-        metrics[f"reward/{name}"] = float(np.mean([s.value for s in made])) if made else float("nan")
-        metrics[f"reward_errors/{name}"] = float(sum(len(group) for group in per_group) - len(made))
-        for part in sorted({part for score in made for part in score.parts}):
-            values = [score.parts[part] for score in made if part in score.parts]
-            metrics[f"reward/{name}/{part}"] = float(np.mean(values))
-    return metrics
-
-
-def _completion_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    completions = [completion for group in groups for completion in group.completions]
-    return {
-        "completion/tokens": float(np.mean([len(c.token_ids) for c in completions])),
-        "completion/truncated": float(is_truncated(groups).mean()),
-    }
-
-
-def _batch_metrics(batch: TrainBatch, mask: np.ndarray, keep: np.ndarray) -> dict[str, float]:
-    """What the update saw, and what was left out."""
-    return {
-        "batch/sequences": float(batch.num_sequences),
-        "batch/tokens": float(batch.num_tokens),
-        "batch/groups_dropped": float((mask.any(axis=1) & ~keep.any(axis=1)).sum()),
-    }

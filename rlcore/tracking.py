@@ -165,7 +165,11 @@ def _score_row(score: Score) -> dict[str, Any]:
     if score.error is not None:
         return {"error": score.error}
     row: dict[str, Any] = {"value": _finite(score.value)}
-    return row | {"parts": {name: _finite(v) for name, v in score.parts.items()}} if score.parts else row
+    if score.parts:
+        row["parts"] = {name: _finite(v) for name, v in score.parts.items()}
+    if score.token_values:
+        row["token_values"] = {str(at): _finite(v) for at, v in score.token_values.items()}
+    return row
 
 
 def _readable(value: Any) -> Any:

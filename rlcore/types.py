@@ -102,6 +102,9 @@ class Score:
     value: float = field(kw_only=False)
     parts: Mapping[str, float] = field(default_factory=dict)
     """Named components, for curves and samples.jsonl."""
+    token_values: Mapping[int, float] = field(default_factory=dict)
+    """Index into `Completion.token_ids` to what is due there beside `value`: of a reward that judges steps,
+    at the last token of each (`rlcore.algorithms.process`)."""
     error: str | None = None
     """Why the score could not be made; `value` is then ignored and the reward's policy decides."""
 
@@ -135,6 +138,8 @@ class TrainGroup:
     """[K] of bool [T]: tokens that the version wrote which the update starts from; empty: all of them."""
     advantages: np.ndarray
     """float32 [K]"""
+    token_advantages: tuple[np.ndarray, ...] = ()
+    """[K] of float32 [T], added to the sample's; empty: no reward judges single tokens."""
     prompt_id: str = ""
     """`Prompt.id`, to name the group in errors and in skipped.jsonl."""
 

@@ -80,10 +80,10 @@ def checked_scores(group: Group, scores: Sequence[Score]) -> list[Score]:
     scores = list(scores)
     if len(scores) != len(group.completions):
         return failed_scores(group, f"returned {len(scores)} scores for {len(group.completions)} completions")
-    return [_checked(score) for score in scores]
+    return [_checked(score, len(c.token_ids)) for score, c in zip(scores, group.completions, strict=True)]
 
 
-def _checked(score: Score) -> Score:
+def _checked(score: Score, num_tokens: int) -> Score:
     if not isinstance(score, Score):
         return Score(0.0, error=f"returned {type(score).__name__} where a Score is due")
     if score.error is not None:
@@ -91,6 +91,11 @@ def _checked(score: Score) -> Score:
     for part, value in (("value", score.value), *score.parts.items()):
         if isinstance(value, bool) or not _is_finite(value):
             return Score(0.0, error=f"{part} is {value!r}; it must be a finite number")
+    for at, value in score.token_values.items():
+        if not isinstance(at, int) or not 0 <= at < num_tokens:
+            return Score(0.0, error=f"token_values names token {at!r}; the completion has {num_tokens}")
+        if isinstance(value, bool) or not _is_finite(value):
+            return Score(0.0, error=f"token_values[{at}] is {value!r}; it must be a finite number")
     return score
 
 

@@ -7,7 +7,7 @@ the count).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -92,14 +92,21 @@ def group_advantages(
     return ADVANTAGES[estimator](np.where(mask, rewards, 0.0), mask, eps).astype(np.float32)
 
 
-def groups_with_signal(rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Which groups' counting samples differ in reward: bool [G] of `rewards`, `mask` [G, K].
+def groups_with_signal(
+    rewards: np.ndarray, mask: np.ndarray, token_values: Sequence[Sequence[Mapping[int, float]]] = ()
+) -> np.ndarray:
+    """Which groups' counting samples differ in reward: bool [G] of `rewards`, `mask` [G, K], or in the values
+    of steps, `token_values` [G][K].
 
     DAPO (arXiv 2503.14476, section 3.2) leaves the others out of the batch, as their gradient is zero while
     they still dilute the mean.
     """
     low = np.where(mask, rewards, np.inf).min(axis=1, initial=np.inf)
-    return np.where(mask, rewards, -np.inf).max(axis=1, initial=-np.inf) > low
+    differ = np.where(mask, rewards, -np.inf).max(axis=1, initial=-np.inf) > low
+    for g, row in enumerate(token_values):
+        steps = {value for k, of_sample in enumerate(row) if mask[g, k] for value in of_sample.values()}
+        differ[g] |= len(steps) > 1
+    return differ
 
 
 def _centre(values: np.ndarray, mask: np.ndarray, axis: int | None) -> np.ndarray:

@@ -100,11 +100,11 @@ def policy_loss(
     """Loss and metric sums of some sequences of the batch.
 
     `logprobs` [B, T] of the policy, with gradient; `behaviour_logprobs` [B, T] of the engine that sampled;
-    `advantages` [B]; `mask` [B, T] bool, True on completion tokens. `old_logprobs` [B, T]: the learner's own
-    before the first update on this batch, where the surrogate's ratio starts from those; `correction` then
-    weighs in what the engines compute differently. Without them the ratio is to the behaviour policy, which
-    holds both in one. `reference_logprobs` [B, T] or None; a KL is measured where they are given, whatever
-    `kl_coef`. `entropies` [B, T], with gradient where `entropy_coef` is above 0.
+    `advantages` [B] or [B, T]; `mask` [B, T] bool, True on completion tokens. `old_logprobs` [B, T]: the
+    learner's own before the first update on this batch, where the surrogate's ratio starts from those;
+    `correction` then weighs in what the engines compute differently. Without them the ratio is to the
+    behaviour policy, which holds both in one. `reference_logprobs` [B, T] or None; a KL is measured where
+    they are given, whatever `kl_coef`. `entropies` [B, T], with gradient where `entropy_coef` is above 0.
     What stands under a False of the mask is never read, NaN included.
     """
     # Padding is replaced before any arithmetic: 0 * NaN would poison the gradient.

@@ -72,7 +72,7 @@ class PolicyObjective:
         result = policy_loss(
             scored.logprobs,
             rollout_logprobs,
-            torch.as_tensor(np.concatenate([group.advantages for group in groups]), device=device),
+            _advantages(groups, length).to(device),
             scored.mask,
             num_tokens=self.num_tokens,
             num_sequences=self.num_sequences,
@@ -134,6 +134,14 @@ class SupervisedObjective:
         loss = -scored.logprobs.sum() / self.num_tokens
         sums = {"loss": loss.detach(), "tokens": scored.mask.sum(), "entropy": scored.entropies.sum()}
         return Share(loss=loss, sums=sums, maxima={})
+
+
+def _advantages(groups: Sequence[TrainGroup], length: int) -> torch.Tensor:
+    """[B], or [B, T] where rewards judge single tokens."""
+    of_samples = torch.from_numpy(np.concatenate([group.advantages for group in groups]))
+    if not any(group.token_advantages for group in groups):
+        return of_samples
+    return of_samples[:, None] + _pad([row for group in groups for row in group.token_advantages], length)
 
 
 def _pad(rows: Sequence[np.ndarray], length: int) -> torch.Tensor:

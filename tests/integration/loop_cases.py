@@ -54,6 +54,11 @@ def even_tokens(prompt: Prompt, completion: Completion) -> float:
     return sum(token % 2 == 0 for token in completion.token_ids) / len(completion.token_ids)
 
 
+def each_even_token(prompt: Prompt, completion: Completion) -> Score:
+    """The same, said of each token by itself."""
+    return Score(0.0, token_values={i: float(t % 2 == 0) for i, t in enumerate(completion.token_ids)})
+
+
 def slow_even_tokens(prompt: Prompt, completion: Completion) -> float:
     time.sleep(0.01)
     return even_tokens(prompt, completion)

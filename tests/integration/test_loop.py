@@ -68,7 +68,7 @@ def test_rollouts_run_ahead_of_updates_within_the_bound(tmp_path: Path, model: P
 
 
 def test_the_first_groups_make_the_step_and_the_rest_is_cancelled(tmp_path: Path, model: Path) -> None:
-    """Half as many prompts again; the engine holds four at a time, so the last are under way when it is full."""
+    """Half as many prompts again as a step needs; the engine holds four of them at a time."""
     config = loop_config(tmp_path / "run", model)
     config = replace(config, train=replace(config.train, num_steps=3, oversample=0.5))
     train(config)
@@ -79,6 +79,19 @@ def test_the_first_groups_make_the_step_and_the_rest_is_cancelled(tmp_path: Path
     assert Counter(row["step"] for row in rollouts) == {1: 16, 2: 16, 3: 16}
     first_epoch = [row["prompt"] for row in rollouts if row["sample"] == 0 and row["step"] <= 2]
     assert len(set(first_epoch)) == 8  # of the 12 that two rounds begin with
+
+
+def test_a_reward_of_single_tokens_trains(tmp_path: Path, model: Path) -> None:
+    """No answer as a whole is worth anything: even tokens are, each by itself."""
+    rewards = {"each": RewardConfig(target="loop_cases:each_even_token", num_cpus=0.05)}
+    config = loop_config(tmp_path / "run", model, rewards=rewards)
+    train(replace(config, train=replace(config.train, num_steps=12)))
+    rows = read_metrics(tmp_path / "run")[1:]
+    assert all(row["reward/mean"] == row["reward/each"] == row["groups_without_signal"] == 0 for row in rows)
+    share = [row["reward/each/token_values"] / row["completion/tokens"] for row in rows]
+    assert sum(share[-3:]) / 3 > sum(share[:3]) / 3 + 0.1
+    (first, *_) = samples(tmp_path / "run")
+    assert len(first["scores"]["each"]["token_values"]) == first["tokens"]
 
 
 def test_learner_and_engine_take_turns_on_shared_resources(tmp_path: Path, model: Path) -> None:

@@ -45,6 +45,11 @@ class Batch:
     lengths: list[int]
 
     @property
+    def of_tokens(self) -> torch.Tensor:
+        """[B, T] advantages, where they are one a sequence too."""
+        return self.advantages if self.advantages.ndim == 2 else self.advantages[:, None].expand_as(self.mask)
+
+    @property
     def mask(self) -> torch.Tensor:
         return torch.arange(self.logprobs.shape[1]) < torch.tensor(self.lengths)[:, None]
 
@@ -68,7 +73,9 @@ def batches(draw) -> Batch:
         old=old,
         reference=reference,
         entropies=2 * random(),
-        advantages=torch.randn(num_sequences, generator=generator, dtype=torch.float64),
+        advantages=torch.randn(
+            shape if draw(st.booleans()) else num_sequences, generator=generator, dtype=torch.float64
+        ),
         lengths=draw(st.lists(st.integers(0, length), min_size=num_sequences, max_size=num_sequences)),
     )
 
@@ -122,7 +129,7 @@ def weight_of_a_token(batch: Batch, aggregation: str, length: int) -> float:
 
 def plain_token(batch: Batch, settings: dict, b: int, t: int) -> tuple[float, dict[int, float]]:
     """Surrogate and KL of one token, and their derivative by each logprob of its sequence."""
-    length, advantage = batch.lengths[b], float(batch.advantages[b])
+    length, advantage = batch.lengths[b], float(batch.of_tokens[b, t])
     new, old, rollout, reference = (
         [float(x) for x in rows[b, :length]]
         for rows in (batch.logprobs, batch.old, batch.behaviour, batch.reference)
@@ -139,8 +146,7 @@ def plain_token(batch: Batch, settings: dict, b: int, t: int) -> tuple[float, di
         objective = min(s * advantage, min(max(s, low), high) * advantage)
         value = -w * objective
         if objective == s * advantage:
-            for u in slopes:
-                slopes[u] += -w * advantage * s / length
+            slopes[t] += -w * advantage * s  # GSPO-token: of all tokens together it is the sequence's
     else:
         ratio = math.exp(new[t] - old[t])
         objective = min(ratio * advantage, min(max(ratio, low), high) * advantage)
@@ -258,13 +264,13 @@ def test_a_batch_without_tokens_gives_zero(batch, settings):
 
 @given(batches(), st.sampled_from(["ppo", "cispo"]))
 def test_on_policy_every_surrogate_has_the_policy_gradient(batch, surrogate):
-    """At ratio 1 nothing is clipped and the gradient of a token is its advantage's, GSPO's by sequence."""
+    """At ratio 1 nothing is clipped and the gradient of a token is its advantage's."""
     settings = {"surrogate": surrogate, "aggregation": "sequence", "clip_low": 0.2, "clip_high": 0.2}
     same = replace(batch, old=batch.logprobs, behaviour=batch.logprobs)
     _, gradient, _ = ours(same, settings, everything(batch))
     _, of_gspo, _ = ours(same, settings | {"surrogate": "gspo"}, everything(batch))
     lengths = torch.tensor(batch.lengths, dtype=torch.float64)[:, None].clamp(min=1)
-    expected = (-batch.advantages[:, None] / lengths / len(batch.lengths)) * batch.mask
+    expected = (-batch.of_tokens / lengths / len(batch.lengths)) * batch.mask
     torch.testing.assert_close(gradient, expected, **TOLERANCE)
     torch.testing.assert_close(of_gspo, expected, **TOLERANCE)
 

@@ -76,11 +76,13 @@ def test_truncated_completions_can_be_left_out() -> None:
 def test_the_batch_counts_what_it_holds() -> None:
     keep = np.array([[True, False, True], [False, False, False]])
     advantages = np.arange(6, dtype=np.float32).reshape(2, 3)
-    batch = build_batch(make_groups(), advantages, keep, REFERENCE, policy_version=3)
+    of_tokens = [[np.full(length, 0.1 * length) for length in lengths] for lengths in LENGTHS]
+    batch = build_batch(make_groups(), advantages, keep, REFERENCE, 3, of_tokens)
     (group,) = batch.groups
     assert [len(tokens) for tokens in group.token_ids] == [4, 10]
     assert [len(row) for row in group.rollout_logprobs] == [len(row) for row in group.reference_logprobs]
     assert group.advantages.tolist() == [0.0, 2.0]
+    assert [row.tolist() for row in group.token_advantages] == [[0.4] * 4, [1.0] * 10]
     assert (batch.num_sequences, batch.num_tokens, batch.policy_version) == (2, 14, 3)
 
 

@@ -102,7 +102,10 @@ def controller(
 
 
 def made(rows) -> list[list[Score]]:
-    return [[Score(value=0.0, error="no") if v is None else Score(value=v) for v in row] for row in rows]
+    def score(v) -> Score:
+        return v if isinstance(v, Score) else Score(0.0, error="no") if v is None else Score(v)
+
+    return [[score(v) for v in row] for row in rows]
 
 
 def mix(chosen: Controller) -> tuple[np.ndarray, float]:
@@ -164,6 +167,19 @@ def test_a_group_without_signal_is_dropped_and_counted():
     np.testing.assert_array_equal(kept.advantages, dropped.advantages)
     batch: TrainBatch = dropped.metrics["batch"]
     assert len(batch.groups) == 1 and batch.num_tokens == 8
+
+
+def test_steps_that_a_reward_judges_reach_the_batch():
+    """All answers of the second group are right: only what a step of one and of another is worth differs."""
+    judged = [Score(1.0, token_values={1: 0.75}), Score(1.0, token_values={0: 0.25}), 1.0, 1.0]
+    scores = {"outcome": [SCORES["outcome"][0], judged], "reasoning": SCORES["reasoning"]}
+    result = controller(ptr(threshold=0.99), scores, drop_groups_without_signal=True).train_step()
+    assert result.metrics["groups_without_signal"] == 0
+    assert result.metrics["reward/outcome/token_values"] == pytest.approx(1 / 8)
+    first, second = result.metrics["batch"].groups
+    assert not np.concatenate(first.token_advantages).any() and not second.advantages.any()
+    rows = np.array([row.tolist() for row in second.token_advantages])
+    np.testing.assert_allclose(rows, [[1, 1], [-1, 0], [0, 0], [0, 0]], rtol=1e-3)
 
 
 def test_a_failed_reward_leaves_its_completion_out_and_is_counted():

@@ -53,6 +53,12 @@ def test_the_rollouts_logprobs_are_the_old_ones_by_default() -> None:
     assert share.sums["current_fraction"].item() == 3
 
 
+def test_advantages_of_tokens_are_added_to_the_samples() -> None:
+    judged = (np.array([0.5, 0.25], np.float32), np.array([0.75], np.float32))
+    share = objective().share(scored(FIRST), [replace(GROUP, token_advantages=judged)], 0)
+    assert share.loss.item() == pytest.approx(-(1.5 + 1.25 * math.exp(-0.5) - 0.25) / 3)
+
+
 def test_engines_are_compared_by_what_the_current_weights_wrote() -> None:
     """Older weights wrote the second token, on which rollout and learner differ by 0.5."""
     group = replace(GROUP, is_current=(np.array([True, False]), np.array([True])))

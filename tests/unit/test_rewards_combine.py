@@ -5,7 +5,7 @@ import pytest
 from rlcore.actors.reward import RewardWorker
 from rlcore.config import RewardConfig
 from rlcore.errors import ConfigError
-from rlcore.types import Completion, Group, Prompt, RewardContext
+from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
 RULES = "rlcore.rewards.rules"
 FORMAT = {"target": f"{RULES}:TagFormat", "args": {"tags": ["a"]}}
@@ -50,6 +50,15 @@ def test_what_does_not_pass_the_gate_is_never_shown() -> None:
     assert rows[1][0].value == -1.0 and rows[1][0].parts == {"gate": 0.0}
     (row,) = score("Gate", group("<a>x</a>", label="x"), gate=FORMAT, reward=MATCH)
     assert (row[0].value, row[0].parts) == (1.0, {"gate": 1.0, "reward": 1.0})
+
+
+def judge_first_token(completion: Completion) -> Score:
+    return Score(1.0, token_values={0: 0.5})
+
+
+def test_what_judges_single_tokens_is_not_combined() -> None:
+    (row,) = score("WeightedSum", group("x"), rewards={"steps": {"target": f"{__name__}:judge_first_token"}})
+    assert row[0].error == "steps gives token_values: name it in `rewards` by itself"
 
 
 def test_a_part_that_fails_fails_the_whole_by_name() -> None:

@@ -42,6 +42,8 @@ class Scripted(Reward):
             "none": Score(value=None),
             "plain": 1.0,
             "part": Score(value=1.0, parts={"facts": float("inf")}),
+            "beyond": Score(value=1.0, token_values={1: 0.5}),
+            "infinite": Score(value=1.0, token_values={0: float("inf")}),
             "own": Score(value=0.0, error="its own reason"),
         }
         return [bad.get(text, Score(value=1.0)) for text in texts]
@@ -115,13 +117,17 @@ def test_a_wrong_count_is_data_for_its_group() -> None:
 
 
 def test_a_useless_value_is_data_for_its_completion() -> None:
-    (row,) = worker("Scripted").score([group("x", "nan", "none", "plain", "part", "own")], RewardContext())
+    (row,) = worker("Scripted").score(
+        [group("x", "nan", "none", "plain", "part", "beyond", "infinite", "own")], RewardContext()
+    )
     assert [s.error for s in row] == [
         None,
         "value is nan; it must be a finite number",
         "value is None; it must be a finite number",
         "returned float where a Score is due",
         "facts is inf; it must be a finite number",
+        "token_values names token 1; the completion has 1",
+        "token_values[0] is inf; it must be a finite number",
         "its own reason",
     ]
 

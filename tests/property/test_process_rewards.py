@@ -1,0 +1,86 @@
+"""Rewards of single tokens against DeepSeekMath's formulas, written with scalars."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlcore.algorithms.advantage import groups_with_signal
+from rlcore.algorithms.process import token_advantages
+from rlcore.algorithms.ptr import mix_rewards
+
+VALUES = st.floats(-3, 3, allow_nan=False)
+
+
+@st.composite
+def batches(draw):
+    """Ragged answers with any number of judged steps, samples without one and masked ones among them."""
+    num_groups, num_samples = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    lengths = np.array(draw(_table(num_groups, num_samples, st.integers(0, 7))))
+    mask = np.array(draw(_table(num_groups, num_samples, st.booleans())))
+    values = [
+        [
+            draw(st.dictionaries(st.integers(0, length - 1), VALUES, max_size=4)) if length else {}
+            for length in row
+        ]
+        for row in lengths.tolist()
+    ]
+    return values, lengths, mask
+
+
+def _table(rows: int, columns: int, cells):
+    row = st.lists(cells, min_size=columns, max_size=columns)
+    return st.lists(row, min_size=rows, max_size=rows)
+
+
+@given(batches())
+def test_a_token_gets_the_normalised_values_of_the_steps_from_it_on(batch) -> None:
+    values, lengths, mask = batch
+    ours = token_advantages(values, lengths, mask, eps=1e-6)
+    for g, row in enumerate(values):
+        steps = [v for k, of_sample in enumerate(row) if mask[g, k] for v in of_sample.values()]
+        mean = sum(steps) / len(steps) if steps else 0.0
+        std = math.sqrt(sum((v - mean) ** 2 for v in steps) / len(steps)) if steps else 0.0
+        for k, of_sample in enumerate(row):
+            assert ours[g][k].shape == (lengths[g, k],) and ours[g][k].dtype == np.float32
+            for t in range(lengths[g, k]):
+                due = sum((v - mean) / (std + 1e-6) for at, v in of_sample.items() if at >= t)
+                expected = due if mask[g, k] else 0.0
+                assert ours[g][k][t] == pytest.approx(expected, abs=1e-4 if std > 1e-3 else math.inf)
+
+
+@given(batches(), st.floats(0.1, 3), st.floats(0.1, 3))
+def test_values_of_tokens_are_weighted_as_the_rewards_that_give_them(batch, first, second) -> None:
+    values, lengths, _ = batch
+    scores = {"plain": np.zeros(lengths.shape), "judge": np.zeros(lengths.shape)}
+    of_tokens = {"judge": values, "plain": values}
+    mixed = mix_rewards(scores, {"plain": first, "judge": second}, token_values=of_tokens)
+    for row, expected in zip(mixed.token_values, values, strict=True):
+        for summed, of_sample in zip(row, expected, strict=True):
+            assert summed == pytest.approx({at: (first + second) * v for at, v in of_sample.items()})
+    silent = mix_rewards(scores, {"plain": 0.0, "judge": second}, token_values={"plain": values})
+    assert not any(of_sample for row in silent.token_values for of_sample in row)
+
+
+def test_steps_of_the_reasoning_reward_wait_and_are_trusted_like_its_value() -> None:
+    scores = {"outcome": np.array([[1.0, 0.0]]), "reasoning": np.array([[0.2, 0.8]])}
+    settings = {
+        "outcome": "outcome",
+        "reasoning": "reasoning",
+        "token_values": {"reasoning": [[{0: 1.0}, {}]]},
+    }
+    closed = mix_rewards(scores, {"outcome": 1.0, "reasoning": 0.5}, factor=0.0, **settings)
+    assert closed.token_values == [[{}, {}]]
+    opened = mix_rewards(scores, {"outcome": 1.0, "reasoning": 0.5}, factor=1.0, **settings)
+    assert opened.token_values == [[{0: pytest.approx(0.5 * math.exp(-0.6))}, {}]]
+
+
+def test_steps_that_differ_are_a_signal_where_rewards_are_equal() -> None:
+    rewards, mask = np.ones((3, 2)), np.array([[True, True], [True, True], [True, False]])
+    values = [[{1: 0.5, 3: -0.5}, {}], [{1: 0.5}, {2: 0.5}], [{1: 0.5}, {1: 0.7}]]
+    assert groups_with_signal(rewards, mask, values).tolist() == [True, False, False]
+    assert token_advantages([], np.ones((3, 2), int), mask) is None
