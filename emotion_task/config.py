@@ -94,8 +94,8 @@ class SFTConfig:
     weights: Mapping[str, float] = field(
         default_factory=lambda: dict(pitch=0.1, energy=0.1, rate=0.1, intonation=0.1, reasoning=0.6)
     )
-    """Task to its share of the examples: pitch, energy, rate, intonation (one attribute each), stress (the
-    stressed word), order (three versions of one utterance), profile (all attributes), melody (the pitch
+    """Task to its share of the examples: pitch, energy, rate, intonation, age (one attribute each), stress
+    (the stressed word), order (three versions of one utterance), profile (all attributes), melody (the pitch
     contour), transcript (the words), caption (a sentence or two on the voice), reasoning (think and answer),
     description (reasoning whose label is withheld), text (conversations of `text_data`)."""
     text_data: str | None = None

@@ -41,6 +41,13 @@ def stated_facts(utterance: Utterance) -> dict[str, str]:
     return facts
 
 
+def known_facts(utterance: Utterance) -> dict[str, str]:
+    """`stated_facts`, and the speaker's age group where the manifest has it. Apart from them, because few
+    corpora tell ages: what every recording is asked about, and the judge's row of digits, hold none."""
+    age = utterance.age_level
+    return stated_facts(utterance) | ({} if age is None else {"age_level": age})
+
+
 def has_no_pitch(measured: Mapping[str, Any] | None) -> bool:
     """Whether next to none of the measured speech is voiced, as in whispering. A track that is unreliable
     for another reason (too short, too noisy) is unknown, not pitchless."""
@@ -57,7 +64,7 @@ def reference_of(utterance: Utterance) -> dict[str, Any]:
         "text": utterance.text,
         "speaker": utterance.speaker,
         "dataset": utterance.dataset,
-        "age_level": utterance.age_level,
         "stressed_words": utterance.stressed_words,
-        **stated_facts(utterance),
+        "age_level": None,
+        **known_facts(utterance),
     }

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from emotion_task.labels import ALL_LABELS
+from emotion_task.records import AGE_LEVELS
 from rlcore.errors import ConfigError
 
 Messages = list[dict[str, Any]]
@@ -30,6 +31,11 @@ ATTRIBUTE_QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }
 """Attribute to its question and options. `none` is the answer where no pitch can be heard."""
+
+SPEAKER_QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "age_level": ("How old is the speaker?", tuple(AGE_LEVELS)),
+}
+"""The same of who speaks: no part of the perception test."""
 
 MELODY_QUESTION = "Write the melody of the voice: one digit from 0 to 9 each fifth of a second."
 TRANSCRIPT_QUESTION = "Write what is said."
@@ -59,8 +65,8 @@ def emotion_messages(labels: Sequence[str]) -> Messages:
 
 
 def attribute_messages(attribute: str) -> Messages:
-    """The conversation that asks for the level of one attribute of `ATTRIBUTE_QUESTIONS`."""
-    question, options = ATTRIBUTE_QUESTIONS[attribute]
+    """The conversation that asks for one attribute of `ATTRIBUTE_QUESTIONS` or `SPEAKER_QUESTIONS`."""
+    question, options = {**ATTRIBUTE_QUESTIONS, **SPEAKER_QUESTIONS}[attribute]
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, f"{question} Choose one of: {', '.join(options)}.")
 
 

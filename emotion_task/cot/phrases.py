@@ -68,6 +68,13 @@ GENDER = {
     "female": ("A woman speaks.", "The speaker is a woman.", "This is a female voice."),
 }
 
+AGE = {
+    "child": ("The speaker is a child.", "This is the voice of a child."),
+    "young": ("The speaker sounds young.", "This is a young voice."),
+    "middle-aged": ("The speaker sounds middle-aged.", "This is a middle-aged voice."),
+    "elderly": ("The speaker sounds elderly.", "This is an elderly voice."),
+}
+
 QUOTES = ('The words are "{words}".', 'The speaker says "{words}".', 'I hear the words "{words}".')
 
 CONCLUSIONS: _Words = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 
-from emotion_task.facts import PROSODY, stated_facts
+from emotion_task.facts import PROSODY, known_facts, stated_facts
 from emotion_task.records import Utterance
 
 Messages = list[dict[str, str]]
@@ -50,9 +50,7 @@ _NO_PITCH = "none (the voice is whispered or has no pitch)"
 
 def given_facts(utterance: Utterance) -> dict[str, str]:
     """Field to value, for every field that may be stated of this utterance."""
-    facts = dict(stated_facts(utterance))
-    if utterance.age_level is not None:
-        facts["age_level"] = utterance.age_level
+    facts = known_facts(utterance)
     if utterance.stressed_words:
         facts["stressed_words"] = ", ".join(utterance.stressed_words)
     return facts

@@ -7,8 +7,8 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from emotion_task.cot.phrases import CLAUSES, CONCLUSIONS, FRAMES, GENDER, NOUN_PHRASES, QUOTES
-from emotion_task.facts import PROSODY, VALUES, stated_facts
+from emotion_task.cot.phrases import AGE, CLAUSES, CONCLUSIONS, FRAMES, GENDER, NOUN_PHRASES, QUOTES
+from emotion_task.facts import PROSODY, VALUES, known_facts
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import format_response
 from emotion_task.records import Utterance
@@ -35,7 +35,7 @@ class TemplateWriter:
 
     def write(self, utterance: Utterance, rng: random.Random, answer: bool = True) -> str | None:
         """See `TraceWriter.write`. None where no prosodic fact is known, or the asked-for emotion is not."""
-        facts = stated_facts(utterance)
+        facts = known_facts(utterance)
         if not any(name in facts for name in PROSODY) or (answer and utterance.emotion is None):
             return None
         quote = utterance.text if rng.random() < self.quote_rate else None
@@ -54,6 +54,8 @@ class TemplateWriter:
         if quote:
             words = rng.choice(QUOTES).format(words=self._clean(quote))
             sentences.insert(rng.randint(0, len(sentences)), words)
+        if "age_level" in facts:
+            sentences.insert(rng.randint(0, len(sentences)), rng.choice(AGE[facts["age_level"]]))
         if "gender" in facts:
             # Mostly first, as a listener would say it; sometimes later, so that order is not a cue.
             position = 0 if rng.random() < 0.7 else rng.randint(0, len(sentences))

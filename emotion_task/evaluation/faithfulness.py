@@ -10,10 +10,9 @@ from emotion_task.evaluation.claims import CLAIM_TYPES, CONTRADICTORY, LEVEL_TYP
 from emotion_task.evaluation.quotes import clean_words
 from emotion_task.facts import VALUES
 from emotion_task.parsing import parse_response
+from emotion_task.records import AGE_LEVELS
 
-AGES = ("child", "young", "middle-aged", "elderly")
-
-_ALLOWED: Mapping[str, tuple[str, ...]] = {**VALUES, "age_level": AGES}
+_ALLOWED: Mapping[str, tuple[str, ...]] = {**VALUES, "age_level": tuple(AGE_LEVELS)}
 
 _OPPOSITES = frozenset(
     frozenset(pair)

@@ -56,30 +56,18 @@ def write_perception(
         name: hits(turns, Listener(path).choose(utterances, turns), attributes)
         for name, path in models.items()
     }
-    emotions = [label for label in ALL_LABELS if label in {u.emotion for u in utterances}]
     report: dict[str, Any] = {
         "form": form,
         "num_utterances": len(utterances),
         "num_speakers": len({utterance.speaker for utterance in utterances}),
         "models": dict(models),
         "floor": floors(turns, attributes),
-        "attributes": {name: estimate(table, attributes, seed=seed) for name, table in tables.items()},
+        **_estimates("attributes", "gain", tables, attributes, seed),
     }
+    emotions = [label for label in ALL_LABELS if label in {u.emotion for u in utterances}]
     if emotions:
-        report["emotions"] = {
-            name: estimate(_by_emotion(table, utterances, emotions), emotions, seed=seed)
-            for name, table in tables.items()
-        }
-    if len(tables) == 2:
-        before, after = tables.values()
-        report["gain"] = estimate_gain(before, after, attributes, seed=seed)
-        if emotions:
-            report["gain_by_emotion"] = estimate_gain(
-                _by_emotion(before, utterances, emotions),
-                _by_emotion(after, utterances, emotions),
-                emotions,
-                seed=seed,
-            )
+        by_emotion = {name: _by_emotion(table, utterances, emotions) for name, table in tables.items()}
+        report |= _estimates("emotions", "gain_by_emotion", by_emotion, emotions, seed)
     if samples:
         report["recall"] = recall_report(samples, seed=seed)
     report |= {"seed": seed, "versions": versions()}
@@ -121,6 +109,19 @@ def floors(turns: Sequence[Sequence[Turn]], attributes: Sequence[str]) -> dict[s
         if attribute != STRESS:
             counts = Counter(c.answer for c in choices)
             found[attribute]["majority"] = max(counts.values()) / len(choices)
+    return found
+
+
+def _estimates(
+    name: str, gain: str, tables: Mapping[str, np.ndarray], columns: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """The estimates of each model's table of hits as `name`, and of two models' difference as `gain`."""
+    found: dict[str, Any] = {
+        name: {model: estimate(table, columns, seed=seed) for model, table in tables.items()}
+    }
+    if len(tables) == 2:
+        before, after = tables.values()
+        found[gain] = estimate_gain(before, after, columns, seed=seed)
     return found
 
 

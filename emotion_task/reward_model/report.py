@@ -82,15 +82,7 @@ def write_calibration(
     sources = {"made": list(made)}
     if samples is not None:
         sources["policy"] = policy_examples(samples, held_out)
-    attacked = attack_groups(held_out, seed=seed)
-    found: dict[str, dict[str, dict[str, Agreement]]] = {source: {} for source in sources}
-    gains = {}
-    for name, model in models.items():
-        *scored, under_attack = _score(model, engine, [*map(_groups, sources.values()), attacked])
-        for (source, examples), scores in zip(sources.items(), scored, strict=True):
-            known = np.array([example.grades for example in examples])
-            found[source][name] = agreements(_grades(scores), known)
-        gains[name] = attack_gains(under_attack)
+    found, gains = _judged(models, engine, sources, attack_groups(held_out, seed=seed))
     report = {
         "num_responses": {source: len(examples) for source, examples in sources.items()},
         "num_speakers": len({utterance.speaker for utterance in held_out}),
@@ -112,6 +104,24 @@ def write_calibration(
         plot_reliability(by_model, folder / f"reliability_{source}.png")
     (folder / "report.md").write_text(as_markdown(report, found, gains), encoding="utf-8")
     return report
+
+
+def _judged(
+    models: Mapping[str, str],
+    engine: Mapping[str, Any],
+    sources: Mapping[str, Sequence[GradedExample]],
+    attacked: Sequence[Group],
+) -> tuple[dict[str, dict[str, dict[str, Agreement]]], dict[str, dict[str, Attacked]]]:
+    """Agreements by source, model and dimension; what attacks gained, by model and kind of response."""
+    found: dict[str, dict[str, dict[str, Agreement]]] = {source: {} for source in sources}
+    gains = {}
+    for name, model in models.items():
+        *scored, under_attack = _score(model, engine, [*map(_groups, sources.values()), attacked])
+        for (source, examples), scores in zip(sources.items(), scored, strict=True):
+            known = np.array([example.grades for example in examples])
+            found[source][name] = agreements(_grades(scores), known)
+        gains[name] = attack_gains(under_attack)
+    return found, gains
 
 
 def policy_examples(samples: str | Path, held_out: Sequence[Utterance]) -> list[GradedExample]:

@@ -61,9 +61,6 @@ def run_supervised(
         DataError: fewer examples than `num_steps * batch_size`, or fewer for validation than ranks.
         StoppedError: it was stopped by a signal.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
     folder = Path(folder).resolve()
     if Path(model_path).is_dir():
         model_path = str(Path(model_path).resolve())  # Train's workers run in folders of their own
@@ -76,18 +73,27 @@ def run_supervised(
         raise DataError(f"{folder}: {len(validation)} examples for validation, at least one a rank is needed")
     write_examples(folder / "examples.jsonl", examples[:needed])
     write_examples(folder / "validation.jsonl", validation)
+    work = {"model_path": str(model_path), "folder": str(folder), "config": config, "seed": seed}
+    result = _fit(_trainer(work, folder, config, bool(validation)), folder, name, config.num_steps)
+    chosen = result.get_best_checkpoint(VALIDATION_LOSS, "min") if validation else result.checkpoint
+    model = folder / "model"
+    with chosen.as_directory() as checkpoint:
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(Path(checkpoint) / "model", model)
+    return model
+
+
+def _trainer(work: dict[str, Any], folder: Path, config: SupervisedConfig, has_validation: bool) -> Any:
+    """The Ray Train job, not yet started."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
     # Train polls its workers at this interval; the default makes every report wait for a second or two.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     learner = config.learner
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _train_worker,
-        train_loop_config={
-            "name": name,
-            "model_path": str(model_path),
-            "folder": str(folder),
-            "config": config,
-            "seed": seed,
-        },
+        train_loop_config=work,
         torch_config=TorchConfig(backend="nccl" if learner.num_gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=(config.min_ranks, learner.num_ranks) if config.min_ranks else learner.num_ranks,
@@ -102,18 +108,11 @@ def run_supervised(
             # The last checkpoint is kept in any case.
             checkpoint_config=CheckpointConfig(
                 num_to_keep=2,
-                checkpoint_score_attribute=VALIDATION_LOSS if validation else None,
+                checkpoint_score_attribute=VALIDATION_LOSS if has_validation else None,
                 checkpoint_score_order="min",
             ),
         ),
     )
-    result = _fit(trainer, folder, name, config.num_steps)
-    chosen = result.get_best_checkpoint(VALIDATION_LOSS, "min") if validation else result.checkpoint
-    model = folder / "model"
-    with chosen.as_directory() as checkpoint:
-        shutil.rmtree(model, ignore_errors=True)
-        shutil.copytree(Path(checkpoint) / "model", model)
-    return model
 
 
 def _fit(trainer: Any, folder: Path, name: str, num_steps: int) -> Any:

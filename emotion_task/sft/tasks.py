@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emotion_task.cot.writer import TraceWriter
-from emotion_task.facts import PROSODY, stated_facts
+from emotion_task.facts import PROSODY, known_facts, stated_facts
 from emotion_task.labels import ALL_LABELS
 from emotion_task.prompt import (
-    ATTRIBUTE_QUESTIONS,
     ORDER_LEVELS,
     PROFILE_KEYWORDS,
     Messages,
@@ -100,12 +99,20 @@ _Built = tuple[Messages, str, bool] | None
 """Question, target, and whether the target is complete."""
 
 
+_ATTRIBUTES = {
+    "pitch": "pitch_level",
+    "energy": "energy_level",
+    "rate": "speed_level",
+    "intonation": "intonation",
+    "age": "age_level",
+}
+"""Task to the one fact that it asks for."""
+
+
 def _attribute(name: str) -> Callable[[_Source], _Built]:
     def build(source: _Source) -> _Built:
-        value = stated_facts(source.utterance).get(name)
-        if value not in ATTRIBUTE_QUESTIONS[name][1]:
-            return None
-        return attribute_messages(name), value, True
+        value = known_facts(source.utterance).get(name)
+        return None if value is None else (attribute_messages(name), value, True)
 
     return build
 
@@ -163,10 +170,7 @@ def _caption(source: _Source) -> _Built:
 
 
 TASKS: dict[str, Callable[[_Source], _Built]] = {
-    "pitch": _attribute("pitch_level"),
-    "energy": _attribute("energy_level"),
-    "rate": _attribute("speed_level"),
-    "intonation": _attribute("intonation"),
+    **{task: _attribute(name) for task, name in _ATTRIBUTES.items()},
     "stress": _stress,
     "profile": _profile,
     "melody": _melody,
@@ -301,9 +305,9 @@ def may_reveal(utterance: Utterance, mixture: MixtureConfig) -> bool:
 
 def _serves(task: str, utterance: Utterance, mixture: MixtureConfig) -> bool:
     facts = stated_facts(utterance)
-    attribute = {"pitch": "pitch_level", "energy": "energy_level", "rate": "speed_level"}.get(task, task)
-    if attribute in ATTRIBUTE_QUESTIONS:
-        return attribute in facts
+    attribute = _ATTRIBUTES.get(task)
+    if attribute is not None:
+        return attribute in known_facts(utterance)
     if task == "profile":
         return bool(facts)
     if task == "stress":

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from emotion_task.cot import TemplateWriter
 from emotion_task.cot.phrases import CLAUSES, NOUN_PHRASES
 from emotion_task.evaluation.claims import find_claims
-from emotion_task.facts import PROSODY, VALUES, stated_facts
+from emotion_task.facts import PROSODY, VALUES, known_facts
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import format_response, named_emotions, normalise_label, parse_response
-from emotion_task.records import Utterance
+from emotion_task.records import AGE_LEVELS, Utterance
 from emotion_task.reward_model.faults import (
     CONTENT_FAULTS,
     Plan,
@@ -25,16 +25,25 @@ from emotion_task.reward_model.faults import (
 )
 from emotion_task.reward_model.grades import DIMENSIONS, grade_response
 
-facts = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in VALUES.items()})
+ages = dict(zip(AGE_LEVELS, (8.0, 25.0, 50.0, 75.0), strict=True))
+facts = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.sampled_from(values) for name, values in (VALUES | {"age_level": tuple(ages)}).items()
+    },
+)
 texts = st.sampled_from(
     (None, "He said the pitch is high", "She talks fast, not slow", "Get out! I am angry")
 )
 
 
 def utterance_of(known: dict[str, str], text: str | None, emotion: str | None) -> Utterance:
-    fields = {name: value for name, value in known.items() if value != "none"}
+    fields = {name: value for name, value in known.items() if value != "none" and name != "age_level"}
+    age = ages[known["age_level"]] if "age_level" in known else None
     measured = {"f0_reliable": False, "voiced_fraction": 0.1} if known.get("pitch_level") == "none" else None
-    return Utterance(id="u", audio="u.wav", text=text, emotion=emotion, measured=measured, **fields)
+    return Utterance(
+        id="u", audio="u.wav", text=text, emotion=emotion, age_years=age, measured=measured, **fields
+    )
 
 
 @settings(max_examples=200)
@@ -55,7 +64,7 @@ def test_a_trace_claims_exactly_the_facts(
         assert trace is None
         return
     assert trace is not None
-    assert find_claims(trace) == stated_facts(utterance) == known
+    assert find_claims(trace) == known_facts(utterance) == known
     parsed = parse_response(trace)
     if answer:
         assert parsed is not None

@@ -55,6 +55,18 @@ def test_targets_are_what_was_measured() -> None:
         assert example.audio == utterance.audio
 
 
+def test_the_age_is_asked_where_it_is_known() -> None:
+    old = [replace(u, age_years=(8.0, 25.0, 45.0, 70.0)[i % 4]) for i, u in enumerate(UTTERANCES[:8])]
+    mixture = MixtureConfig(weights={"age": 1})
+    examples = build_examples([*old, *UTTERANCES[8:]], TemplateWriter(), mixture, num_examples=8)
+    expected = {u.id: ("child", "young", "middle-aged", "elderly")[i % 4] for i, u in enumerate(old)}
+    assert {example.id.removesuffix("/age"): example.target for example in examples} == expected
+    question = examples[0].messages[-1]["content"][1]["text"]
+    assert question == "How old is the speaker? Choose one of: child, young, middle-aged, elderly."
+    with pytest.raises(DataError, match="'age'"):
+        build_examples(UTTERANCES, TemplateWriter(), mixture)
+
+
 def test_transcripts_and_captions_know_no_emotion() -> None:
     spoken = [replace(u, text=f"Sentence {u.id}.") for u in UTTERANCES[:10]] + UTTERANCES[10:]
     mixture = MixtureConfig(weights={"transcript": 1, "caption": 1}, label_fraction=0.0)
