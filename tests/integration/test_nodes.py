@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -158,7 +159,8 @@ def test_a_run_outlives_a_rollout_node_and_names_a_lost_learner(
     wait_for_steps(config, running, num_steps + 2, timeout_s=90)
     print(f"two more steps {time.monotonic() - began:.1f} s after a rollout node's death")
     rows = steps_of(config)
-    assert rows[-1]["rollout/restarts"] == 1
+    # The first replacement may have been sent to the dead node, which Ray still took for a living one.
+    assert rows[-1]["rollout/restarts"] in (1, 2)
     assert all(row["logprob_max_diff"] < 1e-4 for row in rows)
     assert ["RolloutWorker", nodes.hosts.address(3)] in answer(places(nodes))
 
@@ -170,4 +172,4 @@ def test_a_run_outlives_a_rollout_node_and_names_a_lost_learner(
     assert running.wait(60) == 1
     print(f"the run ended {time.monotonic() - began:.1f} s after a learner node's death")
     log = (tmp_path / "run" / "run.log").read_text()
-    assert "learner[1] died in " in log and nodes.hosts.address(2) in log, log
+    assert re.search(rf"error: learner\[[01]\] died in \w+ on {nodes.hosts.address(2)} ", log), log
