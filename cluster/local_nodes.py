@@ -129,7 +129,8 @@ class Namespaces:
 
     def on_first(self, first: subprocess.Popen[bytes]) -> list[str]:
         (init,) = psutil.Process(first.pid).children()
-        return ["nsenter", "--target", str(init.pid), *_JOIN_USER, "--net", "--uts", "--mount", "--pid"]
+        enter = ["nsenter", "--target", str(init.pid), *_JOIN_USER, "--net", "--uts", "--mount", "--pid"]
+        return [*enter, "env", f"--chdir={Path.cwd()}"]  # another mount table begins at the root folder
 
     def kill(self, host: subprocess.Popen[bytes]) -> None:
         host.kill()
