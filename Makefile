@@ -16,7 +16,7 @@ PROJECT := $(VENV)/.project-installed
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart ravdess small test test-unit test-integration check format doctor lock clean
+.PHONY: help env quickstart ravdess small nodes test test-unit test-integration test-nodes check format doctor lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,13 +57,20 @@ small: env ## The line with real pre-trained weights on RAVDESS (CPU, hours): RA
 	$(BIN)/emotion small-model --out runs/small-model
 	$(BIN)/emotion quickstart --config emotion_task/configs/small.yaml
 
-test: test-unit test-integration ## All tests
+nodes: env ## The line, small, on three Ray nodes of this machine (docs/cluster.md); results in runs/nodes
+	$(BIN)/python cluster/local_nodes.py -- $(BIN)/emotion quickstart \
+	  --config emotion_task/configs/quickstart.yaml --config emotion_task/configs/three_nodes.yaml
+
+test: test-unit test-integration ## All tests but those that kill nodes
 
 test-unit: env ## Unit and property tests (seconds)
 	$(BIN)/python -m pytest tests/unit tests/property
 
 test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real (minutes)
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest tests/integration -m "not nodes"
+
+test-nodes: env ## Three Ray nodes on this machine, of which two die (two minutes)
+	$(BIN)/python -m pytest tests/integration/test_nodes.py
 
 check: env ## Format, lint and types, changing nothing
 	$(BIN)/ruff format --check .

@@ -225,10 +225,11 @@ class RolloutPool:
         """What was raised on purpose is told; anything else means that the engine is of no more use."""
         if isinstance(error, RLCoreError) and not isinstance(error, (ActorError, DeadlineError)):
             raise error
-        if rank not in self._dispatcher.ranks(STARTING):  # else it is being started anew already
+        is_replaced_already = rank in self._calls and rank in self._dispatcher.ranks(STARTING)
+        if (
+            not is_replaced_already
+        ):  # the next one may have died too: on a node that Ray took for a living one
             self._lost(rank, str(error))
-        elif rank not in self._calls:
-            raise error
 
     def _lost(self, rank: int, reason: str) -> None:
         jobs = self._dispatcher.lost(rank)

@@ -40,6 +40,9 @@ class PretendingWorker:
         self._jobs: list[RolloutJob] = []
         self._stalled = False
         self._receiver = Receiver("shared_memory")
+        if os.path.exists(f"{folder}/dies_at_start"):
+            os.remove(f"{folder}/dies_at_start")
+            os._exit(1)
 
     def ready(self) -> int:
         return self._version
@@ -48,9 +51,11 @@ class PretendingWorker:
         assert policy_version == self._version
         for job in jobs:
             order, path = job.prompt.text, f"{self._folder}/{job.id}"
-            if order in ("die", "hang", "fail") and not os.path.exists(path):
+            if order in ("die twice", "die", "hang", "fail") and not os.path.exists(path):
                 open(path, "w").close()
-                if order == "die":
+                if order == "die twice":
+                    open(f"{self._folder}/dies_at_start", "w").close()
+                if order.startswith("die"):
                     os._exit(1)
                 if order == "fail":
                     raise ZeroDivisionError("a kernel failed")
@@ -114,18 +119,18 @@ def collect(pool: RolloutPool, count: int, *, until: float = 100) -> dict[int, G
     return groups
 
 
-@pytest.mark.parametrize("order", ["die", "hang", "fail"])
+@pytest.mark.parametrize("order", ["die twice", "hang", "fail"])
 def test_the_prompts_of_a_lost_replica_go_to_the_other_and_it_waits_for_weights(tmp_path, order) -> None:
     pool, group = make_pool(tmp_path)
     pool.update_weights(SimpleNamespace(version=1), [0, 1], timeout_s=60)
     pool.submit(jobs("", order, "", ""))  # replica 1 gets the second and the fourth
     groups = collect(pool, 4)
     assert {i: g.completions[0].text for i, g in groups.items()} == dict.fromkeys(range(4), "rank 0")
-    assert pool.num_restarts == 1
     deadline = time.monotonic() + 100
     while not pool.stale and time.monotonic() < deadline:
         pool.poll(0.1)
     assert pool.stale == [1] and "rollout[1] on " in pool.describe()
+    assert pool.num_restarts == 1 + (order == "die twice")
     pool.submit(jobs("", ""))  # it stands, with the weights of the model's folder: no work for it
     assert {g.completions[0].text for g in collect(pool, 2).values()} == {"rank 0"}
     pool.update_weights(SimpleNamespace(version=1), [1], timeout_s=60)

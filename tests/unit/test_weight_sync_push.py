@@ -281,9 +281,12 @@ def test_another_machine_is_told_what_to_use() -> None:
     _, (error,) = push_to(sender, 1, [Engine("shared_memory")])
     with pytest.raises(WeightSyncError, match=r"on one machine, in one container; gloo does not"):
         raise error
-    sender.close()
+    push = sender.announce(2, [0])
+    sender.close()  # another machine's 127.0.0.1, where no learner listens
+    with pytest.raises(WeightSyncError, match=r"no learner at 127.0.0.1:.*weight_sync.backend=gloo"):
+        Engine("shared_memory").take(push)
     with pytest.raises(WeightSyncError, match="closed"):
-        sender.push(sender.announce(2, [0]), [])
+        sender.push(push, [])
 
 
 def test_backends_that_need_a_gpu_say_so() -> None:
