@@ -42,6 +42,7 @@ from rlcore.timeline import busy_seconds
 GOALS = {"text-forced": 1.3, "text-ragged": 1.8}
 TRL_SIDE = Path(__file__).with_name("trl_side.py")
 DEADLINE_S = 900
+TRIAL_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +111,9 @@ def run_rlcore(config: RunConfig, layout: Layout, num_steps: int) -> Result:
     )
     measured = measure(config, num_steps=num_steps)
     step = statistics.median(measured.step_seconds)
-    spans = sorted(measured.spans, key=lambda span: span.start)
-    for actor, phases in busy_seconds(spans).items():
-        seconds = {phase: round(total / (WARM_UP + num_steps), 3) for phase, total in phases.items()}
-        print(f"    {actor}: {seconds}", flush=True)
+    for actor, phases in busy_seconds(measured.spans).items():
+        seconds = {phase: round(total / num_steps, 3) for phase, total in phases.items()}
+        print(f"    {actor}, seconds a step: {seconds}", flush=True)
     return Result(
         samples_per_second=measured.samples_per_second,
         rollout_s=measured.phases["rollout"],
@@ -146,12 +146,24 @@ def make_spec(workload: Workload, config: RunConfig, num_steps: int) -> dict[str
     }
 
 
-def best(choices: Sequence[Any], run: Callable[[Any], Result]) -> Any:
-    """The setting with the most samples a second, one short run each."""
-    rates = {choice: run(choice).samples_per_second for choice in choices}
-    for choice, rate in rates.items():
-        print(f"  trial {choice}: {rate:.1f} samples/s", flush=True)
-    return max(choices, key=lambda choice: rates[choice])
+def row_of(workload: Workload, side: str, settings: Any, results: Sequence[Result]) -> dict[str, Any]:
+    rates = [result.samples_per_second for result in results]
+
+    def median(name: str) -> float:
+        return statistics.median(getattr(result, name) for result in results)
+
+    return {
+        "workload": workload.name,
+        "side": side,
+        "samples_per_second": statistics.median(rates),
+        "lowest": min(rates),
+        "highest": max(rates),
+        "rollout_s": median("rollout_s"),
+        "rest_s": median("rest_s"),
+        "load": median("load"),
+        "runs": len(results),
+        "settings": " ".join(f"{key}={value}" for key, value in asdict(settings).items()),
+    }
 
 
 def compare(
@@ -161,48 +173,31 @@ def compare(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = workload.config(folder)
-        specs = {count: make_spec(workload, config, count) for count in {2, num_steps}}
+        specs = {count: make_spec(workload, config, count) for count in {TRIAL_STEPS, num_steps}}
 
-        def trl(settings: TRLSettings, count: int = num_steps) -> Result:
+        def trl(settings: Any, count: int) -> Result:
             return run_trl(specs[count], settings, arguments.python, folder)
 
-        def ours(layout: Layout, count: int = num_steps) -> Result:
+        def ours(layout: Any, count: int) -> Result:
             return run_rlcore(config, layout, count)
 
-        print(f"{workload.name}: trials", flush=True)
-        settings = best(TRL_CHOICES, lambda choice: trl(choice, 2))
-        turns, ahead = (best(group, lambda choice: ours(choice, 2)) for group in (TURNS, AHEAD))
-        sides: dict[str, tuple[Any, Callable[[], Result]]] = {
-            "TRL": (settings, lambda: trl(settings)),
-            "rlcore": (turns, lambda: ours(turns)),
-            "rlcore, one ahead": (ahead, lambda: ours(ahead)),
-        }
-        results: dict[str, list[Result]] = {side: [] for side in sides}
+        rows, best = list[dict[str, Any]](), dict[str, tuple[Any, Callable[[Any, int], Result]]]()
+        sides: tuple[tuple[str, Sequence[Any], Callable[[Any, int], Result]], ...]
+        sides = (("TRL", TRL_CHOICES, trl), ("rlcore", TURNS, ours), ("rlcore, one ahead", AHEAD, ours))
+        for side, choices, run in sides:
+            trials = [row_of(workload, f"{side}, trial", c, [run(c, TRIAL_STEPS)]) for c in choices]
+            rates = [row["samples_per_second"] for row in trials]
+            best[side] = choices[rates.index(max(rates))], run
+            rows += trials
+            print(f"{workload.name}: {side}: {rates} -> {best[side][0]}", flush=True)
+        results: dict[str, list[Result]] = {side: [] for side in best}
         for _ in range(num_rounds):
-            for side, (_, run) in sides.items():
-                results[side].append(run())
+            for side, (choice, run) in best.items():
+                results[side].append(run(choice, num_steps))
                 print(f"  {side}: {results[side][-1]}", flush=True)
-    rows = [
-        {
-            "workload": workload.name,
-            "side": side,
-            "samples_per_second": _median(results[side], "samples_per_second"),
-            "lowest": min(result.samples_per_second for result in results[side]),
-            "highest": max(result.samples_per_second for result in results[side]),
-            "rollout_s": _median(results[side], "rollout_s"),
-            "rest_s": _median(results[side], "rest_s"),
-            "load": _median(results[side], "load"),
-            "runs": num_rounds,
-            "settings": " ".join(f"{key}={value}" for key, value in asdict(chosen).items()),
-        }
-        for side, (chosen, _) in sides.items()
-    ]
-    base, *others = (float(row["samples_per_second"]) for row in rows)
-    return rows, dict(zip(("turns", "ahead"), (rate / base for rate in others), strict=True))
-
-
-def _median(results: Sequence[Result], name: str) -> float:
-    return statistics.median(getattr(result, name) for result in results)
+    measured = [row_of(workload, side, choice, results[side]) for side, (choice, _) in best.items()]
+    base, turns, ahead = (float(row["samples_per_second"]) for row in measured)
+    return [*rows, *measured], {"turns": turns / base, "ahead": ahead / base}
 
 
 def main() -> None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from time import perf_counter
-from typing import Any
+from time import perf_counter, time
 
 from rlcore.config import RunConfig
 from rlcore.targets import build_target
-from rlcore.timeline import Recorder, Span
+from rlcore.timeline import Recorder, Span, busy_seconds
 
 WARM_UP = 2
 """Steps that are not counted: kernels and caches are warm, and rounds that run ahead are under way."""
+_WORKERS = ("rollout[", "learner")
+_WORK = {"generate": "rollout", "update": "update", "push_weights": "weight_sync"}
 PHASES = ("rollout", "score", "update", "weight_sync")
 
 
@@ -36,7 +35,7 @@ class Measured:
     peak_mb: dict[str, float]
     """Highest resident memory of a process of each role."""
     spans: tuple[Span, ...]
-    """The whole run's."""
+    """Those of the counted steps, by start."""
 
     @property
     def samples_per_second(self) -> float:
@@ -46,6 +45,16 @@ class Measured:
     def tokens_per_second(self) -> float:
         """Completion tokens."""
         return sum(map(sum, self.lengths)) / sum(self.step_seconds)
+
+    @property
+    def busy_seconds(self) -> dict[str, float]:
+        """Of a step, of the engine or rank that had most to do: generating, updating, sending weights."""
+        seconds: dict[str, float] = {}
+        for actor, phases in busy_seconds(self.spans).items():
+            for phase, name in _WORK.items():
+                if actor.startswith(_WORKERS) and phase in phases:
+                    seconds[name] = max(seconds.get(name, 0.0), phases[phase] / len(self.lengths))
+        return seconds
 
 
 def measure(config: RunConfig, *, num_steps: int) -> Measured:
@@ -69,8 +78,12 @@ def measure(config: RunConfig, *, num_steps: int) -> Measured:
         controller.push_weights()
         marks, rows, lengths = [perf_counter()], list[dict[str, float]](), list[tuple[int, ...]]()
         prompt_tokens: list[int] = []
+        counted_from = 0.0
 
         def after_step(result: StepResult) -> None:
+            nonlocal counted_from
+            if len(marks) == WARM_UP:
+                counted_from = time()
             marks.append(perf_counter())
             rows.append(result.metrics)
             completions = [completion for group in result.groups for completion in group.completions]
@@ -81,6 +94,7 @@ def measure(config: RunConfig, *, num_steps: int) -> Measured:
         peak_mb = process_memory()
     steps = [end - start for start, end in itertools.pairwise(marks)]
     counted = rows[WARM_UP:]
+    spans = [span for span in recorder.take() if span.start >= counted_from]
     return Measured(
         step_seconds=tuple(steps[WARM_UP:]),
         phases={
@@ -89,7 +103,7 @@ def measure(config: RunConfig, *, num_steps: int) -> Measured:
         lengths=tuple(lengths[WARM_UP:]),
         prompt_tokens=max(prompt_tokens),
         peak_mb=peak_mb,
-        spans=tuple(recorder.take()),
+        spans=tuple(sorted(spans, key=lambda span: span.start)),
     )
 
 
@@ -98,16 +112,16 @@ def process_memory() -> dict[str, float]:
     several of one class the highest."""
     import psutil
 
-    peaks = Counter({"controller": _peak_mb("self")})
+    peaks = {"controller": _peak_mb("self")}
     for process in psutil.Process().children(recursive=True):
         try:
             title = process.cmdline()[0] if process.cmdline() else ""
             if title.startswith("ray::") and not title.startswith("ray::IDLE"):
                 name = title.removeprefix("ray::").split(".")[0].split(":")[0].strip()
-                peaks[name] = max(peaks[name], _peak_mb(str(process.pid)))
+                peaks[name] = max(peaks.get(name, 0.0), _peak_mb(str(process.pid)))
         except (psutil.NoSuchProcess, FileNotFoundError):
             continue  # it ended meanwhile
-    return dict(peaks)
+    return peaks
 
 
 def _peak_mb(pid: str) -> float:
@@ -116,10 +130,3 @@ def _peak_mb(pid: str) -> float:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
     return 0.0
-
-
-def busy(spans: Sequence[Span]) -> dict[str, Any]:
-    """Seconds of every actor's phases over the run (`rlcore.timeline.busy_seconds`)."""
-    from rlcore.timeline import busy_seconds
-
-    return busy_seconds(spans)
