@@ -63,7 +63,7 @@ class Layout:
 
 TRL_CHOICES = [TRLSettings(threads, rows) for threads in (1, 2) for rows in (128, 32)]
 TURNS = [Layout(1, 1, 0), Layout(2, 2, 0)]
-AHEAD = [Layout(1, 1, 1), Layout(2, 1, 1)]
+AHEAD = [Layout(1, 1, 1), Layout(2, 1, 1), Layout(2, 2, 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,21 @@
 """Completions of lengths that are known beforehand, for measuring: a logits processor of vLLM's.
 
-A benchmark whose policy is random cannot leave the lengths to it. `forced_lengths(table)` are the engine
-arguments (`rollout.engine`) that end sample k of a request with seed s at `table[(s + k) % len(table)]`
-tokens: its stop token is out of reach before, and the only choice then. Log-probabilities stay the model's
-own, as vLLM takes them before its processors.
+A benchmark whose policy is random cannot leave the lengths to it. With the engine arguments
+(`rollout.engine`) `logits_processors: [rlcore.engines.forced_lengths:ForcedLengths]` and
+`additional_config: {completion_lengths: TABLE}`, sample k of a request with seed s ends at
+`TABLE[(s + k) % len(TABLE)]` tokens: its stop token is out of reach before, and the only choice then. A
+request without a seed takes the table's next entry. Log-probabilities stay the model's own, as vLLM takes
+them before its processors.
+
+It imports nothing of rlcore, so that the engines of other frameworks can be given the same lengths: there the
+table is a JSON file that `FORCED_LENGTHS` in the environment names (benchmarks/peers/gpu.sh).
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +31,8 @@ class ForcedLengths(LogitsProcessor):
     """Built by vLLM, which tells it what enters, leaves and moves in the batch."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool):
-        self._table: Sequence[int] = vllm_config.additional_config[TABLE]
+        self._table: Sequence[int] = vllm_config.additional_config.get(TABLE) or _table_from_environment()
+        self._num_unseeded = 0
         self._rows: dict[int, tuple[int, Sequence[int], list[int]]] = {}
         """Row of the batch to its length, its tokens so far and its stop tokens."""
 
@@ -37,8 +45,11 @@ class ForcedLengths(LogitsProcessor):
     def _entry(
         self, params: Any, prompt: Sequence[int] | None, tokens: Sequence[int]
     ) -> tuple[int, Sequence[int], list[int]]:
-        length = self._table[(params.seed or 0) % len(self._table)]
-        return length, tokens, sorted(params.all_stop_token_ids)
+        place = params.seed
+        if place is None:
+            place = self._num_unseeded
+            self._num_unseeded += 1
+        return self._table[place % len(self._table)], tokens, sorted(params.all_stop_token_ids)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """logits [B, V], changed in place."""
@@ -54,6 +65,11 @@ class ForcedLengths(LogitsProcessor):
             logits[[row for row, _ in ending]] = -math.inf
             _fill(logits, ending, 0.0)
         return logits
+
+
+def _table_from_environment() -> list[int]:
+    with open(os.environ["FORCED_LENGTHS"], encoding="utf-8") as file:
+        return [int(length) for length in json.load(file)]
 
 
 def _fill(logits: torch.Tensor, places: list[tuple[int, int]], value: float) -> None:
