@@ -1,7 +1,7 @@
 """rlcore's loop against TRL's GRPOTrainer: the same model, prompts, completion lengths, reward and updates.
 
     python -m benchmarks.peers.trl --python TRL_PYTHON --workload text-forced --workload text-ragged \
-        [--quick] [--json FILE] [--gate]
+        [--steps N] [--rounds N] [--quick] [--json FILE] [--gate]
 
 TRL_PYTHON is a Python of another environment, which has TRL (`pip install trl`).
 
@@ -42,7 +42,7 @@ from rlcore.timeline import busy_seconds
 GOALS = {"text-forced": 1.3, "text-ragged": 1.8}
 TRL_SIDE = Path(__file__).with_name("trl_side.py")
 DEADLINE_S = 900
-TRIAL_STEPS = 2
+TRIAL_STEPS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +204,13 @@ def main() -> None:
     parser = argument_parser(__doc__ or "")
     parser.add_argument("--python", required=True, help="a Python that has TRL")
     parser.add_argument("--workload", action="append", choices=list(GOALS), help="default: both")
+    parser.add_argument("--steps", type=int, default=6, help="counted ones of a run")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each side")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from rlcore.actors.session import ray_session
 
-    num_steps, num_rounds = (2, 1) if arguments.quick else (6, 5)
+    num_steps, num_rounds = (2, 1) if arguments.quick else (arguments.steps, arguments.rounds)
     rows, headline, goals = [], dict[str, float](), dict[str, bool]()
     with ray_session(ClusterConfig(num_cpus=2)):
         for name in arguments.workload or GOALS:
