@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rlcore.bench.environment import environment
 
 Row = Mapping[str, float | int | str]
 
@@ -46,21 +45,6 @@ def finish(name: str, rows: Sequence[Row], headline: Row, goals: Mapping[str, bo
     print(f"{name}: " + " ".join(f"{key}={_format(value)}" for key, value in headline.items()), flush=True)
     if missed and arguments.gate:
         sys.exit(1)
-
-
-def environment() -> dict[str, Any]:
-    """Hardware, versions and commit, so that a number can be compared."""
-    import torch
-
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "commit": git.stdout.strip() or None,
-        "cpu": platform.processor() or platform.machine(),
-        "num_cpus": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
 
 
 def _format(value: float | int | str) -> str:

@@ -26,6 +26,8 @@ examples:
   rlcore reward score my_rewards.brevity:Brevity --samples runs/mine/samples.jsonl
   rlcore timeline runs/mine
   rlcore plan --config my_run.yaml --hardware h100-80g:8
+  rlcore bench --json today.json
+  rlcore bench compare before.json today.json --threshold 0.1
   rlcore submit --config my_run.yaml --config my_cluster.yaml --run-id tuesday
   rlcore doctor
 """
@@ -89,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     timeline.add_argument("folder", metavar="RUN", help="folder of a run")
     timeline.set_defaults(run=_timeline)
     _add_plan_command(commands, [config, common])
+    _add_bench_commands(commands, common)
 
     doctor = commands.add_parser("doctor", parents=[common], help="what is wrong here, and what to do")
     doctor.set_defaults(run=_doctor)
@@ -126,6 +129,27 @@ def _add_plan_command(commands: Any, parents: list[argparse.ArgumentParser]) -> 
     )
     plan.add_argument("--json", action="store_true", help="as JSON")
     plan.set_defaults(run=_plan)
+
+
+def _add_bench_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    bench = commands.add_parser(
+        "bench", parents=[common], help="speed, memory and share of the ceilings on fixed workloads"
+    )
+    bench.add_argument("--workload", action="append", default=[], metavar="NAME", help="default: all of them")
+    bench.add_argument(
+        "--config", action="append", default=[], metavar="FILE", help="YAML laid over the workload's settings"
+    )
+    bench.add_argument("--steps", type=int, default=8, metavar="N", help="counted ones (default 8)")
+    bench.add_argument("--json", metavar="FILE", help="write the results there")
+    bench.set_defaults(run=_bench)
+    kinds = bench.add_subparsers(metavar="COMMAND")
+    compare = kinds.add_parser("compare", parents=[common], help="two results; 1 where one measure is worse")
+    compare.add_argument("before", metavar="BEFORE.json")
+    compare.add_argument("after", metavar="AFTER.json")
+    compare.add_argument(
+        "--threshold", type=float, default=0.1, metavar="SHARE", help="how much worse counts (default 0.1)"
+    )
+    compare.set_defaults(run=_bench_compare)
 
 
 def _add_reward_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -255,6 +279,26 @@ def _plan(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     fits = plan(config, hardware=arguments.hardware, workload=Workload(**given), as_json=arguments.json)
     return 0 if fits else 1
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from rlcore.bench.command import bench
+
+    bench(
+        workloads=arguments.workload,
+        files=arguments.config,
+        num_steps=arguments.steps,
+        json_path=Path(arguments.json) if arguments.json else None,
+    )
+    return 0
+
+
+def _bench_compare(arguments: argparse.Namespace) -> int:
+    from rlcore.bench.command import print_comparison
+
+    return 0 if print_comparison(arguments.before, arguments.after, threshold=arguments.threshold) else 1
 
 
 def _reward_check(arguments: argparse.Namespace) -> int:

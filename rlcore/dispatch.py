@@ -8,6 +8,7 @@ The jobs of a replica that is lost go to the others, or wait until one is ready.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -41,13 +42,15 @@ class Dispatcher:
     def assign(self) -> dict[int, list[int]]:
         """Gives every waiting job to the ready replica with the fewest jobs, of equal ones the lowest rank:
         idle replicas get them in turn. Rank to its new jobs, in order; empty while none is ready."""
-        ready = [(rank, replica) for rank, replica in enumerate(self._replicas) if replica.state == READY]
+        ready = [(len(self._replicas[rank].jobs), rank) for rank in self.ranks(READY)]
         given: dict[int, list[int]] = {}
         if not ready:
             return given
-        for job in list(self.waiting):
-            rank, replica = min(ready, key=lambda entry: (len(entry[1].jobs), entry[0]))
-            replica.jobs[job] = None
+        heapq.heapify(ready)
+        for job in self.waiting:
+            num_jobs, rank = ready[0]
+            heapq.heapreplace(ready, (num_jobs + 1, rank))
+            self._replicas[rank].jobs[job] = None
             given.setdefault(rank, []).append(job)
         self.waiting.clear()
         return given

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from rlcore.config import load_config
 from rlcore.config_io import check
@@ -137,41 +139,69 @@ def load_hardware(spec: str) -> Hardware:
     )
 
 
-def this_machine() -> Hardware:
-    """This machine's cores, its rates measured with a matrix product and a copy of one thread."""
+def this_machine(device: str = "cpu") -> Hardware:
+    """This machine with rates measured by a matrix product and a copy: of one core (`cpu`), whose "GPU" is a
+    core, or of its first GPU (`cuda`), whose links are not measured and keep their defaults."""
     import psutil
     import torch
-
-    def seconds(work: object, times: int) -> float:
-        assert callable(work)
-        work()
-        start = time.perf_counter()
-        for _ in range(times):
-            work()
-        return (time.perf_counter() - start) / times
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        rates = {}
-        for dtype in (torch.float32, torch.bfloat16):
-            square = torch.randn(768, 768).to(dtype)
-            rates[dtype] = 2 * 768**3 / seconds(lambda square=square: square @ square, 10) / 1e12
-        source, target = torch.zeros(2, 32 << 20, dtype=torch.uint8)
-        copy_gb_s = 2 * source.numel() / seconds(lambda: target.copy_(source), 5) / 1e9
+        rates = {dtype: _product_tflops(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+        copy_gb_s = _copy_gb_s(device)
     finally:
         torch.set_num_threads(threads)
     memory_gb = psutil.virtual_memory().total / 1e9
-    return Hardware(
-        name="cpu",
+    measured = Hardware(
+        name=device,
         gpus_per_node=os.cpu_count() or 1,
         memory_gb=memory_gb,
         host_memory_gb=memory_gb,
         bf16_tflops=rates[torch.bfloat16],
         fp32_tflops=rates[torch.float32],
         bandwidth_gb_s=copy_gb_s,
-        link_gb_s=copy_gb_s / 2,
-        network_gb_s=1.0,
-        host_link_gb_s=copy_gb_s,
-        is_cpu=True,
     )
+    if device != "cpu":
+        own = torch.cuda.get_device_properties(0)
+        return replace(
+            measured,
+            name=own.name,
+            gpus_per_node=torch.cuda.device_count(),
+            memory_gb=own.total_memory / 1e9,
+        )
+    half = copy_gb_s / 2
+    return replace(measured, is_cpu=True, link_gb_s=half, network_gb_s=1.0, host_link_gb_s=copy_gb_s)
+
+
+def _product_tflops(device: str, dtype: Any) -> float:
+    import torch
+
+    size = 768 if device == "cpu" else 8192
+    square = torch.randn(size, size, device=device).to(dtype)
+    return 2 * size**3 / _seconds(lambda: square @ square, device) / 1e12
+
+
+def _copy_gb_s(device: str) -> float:
+    """Read and written."""
+    import torch
+
+    num_bytes = (32 if device == "cpu" else 1024) << 20
+    source, target = torch.zeros(2, num_bytes, dtype=torch.uint8, device=device)
+    return 2 * num_bytes / _seconds(lambda: target.copy_(source), device) / 1e9
+
+
+def _seconds(work: Callable[[], Any], device: str, *, repeats: int = 5, times: int = 5) -> float:
+    """Of one call: the best of some repeats, as others may be at work on the machine."""
+    import torch
+
+    wait = torch.cuda.synchronize if device != "cpu" else lambda: None
+    best = float("inf")
+    for _ in range(1 + repeats):  # the first also warms up
+        wait()
+        start = time.perf_counter()
+        for _ in range(times):
+            work()
+        wait()
+        best = min(best, (time.perf_counter() - start) / times)
+    return best

@@ -136,6 +136,17 @@ def judge_seconds(
     return flops / (efficiency.forward * hardware.tflops("bfloat16") * 1e12 * replicas)
 
 
+def update_flops(config: RunConfig, sizes: ModelSizes, batch: Batch) -> float:
+    """Of one optimizer step on all ranks: forward, backward for inputs and for weights (2 + 2 + 2 a parameter
+    and token), and 2 more where activations are computed again."""
+    learner = config.learner
+    passes = (2 if learner.lora.rank else 3) + learner.activation_checkpointing
+    flops = passes * forward_flops(sizes, batch.packed_tokens, batch.prompt_length)
+    # The head's logits are computed again in the backward pass, chunk by chunk.
+    flops += (passes + 1 - learner.activation_checkpointing) * head_flops(sizes, batch.completion_tokens)
+    return flops + _tower_flops(config, sizes, batch)
+
+
 def update_seconds(
     config: RunConfig,
     sizes: ModelSizes,
@@ -145,14 +156,9 @@ def update_seconds(
     *,
     num_micro_batches: int,
 ) -> float:
-    """Gradients (forward, backward for inputs and for weights: 2 + 2 + 2 a parameter and token, and 2 more
-    where activations are computed again), their communication, and the optimizer's step."""
+    """Gradients, their communication, and the optimizer's step."""
     learner = config.learner
-    passes = (2 if learner.lora.rank else 3) + learner.activation_checkpointing
-    flops = passes * forward_flops(sizes, batch.packed_tokens, batch.prompt_length)
-    # The head's logits are computed again in the backward pass, chunk by chunk.
-    flops += (passes + 1 - learner.activation_checkpointing) * head_flops(sizes, batch.completion_tokens)
-    flops += _tower_flops(config, sizes, batch)
+    flops = update_flops(config, sizes, batch)
     dtype = "bfloat16" if learner.autocast == "bfloat16" else "float32"
     compute = flops / (efficiency.train * hardware.tflops(dtype) * 1e12 * learner.num_ranks)
     communication = _communication_seconds(

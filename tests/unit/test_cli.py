@@ -55,6 +55,8 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
         "reward score",
         "timeline",
         "plan",
+        "bench",
+        "bench compare",
         "submit",
         "doctor",
         "version",

@@ -1,0 +1,41 @@
+"""The reward of the peers on GPUs, as each of them wants it: the share of even characters. It also marks when
+each completion was scored, from which `benchmarks.peers.gpu` reads samples a second, the same way for all.
+
+Imports nothing of this project: peers load it by path, in environments of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+
+def compute_score(data_source: Any, solution_str: str, ground_truth: Any, extra_info: Any = None) -> float:
+    """verl's `custom_reward_function`."""
+    _mark(1)
+    return _even(solution_str)
+
+
+def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Any, **_: Any) -> dict[str, Any]:
+    """OpenRLHF's `--remote_rm_url FILE.py`; `queries` are prompts with their completions."""
+    import torch
+
+    _mark(len(queries))
+    values = [_even(query[len(prompt) :]) for query, prompt in zip(queries, prompts, strict=True)]
+    rewards = torch.tensor(values)
+    return {"rewards": rewards, "scores": rewards, "extra_logs": {}}
+
+
+def _even(text: str) -> float:
+    return sum(ord(character) % 2 == 0 for character in text) / max(1, len(text))
+
+
+def _mark(count: int) -> None:
+    line = f"{time.time()} {count}\n".encode()
+    file = os.open(os.environ["BENCH_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(file, line)  # one write to the end of a file: lines of several processes do not mix
+    finally:
+        os.close(file)

@@ -1,0 +1,225 @@
+"""rlcore's loop against TRL's GRPOTrainer: the same model, prompts, completion lengths, reward and updates.
+
+    python -m benchmarks.peers.trl --python TRL_PYTHON --workload text-forced --workload text-ragged \
+        [--steps N] [--rounds N] [--quick] [--json FILE] [--gate]
+
+TRL_PYTHON is a Python of another environment, which has TRL (`pip install trl`).
+
+The work (`rlcore.bench.workloads`): 16 prompts of 128 tokens a step, 8 completions each of 64 tokens
+(`text-forced`) or of lognormal lengths from 16 to 512 (`text-ragged`); a reward that is the share of even
+tokens; one AdamW step on the batch of 128 completions, token-mean GRPO loss, no KL, float32. Sample k of a
+prompt at a step has the same length on both sides: a logits processor puts the stop token out of reach before
+and leaves nothing else then (vLLM's, and transformers' `generate`).
+
+Each side gets the machine to itself, and what is best for it among its settings, found by trial in this run:
+TRL one or two torch threads and two sizes of micro-batch; rlcore actors of one thread each in several
+layouts. Headline: rlcore with `train.staleness: 0`, so that both train on what the current weights wrote.
+Rollouts that run one step ahead are listed beside it. Then the sides take turns, each run a fresh set of
+processes; samples a second are end to end over the steps after the first two (start-up is left out), medians
+over the runs. Goals: 1.3 times TRL on forced lengths, 1.8 on ragged ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import argument_parser, finish
+from rlcore.bench.measure import WARM_UP, measure
+from rlcore.bench.workloads import PROMPT_TOKENS, WORKLOADS, Workload
+from rlcore.config import ClusterConfig, RunConfig
+from rlcore.prompts import PromptStream
+from rlcore.targets import build_target
+from rlcore.timeline import busy_seconds
+
+GOALS = {"text-forced": 1.3, "text-ragged": 1.8}
+TRL_SIDE = Path(__file__).with_name("trl_side.py")
+DEADLINE_S = 900
+TRIAL_STEPS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TRLSettings:
+    threads: int
+    micro_batch: int
+    """Completions in one forward pass of the update."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """rlcore's actors, of one thread each."""
+
+    engines: int
+    learner_ranks: int
+    staleness: int
+
+
+TRL_CHOICES = [TRLSettings(threads, rows) for threads in (1, 2) for rows in (128, 32)]
+TURNS = [Layout(1, 1, 0), Layout(2, 2, 0)]
+AHEAD = [Layout(1, 1, 1), Layout(2, 1, 1), Layout(2, 2, 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run of one side."""
+
+    samples_per_second: float
+    rollout_s: float
+    """Seconds of a step, median: generating; rlcore with staleness: waiting for it."""
+    rest_s: float
+    """The others of the step."""
+    load: float
+
+
+def run_trl(spec: dict[str, Any], settings: TRLSettings, python: str, folder: Path) -> Result:
+    path = folder / "spec.json"
+    path.write_text(json.dumps(spec | asdict(settings)), encoding="utf-8")
+    done = subprocess.run(
+        [python, "-I", str(TRL_SIDE), str(path)],
+        env={**os.environ, "OMP_NUM_THREADS": str(settings.threads), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"TRL's side failed:\n{done.stderr[-4000:]}")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    # The first step's mark is the first that TRL gives: it is warm-up, as are WARM_UP - 1 more.
+    steps, generated = answer["step_seconds"][WARM_UP - 1 :], answer["generate_seconds"][WARM_UP - 1 :]
+    return Result(
+        samples_per_second=len(spec["lengths"][0]) * len(steps) / sum(steps),
+        rollout_s=statistics.median(generated),
+        rest_s=statistics.median(step - part for step, part in zip(steps, generated, strict=True)),
+        load=answer["load"],
+    )
+
+
+def run_rlcore(config: RunConfig, layout: Layout, num_steps: int) -> Result:
+    config = replace(
+        config,
+        rollout=replace(config.rollout, num_replicas=layout.engines, num_cpus=0.5),
+        learner=replace(config.learner, num_ranks=layout.learner_ranks, num_cpus=0.4),
+        train=replace(config.train, staleness=layout.staleness),
+    )
+    measured = measure(config, num_steps=num_steps)
+    step = statistics.median(measured.step_seconds)
+    for actor, phases in busy_seconds(measured.spans).items():
+        seconds = {phase: round(total / num_steps, 3) for phase, total in phases.items()}
+        print(f"    {actor}, seconds a step: {seconds}", flush=True)
+    return Result(
+        samples_per_second=measured.samples_per_second,
+        rollout_s=measured.phases["rollout"],
+        rest_s=step - measured.phases["rollout"],
+        load=os.getloadavg()[0],
+    )
+
+
+def make_spec(workload: Workload, config: RunConfig, num_steps: int) -> dict[str, Any]:
+    """What TRL is to do: the prompts in the order in which rlcore draws them, and each sample's length."""
+    from rlcore.engines.vllm_engine import sampling_seed
+
+    prompts = build_target(config.task.target, config.task.args, where="task").prompts("train")
+    per_step, num_samples = config.train.prompts_per_step, config.rollout.samples_per_prompt
+    stream = PromptStream(len(prompts), per_step, config.seed)
+    steps = [[prompts[i] for i in stream.indices(step)] for step in range(WARM_UP + num_steps)]
+    table = workload.lengths
+    lengths = []
+    for step, chosen in enumerate(steps):
+        seeds = [sampling_seed(config.seed, step, prompt.id) for prompt in chosen]
+        lengths.append([table[(seed + k) % len(table)] for seed in seeds for k in range(num_samples)])
+    return {
+        "model": config.model.path,
+        "prompts": [prompt.text for chosen in steps for prompt in chosen],
+        "prompt_tokens": PROMPT_TOKENS,
+        "samples_per_prompt": num_samples,
+        "max_tokens": config.rollout.max_tokens,
+        "lengths": lengths,
+        "lr": config.learner.lr,
+    }
+
+
+def row_of(workload: Workload, side: str, settings: Any, results: Sequence[Result]) -> dict[str, Any]:
+    rates = [result.samples_per_second for result in results]
+
+    def median(name: str) -> float:
+        return statistics.median(getattr(result, name) for result in results)
+
+    return {
+        "workload": workload.name,
+        "side": side,
+        "samples_per_second": statistics.median(rates),
+        "lowest": min(rates),
+        "highest": max(rates),
+        "rollout_s": median("rollout_s"),
+        "rest_s": median("rest_s"),
+        "load": median("load"),
+        "runs": len(results),
+        "settings": " ".join(f"{key}={value}" for key, value in asdict(settings).items()),
+    }
+
+
+def compare(
+    workload: Workload, arguments: Any, num_steps: int, num_rounds: int
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Rows, and the ratios to TRL of the layouts that take turns and that run ahead."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = workload.config(folder)
+        specs = {count: make_spec(workload, config, count) for count in {TRIAL_STEPS, num_steps}}
+
+        def trl(settings: Any, count: int) -> Result:
+            return run_trl(specs[count], settings, arguments.python, folder)
+
+        def ours(layout: Any, count: int) -> Result:
+            return run_rlcore(config, layout, count)
+
+        rows, best = list[dict[str, Any]](), dict[str, tuple[Any, Callable[[Any, int], Result]]]()
+        sides: tuple[tuple[str, Sequence[Any], Callable[[Any, int], Result]], ...]
+        sides = (("TRL", TRL_CHOICES, trl), ("rlcore", TURNS, ours), ("rlcore, one ahead", AHEAD, ours))
+        for side, choices, run in sides:
+            trials = [row_of(workload, f"{side}, trial", c, [run(c, TRIAL_STEPS)]) for c in choices]
+            rates = [row["samples_per_second"] for row in trials]
+            best[side] = choices[rates.index(max(rates))], run
+            rows += trials
+            print(f"{workload.name}: {side}: {rates} -> {best[side][0]}", flush=True)
+        results: dict[str, list[Result]] = {side: [] for side in best}
+        for _ in range(num_rounds):
+            for side, (choice, run) in best.items():
+                results[side].append(run(choice, num_steps))
+                print(f"  {side}: {results[side][-1]}", flush=True)
+    measured = [row_of(workload, side, choice, results[side]) for side, (choice, _) in best.items()]
+    base, turns, ahead = (float(row["samples_per_second"]) for row in measured)
+    return [*rows, *measured], {"turns": turns / base, "ahead": ahead / base}
+
+
+def main() -> None:
+    parser = argument_parser(__doc__ or "")
+    parser.add_argument("--python", required=True, help="a Python that has TRL")
+    parser.add_argument("--workload", action="append", choices=list(GOALS), help="default: both")
+    parser.add_argument("--steps", type=int, default=6, help="counted ones of a run")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each side")
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from rlcore.actors.session import ray_session
+
+    num_steps, num_rounds = (2, 1) if arguments.quick else (arguments.steps, arguments.rounds)
+    rows, headline, goals = [], dict[str, float](), dict[str, bool]()
+    with ray_session(ClusterConfig(num_cpus=2)):
+        for name in arguments.workload or GOALS:
+            more, ratios = compare(WORKLOADS[name], arguments, num_steps, num_rounds)
+            rows += more
+            headline |= {f"{name}_{layout}": ratio for layout, ratio in ratios.items()}
+            goals[f"{name}: at least {GOALS[name]} times TRL"] = ratios["turns"] >= GOALS[name]
+    finish("peers_trl", rows, headline, goals, arguments)
+
+
+if __name__ == "__main__":
+    main()

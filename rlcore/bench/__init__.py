@@ -1,0 +1,1 @@
+"""What this machine makes of fixed workloads: `rlcore bench`."""

@@ -1,0 +1,78 @@
+"""Completions of lengths that are known beforehand, for measuring: a logits processor of vLLM's.
+
+A benchmark whose policy is random cannot leave the lengths to it. With the engine arguments
+(`rollout.engine`) `logits_processors: [rlcore.engines.forced_lengths:ForcedLengths]` and
+`additional_config: {completion_lengths: TABLE}`, sample k of a request with seed s ends at
+`TABLE[(s + k) % len(TABLE)]` tokens: its stop token is out of reach before, and the only choice then. A
+request without a seed takes the table's next entry. Log-probabilities stay the model's own, as vLLM takes
+them before its processors.
+
+It imports nothing of rlcore, so that the engines of other frameworks can be given the same lengths: there the
+table is a JSON file that `FORCED_LENGTHS` in the environment names (benchmarks/peers/gpu.sh).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+TABLE = "completion_lengths"
+"""Its key in vLLM's `additional_config`."""
+
+
+class ForcedLengths(LogitsProcessor):
+    """Built by vLLM, which tells it what enters, leaves and moves in the batch."""
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool):
+        self._table: Sequence[int] = vllm_config.additional_config.get(TABLE) or _table_from_environment()
+        self._num_unseeded = 0
+        self._rows: dict[int, tuple[int, Sequence[int], list[int]]] = {}
+        """Row of the batch to its length, its tokens so far and its stop tokens."""
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        process_dict_updates(self._rows, batch_update, self._entry)
+
+    def _entry(
+        self, params: Any, prompt: Sequence[int] | None, tokens: Sequence[int]
+    ) -> tuple[int, Sequence[int], list[int]]:
+        place = params.seed
+        if place is None:
+            place = self._num_unseeded
+            self._num_unseeded += 1
+        return self._table[place % len(self._table)], tokens, sorted(params.all_stop_token_ids)
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """logits [B, V], changed in place."""
+        ending: list[tuple[int, int]] = []
+        blocked: list[tuple[int, int]] = []
+        for row, (length, tokens, stops) in self._rows.items():
+            if len(tokens) < length - 1:
+                blocked += [(row, stop) for stop in stops]
+            else:
+                ending.append((row, stops[0]))
+        _fill(logits, blocked, -math.inf)
+        if ending:
+            logits[[row for row, _ in ending]] = -math.inf
+            _fill(logits, ending, 0.0)
+        return logits
+
+
+def _table_from_environment() -> list[int]:
+    with open(os.environ["FORCED_LENGTHS"], encoding="utf-8") as file:
+        return [int(length) for length in json.load(file)]
+
+
+def _fill(logits: torch.Tensor, places: list[tuple[int, int]], value: float) -> None:
+    if places:
+        rows, tokens = torch.tensor(places, device=logits.device).T
+        logits[rows, tokens] = value
