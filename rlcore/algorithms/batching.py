@@ -27,7 +27,14 @@ class TokenRows(Protocol):
 
 G = TypeVar("G", bound=TokenRows)
 
-PER_SAMPLE = ("token_ids", "rollout_logprobs", "reference_logprobs", "is_current", "advantages")
+PER_SAMPLE = (
+    "token_ids",
+    "token_weights",
+    "rollout_logprobs",
+    "reference_logprobs",
+    "is_current",
+    "advantages",
+)
 
 
 def take_samples(group: G, indices: Iterable[int]) -> G:
