@@ -1,7 +1,7 @@
 """The ablation table of GRPO-PTR: what each part adds, from one base model and reward model.
 
-    the line up to the reward model -> base, SFT ----------------------------> greedy answers -> table, picture
-                                   `-> GRPO (V2), V3 .. V6, each seed -> model ------^
+    the line up to the reward model -> base, SFT ----------------------------> answers -> table
+                                   `-> GRPO (V2), V3 .. V6, each seed -> model --^
 
 The stages before reinforcement learning are those of the line itself, in its own folder: what `make small`
 has finished there is found. Every run has a folder of its own below `run_dir/ablation`, goes on from its last
