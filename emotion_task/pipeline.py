@@ -15,7 +15,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from emotion_task.config import (
     SFTConfig,
     SupervisedConfig,
 )
+from emotion_task.estimate import describe, estimate, minutes
 from emotion_task.records import Utterance, read_manifest
 from emotion_task.sft.examples import Question
 from rlcore.checkpoint import write_json
@@ -43,31 +44,57 @@ class Stages:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.seconds: dict[str, float] = {}
         self.results: dict[str, dict[str, Any]] = {}
+        self.expected: Mapping[str, float] = {}
+        """Seconds of each stage, where they were estimated."""
         self._chain = ""
+
+    def finished(self, stages: Iterable[tuple[str, Any]]) -> dict[str, float]:
+        """Seconds that each of these took, (name, settings) in the order in which they will be run, as far as
+        they lie finished here with these settings."""
+        chain, seconds = "", {}
+        for name, settings in stages:
+            chain = _digest(chain, name, settings)
+            found = self._found(name, chain)
+            if found is None:
+                break
+            seconds[name] = float(found["seconds"])
+        return seconds
+
+    def _found(self, name: str, digest: str) -> dict[str, Any] | None:
+        path = self._folder / f"{name}.json"
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return found if found.get("digest") == digest else None
 
     def run(self, name: str, settings: Any, work: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
         """The stage's result, made now or found. It depends on its settings and on all stages before it.
 
         `work` is told whether it may go on from what an interrupted attempt with the same settings left.
         """
-        described = json.dumps(settings, sort_keys=True, default=str)
-        self._chain = hashlib.sha256(f"{self._chain}/{name}/{described}".encode()).hexdigest()[:16]
-        path = self._folder / f"{name}.json"
-        if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["digest"] == self._chain:
-                log.info("%s: found finished in %s", name, path)
-                self.seconds[name], self.results[name] = found["seconds"], found["result"]
-                return found["result"]
-        print(f"\n== {name}", flush=True)
+        self._chain = _digest(self._chain, name, settings)
+        found = self._found(name, self._chain)
+        if found is not None:
+            log.info("%s: found finished in %s", name, self._folder)
+            self.seconds[name], self.results[name] = found["seconds"], found["result"]
+            return found["result"]
+        expected = f", about {minutes(self.expected[name])}" if name in self.expected else ""
+        print(f"\n== {name}{expected}", flush=True)
         started = self._folder / f"{name}.started"
         may_resume = started.is_file() and started.read_text(encoding="utf-8") == self._chain
         started.write_text(self._chain, encoding="utf-8")
         began = time.perf_counter()
         result = work(may_resume)
         self.seconds[name], self.results[name] = round(time.perf_counter() - began, 1), result
-        write_json(path, {"digest": self._chain, "seconds": self.seconds[name], "result": result})
+        write_json(
+            self._folder / f"{name}.json",
+            {"digest": self._chain, "seconds": self.seconds[name], "result": result},
+        )
         return result
+
+
+def _digest(before: str, name: str, settings: Any) -> str:
+    """Of a stage's settings and of all stages before it."""
+    described = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(f"{before}/{name}/{described}".encode()).hexdigest()[:16]
 
 
 class Pipeline:
@@ -100,6 +127,11 @@ class Pipeline:
             ("rl", config.rl, self.rl),
             ("full_label_sft", None, self.full_label_sft),
         )
+        planned = estimate(config)
+        if planned is not None:
+            self.stages.expected = planned.seconds()
+            finished = self.stages.finished((name, settings) for name, settings, _ in stages)
+            print(describe(planned, finished), flush=True)
         with ray_session(config.rl.cluster):
             for name, settings, work in stages:
                 result = self.stages.run(name, settings, work)
@@ -309,7 +341,7 @@ class Pipeline:
         if not may_resume:
             shutil.rmtree(folder, ignore_errors=True)
         trained = run_supervised(
-            format_examples(processor, questions),
+            format_examples(processor, questions, self.config.sft.label_weight),
             model,
             folder,
             train,

@@ -11,7 +11,14 @@ from rlcore.cli import print_metrics
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     """Adds them to a parser's subcommands; `common` holds the options of every command."""
-    for add in (_add_small_model, _add_stages, _add_reward_report, _add_perception, _add_explain):
+    for add in (
+        _add_small_model,
+        _add_stages,
+        _add_ablation,
+        _add_reward_report,
+        _add_perception,
+        _add_explain,
+    ):
         add(commands, common)
 
 
@@ -31,10 +38,16 @@ def _add_small_model(commands: Any, common: argparse.ArgumentParser) -> None:
     small.set_defaults(run=_small_model)
 
 
-def _add_stages(commands: Any, common: argparse.ArgumentParser) -> None:
+def _staged() -> argparse.ArgumentParser:
+    """What every command that runs stages takes."""
     staged = argparse.ArgumentParser(add_help=False)
     staged.add_argument("--config", action="append", required=True, metavar="FILE", help="later ones win")
     staged.add_argument("overrides", nargs="*", metavar="key=value", help="such as seed=1 run_dir=runs/b")
+    return staged
+
+
+def _add_stages(commands: Any, common: argparse.ArgumentParser) -> None:
+    staged = _staged()
     for name, until, text in (
         ("sft", "cold_start", "prosody SFT, with the stages before it"),
         ("reward-model", "reward_model", "the reasoning reward model, with the stages before it"),
@@ -42,6 +55,24 @@ def _add_stages(commands: Any, common: argparse.ArgumentParser) -> None:
     ):
         stage = commands.add_parser(name, parents=[staged, common], help=text)
         stage.set_defaults(run=_run_pipeline, until=until)
+
+
+def _add_ablation(commands: Any, common: argparse.ArgumentParser) -> None:
+    ablation = commands.add_parser(
+        "ablation",
+        parents=[_staged(), common],
+        help="base, SFT, GRPO and the variants of GRPO-PTR in one table",
+        description="Runs the line up to the reward model, where it is not finished, then every variant of "
+        "reinforcement learning, and writes run_dir/ablation/ablation.md, .json and .png. An interrupted "
+        "command goes on where it stopped.",
+    )
+    ablation.add_argument(
+        "--variants", metavar="A,B", help="of base, sft, v2, v3, v4, v5, v6 (default: all of them)"
+    )
+    ablation.add_argument(
+        "--seeds", default="0", metavar="N,M", help="of reinforcement learning (default: 0)"
+    )
+    ablation.set_defaults(run=_ablation)
 
 
 def _add_reward_report(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -140,6 +171,19 @@ def _run_pipeline(arguments: argparse.Namespace) -> int:
     result = Pipeline(config).run(until=arguments.until)
     if arguments.until is not None:
         print_metrics(f"{config.run_dir}: {arguments.until} finished", result)
+    return 0
+
+
+def _ablation(arguments: argparse.Namespace) -> int:
+    from emotion_task.ablation import VARIANTS, run_ablation
+
+    table = run_ablation(
+        arguments.config,
+        arguments.overrides,
+        variants=arguments.variants.split(",") if arguments.variants else tuple(VARIANTS),
+        seeds=[int(seed) for seed in arguments.seeds.split(",")],
+    )
+    print(f"{table.read_text(encoding='utf-8')}\n{table}")
     return 0
 
 

@@ -7,9 +7,10 @@ disk too: every epoch, stage and run but the first is spared the tower.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,9 +90,22 @@ class ExampleEncoder:
                 f"{'never, as it has no audio' if example.audio is None else 'once'}; "
                 f"it holds it {example.prompt.count(self._placeholder)} times"
             )
-        return self.encode_options(
+        encoded = self.encode_options(
             example.audio, example.prompt, [(example.target, example.complete)], id=example.id
         )
+        if example.emphasis is None or example.weight == 1:
+            return encoded
+        return replace(encoded, token_weights=(self._weights(example, len(encoded.token_ids[0])),))
+
+    def _weights(self, example: Example, length: int) -> np.ndarray:
+        """float32 [length]: the weight of every token that holds part of the emphasised word."""
+        tokens = self._tokenizer(example.target, add_special_tokens=False, return_offsets_mapping=True)
+        weights = np.ones(length, dtype=np.float32)
+        spans = [match.span() for match in re.finditer(rf"\b{example.emphasis}\b", example.target)]
+        for index, (start, end) in enumerate(tokens["offset_mapping"]):
+            if any(start < last and end > first for first, last in spans):
+                weights[index] = example.weight
+        return weights
 
     def encode_options(
         self, audio: str | None, prompt: str, options: Sequence[tuple[str, bool]], *, id: str = ""

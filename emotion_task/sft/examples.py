@@ -24,6 +24,9 @@ class Example:
     target: str
     complete: bool = True
     """Whether the end-of-turn token follows the target."""
+    emphasis: str | None = None
+    """A word of the target whose tokens weigh `weight` in the loss; all others weigh 1."""
+    weight: float = 1.0
 
 
 class Question(Protocol):
@@ -39,8 +42,9 @@ class Question(Protocol):
     def target(self) -> str: ...
 
 
-def format_examples(processor: Any, questions: Iterable[Question]) -> list[Example]:
-    """Renders questions with a processor's chat template."""
+def format_examples(processor: Any, questions: Iterable[Question], weight: float = 1.0) -> list[Example]:
+    """Renders questions with a processor's chat template. `weight` is that of the tokens that a question
+    names by its `emphasis`."""
     return [
         Example(
             id=question.id,
@@ -48,6 +52,8 @@ def format_examples(processor: Any, questions: Iterable[Question]) -> list[Examp
             prompt=format_prompt(processor, question.messages),
             target=question.target,
             complete=getattr(question, "complete", True),
+            emphasis=getattr(question, "emphasis", None),
+            weight=weight,
         )
         for question in questions
     ]

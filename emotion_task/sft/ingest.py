@@ -87,6 +87,8 @@ def pack(example: EncodedExample) -> bytes:
     """An encoded example as one safetensors blob: Ray Data's columns hold no ragged tensors."""
     arrays: Mapping[str, np.ndarray] = {_MEDIA + name: array for name, array in example.media_inputs.items()}
     own = {"prompt": example.prompt_token_ids, "target": example.token_ids[0]}
+    if example.token_weights:
+        own["weights"] = example.token_weights[0]
     own["id"] = np.frombuffer(example.prompt_id.encode(), dtype=np.uint8)
     return save({name: np.ascontiguousarray(array) for name, array in {**arrays, **own}.items()})
 
@@ -98,5 +100,6 @@ def unpack(blob: bytes) -> EncodedExample:
         prompt_id=arrays["id"].tobytes().decode(),
         prompt_token_ids=arrays["prompt"],
         token_ids=(arrays["target"],),
+        token_weights=(arrays["weights"],) if "weights" in arrays else (),
         media_inputs={n.removeprefix(_MEDIA): a for n, a in arrays.items() if n.startswith(_MEDIA)},
     )

@@ -50,6 +50,8 @@ class SFTExample:
     complete: bool = True
     """Whether the end-of-turn token follows. False: the target is only the beginning of an answer (reasoning
     whose label is withheld), and nothing may be learnt of what comes after it."""
+    emphasis: str | None = None
+    """The word of the target that matters most: the emotion that a trace arrives at."""
     order: Order | None = None
     """How `audio` is made, where it is not a recording (`emotion_task.sft.variants.render_all`)."""
 
@@ -260,6 +262,7 @@ def _one(task: str, source: _Source) -> SFTExample | None:
         target=target,
         audio=utterance.audio,
         complete=complete,
+        emphasis=utterance.emotion if task == "reasoning" else None,
     )
 
 

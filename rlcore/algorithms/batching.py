@@ -29,6 +29,7 @@ G = TypeVar("G", bound=TokenRows)
 
 PER_SAMPLE = (
     "token_ids",
+    "token_weights",
     "rollout_logprobs",
     "reference_logprobs",
     "is_current",

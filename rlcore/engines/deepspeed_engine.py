@@ -32,7 +32,7 @@ from rlcore.engines import learner_checkpoint, zero
 from rlcore.engines.hf_model import load_config, load_model, load_processor, save_checkpoint
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_logprobs
 from rlcore.engines.media_modules import attach_media_modules, detach_media_modules
-from rlcore.engines.shares import PolicyObjective, SupervisedObjective
+from rlcore.engines.shares import PolicyObjective, SupervisedObjective, token_weights
 from rlcore.engines.trainable import (
     Weight,
     adapter_weights,
@@ -141,7 +141,8 @@ class DeepSpeedEngine:
         return steps[-1] | first | {"tokens_per_second": objective.num_tokens * len(steps) / seconds}
 
     def supervised_update(self, groups: Sequence[TokenGroup]) -> dict[str, float]:
-        """One optimizer step on the mean negative log-likelihood of all ranks' completion tokens.
+        """One optimizer step on the mean negative log-likelihood of all ranks' completion tokens, by their
+        weights.
 
         Returns metrics of the global batch, the same on every rank (`num_tokens` counts prompts, with their
         audio, too); skips and raises as `update`. Raises DataError where a sample exceeds
@@ -151,14 +152,15 @@ class DeepSpeedEngine:
         fitting, num_dropped = fit_groups(groups, config.micro_batch_tokens, config.over_budget)
         num_tokens = sum(len(tokens) for group in fitting for tokens in group.token_ids)
         num_fed = num_tokens + sum(len(group.prompt_token_ids) for group in fitting)
-        counts = [num_tokens, num_dropped, not fitting, num_fed]
+        weight = sum(float(row.sum()) for group in fitting for row in token_weights(group))
+        counts = [weight, num_dropped, not fitting, num_fed]
         total, dropped, num_idle, fed = self._all_reduce(counts, dist.ReduceOp.SUM)
         if num_idle:
             raise DataError(
                 f"{num_idle:.0f} of {self.world_size} ranks have no sample within learner.micro_batch_tokens "
                 f"({config.micro_batch_tokens}): raise it"
             )
-        metrics = self._optimizer_step(fitting, SupervisedObjective(num_tokens=int(total)))
+        metrics = self._optimizer_step(fitting, SupervisedObjective(total_weight=float(total)))
         self._num_calls += 1
         return metrics | {"dropped_samples": float(dropped), "num_tokens": float(fed)}
 

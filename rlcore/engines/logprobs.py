@@ -37,6 +37,8 @@ class TokenGroup:
     """[K] of int64 [T]"""
     media_inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     """As in `rlcore.types.Group`."""
+    token_weights: tuple[np.ndarray, ...] = ()
+    """[K] of float32 [T], what each token counts for in a supervised loss; empty: 1 each."""
 
     @classmethod
     def of(cls, group: Group) -> TokenGroup:

@@ -14,7 +14,7 @@ import torch
 
 from rlcore.algorithms.loss import PolicyLoss, policy_loss
 from rlcore.config import AlgorithmConfig
-from rlcore.engines.logprobs import CompletionLogprobs
+from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup
 from rlcore.errors import DataError
 from rlcore.types import TrainGroup
 
@@ -125,13 +125,14 @@ class PolicyObjective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisedObjective:
-    """Mean negative log-likelihood of the completion tokens of a global batch."""
+    """Mean negative log-likelihood of the completion tokens of a global batch, by their weights."""
 
-    num_tokens: int
+    total_weight: float
     entropy_grad = False
 
-    def share(self, scored: CompletionLogprobs, groups: Sequence[object], index: int) -> Share:
-        loss = -scored.logprobs.sum() / self.num_tokens
+    def share(self, scored: CompletionLogprobs, groups: Sequence[TokenGroup], index: int) -> Share:
+        weights = _pad([row for group in groups for row in token_weights(group)], scored.mask.shape[1])
+        loss = -(scored.logprobs * weights.to(scored.logprobs.device)).sum() / self.total_weight
         sums = {"loss": loss.detach(), "tokens": scored.mask.sum(), "entropy": scored.entropies.sum()}
         return Share(loss=loss, sums=sums, maxima={})
 
@@ -142,6 +143,11 @@ def _advantages(groups: Sequence[TrainGroup], length: int) -> torch.Tensor:
     if not any(group.token_advantages for group in groups):
         return of_samples
     return of_samples[:, None] + _pad([row for group in groups for row in group.token_advantages], length)
+
+
+def token_weights(group: TokenGroup) -> tuple[np.ndarray, ...]:
+    """[K] of float32 [T]"""
+    return group.token_weights or tuple(np.ones(len(ids), dtype=np.float32) for ids in group.token_ids)
 
 
 def _pad(rows: Sequence[np.ndarray], length: int) -> torch.Tensor:

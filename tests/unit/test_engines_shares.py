@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from rlcore.algorithms.batching import take_samples
 from rlcore.config import AlgorithmConfig
-from rlcore.engines.logprobs import CompletionLogprobs
-from rlcore.engines.shares import PolicyObjective
+from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup
+from rlcore.engines.shares import PolicyObjective, SupervisedObjective
 from rlcore.errors import DataError
 from rlcore.types import TrainGroup
 
@@ -120,3 +121,16 @@ def test_constant_aggregation_divides_by_the_longest_allowed() -> None:
 def test_a_missing_reference_is_named() -> None:
     with pytest.raises(DataError, match=r"algorithm\.kl_coef"):
         objective(AlgorithmConfig()).share(scored(FIRST), [GROUP], 0)
+
+
+def test_a_supervised_loss_is_the_weighted_mean() -> None:
+    plain = TokenGroup(prompt_token_ids=np.array([1]), token_ids=GROUP.token_ids)
+    weights = (np.array([1.0, 6.0], np.float32), np.array([2.0], np.float32))
+    share = SupervisedObjective(total_weight=3.0).share(scored(FIRST), [plain], 0)
+    assert share.loss.item() == pytest.approx((1.0 + 2.5 + 0.5) / 3)
+    weighted = replace(plain, token_weights=weights)
+    share = SupervisedObjective(total_weight=9.0).share(scored(FIRST), [weighted], 0)
+    assert share.loss.item() == pytest.approx((1.0 + 6 * 2.5 + 2 * 0.5) / 9)
+    assert share.sums["tokens"].item() == 3
+    # Cut by samples, each keeps its own weights.
+    assert [w.tolist() for w in take_samples(weighted, [1]).token_weights] == [[2.0]]

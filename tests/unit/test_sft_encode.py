@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +86,24 @@ def test_states_outlive_the_projector_but_not_the_tower(
     save_checkpoint(model, tmp_path / "tower", processor=load_processor(path))
     np.testing.assert_allclose(encode(str(tmp_path / "tower")), first + 1, atol=1e-5)
     assert len(list(Path(folder).glob("*/*.safetensors"))) == 2
+
+
+def test_the_emphasised_word_weighs_more(path: str, examples: list[Example]) -> None:
+    encoder = ExampleEncoder(path, cache_bytes=1 << 20)
+    target = "<think>This sad voice saddens.</think><answer>sad</answer>"
+    plain = replace(examples[0], target=target, emphasis="sad")
+    assert encoder.encode(plain).token_weights == ()
+    (weights,) = encoder.encode(replace(plain, weight=6.0)).token_weights
+    (tokens,) = encoder.encode(plain).token_ids
+    assert len(weights) == len(tokens) and set(weights) == {1.0, 6.0}
+    offsets = encoder.processor.tokenizer(target, return_offsets_mapping=True)["offset_mapping"]
+    heavy = {i for start, end in offsets_of(weights, offsets) for i in range(start, end)}
+    word = re.compile(r"\bsad\b")
+    for match in word.finditer(target):
+        assert set(range(*match.span())) <= heavy
+    assert not heavy & set(range(target.index("saddens"), target.index("saddens") + 7))
+    assert weights[-1] == 1.0  # the end of the turn
+
+
+def offsets_of(weights: np.ndarray, offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [span for weight, span in zip(weights, offsets, strict=False) if weight > 1]

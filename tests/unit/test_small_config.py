@@ -27,4 +27,4 @@ def test_small_config_trains_what_it_says(monkeypatch: pytest.MonkeyPatch) -> No
     assert config.sft.train.learner.lora.also_train == ("multi_modal_projector",)
     assert config.rl.learner.lora.also_train == ()
     assert config.rl.model.path == "RUN/sft/model"
-    assert {task for task, share in config.sft.weights.items() if share} == {"reasoning", "profile", "melody"}
+    assert {task for task, share in config.sft.weights.items() if share} == {"reasoning", "profile"}

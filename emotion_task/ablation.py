@@ -1,0 +1,241 @@
+"""The ablation table of GRPO-PTR: what each part adds, from one base model and reward model.
+
+    the line up to the reward model -> base, SFT ----------------------------> answers -> table
+                                   `-> GRPO (V2), V3 .. V6, each seed -> model --^
+
+The stages before reinforcement learning are those of the line itself, in its own folder: what `make small`
+has finished there is found. Every run has a folder of its own below `run_dir/ablation`, goes on from its last
+checkpoint where it was interrupted, and is not run again once finished with the same settings. All models are
+judged alike: greedy answers to the held-out prompts, graded by the trained reward model, whatever reward they
+were trained on, and by the claim finder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotion_task.config import PipelineConfig
+from emotion_task.evaluation.bootstrap import MEAN, Estimate, estimate
+from emotion_task.evaluation.report import plot_ablation
+from emotion_task.perception.emotions import read_answers, recall_scores
+from emotion_task.pipeline import Pipeline
+from rlcore.checkpoint import config_digest, write_json
+from rlcore.config import RunConfig, load_config
+from rlcore.errors import ConfigError, StoppedError
+from rlcore.tracking import read_metrics
+
+TRAINED = {
+    "v2": "GRPO, rule rewards only (V2)",
+    "v3": "reward model untrained (V3)",
+    "v4": "no trust weight (V4)",
+    "v5": "no progressive schedule (V5)",
+    "v6": "GRPO-PTR (V6)",
+}
+"""Variants that are trained by reinforcement learning, by their file in configs/ablations."""
+VARIANTS = {"base": "base model", "sft": "prosody SFT", **TRAINED}
+_FOLDER = Path(__file__).parent / "configs" / "ablations"
+_MAX_GRADE = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """One model's greedy answers, and what it took to train it."""
+
+    variant: str
+    seed: int | None
+    """None: the variant has no seed of its own."""
+    metrics: dict[str, float]
+    samples: str
+    """samples.jsonl of the answers."""
+    cpu_hours: float = 0.0
+    """Of reinforcement learning: hours by the clock times the cores of its Ray cluster."""
+    tokens: int = 0
+    """Completion tokens that it sampled."""
+
+
+def run_ablation(
+    configs: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    variants: Sequence[str] = tuple(VARIANTS),
+    seeds: Sequence[int] = (0,),
+) -> Path:
+    """Runs what is missing and returns the table's file, `run_dir/ablation/ablation.md`.
+
+    Args:
+        configs, overrides: of the line, as `emotion quickstart` takes them.
+        seeds: of reinforcement learning; base, SFT and reward model are the line's own.
+
+    Raises:
+        ConfigError: an unknown variant.
+        StoppedError: a signal; the same command goes on from there.
+    """
+    unknown = sorted(set(variants) - set(VARIANTS))
+    if unknown:
+        raise ConfigError(f"--variants: {unknown} are not known; allowed are {', '.join(VARIANTS)}")
+    line = load_config(configs, overrides, schema=PipelineConfig)
+    pipeline = Pipeline(line)
+    pipeline.run(until="reward_model")
+    folder = pipeline.run_dir / "ablation"
+    starts = {name: pipeline.stages.results[stage]["model"] for name, stage in _STAGES.items()}
+    answered = [_evaluated(name, starts[name], line, folder) for name in _STAGES if name in variants]
+    for seed in seeds:
+        for name in TRAINED:
+            if name in variants:
+                config = _variant(name, seed, configs, overrides, folder)
+                answered.append(_trained(name, seed, config, line, folder))
+                write_table(answered, folder, seed=line.seed)  # what there is, should the next one stop
+    return write_table(answered, folder, seed=line.seed)
+
+
+_STAGES = {"base": "base_model", "sft": "cold_start"}
+"""Variants without reinforcement learning, and the stage of the line whose model they are."""
+
+
+def _variant(
+    name: str, seed: int, configs: Sequence[str], overrides: Sequence[str], folder: Path
+) -> RunConfig:
+    """The line's `rl` section under the variant's file."""
+    line = load_config(configs, overrides, schema=PipelineConfig).run_dir
+    own = [f"run_dir={line}", f"rl.run_dir={folder / f'{name}-seed{seed}'}", f"rl.seed={seed}"]
+    return load_config([*configs, str(_FOLDER / f"{name}.yaml")], [*overrides, *own], PipelineConfig).rl
+
+
+def _trained(name: str, seed: int, config: RunConfig, line: PipelineConfig, folder: Path) -> Answered:
+    """Trains a variant, unless it is done, and lets it answer."""
+    from rlcore.run import train
+
+    run_dir = Path(config.run_dir)
+    done, started = run_dir / "trained.json", run_dir / "started"
+    digest = config_digest(config) + _weights_stamp(config.model.path)
+    found = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
+    if found.get("digest") != digest:
+        print(f"\n== {run_dir.name}", flush=True)
+        may_resume = started.is_file() and started.read_text(encoding="utf-8") == digest
+        run_dir.mkdir(parents=True, exist_ok=True)
+        started.write_text(digest, encoding="utf-8")
+        result = train(config, resume=may_resume)
+        if result["stopped_by"] is not None:
+            raise StoppedError(
+                f"stopped by {result['stopped_by']} after step {result['steps']} of {run_dir.name}, with a "
+                "checkpoint; the same command goes on from there"
+            )
+        rows = [row for row in read_metrics(run_dir) if "batch/tokens" in row]
+        seconds = sum(value for row in rows for key, value in row.items() if key.startswith("seconds/"))
+        found = {
+            "digest": digest,
+            "model": result["model"],
+            "cpu_hours": seconds * _num_cores(config) / 3600,
+            "tokens": int(sum(row["batch/tokens"] for row in rows)),
+        }
+        write_json(done, found)
+    answers = _evaluated(name, found["model"], line, folder, seed=seed)
+    return replace(answers, cpu_hours=found["cpu_hours"], tokens=found["tokens"])
+
+
+def _evaluated(
+    name: str, model: str, line: PipelineConfig, folder: Path, *, seed: int | None = None
+) -> Answered:
+    """A model's greedy answers, graded by the line's own rewards."""
+    from rlcore.run import evaluate
+
+    run_dir = folder / (name if seed is None else f"{name}-seed{seed}") / "answers"
+    rl = line.rl
+    config = replace(rl, run_dir=str(run_dir), model=replace(rl.model, path=model))
+    done, digest = run_dir / "answers.json", config_digest(config) + _weights_stamp(model)
+    found = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
+    if found.get("digest") != digest:
+        print(f"\n== answers of {run_dir.parent.name}", flush=True)
+        found = {"digest": digest, "metrics": evaluate(config)}
+        write_json(done, found)
+    samples = str(run_dir / "eval" / "samples.jsonl")
+    return Answered(variant=name, seed=seed, metrics=found["metrics"], samples=samples)
+
+
+def _weights_stamp(model: str) -> str:
+    """Tells a model that was trained again from the one that was asked."""
+    files = sorted(Path(model).glob("*.safetensors"))
+    return "/" + ",".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
+
+
+def _num_cores(config: RunConfig) -> float:
+    return config.cluster.num_cpus or os.cpu_count() or 1
+
+
+def unweighted_accuracy(answered: Sequence[Answered], *, seed: int = 0) -> Estimate:
+    """Unweighted accuracy, the mean over seeds, with its 95 % bootstrap interval over utterances: the same
+    ones are drawn for all seeds."""
+    answers = [read_answers(each.samples)[1] for each in answered]
+    emotions, tables = recall_scores(answers)
+    return estimate(np.mean(tables, axis=0), emotions, seed=seed)[MEAN]
+
+
+def write_table(answered: Sequence[Answered], folder: Path, *, seed: int) -> Path:
+    """Writes ablation.json, ablation.md and ablation.png, a row a variant, and returns the second."""
+    by_variant = {name: [a for a in answered if a.variant == name] for name in VARIANTS}
+    rows = {name: _row(group, seed) for name, group in by_variant.items() if group}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "ablation.json", {"rows": rows, "runs": [asdict(each) for each in answered]})
+    plot_ablation({row["name"]: row for row in rows.values()}, folder / "ablation.png")
+    lines = [
+        "# Ablations of GRPO-PTR",
+        "",
+        "Greedy answers to the held-out prompts; UA: unweighted accuracy in per cent, in brackets its 95 % "
+        "bootstrap interval over utterances (the mean over seeds is resampled). Reasoning: the trained "
+        "reward model's grade, 1 to 5. Claims right: share of checked claims that are facts. Cost: of "
+        "reinforcement learning, a seed.",
+        "",
+        "| | seeds | UA | accuracy | format | reasoning | claims right | CPU hours | tokens |",
+        "| --- |" + " ---: |" * 8,
+        *(_line(row) for row in rows.values()),
+        "",
+        "![Unweighted accuracy and grades](ablation.png)",
+        "",
+    ]
+    path = folder / "ablation.md"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _row(group: Sequence[Answered], seed: int) -> dict[str, Any]:
+    def mean(name: str) -> float | None:
+        values = [each.metrics[name] for each in group if name in each.metrics]
+        return float(np.mean(values)) if values else None
+
+    reasoning = mean("reward/reasoning")
+    return {
+        "name": VARIANTS[group[0].variant],
+        "num_seeds": len(group),
+        "unweighted_accuracy": asdict(unweighted_accuracy(group, seed=seed)),
+        "accuracy": mean("accuracy"),
+        "format": mean("format_rate"),
+        "reasoning": None if reasoning is None else _MAX_GRADE * reasoning,
+        "claims_right": mean("faithfulness/precision"),
+        "cpu_hours": float(np.mean([each.cpu_hours for each in group])),
+        "tokens": float(np.mean([each.tokens for each in group])),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    def cell(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    ua = row["unweighted_accuracy"]
+    cells = [
+        row["name"],
+        str(row["num_seeds"]),
+        f"{100 * ua['value']:.1f} [{100 * ua['low']:.1f}, {100 * ua['high']:.1f}]",
+        *(cell(row[name], ".3f") for name in ("accuracy", "format")),
+        cell(row["reasoning"], ".2f"),
+        cell(row["claims_right"], ".3f"),
+        cell(row["cpu_hours"], ".2f"),
+        cell(row["tokens"], ",.0f"),
+    ]
+    return f"| {' | '.join(cells)} |"

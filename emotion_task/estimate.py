@@ -1,0 +1,149 @@
+"""How long the line will take on this machine, said before it starts.
+
+A stage is arithmetic: 2 operations a weight and token forward, as many again for every further pass (the
+roofline's compute side, `rlcore.plan.phases`), over what this machine's matrix product reaches in a second of
+measuring. The share of that peak that training and generation reach was measured with the small model
+(`EFFICIENCY`). Corpora and annotation go by their measured rate.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from emotion_task.config import PipelineConfig, SupervisedConfig
+from rlcore.plan.hardware import Hardware
+from rlcore.plan.phases import forward_flops, head_flops
+from rlcore.plan.sizes import ModelSizes
+
+EFFICIENCY = 0.28
+"""Of the peak of bfloat16 matrix products: 300 tokens a second of one core, forward and backward through
+adapters, where 768 x 768 products reach 450 GFLOP/s. Generation by vLLM lies within a third of it."""
+ANNOTATION_S = 0.07
+"""CPU seconds to measure a recording of 3 to 4 s."""
+EGEMAPS_S = 0.1
+"""And to take its eGeMAPS functionals."""
+PROMPT_TOKENS, TARGET_TOKENS, JUDGE_TOKENS = 60, 45, 110
+"""Text of a question, a trace, and what a grading question adds to them, in SmolLM2's tokens."""
+AUDIO_TOKENS = 92
+"""Of a recording of 3.7 s."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the estimate is made of."""
+
+    config: PipelineConfig
+    sizes: ModelSizes
+    hardware: Hardware
+    num_recordings: int
+    num_eval: int
+
+    @property
+    def num_cores(self) -> int:
+        return min(os.cpu_count() or 1, int(self.config.rl.cluster.num_cpus or 1_000_000))
+
+    def seconds(self) -> dict[str, float]:
+        """By stage, on all cores; stages that take seconds are left out."""
+        config = self.config
+        result = {"annotate": self.num_recordings * ANNOTATION_S / self.num_cores}
+        if config.egemaps:
+            result["reference"] = self.num_recordings * EGEMAPS_S
+        for name, train, is_used in (
+            ("alignment", config.alignment.train, bool(config.alignment.weights)),
+            ("sft", config.sft.train, True),
+            ("cold_start", config.cold_start.train, bool(config.cold_start.weights)),
+            ("reward_model", config.reward_model.train, True),
+        ):
+            if is_used:
+                extra = JUDGE_TOKENS if name == "reward_model" else 0
+                result[name] = self._supervised(train, extra)
+        result["rl"] = self._rl()
+        return result
+
+    def _supervised(self, train: SupervisedConfig, extra: int) -> float:
+        num_examples = train.num_steps * train.batch_size
+        context = PROMPT_TOKENS + AUDIO_TOKENS + extra + TARGET_TOKENS
+        passes = 2 if train.learner.lora.rank or "language_model" in train.freeze else 3
+        flops = passes * forward_flops(self.sizes, num_examples * context, context)
+        flops += 3 * head_flops(self.sizes, num_examples * TARGET_TOKENS)
+        # The tower, forward alone: two positions an embedding.
+        towers = min(num_examples, self.num_recordings)
+        flops += 2.0 * self.sizes.audio * 2 * AUDIO_TOKENS * towers
+        return flops / self._rate(train.learner.autocast)
+
+    def _rl(self) -> float:
+        rl, sizes = self.config.rl, self.sizes
+        prompts, samples = rl.train.prompts_per_step, rl.rollout.samples_per_prompt
+        prompt, answers = PROMPT_TOKENS + AUDIO_TOKENS, prompts * samples * TARGET_TOKENS
+        packed = prompts * prompt + answers
+        dtype = rl.model.dtype
+        rollout = forward_flops(sizes, packed, prompt) + head_flops(sizes, answers)
+        passes = 2 if rl.learner.lora.rank else 3
+        update = passes * rollout * rl.learner.updates_per_batch
+        reference = rollout if rl.algorithm.kl_coef else 0.0
+        graded = "reasoning" in rl.rewards
+        judge = forward_flops(sizes, prompts * samples * (JUDGE_TOKENS + TARGET_TOKENS), prompt) * graded
+        step = (rollout + reference + judge) / self._rate(dtype) + update / self._rate(rl.learner.autocast)
+        num_evaluations = 2 + (rl.train.num_steps // rl.train.eval_every if rl.train.eval_every else 0)
+        asked = self.num_eval if rl.train.max_eval_prompts is None else rl.train.max_eval_prompts
+        tokens = asked * (prompt + (2 + graded) * TARGET_TOKENS)
+        evaluation = forward_flops(sizes, tokens, prompt) / self._rate(dtype)
+        return rl.train.num_steps * step + num_evaluations * evaluation
+
+    def _rate(self, dtype: str) -> float:
+        """Operations a second on all cores."""
+        peak = self.hardware.tflops("bfloat16" if dtype == "bfloat16" else "float32") * 1e12
+        return self.num_cores * EFFICIENCY * peak
+
+
+def describe(work: Work, finished: Mapping[str, float]) -> str:
+    """The estimate as lines for the terminal; `finished` stages are shown with what they took."""
+    seconds = work.seconds()
+    lines = [
+        f"{work.num_cores} cores, each {1000 * work.hardware.bf16_tflops:.0f} GFLOP/s in bfloat16 just now; "
+        f"{work.num_recordings} recordings. Estimated:"
+    ]
+    for name, value in seconds.items():
+        note = f"   finished, took {minutes(finished[name])}" if name in finished else ""
+        lines.append(f"  {name:<14}{minutes(value):>8}{note}")
+    left = sum(value for name, value in seconds.items() if name not in finished)
+    lines.append(f"  {'to do':<14}{minutes(left):>8}   (an interrupted run goes on with the same command)")
+    return "\n".join(lines)
+
+
+def minutes(seconds: float) -> str:
+    """`40 s`, `12 min` or `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def estimate(config: PipelineConfig) -> Work | None:
+    """The work of a run from a given base model; None for the tiny model, whose time is overhead, not
+    arithmetic.
+
+    Raises:
+        DataError: no corpus, or no base model.
+    """
+    if config.base_model is None:
+        return None
+    from emotion_task.corpora import load_corpus
+    from rlcore.config import ModelConfig
+    from rlcore.plan.hardware import this_machine
+    from rlcore.plan.sizes import sizes_of
+
+    args = {name: value for name, value in config.corpus.args.items() if value is not None}
+    if config.corpus.name == "synthetic":
+        num_train, num_eval = int(args.get("num_train", 0)), int(args.get("num_eval", 0))
+    else:
+        splits = [u.split for u in load_corpus(config.corpus.name, str(config.corpus.root), **args)]
+        num_train, num_eval = splits.count("train"), splits.count("eval")
+    return Work(
+        config=config,
+        sizes=sizes_of(ModelConfig(path=config.base_model)),
+        hardware=this_machine(),
+        num_recordings=num_train + num_eval,
+        num_eval=num_eval,
+    )
