@@ -22,14 +22,15 @@ def test_variants_share_the_lines_models(tmp_path: Path) -> None:
     def variant(name: str, seed: int = 0):
         return _variant(name, seed, [str(SMALL)], ["run_dir=RUN"], tmp_path)
 
+    v2, v3, v4, v5 = map(variant, ("v2", "v3", "v4", "v5"))
     full = variant("v6", seed=3)
     assert (full.run_dir, full.seed, full.model.path) == (str(tmp_path / "v6-seed3"), 3, "RUN/sft/model")
     assert full.rewards["reasoning"].args["model_path"] == "RUN/reward_model/model"
-    assert variant("v3").rewards["reasoning"].args["model_path"] == "RUN/sft/model"
-    assert "reasoning" not in variant("v2").rewards
-    assert not variant("v4").algorithm.ptr.trust and full.algorithm.ptr.trust
-    assert variant("v5").algorithm.ptr.schedule == "constant"
-    assert all(variant(name).model.path == full.model.path for name in ("v2", "v3", "v4", "v5"))
+    assert v3.rewards["reasoning"].args["model_path"] == "RUN/sft/model"
+    assert "reasoning" not in v2.rewards
+    assert not v4.algorithm.ptr.trust and full.algorithm.ptr.trust
+    assert v5.algorithm.ptr.schedule == "constant"
+    assert {v.model.path for v in (v2, v3, v4, v5)} == {full.model.path}
 
 
 def test_an_unknown_variant_is_named(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_ready_rewards_pass_the_check(target: str, args: dict) -> None:
         address = {"judge": {"base_url": f"{url}/v1"}, "http_service": {"url": f"{url}/score"}}
         args = {**args, **address.get(target.partition(":")[0], {})}
         config = RewardConfig(target=f"rlcore.rewards.{target}", args=args)
-        groups = generated_groups({"label": "sad"})
+        groups = [replace(g, completions=g.completions[:3]) for g in generated_groups({"label": "sad"})]
         findings = list(check_reward(RewardWorker("ready", config), groups, timeout_s=60))
     assert [(f.name, f.detail) for f in findings if not f.ok] == []
     assert len(findings) > 8
