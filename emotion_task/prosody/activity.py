@@ -83,7 +83,7 @@ def _held_envelope(samples: np.ndarray, sample_rate: int, hop: int, num_frames: 
     decay = np.exp(-1 / (_TIME_CONSTANT_S * sample_rate))
     hold = int(_HANGOVER_S / FRAME_S)
     rectified = np.pad(np.abs(samples[: num_frames * hop]), (0, hold * hop))
-    smooth = lfilter([1 - decay], [1, -decay], lfilter([1 - decay], [1, -decay], rectified))
+    smooth = lfilter([(1 - decay) ** 2], [1, -2 * decay, decay**2], rectified)
     envelope = smooth.reshape(num_frames + hold, hop).max(axis=1)
     return maximum_filter1d(envelope, size=hold, origin=(hold - 1) // 2, mode="constant")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def measure_file(
             bandwidth_hz=recording.bandwidth_hz,
             clipped_fraction=recording.clipped_fraction,
         )
-        row = asdict(measurement)
+        row = {f.name: getattr(measurement, f.name) for f in fields(measurement)}  # asdict copies it all
         if classifier:
             row |= asdict(classifier.classify(recording.waveform, SAMPLE_RATE, measurement))
     except RLCoreError as error:
