@@ -16,7 +16,8 @@ PROJECT := $(VENV)/.project-installed
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart ravdess small nodes test test-unit test-integration test-nodes check format doctor lock clean
+.PHONY: help env quickstart ravdess small nodes test test-unit test-integration test-nodes bench check format doctor \
+  lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +72,24 @@ test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real (minutes)
 
 test-nodes: env ## Three Ray nodes on this machine, of which two die (two minutes)
 	$(BIN)/python -m pytest tests/integration/test_nodes.py
+
+# In the order in which they are worth having; docs/benchmarks.md says what each measures.
+BENCHMARKS := learner_step plan_memory weight_sync rollout_throughput staleness rewards annotate prosody \
+  simulation simulation_check scale
+RESULTS := benchmarks/results
+# A Python of another environment that has TRL (pip install trl): then the comparison with it runs too.
+TRL_PYTHON ?=
+
+bench: env ## All benchmarks (an hour on two idle cores); tables and JSON in benchmarks/results
+	$(BIN)/rlcore bench --json $(RESULTS)/bench.json > $(RESULTS)/bench.txt
+	@cat $(RESULTS)/bench.txt
+	@for name in $(BENCHMARKS); do \
+	  $(BIN)/python -m benchmarks.$$name --json $(RESULTS)/$$name.json > $(RESULTS)/$$name.txt || exit 1; \
+	  cat $(RESULTS)/$$name.txt; done
+	@if [ -n "$(TRL_PYTHON)" ]; then \
+	  $(BIN)/python -m benchmarks.peers.trl --python $(TRL_PYTHON) --json $(RESULTS)/peers_trl.json \
+	    > $(RESULTS)/peers_trl.txt && cat $(RESULTS)/peers_trl.txt; \
+	else echo "TRL_PYTHON is not set: the comparison with TRL is left out"; fi
 
 check: env ## Format, lint and types, changing nothing
 	$(BIN)/ruff format --check .

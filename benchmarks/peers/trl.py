@@ -1,7 +1,7 @@
 """rlcore's loop against TRL's GRPOTrainer: the same model, prompts, completion lengths, reward and updates.
 
     python -m benchmarks.peers.trl --python TRL_PYTHON --workload text-forced --workload text-ragged \
-        [--steps N] [--rounds N] [--quick] [--json FILE] [--gate]
+        [--no-trials] [--steps N] [--rounds N] [--quick] [--json FILE] [--gate]
 
 TRL_PYTHON is a Python of another environment, which has TRL (`pip install trl`).
 
@@ -12,9 +12,10 @@ prompt at a step has the same length on both sides: a logits processor puts the 
 and leaves nothing else then (vLLM's, and transformers' `generate`).
 
 Each side gets the machine to itself, and what is best for it among its settings, found by trial in this run:
-TRL one or two torch threads and two sizes of micro-batch; rlcore actors of one thread each in several
-layouts. Headline: rlcore with `train.staleness: 0`, so that both train on what the current weights wrote.
-Rollouts that run one step ahead are listed beside it. Then the sides take turns, each run a fresh set of
+TRL one or two torch threads, two sizes of micro-batch, `generate` or continuous batching (its vLLM modes want
+CUDA); rlcore actors of one thread each in several layouts. Headline: rlcore with `train.staleness: 0`, so
+that both train on what the current weights wrote. Rollouts that run one step ahead are listed beside it. Then
+the sides take turns, each run a fresh set of
 processes; samples a second are end to end over the steps after the first two (start-up is left out), medians
 over the runs. Goals: 1.3 times TRL on forced lengths, 1.8 on ragged ones.
 """
@@ -42,7 +43,8 @@ from rlcore.timeline import busy_seconds
 GOALS = {"text-forced": 1.3, "text-ragged": 1.8}
 TRL_SIDE = Path(__file__).with_name("trl_side.py")
 DEADLINE_S = 900
-TRIAL_STEPS = 1
+TRIAL_STEPS, TRIAL_S = 1, 75.0
+"""Of a setting on trial: one counted step; one that is not done in this time is out, with rate 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class TRLSettings:
     threads: int
     micro_batch: int
     """Completions in one forward pass of the update."""
+    continuous: bool = False
+    """Transformers' continuous batching instead of `generate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,13 @@ class Layout:
     staleness: int
 
 
-TRL_CHOICES = [TRLSettings(threads, rows) for threads in (1, 2) for rows in (128, 32)]
-TURNS = [Layout(1, 1, 0), Layout(2, 2, 0)]
-AHEAD = [Layout(1, 1, 1), Layout(2, 1, 1), Layout(2, 2, 1)]
+TRL_CHOICES = [
+    *(TRLSettings(threads, rows) for threads in (2, 1) for rows in (128, 32)),
+    TRLSettings(2, 128, continuous=True),
+]
+TURNS = [Layout(2, 2, 0), Layout(1, 1, 0)]
+AHEAD = [Layout(2, 1, 1), Layout(1, 1, 1), Layout(2, 2, 1)]
+"""What was best on two cores stands first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,9 @@ class Result:
     load: float
 
 
-def run_trl(spec: dict[str, Any], settings: TRLSettings, python: str, folder: Path) -> Result:
+def run_trl(
+    spec: dict[str, Any], settings: TRLSettings, python: str, folder: Path, *, timeout_s: float
+) -> Result:
     path = folder / "spec.json"
     path.write_text(json.dumps(spec | asdict(settings)), encoding="utf-8")
     done = subprocess.run(
@@ -86,7 +96,7 @@ def run_trl(spec: dict[str, Any], settings: TRLSettings, python: str, folder: Pa
         env={**os.environ, "OMP_NUM_THREADS": str(settings.threads), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
-        timeout=DEADLINE_S,
+        timeout=timeout_s,
         check=False,
     )
     if done.returncode:
@@ -176,7 +186,14 @@ def compare(
         specs = {count: make_spec(workload, config, count) for count in {TRIAL_STEPS, num_steps}}
 
         def trl(settings: Any, count: int) -> Result:
-            return run_trl(specs[count], settings, arguments.python, folder)
+            is_trial = count == TRIAL_STEPS
+            try:
+                limit = TRIAL_S if is_trial else DEADLINE_S
+                return run_trl(specs[count], settings, arguments.python, folder, timeout_s=limit)
+            except subprocess.TimeoutExpired:
+                if not is_trial:
+                    raise
+                return Result(0.0, TRIAL_S, 0.0, os.getloadavg()[0])  # too slow to be the best
 
         def ours(layout: Any, count: int) -> Result:
             return run_rlcore(config, layout, count)
@@ -185,6 +202,9 @@ def compare(
         sides: tuple[tuple[str, Sequence[Any], Callable[[Any, int], Result]], ...]
         sides = (("TRL", TRL_CHOICES, trl), ("rlcore", TURNS, ours), ("rlcore, one ahead", AHEAD, ours))
         for side, choices, run in sides:
+            if arguments.no_trials:
+                best[side] = choices[0], run
+                continue
             trials = [row_of(workload, f"{side}, trial", c, [run(c, TRIAL_STEPS)]) for c in choices]
             rates = [row["samples_per_second"] for row in trials]
             best[side] = choices[rates.index(max(rates))], run
@@ -205,6 +225,7 @@ def main() -> None:
     parser.add_argument("--python", required=True, help="a Python that has TRL")
     parser.add_argument("--workload", action="append", choices=list(GOALS), help="default: both")
     parser.add_argument("--steps", type=int, default=6, help="counted ones of a run")
+    parser.add_argument("--no-trials", action="store_true", help="the first setting of each side")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")

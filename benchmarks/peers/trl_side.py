@@ -70,6 +70,32 @@ def force_lengths(model: Any, steps: list[list[int]], prompt_tokens: int, stop: 
     return seconds
 
 
+def force_batches(model: Any, steps: list[list[int]]) -> list[float]:
+    """As `force_lengths`, where transformers' continuous batching generates: each request is given its own
+    `max_new_tokens`, and no stop token."""
+    from transformers.generation.continuous_batching import ContinuousBatchingManager
+
+    generate, seconds = model.generate_batch, list[float]()
+
+    def add_requests(self: Any, inputs: list[list[int]], **_: Any) -> list[str]:
+        lengths = steps[len(seconds)]
+        ids = [f"req_{i}" for i in range(len(inputs))]
+        # Equal prompts behind each other, as the manager's own method has them for its prefix cache.
+        for i in sorted(range(len(inputs)), key=lambda i: inputs[i], reverse=True):
+            self.add_request(inputs[i], request_id=ids[i], max_new_tokens=lengths[i], eos_token_id=-1)
+        return ids
+
+    def forced(*args: Any, **named: Any) -> Any:
+        start = time.perf_counter()
+        output = generate(*args, **named)
+        seconds.append(time.perf_counter() - start)
+        return output
+
+    ContinuousBatchingManager.add_requests = add_requests
+    model.generate_batch = forced
+    return seconds
+
+
 def trainer_arguments(spec: dict[str, Any], folder: str) -> GRPOConfig:
     rows, num_samples = spec["micro_batch"], len(spec["lengths"][0])
     return GRPOConfig(
@@ -80,6 +106,7 @@ def trainer_arguments(spec: dict[str, Any], folder: str) -> GRPOConfig:
         gradient_accumulation_steps=num_samples // rows,
         num_generations=spec["samples_per_prompt"],
         max_completion_length=spec["max_tokens"],
+        use_transformers_continuous_batching=spec["continuous"],
         max_steps=len(spec["lengths"]),
         beta=0.0,
         learning_rate=spec["lr"],
@@ -101,7 +128,10 @@ def main() -> None:
     torch.set_num_threads(spec["threads"])
     tokenizer = AutoTokenizer.from_pretrained(spec["model"])
     model = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32)
-    generated = force_lengths(model, spec["lengths"], spec["prompt_tokens"], tokenizer.eos_token_id)
+    if spec["continuous"]:
+        generated = force_batches(model, spec["lengths"])
+    else:
+        generated = force_lengths(model, spec["lengths"], spec["prompt_tokens"], tokenizer.eos_token_id)
     seen: list[list[int]] = []
 
     def even_tokens(completion_ids: list[list[int]], **_: Any) -> list[float]:
