@@ -12,6 +12,7 @@ EPILOG = """\
 examples:
   emotion quickstart --config emotion_task/configs/quickstart.yaml
   emotion quickstart --config emotion_task/configs/quickstart.yaml seed=1 run_dir=runs/seed1
+  emotion ablation --config emotion_task/configs/small.yaml --seeds 0,1,2
   emotion annotate my_calls.jsonl --out annotated/
   emotion cot annotated/manifest.jsonl --out cot/ model=Qwen/Qwen3-8B base_url=http://localhost:8000/v1
   emotion export cot/ --out EmotionCoT/

@@ -1,9 +1,9 @@
 """How long the line will take on this machine, said before it starts.
 
-A stage is arithmetic: 2 operations a weight and token forward, as many again for every further pass (the
-roofline's compute side, `rlcore.plan.phases`), over what this machine's matrix product reaches in a second of
-measuring. The share of that peak that training and generation reach was measured with the small model
-(`EFFICIENCY`). Corpora and annotation go by their measured rate.
+A stage is arithmetic: 2 operations a weight and token forward, as many again for every further pass
+(`rlcore.plan.phases`), over what a matrix product reaches on this machine in a second of measuring, whatever
+else runs on it. The share of that peak that training reaches, and what annotation takes, were measured with
+the small model and on RAVDESS.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from rlcore.plan.sizes import ModelSizes
 
 EFFICIENCY = 0.28
 """Of the peak of bfloat16 matrix products: 300 tokens a second of one core, forward and backward through
-adapters, where 768 x 768 products reach 450 GFLOP/s. Generation by vLLM lies within a third of it."""
+adapters, where products reach 450 GFLOP/s. vLLM writes at the same share (462 tokens a second, 32 at a time)
+and reads prompts at twice that."""
 ANNOTATION_S = 0.07
 """CPU seconds to measure a recording of 3 to 4 s."""
 EGEMAPS_S = 0.1

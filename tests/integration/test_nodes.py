@@ -62,9 +62,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spread_config(run_dir: Path, model: Path, num_steps: int) -> RunConfig:
     """Every role on nodes of its kind."""
     config = loop_config(run_dir, model)
-    even = RewardConfig(
-        target="loop_cases:even_tokens", num_cpus=0.05, replicas=2, resources={"reward_node": 0.1}
-    )
+    even = RewardConfig(target="loop_cases:even_tokens", num_cpus=0.05, resources={"reward_node": 0.1})
     return replace(
         config,
         rollout=replace(config.rollout, resources={"rollout_node": 1.0}),
@@ -124,7 +122,6 @@ def test_a_run_spreads_over_nodes(nodes: LocalNodes, model: Path, tmp_path: Path
     assert answer(asked) == [
         ["LearnerWorker", head],
         ["LearnerWorker", third],
-        ["RewardWorker", head],
         ["RewardWorker", head],
         ["RolloutWorker", second],
     ]
