@@ -192,6 +192,7 @@ class LocalNodes:
         self._token.write_text(secrets.token_hex(32))
         self._token.chmod(0o600)
         self._started: dict[int, subprocess.Popen[bytes]] = {}
+        self._commands: list[subprocess.Popen[Any]] = []
         self.hosts: Any = (Loopback if loopback else Namespaces)(self.folder)
         self.environment = {
             **os.environ,
@@ -256,7 +257,8 @@ class LocalNodes:
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Starts a command on the first node."""
         there = self.hosts.on_first(self._started[0])
-        return subprocess.Popen([*there, *command], **{"env": self.environment, **options})
+        self._commands.append(subprocess.Popen([*there, *command], **{"env": self.environment, **options}))
+        return self._commands[-1]
 
     def kill(self, index: int) -> None:
         """Ends a node without a word to anyone."""
@@ -265,7 +267,9 @@ class LocalNodes:
         node.wait(30)
 
     def close(self) -> None:
-        """Ends all nodes and removes what they wrote. Idempotent."""
+        """Ends all nodes and commands, and removes what the nodes wrote. Idempotent."""
+        for command in self._commands:
+            command.kill()
         for index in sorted(self._started, reverse=True):
             self.kill(index)
         self.hosts.close()

@@ -109,8 +109,10 @@ def _knock(address: str, timeout_s: float) -> None:
 def _refused(address: str, reason: str) -> str:
     mode = os.environ.get("RAY_AUTH_MODE", "not set")
     held = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else os.environ.get("RAY_AUTH_TOKEN_PATH")
+    # Ray's reason is followed by advice of its own, on the same line.
+    reason = reason.splitlines()[0].partition(". ")[0]
     return (
-        f"the cluster at {address} refuses this terminal's token ({reason.splitlines()[0]}). Both must hold "
+        f"the cluster at {address} refuses this terminal's token ({reason}). Both must hold "
         "the same: export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file with the cluster's token "
         f"(here: RAY_AUTH_MODE {mode}, token from {held or '~/.ray/auth_token'})"
     )

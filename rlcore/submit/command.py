@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from aiohttp import ClientError
@@ -22,6 +24,10 @@ EXIT_CODE_S = 10.0
 SILENCE_S = 60.0
 """After which a log without news is asked for anew: its connection may be gone."""
 LOST_S = 60.0
+NO_AGENT = (
+    " A cluster that has just come up needs some seconds; else another Ray on the head's machine holds its "
+    "agent's port (ray start --dashboard-agent-listen-port, 52365 unless told otherwise)"
+)
 
 
 def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: bool = False) -> int:
@@ -44,14 +50,16 @@ def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: 
         print(f"{request.run_id}: nothing speaks against it on {client.address} ({total})")
         return 0
     try:
-        client.submit_job(
-            entrypoint=request.entrypoint,
-            runtime_env=request.runtime_env,
-            metadata=request.metadata,
-            submission_id=submission_id,
-        )
+        with _without_ray_telling():
+            client.submit_job(
+                entrypoint=request.entrypoint,
+                runtime_env=request.runtime_env,
+                metadata=request.metadata,
+                submission_id=submission_id,
+            )
     except (RuntimeError, ValueError) as error:
-        raise ClusterError(f"{client.address} did not take the job: {error}") from error
+        advice = NO_AGENT if "No available agent" in str(error) else ""
+        raise ClusterError(f"{client.address} did not take the job: {error}{advice}") from error
     print(f"{request.run_id}: job {submission_id} on {client.address} ({total})", flush=True)
     print(f"  stop, with a checkpoint: ray job stop {submission_id}", flush=True)
     if not wait:
@@ -65,6 +73,16 @@ def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: 
         )
         raise
     return exit_code(client, submission_id)
+
+
+@contextmanager
+def _without_ray_telling() -> Iterator[None]:
+    """Ray warns of what it leaves out of the working folder, line by line: `check_working_dir` has looked."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def next_submission_id(client: JobClient, run_id: str, *, resume: bool) -> str:

@@ -74,4 +74,4 @@ def heaviest(sizes: Mapping[PurePosixPath, int], count: int = 5) -> list[tuple[P
         return narrow(largest) if largest is not None and totals[largest] > totals[path] / 2 else path
 
     top = sorted(children.get(PurePosixPath("."), ()), key=lambda path: (-totals[path], path))[:count]
-    return [(found, totals[found]) for found in map(narrow, top)]
+    return sorted(((found, totals[found]) for found in map(narrow, top)), key=lambda entry: -entry[1])

@@ -299,7 +299,7 @@ def _connect(push: Push, name: str) -> Line:
     except OSError as error:
         advice = "engines must reach the learner's node by TCP, on any port"
         if push.backend == "shared_memory":
-            advice = "shared_memory is for one machine: with engines on another, set weight_sync.backend=gloo"
+            advice = "shared_memory is for one machine; between several, weight_sync.backend=gloo"
         raise WeightSyncError(
             f"weights of version {push.version}: no learner at {_address(push)} ({error}); {advice}"
         ) from error

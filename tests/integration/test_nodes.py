@@ -116,7 +116,7 @@ def test_a_run_spreads_over_nodes(nodes: LocalNodes, model: Path, tmp_path: Path
     running = start_run(nodes, config)
     (tmp_path / "other").write_text(secrets.token_hex(32))
     stranger = places(nodes, RAY_AUTH_TOKEN_PATH=str(tmp_path / "other"))
-    wait_for_steps(config, running, 1, timeout_s=90)
+    wait_for_steps(config, running, 1, timeout_s=150)
     asked = places(nodes)
     head, second, third = (nodes.hosts.address(index) for index in range(3))
     assert answer(asked) == [
@@ -147,13 +147,13 @@ def test_a_run_outlives_a_rollout_node_and_names_a_lost_learner(
 ) -> None:
     config = spread_config(tmp_path / "run", model, num_steps=100_000)
     running = start_run(nodes, config)
-    wait_for_steps(config, running, 2, timeout_s=90)
+    wait_for_steps(config, running, 2, timeout_s=150)
     began = time.monotonic()
     nodes.kill(1)
     nodes.start(3, Node(resources={"rollout_node": 1.0}))
     nodes.wait([3])
     num_steps = len(steps_of(config))
-    wait_for_steps(config, running, num_steps + 2, timeout_s=90)
+    wait_for_steps(config, running, num_steps + 2, timeout_s=150)
     print(f"two more steps {time.monotonic() - began:.1f} s after a rollout node's death")
     rows = steps_of(config)
     # The first replacement may have been sent to the dead node, which Ray still took for a living one.
