@@ -1,6 +1,6 @@
 """Files to outcomes on Ray Data: as many nodes as the cluster has, streaming, in any order.
 
-    utterances -> blocks of 32 -> measuring tasks, one a CPU, wherever one is free -> outcomes as they come
+    utterances -> blocks of up to 128 -> measuring tasks, one a CPU, wherever one is free -> outcomes as they come
 
 Nodes read the audio themselves, by its path: it must be on storage that all of them see.
 """
@@ -24,8 +24,10 @@ from rlcore.config import ClusterConfig
 
 log = logging.getLogger(__name__)
 
-BLOCK = 32
-"""Utterances a task; what a killed run has to do again is at most that for each CPU."""
+BLOCK = 128
+"""Utterances a task, at the most; what a killed run has to do again is that for each CPU."""
+_BLOCKS_PER_CPU = 4
+"""At the least, so that CPUs end at about the same time."""
 
 
 def stream_outcomes(
@@ -55,7 +57,9 @@ def _stream(
     """Outcomes of every block that no process died of."""
     rows = [{"key": key, "row": _row(utterance)} for key, utterance in pending.items()]
     with _data_context(enable_progress_bars=False, max_errored_blocks=-1):
-        blocks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BLOCK))
+        num_tasks = num_workers or _num_cpus()
+        num_blocks = max(-(-len(rows) // BLOCK), min(len(rows), _BLOCKS_PER_CPU * num_tasks))
+        blocks = ray.data.from_items(rows, override_num_blocks=num_blocks)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # there is no other way to set `max_retries` yet
             measured = blocks.map_batches(
@@ -107,7 +111,7 @@ def _one_by_one(
     pending: dict[str, Utterance], config: MeasureConfig, num_workers: int | None
 ) -> Iterator[Outcome]:
     remote = ray.remote(num_cpus=1, max_retries=1)(_measure_row)
-    limit = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    limit = num_workers or _num_cpus()
     waiting = iter(pending.items())
     running: dict[ray.ObjectRef, str] = {}
     while True:
@@ -123,6 +127,10 @@ def _one_by_one(
             yield Outcome(**json.loads(ray.get(done)))
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
             yield Outcome(key=key, reason="killed: the process that measured it died, twice")
+
+
+def _num_cpus() -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _row(utterance: Utterance) -> str:

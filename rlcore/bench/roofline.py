@@ -86,6 +86,8 @@ def shares(
     """Rollout, update and weight sync of the run; `hardware` holds the ceilings."""
     workload = Workload(audio_seconds=audio_seconds)
     num_steps, seconds = len(measured.lengths), measured.busy_seconds
+    if config.train.staleness:  # its engines never pause, and so report no stretch of work that has ended
+        seconds["rollout"] = sum(measured.step_seconds) / num_steps
     read = flops = 0.0
     for lengths in measured.lengths:
         batch = _StepBatch(config, workload, lengths, measured.prompt_tokens)

@@ -19,11 +19,11 @@ from ray.cluster_utils import Cluster
 from emotion_task.prosody.files import MeasureConfig
 from emotion_task.prosody.pipeline import annotate
 from emotion_task.prosody.speaker import SpeakerTraits
-from emotion_task.prosody.stream import BLOCK
 from emotion_task.records import Utterance, read_manifest, write_manifest
 
 pytestmark = pytest.mark.integration
 RATE = 16000
+MANY = 32
 HERE = Path(__file__).parent
 
 
@@ -60,7 +60,7 @@ def two_nodes(monkeypatch):
 
 
 def test_two_nodes_give_what_one_process_gives_and_a_deadly_file_is_put_aside(tmp_path, two_nodes):
-    utterances = tones(tmp_path, 3 * BLOCK)
+    utterances = tones(tmp_path, 3 * MANY)
     alone = annotate(utterances, tmp_path / "alone", num_workers=0, progress=False)
     spread = annotate(utterances, tmp_path / "spread", progress=False)
     assert spread.manifest.read_text() == alone.manifest.read_text()
@@ -84,23 +84,23 @@ def tones_at(folder: Path, hertz: float) -> list[Utterance]:
 
 
 def test_a_killed_command_goes_on_where_it_was(tmp_path):
-    write_manifest(tmp_path / "in.jsonl", tones(tmp_path, 8 * BLOCK))
+    write_manifest(tmp_path / "in.jsonl", tones(tmp_path, 8 * MANY))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "emotion_task.cli", "annotate", str(tmp_path / "in.jsonl")]
     command += ["--out", str(out), "--workers", "1"]
     process = subprocess.Popen(command, start_new_session=True)
     measured = out / "measured.jsonl"
     deadline = time.monotonic() + 120
-    while not (measured.is_file() and measured.read_bytes().count(b"\n") >= BLOCK):
+    while not (measured.is_file() and measured.read_bytes().count(b"\n") >= MANY):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
     before = measured.read_bytes().splitlines(keepends=True)
-    assert BLOCK <= len(before) < 8 * BLOCK
+    assert MANY <= len(before) < 8 * MANY
     subprocess.run([*command[:-1], "0"], check=True, timeout=120)
     rows = [json.loads(line) for line in measured.read_bytes().splitlines()]
     whole = [line for line in before if line.endswith(b"\n")]
     assert [json.loads(line) for line in whole] == rows[: len(whole)]
-    assert len({row["key"] for row in rows}) == len(rows) == 8 * BLOCK
-    assert [u.id for u in read_manifest(out / "manifest.jsonl")] == [str(i) for i in range(8 * BLOCK)]
+    assert len({row["key"] for row in rows}) == len(rows) == 8 * MANY
+    assert [u.id for u in read_manifest(out / "manifest.jsonl")] == [str(i) for i in range(8 * MANY)]
