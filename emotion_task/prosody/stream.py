@@ -1,6 +1,6 @@
 """Files to outcomes on Ray Data: as many nodes as the cluster has, streaming, in any order.
 
-    utterances -> blocks of up to 128 -> measuring tasks, one a CPU, wherever one is free -> outcomes as they come
+    utterances -> blocks of up to 128 -> measuring tasks, one a CPU, where one is free -> outcomes
 
 Nodes read the audio themselves, by its path: it must be on storage that all of them see.
 """
