@@ -201,7 +201,8 @@ def compare(
         rows, best = list[dict[str, Any]](), dict[str, tuple[Any, Callable[[Any, int], Result]]]()
         sides: tuple[tuple[str, Sequence[Any], Callable[[Any, int], Result]], ...]
         sides = (("TRL", TRL_CHOICES, trl), ("rlcore", TURNS, ours), ("rlcore, one ahead", AHEAD, ours))
-        for side, choices, run in sides:
+        for side, choices, side_run in sides:
+            run: Callable[[Any, int], Result] = side_run
             if arguments.no_trials:
                 best[side] = choices[0], run
                 continue
@@ -212,8 +213,8 @@ def compare(
             print(f"{workload.name}: {side}: {rates} -> {best[side][0]}", flush=True)
         results: dict[str, list[Result]] = {side: [] for side in best}
         for _ in range(num_rounds):
-            for side, (choice, run) in best.items():
-                results[side].append(run(choice, num_steps))
+            for side, (choice, measure_side) in best.items():
+                results[side].append(measure_side(choice, num_steps))
                 print(f"  {side}: {results[side][-1]}", flush=True)
     measured = [row_of(workload, side, choice, results[side]) for side, (choice, _) in best.items()]
     base, turns, ahead = (float(row["samples_per_second"]) for row in measured)

@@ -56,6 +56,7 @@ class Workload:
             model=ModelConfig(path=str(write(folder / "model"))),
             task=TargetConfig(target="rlcore.bench.workloads:WordTask", args={"has_audio": self.has_audio}),
             rollout=RolloutConfig(
+                num_cpus=0.9,  # with the reward, two cores hold them all
                 samples_per_prompt=SAMPLES_PER_PROMPT,
                 max_tokens=longest,
                 engine={
@@ -66,7 +67,7 @@ class Workload:
             ),
             rewards={"even": RewardConfig(target="rlcore.bench.workloads:even_tokens")},
             algorithm=AlgorithmConfig(kl_coef=0.0),
-            learner=LearnerConfig(lr=1e-6, micro_batch_tokens=16384),
+            learner=LearnerConfig(num_cpus=0.9, lr=1e-6, micro_batch_tokens=16384),
             train=TrainConfig(prompts_per_step=PROMPTS_PER_STEP),
         )
 
