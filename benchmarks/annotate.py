@@ -101,7 +101,7 @@ def main() -> None:
             for workload, config in CONFIGS.items()
         ]
         # The same files under more names: enough work that starting and ending do not count.
-        repeats = 4 if arguments.quick else 12
+        repeats = 4 if arguments.quick else 24
         many = [
             Utterance(id=f"{utterance.id}-{copy}", audio=utterance.audio, text=utterance.text)
             for copy in range(repeats)
