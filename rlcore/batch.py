@@ -87,7 +87,7 @@ def build_batch(
                 reference_logprobs=tuple(reference_logprobs[g][k] for k in kept)
                 if reference_logprobs is not None
                 else (),
-                is_current=tuple(np.array(c.token_versions) == policy_version for c in completions),
+                is_current=tuple(c.token_versions == policy_version for c in completions),
                 advantages=np.asarray(advantages[g, kept], dtype=np.float32),
                 token_advantages=tuple(token_advantages[g][k] for k in kept) if token_advantages else (),
                 prompt_id=group.prompt.id,

@@ -354,8 +354,8 @@ class Controller:
 def token_ages(groups: Sequence[Group], policy_version: int) -> np.ndarray:
     """int64 [all completion tokens]: how many versions each is behind."""
     completions = [completion for group in groups for completion in group.completions]
-    versions = [version for completion in completions for version in completion.token_versions]
-    return policy_version - np.array(versions, dtype=np.int64)
+    versions = [completion.token_versions for completion in completions]
+    return policy_version - np.concatenate(versions or [np.zeros(0, dtype=np.int64)])
 
 
 def _columns(

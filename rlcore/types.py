@@ -48,10 +48,11 @@ class Completion:
     """[T] token id to log-probability of the most likely tokens, where they were asked for."""
 
     @property
-    def token_versions(self) -> tuple[int, ...]:
-        """[T] version of the weights that wrote each token."""
+    def token_versions(self) -> np.ndarray:
+        """int64 [T]: version of the weights that wrote each token."""
         spans = self.version_spans or ((self.policy_version, len(self.token_ids)),)
-        return tuple(version for version, count in spans for _ in range(count))
+        versions, counts = np.array(spans, dtype=np.int64).T
+        return np.repeat(versions, counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

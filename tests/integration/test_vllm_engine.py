@@ -346,7 +346,7 @@ def test_what_is_being_written_goes_on_under_new_weights(
             rows = completion_logprobs(model, [TokenGroup.of(groups[i]) for i in range(4)]).rows()
         completions = [c for i in range(4) for c in groups[i].completions]
         for row, completion in zip(rows, completions, strict=True):
-            mine = np.array(completion.token_versions) == version
+            mine = completion.token_versions == version
             assert len(mine) == len(completion.token_ids)
             np.testing.assert_allclose(np.array(completion.logprobs)[mine], row[mine], atol=1e-4)
     sender.close()
