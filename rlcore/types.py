@@ -6,8 +6,9 @@ K sample of a group. Arrays are numpy, because Ray moves numpy without copying.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -156,3 +157,57 @@ class TrainBatch:
     """Completion tokens over the whole batch."""
     policy_version: int
     """Version that the update starts from."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as a few flat arrays: every array by itself costs more than its bytes, and a batch has tens
+        of thousands."""
+        return _unpacked, (_packed(self.groups), self.num_sequences, self.num_tokens, self.policy_version)
+
+
+_RAGGED = ("token_ids", "rollout_logprobs", "reference_logprobs", "is_current", "token_advantages")
+"""Fields of `TrainGroup` with one row a sample, or none at all."""
+
+
+def _packed(groups: Sequence[TrainGroup]) -> dict[str, Any]:
+    """Name to (all rows one after the other, length of each row), and what is no row."""
+    columns = {
+        "prompt_token_ids": _flat([group.prompt_token_ids for group in groups]),
+        "advantages": _flat([group.advantages for group in groups]),
+        **{name: _flat([row for group in groups for row in getattr(group, name)]) for name in _RAGGED},
+    }
+    return {
+        "columns": columns,
+        "counts": {name: [len(getattr(group, name)) for group in groups] for name in _RAGGED},
+        "media_inputs": [group.media_inputs for group in groups],
+        "prompt_id": [group.prompt_id for group in groups],
+    }
+
+
+def _unpacked(packed: Mapping[str, Any], *totals: int) -> TrainBatch:
+    rows = {name: _rows(*column) for name, column in packed["columns"].items()}
+    groups = []
+    for g, (media, prompt_id) in enumerate(zip(packed["media_inputs"], packed["prompt_id"], strict=True)):
+        ragged: dict[str, Any] = {
+            name: tuple(islice(rows[name], packed["counts"][name][g])) for name in _RAGGED
+        }
+        own: dict[str, Any] = {name: next(rows[name]) for name in ("prompt_token_ids", "advantages")}
+        groups.append(TrainGroup(media_inputs=media, prompt_id=prompt_id, **own, **ragged))
+    num_sequences, num_tokens, policy_version = totals
+    return TrainBatch(
+        groups=tuple(groups),
+        num_sequences=num_sequences,
+        num_tokens=num_tokens,
+        policy_version=policy_version,
+    )
+
+
+def _flat(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
+    return np.concatenate(rows) if rows else np.zeros(0), [len(row) for row in rows]
+
+
+def _rows(flat: np.ndarray, lengths: Sequence[int]) -> Iterator[np.ndarray]:
+    """Views of the rows."""
+    end = 0
+    for length in lengths:
+        end += length
+        yield flat[end - length : end]

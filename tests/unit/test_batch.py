@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pickle
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +10,7 @@ from rlcore.algorithms.overlong import overlong_penalty
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.batch import build_batch, shape_rewards
 from rlcore.config import AlgorithmConfig
-from rlcore.types import Completion, Group, Prompt
+from rlcore.types import Completion, Group, Prompt, TrainGroup
 
 LENGTHS = [[4, 8, 10], [1, 0, 6]]
 LIMIT = 10
@@ -84,6 +87,32 @@ def test_the_batch_counts_what_it_holds() -> None:
     assert group.advantages.tolist() == [0.0, 2.0]
     assert [row.tolist() for row in group.token_advantages] == [[0.4] * 4, [1.0] * 10]
     assert (batch.num_sequences, batch.num_tokens, batch.policy_version) == (2, 14, 3)
+
+
+def test_a_batch_travels_as_a_few_arrays_and_arrives_as_it_was() -> None:
+    keep, advantages = np.ones((2, 3), bool), np.arange(6, dtype=np.float32).reshape(2, 3)
+    sent = build_batch(make_groups(), advantages, keep, REFERENCE, 3)
+    groups = (sent.groups[0], replace(sent.groups[1], reference_logprobs=(), media_inputs={"x": np.ones(2)}))
+    for batch in (replace(sent, groups=groups), replace(sent, groups=())):
+        buffers: list[pickle.PickleBuffer] = []
+        wire = pickle.dumps(batch, protocol=5, buffer_callback=buffers.append)
+        arrived = pickle.loads(wire, buffers=buffers)
+        assert len(buffers) <= 8
+        assert (arrived.num_sequences, arrived.num_tokens, arrived.policy_version) == (6, 29, 3)
+        assert len(arrived.groups) == len(batch.groups)
+        for mine, theirs in zip(arrived.groups, batch.groups, strict=True):
+            for one in fields(TrainGroup):
+                assert same(getattr(mine, one.name), getattr(theirs, one.name)), one.name
+
+
+def same(one, other) -> bool:
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and one.tolist() == other.tolist()
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    return one == other
 
 
 def test_a_batch_may_be_empty_and_an_empty_completion_counts_as_a_sequence() -> None:
