@@ -12,7 +12,6 @@ were trained on, and by the claim finder.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,8 +24,8 @@ from emotion_task.config import PipelineConfig
 from emotion_task.evaluation.bootstrap import MEAN, Estimate, estimate
 from emotion_task.evaluation.report import plot_ablation
 from emotion_task.perception.emotions import read_answers, recall_scores
-from emotion_task.pipeline import Pipeline
-from rlcore.checkpoint import config_digest, write_json
+from emotion_task.pipeline import Pipeline, Stages
+from rlcore.checkpoint import write_json
 from rlcore.config import RunConfig, load_config
 from rlcore.errors import ConfigError, StoppedError
 from rlcore.tracking import read_metrics
@@ -89,7 +88,7 @@ def run_ablation(
     for seed in seeds:
         for name in TRAINED:
             if name in variants:
-                config = _variant(name, seed, configs, overrides, folder)
+                config = _variant(name, seed, configs, overrides, line.run_dir, folder)
                 answered.append(_trained(name, seed, config, line, folder))
                 write_table(answered, folder, seed=line.seed)  # what there is, should the next one stop
     return write_table(answered, folder, seed=line.seed)
@@ -100,11 +99,10 @@ _STAGES = {"base": "base_model", "sft": "cold_start"}
 
 
 def _variant(
-    name: str, seed: int, configs: Sequence[str], overrides: Sequence[str], folder: Path
+    name: str, seed: int, configs: Sequence[str], overrides: Sequence[str], run_dir: str, folder: Path
 ) -> RunConfig:
-    """The line's `rl` section under the variant's file."""
-    line = load_config(configs, overrides, schema=PipelineConfig).run_dir
-    own = [f"run_dir={line}", f"rl.run_dir={folder / f'{name}-seed{seed}'}", f"rl.seed={seed}"]
+    """The line's `rl` section under the variant's file; `run_dir` is the line's own, as it is configured."""
+    own = [f"run_dir={run_dir}", f"rl.run_dir={folder / f'{name}-seed{seed}'}", f"rl.seed={seed}"]
     return load_config([*configs, str(_FOLDER / f"{name}.yaml")], [*overrides, *own], PipelineConfig).rl
 
 
@@ -113,14 +111,8 @@ def _trained(name: str, seed: int, config: RunConfig, line: PipelineConfig, fold
     from rlcore.run import train
 
     run_dir = Path(config.run_dir)
-    done, started = run_dir / "trained.json", run_dir / "started"
-    digest = config_digest(config) + _weights_stamp(config.model.path)
-    found = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
-    if found.get("digest") != digest:
-        print(f"\n== {run_dir.name}", flush=True)
-        may_resume = started.is_file() and started.read_text(encoding="utf-8") == digest
-        run_dir.mkdir(parents=True, exist_ok=True)
-        started.write_text(digest, encoding="utf-8")
+
+    def work(may_resume: bool) -> dict[str, Any]:
         result = train(config, resume=may_resume)
         if result["stopped_by"] is not None:
             raise StoppedError(
@@ -129,13 +121,14 @@ def _trained(name: str, seed: int, config: RunConfig, line: PipelineConfig, fold
             )
         rows = [row for row in read_metrics(run_dir) if "batch/tokens" in row]
         seconds = sum(value for row in rows for key, value in row.items() if key.startswith("seconds/"))
-        found = {
-            "digest": digest,
+        return {
             "model": result["model"],
             "cpu_hours": seconds * _num_cores(config) / 3600,
             "tokens": int(sum(row["batch/tokens"] for row in rows)),
         }
-        write_json(done, found)
+
+    settings = [config, _weights_stamp(config.model.path)]
+    found = Stages(run_dir).run(run_dir.name, settings, work)
     answers = _evaluated(name, found["model"], line, folder, seed=seed)
     return replace(answers, cpu_hours=found["cpu_hours"], tokens=found["tokens"])
 
@@ -146,17 +139,13 @@ def _evaluated(
     """A model's greedy answers, graded by the line's own rewards."""
     from rlcore.run import evaluate
 
-    run_dir = folder / (name if seed is None else f"{name}-seed{seed}") / "answers"
-    rl = line.rl
-    config = replace(rl, run_dir=str(run_dir), model=replace(rl.model, path=model))
-    done, digest = run_dir / "answers.json", config_digest(config) + _weights_stamp(model)
-    found = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
-    if found.get("digest") != digest:
-        print(f"\n== answers of {run_dir.parent.name}", flush=True)
-        found = {"digest": digest, "metrics": evaluate(config)}
-        write_json(done, found)
+    own = name if seed is None else f"{name}-seed{seed}"
+    run_dir = folder / own / "answers"
+    config = replace(line.rl, run_dir=str(run_dir), model=replace(line.rl.model, path=model))
+    settings = [config, _weights_stamp(model)]
+    metrics = Stages(run_dir).run(f"{own}-answers", settings, lambda may_resume: evaluate(config))
     samples = str(run_dir / "eval" / "samples.jsonl")
-    return Answered(variant=name, seed=seed, metrics=found["metrics"], samples=samples)
+    return Answered(variant=name, seed=seed, metrics=metrics, samples=samples)
 
 
 def _weights_stamp(model: str) -> str:

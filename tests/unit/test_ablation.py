@@ -20,7 +20,7 @@ def ravdess_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_variants_share_the_lines_models(tmp_path: Path) -> None:
     def variant(name: str, seed: int = 0):
-        return _variant(name, seed, [str(SMALL)], ["run_dir=RUN"], tmp_path)
+        return _variant(name, seed, [str(SMALL)], ["run_dir=RUN"], "RUN", tmp_path)
 
     v2, v3, v4, v5 = map(variant, ("v2", "v3", "v4", "v5"))
     full = variant("v6", seed=3)
