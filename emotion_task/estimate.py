@@ -27,6 +27,8 @@ EGEMAPS_S = 0.1
 """And to take its eGeMAPS functionals."""
 PROMPT_TOKENS, TARGET_TOKENS, JUDGE_TOKENS = 60, 45, 110
 """Text of a question, a trace, and what a grading question adds to them, in SmolLM2's tokens."""
+SMALLEST = 20_000_000
+"""Parameters of a language model below which arithmetic says nothing."""
 AUDIO_TOKENS = 92
 """Of a recording of 3.7 s."""
 
@@ -122,19 +124,22 @@ def minutes(seconds: float) -> str:
 
 
 def estimate(config: PipelineConfig) -> Work | None:
-    """The work of a run from a given base model; None for the tiny model, whose time is overhead, not
-    arithmetic.
+    """The work of a run from a given base model on CPUs; None on GPUs (`rlcore plan` knows those), and for
+    models so small that their time is overhead, not arithmetic.
 
     Raises:
         DataError: no corpus, or no base model.
     """
-    if config.base_model is None:
+    if config.base_model is None or config.rl.learner.num_gpus or config.rl.rollout.num_gpus:
         return None
     from emotion_task.corpora import load_corpus
     from rlcore.config import ModelConfig
     from rlcore.plan.hardware import this_machine
     from rlcore.plan.sizes import sizes_of
 
+    sizes = sizes_of(ModelConfig(path=config.base_model))
+    if sizes.language < SMALLEST:
+        return None
     args = {name: value for name, value in config.corpus.args.items() if value is not None}
     if config.corpus.name == "synthetic":
         num_train, num_eval = int(args.get("num_train", 0)), int(args.get("num_eval", 0))
@@ -143,7 +148,7 @@ def estimate(config: PipelineConfig) -> Work | None:
         num_train, num_eval = splits.count("train"), splits.count("eval")
     return Work(
         config=config,
-        sizes=sizes_of(ModelConfig(path=config.base_model)),
+        sizes=sizes,
         hardware=this_machine(),
         num_recordings=num_train + num_eval,
         num_eval=num_eval,

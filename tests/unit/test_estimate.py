@@ -19,6 +19,7 @@ from emotion_task.estimate import (
     minutes,
 )
 from emotion_task.pipeline import Stages
+from rlcore.bench.models import write_audio_model
 from rlcore.config import load_config
 from rlcore.plan.hardware import Hardware
 from rlcore.plan.sizes import ModelSizes
@@ -86,8 +87,13 @@ def test_what_is_finished_is_not_to_do(work: Work) -> None:
     assert [minutes(s) for s in (40, 720, 9000)] == ["40 s", "12 min", "2.5 h"]
 
 
-def test_a_tiny_model_is_not_estimated() -> None:
+def test_what_arithmetic_says_nothing_of_is_not_estimated(tmp_path: Path, work: Work) -> None:
+    """The tiny model, made in the run or before it, and GPUs, which this machine's cores say nothing of."""
     assert estimate(PipelineConfig()) is None
+    assert estimate(PipelineConfig(base_model=str(write_audio_model(tmp_path)))) is None
+    rl = work.config.rl
+    on_gpus = replace(rl, learner=replace(rl.learner, num_gpus=1))
+    assert estimate(replace(work.config, rl=on_gpus)) is None
 
 
 def test_only_stages_with_the_same_settings_count_as_finished(tmp_path: Path) -> None:
