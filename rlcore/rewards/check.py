@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from typing import Protocol
 
 import numpy as np
@@ -85,8 +86,9 @@ def _scored(groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> Findi
 
 
 def _values(scores: Sequence[Sequence[Score]]) -> np.ndarray:
-    """All values in a row, NaN for what failed."""
-    return np.array([float("nan") if s.error is not None else s.value for row in scores for s in row])
+    """All values in a row, with those of their tokens; NaN for what failed."""
+    rows = [score for row in scores for score in row]
+    return np.array([nan if s.error is not None else s.value + sum(s.token_values.values()) for s in rows])
 
 
 def _same(name: str, values: np.ndarray, again: np.ndarray, what: str) -> Finding:

@@ -56,6 +56,21 @@ def test_each_fault_is_found_by_name() -> None:
     assert "time" in bad(lengths, timeout_s=1e-9)
 
 
+def test_what_is_due_at_single_tokens_counts() -> None:
+    def steps(group: Group) -> list[Score]:
+        return [Score(0.0, token_values={0: s.value} if s.value else {}) for s in lengths(group)]
+
+    (span,) = [
+        f.detail for f in check_reward(Scorer(steps), generated_groups({}), timeout_s=10) if f.name == "range"
+    ]
+    assert "all are equal" not in span
+    count = itertools.count()
+    leaky = bad(
+        lambda g: [Score(0.0, token_values={0: float(next(count))} if c.text else {}) for c in g.completions]
+    )
+    assert "deterministic" in leaky
+
+
 def test_state_that_leaks_between_groups_is_found() -> None:
     seen: list[str] = []
 
