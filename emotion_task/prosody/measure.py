@@ -260,7 +260,7 @@ def _spectral_tilt(
 
 def _hann(size: int) -> np.ndarray:
     """np.hanning(size), its second half mirrored: cosines of a whole recording take time."""
-    half = 0.5 + 0.5 * np.cos(np.pi * np.arange(1 - size, 1, 2) / (size - 1))
+    half = 0.5 + 0.5 * np.cos(np.pi * np.arange(1 - size, 1, 2) / max(size - 1, 1))
     return np.concatenate([half, half[::-1][size % 2 :]])
 
 
