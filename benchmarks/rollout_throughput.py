@@ -7,7 +7,8 @@ Three comparisons, each of the same requests, alternating, the best of several r
 - `raw`: vLLM's own `LLM.generate` on encoded prompts, in this process; `actor`: the same through the actor's
   queue, its loop and its collection, prompts encoded already. Goal: at most 5 % over the raw engine.
 - `one` and `two` replicas as Ray actors, one core each, through the pool, with more to do than they take at
-  once. Goal: two give 1.9 times one. It needs two idle cores.
+  once. Goal: two give 1.9 times one. It needs two idle cores. Beside it the same requests in one and in two
+  processes without Ray: what the machine has to give.
 - the audio tower: prompts with new audio, then the same audio again. Goal: each audio is encoded once.
 
 And at least 2000 tokens a second on one core with 16 prompts of 8 samples.
@@ -15,6 +16,7 @@ And at least 2000 tokens a second on one core with 16 prompts of 8 samples.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
 import time
@@ -37,6 +39,8 @@ SPEED_UP = 1.9
 NUM_SAMPLES = 8
 PROMPTS_AT_ONCE = 8
 """That an engine works on where replicas are compared."""
+SHARE = 2 / 3
+"""Of the prompts, that the clock waits for where replicas are compared."""
 SECONDS = 2.0
 """Length of every audio."""
 
@@ -103,15 +107,13 @@ def measure_actor(
 
 
 def pool_rate(pool: Any, prompts: Sequence[Prompt], step: int) -> float:
-    """Tokens a second until two thirds of the prompts are done: of engines that have enough to do, as where
-    rollouts run ahead of updates. Answers are about equally long, so that an engine finishes
-    `PROMPTS_AT_ONCE` prompts at a time: two thirds are whole such waves of one replica and of two, and the
-    clock is not stopped in the middle of one."""
+    """Tokens a second of finished prompts until `SHARE` of them are done: of engines that have enough to do,
+    as where rollouts run ahead of updates."""
     start = time.perf_counter()
     ids = range(step * len(prompts), (step + 1) * len(prompts))
     pool.submit([RolloutJob(id=i, prompt=p, step=step) for i, p in zip(ids, prompts, strict=True)])
     done: list[Group] = []
-    while len(done) < 2 / 3 * len(prompts):
+    while len(done) < SHARE * len(prompts):
         done += [job.group for job in pool.poll(1.0)]
     seconds = time.perf_counter() - start
     pool.cancel(ids)
@@ -147,6 +149,47 @@ def measure_replicas(arguments: dict[str, Any], prompts: Sequence[Prompt], round
     return float(np.median(rates[2][1:]) / np.median(rates[1][1:]))
 
 
+def measure_processes(arguments: dict[str, Any], prompts: Sequence[Prompt], rounds: int) -> float:
+    """The same of processes that share nothing and tell nobody of their groups; each has its part."""
+    context = multiprocessing.get_context("spawn")
+    rates: dict[int, list[float]] = {}
+    for size in (1, 2):
+        barrier, queue = context.Barrier(size), context.Queue()
+        processes = [
+            context.Process(
+                target=process_rates, args=(arguments, prompts[i::size], rounds, barrier, queue), daemon=True
+            )
+            for i in range(size)
+        ]
+        for process in processes:
+            process.start()
+        rates[size] = list(np.sum([queue.get(timeout=600) for _ in processes], axis=0))
+        for process in processes:
+            process.join()
+    return float(np.median(rates[2][1:]) / np.median(rates[1][1:]))
+
+
+def process_rates(
+    arguments: dict[str, Any], prompts: Sequence[Prompt], rounds: int, barrier: Any, queue: Any
+) -> None:
+    """Puts the tokens a second of each round of this process's part."""
+    from rlcore.actors.rollout import RolloutWorker
+
+    worker = RolloutWorker(**arguments)
+    rates = []
+    for step in range(rounds + 1):
+        jobs = [RolloutJob(id=i, prompt=prompt, step=step) for i, prompt in enumerate(prompts)]
+        barrier.wait(600)
+        start = time.perf_counter()
+        worker.submit(jobs)
+        done: list[Group] = []
+        while len(done) < SHARE * len(prompts):
+            done += [job.group for job in worker.collect(1.0).finished if job.group]
+        rates.append(num_tokens(done) / (time.perf_counter() - start))
+        worker.cancel(job.id for job in jobs)
+    queue.put(rates)
+
+
 def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     os.environ.update(engine_env(cpu=True))
@@ -178,14 +221,15 @@ def main() -> None:
         worker._loop.close()
         engine = {**settings["rollout"].engine, "max_num_seqs": PROMPTS_AT_ONCE * NUM_SAMPLES}
         settings["rollout"] = replace(settings["rollout"], engine=engine)
-        speed_up = measure_replicas(
-            settings, make_prompts(text, (6 if arguments.quick else 12) * PROMPTS_AT_ONCE, 0), 4
-        )
+        prompts = make_prompts(text, (6 if arguments.quick else 12) * PROMPTS_AT_ONCE, 0)
+        without_ray = measure_processes(settings, prompts, 4)
+        speed_up = measure_replicas(settings, prompts, 4)
     at_goal = next(row for row in rows if row["prompts"] == 16)
     headline = {
         "tok_per_s": at_goal["tok_per_s"],
         "actor_over_raw": at_goal["actor_over_raw"],
         "two_over_one": speed_up,
+        "two_over_one_without_ray": without_ray,
     }
     goals = {
         f"at least {TOKENS_PER_S} tokens a second": at_goal["tok_per_s"] >= TOKENS_PER_S,
