@@ -225,10 +225,9 @@ class RolloutPool:
         """What was raised on purpose is told; anything else means that the engine is of no more use."""
         if isinstance(error, RLCoreError) and not isinstance(error, (ActorError, DeadlineError)):
             raise error
+        # One that died while it started is lost as well: Ray may have sent it to the node that is just going.
         is_replaced_already = rank in self._calls and rank in self._dispatcher.ranks(STARTING)
-        if (
-            not is_replaced_already
-        ):  # the next one may have died too: on a node that Ray took for a living one
+        if not is_replaced_already:
             self._lost(rank, str(error))
 
     def _lost(self, rank: int, reason: str) -> None:

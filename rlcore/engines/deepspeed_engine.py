@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from rlcore.algorithms.batching import micro_batches, smallest_sample
+from rlcore.algorithms.batching import micro_batches, num_packed_tokens, smallest_sample
 from rlcore.algorithms.schedule import lr_factor
 from rlcore.budget import fit_groups
 from rlcore.config import LearnerConfig, ModelConfig
@@ -141,8 +141,7 @@ class DeepSpeedEngine:
         return steps[-1] | first | {"tokens_per_second": objective.num_tokens * len(steps) / seconds}
 
     def supervised_update(self, groups: Sequence[TokenGroup]) -> dict[str, float]:
-        """One optimizer step on the mean negative log-likelihood of all ranks' completion tokens, by their
-        weights.
+        """One optimizer step on the weighted mean negative log-likelihood of all ranks' completion tokens.
 
         Returns metrics of the global batch, the same on every rank (`num_tokens` counts prompts, with their
         audio, too); skips and raises as `update`. Raises DataError where a sample exceeds
@@ -150,8 +149,7 @@ class DeepSpeedEngine:
         """
         config = self._config
         fitting, num_dropped = fit_groups(groups, config.micro_batch_tokens, config.over_budget)
-        num_tokens = sum(len(tokens) for group in fitting for tokens in group.token_ids)
-        num_fed = num_tokens + sum(len(group.prompt_token_ids) for group in fitting)
+        num_fed = sum(map(num_packed_tokens, fitting))
         weight = sum(float(row.sum()) for group in fitting for row in token_weights(group))
         counts = [weight, num_dropped, not fitting, num_fed]
         total, dropped, num_idle, fed = self._all_reduce(counts, dist.ReduceOp.SUM)

@@ -13,7 +13,8 @@ from rlcore.algorithms.advantage import groups_with_signal
 from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import mix_rewards
 
-VALUES = st.floats(-3, 3, allow_nan=False)
+VALUES = st.integers(-12, 12).map(lambda quarters: quarters / 4)
+"""Equal ones among them, and none that are nearly equal: their deviation would be rounding."""
 
 
 @st.composite
@@ -50,7 +51,7 @@ def test_a_token_gets_the_normalised_values_of_the_steps_from_it_on(batch) -> No
             for t in range(lengths[g, k]):
                 due = sum((v - mean) / (std + 1e-6) for at, v in of_sample.items() if at >= t)
                 expected = due if mask[g, k] else 0.0
-                assert ours[g][k][t] == pytest.approx(expected, abs=1e-4 if std > 1e-3 else math.inf)
+                assert ours[g][k][t] == pytest.approx(expected, abs=1e-4)
 
 
 @given(batches(), st.floats(0.1, 3), st.floats(0.1, 3))
