@@ -80,15 +80,12 @@ RESULTS := benchmarks/results
 # A Python of another environment that has TRL (pip install trl): then the comparison with it runs too.
 TRL_PYTHON ?=
 
-bench: env ## All benchmarks (an hour on two idle cores); tables and JSON in benchmarks/results
-	$(BIN)/rlcore bench --json $(RESULTS)/bench.json > $(RESULTS)/bench.txt
-	@cat $(RESULTS)/bench.txt
+bench: env ## All benchmarks (an hour on two idle cores); tables here, JSON in benchmarks/results
+	$(BIN)/rlcore bench --json $(RESULTS)/bench.json
 	@for name in $(BENCHMARKS); do \
-	  $(BIN)/python -m benchmarks.$$name --json $(RESULTS)/$$name.json > $(RESULTS)/$$name.txt || exit 1; \
-	  cat $(RESULTS)/$$name.txt; done
+	  $(BIN)/python -m benchmarks.$$name --json $(RESULTS)/$$name.json || exit 1; done
 	@if [ -n "$(TRL_PYTHON)" ]; then \
-	  $(BIN)/python -m benchmarks.peers.trl --python $(TRL_PYTHON) --json $(RESULTS)/peers_trl.json \
-	    > $(RESULTS)/peers_trl.txt && cat $(RESULTS)/peers_trl.txt; \
+	  $(BIN)/python -m benchmarks.peers.trl --python $(TRL_PYTHON) --json $(RESULTS)/peers_trl.json; \
 	else echo "TRL_PYTHON is not set: the comparison with TRL is left out"; fi
 
 check: env ## Format, lint and types, changing nothing

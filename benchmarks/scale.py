@@ -60,11 +60,6 @@ SHARE_GOAL, SHARE_AT = 0.05, 256
 GROWTH_FROM, GROWTH_TO = 64, 512
 
 
-def even_tokens(prompt: Prompt, completion: Completion) -> float:
-    """The reward: cheap, and different from completion to completion."""
-    return sum(token % 2 == 0 for token in completion.token_ids) / len(completion.token_ids)
-
-
 class SimulatedEngine:
     """`RolloutWorker` as a coroutine. All its prompts are written at once; each takes its own time."""
 
@@ -199,7 +194,7 @@ def run_config(num_engines: int, num_steps: int) -> RunConfig:
         model=ModelConfig(path="none"),
         task=TargetConfig(target="none:None"),
         rollout=RolloutConfig(num_replicas=num_engines, samples_per_prompt=SAMPLES, max_tokens=TOKENS),
-        rewards={"even": RewardConfig(target="benchmarks.scale:even_tokens", replicas=2, num_cpus=0.1)},
+        rewards={"even": RewardConfig(target="rlcore.bench.workloads:even_tokens", replicas=2, num_cpus=0.1)},
         algorithm=AlgorithmConfig(kl_coef=0.0),
         train=TrainConfig(num_steps=num_steps, prompts_per_step=num_engines * PROMPTS_PER_ENGINE),
     )

@@ -15,9 +15,9 @@ Each side gets the machine to itself, and what is best for it among its settings
 TRL one or two torch threads, two sizes of micro-batch, `generate` or continuous batching (its vLLM modes want
 CUDA); rlcore actors of one thread each in several layouts. Headline: rlcore with `train.staleness: 0`, so
 that both train on what the current weights wrote. Rollouts that run one step ahead are listed beside it. Then
-the sides take turns, each run a fresh set of
-processes; samples a second are end to end over the steps after the first two (start-up is left out), medians
-over the runs. Goals: 1.3 times TRL on forced lengths, 1.8 on ragged ones.
+the sides take turns, each run a fresh set of processes; samples a second are end to end over the steps after
+the first two (start-up is left out), medians over the runs. Goals: 1.3 times TRL on forced lengths, 1.8 on
+ragged ones.
 """
 
 from __future__ import annotations
