@@ -36,7 +36,7 @@ from rlcore.rewards.policy import apply_error_policy
 from rlcore.rollouts import RolloutPipeline, ScoredGroup
 from rlcore.step_metrics import batch_metrics, completion_metrics, reward_metrics
 from rlcore.timeline import Clock, Recorder
-from rlcore.types import Group, Prompt, RewardContext, Score, TrainBatch
+from rlcore.types import Group, Prompt, RewardContext, Score, TrainBatch, repeated
 from rlcore.weight_sync.messages import call_off
 
 logger = logging.getLogger(__name__)
@@ -354,8 +354,7 @@ class Controller:
 def token_ages(groups: Sequence[Group], policy_version: int) -> np.ndarray:
     """int64 [all completion tokens]: how many versions each is behind."""
     completions = [completion for group in groups for completion in group.completions]
-    versions = [completion.token_versions for completion in completions]
-    return policy_version - np.concatenate(versions or [np.zeros(0, dtype=np.int64)])
+    return policy_version - repeated([span for completion in completions for span in completion.spans])
 
 
 def _columns(

@@ -93,8 +93,8 @@ class RolloutPipeline:
             oversample=train.oversample,
             max_replaced=train.max_replaced,
         )
-        self._tickets: dict[int, Ticket] = {}
-        """Training jobs under way: by the position of their prompt, which is their id."""
+        self._jobs: dict[int, _Chunk] = {}
+        """Training jobs under way, whose ids are the positions of their prompts, and what they belong to."""
         self._chunks: list[_Chunk] = []
         self._extra: dict[int, Group | None] = {}
         """Finished jobs of `generate`, whose ids are negative."""
@@ -153,13 +153,13 @@ class RolloutPipeline:
     @property
     def is_busy(self) -> bool:
         """Whether anything is being generated or scored."""
-        return bool(self._tickets or self._chunks)
+        return bool(self._jobs or self._chunks)
 
     def stop(self) -> None:
         """Ends what is being generated for steps that will not come. The buffer keeps what it would take to
         generate it again."""
-        self._pool.cancel(list(self._tickets))
-        self._tickets.clear()
+        self._pool.cancel(list(self._jobs))
+        self._jobs.clear()
         self._chunks.clear()
 
     def close(self) -> None:
@@ -173,9 +173,10 @@ class RolloutPipeline:
         size = 1 if train.oversample else train.groups_per_score
         for step in sorted({ticket.step for ticket in tickets}):
             of_step = [ticket for ticket in tickets if ticket.step == step]
-            starts = range(0, len(of_step), size)
-            self._chunks += [_Chunk(step, of_step[start : start + size]) for start in starts]
-        self._tickets |= {ticket.position: ticket for ticket in tickets}
+            for start in range(0, len(of_step), size):
+                chunk = _Chunk(step, of_step[start : start + size])
+                self._chunks.append(chunk)
+                self._jobs |= {ticket.position: chunk for ticket in chunk.tickets}
         self._pool.submit(
             [
                 RolloutJob(
@@ -197,7 +198,7 @@ class RolloutPipeline:
             if job.id < 0:
                 self._extra[job.id] = job.group
             else:
-                self._arrived(self._tickets.pop(job.id), job.group)
+                self._arrived(job.id, job.group)
                 self.num_encoded += job.num_encoded
         for chunk in self._chunks:
             if chunk.scores is None and len(chunk.groups) == len(chunk.tickets):
@@ -205,8 +206,9 @@ class RolloutPipeline:
                 chunk.scores = self._scorers.submit(self._score, groups, chunk.step)
         return self._take_scores() or bool(finished)
 
-    def _arrived(self, ticket: Ticket, group: Group | None) -> None:
-        (chunk,) = (chunk for chunk in self._chunks if ticket in chunk.tickets)
+    def _arrived(self, position: int, group: Group | None) -> None:
+        chunk = self._jobs.pop(position)
+        ticket = Ticket(chunk.step, position)
         if group is not None:
             chunk.groups[ticket] = group
             return
@@ -235,9 +237,9 @@ class RolloutPipeline:
             changes: Changes = self.buffer.add(ticket, group, has_signal=self._has_signal(group))
             new += changes.new
             if changes.cancelled:
-                self._pool.cancel(t.position for t in changes.cancelled if t.position in self._tickets)
+                self._pool.cancel(t.position for t in changes.cancelled if t.position in self._jobs)
                 for cancelled in changes.cancelled:
-                    self._tickets.pop(cancelled.position, None)
+                    self._jobs.pop(cancelled.position, None)
                 self._leave_out(changes.cancelled)
         if new:
             self._begin(new)
@@ -250,7 +252,7 @@ class RolloutPipeline:
         self._chunks = [chunk for chunk in self._chunks if chunk.tickets]
 
     def _is_generating(self, step: int) -> bool:
-        return any(ticket.step == step for ticket in self._tickets.values())
+        return any(chunk.step == step for chunk in self._jobs.values())
 
     def _advance_while(self, is_needed: Callable[[], bool], what: str) -> None:
         """Waits for what is being generated; ends where nothing comes for `rollout.timeout_s`."""

@@ -49,11 +49,22 @@ class Completion:
     """[T] token id to log-probability of the most likely tokens, where they were asked for."""
 
     @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """`version_spans`, never empty."""
+        return self.version_spans or ((self.policy_version, len(self.token_ids)),)
+
+    @property
     def token_versions(self) -> np.ndarray:
         """int64 [T]: version of the weights that wrote each token."""
-        spans = self.version_spans or ((self.policy_version, len(self.token_ids)),)
-        versions, counts = np.array(spans, dtype=np.int64).T
-        return np.repeat(versions, counts)
+        if not self.version_spans:
+            return np.full(len(self.token_ids), self.policy_version, dtype=np.int64)
+        return repeated(self.version_spans)
+
+
+def repeated(spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """int64 [sum of counts]: of (value, count) pairs, each value so many times."""
+    values, counts = np.array(spans, dtype=np.int64).reshape(-1, 2).T
+    return np.repeat(values, counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

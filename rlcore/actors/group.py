@@ -57,6 +57,7 @@ class PendingCall:
         """
         deadline = time.monotonic() + timeout_s
         pending = dict(zip(self.refs, self.ranks, strict=True))
+        results: dict[ray.ObjectRef, Any] = {}
         while pending:
             ready, _ = ray.wait(list(pending), timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
@@ -66,8 +67,8 @@ class PendingCall:
                     "long, else see its log"
                 )
             for ref in ready:
-                self._get(ref, pending.pop(ref))
-        return self.merge([self._get(ref, rank) for ref, rank in zip(self.refs, self.ranks, strict=True)])
+                results[ref] = self._get(ref, pending.pop(ref))
+        return self.merge([results[ref] for ref in self.refs])
 
     def _get(self, ref: ray.ObjectRef, rank: int) -> Any:
         try:

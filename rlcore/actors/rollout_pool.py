@@ -79,12 +79,13 @@ class RolloutPool:
         `beside` has its answer. Lost replicas are dealt with here."""
         self._collect_from_all()
         waited_for = {rank: call for rank, (call, _) in self._calls.items()}
-        answered = wait_any([*waited_for.values(), *(call for _, call in self._sent), *beside], timeout_s)
+        calls = [*waited_for.values(), *(call for _, call in self._sent), *beside]
+        answered = set(map(id, wait_any(calls, timeout_s)))
         finished: list[FinishedJob] = []
         for rank, call in waited_for.items():
-            if any(call is other for other in answered):
+            if id(call) in answered:
                 finished += self._take(rank, call)
-        self._check_sent()
+        self._check_sent(answered)
         now = time.monotonic()
         for rank, (_, overdue) in list(self._calls.items()):
             if now > overdue:
@@ -111,9 +112,9 @@ class RolloutPool:
         updated, refusals, deadline = [], list[WeightSyncError](), time.monotonic() + timeout_s
         is_called_off = False
         while waiting:
-            answered = wait_any(list(waiting.values()), max(0.0, deadline - time.monotonic()))
+            answered = set(map(id, wait_any(list(waiting.values()), max(0.0, deadline - time.monotonic()))))
             for rank, call in list(waiting.items()):
-                if answered and not any(call is other for other in answered):
+                if answered and id(call) not in answered:
                     continue
                 del waiting[rank]
                 try:
@@ -212,14 +213,14 @@ class RolloutPool:
             self._lost(rank, f"hung: its engine has not come back from a step for {report.stalled_s:.0f} s")
         return finished
 
-    def _check_sent(self) -> None:
-        for rank, call in list(self._sent):
-            if call.done():
-                self._sent = [entry for entry in self._sent if entry[1] is not call]
-                try:
-                    call.result(timeout_s=_MARGIN_S)
-                except Exception as error:
-                    self._lost_or_raise(rank, error)
+    def _check_sent(self, answered: set[int]) -> None:
+        done = [(rank, call) for rank, call in self._sent if id(call) in answered]
+        self._sent = [entry for entry in self._sent if id(entry[1]) not in answered]
+        for rank, call in done:
+            try:
+                call.result(timeout_s=_MARGIN_S)
+            except Exception as error:
+                self._lost_or_raise(rank, error)
 
     def _lost_or_raise(self, rank: int, error: Exception) -> None:
         """What was raised on purpose is told; anything else means that the engine is of no more use."""
