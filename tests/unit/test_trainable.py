@@ -102,6 +102,20 @@ def test_adapters_start_at_zero_and_merge_to_what_they_compute() -> None:
         torch.testing.assert_close(plain(TOKENS).logits, adapted, rtol=1e-5, atol=1e-5)
 
 
+def test_a_small_adapter_counts_under_autocast() -> None:
+    """What it adds is a thousandth of what the layer gives, and bfloat16 keeps eight bits."""
+    model = tiny()
+    add_lora(model, LoRAConfig(rank=2, alpha=2, target_modules=("q_proj",)), ())
+    layer, x = model.model.layers[0].self_attn.q_proj, torch.randn(200, 32)
+    with torch.no_grad():
+        layer.lora_B["default"].weight.normal_(std=1e-4)
+        product = layer.lora_B["default"](layer.lora_A["default"](x))
+        assert product.norm() < 1e-3 * layer(x).norm()
+        with torch.autocast("cpu", torch.bfloat16):
+            added = layer(x).float() - layer.base_layer(x).float()
+        torch.testing.assert_close(added, product, rtol=0.02, atol=5e-6)
+
+
 def test_a_target_without_a_layer_names_the_nearest() -> None:
     for target in ("q_projection", "lm_head", "embed_tokens"):
         with pytest.raises(ConfigError, match=rf"learner\.lora\.target_modules: '{target}'.*_proj"):
