@@ -63,6 +63,7 @@ class LearnerWorker:
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """Trains on this rank's share of the batch; metrics of the whole batch."""
+        from rlcore.engines.host_memory import give_back
         from rlcore.engines.shares import PolicyObjective
 
         config = self._config
@@ -74,7 +75,9 @@ class LearnerWorker:
             recompute_logprobs=config.learner.recomputes_logprobs,
         )
         shards = shard_groups(batch.groups, config.learner.num_ranks)
-        return self._engine.update(shards[self.rank], objective)
+        metrics = self._engine.update(shards[self.rank], objective)
+        give_back()
+        return metrics
 
     def announce_push(self, version: int, engines: Sequence[int], workers_per_engine: int = 1) -> Push:
         """Rank 0's appointment with rollout engines to bring them `version`."""

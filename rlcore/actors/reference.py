@@ -10,6 +10,7 @@ import torch
 from rlcore.algorithms.batching import num_packed_tokens
 from rlcore.config import ModelConfig
 from rlcore.engines.hf_model import load_model
+from rlcore.engines.host_memory import give_back
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.media_modules import detach_media_modules
 from rlcore.types import Group
@@ -34,6 +35,7 @@ class ReferenceWorker:
         rows: list[np.ndarray] = []
         for batch in _consecutive(list(map(TokenGroup.of, groups)), self._micro_batch_tokens):
             rows += completion_logprobs(self._model, batch).rows()
+        give_back()
         remaining = iter(rows)
         return [[next(remaining) for _ in group.completions] for group in groups]
 

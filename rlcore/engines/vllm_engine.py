@@ -22,6 +22,7 @@ from rlcore.engines.hf_model import (
     media_token_ids,
     tokenizer_of,
 )
+from rlcore.engines.host_memory import give_back
 from rlcore.engines.media import EncodedPrompt
 from rlcore.engines.vllm_arguments import engine_arguments
 from rlcore.engines.vllm_plugin import BACKENDS
@@ -213,6 +214,8 @@ class VLLMEngine:
                 completions = tuple(self._completion(sample, sampling) for sample in output.outputs)
                 finished[output.request_id] = completions
                 self.stats.completion_tokens += sum(len(c.token_ids) for c in completions)
+        if finished and not self._running:
+            give_back()
         self.stats.generate_seconds += time.perf_counter() - start
         return finished
 
