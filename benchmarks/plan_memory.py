@@ -62,6 +62,7 @@ CASES = (
     replace(LONG, name="activations, 2 micro-batches", micro_batch_tokens=1024),
     replace(LONG, name="activations, bfloat16", autocast="bfloat16", layers=4),
     replace(LONG, name="adapters with activations", lora_rank=16),
+    replace(LONG, name="adapters with activations, bfloat16", lora_rank=16, autocast="bfloat16", layers=4),
     Case(
         name="large vocabulary", vocab=98304, hidden=128, intermediate=384, layers=4, samples=8, completion=48
     ),

@@ -171,7 +171,10 @@ def layer_activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: Mic
             (i, {"down_proj"}),
         ]
         norms = 2 * h * 4
-        linear = sum(low * width for width, names in feeds if names & targets) + low * 3 * i
+        linear = sum(low * width for width, names in feeds if names & targets)
+        # Of gate, its activation, and up; what an adapter was added to is float32 (`AdaptedLinear`).
+        for name, count in (("gate_proj", 2), ("up_proj", 1)):
+            linear += count * i * (4 if name in targets else low)
     context = batch.prompt + batch.longest
     padded = batch.num_groups * 4 * batch.prompt + batch.num_rows * (2 * batch.longest + 2 * context)
     mask = batch.num_rows * batch.longest * context
