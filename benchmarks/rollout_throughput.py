@@ -165,7 +165,7 @@ def measure_processes(arguments: dict[str, Any], prompts: Sequence[Prompt], roun
             process.start()
         rates[size] = list(np.sum([queue.get(timeout=600) for _ in processes], axis=0))
         for process in processes:
-            process.join()
+            process.join(60)
     return float(np.median(rates[2][1:]) / np.median(rates[1][1:]))
 
 

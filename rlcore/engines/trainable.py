@@ -83,6 +83,7 @@ def add_lora(model: PreTrainedModel, lora: LoRAConfig, frozen: Sequence[str]) ->
     config = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=sorted(targets)
     )
+    # peft's documented way to a layer of one's own, underscore and all.
     config._register_custom_module({nn.Linear: AdaptedLinear})
     peft.inject_adapter_in_model(config, model, adapter_name=ADAPTER)
     for parameter in beside:
