@@ -161,8 +161,8 @@ class EngineHosts(ActorGroup):
         self.size = num_engines
 
     def call_one_async(self, rank: int, method: str, *args: Any, **kwargs: Any) -> PendingCall:
-        ref = self._actors[rank % NUM_HOSTS].call.remote(rank, method, *args, **kwargs)
-        return PendingCall(self.name, method, [ref], [rank], lambda results: results[0])
+        answer = self._actors[rank % NUM_HOSTS].call.remote(rank, method, *args, **kwargs).future()
+        return PendingCall(self.name, method, [answer], [rank], lambda results: results[0])
 
 
 class SimulatedLearner:

@@ -7,13 +7,15 @@ ends: by the answers, by the first failure, or at the deadline, and the error na
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlcore.errors import ActorError, ConfigError, DeadlineError
@@ -32,13 +34,13 @@ class Pending(Protocol):
     def result(self, *, timeout_s: float) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PendingCall:
     """A call that all ranks are busy with."""
 
     group: str
     method: str
-    refs: list[ray.ObjectRef]
+    answers: list[Future[Any]]
     """One a rank."""
     ranks: list[int]
     merge: Callable[[list[Any]], Any]
@@ -46,8 +48,8 @@ class PendingCall:
     """` on NODE, ...` of some ranks, for errors."""
 
     def done(self) -> bool:
-        """Whether `result` would not wait."""
-        return len(ray.wait(self.refs, num_returns=len(self.refs), timeout=0)[0]) == len(self.refs)
+        """Whether every rank has answered."""
+        return all(answer.done() for answer in self.answers)
 
     def result(self, *, timeout_s: float) -> Any:
         """Waits for every rank.
@@ -55,24 +57,20 @@ class PendingCall:
         Raises DeadlineError after `timeout_s`, ActorError where an actor died, and whatever the method
         raised, as soon as the first rank fails: the others may be waiting for it and never answer.
         """
-        deadline = time.monotonic() + timeout_s
-        pending = dict(zip(self.refs, self.ranks, strict=True))
-        results: dict[ray.ObjectRef, Any] = {}
-        while pending:
-            ready, _ = ray.wait(list(pending), timeout=max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise DeadlineError(
-                    f"{self.group}[{_join(pending.values())}].{self.method} gave no answer within "
-                    f"{timeout_s:g} s{self.where(pending.values())}; raise its timeout_s if the work is that "
-                    "long, else see its log"
-                )
-            for ref in ready:
-                results[ref] = self._get(ref, pending.pop(ref))
-        return self.merge([results[ref] for ref in self.refs])
+        _, waiting = wait(self.answers, timeout_s, return_when=FIRST_EXCEPTION)
+        of_rank = list(zip(self.ranks, self.answers, strict=True))
+        results = [self._get(answer, rank) for rank, answer in of_rank if answer not in waiting]
+        if waiting:
+            late = [rank for rank, answer in of_rank if answer in waiting]
+            raise DeadlineError(
+                f"{self.group}[{_join(late)}].{self.method} gave no answer within {timeout_s:g} s"
+                f"{self.where(late)}; raise its timeout_s if the work is that long, else see its log"
+            )
+        return self.merge(results)
 
-    def _get(self, ref: ray.ObjectRef, rank: int) -> Any:
+    def _get(self, answer: Future[Any], rank: int) -> Any:
         try:
-            return ray.get(ref, timeout=60)
+            return answer.result()
         except RayActorError as error:
             reason = last_line(error)
             if (
@@ -83,10 +81,28 @@ class PendingCall:
                 f"{self.group}[{rank}] died in {self.method}{self.where([rank])} (its log in Ray's "
                 f"session folder says more): {reason}"
             ) from error
-        except GetTimeoutError as error:
-            raise DeadlineError(
-                f"{self.group}[{rank}].{self.method}: the answer could not be fetched"
-            ) from error
+
+
+class Inbox:
+    """Calls come in here as they are answered: to wait for one of a thousand costs no more than for one."""
+
+    def __init__(self) -> None:
+        self._expected: dict[Future[Any], PendingCall] = {}
+        self._answered: SimpleQueue[Future[Any]] = SimpleQueue()
+
+    def expect(self, call: PendingCall) -> None:
+        """`take` will give this call, once for each rank that answers."""
+        for answer in call.answers:
+            self._expected[answer] = call
+            answer.add_done_callback(self._answered.put)
+
+    def take(self, timeout_s: float) -> Iterator[PendingCall]:
+        """The calls that were answered since, as soon as there is one; none after `timeout_s`. What is not
+        iterated over stays."""
+        with suppress(Empty):
+            yield self._expected.pop(self._answered.get(timeout=max(0.0, timeout_s)))
+        for _ in range(self._answered.qsize()):
+            yield self._expected.pop(self._answered.get())
 
 
 class ActorGroup:
@@ -164,8 +180,8 @@ class ActorGroup:
 
     def call_one_async(self, rank: int, method: str, *args: Any, **kwargs: Any) -> PendingCall:
         """Starts `call_one`."""
-        ref = getattr(self._actors[rank], method).remote(*args, **kwargs)
-        return PendingCall(self.name, method, [ref], [rank], lambda results: results[0], self.where)
+        answer = getattr(self._actors[rank], method).remote(*args, **kwargs).future()
+        return PendingCall(self.name, method, [answer], [rank], lambda results: results[0], self.where)
 
     def call_async(self, method: str, *args: Any, **kwargs: Any) -> PendingCall:
         """Starts `call`. Arguments are stored once and shared by the ranks."""
@@ -178,11 +194,11 @@ class ActorGroup:
     ) -> PendingCall:
         """Starts `call_each`."""
         assert len(arguments) == self.size, (self.name, method, len(arguments), self.size)
-        refs = [
-            getattr(actor, method).remote(*args, **kwargs)
+        answers = [
+            getattr(actor, method).remote(*args, **kwargs).future()
             for actor, args in zip(self._actors, arguments, strict=True)
         ]
-        return PendingCall(self.name, method, refs, list(range(self.size)), list, self.where)
+        return PendingCall(self.name, method, answers, list(range(self.size)), list, self.where)
 
     def call_shards_async(self, method: str, items: Sequence[Any], **kwargs: Any) -> Pending:
         """Deals `items` out, rank r getting the list items[r::size]; the result is one list in their order.
@@ -199,7 +215,7 @@ class ActorGroup:
                 merged[rank :: self.size] = part
             return merged
 
-        return PendingCall(self.name, method, pending.refs, pending.ranks, merge, self.where)
+        return PendingCall(self.name, method, pending.answers, pending.ranks, merge, self.where)
 
     def shutdown(self) -> None:
         """Kills these actors and no others. Idempotent."""
@@ -210,17 +226,6 @@ class ActorGroup:
 
 def _join(ranks: Any) -> str:
     return ",".join(str(rank) for rank in sorted(ranks))
-
-
-def wait_any(calls: Sequence[PendingCall], timeout_s: float) -> list[PendingCall]:
-    """The calls that have an answer, as soon as there is one; none after `timeout_s`."""
-    by_ref = {ref: call for call in calls for ref in call.refs}
-    if not by_ref:
-        return []
-    ready, _ = ray.wait(list(by_ref), num_returns=1, timeout=timeout_s)
-    if ready:  # and whatever else is
-        ready, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=0)
-    return list({id(by_ref[ref]): by_ref[ref] for ref in ready}.values())
 
 
 def last_line(error: BaseException) -> str:

@@ -8,12 +8,13 @@ jobs go to the others; it takes no work until it has been given the current weig
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from rlcore.actors.group import ActorGroup, PendingCall, wait_any
+from rlcore.actors.group import ActorGroup, Inbox, PendingCall
 from rlcore.actors.rollout import RolloutReport
 from rlcore.config import RolloutConfig
 from rlcore.dispatch import READY, STALE, STARTING, Dispatcher
@@ -29,6 +30,8 @@ COLLECT_S = 5.0
 """Longest that a replica waits for a finished job before it answers without one."""
 _MARGIN_S = 30.0
 """Added to a replica's own deadlines, for a machine that is slow to answer."""
+_LOOK_S = 1.0
+"""Between two looks for replicas that are overdue."""
 
 
 class RolloutPool:
@@ -53,20 +56,24 @@ class RolloutPool:
         self.num_restarts = 0
         self._dispatcher = Dispatcher(group.size)
         self._jobs: dict[int, RolloutJob] = {}
-        self._calls: dict[int, tuple[PendingCall, float]] = {}
-        """Rank to the call that it is waited for by (`ready` or `collect`), and when it is overdue."""
-        self._sent: list[tuple[int, PendingCall]] = []
-        """Calls that answer nothing, kept for what they may raise."""
+        self._calls: dict[PendingCall, float] = {}
+        """Calls without an answer, and when each is overdue. A replica is waited for by `ready` or `collect`;
+        other calls bring nothing, except what they may raise."""
+        self._inbox = Inbox()
+        self._beside: set[PendingCall] = set()
+        """Calls of others that a poll ends with."""
+        self._look_at = 0.0
+        """When to look again for calls that are overdue."""
         for rank in range(self.size):
-            self._wait_for_start(rank)
+            self._call(rank, "ready", overdue_s=startup_timeout_s)
 
     def wait_until_ready(self, *, timeout_s: float) -> None:
         """Until all replicas stand. Raises DeadlineError, and what a replica's constructor raised."""
         deadline = time.monotonic() + timeout_s
-        while starting := self._dispatcher.ranks(STARTING):
-            call, _ = self._calls.pop(starting[0])
+        for call in list(self._calls):
             version = call.result(timeout_s=max(0.0, deadline - time.monotonic()))
-            self._dispatcher.started(starting[0], version)
+            del self._calls[call]
+            self._started(call.ranks[0], version)
 
     def submit(self, jobs: Sequence[RolloutJob]) -> None:
         """Hands jobs to the replicas with the least to do; jobs given together start together."""
@@ -77,19 +84,20 @@ class RolloutPool:
     def poll(self, timeout_s: float, *, beside: Sequence[PendingCall] = ()) -> list[FinishedJob]:
         """Jobs that have finished, as soon as there are some; none after `timeout_s`, or as soon as a call of
         `beside` has its answer. Lost replicas are dealt with here."""
-        self._collect_from_all()
-        waited_for = {rank: call for rank, (call, _) in self._calls.items()}
-        calls = [*waited_for.values(), *(call for _, call in self._sent), *beside]
-        answered = set(map(id, wait_any(calls, timeout_s)))
+        for new in set(beside) - self._beside:
+            self._inbox.expect(new)
+        self._beside = set(beside)
         finished: list[FinishedJob] = []
-        for rank, call in waited_for.items():
-            if id(call) in answered:
-                finished += self._take(rank, call)
-        self._check_sent(answered)
+        for call in self._inbox.take(timeout_s):
+            # Else it is another's, or of a replica that has been replaced.
+            if self._calls.pop(call, None) is not None:
+                finished += self._take(call)
         now = time.monotonic()
-        for rank, (_, overdue) in list(self._calls.items()):
-            if now > overdue:
-                self._lost(rank, "gave no sign of life")
+        if now > self._look_at:
+            self._look_at = now + _LOOK_S
+            for call, overdue in list(self._calls.items()):
+                if now > overdue and call in self._calls:
+                    self._lost(call.ranks[0], "gave no sign of life")
         return finished
 
     def cancel(self, job_ids: Iterable[int]) -> None:
@@ -98,7 +106,7 @@ class RolloutPool:
         for job_id in job_ids:
             self._jobs.pop(job_id, None)
         for rank, jobs in self._dispatcher.cancel(job_ids).items():
-            self._sent.append((rank, self._group.call_one_async(rank, "cancel", jobs)))
+            self._call(rank, "cancel", jobs)
 
     def update_weights(self, push: Push, ranks: Sequence[int], *, timeout_s: float) -> list[int]:
         """Brings a push into some replicas, between two steps of their engines; what they write goes on. From
@@ -109,13 +117,15 @@ class RolloutPool:
         refused the push though none was lost.
         """
         waiting = {rank: self._group.call_one_async(rank, "update_weights", push) for rank in ranks}
+        inbox = Inbox()
+        for call in waiting.values():
+            inbox.expect(call)
         updated, refusals, deadline = [], list[WeightSyncError](), time.monotonic() + timeout_s
         is_called_off = False
         while waiting:
-            answered = set(map(id, wait_any(list(waiting.values()), max(0.0, deadline - time.monotonic()))))
-            for rank, call in list(waiting.items()):
-                if answered and id(call) not in answered:
-                    continue
+            answered = list(inbox.take(deadline - time.monotonic())) or list(waiting.values())
+            for call in answered:
+                (rank,) = call.ranks
                 del waiting[rank]
                 try:
                     version = call.result(timeout_s=0.0)
@@ -179,57 +189,47 @@ class RolloutPool:
     def _send_waiting(self) -> None:
         for rank, job_ids in self._dispatcher.assign().items():
             jobs = [self._jobs[job_id] for job_id in job_ids]
-            call = self._group.call_one_async(rank, "submit", jobs, self._dispatcher.version)
-            self._sent.append((rank, call))
+            self._call(rank, "submit", jobs, self._dispatcher.version)
 
-    def _collect_from_all(self) -> None:
-        overdue = time.monotonic() + COLLECT_S + self._config.hang_timeout_s + _MARGIN_S
-        for rank in self.standing:
-            if rank not in self._calls:
-                self._calls[rank] = self._group.call_one_async(rank, "collect", COLLECT_S), overdue
+    def _call(self, rank: int, method: str, *arguments: Any, overdue_s: float = math.inf) -> None:
+        call = self._group.call_one_async(rank, method, *arguments)
+        self._calls[call] = time.monotonic() + overdue_s
+        self._inbox.expect(call)
 
-    def _wait_for_start(self, rank: int) -> None:
-        call = self._group.call_one_async(rank, "ready")
-        self._calls[rank] = call, time.monotonic() + self._startup_timeout_s
+    def _collect(self, rank: int) -> None:
+        overdue_s = COLLECT_S + self._config.hang_timeout_s + _MARGIN_S
+        self._call(rank, "collect", COLLECT_S, overdue_s=overdue_s)
 
-    def _take(self, rank: int, call: PendingCall) -> list[FinishedJob]:
-        """The answer of a replica that was waited for."""
-        del self._calls[rank]
+    def _started(self, rank: int, version: int) -> None:
+        self._dispatcher.started(rank, version)
+        self._collect(rank)
+
+    def _take(self, call: PendingCall) -> list[FinishedJob]:
+        """What a call's answer brings."""
+        (rank,) = call.ranks
         try:
             answer = call.result(timeout_s=_MARGIN_S)
         except Exception as error:
-            self._lost_or_raise(rank, error)
+            # What was raised on purpose is told; anything else means that the engine is of no more use.
+            if isinstance(error, RLCoreError) and not isinstance(error, (ActorError, DeadlineError)):
+                raise
+            self._lost(rank, str(error))
             return []
         if call.method == "ready":
-            self._dispatcher.started(rank, answer)
+            self._started(rank, answer)
             self._send_waiting()
-            return []
-        report: RolloutReport = answer
+        return self._take_report(rank, answer) if call.method == "collect" else []
+
+    def _take_report(self, rank: int, report: RolloutReport) -> list[FinishedJob]:
         self.recorder.add(report.spans)
         finished = [job for job in report.finished if self._dispatcher.finish(rank, job.id)]
         for job in finished:
             self._jobs.pop(job.id)
         if report.stalled_s > self._config.hang_timeout_s:
             self._lost(rank, f"hung: its engine has not come back from a step for {report.stalled_s:.0f} s")
+        else:
+            self._collect(rank)
         return finished
-
-    def _check_sent(self, answered: set[int]) -> None:
-        done = [(rank, call) for rank, call in self._sent if id(call) in answered]
-        self._sent = [entry for entry in self._sent if id(entry[1]) not in answered]
-        for rank, call in done:
-            try:
-                call.result(timeout_s=_MARGIN_S)
-            except Exception as error:
-                self._lost_or_raise(rank, error)
-
-    def _lost_or_raise(self, rank: int, error: Exception) -> None:
-        """What was raised on purpose is told; anything else means that the engine is of no more use."""
-        if isinstance(error, RLCoreError) and not isinstance(error, (ActorError, DeadlineError)):
-            raise error
-        # One that died while it started is lost as well: Ray may have sent it to the node that is just going.
-        is_replaced_already = rank in self._calls and rank in self._dispatcher.ranks(STARTING)
-        if not is_replaced_already:
-            self._lost(rank, str(error))
 
     def _lost(self, rank: int, reason: str) -> None:
         jobs = self._dispatcher.lost(rank)
@@ -240,8 +240,7 @@ class RolloutPool:
                 "be lost and rollout.max_restarts allows no more; see its log in Ray's session folder"
             )
         logger.warning("rollout[%d] is replaced, its %d prompts go to others: %s", rank, len(jobs), reason)
-        self._sent = [entry for entry in self._sent if entry[0] != rank]
-        self._calls.pop(rank, None)
+        self._calls = {call: overdue for call, overdue in self._calls.items() if call.ranks != [rank]}
         self._group.restart(rank)
-        self._wait_for_start(rank)
+        self._call(rank, "ready", overdue_s=self._startup_timeout_s)
         self._send_waiting()

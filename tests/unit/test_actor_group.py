@@ -1,0 +1,140 @@
+"""Calls and the rollout pool, with answers that the test gives."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from rlcore.actors.group import Inbox, PendingCall
+from rlcore.actors.rollout import RolloutReport
+from rlcore.actors.rollout_pool import RolloutPool
+from rlcore.config import RolloutConfig
+from rlcore.errors import ActorError, ConfigError, DeadlineError
+from rlcore.types import FinishedJob, Prompt, RolloutJob
+
+
+def call(num_ranks: int = 1, method: str = "work") -> PendingCall:
+    answers: list[Future[Any]] = [Future() for _ in range(num_ranks)]
+    return PendingCall("role", method, answers, list(range(num_ranks)), list)
+
+
+def test_a_call_ends_with_all_answers_the_first_failure_or_its_deadline() -> None:
+    whole = call(2)
+    whole.answers[1].set_result("b")
+    assert not whole.done()
+    with pytest.raises(DeadlineError, match=r"role\[0\]\.work gave no answer within 0\.01 s"):
+        whole.result(timeout_s=0.01)
+    whole.answers[0].set_result("a")
+    assert whole.done() and whole.result(timeout_s=0.0) == ["a", "b"]
+    failing = call(2)
+    failing.answers[1].set_exception(ZeroDivisionError("a kernel failed"))
+    with pytest.raises(ZeroDivisionError, match="a kernel failed"):  # though rank 0 never answers
+        failing.result(timeout_s=60.0)
+
+
+def test_an_inbox_gives_calls_as_they_are_answered_and_keeps_the_rest() -> None:
+    inbox, first, second, both = Inbox(), call(), call(), call(2)
+    for expected in (first, second, both):
+        inbox.expect(expected)
+    assert list(inbox.take(0.0)) == []
+    for answered in (second, first, both):
+        answered.answers[-1].set_result(None)
+    assert next(inbox.take(60.0)) is second  # and no more is iterated over
+    assert list(inbox.take(60.0)) == [first, both]
+    both.answers[0].set_result(None)
+    assert list(inbox.take(60.0)) == [both]
+
+
+class ScriptedGroup:
+    """Replicas that answer when the test says so."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.open: list[tuple[int, str, Future[Any]]] = []
+
+    def call_one_async(self, rank: int, method: str, *arguments: Any) -> PendingCall:
+        answer: Future[Any] = Future()
+        self.open.append((rank, method, answer))
+        return PendingCall("rollout", method, [answer], [rank], lambda results: results[0])
+
+    def answer(self, rank: int, method: str, answer: Any) -> None:
+        place = next(i for i, entry in enumerate(self.open) if entry[:2] == (rank, method))
+        future = self.open.pop(place)[2]
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+    def waiting(self) -> list[tuple[int, str]]:
+        return sorted(entry[:2] for entry in self.open)
+
+    def restart(self, rank: int) -> None:
+        """What the old one was asked will fail."""
+        for _, method, _ in [entry for entry in self.open if entry[0] == rank]:
+            self.answer(rank, method, ActorError("killed"))
+
+    def where(self, ranks: Any) -> str:
+        return ""
+
+
+def standing_pool(size: int) -> tuple[RolloutPool, ScriptedGroup]:
+    group = ScriptedGroup(size)
+    pool = RolloutPool(group, RolloutConfig(max_restarts=1))  # type: ignore[arg-type]
+    for rank in range(size):
+        group.answer(rank, "ready", 0)
+    pool.wait_until_ready(timeout_s=60)
+    return pool, group
+
+
+def report(*job_ids: int) -> RolloutReport:
+    finished = tuple(FinishedJob(id=i, group=None, num_encoded=0) for i in job_ids)
+    return RolloutReport(finished=finished, policy_version=0, num_unfinished=0, stalled_s=0.0, spans=())
+
+
+def jobs(count: int) -> list[RolloutJob]:
+    return [RolloutJob(id=i, prompt=Prompt(id=str(i), text=""), step=0) for i in range(count)]
+
+
+def test_each_replica_is_asked_for_finished_jobs_by_one_call_at_a_time() -> None:
+    pool, group = standing_pool(2)
+    assert group.waiting() == [(0, "collect"), (1, "collect")]
+    pool.submit(jobs(2))
+    group.answer(1, "submit", None)
+    group.answer(1, "collect", report(1))
+    assert [done.id for done in pool.poll(60.0)] == [1]
+    assert group.waiting() == [(0, "collect"), (0, "submit"), (1, "collect")]
+    assert pool.poll(0.0) == []
+
+
+def test_a_poll_ends_with_a_call_beside_it() -> None:
+    pool, _ = standing_pool(1)
+    beside = call()
+    pool.poll(0.0, beside=[beside])
+    pool.poll(0.0, beside=[beside])
+    beside.answers[0].set_result(None)
+    assert pool.poll(60.0, beside=[beside]) == []
+
+
+def test_of_a_replaced_replica_no_call_counts_any_longer() -> None:
+    pool, group = standing_pool(2)
+    pool.submit(jobs(2))
+    group.answer(0, "submit", ActorError("died"))
+    pool.poll(60.0)  # the `collect` of the same replica fails with it: it is lost once, not twice
+    pool.poll(0.0)
+    assert pool.num_restarts == 1
+    assert group.waiting() == [(0, "ready"), (1, "collect"), (1, "submit"), (1, "submit")]
+    with pytest.raises(ActorError, match=r"rollout\[1\].*max_restarts allows no more"):
+        group.answer(1, "collect", ActorError("died"))
+        pool.poll(60.0)
+
+
+def test_what_is_raised_on_purpose_leaves_the_other_answers_for_the_next_poll() -> None:
+    pool, group = standing_pool(2)
+    pool.submit(jobs(2))
+    group.answer(0, "submit", ConfigError("prompt 0 is too long"))
+    group.answer(1, "collect", report(1))
+    with pytest.raises(ConfigError, match="too long"):
+        pool.poll(60.0)
+    assert [done.id for done in pool.poll(60.0)] == [1]
