@@ -62,11 +62,12 @@ class Dispatcher:
     def cancel(self, jobs: Iterable[int]) -> dict[int, list[int]]:
         """Forgets jobs; rank to those that it must be told of."""
         told: dict[int, list[int]] = {}
+        rank_of = {job: rank for rank, replica in enumerate(self._replicas) for job in replica.jobs}
         for job in jobs:
             self.waiting.pop(job, None)
-            for rank, replica in enumerate(self._replicas):
-                if replica.jobs.pop(job, 0) is None:
-                    told.setdefault(rank, []).append(job)
+            if (rank := rank_of.pop(job, None)) is not None:
+                del self._replicas[rank].jobs[job]
+                told.setdefault(rank, []).append(job)
         return told
 
     def started(self, rank: int, version: int) -> None:

@@ -246,9 +246,10 @@ class RolloutPipeline:
 
     def _leave_out(self, tickets: Sequence[Ticket]) -> None:
         """No chunk waits for these any longer, unless it is being scored already."""
+        left_out = set(tickets)
         for chunk in self._chunks:
             if chunk.scores is None:
-                chunk.tickets = [ticket for ticket in chunk.tickets if ticket not in tickets]
+                chunk.tickets = [ticket for ticket in chunk.tickets if ticket not in left_out]
         self._chunks = [chunk for chunk in self._chunks if chunk.tickets]
 
     def _is_generating(self, step: int) -> bool:
