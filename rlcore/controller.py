@@ -14,6 +14,7 @@ the version of the weights that wrote it.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -106,6 +107,9 @@ class Controller:
         self, num_steps: int, *, after_step: Callable[[StepResult], None], should_stop: Callable[[], bool]
     ) -> None:
         """Runs from the current step up to `num_steps`; `after_step` logs, evaluates and checkpoints."""
+        # Half a million objects that imports made stay for good. To walk through them takes 0.2 s of a step.
+        gc.collect()
+        gc.freeze()
         while self.step < num_steps and not should_stop():
             result = self.train_step()
             self.step += 1
