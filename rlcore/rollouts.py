@@ -200,10 +200,6 @@ class RolloutPipeline:
             else:
                 self._arrived(job.id, job.group)
                 self.num_encoded += job.num_encoded
-        for chunk in self._chunks:
-            if chunk.scores is None and len(chunk.groups) == len(chunk.tickets):
-                groups = [chunk.groups[ticket] for ticket in chunk.tickets]
-                chunk.scores = self._scorers.submit(self._score, groups, chunk.step)
         return self._take_scores() or bool(finished)
 
     def _arrived(self, position: int, group: Group | None) -> None:
@@ -211,21 +207,29 @@ class RolloutPipeline:
         ticket = Ticket(chunk.step, position)
         if group is not None:
             chunk.groups[ticket] = group
+            self._score_if_whole(chunk)
             return
         prompt = self._prompts[self._stream.index(ticket.position)]
         logger.warning("step %d: prompt %s is over the context and left out", ticket.step + 1, prompt.id)
         self.buffer.drop(ticket)
         self._leave_out([ticket])
 
+    def _score_if_whole(self, chunk: _Chunk) -> None:
+        if chunk.scores is None and len(chunk.groups) == len(chunk.tickets):
+            groups = [chunk.groups[ticket] for ticket in chunk.tickets]
+            chunk.scores = self._scorers.submit(self._score, groups, chunk.step)
+
     def _take_scores(self) -> bool:
         """Gives scored chunks to the buffer. Those of a step in order of their prompts, so that what replaces
         a group without signal does not hang on which reward was faster; but not where prompts compete."""
         taken, held_back = False, set[int]()
         for chunk in list(self._chunks):
+            if chunk.step in held_back:
+                continue
             if chunk.scores is None or not chunk.scores.done():
                 if not self._config.train.oversample:
                     held_back.add(chunk.step)
-            elif chunk.step not in held_back:
+            else:
                 self._chunks.remove(chunk)
                 self._add(chunk, chunk.scores.result())
                 taken = True
@@ -251,6 +255,8 @@ class RolloutPipeline:
             if chunk.scores is None:
                 chunk.tickets = [ticket for ticket in chunk.tickets if ticket not in left_out]
         self._chunks = [chunk for chunk in self._chunks if chunk.tickets]
+        for chunk in self._chunks:
+            self._score_if_whole(chunk)
 
     def _is_generating(self, step: int) -> bool:
         return any(chunk.step == step for chunk in self._jobs.values())
