@@ -24,6 +24,7 @@ class FaithfulnessReward(Reward):
     is wrong throughout. With the default a blind guess among three levels is worth nothing on average
     (1/3 - 0.5 * 2/3), so guessing does not pay and neither does silence. A quotation or a stressed word that
     was never spoken is a wrong claim; a right quotation earns nothing, since quoting more is not seeing more.
+    Nothing costs more than 1, or `wrong_cost` where that is more.
 
     With `tokenizer` each sentence answers for its own claims: what it adds to the value is due at its last
     token (`Score.token_values`), and the completion as a whole is worth nothing beside. The sum is the value.
@@ -40,6 +41,7 @@ class FaithfulnessReward(Reward):
         if not wrong_cost >= 0:
             raise ConfigError(f"wrong_cost: got {wrong_cost}; allowed is 0 or more")
         self._wrong_cost = wrong_cost
+        self._lowest = -max(1.0, wrong_cost)
         self._tokenizer: Any = None
         if tokenizer is not None:
             from transformers import AutoTokenizer
@@ -80,4 +82,4 @@ class FaithfulnessReward(Reward):
 
     def _value(self, tally: Tally) -> float:
         wrong = tally.num_checked - tally.num_right
-        return max(-1.0, (tally.num_right - self._wrong_cost * wrong) / max(1, tally.num_facts))
+        return max(self._lowest, (tally.num_right - self._wrong_cost * wrong) / max(1, tally.num_facts))
