@@ -88,6 +88,8 @@ def _trainer(work: dict[str, Any], folder: Path, config: SupervisedConfig, has_v
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from rlcore.engines.host_memory import heap_env
+
     # Train polls its workers at this interval; the default makes every report wait for a second or two.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     learner = config.learner
@@ -104,6 +106,7 @@ def _trainer(work: dict[str, Any], folder: Path, config: SupervisedConfig, has_v
         run_config=RunConfig(
             name="train",
             storage_path=str(folder),
+            worker_runtime_env={"env_vars": {} if learner.num_gpus else heap_env()},
             failure_config=FailureConfig(max_failures=config.max_failures),
             # The last checkpoint is kept in any case.
             checkpoint_config=CheckpointConfig(

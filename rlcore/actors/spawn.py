@@ -15,6 +15,7 @@ from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.config import RunConfig
 from rlcore.controller import Actors
 from rlcore.engines.environment import engine_env
+from rlcore.engines.host_memory import heap_env
 from rlcore.errors import ConfigError
 from rlcore.placement import Reservation, reserve, run_bundles
 from rlcore.timeline import Recorder
@@ -90,12 +91,13 @@ class _Crew:
 
     def learner(self) -> ActorGroup:
         arguments = [{"config": self._config, "rank": r} for r in range(self._config.learner.num_ranks)]
-        return self._group("learner", LearnerWorker, self._config.learner, arguments)
+        return self._group("learner", LearnerWorker, self._config.learner, arguments, heap=True)
 
     def reference(self) -> ActorGroup:
         reference = self._config.reference
-        arguments = {"model": self._config.model, "micro_batch_tokens": reference.micro_batch_tokens}
-        return self._group("reference", ReferenceWorker, reference, [arguments] * reference.num_replicas)
+        common = {"model": self._config.model, "micro_batch_tokens": reference.micro_batch_tokens}
+        arguments = [common] * reference.num_replicas
+        return self._group("reference", ReferenceWorker, reference, arguments, heap=True)
 
     def _group(
         self,
@@ -104,7 +106,10 @@ class _Crew:
         section: Any,
         arguments: Sequence[Mapping[str, Any]],
         options: Mapping[str, Any] | None = None,
+        *,
+        heap: bool = False,
     ) -> ActorGroup:
+        cpu = section.num_gpus == 0
         actors = ActorGroup(
             role,
             cls,
@@ -112,7 +117,7 @@ class _Crew:
             num_cpus=section.num_cpus,
             num_gpus=section.num_gpus,
             reservation=self._reservation,
-            env_vars=engine_env(cpu=section.num_gpus == 0),
+            env_vars=engine_env(cpu=cpu) | (heap_env() if heap and cpu else {}),
             options={"resources": dict(section.resources), **(options or {})},
         )
         self._stack.callback(actors.shutdown)

@@ -44,6 +44,7 @@ from rlcore.engines.trainable import (
 )
 from rlcore.errors import ConfigError, DataError, NonFiniteError
 from rlcore.types import TrainGroup
+from rlcore.weight_sync.buckets import DTYPES
 
 
 class _Scorer(torch.nn.Module):
@@ -289,9 +290,11 @@ class DeepSpeedEngine:
         return [(weight.hub_name, weight.shape) for weight in self._push_weights()]
 
     def iter_push(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """What engines are sent: as `iter_weights`, or with `learner.lora.push: adapters` the factors in the
-        place of adapted weights (`rlcore.weight_sync.adapters`), and nothing that is not trained."""
-        for weight, tensor in zero.gathered(self._push_weights(), zero_stage=self._config.zero_stage):
+        """What engines of `model.dtype` get: as `iter_weights`, or with `learner.lora.push: adapters` the
+        factors in the place of adapted weights (`rlcore.weight_sync.adapters`), and nothing that is not
+        trained."""
+        stage, dtype = self._config.zero_stage, DTYPES[self._model_config.dtype]
+        for weight, tensor in zero.gathered(self._push_weights(), zero_stage=stage, dtype=dtype):
             yield weight.hub_name, tensor
 
     def _push_weights(self) -> list[Weight]:

@@ -24,6 +24,7 @@ from rlcore.config import LoRAConfig
 from rlcore.engines.hf_model import FAMILIES, checkpoint_parameters, decoder_of, is_media_parameter, own_name
 from rlcore.errors import ConfigError
 from rlcore.weight_sync.adapters import A, B
+from rlcore.weight_sync.rounding import adapted
 
 ADAPTER = "default"
 """peft's name for the one adapter of a model."""
@@ -173,12 +174,12 @@ class Weight:
         return any(parameter.requires_grad for parameter in self.parameters)
 
     @torch.no_grad()
-    def tensor(self) -> Tensor:
-        """Full, merged and detached."""
+    def tensor(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Full, detached, and merged for engines of `dtype` (`rlcore.weight_sync.rounding`)."""
         own = self.parameters[0].detach()
-        if self.scale != 1.0:
-            own = own * self.scale
-        return own if self.adapter is None else own + self.adapter.get_delta_weight(ADAPTER)
+        if self.adapter is not None:
+            return adapted(own, self.adapter.get_delta_weight(ADAPTER), dtype, self.hub_name)
+        return own if self.scale == 1.0 else own * self.scale
 
 
 def weights(model: PreTrainedModel, *, media: bool = True) -> Iterator[Weight]:

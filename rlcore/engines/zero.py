@@ -88,13 +88,16 @@ def adamw(parameters: Sequence[torch.nn.Parameter], learner: LearnerConfig) -> t
     )
 
 
-def gathered(weights: Sequence[Weight], *, zero_stage: int) -> Iterator[tuple[Weight, torch.Tensor]]:
-    """Full tensors, each valid until the next is asked for; ZeRO-3 partitions are gathered in buckets."""
+def gathered(
+    weights: Sequence[Weight], *, zero_stage: int, dtype: torch.dtype = torch.float32
+) -> Iterator[tuple[Weight, torch.Tensor]]:
+    """Full tensors (`Weight.tensor`), each valid until the next is asked for; ZeRO-3 partitions are gathered
+    in buckets."""
     for bucket in _buckets(weights):
         parameters = [parameter for weight in bucket for parameter in weight.parameters]
         with deepspeed.zero.GatheredParameters(parameters, enabled=zero_stage == 3):
             for weight in bucket:
-                yield weight, weight.tensor()
+                yield weight, weight.tensor(dtype)
 
 
 def _buckets(weights: Sequence[Weight]) -> Iterator[list[Weight]]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from rlcore.errors import WeightSyncError
+from rlcore.weight_sync.rounding import adapted
 
 A, B = "::lora_A", "::lora_B"
 """What the hub name of an adapted weight is followed by; A comes first."""
@@ -23,16 +25,16 @@ def are_adapters(names: Iterable[str]) -> bool:
 
 
 def merged(
-    tensors: Iterable[tuple[str, Tensor]], base: Callable[[str], Tensor]
+    tensors: Iterable[tuple[str, Tensor]], base: Callable[[str], Tensor], dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor]]:
-    """(hub name, weight) of a push of adapters; `base` gives a weight of the checkpoint. What came whole is
-    passed on."""
+    """(hub name, weight) of a push of adapters to an engine of `dtype`; `base` gives a weight of the
+    checkpoint. What came whole is passed on."""
     for name, tensor in tensors:
         if name.endswith(A):
             first = tensor
         elif name.endswith(B):
             hub_name = name.removesuffix(B)
-            yield hub_name, base(hub_name).to(tensor.dtype) + tensor @ first
+            yield hub_name, adapted(base(hub_name), tensor @ first, dtype, hub_name)
         else:
             yield name, tensor
 

@@ -115,7 +115,7 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
 
     def _load_adapters(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
         assert self._checkpoint is not None, "accepted before"
-        changed = merged(tensors, self._checkpoint.tensor)
+        changed = merged(tensors, self._checkpoint.tensor, self.model_config.dtype)
         if current_platform.is_cpu():
             self.model.load_weights(changed)
             return

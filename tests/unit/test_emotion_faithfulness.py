@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from emotion_task.evaluation.faithfulness import Tally, check_response, faithfulness_metrics, total
 from emotion_task.faithfulness import FaithfulnessReward
 from rlcore.errors import ConfigError
-from rlcore.types import Completion, Group, Prompt, RewardContext
+from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
 REFERENCE = {
     "text": "I never said that",
@@ -92,6 +94,61 @@ def test_quoting_more_earns_nothing_and_inventing_costs() -> None:
     plain, quoting, inventing = scores("A low pitch.", 'A low pitch. "I never"', 'A low pitch. "Not me"')
     assert plain.value == quoting.value == 1 / 4
     assert inventing.value == (1 - 0.5) / 4
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tokenizer of bytes: a token is a character."""
+    plain = Tokenizer(
+        models.BPE(vocab={c: i for i, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, merges=[])
+    )
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    folder = str(tmp_path_factory.mktemp("tokenizer"))
+    PreTrainedTokenizerFast(tokenizer_object=plain).save_pretrained(folder)
+    return folder
+
+
+def by_sentence(text: str, tokenizer: str) -> Score:
+    token_ids = tuple(AutoTokenizer.from_pretrained(tokenizer)(text)["input_ids"])
+    assert len(token_ids) == len(text)
+    completion = Completion(
+        token_ids=token_ids,
+        logprobs=(0.0,) * len(token_ids),
+        text=text,
+        finish_reason="stop",
+        policy_version=0,
+    )
+    group = Group(
+        prompt=Prompt(id="p", text="", reference=REFERENCE), prompt_token_ids=(1,), completions=(completion,)
+    )
+    return FaithfulnessReward(tokenizer=tokenizer).score(group, RewardContext())[0]
+
+
+def test_each_sentence_answers_for_its_claims(tokenizer: str) -> None:
+    text = (
+        "<think>The pitch is low. I wonder. The speech is slow. Energy is high</think><answer>angry</answer>"
+    )
+    score = by_sentence(text, tokenizer)
+    ends = [text.index(words) + len(words) - 1 for words in ("is low.", "is slow.", "is high")]
+    assert score.value == 0.0
+    assert score.token_values == pytest.approx(dict(zip(ends, (1 / 4, -0.5 / 4, 1 / 4), strict=True)))
+    assert score.parts == scores(text)[0].parts
+
+
+def test_a_sentence_that_takes_a_claim_back_pays_for_it(tokenizer: str) -> None:
+    text = "<think>The pitch is low. The pitch is high.</think><answer>angry</answer>"
+    values = by_sentence(text, tokenizer).token_values
+    assert list(values.values()) == pytest.approx([1 / 4, -1.5 / 4])
+
+
+@pytest.mark.parametrize(
+    "text", [RIGHT, "The pitch is low", "", "<think></think>", "!? ...", "Wait. No. Low pitch"]
+)
+def test_sentences_sum_to_the_value_of_the_whole(text: str, tokenizer: str) -> None:
+    values = by_sentence(text, tokenizer).token_values
+    assert sum(values.values()) == pytest.approx(scores(text)[0].value)
+    assert all(0 <= at < len(text) for at in values)
 
 
 def test_a_negative_cost_is_refused() -> None:

@@ -13,7 +13,7 @@ SHAPES = {name: tuple(tensor.shape) for name, tensor in BASE.items()}
 def test_products_are_added_to_the_checkpoint_and_the_rest_is_passed_on() -> None:
     first, second = torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([[1.0], [-1.0]])
     push = [("q.weight::lora_A", first), ("q.weight::lora_B", second), ("norm.weight", torch.zeros(3))]
-    got = dict(merged(push, BASE.__getitem__))
+    got = dict(merged(push, BASE.__getitem__, torch.float32))
     assert got["q.weight"].tolist() == [[1.0, 1.0, 4.0], [2.0, 4.0, 3.0]]
     assert got["norm.weight"].tolist() == [0.0, 0.0, 0.0]
     assert are_adapters(name for name, _ in push) and not are_adapters(BASE)

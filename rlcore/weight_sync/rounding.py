@@ -1,0 +1,46 @@
+"""Adapted weights for engines in bfloat16: the sum of a weight and a small change, on a coarse grid.
+
+A weight of bfloat16 has 8 bits. Of a change below half a unit of the last of them rounding to the nearest
+leaves nothing, and the first hundreds of steps of an adapter are as small: engines would go on with the
+policy that they started from. So a sum is rounded up or down by where it lies between its two neighbours,
+against a threshold that is drawn once for every place of a weight. Over many weights the change arrives
+whole; a weight that does not change is not touched; and the same weights give the same bytes at every push.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_NUM_THRESHOLDS = 65521
+"""A prime, so that the rows of a weight do not share theirs."""
+
+
+def adapted(base: Tensor, change: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """`base` + `change`, float32, both of the same shape; for bfloat16 it lies on the grid of bfloat16.
+
+    There `base` is rounded to the nearest first, as the learner's forward pass under autocast does, so that
+    no change is no difference. `name`, the weight's, chooses the thresholds.
+    """
+    if dtype != torch.bfloat16:
+        return base.float() + change.float()
+    total = base.to(torch.bfloat16).float() + change.float()
+    table = _thresholds().to(total.device)
+    first, count = zlib.crc32(name.encode()) % len(table), total.numel()
+    thresholds = table.repeat((first + count) // len(table) + 1)[first : first + count]
+    bits = total.view(torch.int32)
+    bits += thresholds.view_as(bits)  # carries into the bits that stay, in proportion to those that go
+    bits &= -0x10000
+    return total
+
+
+@functools.cache
+def _thresholds() -> Tensor:
+    """int32 [_NUM_THRESHOLDS], 0 to 2^16 - 1."""
+    return torch.from_numpy(
+        np.random.default_rng(0).integers(0, 1 << 16, size=_NUM_THRESHOLDS, dtype=np.int32)
+    )
