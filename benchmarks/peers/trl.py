@@ -134,7 +134,7 @@ def run_rlcore(config: RunConfig, layout: Layout, num_steps: int) -> Result:
 
 def make_spec(workload: Workload, config: RunConfig, num_steps: int) -> dict[str, Any]:
     """What TRL is to do: the prompts in the order in which rlcore draws them, and each sample's length."""
-    from rlcore.engines.vllm_engine import sampling_seed
+    from rlcore.engines.sampling import sampling_seed
 
     prompts = build_target(config.task.target, config.task.args, where="task").prompts("train")
     per_step, num_samples = config.train.prompts_per_step, config.rollout.samples_per_prompt

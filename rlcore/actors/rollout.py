@@ -17,7 +17,8 @@ import torch
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig
 from rlcore.engines.engine_loop import EngineLoop
 from rlcore.engines.media import EncodedPrompt, MediaEncoder
-from rlcore.engines.vllm_engine import EngineRequest, Sampling, VLLMEngine, sampling_seed
+from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
+from rlcore.engines.vllm_engine import VLLMEngine
 from rlcore.errors import ConfigError
 from rlcore.targets import build_target
 from rlcore.timeline import Recorder, Span

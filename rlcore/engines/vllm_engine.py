@@ -6,10 +6,9 @@ It knows tokens and media, not tasks or rewards. `engine_env` must be in the env
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from rlcore.engines.hf_model import (
     tokenizer_of,
 )
 from rlcore.engines.host_memory import give_back
-from rlcore.engines.media import EncodedPrompt
+from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.engines.vllm_arguments import engine_arguments
 from rlcore.engines.vllm_plugin import BACKENDS
 from rlcore.errors import (
@@ -40,48 +39,6 @@ from rlcore.weight_sync.checkpoint_names import check_names, checkpoint_shapes
 
 _MIXED_PAUSE_S = 0.01
 """Between two looks of an engine that waits for whole weights."""
-
-
-def sampling_seed(*parts: int | str) -> int:
-    """A 63-bit seed, a function of its parts alone (Python's `hash` differs from process to process)."""
-    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How to sample. The engine's own record, so that its callers need not import vLLM."""
-
-    n: int = 1
-    """Completions a request."""
-    max_tokens: int = 256
-    temperature: float = 1.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    allowed_token_ids: tuple[int, ...] = ()
-    """Where not empty, only these are sampled."""
-    banned_token_ids: tuple[int, ...] = ()
-    """Never sampled, beside the model's media placeholders, which are always banned."""
-    num_logprobs: int = 0
-    """Most likely tokens whose log-probabilities `Completion.top_logprobs` holds, beside the sampled one."""
-    logprob_token_ids: tuple[int, ...] = ()
-    """Instead of the most likely: these tokens' log-probabilities."""
-    structured: Mapping[str, Any] = field(default_factory=dict)
-    """As `rollout.structured`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineRequest:
-    """One prompt to complete."""
-
-    id: str
-    """For errors."""
-    text: str
-    encoded: EncodedPrompt
-    """Of `MediaEncoder` with the engine's `media` mode."""
-    seed: int | None = None
-    """Sample k is drawn with seed + k; `None` draws from the engine's own stream."""
 
 
 @dataclass

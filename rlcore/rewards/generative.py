@@ -59,7 +59,8 @@ class GenerativeRewardModel(Reward):
             tokenizer_of,
         )
         from rlcore.engines.media import MediaEncoder
-        from rlcore.engines.vllm_engine import Sampling, VLLMEngine
+        from rlcore.engines.sampling import Sampling
+        from rlcore.engines.vllm_engine import VLLMEngine
 
         self._weights = normalise_weights(dimensions)
         self.processor = load_processor(model_path)
@@ -113,7 +114,7 @@ class GenerativeRewardModel(Reward):
 
     def observe(self, prompts: Sequence[Prompt]) -> list[list[list[float]]]:
         """Each prompt's observation: probabilities [num_observed, num_tokens]."""
-        from rlcore.engines.vllm_engine import EngineRequest
+        from rlcore.engines.sampling import EngineRequest
 
         if self._observing is None:
             return [[] for _ in prompts]
@@ -127,7 +128,7 @@ class GenerativeRewardModel(Reward):
 
     def _requests(self, group: Group, observed: Sequence[Sequence[float]]) -> list[Any]:
         from rlcore.engines.media import EncodedPrompt
-        from rlcore.engines.vllm_engine import EngineRequest
+        from rlcore.engines.sampling import EngineRequest
 
         prompt = group.prompt
         bare = Prompt(id=prompt.id, text=self.judge_prompt(prompt, "", observed), media=prompt.media)

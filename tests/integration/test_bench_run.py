@@ -20,7 +20,7 @@ QUICK = "train: {staleness: 1}\nrollout: {num_cpus: 0.9}\nlearner: {num_cpus: 0.
 def test_each_sample_has_the_length_of_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rlcore.actors.session import ray_session
     from rlcore.controller import Controller
-    from rlcore.engines.vllm_engine import sampling_seed
+    from rlcore.engines.sampling import sampling_seed
 
     results = []
     train_step = Controller.train_step

@@ -28,8 +28,9 @@ from rlcore.engines.hf_model import (
 )
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.media import MediaEncoder
+from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
 from rlcore.engines.trainable import adapter_weights, add_lora
-from rlcore.engines.vllm_engine import EngineRequest, Sampling, VLLMEngine, sampling_seed
+from rlcore.engines.vllm_engine import VLLMEngine
 from rlcore.errors import ConfigError, DataError, WeightSyncError
 from rlcore.types import Group, Prompt, RolloutJob
 from rlcore.weight_sync import make_sender, vllm_receiver
