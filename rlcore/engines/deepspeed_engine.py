@@ -25,7 +25,6 @@ import torch
 import torch.distributed as dist
 
 from rlcore.algorithms.batching import micro_batches, num_packed_tokens, smallest_sample
-from rlcore.algorithms.schedule import lr_factor
 from rlcore.budget import fit_groups
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
@@ -102,7 +101,7 @@ class DeepSpeedEngine:
         self._parameters = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         trained = list(self._parameters.values())
         optimizer = zero.adamw(trained, learner)
-        self._schedule = _schedule(optimizer, learner, num_steps * learner.updates_per_batch)
+        self._schedule = zero.lr_schedule(optimizer, learner, num_steps * learner.updates_per_batch)
         self._engine, *_ = deepspeed.initialize(
             model=_Scorer(self._model),
             model_parameters=trained,
@@ -392,12 +391,3 @@ _COUNTERS = ("num_calls", "num_updates", "num_skipped", "num_skipped_in_a_row")
 
 def _prompt_id(group: Any) -> str:
     return str(getattr(group, "prompt_id", ""))
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, learner: LearnerConfig, num_steps: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    def factor(step: int) -> float:
-        return lr_factor(step, learner.lr_schedule, warmup_steps=learner.warmup_steps, num_steps=num_steps)
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -17,6 +17,7 @@ from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimiz
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from rlcore.algorithms.schedule import lr_factor
 from rlcore.config import LearnerConfig
 from rlcore.engines.trainable import Weight
 
@@ -86,6 +87,17 @@ def adamw(parameters: Sequence[torch.nn.Parameter], learner: LearnerConfig) -> t
     return torch.optim.AdamW(
         parameters, lr=learner.lr, betas=learner.betas, weight_decay=learner.weight_decay, fused=fused
     )
+
+
+def lr_schedule(
+    optimizer: torch.optim.Optimizer, learner: LearnerConfig, num_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """`learner.lr_schedule` over `num_steps` optimizer steps."""
+
+    def factor(step: int) -> float:
+        return lr_factor(step, learner.lr_schedule, warmup_steps=learner.warmup_steps, num_steps=num_steps)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def gathered(

@@ -1,7 +1,7 @@
 """Adapted weights for engines in bfloat16: the sum of a weight and a small change, on a coarse grid.
 
 A weight of bfloat16 has 8 bits. Of a change below half a unit of the last of them rounding to the nearest
-leaves nothing, and the first hundreds of steps of an adapter are as small: engines would go on with the
+leaves nothing, and what an adapter adds in its first steps is as small: engines would go on with much of the
 policy that they started from. So a sum is rounded up or down by where it lies between its two neighbours,
 against a threshold that is drawn once for every place of a weight. Over many weights the change arrives
 whole; a weight that does not change is not touched; and the same weights give the same bytes at every push.
