@@ -91,10 +91,11 @@ class Inbox:
         self._answered: SimpleQueue[Future[Any]] = SimpleQueue()
 
     def expect(self, call: PendingCall) -> None:
-        """`take` will give this call, once for each rank that answers."""
+        """`take` will give this call, once for each rank that answers. Twice is as good as once."""
         for answer in call.answers:
-            self._expected[answer] = call
-            answer.add_done_callback(self._answered.put)
+            if answer not in self._expected:
+                self._expected[answer] = call
+                answer.add_done_callback(self._answered.put)
 
     def take(self, timeout_s: float) -> Iterator[PendingCall]:
         """The calls that were answered since, as soon as there is one; none after `timeout_s`. What is not

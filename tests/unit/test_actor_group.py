@@ -36,7 +36,7 @@ def test_a_call_ends_with_all_answers_the_first_failure_or_its_deadline() -> Non
 
 def test_an_inbox_gives_calls_as_they_are_answered_and_keeps_the_rest() -> None:
     inbox, first, second, both = Inbox(), call(), call(), call(2)
-    for expected in (first, second, both):
+    for expected in (first, second, both, second):
         inbox.expect(expected)
     assert list(inbox.take(0.0)) == []
     for answered in (second, first, both):
