@@ -44,9 +44,9 @@ class FaithfulnessReward(Reward):
         self._lowest = -max(1.0, wrong_cost)
         self._tokenizer: Any = None
         if tokenizer is not None:
-            from transformers import AutoTokenizer
+            from rlcore.engines.hf_model import load_processor, tokenizer_of
 
-            self._tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+            self._tokenizer = tokenizer_of(load_processor(tokenizer))
 
     def score(self, group: Group, context: RewardContext) -> list[Score]:
         return [self._score(completion, group.prompt.reference) for completion in group.completions]

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 
 from emotion_task.evaluation.faithfulness import Tally, check_response, faithfulness_metrics, total
 from emotion_task.faithfulness import FaithfulnessReward
-from rlcore.errors import ConfigError
+from rlcore.errors import ConfigError, RLCoreError
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
 REFERENCE = {
@@ -106,6 +106,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     plain.decoder = decoders.ByteLevel()
     folder = str(tmp_path_factory.mktemp("tokenizer"))
     PreTrainedTokenizerFast(tokenizer_object=plain).save_pretrained(folder)
+    Qwen2Config(architectures=["Qwen2ForCausalLM"]).save_pretrained(folder)
     return folder
 
 
@@ -149,6 +150,11 @@ def test_sentences_sum_to_the_value_of_the_whole(text: str, tokenizer: str) -> N
     values = by_sentence(text, tokenizer).token_values
     assert sum(values.values()) == pytest.approx(scores(text)[0].value)
     assert all(0 <= at < len(text) for at in values)
+
+
+def test_a_tokenizer_that_is_not_there_is_named() -> None:
+    with pytest.raises(RLCoreError, match="/no/such/checkpoint"):
+        FaithfulnessReward(tokenizer="/no/such/checkpoint")
 
 
 def test_a_negative_cost_is_refused() -> None:

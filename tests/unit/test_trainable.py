@@ -98,6 +98,13 @@ def test_adapters_start_at_zero_and_merge_to_what_they_compute() -> None:
         product = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
         expected = plain.get_parameter("model.layers.0.mlp.down_proj.weight") + 6 / 3 * product
         torch.testing.assert_close(merged["model.layers.0.mlp.down_proj.weight"], expected)
+        of = {weight.name: weight for weight in weights(model)}
+        for_engines = of["model.layers.0.mlp.down_proj.weight"].tensor(torch.bfloat16)
+        assert torch.equal(for_engines, for_engines.bfloat16().float())
+        base = plain.get_parameter("model.layers.0.mlp.down_proj.weight").bfloat16().float()
+        torch.testing.assert_close(for_engines - base, 6 / 3 * product, rtol=0.02, atol=2**-7)
+        untouched = "model.layers.1.mlp.down_proj.weight"
+        assert torch.equal(of[untouched].tensor(torch.bfloat16), merged[untouched])
         plain.load_state_dict(merged, strict=False)
         torch.testing.assert_close(plain(TOKENS).logits, adapted, rtol=1e-5, atol=1e-5)
 
