@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import chain, pairwise
+from statistics import fmean
 from typing import Any
 
 from emotion_task.evaluation.claims import read_claims
@@ -26,8 +28,12 @@ class FaithfulnessReward(Reward):
     was never spoken is a wrong claim; a right quotation earns nothing, since quoting more is not seeing more.
     Nothing costs more than 1, or `wrong_cost` where that is more.
 
-    With `tokenizer` each sentence answers for its own claims: what it adds to the value is due at its last
-    token (`Score.token_values`), and the completion as a whole is worth nothing beside. The sum is the value.
+    With `tokenizer` each sentence answers for its own claims: what a claim earns or costs, less the mean of
+    what the group's claims about the same attribute do, is due at the sentence's last token
+    (`Score.token_values`), and the completion as a whole is worth nothing beside. Attributes differ in how
+    hard they are to hear; compared with all others, a claim about a hard one would be discouraged even where
+    it is as good as such claims get. Whether an attribute is named at all is then neither rewarded nor
+    punished, whether what is said of it is true is.
 
     Parts: `precision`, `recall` and `contradictions` (a count), as in
     `emotion_task.evaluation.faithfulness.Tally`, over all claim types.
@@ -49,37 +55,63 @@ class FaithfulnessReward(Reward):
             self._tokenizer = tokenizer_of(load_processor(tokenizer))
 
     def score(self, group: Group, context: RewardContext) -> list[Score]:
-        return [self._score(completion, group.prompt.reference) for completion in group.completions]
+        reference, by_sentence = group.prompt.reference, self._tokenizer is not None
+        token_values = self._sentences(group) if by_sentence else [{}] * len(group.completions)
+        return [
+            self._score(completion, reference, due)
+            for completion, due in zip(group.completions, token_values, strict=True)
+        ]
 
-    def _score(self, completion: Completion, reference: Mapping[str, Any]) -> Score:
-        tally = total(check_response(completion.text, reference))
-        by_sentence = self._tokenizer is not None
+    def _score(
+        self, completion: Completion, reference: Mapping[str, Any], token_values: dict[int, float]
+    ) -> Score:
+        tallies = check_response(completion.text, reference)
+        tally = total(tallies)
+        value = 0.0 if self._tokenizer is not None else sum(self._worth(tallies).values())
         return Score(
-            value=0.0 if by_sentence else self._value(tally),
+            value=max(self._lowest, value),
             parts={
                 "precision": tally.precision,
                 "recall": tally.recall,
                 "contradictions": float(tally.num_contradictions),
             },
-            token_values=self._sentences(completion, reference) if by_sentence else {},
+            token_values=token_values,
         )
 
-    def _sentences(self, completion: Completion, reference: Mapping[str, Any]) -> dict[int, float]:
-        """What the reasoning up to the end of each sentence is worth, less what it was worth before; of
-        sentences that change it."""
+    def _worth(self, tallies: Mapping[str, Tally]) -> dict[str, float]:
+        """What the claims of each type add to the value."""
+        num_facts = max(1, total(tallies).num_facts)
+        right = {name: 0 if name == "quoted_words" else t.num_right for name, t in tallies.items()}
+        return {
+            name: (right[name] - self._wrong_cost * t.num_wrong) / num_facts for name, t in tallies.items()
+        }
+
+    def _sentences(self, group: Group) -> list[dict[int, float]]:
+        """[K] of token index to what is due there."""
+        gains = [self._gains(completion, group.prompt.reference) for completion in group.completions]
+        of_type: defaultdict[str, list[float]] = defaultdict(list)
+        for _, name, gain in chain.from_iterable(gains):
+            of_type[name].append(gain)
+        rows: list[dict[int, float]] = []
+        for of_completion in gains:
+            due: defaultdict[int, float] = defaultdict(float)
+            for at, name, gain in of_completion:
+                due[at] += gain - fmean(of_type[name])
+            rows.append(dict(due))
+        return rows
+
+    def _gains(self, completion: Completion, reference: Mapping[str, Any]) -> list[tuple[int, str, float]]:
+        """Last token, claim type and gain of every sentence and type that changes what the reasoning so far
+        is worth."""
         reasoning = completion.text.partition("</think>")[0]
         ends = [match.end() for match in _SENTENCE_END.finditer(reasoning)]
         if not ends or ends[-1] < len(reasoning.rstrip()):
             ends.append(len(reasoning))
-        values = [0.0]
-        values += [self._value(total(check_claims(read_claims(reasoning[:end]), reference))) for end in ends]
-        due: dict[int, float] = {}
+        worth = [self._worth(check_claims(read_claims(reasoning[:end]), reference)) for end in (0, *ends)]
         places = last_tokens(completion.token_ids, ends, self._tokenizer)
-        for at, (before, after) in zip(places, pairwise(values), strict=True):
-            if after != before:
-                due[at] = due.get(at, 0.0) + after - before
-        return due
-
-    def _value(self, tally: Tally) -> float:
-        wrong = tally.num_checked - tally.num_right
-        return max(self._lowest, (tally.num_right - self._wrong_cost * wrong) / max(1, tally.num_facts))
+        return [
+            (at, name, after[name] - before[name])
+            for at, (before, after) in zip(places, pairwise(worth), strict=True)
+            for name in after
+            if after[name] != before[name]
+        ]

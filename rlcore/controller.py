@@ -131,7 +131,14 @@ class Controller:
             keep = keep & groups_with_signal(rewards.rewards, keep, rewards.token_values)[:, None]
         estimator, eps, lengths = algorithm.advantage, algorithm.std_eps, completion_lengths(groups)
         advantages = group_advantages(rewards.rewards, keep, estimator=estimator, eps=eps)
-        of_tokens = token_advantages(rewards.token_values, lengths, keep, estimator=estimator, eps=eps)
+        of_tokens = token_advantages(
+            rewards.token_values,
+            lengths,
+            keep,
+            estimator=estimator,
+            eps=eps,
+            discount=algorithm.step_discount,
+        )
         batch = build_batch(groups, advantages, keep, reference_logprobs, self.policy_version, of_tokens)
         ages = token_ages(groups, self.policy_version)
         assert ages.max(initial=0) <= self.config.train.staleness, (ages.max(), self.policy_version)

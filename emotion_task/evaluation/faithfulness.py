@@ -52,6 +52,10 @@ class Tally:
         )
 
     @property
+    def num_wrong(self) -> int:
+        return self.num_checked - self.num_right
+
+    @property
     def precision(self) -> float:
         """Share of the checked claims that are facts; 0 where there are none."""
         return self.num_right / self.num_checked if self.num_checked else 0.0

@@ -19,9 +19,11 @@ def token_advantages(
     *,
     estimator: str = "grpo",
     eps: float = 1e-6,
+    discount: float = 1.0,
 ) -> list[list[np.ndarray]] | None:
-    """A_t = sum over s >= t of r~_s: DeepSeekMath, arXiv 2402.03300, section 4.1.3. r~ are the values of all
-    steps of all samples of a group, normalised by `estimator` as the rewards of samples are.
+    """A_t = sum over s >= t of discount^(s - t) r~_s, where s counts steps and t is the token's own, the next
+    that ends at it or later: DeepSeekMath, arXiv 2402.03300, section 4.1.3, which has no discount. r~ are the
+    values of all steps of all samples of a group, normalised by `estimator` as the rewards of samples are.
 
     `lengths` int [G, K]: tokens of each completion; `mask` bool [G, K], False where a sample does not count.
     Returns [G][K] of float32 [T], 0 where masked; None where `values` are empty.
@@ -40,6 +42,14 @@ def token_advantages(
     normalised = group_advantages(rewards, is_step, estimator=estimator, eps=eps)
     advantages = [[np.zeros(length, dtype=np.float32) for length in row] for row in lengths]
     for g, of_group in enumerate(steps):
+        of_samples: dict[int, list[tuple[int, float]]] = {}
         for (k, at, _), value in zip(of_group, normalised[g], strict=False):
-            advantages[g][k][: at + 1] += value
+            of_samples.setdefault(k, []).append((at, float(value)))
+        for k, of_sample in of_samples.items():
+            of_sample.sort()
+            starts = [0] + [at + 1 for at, _ in of_sample[:-1]]
+            to_go = 0.0
+            for start, (at, value) in zip(reversed(starts), reversed(of_sample), strict=True):
+                to_go = value + discount * to_go
+                advantages[g][k][start : at + 1] = to_go
     return advantages

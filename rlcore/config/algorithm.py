@@ -46,6 +46,10 @@ class AlgorithmConfig:
     std_eps: float = 1e-4
     """Added to what an estimator divides by. A larger one keeps groups whose rewards nearly agree, and differ
     by a reward model's noise alone, from counting as much as groups that tell right from wrong."""
+    step_discount: float = 1.0
+    """Where rewards judge the steps of an answer: by how much a step counts less for the tokens of the step
+    before it. 1: all that follows counts in full; 0: a step's tokens answer for that step alone, which has
+    the least noise where steps do not build on each other."""
     loss: str = "ppo"
     """Surrogate: `ppo` (clipped ratio of a token), `gspo` (of a sequence; wants bounds near 3e-4) or `cispo`
     (clipped weight, every token keeps its gradient)."""
@@ -90,6 +94,7 @@ class AlgorithmConfig:
         one_of(self, "kl_in", "loss", "reward")
         one_of(self, "loss_aggregation", "token", "sequence", "constant")
         one_of(self, "correction", "none", "tis", "icepop", "sequence_tis", "sequence_icepop")
+        check(0 <= self.step_discount <= 1, "step_discount", self.step_discount, "between 0 and 1")
         check(0 < self.clip_low <= 1, "clip_low", self.clip_low, "between 0 and 1")
         positive(self, "clip_high", "std_eps", "correction_high")
         at_least(self, 0, "kl_coef", "entropy_coef", "correction_low", "overlong_buffer", "overlong_penalty")

@@ -38,10 +38,10 @@ def _table(rows: int, columns: int, cells):
     return st.lists(row, min_size=rows, max_size=rows)
 
 
-@given(batches())
-def test_a_token_gets_the_normalised_values_of_the_steps_from_it_on(batch) -> None:
+@given(batches(), st.sampled_from([0.0, 0.5, 1.0]))
+def test_a_token_gets_the_normalised_values_of_the_steps_from_it_on(batch, discount) -> None:
     values, lengths, mask = batch
-    ours = token_advantages(values, lengths, mask, eps=1e-6)
+    ours = token_advantages(values, lengths, mask, eps=1e-6, discount=discount)
     for g, row in enumerate(values):
         steps = [v for k, of_sample in enumerate(row) if mask[g, k] for v in of_sample.values()]
         mean = sum(steps) / len(steps) if steps else 0.0
@@ -49,7 +49,8 @@ def test_a_token_gets_the_normalised_values_of_the_steps_from_it_on(batch) -> No
         for k, of_sample in enumerate(row):
             assert ours[g][k].shape == (lengths[g, k],) and ours[g][k].dtype == np.float32
             for t in range(lengths[g, k]):
-                due = sum((v - mean) / (std + 1e-6) for at, v in of_sample.items() if at >= t)
+                to_come = [of_sample[at] for at in sorted(of_sample) if at >= t]
+                due = sum(discount**n * (v - mean) / (std + 1e-6) for n, v in enumerate(to_come))
                 expected = due if mask[g, k] else 0.0
                 assert ours[g][k][t] == pytest.approx(expected, abs=1e-4)
 

@@ -127,6 +127,7 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
             "rollout.structured: got {'regexp': 'a'}, must be empty, or one",
         ),
         ("rollout.num_replicas=0", "rollout.num_replicas: got 0, must be at least 1"),
+        ("algorithm.step_discount=2", "algorithm.step_discount: got 2.0, must be between 0 and 1"),
         ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
         ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: got 1, must be at least 2"),
         ("learner.ranks_per_node=2", "learner.ranks_per_node: got 2, must be a divisor of num_ranks (1), or"),
@@ -301,7 +302,8 @@ rollout.hang_timeout_s rollout.max_restarts
 rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
 rewards.*.num_gpus rewards.*.resources rewards.*.runtime_env rewards.*.batch_size rewards.*.concurrency
 rewards.*.timeout_s rewards.*.retries rewards.*.cache rewards.*.on_error
-algorithm.advantage algorithm.std_eps algorithm.loss algorithm.clip_low algorithm.clip_high
+algorithm.advantage algorithm.std_eps algorithm.step_discount algorithm.loss algorithm.clip_low
+algorithm.clip_high
 algorithm.clip_dual algorithm.kl_coef algorithm.kl_estimator algorithm.kl_in algorithm.loss_aggregation
 algorithm.entropy_coef algorithm.correction algorithm.correction_low algorithm.correction_high
 algorithm.overlong_buffer algorithm.overlong_penalty algorithm.mask_truncated

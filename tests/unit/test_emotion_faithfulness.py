@@ -110,46 +110,67 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
-def by_sentence(text: str, tokenizer: str) -> Score:
-    token_ids = tuple(AutoTokenizer.from_pretrained(tokenizer)(text)["input_ids"])
-    assert len(token_ids) == len(text)
-    completion = Completion(
-        token_ids=token_ids,
-        logprobs=(0.0,) * len(token_ids),
-        text=text,
-        finish_reason="stop",
-        policy_version=0,
-    )
-    group = Group(
-        prompt=Prompt(id="p", text="", reference=REFERENCE), prompt_token_ids=(1,), completions=(completion,)
-    )
-    return FaithfulnessReward(tokenizer=tokenizer).score(group, RewardContext())[0]
+def by_sentence(tokenizer: str, *texts: str) -> list[Score]:
+    read = AutoTokenizer.from_pretrained(tokenizer)
+    completions = []
+    for text in texts:
+        token_ids = tuple(read(text)["input_ids"])
+        assert len(token_ids) == len(text)
+        completions.append(
+            Completion(
+                token_ids=token_ids,
+                logprobs=(0.0,) * len(token_ids),
+                text=text,
+                finish_reason="stop",
+                policy_version=0,
+            )
+        )
+    prompt = Prompt(id="p", text="", reference=REFERENCE)
+    group = Group(prompt=prompt, prompt_token_ids=(1,), completions=tuple(completions))
+    return FaithfulnessReward(tokenizer=tokenizer).score(group, RewardContext())
 
 
-def test_each_sentence_answers_for_its_claims(tokenizer: str) -> None:
-    text = (
-        "<think>The pitch is low. I wonder. The speech is slow. Energy is high</think><answer>angry</answer>"
-    )
-    score = by_sentence(text, tokenizer)
-    ends = [text.index(words) + len(words) - 1 for words in ("is low.", "is slow.", "is high")]
-    assert score.value == 0.0
-    assert score.token_values == pytest.approx(dict(zip(ends, (1 / 4, -0.5 / 4, 1 / 4), strict=True)))
-    assert score.parts == scores(text)[0].parts
+def test_a_claim_is_compared_with_the_groups_claims_about_the_same_attribute(tokenizer: str) -> None:
+    first = "<think>The pitch is low. I wonder. The speech is slow. Energy is high</think><answer></answer>"
+    second = "<think>The pitch is high. The energy is normal and the speech is slow.</think>"
+    scored = by_sentence(tokenizer, first, second, "I hear anger.")
+    assert [score.value for score in scored] == [0.0] * 3
+    # Of four facts, right is worth 1/4 and wrong -1/8: their mean is 1/16. Both are wrong about the rate.
+    ends = [first.index(words) + len(words) - 1 for words in ("is low.", "is slow.", "is high")]
+    assert scored[0].token_values == pytest.approx(dict(zip(ends, (3 / 16, 0, 3 / 16), strict=True)))
+    ends = [second.index(words) + len(words) - 1 for words in ("is high.", "is slow.")]
+    assert scored[1].token_values == pytest.approx(dict(zip(ends, (-3 / 16, -3 / 16), strict=True)))
+    assert scored[2].token_values == {}
+    assert scored[0].parts == scores(first)[0].parts
+
+
+def test_naming_a_hard_attribute_is_as_good_as_naming_an_easy_one(tokenizer: str) -> None:
+    """Energy is right in three of four answers, pitch in one: right is right."""
+    texts = [
+        f"The energy is {energy}. The pitch is {pitch}."
+        for energy, pitch in (("high", "high"), ("high", "high"), ("high", "low"), ("low", "high"))
+    ]
+    values = [list(score.token_values.values()) for score in by_sentence(tokenizer, *texts)]
+    for attribute in zip(*values, strict=True):
+        assert sum(attribute) == pytest.approx(0)
+    assert values[2][1] > 0 > values[3][0]
+    assert values[0][0] > 0 > values[0][1]
 
 
 def test_a_sentence_that_takes_a_claim_back_pays_for_it(tokenizer: str) -> None:
-    text = "<think>The pitch is low. The pitch is high.</think><answer>angry</answer>"
-    values = by_sentence(text, tokenizer).token_values
-    assert list(values.values()) == pytest.approx([1 / 4, -1.5 / 4])
+    score, _ = by_sentence(tokenizer, "The pitch is low. The pitch is high.", "The pitch is low.")
+    # Gains of 1/4, -3/8 (from right to contradictory) and 1/4.
+    mean = (1 / 4 - 3 / 8 + 1 / 4) / 3
+    assert list(score.token_values.values()) == pytest.approx([1 / 4 - mean, -3 / 8 - mean])
 
 
 @pytest.mark.parametrize(
     "text", [RIGHT, "The pitch is low", "", "<think></think>", "!? ...", "Wait. No. Low pitch"]
 )
-def test_sentences_sum_to_the_value_of_the_whole(text: str, tokenizer: str) -> None:
-    values = by_sentence(text, tokenizer).token_values
-    assert sum(values.values()) == pytest.approx(scores(text)[0].value)
-    assert all(0 <= at < len(text) for at in values)
+def test_an_answer_that_is_alone_has_nothing_to_be_compared_with(text: str, tokenizer: str) -> None:
+    (score,) = by_sentence(tokenizer, text)
+    assert not any(score.token_values.values())
+    assert all(0 <= at < len(text) for at in score.token_values)
 
 
 def test_a_tokenizer_that_is_not_there_is_named() -> None:
