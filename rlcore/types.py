@@ -35,7 +35,7 @@ class Completion:
     token_ids: tuple[int, ...]
     """[T] sampled tokens, the stop token included when one was sampled."""
     logprobs: tuple[float, ...]
-    """[T] log-probability of each sampled token under the policy that sampled it (temperature 1)."""
+    """[T] log-probability of each sampled token under the policy that sampled it, at its temperature."""
     text: str
     """Decoded without special tokens."""
     finish_reason: str

@@ -72,6 +72,7 @@ class LearnerWorker:
             num_sequences=batch.num_sequences,
             max_tokens=config.rollout.max_tokens,
             algorithm=config.algorithm,
+            temperature=config.rollout.temperature,
             recompute_logprobs=config.learner.recomputes_logprobs,
         )
         shards = shard_groups(batch.groups, config.learner.num_ranks)

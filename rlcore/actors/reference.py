@@ -17,10 +17,11 @@ from rlcore.types import Group
 
 
 class ReferenceWorker:
-    """Plain transformers in inference mode. `micro_batch_tokens` bounds a forward pass."""
+    """Plain transformers in inference mode. `micro_batch_tokens` bounds a forward pass; `temperature` is the
+    rollout's."""
 
-    def __init__(self, model: ModelConfig, micro_batch_tokens: int):
-        self._micro_batch_tokens = micro_batch_tokens
+    def __init__(self, model: ModelConfig, micro_batch_tokens: int, temperature: float = 1.0):
+        self._micro_batch_tokens, self._temperature = micro_batch_tokens, temperature
         self._model = load_model(model.path, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
         if model.media == "embeds":
             detach_media_modules(self._model)
@@ -34,7 +35,7 @@ class ReferenceWorker:
         """[G][K] of float32 [T], in the groups' and completions' order."""
         rows: list[np.ndarray] = []
         for batch in _consecutive(list(map(TokenGroup.of, groups)), self._micro_batch_tokens):
-            rows += completion_logprobs(self._model, batch).rows()
+            rows += completion_logprobs(self._model, batch, temperature=self._temperature).rows()
         give_back()
         remaining = iter(rows)
         return [[next(remaining) for _ in group.completions] for group in groups]

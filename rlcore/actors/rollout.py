@@ -77,6 +77,7 @@ class RolloutWorker:
                 trust_remote_code=model.trust_remote_code,
                 rank=rank,
                 can_sleep=can_sleep,
+                temperature=rollout.temperature,
             ),
             on_busy=lambda start, end: self._record("generate", start, end),
         )
@@ -232,7 +233,7 @@ class RolloutWorker:
         return replace(
             sampling,
             n=job.num_samples or config.samples_per_prompt,
-            temperature=config.temperature,
+            temperature=1.0,
             top_p=config.top_p,
         )
 

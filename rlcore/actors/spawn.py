@@ -95,7 +95,11 @@ class _Crew:
 
     def reference(self) -> ActorGroup:
         reference = self._config.reference
-        common = {"model": self._config.model, "micro_batch_tokens": reference.micro_batch_tokens}
+        common = {
+            "model": self._config.model,
+            "micro_batch_tokens": reference.micro_batch_tokens,
+            "temperature": self._config.rollout.temperature,
+        }
         arguments = [common] * reference.num_replicas
         return self._group("reference", ReferenceWorker, reference, arguments, heap=True)
 

@@ -22,7 +22,9 @@ class RolloutConfig:
     """K, the group size."""
     max_tokens: int = 256
     temperature: float = 1.0
+    """Of the policy: engine, learner and reference all divide the model's logits by it."""
     top_p: float = 1.0
+    """Below 1 improbable tokens are never sampled; log-probabilities stay those of all tokens."""
     stop: tuple[str, ...] = ()
     """Texts that end a completion, which keeps them."""
     banned_tokens: tuple[str, ...] = ()

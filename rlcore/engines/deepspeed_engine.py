@@ -54,10 +54,10 @@ class _Scorer(torch.nn.Module):
         self.model = model
 
     def forward(
-        self, groups: Sequence[TrainGroup | TokenGroup], entropy_grad: bool
+        self, groups: Sequence[TrainGroup | TokenGroup], temperature: float, entropy_grad: bool
     ) -> dict[str, torch.Tensor]:
         """The fields of `CompletionLogprobs`, as ZeRO-3 looks for tensors in dictionaries only."""
-        scored = completion_logprobs(self.model, groups, entropy_grad=entropy_grad)
+        scored = completion_logprobs(self.model, groups, temperature=temperature, entropy_grad=entropy_grad)
         return {"logprobs": scored.logprobs, "entropies": scored.entropies, "mask": scored.mask}
 
 
@@ -245,7 +245,7 @@ class DeepSpeedEngine:
         for index in range(num_batches):
             self._engine.set_gradient_accumulation_boundary(index == num_batches - 1)
             if index < len(batches):
-                scored = self._score(batches[index], objective.entropy_grad)
+                scored = self._score(batches[index], objective.temperature, objective.entropy_grad)
                 share = objective.share(scored, batches[index], index)
                 loss = share.loss
                 if not bool(torch.isfinite(loss)):
@@ -257,9 +257,8 @@ class DeepSpeedEngine:
             else:
                 # Others have work left, and the collectives inside forward and backward need every rank.
                 sample = [smallest_sample(groups)]
-                self._engine.backward(
-                    objective.share(self._score(sample, objective.entropy_grad), sample, index).loss * 0.0
-                )
+                scored = self._score(sample, objective.temperature, objective.entropy_grad)
+                self._engine.backward(objective.share(scored, sample, index).loss * 0.0)
         sums = {name: sum(float(sums[name]) for sums, _ in shares) for name in shares[0][0]}
         maxima = {name: max(float(maxima[name]) for _, maxima in shares) for name in shares[0][1]}
         sums = dict(zip(sums, self._all_reduce(list(sums.values()), dist.ReduceOp.SUM).tolist(), strict=True))
@@ -271,9 +270,9 @@ class DeepSpeedEngine:
         return metrics | maxima | {"num_micro_batches": float(num_batches)}, suspects
 
     def _score(
-        self, groups: Sequence[TrainGroup | TokenGroup], entropy_grad: bool = False
+        self, groups: Sequence[TrainGroup | TokenGroup], temperature: float = 1.0, entropy_grad: bool = False
     ) -> CompletionLogprobs:
-        return CompletionLogprobs(**self._engine(groups, entropy_grad))
+        return CompletionLogprobs(**self._engine(groups, temperature, entropy_grad))
 
     def _all_reduce(self, values: Sequence[float], op: Any) -> np.ndarray:
         tensor = torch.tensor(values, dtype=torch.float64, device=self._engine.device)

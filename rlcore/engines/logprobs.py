@@ -68,9 +68,14 @@ class CompletionLogprobs:
 
 
 def completion_logprobs(
-    model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup], *, entropy_grad: bool = False
+    model: PreTrainedModel,
+    groups: Sequence[TokenGroup | TrainGroup],
+    *,
+    temperature: float = 1.0,
+    entropy_grad: bool = False,
 ) -> CompletionLogprobs:
-    """Log-probability (temperature 1) and entropy of every completion token, given all before it.
+    """Log-probability and entropy of every completion token, given all before it, of softmax(logits /
+    `temperature`): the distribution that was sampled from, where that was its temperature.
 
     The media of a prompt are embedded once and shared by its completions, and only the prompt's placeholders
     are replaced: a placeholder token that a policy sampled stays a token. `entropy_grad` lets the entropies
@@ -90,7 +95,8 @@ def completion_logprobs(
 
     predictors = torch.from_numpy(_predictors(prompts, rows)).to(device)
     targets = torch.from_numpy(np.concatenate([tokens for _, tokens in rows]).astype(np.int64)).to(device)
-    logprobs, entropies = _token_logprobs(model, hidden.index_select(0, predictors), targets, entropy_grad)
+    predicting = hidden.index_select(0, predictors)
+    logprobs, entropies = _token_logprobs(model, predicting, targets, temperature, entropy_grad)
     lengths = torch.tensor([len(tokens) for _, tokens in rows], device=device)
     mask = torch.arange(int(lengths.max()), device=device)[None, :] < lengths[:, None]  # [B, T]
     empty = torch.zeros(mask.shape, dtype=torch.float32, device=device)
@@ -170,14 +176,17 @@ def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGro
 
 
 def _token_logprobs(
-    model: PreTrainedModel, hidden: Tensor, targets: Tensor, entropy_grad: bool
+    model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float, entropy_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """Hidden states [N, H] and targets [N] to log-probabilities [N] and entropies [N]."""
     head = model.get_output_embeddings()
 
     def score(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         # Called as a module: under ZeRO-3 that is what gathers the weight, in the recomputation too.
-        return TokenLogprobs.apply(head(hidden).float(), targets, entropy_grad)
+        logits = head(hidden).float()
+        if temperature != 1:
+            logits = logits / temperature
+        return TokenLogprobs.apply(logits, targets, entropy_grad)
 
     size = max(1, LOGITS_PER_CHUNK // head.out_features)
     if len(targets) <= size:

@@ -24,7 +24,7 @@ class Sampling:
     """Completions a request."""
     max_tokens: int = 256
     temperature: float = 1.0
-    """0 is greedy."""
+    """0 is greedy. Log-probabilities do not know of it: a policy's temperature is the engine's."""
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     allowed_token_ids: tuple[int, ...] = ()

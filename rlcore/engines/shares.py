@@ -39,6 +39,8 @@ class PolicyObjective:
     max_tokens: int
     """Longest completion allowed, for `constant` aggregation."""
     algorithm: AlgorithmConfig
+    temperature: float = 1.0
+    """Of the policy that sampled, and is trained: `rollout.temperature`."""
     recompute_logprobs: bool
     """Whether the old logprobs are the learner's own. They cost no pass of their own: weights move only after
     all micro-batches, so the first update's forward gives them."""
@@ -128,6 +130,7 @@ class SupervisedObjective:
     """Mean negative log-likelihood of the completion tokens of a global batch, by their weights."""
 
     total_weight: float
+    temperature = 1.0
     entropy_grad = False
 
     def share(self, scored: CompletionLogprobs, groups: Sequence[TokenGroup], index: int) -> Share:

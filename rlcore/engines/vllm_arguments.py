@@ -20,6 +20,7 @@ _OWN_ARGUMENTS = {
     "seed": "seed",
     "enable_sleep_mode": "cluster.colocate",
     "logprobs_mode": None,
+    "worker_extension_cls": None,
 }
 """Engine arguments that rlcore sets itself, and the key that decides them."""
 

@@ -66,6 +66,7 @@ class VLLMEngine:
         rank: which of the rollout engines this is, for weight updates and errors.
         policy_version: version of the weights in the folder.
         can_sleep: reserve GPU memory so that `sleep` can give it back.
+        temperature: of the policy: the model's logits divided by it, for whatever is sampled or scored.
 
     Raises:
         ConfigError: an engine argument that does not exist or that rlcore sets itself.
@@ -85,6 +86,7 @@ class VLLMEngine:
         rank: int = 0,
         policy_version: int = 0,
         can_sleep: bool = False,
+        temperature: float = 1.0,
     ):
         start = time.perf_counter()
         check_platform(weight_backend)
@@ -102,8 +104,11 @@ class VLLMEngine:
             seed=seed % 2**32,
             trust_remote_code=trust_remote_code,
             weight_transfer_config=WeightTransferConfig(backend=weight_backend),
+            worker_extension_cls="rlcore.engines.vllm_plugin.PolicyTemperature",
             **engine_arguments(config, media, engine_args or {}, can_sleep=can_sleep),
         )
+        if temperature != 1:
+            self._llm.collective_rpc("divide_logits", args=(temperature,))
         if weight_backend in BACKENDS:
             self._llm.init_weight_transfer_engine({"init_info": {}})
         tokenizer = tokenizer_of(load_processor(model_path, trust_remote_code=trust_remote_code))
@@ -135,7 +140,8 @@ class VLLMEngine:
 
     def submit(self, key: str, request: EngineRequest, sampling: Sampling) -> None:
         """Queues `sampling.n` completions of a prompt; `step` gives them under `key`, which must be unique
-        among what is unfinished. Log-probabilities are the model's own: before temperature, bans and top-p.
+        among what is unfinished. Log-probabilities are the policy's own: before the request's temperature,
+        bans and top-p.
 
         Raises:
             ConfigError: the prompt leaves no room in `max_model_len`.

@@ -1,9 +1,12 @@
-"""What rlcore adds to vLLM, through vLLM's own plug-in mechanism (`vllm.general_plugins` in setup.cfg).
+"""What rlcore adds to vLLM, through vLLM's own mechanisms: a plug-in (`vllm.general_plugins` in setup.cfg)
+and a worker extension.
 
 vLLM calls `register` in the engine and in every worker process, before a model is built.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 BACKENDS = ("shared_memory", "gloo")
 """Weight transfer backends that rlcore adds to vLLM's own."""
@@ -35,3 +38,23 @@ def _keep_linear_layers_unpacked() -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = use_plain_linear
+
+
+class PolicyTemperature:
+    """A method that every vLLM worker gets (`worker_extension_cls`)."""
+
+    model_runner: Any
+
+    def divide_logits(self, temperature: float) -> None:
+        """Makes the model's logits those of the policy at `temperature`, in float32.
+
+        vLLM gives log-probabilities before a request's temperature, or after it *and* bans, structure and
+        top-p; the learner's are after temperature alone. Logits divided in the model are that.
+        """
+        from vllm.model_executor.layers.logits_processor import LogitsProcessor
+
+        heads = [m for m in self.model_runner.get_model().modules() if isinstance(m, LogitsProcessor)]
+        assert heads, "the model has no LogitsProcessor"
+        for head in heads:
+            # None beside the first tensor-parallel rank.
+            head.register_forward_hook(lambda _, __, y: None if y is None else y.float() / temperature)

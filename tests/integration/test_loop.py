@@ -94,6 +94,18 @@ def test_a_reward_of_single_tokens_trains(tmp_path: Path, model: Path) -> None:
     assert len(first["scores"]["each"]["token_values"]) == first["tokens"]
 
 
+def test_engine_learner_and_reference_agree_on_the_policy_at_any_temperature(
+    tmp_path: Path, model: Path
+) -> None:
+    config = loop_config(tmp_path / "run", model, algorithm=AlgorithmConfig(kl_coef=0.1))
+    train(replace(config, rollout=replace(config.rollout, temperature=0.5)))
+    first, *later = read_metrics(tmp_path / "run")[1:]
+    # At 1 the tiny model's tokens are nearly all as likely, 5.8 nats; at 0.5 its favourites stand out.
+    assert first["entropy"] < 5.5
+    assert first["logprob_max_diff"] < 1e-4 and abs(first["kl"]) < 1e-8
+    assert all(row["logprob_max_diff"] < 1e-4 and row["kl"] > 1e-6 for row in later)
+
+
 def test_learner_and_engine_take_turns_on_shared_resources(tmp_path: Path, model: Path) -> None:
     """On the CPU nothing is freed, but the order of calls is the one that GPUs want, and changes nothing."""
     runs = {}

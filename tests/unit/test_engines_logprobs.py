@@ -43,7 +43,9 @@ def make_groups(model, lengths, num_audio=(5, 3, 0)) -> list[TokenGroup]:
     return groups
 
 
-def plain_logprobs(model, group: TokenGroup, tokens: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def plain_logprobs(
+    model, group: TokenGroup, tokens: np.ndarray, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logprobs and entropies of one completion by the model's own forward, unpadded and uncut."""
     ids = torch.as_tensor(np.concatenate([group.prompt_token_ids, tokens]))[None]
     embeds = model.get_input_embeddings()(ids)
@@ -54,7 +56,7 @@ def plain_logprobs(model, group: TokenGroup, tokens: np.ndarray) -> tuple[torch.
     positions = torch.arange(ids.shape[1])[None]
     mask = torch.ones_like(ids)
     logits = model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions).logits[0]
-    distribution = logits[len(group.prompt_token_ids) - 1 : -1].log_softmax(-1)
+    distribution = (logits[len(group.prompt_token_ids) - 1 : -1] / temperature).log_softmax(-1)
     return (
         distribution.gather(-1, torch.as_tensor(tokens)[:, None])[:, 0],
         -(distribution.exp() * distribution).sum(-1),
@@ -67,8 +69,10 @@ def gradients(model, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("logits_per_chunk", [1 << 24, 2000])
-def test_packed_groups_give_the_values_and_gradients_of_plain_rows(model, monkeypatch, logits_per_chunk):
+@pytest.mark.parametrize(("logits_per_chunk", "temperature"), [(1 << 24, 1.0), (2000, 1.0), (2000, 0.5)])
+def test_packed_groups_give_the_values_and_gradients_of_plain_rows(
+    model, monkeypatch, logits_per_chunk, temperature
+):
     """Unequal groups, a completion of one token, an empty one, a group without audio; chunks or none."""
     monkeypatch.setattr(module, "LOGITS_PER_CHUNK", logits_per_chunk)
     groups = make_groups(model, ((9, 1, 4), (6,), (3, 0, 12)))
@@ -80,12 +84,12 @@ def test_packed_groups_give_the_values_and_gradients_of_plain_rows(model, monkey
     weights = [[torch.as_tensor(rng.normal(size=(2, len(t)))) for t in group.token_ids] for group in groups]
     for group, group_weights in zip(groups, weights, strict=True):
         for tokens, weight in zip(group.token_ids, group_weights, strict=True):
-            logprobs, entropies = plain_logprobs(model, group, tokens)
+            logprobs, entropies = plain_logprobs(model, group, tokens, temperature)
             plain.append((logprobs.detach(), entropies.detach()))
             loss = loss + (weight[0] * logprobs).sum() + (weight[1] * entropies).sum()
     expected = gradients(model, loss)
 
-    scored = completion_logprobs(model, groups, entropy_grad=True)
+    scored = completion_logprobs(model, groups, temperature=temperature, entropy_grad=True)
     assert scored.mask.sum(-1).tolist() == [9, 1, 4, 6, 3, 0, 12]
     total = torch.zeros(())
     flat_weights = [w for group in weights for w in group]
