@@ -29,7 +29,7 @@ from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.algorithms.advantage import group_advantages, groups_with_signal
 from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards, ProgressiveGate, annealing, mix_rewards
-from rlcore.batch import build_batch, completion_lengths, shape_rewards
+from rlcore.batch import build_batch, completion_lengths, shape_rewards, train_group
 from rlcore.budget import fit_batch
 from rlcore.config import RunConfig
 from rlcore.errors import DeadlineError, LogprobError, RLCoreError, WeightSyncError
@@ -37,7 +37,7 @@ from rlcore.rewards.policy import apply_error_policy
 from rlcore.rollouts import RolloutPipeline, ScoredGroup
 from rlcore.step_metrics import batch_metrics, completion_metrics, reward_metrics
 from rlcore.timeline import Clock, Recorder
-from rlcore.types import Group, Prompt, RewardContext, Score, TrainBatch, repeated
+from rlcore.types import Group, Prompt, RewardContext, Score, TrainBatch, TrainGroup, repeated
 from rlcore.weight_sync.messages import call_off
 
 logger = logging.getLogger(__name__)
@@ -121,11 +121,11 @@ class Controller:
         clock = Clock(self.recorder, self.step + 1)
         num_encoded = self.rollouts.num_encoded
         material = self.rollouts.next_round(self.step, clock)
-        groups, scores, reference_logprobs = _columns(material.groups)
+        groups, scores, arrays = _columns(material.groups)
         algorithm = self.config.algorithm
         mixed, factor = self.mix(groups, scores)
         max_tokens = self.config.rollout.max_tokens
-        rewards = shape_rewards(mixed, groups, reference_logprobs, algorithm, max_tokens=max_tokens)
+        rewards = shape_rewards(mixed, groups, arrays, algorithm, max_tokens=max_tokens)
         keep = rewards.mask
         if algorithm.drop_groups_without_signal:
             keep = keep & groups_with_signal(rewards.rewards, keep, rewards.token_values)[:, None]
@@ -139,7 +139,7 @@ class Controller:
             eps=eps,
             discount=algorithm.step_discount,
         )
-        batch = build_batch(groups, advantages, keep, reference_logprobs, self.policy_version, of_tokens)
+        batch = build_batch(groups, arrays, advantages, keep, self.policy_version, of_tokens)
         ages = token_ages(groups, self.policy_version)
         assert ages.max(initial=0) <= self.config.train.staleness, (ages.max(), self.policy_version)
         update = self.update(batch, clock)
@@ -250,7 +250,7 @@ class Controller:
             ScoredGroup(
                 group=group,
                 scores={name: per_group[g] for name, per_group in scores.items()},
-                reference_logprobs=None if reference is None else reference[g],
+                arrays=train_group(group, None if reference is None else reference[g]),
             )
             for g, group in enumerate(groups)
         ]
@@ -368,10 +368,7 @@ def token_ages(groups: Sequence[Group], policy_version: int) -> np.ndarray:
     return policy_version - repeated([span for completion in completions for span in completion.spans])
 
 
-def _columns(
-    scored: Sequence[ScoredGroup],
-) -> tuple[list[Group], Scores, list[list[np.ndarray]] | None]:
-    """Groups, scores and reference log-probabilities, each in the groups' order."""
+def _columns(scored: Sequence[ScoredGroup]) -> tuple[list[Group], Scores, list[TrainGroup]]:
+    """Groups, scores and arrays, each in the groups' order."""
     scores = {name: [list(one.scores[name]) for one in scored] for name in scored[0].scores}
-    reference = [list(one.reference_logprobs) for one in scored if one.reference_logprobs is not None]
-    return [one.group for one in scored], scores, reference or None
+    return [one.group for one in scored], scores, [one.arrays for one in scored]

@@ -17,14 +17,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
 from rlcore.config import RunConfig
 from rlcore.errors import DataError, DeadlineError
 from rlcore.prompts import PromptStream
 from rlcore.staleness import Changes, GroupBuffer, Round, Ticket
 from rlcore.timeline import Clock
-from rlcore.types import Group, Prompt, RolloutJob, Score
+from rlcore.types import Group, Prompt, RolloutJob, Score, TrainGroup
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +39,9 @@ class ScoredGroup:
     group: Group
     scores: Mapping[str, Sequence[Score]]
     """Reward name to [K]."""
-    reference_logprobs: Sequence[np.ndarray] | None
-    """[K] of float32 [T], where a KL is asked for."""
+    arrays: TrainGroup
+    """The group for the learner, with the reference's log-probabilities where a KL is asked for. Made with
+    the scores: what every group takes is not left until the learner waits for it."""
 
 
 class Pending(Protocol):

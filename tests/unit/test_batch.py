@@ -8,7 +8,7 @@ import pytest
 
 from rlcore.algorithms.overlong import overlong_penalty
 from rlcore.algorithms.ptr import MixedRewards
-from rlcore.batch import build_batch, shape_rewards
+from rlcore.batch import build_batch, shape_rewards, train_group
 from rlcore.config import AlgorithmConfig
 from rlcore.types import Completion, Group, Prompt, TrainGroup
 
@@ -45,8 +45,17 @@ MIXED = MixedRewards(
 REFERENCE = [[np.full(length, -1.5, np.float32) for length in lengths] for lengths in LENGTHS]
 
 
+def arrays(reference=None) -> list[TrainGroup]:
+    return [
+        train_group(group, None if reference is None else reference[g])
+        for g, group in enumerate(make_groups())
+    ]
+
+
 def shape(reference=None, **settings) -> MixedRewards:
-    return shape_rewards(MIXED, make_groups(), reference, AlgorithmConfig(**settings), max_tokens=LIMIT)
+    return shape_rewards(
+        MIXED, make_groups(), arrays(reference), AlgorithmConfig(**settings), max_tokens=LIMIT
+    )
 
 
 def test_without_settings_rewards_stay_as_they_were_mixed() -> None:
@@ -80,7 +89,7 @@ def test_the_batch_counts_what_it_holds() -> None:
     keep = np.array([[True, False, True], [False, False, False]])
     advantages = np.arange(6, dtype=np.float32).reshape(2, 3)
     of_tokens = [[np.full(length, 0.1 * length) for length in lengths] for lengths in LENGTHS]
-    batch = build_batch(make_groups(), advantages, keep, REFERENCE, 3, of_tokens)
+    batch = build_batch(make_groups(), arrays(REFERENCE), advantages, keep, 3, of_tokens)
     (group,) = batch.groups
     assert [len(tokens) for tokens in group.token_ids] == [4, 10]
     assert [len(row) for row in group.rollout_logprobs] == [len(row) for row in group.reference_logprobs]
@@ -91,7 +100,7 @@ def test_the_batch_counts_what_it_holds() -> None:
 
 def test_a_batch_travels_as_a_few_arrays_and_arrives_as_it_was() -> None:
     keep, advantages = np.ones((2, 3), bool), np.arange(6, dtype=np.float32).reshape(2, 3)
-    sent = build_batch(make_groups(), advantages, keep, REFERENCE, 3)
+    sent = build_batch(make_groups(), arrays(REFERENCE), advantages, keep, 3)
     groups = (sent.groups[0], replace(sent.groups[1], reference_logprobs=(), media_inputs={"x": np.ones(2)}))
     for batch in (replace(sent, groups=groups), replace(sent, groups=())):
         buffers: list[pickle.PickleBuffer] = []
@@ -117,8 +126,20 @@ def same(one, other) -> bool:
 
 def test_a_batch_may_be_empty_and_an_empty_completion_counts_as_a_sequence() -> None:
     zeros, none = np.zeros((2, 3), np.float32), np.zeros((2, 3), bool)
-    empty = build_batch(make_groups(), zeros, none, None, policy_version=1)
+    empty = build_batch(make_groups(), arrays(), zeros, none, policy_version=1)
     assert (empty.groups, empty.num_sequences, empty.num_tokens) == ((), 0, 0)
-    whole = build_batch(make_groups(), zeros, ~none, None, policy_version=1)
+    whole = build_batch(make_groups(), arrays(), zeros, ~none, policy_version=1)
     assert (whole.num_sequences, whole.num_tokens) == (6, 29)
     assert whole.groups[0].reference_logprobs == ()
+
+
+def test_tokens_of_other_versions_are_told_apart() -> None:
+    """Version 3 wrote them all, but for the first two tokens of one."""
+    groups, keep = make_groups(), np.ones((2, 3), bool)
+    mixed = replace(groups[1].completions[2], policy_version=2, version_spans=((2, 2), (3, 4)))
+    groups[1] = replace(groups[1], completions=(*groups[1].completions[:2], mixed))
+    now = build_batch(groups, arrays(), np.zeros((2, 3)), keep, 3)
+    assert now.groups[0].is_current == ()  # all of them
+    assert [row.tolist() for row in now.groups[1].is_current] == [[True], [], [False, False, *[True] * 4]]
+    later = build_batch(groups, arrays(), np.zeros((2, 3)), keep, 4)
+    assert not any(row.any() for group in later.groups for row in group.is_current)

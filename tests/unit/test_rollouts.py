@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from rlcore.batch import train_group
 from rlcore.config import RolloutConfig, RunConfig, TrainConfig
 from rlcore.errors import DataError, DeadlineError
 from rlcore.rollouts import RolloutPipeline, ScoredGroup
@@ -63,7 +64,7 @@ def pipeline(next_finished, *, has_signal=lambda scored: True, timeout_s=60.0, *
     def score(groups, step):
         with lock:
             scored.append((step, tuple(group.prompt.id for group in groups)))
-        return [ScoredGroup(group=group, scores={}, reference_logprobs=None) for group in groups]
+        return [ScoredGroup(group=group, scores={}, arrays=train_group(group, None)) for group in groups]
 
     pool = ScriptedPool(next_finished)
     prompts = [Prompt(id=str(i), text="") for i in range(40)]
