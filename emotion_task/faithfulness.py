@@ -39,7 +39,8 @@ class FaithfulnessReward(Reward):
     `emotion_task.evaluation.faithfulness.Tally`, over all claim types.
 
     Args:
-        wrong_cost: at least 0; what a wrong claim costs, where a right one earns 1.
+        wrong_cost: at least 0; what a wrong claim costs, where a right one earns 1. With `tokenizer` it only
+            scales, since claims are compared with each other.
         tokenizer: the policy's checkpoint, to judge sentences; null judges completions.
     """
 

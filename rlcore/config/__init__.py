@@ -89,6 +89,13 @@ class RunConfig:
             correction,
             "none unless learner.recompute_logprobs is true: the rollout's own logprobs need no correction",
         )
+        structured = dict(self.rollout.structured)
+        check(
+            not structured or self.learner.recomputes_logprobs,
+            "rollout.structured",
+            structured,
+            "empty unless learner.recompute_logprobs is true: the engine's are under the constraint",
+        )
         lora, backend = self.learner.lora, self.weight_sync.backend
         can_add = lora.rank > 0 and backend in ("shared_memory", "gloo")
         check(

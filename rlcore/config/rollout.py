@@ -32,7 +32,8 @@ class RolloutConfig:
     `<|im_start|>`."""
     structured: Mapping[str, Any] = field(default_factory=dict)
     """The form that every completion has: one of `regex`, `choice`, `json` (a schema) or `grammar`, as in
-    vLLM's structured outputs. Log-probabilities stay those of the model without the constraint."""
+    vLLM's structured outputs. vLLM's log-probabilities are those under the constraint, which the learner does
+    not know: it wants learner.recompute_logprobs, and `logprob_max_diff` shows the constraint."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Further vLLM engine arguments (`max_model_len`, `gpu_memory_utilization`, `tensor_parallel_size`)."""
     over_context: str = "error"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rlcore.errors import ConfigError
+
 BACKENDS = ("shared_memory", "gloo")
 """Weight transfer backends that rlcore adds to vLLM's own."""
 
@@ -48,13 +50,19 @@ class PolicyTemperature:
     def divide_logits(self, temperature: float) -> None:
         """Makes the model's logits those of the policy at `temperature`, in float32.
 
-        vLLM gives log-probabilities before a request's temperature, or after it *and* bans, structure and
-        top-p; the learner's are after temperature alone. Logits divided in the model are that.
+        vLLM gives log-probabilities before a request's temperature, or after it *and* bans and top-p; the
+        learner's are after temperature alone. Logits divided in the model are that.
+
+        Raises ConfigError where the model does not make its logits as vLLM's own do.
         """
         from vllm.model_executor.layers.logits_processor import LogitsProcessor
 
         heads = [m for m in self.model_runner.get_model().modules() if isinstance(m, LogitsProcessor)]
-        assert heads, "the model has no LogitsProcessor"
+        if not heads:
+            raise ConfigError(
+                f"rollout.temperature: got {temperature:g}, must be 1: vLLM's model has no LogitsProcessor "
+                "whose logits could be divided"
+            )
         for head in heads:
             # None beside the first tensor-parallel rank.
             head.register_forward_hook(lambda _, __, y: None if y is None else y.float() / temperature)

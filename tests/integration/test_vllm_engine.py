@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from rlcore.engines.media import MediaEncoder
 from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
 from rlcore.engines.trainable import adapter_weights, add_lora
 from rlcore.engines.vllm_engine import VLLMEngine
+from rlcore.engines.vllm_plugin import PolicyTemperature
 from rlcore.errors import ConfigError, DataError, WeightSyncError
 from rlcore.types import Group, Prompt, RolloutJob
 from rlcore.weight_sync import make_sender, vllm_receiver
@@ -67,10 +69,11 @@ def worker(audio_model: str) -> RolloutWorker:
     )
 
 
-def worst_difference(model: torch.nn.Module, groups: Sequence[Group]) -> float:
+def worst_difference(model: torch.nn.Module, groups: Sequence[Group], *, temperature: float = 1.0) -> float:
     """Largest difference of log-probabilities between the rollout and the learner's function."""
+    tokens = [TokenGroup.of(group) for group in groups]
     with torch.no_grad():
-        rows = completion_logprobs(model, [TokenGroup.of(group) for group in groups]).rows()
+        rows = completion_logprobs(model, tokens, temperature=temperature).rows()
     rollout = [np.array(c.logprobs) for group in groups for c in group.completions]
     return max(float(np.abs(a - b).max()) for a, b in zip(rows, rollout, strict=True))
 
@@ -112,6 +115,16 @@ def test_rollout_logprobs_are_the_learners(worker: RolloutWorker, audio_model: s
 
     banned = set(media_token_ids(load_model(audio_model).config, load_processor(audio_model).tokenizer))
     assert not banned & {t for group in groups for c in group.completions for t in c.token_ids}
+
+
+def test_log_probabilities_are_the_policys_at_its_temperature(audio_model: str) -> None:
+    """Before top-p and the bans, which take a hundredth of this model's probability."""
+    rollout = RolloutConfig(samples_per_prompt=4, max_tokens=24, engine=ENGINE, temperature=0.5, top_p=0.8)
+    task = TargetConfig(target=f"{__name__}:ToneTask")
+    groups = RolloutWorker(ModelConfig(path=audio_model), rollout, task, seed=0).generate(PROMPTS[:2], step=0)
+    model = load_model(audio_model)
+    assert worst_difference(model, groups, temperature=0.5) <= 1e-4
+    assert worst_difference(model, groups) > 0.1
 
 
 def test_samples_are_a_function_of_seed_step_prompt_and_sample(worker: RolloutWorker) -> None:
@@ -240,6 +253,11 @@ def test_score_tokens_and_bad_arguments(audio_model: str) -> None:
         VLLMEngine(audio_model, engine_args={"max_modle_len": 9})
     with pytest.raises(ConfigError, match=r"rollout.engine.dtype: .* set model.dtype instead"):
         VLLMEngine(audio_model, engine_args={"dtype": "float32"})
+
+    worker = PolicyTemperature()
+    worker.model_runner = SimpleNamespace(get_model=lambda: torch.nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match=r"rollout.temperature: got 0.5, must be 1"):
+        worker.divide_logits(0.5)
 
     engine = VLLMEngine(audio_model, engine_args={"max_model_len": 64})
     encoder = MediaEncoder(audio_model, ToneTask().load_media)

@@ -127,6 +127,10 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
             "rollout.structured: got {'regexp': 'a'}, must be empty, or one",
         ),
         ("rollout.num_replicas=0", "rollout.num_replicas: got 0, must be at least 1"),
+        (
+            "rollout.structured={regex: a}",
+            "rollout.structured: got {'regex': 'a'}, must be empty unless",
+        ),
         ("algorithm.step_discount=2", "algorithm.step_discount: got 2.0, must be between 0 and 1"),
         ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
         ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: got 1, must be at least 2"),
