@@ -107,13 +107,19 @@ class SFTConfig:
     """Share of utterances whose emotion SFT may see; less leaves something for RL to find."""
     quote_rate: float = 0.0
     """Share of traces that quote the transcript."""
+    fact_rate: float = 1.0
+    """Chance that a trace states a fact that is known. Below 1 the model sees that a fact may be left out, so
+    that reinforcement learning can find where that is better than to guess."""
+    without_speakers: tuple[str, ...] = ()
+    """Speakers of the training split that neither stage of SFT hears. Reinforcement learning on them
+    (`rl.task.args.train_speakers`) is about voices that the model does not know by heart."""
     label_weight: float = 1.0
     """What a token of the emotion's name counts for in a trace's loss; the others count 1."""
     full_label_steps: int = 0
     """Steps of a reference model that goes on from the SFT model with every label; 0: no reference."""
 
     def __post_init__(self) -> None:
-        for name in ("label_fraction", "quote_rate"):
+        for name in ("label_fraction", "quote_rate", "fact_rate"):
             check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         check(self.label_weight > 0, "label_weight", self.label_weight, "above 0")
         check(self.num_validation >= 0, "num_validation", self.num_validation, "at least 0")

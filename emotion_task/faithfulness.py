@@ -6,7 +6,6 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import chain, pairwise
-from statistics import fmean
 from typing import Any
 
 from emotion_task.evaluation.claims import read_claims
@@ -28,19 +27,21 @@ class FaithfulnessReward(Reward):
     was never spoken is a wrong claim; a right quotation earns nothing, since quoting more is not seeing more.
     Nothing costs more than 1, or `wrong_cost` where that is more.
 
-    With `tokenizer` each sentence answers for its own claims: what a claim earns or costs, less the mean of
-    what the group's claims about the same attribute do, is due at the sentence's last token
-    (`Score.token_values`), and the completion as a whole is worth nothing beside. Attributes differ in how
-    hard they are to hear; compared with all others, a claim about a hard one would be discouraged even where
-    it is as good as such claims get. Whether an attribute is named at all is then neither rewarded nor
-    punished, whether what is said of it is true is.
+    With `tokenizer` each sentence answers for its own claims (`Score.token_values`, at its last token), and
+    the completion as a whole is worth nothing beside. What an answer earns or loses by what it says of an
+    attribute, 0 where it is silent, is compared with the mean of the group's answers for that attribute,
+    which no single answer's choice of what to speak of can shift against the others: attributes differ in
+    how hard they are to hear, and compared with easier ones a claim about a hard one would be discouraged
+    even where it is as good as such claims get. An answer that is silent where others speak has its
+    difference at the last sentence, which left it at that. So a claim pays where it is right with a
+    probability above wrong_cost / (1 + wrong_cost), and silence does below (Chow's rule, IEEE Trans. Inf.
+    Theory 16(1), 1970); a policy finds this out only if it sometimes is silent (`sft.fact_rate`).
 
     Parts: `precision`, `recall` and `contradictions` (a count), as in
     `emotion_task.evaluation.faithfulness.Tally`, over all claim types.
 
     Args:
-        wrong_cost: at least 0; what a wrong claim costs, where a right one earns 1. With `tokenizer` it only
-            scales, since claims are compared with each other.
+        wrong_cost: at least 0; what a wrong claim costs, where a right one earns 1.
         tokenizer: the policy's checkpoint, to judge sentences; null judges completions.
     """
 
@@ -90,29 +91,35 @@ class FaithfulnessReward(Reward):
     def _sentences(self, group: Group) -> list[dict[int, float]]:
         """[K] of token index to what is due there."""
         gains = [self._gains(completion, group.prompt.reference) for completion in group.completions]
-        of_type: defaultdict[str, list[float]] = defaultdict(list)
-        for _, name, gain in chain.from_iterable(gains):
-            of_type[name].append(gain)
+        total_gain: defaultdict[str, float] = defaultdict(float)
+        for _, name, gain in chain.from_iterable(of_answer for of_answer, _ in gains):
+            total_gain[name] += gain
         rows: list[dict[int, float]] = []
-        for of_completion in gains:
+        for of_answer, last in gains:
             due: defaultdict[int, float] = defaultdict(float)
-            for at, name, gain in of_completion:
-                due[at] += gain - fmean(of_type[name])
+            first = {name: at for at, name, _ in reversed(of_answer)}
+            for at, _, gain in of_answer:
+                due[at] += gain
+            for name, gain in total_gain.items():
+                due[first.get(name, last)] -= gain / len(gains)
             rows.append(dict(due))
         return rows
 
-    def _gains(self, completion: Completion, reference: Mapping[str, Any]) -> list[tuple[int, str, float]]:
+    def _gains(
+        self, completion: Completion, reference: Mapping[str, Any]
+    ) -> tuple[list[tuple[int, str, float]], int]:
         """Last token, claim type and gain of every sentence and type that changes what the reasoning so far
-        is worth."""
+        is worth; and the last token of all."""
         reasoning = completion.text.partition("</think>")[0]
         ends = [match.end() for match in _SENTENCE_END.finditer(reasoning)]
         if not ends or ends[-1] < len(reasoning.rstrip()):
             ends.append(len(reasoning))
         worth = [self._worth(check_claims(read_claims(reasoning[:end]), reference)) for end in (0, *ends)]
         places = last_tokens(completion.token_ids, ends, self._tokenizer)
-        return [
+        gains = [
             (at, name, after[name] - before[name])
             for at, (before, after) in zip(places, pairwise(worth), strict=True)
             for name in after
             if after[name] != before[name]
         ]
+        return gains, places[-1]

@@ -28,7 +28,7 @@ from emotion_task.config import (
     SupervisedConfig,
 )
 from emotion_task.estimate import describe, estimate, minutes
-from emotion_task.records import Utterance, read_manifest
+from emotion_task.records import Utterance, by_speaker, read_manifest
 from emotion_task.sft.examples import Question
 from rlcore.checkpoint import write_json
 from rlcore.errors import MissingDependencyError, StoppedError
@@ -270,10 +270,12 @@ class Pipeline:
         from emotion_task.sft.tasks import MixtureConfig
         from rlcore.engines.hf_model import load_processor
 
-        sft = self.config.sft
+        sft, utterances = self.config.sft, self._split("train")
+        if name in ("sft", "cold_start"):
+            _, utterances = by_speaker(utterances, sft.without_speakers, "sft.without_speakers")
         window = getattr(load_processor(model).feature_extractor, "chunk_length", None)
         training, validation = mix(
-            self._split("train"),
+            utterances,
             MixtureConfig(
                 weights=config.weights,
                 label_fraction=label_fraction,
@@ -282,7 +284,7 @@ class Pipeline:
                 audio_folder=str(self.run_dir / "orders"),
                 max_seconds=min(self.config.corpus.max_seconds, window or math.inf),
             ),
-            TemplateWriter(quote_rate=sft.quote_rate),
+            TemplateWriter(quote_rate=sft.quote_rate, fact_rate=sft.fact_rate),
             num_examples=config.train.num_steps * config.train.batch_size,
             num_validation=0 if name in ("alignment", "sft_full") else sft.num_validation,
             num_workers=self.config.corpus.num_workers,

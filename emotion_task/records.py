@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rlcore.errors import DataError
+from rlcore.errors import ConfigError, DataError
 
 AGE_LEVELS = {"child": 13.0, "young": 40.0, "middle-aged": 60.0, "elderly": float("inf")}
 """Age group to the age in years that it ends at."""
@@ -107,6 +107,21 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
             count += 1
     temporary.replace(path)
     return count
+
+
+def by_speaker(
+    utterances: Sequence[Utterance], speakers: Sequence[str], setting: str
+) -> tuple[list[Utterance], list[Utterance]]:
+    """The utterances of `speakers`, and the others.
+
+    Raises:
+        ConfigError: a speaker who says none of them (names `setting` and those who do).
+    """
+    known = {str(utterance.speaker) for utterance in utterances}
+    if unknown := sorted(set(speakers) - known):
+        raise ConfigError(f"{setting}: no training utterance is by {unknown}; speakers are {sorted(known)}")
+    of_speakers = [utterance for utterance in utterances if utterance.speaker in speakers]
+    return of_speakers, [utterance for utterance in utterances if utterance.speaker not in speakers]
 
 
 def choose(utterances: Sequence[Utterance], limit: int | None) -> list[Utterance]:

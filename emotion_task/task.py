@@ -16,7 +16,7 @@ from emotion_task.facts import reference_of
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import parse_response
 from emotion_task.prompt import emotion_messages, format_prompt
-from emotion_task.records import Utterance, choose, read_manifest
+from emotion_task.records import Utterance, by_speaker, choose, read_manifest
 from rlcore.errors import ConfigError, DataError
 from rlcore.types import Group, Prompt, Score
 
@@ -29,6 +29,7 @@ class EmotionTask:
         model_path: checkpoint folder or hub id whose processor formats prompts and sets the audio window.
         labels: the options of the question; by default those that the manifest uses, in the order of
             `ALL_LABELS`.
+        train_speakers: ask about these speakers of the training split alone.
         max_train, max_eval: take this many utterances of a split, chosen by a hash of their ids.
         max_seconds: cut audio to less than the processor's window.
     """
@@ -38,12 +39,14 @@ class EmotionTask:
         manifest: str,
         model_path: str,
         labels: Sequence[str] | None = None,
+        train_speakers: Sequence[str] | None = None,
         max_train: int | None = None,
         max_eval: int | None = None,
         max_seconds: float | None = None,
     ):
         self.manifest = manifest
         self.model_path = model_path
+        self.train_speakers = train_speakers
         self.max_seconds = max_seconds
         self._limits = {"train": max_train, "eval": max_eval}
         self._utterances = [u for u in read_manifest(manifest) if u.emotion is not None]
@@ -68,6 +71,8 @@ class EmotionTask:
         if split not in self._limits:
             raise ConfigError(f"split: got {split!r}; allowed are {sorted(self._limits)}")
         rows = [u for u in self._utterances if u.split == split and u.emotion in self.labels]
+        if split == "train" and self.train_speakers is not None:
+            rows, _ = by_speaker(rows, self.train_speakers, "task.args.train_speakers")
         if not rows:
             raise DataError(
                 f"{self.manifest}: no utterance with split {split!r} and an emotion of {self.labels}"

@@ -22,14 +22,25 @@ class TemplateWriter:
         quote_rate: chance that a trace quotes the transcript, where there is one.
         style: `short` (about 30 words, for tiny models) or `long`.
         max_quote_words: a longer transcript is cut after this many words.
+        fact_rate: chance that a fact is stated; of the prosodic ones, one always is. What is sometimes left
+            unsaid can be left unsaid where it was not heard well: a model that has only seen complete
+            traces cannot learn to.
     """
 
-    def __init__(self, quote_rate: float = 0.0, style: str = "short", max_quote_words: int = 12):
+    def __init__(
+        self,
+        quote_rate: float = 0.0,
+        style: str = "short",
+        max_quote_words: int = 12,
+        fact_rate: float = 1.0,
+    ):
         if style not in FRAMES:
             raise ConfigError(f"style: got {style!r}; allowed are {sorted(FRAMES)}")
-        if not 0 <= quote_rate <= 1:
-            raise ConfigError(f"quote_rate: got {quote_rate}; allowed is 0 to 1")
+        for name, rate in (("quote_rate", quote_rate), ("fact_rate", fact_rate)):
+            if not 0 <= rate <= 1:
+                raise ConfigError(f"{name}: got {rate}; allowed is 0 to 1")
         self.quote_rate = quote_rate
+        self.fact_rate = fact_rate
         self.style = style
         self.max_quote_words = max_quote_words
 
@@ -38,6 +49,7 @@ class TemplateWriter:
         facts = known_facts(utterance)
         if not any(name in facts for name in PROSODY) or (answer and utterance.emotion is None):
             return None
+        facts = self._stated(facts, rng)
         quote = utterance.text if rng.random() < self.quote_rate else None
         body = self.describe(facts, quote, rng)
         if not answer:
@@ -45,6 +57,15 @@ class TemplateWriter:
         assert utterance.emotion is not None
         body.append(self.conclude(facts, utterance.emotion, rng))
         return format_response(" ".join(body), utterance.emotion)
+
+    def _stated(self, facts: dict[str, str], rng: random.Random) -> dict[str, str]:
+        if self.fact_rate == 1:
+            return facts
+        kept = {name for name in facts if rng.random() < self.fact_rate}
+        prosodic = [name for name in PROSODY if name in facts]
+        if not kept & set(prosodic):
+            kept.add(rng.choice(prosodic))
+        return {name: value for name, value in facts.items() if name in kept}
 
     def describe(self, facts: Mapping[str, str], quote: str | None, rng: random.Random) -> list[str]:
         """The sentences that state `facts`, without the emotion."""

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
 from emotion_task.cot import TemplateWriter
-from emotion_task.facts import stated_facts
+from emotion_task.evaluation.claims import find_claims
+from emotion_task.facts import known_facts, stated_facts
 from emotion_task.parsing import named_emotions, parse_response
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError
@@ -89,6 +91,14 @@ def test_the_short_style_is_short() -> None:
     assert min(lengths) >= 15 and max(lengths) <= 45
 
 
+def test_facts_are_stated_at_their_rate() -> None:
+    writer = TemplateWriter(fact_rate=0.7)
+    traces = [writer.write(UTTERANCE, random.Random(seed)) or "" for seed in range(1000)]
+    stated = Counter(name for trace in traces for name in find_claims(trace))
+    for name in known_facts(UTTERANCE):
+        assert stated[name] / 1000 == pytest.approx(0.7, abs=0.05), name
+
+
 def test_too_little_to_reason_from_gives_none() -> None:
     assert TemplateWriter().write(Utterance(id="4", audio="4.wav", emotion="sad"), random.Random(0)) is None
     unlabelled = Utterance(id="5", audio="5.wav", pitch_level="low")
@@ -100,3 +110,5 @@ def test_wrong_settings_are_refused() -> None:
         TemplateWriter(style="epic")
     with pytest.raises(ConfigError, match="quote_rate: got 2"):
         TemplateWriter(quote_rate=2)
+    with pytest.raises(ConfigError, match="fact_rate: got -1"):
+        TemplateWriter(fact_rate=-1)

@@ -110,7 +110,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
-def by_sentence(tokenizer: str, *texts: str) -> list[Score]:
+def by_sentence(tokenizer: str, *texts: str, **args: float) -> list[Score]:
     read = AutoTokenizer.from_pretrained(tokenizer)
     completions = []
     for text in texts:
@@ -127,20 +127,23 @@ def by_sentence(tokenizer: str, *texts: str) -> list[Score]:
         )
     prompt = Prompt(id="p", text="", reference=REFERENCE)
     group = Group(prompt=prompt, prompt_token_ids=(1,), completions=tuple(completions))
-    return FaithfulnessReward(tokenizer=tokenizer).score(group, RewardContext())
+    return FaithfulnessReward(tokenizer=tokenizer, **args).score(group, RewardContext())
 
 
-def test_a_claim_is_compared_with_the_groups_claims_about_the_same_attribute(tokenizer: str) -> None:
+def test_what_is_said_of_an_attribute_is_compared_with_the_groups_answers_for_it(tokenizer: str) -> None:
     first = "<think>The pitch is low. I wonder. The speech is slow. Energy is high</think><answer></answer>"
-    second = "<think>The pitch is high. The energy is normal and the speech is slow.</think>"
-    scored = by_sentence(tokenizer, first, second, "I hear anger.")
+    second = "<think>The pitch is high. The energy is normal.</think>"
+    third = "I hear anger."
+    scored = by_sentence(tokenizer, first, second, third)
     assert [score.value for score in scored] == [0.0] * 3
-    # Of four facts, right is worth 1/4 and wrong -1/8: their mean is 1/16. Both are wrong about the rate.
+    # Of four facts, right is worth 6/24, wrong -3/24 and silence 0: three answers' mean is 1/24 for pitch and
+    # energy, -1/24 for the rate.
     ends = [first.index(words) + len(words) - 1 for words in ("is low.", "is slow.", "is high")]
-    assert scored[0].token_values == pytest.approx(dict(zip(ends, (3 / 16, 0, 3 / 16), strict=True)))
-    ends = [second.index(words) + len(words) - 1 for words in ("is high.", "is slow.")]
-    assert scored[1].token_values == pytest.approx(dict(zip(ends, (-3 / 16, -3 / 16), strict=True)))
-    assert scored[2].token_values == {}
+    assert scored[0].token_values == pytest.approx(dict(zip(ends, (5 / 24, -2 / 24, 5 / 24), strict=True)))
+    ends = [second.index(words) + len(words) - 1 for words in ("is high.", "is normal.")]
+    # Its last sentence is wrong about the energy, and leaves the rate unsaid.
+    assert scored[1].token_values == pytest.approx(dict(zip(ends, (-4 / 24, -3 / 24), strict=True)))
+    assert scored[2].token_values == pytest.approx({len(third) - 1: -1 / 24})
     assert scored[0].parts == scores(first)[0].parts
 
 
@@ -157,11 +160,24 @@ def test_naming_a_hard_attribute_is_as_good_as_naming_an_easy_one(tokenizer: str
     assert values[0][0] > 0 > values[0][1]
 
 
+@pytest.mark.parametrize(("num_right", "speaking_pays"), [(1, False), (2, False), (4, True), (5, True)])
+def test_speaking_pays_above_the_probability_that_the_cost_sets(
+    num_right: int, speaking_pays: bool, tokenizer: str
+) -> None:
+    """A wrong claim costs as much as a right one earns: that is one in two."""
+    said = ["The pitch is low."] * num_right + ["The pitch is high."] * (6 - num_right)
+    *speaking, silent = [
+        sum(score.token_values.values())
+        for score in by_sentence(tokenizer, *said, "I hear anger.", wrong_cost=1.0)
+    ]
+    assert sum(speaking) + silent == pytest.approx(0)
+    assert (sum(speaking) / 6 > silent) == speaking_pays
+
+
 def test_a_sentence_that_takes_a_claim_back_pays_for_it(tokenizer: str) -> None:
     score, _ = by_sentence(tokenizer, "The pitch is low. The pitch is high.", "The pitch is low.")
-    # Gains of 1/4, -3/8 (from right to contradictory) and 1/4.
-    mean = (1 / 4 - 3 / 8 + 1 / 4) / 3
-    assert list(score.token_values.values()) == pytest.approx([1 / 4 - mean, -3 / 8 - mean])
+    # Gains of 1/4 and then -3/8, from right to contradictory: -1/8 in all, beside the other answer's 1/4.
+    assert list(score.token_values.values()) == pytest.approx([1 / 4 - 1 / 16, -3 / 8])
 
 
 @pytest.mark.parametrize(

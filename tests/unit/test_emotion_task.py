@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from emotion_task.prompt import (
     format_prompt,
     tokenizer_corpus,
 )
-from emotion_task.records import Utterance, write_manifest
+from emotion_task.records import Utterance, by_speaker, read_manifest, write_manifest
 from emotion_task.task import EmotionTask, choose
 from emotion_task.tiny_model import CHAT_TEMPLATE
 from rlcore.errors import ConfigError, DataError
@@ -126,6 +127,17 @@ def test_limits_choose_by_id_and_nest(task: EmotionTask, manifest: Path) -> None
     assert len(two) == 2 and two < three
     assert {u.id for u in choose(rows[::-1], 2)} == two
     assert len(EmotionTask(str(manifest), "unused", max_eval=1).utterances("eval")) == 1
+
+
+def test_training_may_be_about_some_speakers(manifest: Path) -> None:
+    rows = [replace(u, speaker=f"s{i % 3}") for i, u in enumerate(read_manifest(manifest))]
+    write_manifest(manifest, rows)
+    task = EmotionTask(str(manifest), "unused", train_speakers=["s0", "s2"])
+    of_s1, others = by_speaker(EmotionTask(str(manifest), "unused").utterances("train"), ["s1"], "")
+    assert task.utterances("train") == others and of_s1
+    assert {u.speaker for u in task.utterances("eval")} == {"s0", "s1", "s2"}
+    with pytest.raises(ConfigError, match=r"train_speakers: no .* by \['x'\]; speakers are \['s0'"):
+        EmotionTask(str(manifest), "unused", train_speakers=["x"]).utterances("train")
 
 
 def test_wrong_manifests_and_splits_are_named(task: EmotionTask, manifest: Path, tmp_path: Path) -> None:
