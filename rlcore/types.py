@@ -90,7 +90,7 @@ class RolloutJob:
     """Unique among the jobs of a run."""
     prompt: Prompt
     step: int
-    """Training step (from 0) that its seeds belong to."""
+    """What its seeds are drawn by, beside the prompt: a number that the prompt does not meet again."""
     greedy: bool = False
     """One most likely answer instead of samples."""
     num_samples: int | None = None

@@ -93,7 +93,8 @@ class RolloutWorker:
         `policy_version` is the version that the caller believes the engine to hold, or a later one by now.
 
         Raises:
-            WeightSyncError: the engine holds an older one, or mixed weights.
+            WeightSyncError: the engine holds an older one. Where a push failed midway, its prompts wait for
+                the next one.
             ConfigError: a prompt leaves no room for an answer and `rollout.over_context` is `error`.
             DataError: a prompt's media do not fit its text.
         """
@@ -161,8 +162,9 @@ class RolloutWorker:
         have this worker to themselves.
 
         What is sampled is a function of (seed, step, prompt id, sample), whichever replica does it. Raises as
-        `submit`.
+        `submit`, and WeightSyncError where a push failed midway.
         """
+        self._loop.call(VLLMEngine.check_whole).result()
         jobs = [
             RolloutJob(id=i, prompt=prompt, step=step, greedy=greedy, num_samples=num_samples)
             for i, prompt in enumerate(prompts)

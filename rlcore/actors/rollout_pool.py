@@ -129,13 +129,15 @@ class RolloutPool:
                 del waiting[rank]
                 try:
                     version = call.result(timeout_s=0.0)
-                except (ActorError, DeadlineError) as error:
+                except WeightSyncError as error:
+                    refusals.append(error)
+                except Exception as error:
+                    if _is_deliberate(error):
+                        raise
                     is_called_off = True
                     with suppress(WeightSyncError):  # where the learner is gone too
                         call_off(push, str(error))
                     self._lost(rank, str(error))
-                except WeightSyncError as error:
-                    refusals.append(error)
                 else:
                     assert version == push.version, (rank, version, push.version)
                     updated.append(rank)
@@ -146,8 +148,13 @@ class RolloutPool:
         return updated
 
     def sleep(self, *, timeout_s: float) -> None:
-        """All engines give their GPU memory back; nothing may be running. One that fails is started anew."""
+        """All engines give their GPU memory back; nothing may be running. One that fails is started anew; one
+        that is starting is waited for, as it takes its memory sooner or later."""
         self._call_standing("sleep", timeout_s=timeout_s)
+        while starting := self._dispatcher.ranks(STARTING):
+            self.poll(_LOOK_S)
+            risen = set(starting) & set(self.standing)
+            self._call_standing("sleep", timeout_s=timeout_s, ranks=sorted(risen))
 
     def wake_up(self, what: str, *, timeout_s: float) -> None:
         """Takes the memory of `weights`, then of the `kv_cache` again. One that fails is started anew."""
@@ -157,13 +164,18 @@ class RolloutPool:
         """Prompts in the engines, by their own account: those that are being cancelled included."""
         return sum(stats["num_unfinished"] for stats in self._group.call("stats", timeout_s=timeout_s))
 
-    def _call_standing(self, method: str, *arguments: Any, timeout_s: float) -> None:
-        calls = {rank: self._group.call_one_async(rank, method, *arguments) for rank in self.standing}
+    def _call_standing(
+        self, method: str, *arguments: Any, timeout_s: float, ranks: Sequence[int] | None = None
+    ) -> None:
+        ranks = self.standing if ranks is None else ranks
+        calls = {rank: self._group.call_one_async(rank, method, *arguments) for rank in ranks}
         deadline = time.monotonic() + timeout_s
         for rank, call in calls.items():
             try:
                 call.result(timeout_s=max(0.0, deadline - time.monotonic()))
-            except (ActorError, DeadlineError) as error:
+            except Exception as error:
+                if _is_deliberate(error):
+                    raise
                 self._lost(rank, str(error))
 
     @property
@@ -210,8 +222,7 @@ class RolloutPool:
         try:
             answer = call.result(timeout_s=_MARGIN_S)
         except Exception as error:
-            # What was raised on purpose is told; anything else means that the engine is of no more use.
-            if isinstance(error, RLCoreError) and not isinstance(error, (ActorError, DeadlineError)):
+            if _is_deliberate(error):
                 raise
             self._lost(rank, str(error))
             return []
@@ -244,3 +255,9 @@ class RolloutPool:
         self._group.restart(rank)
         self._call(rank, "ready", overdue_s=self._startup_timeout_s)
         self._send_waiting()
+
+
+def _is_deliberate(error: Exception) -> bool:
+    """Whether a replica raised this on purpose: it is told, and anything else means that the engine is of no
+    more use."""
+    return isinstance(error, RLCoreError) and not isinstance(error, (ActorError, DeadlineError))

@@ -143,11 +143,11 @@ class VLLMEngine:
         among what is unfinished. Log-probabilities are the policy's own: before the request's temperature,
         bans and top-p.
 
+        After a push that failed midway it waits, with all that runs, for one that succeeds.
+
         Raises:
             ConfigError: the prompt leaves no room in `max_model_len`.
-            WeightSyncError: a push failed midway, and none has succeeded since.
         """
-        self.check_version(self.policy_version)
         assert key not in self._running, key
         num_tokens = len(request.encoded.prompt_token_ids)
         if num_tokens >= self.max_model_len:
@@ -196,8 +196,9 @@ class VLLMEngine:
     def generate(self, requests: Sequence[EngineRequest], sampling: Sampling) -> list[tuple[Completion, ...]]:
         """`sampling.n` completions for each request, in order; nothing else may be running.
 
-        Raises as `submit` and `step`.
+        Raises as `submit` and `step`, and WeightSyncError where a push failed midway.
         """
+        self.check_whole()
         assert not self._running, f"{self.num_unfinished} requests are running"
         finished: dict[str, tuple[Completion, ...]] = {}
         try:
@@ -266,14 +267,18 @@ class VLLMEngine:
             self._is_asleep = not self._llm.wake_up([what])
 
     def check_version(self, wanted: int) -> None:
-        """Raises WeightSyncError where the engine holds weights older than `wanted`, or mixed ones."""
-        name = f"rollout[{self._rank}]"
-        if self._mixed:
-            raise WeightSyncError(f"{name} cannot generate since a push failed midway: {self._mixed}")
+        """Raises WeightSyncError where the engine holds weights older than `wanted`."""
         if self.policy_version < wanted:
             raise WeightSyncError(
-                f"{name} is stale: it holds version {self.policy_version} of the weights, version "
-                f"{wanted} was asked for; push them to it again"
+                f"rollout[{self._rank}] is stale: it holds version {self.policy_version} of the weights, "
+                f"version {wanted} was asked for; push them to it again"
+            )
+
+    def check_whole(self) -> None:
+        """Raises WeightSyncError where a push failed midway, and none has succeeded since."""
+        if self._mixed:
+            raise WeightSyncError(
+                f"rollout[{self._rank}] cannot generate since a push failed midway: {self._mixed}"
             )
 
     def _serve_native(self, push: Push) -> None:

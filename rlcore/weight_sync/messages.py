@@ -294,6 +294,7 @@ def _connect(push: Push, name: str) -> Line:
     try:
         connection = socket.create_connection((push.host, push.port), timeout=_CONNECT_TIMEOUT_S)
         line = Line(connection, push.timeout_s)
+        line.name = "learner"  # who owns the port that the appointment names: its messages may be long
         line.send({"token": push.token, "from": name})
         return line
     except OSError as error:

@@ -19,7 +19,7 @@ from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncCo
 from rlcore.engines.hf_model import checkpoint_parameters, load_model, load_processor
 from rlcore.engines.vllm_engine import engine_env
 from rlcore.errors import MixedWeightsError, WeightSyncError
-from rlcore.types import Prompt
+from rlcore.types import Prompt, RolloutJob
 from rlcore.weight_sync import make_sender
 from rlcore.weight_sync.base import Push
 
@@ -140,8 +140,13 @@ def test_wrong_pushes_are_caught_by_name_and_healed(model_path: str, backend: st
             WeightSyncError, match=rf"rollout\[{rank}\] cannot generate since a push failed midway"
         ):
             engines.answer(rank, 1)
+    # What is handed over meanwhile, for instance from an engine that died in the push, waits for whole weights.
+    waiting = RolloutJob(id=7, prompt=PROMPTS[0], step=0, greedy=True)
+    engines.groups[0].call_one(0, "submit", [waiting], 1, timeout_s=60)
     heal(learner.sender)
     assert learner.push(3, engines.takers()) == [3, 3]
+    (done,) = engines.groups[0].call_one(0, "collect", 60.0, timeout_s=90).finished
+    assert done.group.completions[0].token_ids == learner.answer()
     assert learner.answer() == engines.answer(0, 3) == engines.answer(1, 3)
 
     # One flipped byte, in a bucket that comes after others were loaded.

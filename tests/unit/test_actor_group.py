@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,6 +14,20 @@ from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.config import RolloutConfig
 from rlcore.errors import ActorError, ConfigError, DeadlineError
 from rlcore.types import FinishedJob, Prompt, RolloutJob
+from rlcore.weight_sync.base import Push
+
+# Nobody listens there any more.
+PUSH = Push(
+    backend="gloo",
+    version=1,
+    id=1,
+    engines=(0, 1),
+    workers_per_engine=1,
+    host="127.0.0.1",
+    port=9,
+    token="",
+    timeout_s=1.0,
+)
 
 
 def call(num_ranks: int = 1, method: str = "work") -> PendingCall:
@@ -53,10 +68,16 @@ class ScriptedGroup:
     def __init__(self, size: int):
         self.size = size
         self.open: list[tuple[int, str, Future[Any]]] = []
+        self.answers_at_once: dict[str, dict[int, Any]] = {}
+        self.asked: list[tuple[int, str]] = []
+        """What was answered at once."""
 
     def call_one_async(self, rank: int, method: str, *arguments: Any) -> PendingCall:
         answer: Future[Any] = Future()
         self.open.append((rank, method, answer))
+        if method in self.answers_at_once:
+            self.asked.append((rank, method))
+            self.answer(rank, method, self.answers_at_once[method][rank])
         return PendingCall("rollout", method, [answer], [rank], lambda results: results[0])
 
     def answer(self, rank: int, method: str, answer: Any) -> None:
@@ -128,6 +149,35 @@ def test_of_a_replaced_replica_no_call_counts_any_longer() -> None:
     with pytest.raises(ActorError, match=r"rollout\[1\].*max_restarts allows no more"):
         group.answer(1, "collect", ActorError("died"))
         pool.poll(60.0)
+
+
+def test_an_engine_that_fails_in_a_push_or_as_it_wakes_up_is_replaced() -> None:
+    """Whatever its driver raises: a replica is not the run."""
+    pool, group = standing_pool(2)
+    group.answers_at_once = {"wake_up": {0: None, 1: RuntimeError("out of memory")}}
+    pool.wake_up("weights", timeout_s=60)
+    assert pool.num_restarts == 1 and pool.standing == [0]
+    pool, group = standing_pool(2)
+    group.answers_at_once = {"update_weights": {0: 1, 1: RuntimeError("a kernel failed")}}
+    assert pool.update_weights(PUSH, [0, 1], timeout_s=60) == [0]
+    assert pool.num_restarts == 1 and pool.standing == [0]
+    group.answers_at_once = {"update_weights": {0: ConfigError("unknown dtype")}}
+    with pytest.raises(ConfigError, match="unknown dtype"):
+        pool.update_weights(PUSH, [0], timeout_s=60)
+
+
+def test_engines_that_are_starting_are_put_to_sleep_too() -> None:
+    pool, group = standing_pool(2)
+    group.answer(1, "collect", ActorError("died"))
+    pool.poll(0.0)
+    group.answers_at_once = {"sleep": {0: None, 1: None}}
+    with ThreadPoolExecutor(1) as threads:
+        sleeping = threads.submit(pool.sleep, timeout_s=60)
+        time.sleep(0.2)
+        assert not sleeping.done() and group.asked == [(0, "sleep")]
+        group.answer(1, "ready", 0)
+        sleeping.result(timeout=60)
+    assert group.asked == [(0, "sleep"), (1, "sleep")]
 
 
 def test_what_is_raised_on_purpose_leaves_the_other_answers_for_the_next_poll() -> None:

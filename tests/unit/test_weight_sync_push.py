@@ -231,6 +231,20 @@ def test_a_push_can_be_called_off_from_outside(sender: BucketSender) -> None:
             sending.result(timeout=10)
 
 
+def test_a_layout_may_be_long_and_come_in_parts(sender: BucketSender) -> None:
+    """A mixture of experts has tens of thousands of tensors, whose names are a megabyte."""
+    shapes = [(f"model.layers.{i // 400}.mlp.experts.{i % 400}.down_proj.weight", (1,)) for i in range(20_000)]
+    long = make_sender(replace(CONFIG, backend=sender.backend, bucket_mb=1.0), shapes, dtype="float32")
+    assert isinstance(long, BucketSender)
+    push, engine = long.announce(1, [0]), Engine(sender.backend)
+    with ThreadPoolExecutor(1) as threads:
+        sending = threads.submit(long.push, push, ((name, torch.ones(1)) for name, _ in shapes))
+        engine.take(push)
+        sending.result(timeout=10)
+    assert list(engine.loaded) == [name for name, _ in shapes]
+    long.close()
+
+
 def test_an_engine_that_hangs_up_is_named_at_once(sender: BucketSender) -> None:
     push = sender.announce(1, [0])
     talk = ReceiverTalk(push, "rollout[0]")
