@@ -65,7 +65,7 @@ def num_tokens(groups: Sequence[Group]) -> int:
 
 def raw_seconds(worker: Any, prompts: Sequence[Prompt], step: int) -> float:
     """vLLM's own batch generation, on the engine's thread as vLLM wants it, of what `generate` would ask."""
-    jobs = [RolloutJob(id=i, prompt=prompt, step=step) for i, prompt in enumerate(prompts)]
+    jobs = [RolloutJob(id=i, prompt=prompt, draw=step) for i, prompt in enumerate(prompts)]
     encoded = worker._encoder.encode(prompts)
 
     def generate(engine: Any) -> float:
@@ -112,7 +112,7 @@ def pool_rate(pool: Any, prompts: Sequence[Prompt], step: int) -> float:
     as where rollouts run ahead of updates."""
     start = time.perf_counter()
     ids = range(step * len(prompts), (step + 1) * len(prompts))
-    pool.submit([RolloutJob(id=i, prompt=p, step=step) for i, p in zip(ids, prompts, strict=True)])
+    pool.submit([RolloutJob(id=i, prompt=p, draw=step) for i, p in zip(ids, prompts, strict=True)])
     done: list[Group] = []
     while len(done) < SHARE * len(prompts):
         done += [job.group for job in pool.poll(1.0)]
@@ -179,7 +179,7 @@ def process_rates(
     worker = RolloutWorker(**arguments)
 
     def rate(step: int) -> float:
-        jobs = [RolloutJob(id=i, prompt=prompt, step=step) for i, prompt in enumerate(prompts)]
+        jobs = [RolloutJob(id=i, prompt=prompt, draw=step) for i, prompt in enumerate(prompts)]
         start = time.perf_counter()
         worker.submit(jobs)
         done: list[Group] = []

@@ -3,7 +3,7 @@
     RUN/checkpoints/step_000040/
         learner/...        what the learner's ranks saved
         controller.json    step, policy version, gate, ...: whatever the controller gave
-        complete.json      step, config digest, versions: written last
+        complete.json      step, settings, versions: written last
 
 A checkpoint is written under another name and renamed when it is whole, so a run that is killed while saving
 leaves nothing that could be taken for one.
@@ -12,7 +12,6 @@ leaves nothing that could be taken for one.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -24,33 +23,44 @@ from typing import Any
 from rlcore.config import RunConfig
 from rlcore.errors import CheckpointError
 
-LEARNER_LAYOUT = (
-    "num_ranks",
-    "num_cpus",
-    "num_gpus",
-    "resources",
-    "ranks_per_node",
-    "zero_stage",
-    "offload_optimizer",
-    "offload_parameters",
-    "activation_checkpointing",
-    "timeout_s",
-)
-"""Settings of the learner that a resumed run may change."""
+_PLACEMENT = ("num_cpus", "num_gpus", "resources", "timeout_s")
+LAYOUT: dict[str, tuple[str, ...]] = {
+    "learner": (
+        *_PLACEMENT,
+        "num_ranks",
+        "ranks_per_node",
+        "zero_stage",
+        "offload_optimizer",
+        "offload_parameters",
+        "activation_checkpointing",
+    ),
+    "rollout": (*_PLACEMENT, "num_replicas", "hang_timeout_s", "max_restarts"),
+    "reference": (*_PLACEMENT, "num_replicas"),
+    "train": ("checkpoint_every", "eval_every"),
+}
+"""Settings by section that a resumed run may change, beside all of `run_dir`, `cluster` and `weight_sync`."""
+REWARD_LAYOUT = (*_PLACEMENT, "replicas", "concurrency", "retries")
+"""And of each reward."""
 
+_MAX_SHOWN = 5
 COMPLETE = "complete.json"
 CONTROLLER = "controller.json"
 
 
-def config_digest(config: RunConfig) -> str:
-    """16 hex digits that change with whatever changes the run's results; its place and machines do not, and
-    how the learner is laid out over them changes no more than rounding."""
+def run_settings(config: RunConfig) -> dict[str, Any]:
+    """What the run's results hang on, JSON-ready. Its place and machines, deadlines and how often it saves or
+    looks are left out, and how the work is laid out over the machines, which changes no more than
+    rounding."""
     fields = dataclasses.asdict(config)
-    for place in ("run_dir", "cluster"):
+    for place in ("run_dir", "cluster", "weight_sync"):
         del fields[place]
-    for layout in LEARNER_LAYOUT:
-        del fields["learner"][layout]
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    for section, names in LAYOUT.items():
+        for name in names:
+            del fields[section][name]
+    for reward in fields["rewards"].values():
+        for name in REWARD_LAYOUT:
+            del reward[name]
+    return json.loads(json.dumps(fields, default=str))
 
 
 @contextmanager
@@ -59,14 +69,15 @@ def writing(
     *,
     step: int,
     state: Mapping[str, Any],
-    digest: str,
+    settings: Mapping[str, Any],
     versions: Mapping[str, str] | None = None,
     keep: int = 2,
 ) -> Iterator[Path]:
     """Gives a folder to write into; when the block ends well it becomes the checkpoint of `step`.
 
     `folder` holds all checkpoints of the run, of which the `keep` newest stay. `state` is the controller's,
-    JSON values only. An exception in the block leaves the checkpoints as they were.
+    `settings` are the run's (`run_settings`); JSON values only. An exception in the block leaves the
+    checkpoints as they were.
     """
     folder = Path(folder)
     final = folder / f"step_{step:06d}"
@@ -76,9 +87,7 @@ def writing(
     try:
         yield partial
         write_json(partial / CONTROLLER, state)
-        write_json(
-            partial / COMPLETE, {"step": step, "config_digest": digest, "versions": dict(versions or {})}
-        )
+        write_json(partial / COMPLETE, {"step": step, "settings": settings, "versions": dict(versions or {})})
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
@@ -95,19 +104,30 @@ def latest(folder: str | Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def read(checkpoint: str | Path, *, digest: str | None = None) -> dict[str, Any]:
+def read(checkpoint: str | Path, *, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The controller's state of a checkpoint; the learner's files lie in its `learner` folder.
 
-    Raises CheckpointError where it is missing or incomplete, or where `digest` is given and differs.
+    Raises CheckpointError where it is missing or incomplete, or was written under other settings than
+    `settings` (names them).
     """
     checkpoint = Path(checkpoint)
     marker = read_json(checkpoint / COMPLETE)
-    if digest is not None and marker["config_digest"] != digest:
+    if settings is not None and (changed := list(_changes(marker.get("settings", {}), settings))):
+        shown = "; ".join([*changed[:_MAX_SHOWN], *(["..."] if changed[_MAX_SHOWN:] else [])])
         raise CheckpointError(
-            f"{checkpoint}: written under another configuration (digest {marker['config_digest']}, this run "
-            f"has {digest}); resume with the config.yaml of that run, or start in a new run_dir"
+            f"{checkpoint}: written under another configuration: {shown}. Resume with the settings of that "
+            "run, or start in a new run_dir"
         )
     return read_json(checkpoint / CONTROLLER)
+
+
+def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Settings that differ, as `learner.lr was 1e-06, is 2e-06`."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in {**before, **now}:
+            yield from _changes(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+    elif before != now:
+        yield f"{path} was {before}, is {now}"
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -143,7 +143,7 @@ class RolloutPipeline:
         ids = range(self._next_extra, self._next_extra - len(prompts), -1)
         self._next_extra -= len(prompts)
         self._pool.submit(
-            [RolloutJob(id=i, prompt=p, step=step, greedy=greedy) for i, p in zip(ids, prompts, strict=True)]
+            [RolloutJob(id=i, prompt=p, draw=step, greedy=greedy) for i, p in zip(ids, prompts, strict=True)]
         )
         self._advance_while(lambda: len(self._extra) < len(prompts), "an evaluation")
         groups = [self._extra.pop(i) for i in ids]
@@ -181,8 +181,8 @@ class RolloutPipeline:
                 RolloutJob(
                     id=ticket.position,
                     prompt=self._prompts[self._stream.index(ticket.position)],
-                    # The step that the prompt is due in, if none is replaced: a function of its place alone.
-                    step=ticket.position // train.prompts_per_step,
+                    # Not the step: where an epoch ends in it, a prompt may be in it twice.
+                    draw=ticket.position,
                 )
                 for ticket in tickets
             ]

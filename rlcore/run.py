@@ -53,7 +53,7 @@ def train(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
         closing(Controller(config, _task(config).prompts("train"), actors, recorder)) as controller,
     ):
         if start is not None:
-            controller.load_state_dict(checkpoint.read(start, digest=checkpoint.config_digest(config)))
+            controller.load_state_dict(checkpoint.read(start, settings=checkpoint.run_settings(config)))
             controller.learner.call("load", str(start / "learner"), timeout_s=config.learner.timeout_s)
         with Tracker(run_dir, config, resume_step=controller.step if start else None) as tracker:
             tracker.update_summary({"rewards": reward_records(config, actors)})
@@ -100,9 +100,12 @@ class _Run:
             self.tracker.update_summary(summary)
         # Engines start from model.path as version 0: a resumed learner is ahead of them.
         controller.push_weights()
+        good = controller.state_dict()
         with tqdm(total=train.num_steps, initial=controller.step, desc="grpo", unit="step") as bar:
 
             def after_step(result: StepResult) -> None:
+                nonlocal good
+                good = controller.state_dict()
                 self.log_step(result, bar)
                 is_due = train.eval_every and controller.step % train.eval_every == 0
                 if is_due and controller.step < train.num_steps:
@@ -113,7 +116,7 @@ class _Run:
             try:
                 controller.train(train.num_steps, after_step=after_step, should_stop=lambda: bool(stop))
             except NonFiniteError:
-                self.save()  # of the last good step
+                self.save(good)  # of the last good step: the failed one has taken its round already
                 raise
         self.save()
         timeout_s = self.config.learner.timeout_s
@@ -156,14 +159,14 @@ class _Run:
         self.tracker.log(self.controller.step, metrics)
         self.ray_metrics.log(self.controller.step, metrics)
 
-    def save(self) -> None:
-        """A checkpoint of learner and controller."""
+    def save(self, state: Mapping[str, Any] | None = None) -> None:
+        """A checkpoint of learner and controller; `state` is an earlier one of the controller's."""
         controller = self.controller
         with checkpoint.writing(
             self.run_dir / "checkpoints",
             step=controller.step,
-            state=controller.state_dict(),
-            digest=checkpoint.config_digest(self.config),
+            state=controller.state_dict() if state is None else state,
+            settings=checkpoint.run_settings(self.config),
             versions=versions(),
         ) as folder:
             controller.learner.call("save", str(folder / "learner"), timeout_s=self.config.learner.timeout_s)

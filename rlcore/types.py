@@ -89,8 +89,8 @@ class RolloutJob:
     id: int
     """Unique among the jobs of a run."""
     prompt: Prompt
-    step: int
-    """What its seeds are drawn by, beside the prompt: a number that the prompt does not meet again."""
+    draw: int
+    """Its seeds hang on this number and the prompt's id; in training it is the place in the stream."""
     greedy: bool = False
     """One most likely answer instead of samples."""
     num_samples: int | None = None

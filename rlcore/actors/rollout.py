@@ -166,7 +166,7 @@ class RolloutWorker:
         """
         self._loop.call(VLLMEngine.check_whole).result()
         jobs = [
-            RolloutJob(id=i, prompt=prompt, step=step, greedy=greedy, num_samples=num_samples)
+            RolloutJob(id=i, prompt=prompt, draw=step, greedy=greedy, num_samples=num_samples)
             for i, prompt in enumerate(prompts)
         ]
         self.submit(jobs, policy_version)
@@ -218,7 +218,7 @@ class RolloutWorker:
         return list(zip(jobs, encoded, news[: len(jobs)], strict=True))
 
     def _request(self, job: RolloutJob, encoded: EncodedPrompt) -> EngineRequest:
-        seed = None if job.greedy else sampling_seed(self._seed, job.step, job.prompt.id)
+        seed = None if job.greedy else sampling_seed(self._seed, job.draw, job.prompt.id)
         return EngineRequest(id=job.prompt.id, text=job.prompt.text, encoded=encoded, seed=seed)
 
     def _sampling(self, job: RolloutJob) -> Sampling:

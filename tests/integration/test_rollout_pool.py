@@ -106,7 +106,7 @@ def make_pool(folder, size: int = 2, **settings) -> tuple[RolloutPool, ActorGrou
 
 
 def jobs(*orders: str) -> list[RolloutJob]:
-    return [RolloutJob(id=i, prompt=Prompt(id=f"p{i}", text=o), step=0) for i, o in enumerate(orders)]
+    return [RolloutJob(id=i, prompt=Prompt(id=f"p{i}", text=o), draw=0) for i, o in enumerate(orders)]
 
 
 def collect(pool: RolloutPool, count: int, *, until: float = 100) -> dict[int, Group]:
@@ -169,7 +169,7 @@ def test_what_is_the_users_mistake_is_raised_and_too_many_losses_end_the_run(tmp
     pool.submit(jobs("refuse"))
     with pytest.raises(ConfigError, match="prompt p0 is too long"):
         collect(pool, 1)
-    pool.submit([RolloutJob(id=7, prompt=Prompt(id="p7", text="die"), step=0)])
+    pool.submit([RolloutJob(id=7, prompt=Prompt(id="p7", text="die"), draw=0)])
     with pytest.raises(ActorError, match=r"rollout\[0\].* died in .*max_restarts allows no more"):
         collect(pool, 1)
     group.shutdown()

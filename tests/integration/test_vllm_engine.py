@@ -172,7 +172,7 @@ def test_the_loop_gives_the_tokens_of_vllms_own_batch_generation(worker: Rollout
     encoded = worker._encoder.encode(PROMPTS)
 
     def generate(engine: VLLMEngine) -> list[Any]:
-        jobs = [RolloutJob(id=i, prompt=prompt, step=5) for i, prompt in enumerate(PROMPTS)]
+        jobs = [RolloutJob(id=i, prompt=prompt, draw=5) for i, prompt in enumerate(PROMPTS)]
         requests = [worker._request(job, inputs) for job, inputs in zip(jobs, encoded, strict=True)]
         params = [engine._sampling_params(worker._sampling(jobs[0]), request.seed) for request in requests]
         return engine._llm.generate([engine._prompt(request) for request in requests], params, use_tqdm=False)
@@ -337,7 +337,7 @@ def test_what_is_being_written_goes_on_under_new_weights(
         perturb(model, 10 + i, media=False)
     push_to(sender, first, weights(models[first], media=False), [worker.update_weights])
     monkeypatch.setattr(worker, "_rollout", replace(worker._rollout, max_tokens=160))
-    jobs = [RolloutJob(id=i, prompt=prompt, step=0) for i, prompt in enumerate(PROMPTS)]
+    jobs = [RolloutJob(id=i, prompt=prompt, draw=0) for i, prompt in enumerate(PROMPTS)]
     engine = worker._loop.engine
     worker.submit(jobs)
     groups: dict[int, Group] = {}

@@ -140,8 +140,8 @@ def test_wrong_pushes_are_caught_by_name_and_healed(model_path: str, backend: st
             WeightSyncError, match=rf"rollout\[{rank}\] cannot generate since a push failed midway"
         ):
             engines.answer(rank, 1)
-    # What is handed over meanwhile, for instance from an engine that died in the push, waits for whole weights.
-    waiting = RolloutJob(id=7, prompt=PROMPTS[0], step=0, greedy=True)
+    # What is handed over meanwhile, as from an engine that died in the push, waits for whole weights.
+    waiting = RolloutJob(id=7, prompt=PROMPTS[0], draw=0, greedy=True)
     engines.groups[0].call_one(0, "submit", [waiting], 1, timeout_s=60)
     heal(learner.sender)
     assert learner.push(3, engines.takers()) == [3, 3]

@@ -115,7 +115,7 @@ def report(*job_ids: int) -> RolloutReport:
 
 
 def jobs(count: int) -> list[RolloutJob]:
-    return [RolloutJob(id=i, prompt=Prompt(id=str(i), text=""), step=0) for i in range(count)]
+    return [RolloutJob(id=i, prompt=Prompt(id=str(i), text=""), draw=0) for i in range(count)]
 
 
 def test_each_replica_is_asked_for_finished_jobs_by_one_call_at_a_time() -> None:

@@ -5,15 +5,16 @@ import json
 
 import pytest
 
-from rlcore.checkpoint import config_digest, latest, read, writing
-from rlcore.config import LearnerConfig, RunConfig
+from rlcore.checkpoint import latest, read, run_settings, writing
+from rlcore.config import LearnerConfig, RewardConfig, RolloutConfig, RunConfig, WeightSyncConfig
 from rlcore.errors import CheckpointError
 
+SETTINGS = {"seed": 0, "learner": {"lr": 1e-6}}
 STATE = {"step": 40, "gate": {"is_open": True, "history": [0.5, 0.6]}}
 
 
 def save(folder, step, **kwargs):
-    with writing(folder, step=step, state=STATE | {"step": step}, digest="abc", **kwargs) as partial:
+    with writing(folder, step=step, state=STATE | {"step": step}, settings=SETTINGS, **kwargs) as partial:
         (partial / "learner").mkdir()
         (partial / "learner" / "weights").write_text(str(step))
 
@@ -21,10 +22,10 @@ def save(folder, step, **kwargs):
 def test_a_checkpoint_is_what_was_written(tmp_path):
     save(tmp_path, 40, versions={"torch": "2.13.0"})
     assert latest(tmp_path) == tmp_path / "step_000040"
-    assert read(tmp_path / "step_000040", digest="abc") == STATE
+    assert read(tmp_path / "step_000040", settings=SETTINGS) == STATE
     assert (tmp_path / "step_000040" / "learner" / "weights").read_text() == "40"
     marker = json.loads((tmp_path / "step_000040" / "complete.json").read_text())
-    assert marker == {"step": 40, "config_digest": "abc", "versions": {"torch": "2.13.0"}}
+    assert marker == {"step": 40, "settings": SETTINGS, "versions": {"torch": "2.13.0"}}
 
 
 def test_the_newest_are_kept_and_a_step_may_be_written_again(tmp_path):
@@ -36,7 +37,7 @@ def test_the_newest_are_kept_and_a_step_may_be_written_again(tmp_path):
 
 def test_a_failed_save_leaves_what_there_was(tmp_path):
     save(tmp_path, 1)
-    with pytest.raises(RuntimeError, match="rank 1"), writing(tmp_path, step=2, state={}, digest="abc"):
+    with pytest.raises(RuntimeError, match="rank 1"), writing(tmp_path, step=2, state={}, settings={}):
         raise RuntimeError("rank 1 is gone")
     assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
 
@@ -55,14 +56,26 @@ def test_an_incomplete_one_is_passed_over_and_refused(tmp_path):
 
 def test_another_configuration_is_refused(tmp_path):
     save(tmp_path, 1)
-    with pytest.raises(CheckpointError, match="another configuration"):
-        read(tmp_path / "step_000001", digest="def")
+    changed = {"seed": 0, "learner": {"lr": 2e-6}, "rewards": {"a": 1}}
+    with pytest.raises(CheckpointError, match=r"learner.lr was 1e-06, is 2e-06; rewards was None, is .'a'"):
+        read(tmp_path / "step_000001", settings=changed)
 
 
-def test_the_digest_follows_settings_and_not_places():
-    config = RunConfig()
-    assert config_digest(dataclasses.replace(config, run_dir="elsewhere")) == config_digest(config)
-    layout = LearnerConfig(num_ranks=8, num_gpus=1, zero_stage=3, offload_optimizer="cpu")
-    assert config_digest(dataclasses.replace(config, learner=layout)) == config_digest(config)
-    other = dataclasses.replace(config, learner=LearnerConfig(lr=2e-6))
-    assert config_digest(other) != config_digest(config)
+def test_a_run_may_go_on_elsewhere_and_with_other_deadlines():
+    config = RunConfig(rewards={"a": RewardConfig(target="a:A")})
+    for other in (
+        dataclasses.replace(config, run_dir="elsewhere"),
+        dataclasses.replace(
+            config, learner=LearnerConfig(num_ranks=8, num_gpus=1, zero_stage=3, offload_optimizer="cpu")
+        ),
+        dataclasses.replace(config, rollout=RolloutConfig(num_replicas=4, timeout_s=9e3, max_restarts=9)),
+        dataclasses.replace(config, weight_sync=WeightSyncConfig(backend="gloo", timeout_s=9e3)),
+        dataclasses.replace(config, rewards={"a": RewardConfig(target="a:A", replicas=2, timeout_s=9e3)}),
+    ):
+        assert run_settings(other) == run_settings(config)
+    for other in (
+        dataclasses.replace(config, learner=LearnerConfig(lr=2e-6)),
+        dataclasses.replace(config, rollout=RolloutConfig(max_tokens=9)),
+        dataclasses.replace(config, rewards={"a": RewardConfig(target="a:A", weight=0.5)}),
+    ):
+        assert run_settings(other) != run_settings(config)

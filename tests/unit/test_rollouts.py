@@ -24,7 +24,7 @@ class ScriptedPool:
         self.stale: tuple[int, ...] = ()
         self.unfinished: dict[int, Prompt] = {}
         self.submitted: list[list[int]] = []
-        self.seed_steps: dict[int, int] = {}
+        self.draws: dict[int, int] = {}
         self.cancelled: list[int] = []
         self.refused: set[int] = set()
         self._next_finished = next_finished
@@ -32,7 +32,7 @@ class ScriptedPool:
     def submit(self, jobs):
         self.submitted.append([job.id for job in jobs])
         self.unfinished |= {job.id: job.prompt for job in jobs}
-        self.seed_steps |= {job.id: job.step for job in jobs}
+        self.draws |= {job.id: job.draw for job in jobs}
 
     def poll(self, timeout_s, *, beside=()):
         done = self._next_finished(list(self.unfinished))
@@ -91,7 +91,7 @@ def test_what_is_scored_together_does_not_hang_on_what_finishes_when(next_finish
         groups = take(made, step).groups
         assert tuple(s.group.prompt.id for s in groups) == ids(made, range(4 * step, 4 * step + 4))
     assert pool.submitted == [[0, 1, 2, 3], [4, 5, 6, 7]]  # a step's prompts start together
-    assert pool.seed_steps == {i: i // 4 for i in range(8)}
+    assert pool.draws == {i: i for i in range(8)}  # whichever step they come in
     assert sorted(scored) == sorted(
         (step, ids(made, (first, first + 1))) for step in (0, 1) for first in (4 * step, 4 * step + 2)
     )

@@ -233,7 +233,9 @@ def test_a_push_can_be_called_off_from_outside(sender: BucketSender) -> None:
 
 def test_a_layout_may_be_long_and_come_in_parts(sender: BucketSender) -> None:
     """A mixture of experts has tens of thousands of tensors, whose names are a megabyte."""
-    shapes = [(f"model.layers.{i // 400}.mlp.experts.{i % 400}.down_proj.weight", (1,)) for i in range(20_000)]
+    shapes = [
+        (f"model.layers.{i // 400}.mlp.experts.{i % 400}.down_proj.weight", (1,)) for i in range(20_000)
+    ]
     long = make_sender(replace(CONFIG, backend=sender.backend, bucket_mb=1.0), shapes, dtype="float32")
     assert isinstance(long, BucketSender)
     push, engine = long.announce(1, [0]), Engine(sender.backend)
