@@ -128,11 +128,11 @@ class Controller:
         rewards = shape_rewards(mixed, groups, arrays, algorithm, max_tokens=max_tokens)
         keep = rewards.mask
         if algorithm.drop_groups_without_signal:
-            keep = keep & groups_with_signal(rewards.rewards, keep, rewards.token_values)[:, None]
+            keep = keep & groups_with_signal(rewards.rewards, keep, rewards.step_values)[:, None]
         estimator, eps, lengths = algorithm.advantage, algorithm.std_eps, completion_lengths(groups)
         advantages = group_advantages(rewards.rewards, keep, estimator=estimator, eps=eps)
         of_tokens = token_advantages(
-            rewards.token_values,
+            rewards.steps,
             lengths,
             keep,
             estimator=estimator,
@@ -260,7 +260,7 @@ class Controller:
         if not self.config.algorithm.drop_groups_without_signal:
             return True
         mixed = self._mixed([scored.group], {n: [list(row)] for n, row in scored.scores.items()}, self.factor)
-        return bool(groups_with_signal(mixed.rewards, mixed.mask, mixed.token_values)[0])
+        return bool(groups_with_signal(mixed.rewards, mixed.mask, mixed.step_values)[0])
 
     @property
     def factor(self) -> float:

@@ -19,7 +19,7 @@ def reward_metrics(
     metrics = {"reward/mean": float(mixed.rewards[mixed.mask].mean()) if mixed.mask.any() else float("nan")}
     metrics["reward/masked"] = float((~mixed.mask).sum())
     metrics["ptr/tau"], metrics["ptr/gate"] = float(mixed.tau.mean()), factor
-    with_signal = groups_with_signal(mixed.rewards, mixed.mask, mixed.token_values)
+    with_signal = groups_with_signal(mixed.rewards, mixed.mask, mixed.step_values)
     metrics["groups_without_signal"] = float((~with_signal).mean())
     for name, per_group in scores.items():
         made = [score for group in per_group for score in group if score.error is None]

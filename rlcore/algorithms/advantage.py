@@ -93,19 +93,20 @@ def group_advantages(
 
 
 def groups_with_signal(
-    rewards: np.ndarray, mask: np.ndarray, token_values: Sequence[Sequence[Mapping[int, float]]] = ()
+    rewards: np.ndarray, mask: np.ndarray, steps: Sequence[Sequence[Sequence[Mapping[int, float]]]] = ()
 ) -> np.ndarray:
     """Which groups' counting samples differ in reward: bool [G] of `rewards`, `mask` [G, K], or in the values
-    of steps, `token_values` [G][K].
+    of steps, which are [G][K] for each reward that judges some.
 
     DAPO (arXiv 2503.14476, section 3.2) leaves the others out of the batch, as their gradient is zero while
     they still dilute the mean.
     """
     low = np.where(mask, rewards, np.inf).min(axis=1, initial=np.inf)
     differ = np.where(mask, rewards, -np.inf).max(axis=1, initial=-np.inf) > low
-    for g, row in enumerate(token_values):
-        steps = {value for k, of_sample in enumerate(row) if mask[g, k] for value in of_sample.values()}
-        differ[g] |= len(steps) > 1
+    for of_reward in steps:
+        for g, row in enumerate(of_reward):
+            values = {value for k, of_sample in enumerate(row) if mask[g, k] for value in of_sample.values()}
+            differ[g] |= len(values) > 1
     return differ
 
 

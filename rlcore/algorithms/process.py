@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,8 +13,18 @@ TokenValues = Sequence[Sequence[Mapping[int, float]]]
 """[G][K] of token index to value."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepValues:
+    """What one reward says of steps, and what it counts for."""
+
+    values: TokenValues
+    """[G][K] of token index to the value of the step that ends there."""
+    weights: np.ndarray
+    """float64 [G]: of the reward, trust weight and schedule included."""
+
+
 def token_advantages(
-    values: TokenValues,
+    steps: Sequence[StepValues],
     lengths: np.ndarray,
     mask: np.ndarray,
     *,
@@ -24,23 +35,39 @@ def token_advantages(
     """A_t = sum over s >= t of discount^(s - t) r~_s, where s counts steps and t is the token's own, the next
     that ends at it or later: DeepSeekMath, arXiv 2402.03300, section 4.1.3, which has no discount. r~ are the
     values of all steps of all samples of a group, normalised by `estimator` as the rewards of samples are.
+    Each reward's values are normalised by themselves and weighted then (the other way round the deviation
+    would take the weight out again); A is the sum over `steps`, one a reward.
 
     `lengths` int [G, K]: tokens of each completion; `mask` bool [G, K], False where a sample does not count.
-    Returns [G][K] of float32 [T], 0 where masked; None where `values` are empty.
+    Returns [G][K] of float32 [T], 0 where masked; None where `steps` are empty.
     Raises as `group_advantages`.
     """
-    if not values:
+    if not steps:
         return None
+    advantages = [[np.zeros(length, dtype=np.float32) for length in row] for row in lengths]
+    for of_reward in steps:
+        _add(advantages, of_reward, mask, estimator, eps, discount)
+    return advantages
+
+
+def _add(
+    advantages: list[list[np.ndarray]],
+    of_reward: StepValues,
+    mask: np.ndarray,
+    estimator: str,
+    eps: float,
+    discount: float,
+) -> None:
     steps = [
         [(k, at, value) for k, of_sample in enumerate(row) if mask[g, k] for at, value in of_sample.items()]
-        for g, row in enumerate(values)
+        for g, row in enumerate(of_reward.values)
     ]
     counts = np.array([len(of_group) for of_group in steps])
     is_step = np.arange(counts.max(initial=0)) < counts[:, None]  # [G, S]
     rewards = np.zeros(is_step.shape)
     rewards[is_step] = [value for of_group in steps for _, _, value in of_group]
     normalised = group_advantages(rewards, is_step, estimator=estimator, eps=eps)
-    advantages = [[np.zeros(length, dtype=np.float32) for length in row] for row in lengths]
+    normalised = normalised * of_reward.weights[:, None]
     for g, of_group in enumerate(steps):
         of_samples: dict[int, list[tuple[int, float]]] = {}
         for (k, at, _), value in zip(of_group, normalised[g], strict=False):
@@ -51,5 +78,4 @@ def token_advantages(
             to_go = 0.0
             for start, (at, value) in zip(reversed(starts), reversed(of_sample), strict=True):
                 to_go = value + discount * to_go
-                advantages[g][k][start : at + 1] = to_go
-    return advantages
+                advantages[g][k][start : at + 1] += to_go

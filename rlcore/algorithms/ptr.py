@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rlcore.algorithms.process import TokenValues
+from rlcore.algorithms.process import StepValues, TokenValues
 
 
 def trust_weight(outcomes: np.ndarray, reasoning: np.ndarray) -> float:
@@ -90,8 +90,12 @@ class MixedRewards:
     """bool [G, K], False where a score that enters the mix could not be made (NaN)."""
     tau: np.ndarray
     """float64 [G] trust weights, measured even where they are not applied."""
-    token_values: TokenValues = ()
-    """[G][K] of token index to the weighted sum of what rewards say of it; empty: none of them does."""
+    steps: tuple[StepValues, ...] = ()
+    """Of each reward that judges steps and counts at present."""
+
+    @property
+    def step_values(self) -> list[TokenValues]:
+        return [of_reward.values for of_reward in self.steps]
 
 
 def mix_rewards(
@@ -105,7 +109,7 @@ def mix_rewards(
     token_values: Mapping[str, TokenValues] | None = None,
 ) -> MixedRewards:
     """Weighted sum of named scores; the `reasoning` one times its trust weight and the schedule's factor. The
-    values of single tokens, name to [G][K] for those rewards that give any, are weighted alike.
+    values of single tokens, name to [G][K] for those rewards that give any, get the same weights.
 
     `scores`: name to [G, K], NaN where a score failed; `weights` has the same names. A score of weight 0, or
     behind a factor of 0, is a diagnostic: its failures mask nothing. Without `outcome` or `reasoning` this
@@ -120,10 +124,9 @@ def mix_rewards(
         pairs = zip(arrays[outcome], arrays[reasoning], strict=True)
         tau_G = np.array([trust_weight(outcomes, values) for outcomes, values in pairs])
 
+    token_values = token_values or {}
     rewards, mask = np.zeros(shape), np.ones(shape, dtype=bool)
-    of_tokens = (
-        [[dict[int, float]() for _ in range(shape[1])] for _ in range(shape[0])] if token_values else []
-    )
+    steps: list[StepValues] = []
     for name, values in arrays.items():
         is_scheduled = name == reasoning
         if weights[name] == 0 or (is_scheduled and factor == 0):
@@ -133,11 +136,9 @@ def mix_rewards(
         if is_scheduled:
             weight_G1 *= factor * (tau_G[:, None] if trust else 1.0)
         rewards += weight_G1 * np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        for g, row in enumerate((token_values or {}).get(name, ())):
-            for summed, of_sample in zip(of_tokens[g], row, strict=True):
-                for at, value in of_sample.items():
-                    summed[at] = summed.get(at, 0.0) + float(weight_G1[g, 0]) * value
-    return MixedRewards(rewards=np.where(mask, rewards, 0.0), mask=mask, tau=tau_G, token_values=of_tokens)
+        if name in token_values:
+            steps.append(StepValues(values=token_values[name], weights=weight_G1[:, 0]))
+    return MixedRewards(rewards=np.where(mask, rewards, 0.0), mask=mask, tau=tau_G, steps=tuple(steps))
 
 
 def _check(

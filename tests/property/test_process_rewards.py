@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcore.algorithms.advantage import groups_with_signal
-from rlcore.algorithms.process import token_advantages
+from rlcore.algorithms.advantage import ADVANTAGES, groups_with_signal
+from rlcore.algorithms.process import StepValues, token_advantages
 from rlcore.algorithms.ptr import mix_rewards
 
 VALUES = st.integers(-12, 12).map(lambda quarters: quarters / 4)
@@ -41,7 +41,8 @@ def _table(rows: int, columns: int, cells):
 @given(batches(), st.sampled_from([0.0, 0.5, 1.0]))
 def test_a_token_gets_the_normalised_values_of_the_steps_from_it_on(batch, discount) -> None:
     values, lengths, mask = batch
-    ours = token_advantages(values, lengths, mask, eps=1e-6, discount=discount)
+    steps = StepValues(values=values, weights=np.ones(len(values)))
+    ours = token_advantages([steps], lengths, mask, eps=1e-6, discount=discount)
     for g, row in enumerate(values):
         steps = [v for k, of_sample in enumerate(row) if mask[g, k] for v in of_sample.values()]
         mean = sum(steps) / len(steps) if steps else 0.0
@@ -55,17 +56,25 @@ def test_a_token_gets_the_normalised_values_of_the_steps_from_it_on(batch, disco
                 assert ours[g][k][t] == pytest.approx(expected, abs=1e-4)
 
 
-@given(batches(), st.floats(0.1, 3), st.floats(0.1, 3))
-def test_values_of_tokens_are_weighted_as_the_rewards_that_give_them(batch, first, second) -> None:
-    values, lengths, _ = batch
+@given(batches(), st.sampled_from(list(ADVANTAGES)), st.floats(0.01, 3), st.floats(0.01, 3))
+def test_values_of_tokens_are_weighted_as_the_rewards_that_give_them(batch, estimator, first, second) -> None:
+    """Whatever the estimator divides by: a reward of a hundredth of the weight has that of the effect."""
+    values, lengths, mask = batch
     scores = {"plain": np.zeros(lengths.shape), "judge": np.zeros(lengths.shape)}
-    of_tokens = {"judge": values, "plain": values}
-    mixed = mix_rewards(scores, {"plain": first, "judge": second}, token_values=of_tokens)
-    for row, expected in zip(mixed.token_values, values, strict=True):
-        for summed, of_sample in zip(row, expected, strict=True):
-            assert summed == pytest.approx({at: (first + second) * v for at, v in of_sample.items()})
+
+    def advantages(**weights: float) -> list[np.ndarray]:
+        mixed = mix_rewards(scores, weights, token_values={"judge": values, "plain": values})
+        return [
+            row
+            for of_group in token_advantages(mixed.steps, lengths, mask, estimator=estimator)
+            for row in of_group
+        ]
+
+    alone = advantages(plain=1.0, judge=0.0)
+    for both, one in zip(advantages(plain=first, judge=second), alone, strict=True):
+        assert both == pytest.approx((first + second) * one, rel=1e-4, abs=1e-5)
     silent = mix_rewards(scores, {"plain": 0.0, "judge": second}, token_values={"plain": values})
-    assert not any(of_sample for row in silent.token_values for of_sample in row)
+    assert silent.steps == ()
 
 
 def test_steps_of_the_reasoning_reward_wait_and_are_trusted_like_its_value() -> None:
@@ -76,13 +85,15 @@ def test_steps_of_the_reasoning_reward_wait_and_are_trusted_like_its_value() -> 
         "token_values": {"reasoning": [[{0: 1.0}, {}]]},
     }
     closed = mix_rewards(scores, {"outcome": 1.0, "reasoning": 0.5}, factor=0.0, **settings)
-    assert closed.token_values == [[{}, {}]]
+    assert closed.steps == ()
     opened = mix_rewards(scores, {"outcome": 1.0, "reasoning": 0.5}, factor=1.0, **settings)
-    assert opened.token_values == [[{0: pytest.approx(0.5 * math.exp(-0.6))}, {}]]
+    (steps,) = opened.steps
+    assert steps.values == [[{0: 1.0}, {}]]
+    assert steps.weights == pytest.approx([0.5 * math.exp(-0.6)])
 
 
 def test_steps_that_differ_are_a_signal_where_rewards_are_equal() -> None:
     rewards, mask = np.ones((3, 2)), np.array([[True, True], [True, True], [True, False]])
     values = [[{1: 0.5, 3: -0.5}, {}], [{1: 0.5}, {2: 0.5}], [{1: 0.5}, {1: 0.7}]]
-    assert groups_with_signal(rewards, mask, values).tolist() == [True, False, False]
+    assert groups_with_signal(rewards, mask, [values]).tolist() == [True, False, False]
     assert token_advantages([], np.ones((3, 2), int), mask) is None

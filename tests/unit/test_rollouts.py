@@ -122,7 +122,7 @@ def test_groups_without_signal_are_replaced_by_the_prompts_that_come_next():
     assert tuple(s.group.prompt.id for s in round_.groups) == ids(made, range(7))
     assert round_.num_replaced == 3
     assert pool.submitted == [[0, 1, 2, 3], [4], [5], [6]]
-    assert pool.seed_steps[5] == 1  # a function of its place alone
+    assert pool.draws[5] == 5  # a function of its place alone
     take(made, 1)
     assert pool.submitted[4][0] == 7  # none is left out
     made.close()
