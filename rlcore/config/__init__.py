@@ -89,6 +89,15 @@ class RunConfig:
             correction,
             "none unless learner.recompute_logprobs is true: the rollout's own logprobs need no correction",
         )
+        # Else what older weights wrote would pass for the learner's own: neither weighted nor clipped.
+        is_weighted = correction != "none" or not self.learner.recomputes_logprobs
+        check(
+            self.train.staleness == 0 or is_weighted,
+            "algorithm.correction",
+            correction,
+            "tis or mask with train.staleness above 0 and recomputed log-probabilities "
+            "(learner.recompute_logprobs, or updates_per_batch above 1)",
+        )
         structured = dict(self.rollout.structured)
         check(
             not structured or self.learner.recomputes_logprobs,

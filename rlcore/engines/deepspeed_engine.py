@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,10 @@ class _Scorer(torch.nn.Module):
         self.model = model
 
     def forward(
-        self, groups: Sequence[TrainGroup | TokenGroup], temperature: float, entropy_grad: bool
+        self, groups: Sequence[TrainGroup | TokenGroup], *, silent_media: Any, **settings: Any
     ) -> dict[str, torch.Tensor]:
         """The fields of `CompletionLogprobs`, as ZeRO-3 looks for tensors in dictionaries only."""
-        scored = completion_logprobs(self.model, groups, temperature=temperature, entropy_grad=entropy_grad)
+        scored = completion_logprobs(self.model, groups, silent_media=silent_media, **settings)
         return {"logprobs": scored.logprobs, "entropies": scored.entropies, "mask": scored.mask}
 
 
@@ -98,6 +98,9 @@ class DeepSpeedEngine:
         self._media_modules = detach_media_modules(self._model) if model.media == "embeds" else {}
         if learner.activation_checkpointing:
             checkpoint_activations(self._model)
+        self._enters_media_together = bool(trained_media(self._model)) or (
+            learner.zero_stage == 3 and model.media == "raw"
+        )
         self._parameters = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         trained = list(self._parameters.values())
         optimizer = zero.adamw(trained, learner)
@@ -171,12 +174,18 @@ class DeepSpeedEngine:
         config = self._config
         batches = micro_batches(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
         num_batches = int(self._all_reduce([len(batches)], dist.ReduceOp.MAX)[0])
+        silent_media = self._silent_media(groups)
         loss = num_tokens = 0.0
         for index in range(num_batches):
-            scored = self._score(batches[index] if index < len(batches) else [smallest_sample(groups)])
+            batch = batches[index] if index < len(batches) else [smallest_sample(groups)]
+            scored = self._score(batch, silent_media=silent_media)
             if index < len(batches):
                 loss -= float(scored.logprobs.sum())
                 num_tokens += float(scored.mask.sum())
+        if config.zero_stage == 3:
+            # After a forward alone DeepSpeed keeps gathered weights, rounded ones under autocast:
+            # whoever asks for whole weights next would be given these.
+            self._engine.empty_partition_cache()
         total, count = self._all_reduce([loss, num_tokens], dist.ReduceOp.SUM)
         return float(total / count)
 
@@ -240,12 +249,17 @@ class DeepSpeedEngine:
         config = self._config
         batches = micro_batches(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
         num_batches = int(self._all_reduce([len(batches)], dist.ReduceOp.MAX)[0])
+        how = {
+            "temperature": objective.temperature,
+            "entropy_grad": objective.entropy_grad,
+            "silent_media": self._silent_media(groups),
+        }
         shares = []
         suspects: list[str] = []
         for index in range(num_batches):
             self._engine.set_gradient_accumulation_boundary(index == num_batches - 1)
             if index < len(batches):
-                scored = self._score(batches[index], objective.temperature, objective.entropy_grad)
+                scored = self._score(batches[index], **how)
                 share = objective.share(scored, batches[index], index)
                 loss = share.loss
                 if not bool(torch.isfinite(loss)):
@@ -257,7 +271,7 @@ class DeepSpeedEngine:
             else:
                 # Others have work left, and the collectives inside forward and backward need every rank.
                 sample = [smallest_sample(groups)]
-                scored = self._score(sample, objective.temperature, objective.entropy_grad)
+                scored = self._score(sample, **how)
                 self._engine.backward(objective.share(scored, sample, index).loss * 0.0)
         sums = {name: sum(float(sums[name]) for sums, _ in shares) for name in shares[0][0]}
         maxima = {name: max(float(maxima[name]) for _, maxima in shares) for name in shares[0][1]}
@@ -270,9 +284,31 @@ class DeepSpeedEngine:
         return metrics | maxima | {"num_micro_batches": float(num_batches)}, suspects
 
     def _score(
-        self, groups: Sequence[TrainGroup | TokenGroup], temperature: float = 1.0, entropy_grad: bool = False
+        self, groups: Sequence[TrainGroup | TokenGroup], silent_media: Any = None, **how: Any
     ) -> CompletionLogprobs:
-        return CompletionLogprobs(**self._engine(groups, temperature, entropy_grad))
+        return CompletionLogprobs(**self._engine(groups, silent_media=silent_media, **how))
+
+    def _silent_media(self, groups: Sequence[Any]) -> dict[str, np.ndarray] | None:
+        """Media of zeros in the form of what any rank's groups have, for micro-batches of text alone; None
+        where it does not matter who enters tower and projector. Collective.
+
+        It matters where they are trained or partitioned: then a rank that stays outside leaves the others'
+        collectives without a partner.
+        """
+        if self.world_size == 1 or not self._enters_media_together:
+            return None
+        mine: Mapping[str, Any] = next(
+            (g.media_inputs for g in groups if g.media_inputs and "audio_embeds" not in g.media_inputs), {}
+        )
+        forms: list[Any] = [None] * self.world_size
+        dist.all_gather_object(
+            forms, {name: (np.asarray(a)[:1].shape, np.asarray(a).dtype.str) for name, a in mine.items()}
+        )
+        form = next((form for form in forms if form), None)
+        return form and {
+            name: (np.ones if name.endswith("_mask") else np.zeros)(shape, dtype)
+            for name, (shape, dtype) in form.items()
+        }
 
     def _all_reduce(self, values: Sequence[float], op: Any) -> np.ndarray:
         tensor = torch.tensor(values, dtype=torch.float64, device=self._engine.device)

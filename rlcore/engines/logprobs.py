@@ -73,13 +73,16 @@ def completion_logprobs(
     *,
     temperature: float = 1.0,
     entropy_grad: bool = False,
+    silent_media: Mapping[str, np.ndarray] | None = None,
 ) -> CompletionLogprobs:
     """Log-probability and entropy of every completion token, given all before it, of softmax(logits /
     `temperature`): the distribution that was sampled from, where that was its temperature.
 
     The media of a prompt are embedded once and shared by its completions, and only the prompt's placeholders
     are replaced: a placeholder token that a policy sampled stays a token. `entropy_grad` lets the entropies
-    carry a gradient too, for an entropy bonus.
+    carry a gradient too, for an entropy bonus. Where no group has media, `silent_media` (as a group's
+    `media_inputs`) goes through the media modules in their place, to no effect but a gradient of 0: other
+    ranks may be in there.
 
     Raises:
         DataError: a prompt's placeholders and its media embeddings differ in number.
@@ -91,6 +94,11 @@ def completion_logprobs(
     fed = [tokens[:-1] for _, tokens in rows]
     layout = PackedLayout.of([len(p) for p in prompts], [len(f) for f in fed], [g for g, _ in rows], device)
     embeds = _embed(model, groups, prompts, fed, device)  # [N, H]
+    if silent_media and not any(group.media_inputs for group in groups):
+        silence = TokenGroup(prompt_token_ids=prompts[0], token_ids=(), media_inputs=silent_media)
+        (audio,) = _media_embeds(model, [silence])
+        assert audio is not None, sorted(silent_media)
+        embeds = embeds + 0.0 * audio.sum().to(embeds)
     hidden = packed_hidden_states(decoder_of(model), embeds, layout)  # [N, H]
 
     predictors = torch.from_numpy(_predictors(prompts, rows)).to(device)

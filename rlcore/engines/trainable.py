@@ -200,7 +200,8 @@ def adapter_weights(model: PreTrainedModel) -> Iterator[Weight]:
     """Instead of whole adapted weights, their factors (`rlcore.weight_sync.adapters`); and what else is
     trained."""
     for weight in weights(model):
-        if weight.adapter is not None:
+        # A layer that is trained whole beside its adapter goes whole, merged.
+        if weight.adapter is not None and not weight.parameters[0].requires_grad:
             first, second = weight.parameters[1:]
             yield Weight(weight.name + A, weight.hub_name + A, (first,))
             scale = float(weight.adapter.scaling[ADAPTER])

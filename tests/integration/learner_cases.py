@@ -51,6 +51,10 @@ class Probe(LearnerWorker):
         with torch.no_grad():
             return self._engine._score(groups).rows()
 
+    def supervised_loss(self, groups: Sequence[TrainGroup]) -> float:
+        """Every rank the same groups."""
+        return self._engine.supervised_loss(groups)
+
     def update_with_nan_gradient(self, batch: TrainBatch) -> dict[str, float]:
         """An update in which one gradient of rank 1 is NaN on its way back, though the loss is finite."""
         parameter = list(self._engine._parameters.values())[-1]
@@ -232,12 +236,13 @@ def start(
     run_dir: Any = "runs/run",
     sections: Any = None,
     media: str = "embeds",
+    freeze: tuple[str, ...] = ModelConfig.freeze,
     **settings: Any,
 ) -> None:
     """Builds the group's engines anew, with these settings of the learner and other sections."""
     config = RunConfig(
         run_dir=str(run_dir),
-        model=ModelConfig(path=model_path, media=media),
+        model=ModelConfig(path=model_path, media=media, freeze=freeze),
         learner=replace(LEARNER, num_ranks=learner.size, **settings),
         train=TrainConfig(num_steps=10),
         **(sections or {}),

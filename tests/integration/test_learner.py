@@ -209,6 +209,34 @@ def test_raw_audio_through_the_tower_gives_the_same(learner, model_path, expecte
     assert worst(got, weights[-1]) < 1e-5
 
 
+@pytest.mark.parametrize("freeze", [("audio_tower",), ()], ids=["tower frozen", "all trained"])
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_rank_may_have_text_alone(learner, single, model_path, expected, zero_stage, freeze):
+    """Beside one with audio, whose projector is trained: they go through the same collectives."""
+    first = expected[0][0]
+    batch = with_raw_audio(replace(first, groups=(first.groups[1], first.groups[-1])))
+    assert [bool(shard[0].media_inputs) for shard in shard_groups(batch.groups, 2)] in ([0, 1], [1, 0])
+    got = []
+    for group, stage in ((learner, zero_stage), (single, 0)):
+        settings = {"zero_stage": stage, "micro_batch_tokens": 90}
+        start(group, model_path, media="raw", freeze=freeze, **settings)
+        metrics = [group.call("update", batch, timeout_s=60)[0] for _ in range(2)][-1]
+        got.append((metrics["grad_norm"], group.call("weights", timeout_s=60)[0]))
+    (norm, weights), (plain_norm, plain_weights) = got
+    assert norm == pytest.approx(plain_norm, rel=1e-4)
+    assert worst(weights, plain_weights) < 1e-5
+
+
+def test_whole_weights_are_exact_after_a_validation_under_autocast(learner, model_path, expected):
+    """For a forward alone DeepSpeed's stage 3 gathers weights rounded to bfloat16, and may keep them."""
+    first = expected[0][0]
+    start(learner, model_path, zero_stage=3, autocast="bfloat16")
+    learner.call("update", first, timeout_s=60)
+    before = learner.call("weights", timeout_s=60)[0]
+    assert learner.call("supervised_loss", first.groups[:2], timeout_s=60)[0] > 0
+    assert_equal(learner.call("weights", timeout_s=60)[0], before)
+
+
 @pytest.mark.parametrize(
     ("ranks", "layout", "other_layout"),
     [
