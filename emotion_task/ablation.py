@@ -127,7 +127,7 @@ def _trained(name: str, seed: int, config: RunConfig, line: PipelineConfig, fold
             "tokens": int(sum(row["batch/tokens"] for row in rows)),
         }
 
-    settings = [config, _weights_stamp(config.model.path)]
+    settings = [config, _models(config)]
     found = Stages(run_dir).run(run_dir.name, settings, work)
     answers = _evaluated(name, found["model"], line, folder, seed=seed)
     return replace(answers, cpu_hours=found["cpu_hours"], tokens=found["tokens"])
@@ -142,10 +142,16 @@ def _evaluated(
     own = name if seed is None else f"{name}-seed{seed}"
     run_dir = folder / own / "answers"
     config = replace(line.rl, run_dir=str(run_dir), model=replace(line.rl.model, path=model))
-    settings = [config, _weights_stamp(model)]
+    settings = [config, _models(config)]
     metrics = Stages(run_dir).run(f"{own}-answers", settings, lambda may_resume: evaluate(config))
     samples = str(run_dir / "eval" / "samples.jsonl")
     return Answered(variant=name, seed=seed, metrics=metrics, samples=samples)
+
+
+def _models(config: RunConfig) -> list[str]:
+    """Stamps of the policy and of the rewards' models: one that was trained again makes another run."""
+    judges = [reward.args.get("model_path") for reward in config.rewards.values()]
+    return [_weights_stamp(str(path)) for path in (config.model.path, *judges) if path is not None]
 
 
 def _weights_stamp(model: str) -> str:

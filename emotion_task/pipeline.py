@@ -10,6 +10,7 @@ same settings, so that an interrupted run goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import math
@@ -30,10 +31,18 @@ from emotion_task.config import (
 from emotion_task.estimate import describe, estimate, minutes
 from emotion_task.records import Utterance, by_speaker, read_manifest
 from emotion_task.sft.examples import Question
-from rlcore.checkpoint import write_json
-from rlcore.errors import MissingDependencyError, StoppedError
+from rlcore.checkpoint import LAYOUT, run_settings, write_json
+from rlcore.errors import DataError, MissingDependencyError, StoppedError
+from rlcore.rewards.loading import check_reward
+from rlcore.targets import check_target
 
 log = logging.getLogger(__name__)
+
+
+_BESIDE = ("reference", "perception")
+"""Stages whose results no later stage uses: to run one anew leaves the others finished."""
+_UPKEEP = ("checkpoint_every", "max_failures", "min_ranks", "feature_cache_mb", "ingest_cpus", "media_cache")
+"""Settings of a supervised stage that do not change its model; and those of `LAYOUT` of its learner."""
 
 
 class Stages:
@@ -53,11 +62,15 @@ class Stages:
         they lie finished here with these settings."""
         chain, seconds = "", {}
         for name, settings in stages:
-            chain = _digest(chain, name, settings)
-            found = self._found(name, chain)
+            digest = _digest(chain, name, settings)
+            found = self._found(name, digest)
+            if found is not None:
+                seconds[name] = float(found["seconds"])
+            if name in _BESIDE:
+                continue
             if found is None:
                 break
-            seconds[name] = float(found["seconds"])
+            chain = digest
         return seconds
 
     def _found(self, name: str, digest: str) -> dict[str, Any] | None:
@@ -66,12 +79,15 @@ class Stages:
         return found if found.get("digest") == digest else None
 
     def run(self, name: str, settings: Any, work: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
-        """The stage's result, made now or found. It depends on its settings and on all stages before it.
+        """The stage's result, made now or found. It depends on its settings and on all stages before it but
+        those beside the line.
 
         `work` is told whether it may go on from what an interrupted attempt with the same settings left.
         """
-        self._chain = _digest(self._chain, name, settings)
-        found = self._found(name, self._chain)
+        digest = _digest(self._chain, name, settings)
+        if name not in _BESIDE:
+            self._chain = digest
+        found = self._found(name, digest)
         if found is not None:
             log.info("%s: found finished in %s", name, self._folder)
             self.seconds[name], self.results[name] = found["seconds"], found["result"]
@@ -79,14 +95,14 @@ class Stages:
         expected = f", about {minutes(self.expected[name])}" if name in self.expected else ""
         print(f"\n== {name}{expected}", flush=True)
         started = self._folder / f"{name}.started"
-        may_resume = started.is_file() and started.read_text(encoding="utf-8") == self._chain
-        started.write_text(self._chain, encoding="utf-8")
+        may_resume = started.is_file() and started.read_text(encoding="utf-8") == digest
+        started.write_text(digest, encoding="utf-8")
         began = time.perf_counter()
         result = work(may_resume)
         self.seconds[name], self.results[name] = round(time.perf_counter() - began, 1), result
         write_json(
             self._folder / f"{name}.json",
-            {"digest": self._chain, "seconds": self.seconds[name], "result": result},
+            {"digest": digest, "seconds": self.seconds[name], "result": result},
         )
         return result
 
@@ -95,6 +111,16 @@ def _digest(before: str, name: str, settings: Any) -> str:
     """Of a stage's settings and of all stages before it."""
     described = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(f"{before}/{name}/{described}".encode()).hexdigest()[:16]
+
+
+def _lasting(config: Any) -> dict[str, Any]:
+    """A supervised stage's settings, without those that do not change its model."""
+    fields = asdict(config)
+    for name in _UPKEEP:
+        del fields["train"][name]
+    for name in LAYOUT["learner"]:
+        del fields["train"]["learner"][name]
+    return fields
 
 
 class Pipeline:
@@ -113,18 +139,23 @@ class Pipeline:
         from rlcore.config import save_config
 
         config = self.config
+        self.check()
         save_config(config, self.run_dir / "config.yaml")
+        corpus, sft = replace(config.corpus, num_workers=1), config.sft
+        # Without it the stage leaves that reference out; once it is installed, it is run again.
+        has_opensmile = config.egemaps and importlib.util.find_spec("opensmile") is not None
         stages: tuple[tuple[str, Any, Callable[[bool], dict[str, Any]]], ...] = (
-            ("corpus", [config.corpus, config.seed], self.corpus),
-            ("annotate", config.corpus, self.annotate),
-            ("reference", config.egemaps, self.reference),
+            ("corpus", [corpus, config.seed], self.corpus),
+            ("annotate", corpus, self.annotate),
+            ("reference", [config.egemaps, has_opensmile], self.reference),
             ("base_model", [config.base_model, config.tiny], self.base_model),
-            ("alignment", config.alignment, self.alignment),
-            ("sft", config.sft, self.sft),
-            ("cold_start", config.cold_start, self.cold_start),
+            ("alignment", [_lasting(config.alignment), sft.quote_rate, sft.text_data], self.alignment),
+            ("sft", _lasting(sft), self.sft),
+            ("cold_start", _lasting(config.cold_start), self.cold_start),
             ("perception", config.perception, self.perception),
-            ("reward_model", config.reward_model, self.reward_model),
-            ("rl", config.rl, self.rl),
+            ("reward_model", _lasting(config.reward_model), self.reward_model),
+            # A run that may be resumed elsewhere, or with other deadlines, is the same run.
+            ("rl", run_settings(config.rl), self.rl),
             ("full_label_sft", None, self.full_label_sft),
         )
         planned = estimate(config)
@@ -135,9 +166,40 @@ class Pipeline:
         with ray_session(config.rl.cluster):
             for name, settings, work in stages:
                 result = self.stages.run(name, settings, work)
+                if name == "annotate":
+                    self._check_speakers()
                 if name == until:
                     return result
         return write_summary(self.run_dir, config, self.stages.results, self.stages.seconds)
+
+    def check(self) -> None:
+        """Finds mistakes of later stages before the first is run.
+
+        Raises:
+            ConfigError: an unknown task or corpus, a reward or task that does not import or does not take its
+                arguments.
+            DataError: a file that is not there.
+        """
+        from emotion_task.corpora import check_args
+        from emotion_task.sft.tasks import MixtureConfig
+
+        config = self.config
+        args = [name for name, value in config.corpus.args.items() if value is not None]
+        check_args(config.corpus.name, args, build=True)
+        for section in (config.alignment, config.sft, config.cold_start):
+            if section.weights:
+                MixtureConfig(weights=section.weights, text_data=config.sft.text_data, audio_folder="orders")
+        for path in (config.sft.text_data, config.reward_model.graded):
+            if path is not None and not Path(path).is_file():
+                raise DataError(f"{path}: no such file (sft.text_data, reward_model.graded)")
+        check_target(config.rl.task.target, config.rl.task.args, where="rl.task")
+        for name, reward in config.rl.rewards.items():
+            check_reward(reward, where=f"rl.rewards.{name}")
+
+    def _check_speakers(self) -> None:
+        by_speaker(self._split("train"), self.config.sft.without_speakers, "sft.without_speakers")
+        of_rl = self.config.rl.task.args.get("train_speakers") or ()
+        by_speaker(self._split("train"), of_rl, "rl.task.args.train_speakers")
 
     def corpus(self, may_resume: bool) -> dict[str, Any]:
         """Makes or reads the corpus; leaves `corpus/manifest.jsonl`."""
@@ -271,8 +333,10 @@ class Pipeline:
         from rlcore.engines.hf_model import load_processor
 
         sft, utterances = self.config.sft, self._split("train")
+        writer = TemplateWriter(quote_rate=sft.quote_rate)
         if name in ("sft", "cold_start"):
             _, utterances = by_speaker(utterances, sft.without_speakers, "sft.without_speakers")
+            writer = TemplateWriter(quote_rate=sft.quote_rate, fact_rate=sft.fact_rate)
         window = getattr(load_processor(model).feature_extractor, "chunk_length", None)
         training, validation = mix(
             utterances,
@@ -284,7 +348,7 @@ class Pipeline:
                 audio_folder=str(self.run_dir / "orders"),
                 max_seconds=min(self.config.corpus.max_seconds, window or math.inf),
             ),
-            TemplateWriter(quote_rate=sft.quote_rate, fact_rate=sft.fact_rate),
+            writer,
             num_examples=config.train.num_steps * config.train.batch_size,
             num_validation=0 if name in ("alignment", "sft_full") else sft.num_validation,
             num_workers=self.config.corpus.num_workers,

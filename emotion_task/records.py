@@ -82,6 +82,8 @@ def iter_manifest(path: str | Path) -> Iterator[Utterance]:
                 if unknown:
                     raise ValueError(f"unknown fields {sorted(unknown)}; known are {sorted(known)}")
                 utterance = Utterance(**row)
+                if not isinstance(utterance.speaker, str | None):
+                    raise ValueError(f"speaker {utterance.speaker!r} is no text; write it in quotes")
             except (ValueError, TypeError) as error:
                 raise DataError(f"{path}:{number}: not an utterance: {error}") from error
             audio = Path(utterance.audio)
@@ -126,7 +128,13 @@ def by_speaker(
 
 def choose(utterances: Sequence[Utterance], limit: int | None) -> list[Utterance]:
     """At most `limit` utterances in their order, chosen by a hash of their ids: the choice does not depend
-    on the order of the file, and a larger limit keeps what a smaller one chose."""
+    on the order of the file, and a larger limit keeps what a smaller one chose. None: all.
+
+    Raises:
+        ConfigError: a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit of utterances: got {limit}; allowed is 1 or more (leave it out for all)")
     if limit is None or limit >= len(utterances):
         return list(utterances)
     ranked = sorted(utterances, key=lambda u: hashlib.sha256(u.id.encode()).digest())

@@ -132,6 +132,9 @@ def _reward_means(name: str, scores: Sequence[Score]) -> dict[str, float]:
     if not good:
         return {}
     means = {f"reward/{name}": float(np.mean([score.value for score in good]))}
-    for part in good[0].parts:
-        means[f"reward/{name}/{part}"] = float(np.mean([score.parts[part] for score in good]))
+    for part in dict.fromkeys(part for score in good for part in score.parts):
+        values = [
+            score.parts[part] for score in good if part in score.parts
+        ]  # a gate's reward is not asked of all
+        means[f"reward/{name}/{part}"] = float(np.mean(values))
     return means

@@ -204,6 +204,14 @@ def run_command(command: Callable[[], int], *, program: str, debug: bool) -> int
             return 130
         print(f"{program}: error: {message_of(error)}", file=sys.stderr)
         return 2 if isinstance(error, (ConfigError, DataError)) else 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A path of the user's that cannot be read or written.
+        if debug:
+            traceback.print_exc()
+        print(f"{program}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def message_of(error: RLCoreError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,16 @@ def load_target(target: str, *, where: str) -> Any:
         public = [name for name in vars(module) if name[0].isupper()]
         raise ConfigError(f"{where}.target: module {module_name!r} has no {attribute!r}; it has {public}")
     return getattr(module, attribute)
+
+
+def check_target(target: str, args: Mapping[str, Any], *, where: str) -> Any:
+    """What `target` names, which takes `args`; nothing is built. Raises as `build_target`."""
+    found = load_target(target, where=where)
+    try:
+        inspect.signature(found).bind(**args)
+    except TypeError as error:
+        raise ConfigError(f"{where}.args: {target} was given {sorted(args)}: {error}") from error
+    return found
 
 
 def build_target(target: str, args: Mapping[str, Any], *, where: str) -> Any:

@@ -70,7 +70,7 @@ def _add_ablation(commands: Any, common: argparse.ArgumentParser) -> None:
         "--variants", metavar="A,B", help="of base, sft, v2, v3, v4, v5, v6 (default: all of them)"
     )
     ablation.add_argument(
-        "--seeds", default="0", metavar="N,M", help="of reinforcement learning (default: 0)"
+        "--seeds", type=_numbers, default="0", metavar="N,M", help="of reinforcement learning (default: 0)"
     )
     ablation.set_defaults(run=_ablation)
 
@@ -153,6 +153,11 @@ def _add_explain(commands: Any, common: argparse.ArgumentParser) -> None:
     explain.set_defaults(run=_explain)
 
 
+def _numbers(text: str) -> list[int]:
+    """Whole numbers, separated by commas."""
+    return [int(number) for number in text.split(",")]
+
+
 def _small_model(arguments: argparse.Namespace) -> int:
     from emotion_task.small_model.build import SmallModelConfig, build_small_model
 
@@ -181,7 +186,7 @@ def _ablation(arguments: argparse.Namespace) -> int:
         arguments.config,
         arguments.overrides,
         variants=arguments.variants.split(",") if arguments.variants else tuple(VARIANTS),
-        seeds=[int(seed) for seed in arguments.seeds.split(",")],
+        seeds=arguments.seeds,
     )
     print(f"{table.read_text(encoding='utf-8')}\n{table}")
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from emotion_task.corpora.meld import load_meld
 from emotion_task.corpora.msp_podcast import load_msp_podcast
 from emotion_task.corpora.ravdess import load_ravdess
 from emotion_task.corpora.savee import load_savee
+from emotion_task.corpora.synthetic import build_corpus
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError
 
@@ -48,11 +49,17 @@ def load_corpus(name: str, root: str | Path, **args: Any) -> list[Utterance]:
         ConfigError: unknown corpus, or an argument that its loader does not take.
         DataError: the folder does not hold the corpus.
     """
+    check_args(name, args)
+    return LOADERS[name](root, **args)
+
+
+def check_args(name: str, args: Iterable[str], *, build: bool = False) -> None:
+    """Raises ConfigError where a corpus is not known, or takes no argument of such a name; `build` asks for
+    those that the synthetic corpus is made with."""
     if name not in LOADERS:
         raise ConfigError(f"corpus {name!r}: not known; allowed are {', '.join(sorted(LOADERS))}")
-    loader = LOADERS[name]
-    allowed = [parameter for parameter in signature(loader).parameters if parameter != "root"]
-    unknown = sorted(set(args) - set(allowed))
-    if unknown:
+    takes = signature(build_corpus if build and name == "synthetic" else LOADERS[name]).parameters
+    not_ours = ("root", "folder", "seed", "num_workers", "progress")
+    allowed = [parameter for parameter in takes if parameter not in not_ours]
+    if unknown := sorted(set(args) - set(allowed)):
         raise ConfigError(f"corpus {name!r}: it does not take {unknown}; allowed are {', '.join(allowed)}")
-    return loader(root, **args)

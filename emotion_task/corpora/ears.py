@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from emotion_task.corpora.listing import Listing, audio_files, held_out
+from emotion_task.corpora.listing import HeldOut, Listing, audio_files
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
@@ -49,7 +49,7 @@ LAYOUT = (
 _NAME = re.compile(r"emo_(?P<emotion>\w+)_(?:freeform|sentences)|(?:rainbow|sentences)_\d+_(?P<style>\w+)")
 
 
-def load_ears(root: str | Path, *, eval_speakers: Iterable[str] = EVAL_SPEAKERS) -> list[Utterance]:
+def load_ears(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -> list[Utterance]:
     """Lists the emotional and whispered tasks, with the texts that were read, gender and age.
 
     Args:
@@ -60,10 +60,10 @@ def load_ears(root: str | Path, *, eval_speakers: Iterable[str] = EVAL_SPEAKERS)
     """
     listing = Listing("ears", Path(root), LAYOUT, LABELS, DROPPED)
     texts, people = (_read(listing.root / f"{n}.json") for n in ("transcripts", "speaker_statistics"))
-    eval_speakers = tuple(eval_speakers)
+    held_out = HeldOut(eval_speakers, EVAL_SPEAKERS)
     for folder in sorted(listing.root.glob("p[0-9][0-9][0-9]")):
         speaker, person = folder.name, people.get(folder.name, {})
-        split = None if speaker in VALIDATION else held_out(speaker, eval_speakers)
+        split = None if speaker in VALIDATION else held_out.split(speaker)
         for stem, path in audio_files(folder.iterdir()).items():
             match = _NAME.fullmatch(stem)
             if match is None:
@@ -79,7 +79,9 @@ def load_ears(root: str | Path, *, eval_speakers: Iterable[str] = EVAL_SPEAKERS)
                     gender=person["gender"] if person.get("gender") in ("male", "female") else None,
                     age_years=_middle(person.get("age", "")),
                 )
-    return listing.done()
+    utterances = listing.done()
+    held_out.check()
+    return utterances
 
 
 def _middle(ages: str) -> float | None:

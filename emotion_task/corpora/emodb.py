@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import Listing, audio_files, held_out
+from emotion_task.corpora.listing import HeldOut, Listing, audio_files
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -50,7 +50,7 @@ LAYOUT = "Expected is EmoDB as its owners ship it: wav/03a01Fa.wav and so on."
 _NAME = re.compile(r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<label>[A-Z])(?P<version>[a-z]?)")
 
 
-def load_emodb(root: str | Path, *, eval_speakers: Iterable[str] = ("15", "16")) -> list[Utterance]:
+def load_emodb(root: str | Path, *, eval_speakers: Iterable[str | int] | None = None) -> list[Utterance]:
     """Lists the recordings, with the German texts that were read.
 
     Args:
@@ -60,7 +60,7 @@ def load_emodb(root: str | Path, *, eval_speakers: Iterable[str] = ("15", "16"))
         DataError: no such folder, or nothing of EmoDB in it.
     """
     listing = Listing("emodb", Path(root), LAYOUT, LABELS, DROPPED, language="de")
-    eval_speakers = {f"{int(speaker):02d}" for speaker in eval_speakers}
+    held_out = HeldOut(eval_speakers, ("15", "16"))
     for stem, path in audio_files(listing.root.rglob("*.wav")).items():
         match = _NAME.fullmatch(stem)
         if match is None or match["speaker"] not in SPEAKERS:
@@ -72,10 +72,12 @@ def load_emodb(root: str | Path, *, eval_speakers: Iterable[str] = ("15", "16"))
                 path,
                 emotion=emotion,
                 speaker=match["speaker"],
-                split=held_out(match["speaker"], eval_speakers),
+                split=held_out.split(match["speaker"]),
                 text=TEXTS.get(match["text"]),
                 text_emotion="neutral",
                 gender=gender,
                 age_years=float(years),
             )
-    return listing.done()
+    utterances = listing.done()
+    held_out.check()
+    return utterances

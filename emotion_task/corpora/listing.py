@@ -11,7 +11,7 @@ from pathlib import Path
 import soundfile
 
 from emotion_task.records import Utterance
-from rlcore.errors import DataError
+from rlcore.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,39 @@ def audio_files(paths: Iterable[Path]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def held_out(speaker: str, eval_speakers: Iterable[str]) -> str:
-    """`eval` for these speakers, `train` for the others."""
-    return "eval" if speaker in set(eval_speakers) else "train"
+class HeldOut:
+    """The split of each speaker of a corpus: `eval` for those who are named, `train` for the others.
+
+    Args:
+        speakers: the reader's `eval_speakers`, as the corpus writes them; numbers and their text are one,
+            leading zeros or not (YAML reads 07 as 7, and 08 as text).
+        default: in the place of None.
+
+    Raises:
+        ConfigError: not a list.
+    """
+
+    def __init__(self, speakers: Iterable[str | int] | None, default: Iterable[str]):
+        if isinstance(speakers, str | int):
+            raise ConfigError(f"eval_speakers: got {speakers!r}; it is a list, [{speakers}] for one")
+        self._are_asked_for = speakers is not None
+        chosen: Iterable[str | int] = default if speakers is None else speakers
+        self._named = {plain(speaker): str(speaker) for speaker in chosen}
+        self._met: set[str] = set()
+
+    def split(self, speaker: str) -> str:
+        self._met.add(plain(speaker))
+        return "eval" if plain(speaker) in self._named else "train"
+
+    def check(self) -> None:
+        """After the walk. Raises ConfigError where a speaker was asked for who is not here: who was meant
+        would be trained on."""
+        missing = sorted(name for key, name in self._named.items() if key not in self._met)
+        if missing and self._are_asked_for:
+            there = ", ".join(sorted(self._met))
+            raise ConfigError(f"eval_speakers: no recording is by {missing}; the corpus has {there}")
+
+
+def plain(speaker: str | int) -> str:
+    """A speaker's name without leading zeros, where it is a number."""
+    return str(int(speaker)) if str(speaker).isdigit() else str(speaker)

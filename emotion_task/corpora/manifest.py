@@ -63,12 +63,15 @@ def load_manifest(
     lines: dict[str, str] = {}
     for where, row in _rows(path):
         found = list(_mistakes(row, _audio(path, row), allowed))
-        id = str(row.get("id") or Path(str(row.get("audio"))).with_suffix("").as_posix())
+        named = row.get("id")
+        id = Path(str(row.get("audio"))).with_suffix("").as_posix() if named is None else str(named)
         if not found and id in utterances:
             found = [f"the id {id!r} stands at {lines[id]} already"]
         mistakes += [f"{where}: {mistake}" for mistake in found]
         if not found:
             values: dict[str, Any] = {"dataset": dataset or "manifest"} | row
+            # JSON and Parquet may have numbers there: 7 and "7" are one speaker.
+            values |= {name: str(values[name]) for name in ("dataset", "speaker", "text") if name in values}
             if "age_years" in row:
                 values["age_years"] = float(row["age_years"])
             lines[id] = where

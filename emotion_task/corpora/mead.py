@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import Listing, audio_files, held_out
+from emotion_task.corpora.listing import HeldOut, Listing, audio_files
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -33,17 +33,17 @@ LAYOUT = (
 )
 
 
-def load_mead(root: str | Path, *, eval_speakers: Iterable[str] = EVAL_SPEAKERS) -> list[Utterance]:
+def load_mead(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -> list[Utterance]:
     """Lists the recordings of every intensity. The owner gives no transcripts by file.
 
     Args:
-        eval_speakers: speakers held out.
+        eval_speakers: speakers held out; by default `EVAL_SPEAKERS`.
 
     Raises:
         DataError: no such folder, or nothing of MEAD in it.
     """
     listing = Listing("mead", Path(root), LAYOUT, LABELS, DROPPED)
-    eval_speakers = tuple(eval_speakers)
+    held_out = HeldOut(eval_speakers, EVAL_SPEAKERS)
     for folder in sorted(listing.root.glob("[MW][0-9][0-9][0-9]/audio/*/level_[0-9]")):
         speaker, label, level = folder.parts[-4], folder.parts[-2], folder.name.removeprefix("level_")
         for stem, path in audio_files(folder.iterdir()).items():
@@ -55,7 +55,9 @@ def load_mead(root: str | Path, *, eval_speakers: Iterable[str] = EVAL_SPEAKERS)
                     path,
                     emotion=emotion,
                     speaker=speaker,
-                    split=held_out(speaker, eval_speakers),
+                    split=held_out.split(speaker),
                     gender="male" if speaker.startswith("M") else "female",
                 )
-    return listing.done()
+    utterances = listing.done()
+    held_out.check()
+    return utterances

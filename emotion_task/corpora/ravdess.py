@@ -79,7 +79,8 @@ def load_ravdess(
 
 
 def _splits(train_speakers: Iterable[int], eval_speakers: Iterable[int]) -> dict[int, str]:
-    train, held_out = set(train_speakers), set(eval_speakers)
+    # YAML reads 07 as a number and 08 as text.
+    train, held_out = ({int(speaker) for speaker in speakers} for speakers in (train_speakers, eval_speakers))
     if train & held_out:
         raise DataError(f"RAVDESS speakers {sorted(train & held_out)} are in both train_ and eval_speakers")
     return {speaker: "train" for speaker in train} | {speaker: "eval" for speaker in held_out}

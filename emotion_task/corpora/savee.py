@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import Listing, audio_files, held_out
+from emotion_task.corpora.listing import HeldOut, Listing, audio_files
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -30,17 +30,17 @@ LAYOUT = "Expected is SAVEE as its owners ship it: AudioData/DC/a01.wav (speaker
 _NAME = re.compile(rf"(?:(?P<speaker>{'|'.join(SPEAKERS)})_)?(?P<label>sa|su|[adfhn])(?P<number>\d\d)")
 
 
-def load_savee(root: str | Path, *, eval_speakers: Iterable[str] = ("KL",)) -> list[Utterance]:
+def load_savee(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -> list[Utterance]:
     """Lists the recordings. The owner gives no transcripts.
 
     Args:
-        eval_speakers: speakers held out.
+        eval_speakers: speakers held out; by default KL.
 
     Raises:
         DataError: no such folder, or nothing of SAVEE in it.
     """
     listing = Listing("savee", Path(root), LAYOUT, LABELS, DROPPED)
-    eval_speakers = tuple(eval_speakers)
+    held_out = HeldOut(eval_speakers, ("KL",))
     for folder in sorted({path.parent for path in listing.root.rglob("*.wav")}):
         for stem, path in audio_files(folder.iterdir()).items():
             match = _NAME.fullmatch(stem)
@@ -53,8 +53,10 @@ def load_savee(root: str | Path, *, eval_speakers: Iterable[str] = ("KL",)) -> l
                     path,
                     emotion=emotion,
                     speaker=speaker,
-                    split=held_out(speaker, eval_speakers),
+                    split=held_out.split(speaker),
                     gender="male",
                     age_years=AGE_YEARS,
                 )
-    return listing.done()
+    utterances = listing.done()
+    held_out.check()
+    return utterances

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, read_manifest
 from rlcore.errors import DataError
 
-SPLITS = {"train": "train", "eval": "test", None: "other"}
-"""Our split to the exported one. `other` holds what is in neither, such as a corpus' development part."""
+SPLITS = {"train": "train", "eval": "test"}
+"""Our split to the exported one. What is in neither, such as a corpus' development part, is `other`."""
+_OURS = re.compile(r"(train|test|other)-\d{5}-of-\d{5}\.parquet")
 SHARD_ROWS = 1000
 _TEXTS = (
     *("id", "dataset", "speaker", "gender", "age_level", "language", "emotion", "text", "text_emotion"),
@@ -70,20 +71,19 @@ def export_dataset(
     Returns:
         Split to its rows.
     Raises:
-        DataError: no utterance has a trace, or a recording is missing.
+        DataError: no utterance has a trace, a recording is missing, or `out_folder` holds what is no earlier
+            export.
     """
     traces, out = Path(traces), Path(out_folder)
     manifest = traces / "manifest.jsonl" if traces.is_dir() else traces
     utterances = [u for u in read_manifest(manifest) if u.trace]
     if not utterances:
         raise DataError(f"{manifest}: no utterance has a trace; write them with `emotion cot`")
-    data = out / "data"
-    shutil.rmtree(data, ignore_errors=True)
-    data.mkdir(parents=True)
+    data = _emptied(out)
     roots = _roots(utterances)
     counts = {}
-    for split, exported in SPLITS.items():
-        chosen = [u for u in utterances if u.split == split]
+    for exported in (*SPLITS.values(), "other"):
+        chosen = [u for u in utterances if SPLITS.get(str(u.split), "other") == exported]
         if chosen:
             counts[exported] = len(chosen)
             _write_shards(data, exported, chosen, roots, with_audio)
@@ -92,6 +92,21 @@ def export_dataset(
         card(utterances, counts, generated, license=license, name=name), encoding="utf-8"
     )
     return counts
+
+
+def _emptied(out: Path) -> Path:
+    """The folder of the shards, without those of an earlier export."""
+    data = out / "data"
+    others = [path for path in data.iterdir() if not _OURS.fullmatch(path.name)] if data.is_dir() else []
+    if others or ((out / "README.md").exists() and not data.is_dir()):
+        raise DataError(
+            f"{out}: holds {others[0] if others else out / 'README.md'}, which no export has written; give "
+            "--out a new folder, or one that an earlier export made"
+        )
+    data.mkdir(parents=True, exist_ok=True)
+    for path in data.iterdir():
+        path.unlink()
+    return data
 
 
 def card(

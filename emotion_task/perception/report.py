@@ -51,6 +51,7 @@ def write_perception(
     if form not in FORMS:
         raise ConfigError(f"form: got {form!r}; allowed are {list(FORMS)}")
     utterances, turns = _asked(manifest, form, split, limit)
+    recall = recall_report(samples, seed=seed) if samples else None
     attributes = attributes_of(turns)
     tables = {
         name: hits(turns, Listener(path).choose(utterances, turns), attributes)
@@ -68,8 +69,8 @@ def write_perception(
     if emotions:
         by_emotion = {name: _by_emotion(table, utterances, emotions) for name, table in tables.items()}
         report |= _estimates("emotions", "gain_by_emotion", by_emotion, emotions, seed)
-    if samples:
-        report["recall"] = recall_report(samples, seed=seed)
+    if recall is not None:
+        report["recall"] = recall
     report |= {"seed": seed, "versions": versions()}
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

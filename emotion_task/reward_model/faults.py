@@ -100,8 +100,9 @@ def wrong_quotation(plan: Plan, rng: random.Random) -> Plan:
     """Words are quoted that were not spoken: factual -1. Only where the plan quotes at all."""
     if plan.quote is None:
         return plan
-    words = plan.quote.split()
-    changed = [*words[1:], rng.choice(_WORDS)] if len(words) > 1 else [rng.choice(_WORDS)]
+    # At its beginning, since a writer cuts long ones at their end.
+    _, *rest = plan.quote.split()
+    changed = [rng.choice(_WORDS), *rest]
     return replace(plan, quote=" ".join(changed), grades=plan.lowered(factual=1))
 
 
@@ -112,12 +113,17 @@ def repeated_sentence(plan: Plan, rng: random.Random) -> Plan:
 
 def shuffled_words(plan: Plan, rng: random.Random) -> Plan:
     """Words of the description lose their order: fluency -3. Which claim is then made is anyone's guess,
-    but what a patient reader would put together is still the plan's, so the other grades stay."""
+    but what a patient reader would put together is still the plan's, so the other grades stay. Only where
+    there is a description."""
+    if not plan.facts and plan.quote is None:
+        return plan
     return replace(plan, arrange=(*plan.arrange, _shuffle_words), grades=plan.lowered(fluency=3))
 
 
 def shuffled_sentences(plan: Plan, rng: random.Random) -> Plan:
-    """The emotion is named before the reasons are: structure -2."""
+    """The emotion is named before the reasons are: structure -2. Only where there are some."""
+    if not plan.facts and plan.quote is None:
+        return plan
     return replace(plan, arrange=(*plan.arrange, _shuffle_sentences), grades=plan.lowered(structure=2))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.facts import stated_facts
-from emotion_task.records import Utterance, read_manifest
+from emotion_task.records import Utterance, choose, read_manifest
 from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.calibration import OVERALL, Agreement, agreements, plot_reliability
 from emotion_task.reward_model.data import GradedExample, graded_examples, graded_samples
@@ -75,7 +75,9 @@ def write_calibration(
     Raises:
         DataError: no held-out utterances, or no samples of them.
     """
-    held_out = [utterance for utterance in read_manifest(manifest) if utterance.split == "eval"][:limit]
+    held_out = choose(
+        [utterance for utterance in read_manifest(manifest) if utterance.split == "eval"], limit
+    )
     if not held_out:
         raise DataError(f"{manifest}: no utterance has the split 'eval', so nothing is held out")
     made = graded_examples(held_out, TemplateWriter(), seed=seed, per_utterance=per_utterance)

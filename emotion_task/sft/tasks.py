@@ -270,7 +270,10 @@ def _order(utterance: Utterance, rng: random.Random, mixture: MixtureConfig) -> 
     """Three versions of one utterance, and the order in which they come."""
     attribute = rng.choice(sorted(ORDER_LEVELS))
     steps = rng.sample((-1, 0, 1), 3)
-    name = f"{utterance.id}-{attribute}{''.join('lnh'[step + 1] for step in steps)}.flac"
+    # The source's path and age are in the name: an id may come back with another recording.
+    source = Path(utterance.audio)
+    stamp = hashlib.sha256(f"{source}/{source.stat().st_mtime_ns}".encode()).hexdigest()[:8]
+    name = f"{utterance.id}-{attribute}{''.join('lnh'[step + 1] for step in steps)}-{stamp}.flac"
     order = Order(
         source=utterance.audio,
         target=str(Path(str(mixture.audio_folder)) / name.replace("/", "_")),

@@ -28,8 +28,15 @@ from rlcore.algorithms.batching import micro_batches, num_packed_tokens, smalles
 from rlcore.budget import fit_groups
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
-from rlcore.engines.hf_model import load_config, load_model, load_processor, save_checkpoint
-from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_logprobs
+from rlcore.engines.hf_model import (
+    CAUSAL_LM,
+    family_of,
+    load_config,
+    load_model,
+    load_processor,
+    save_checkpoint,
+)
+from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_logprobs, own_logprobs
 from rlcore.engines.media_modules import attach_media_modules, detach_media_modules
 from rlcore.engines.shares import PolicyObjective, SupervisedObjective, token_weights
 from rlcore.engines.trainable import (
@@ -45,6 +52,9 @@ from rlcore.errors import ConfigError, DataError, NonFiniteError
 from rlcore.types import TrainGroup
 from rlcore.weight_sync.buckets import DTYPES
 
+_PACKING_TOLERANCE = {"none": 0.01, "bfloat16": 0.5}
+"""Nats, by `learner.autocast`. Architectures that do not pack are off by 2 to 5."""
+
 
 class _Scorer(torch.nn.Module):
     """The forward that DeepSpeed wraps: groups in, completion logprobs out."""
@@ -54,9 +64,12 @@ class _Scorer(torch.nn.Module):
         self.model = model
 
     def forward(
-        self, groups: Sequence[TrainGroup | TokenGroup], *, silent_media: Any, **settings: Any
-    ) -> dict[str, torch.Tensor]:
-        """The fields of `CompletionLogprobs`, as ZeRO-3 looks for tensors in dictionaries only."""
+        self, groups: Sequence[Any], *, silent_media: Any = None, by_itself: bool = False, **settings: Any
+    ) -> dict[str, Any]:
+        """The fields of `CompletionLogprobs`, as ZeRO-3 looks for tensors in dictionaries only; `by_itself`:
+        the `rows` of `own_logprobs`."""
+        if by_itself:
+            return {"rows": own_logprobs(self.model, groups)}
         scored = completion_logprobs(self.model, groups, silent_media=silent_media, **settings)
         return {"logprobs": scored.logprobs, "entropies": scored.entropies, "mask": scored.mask}
 
@@ -113,6 +126,31 @@ class DeepSpeedEngine:
             config=deepspeed_config,
         )
         self._adam = zero.AdamState(self._engine, optimizer)
+        self._check_packing()
+
+    @torch.no_grad()
+    def _check_packing(self) -> None:
+        """Raises ConfigError where packed rows are not for this architecture: what mixes tokens outside its
+        attention (convolutions, recurrences) would mix completions, and what it does to logits after the head
+        (scales, caps) would be left out, both without a sign. The speech models are known to pack."""
+        if family_of(self._model) is not CAUSAL_LM:
+            return
+        rng, vocabulary = np.random.default_rng(0), self._model.get_input_embeddings().num_embeddings
+        # Low ids are characters everywhere, and no placeholders.
+        prompt, *completions = (rng.integers(10, min(vocabulary, 250), size=size) for size in (6, 5, 4))
+        group = TokenGroup(prompt_token_ids=prompt, token_ids=tuple(completions))
+        own = self._engine([group], by_itself=True)["rows"]
+        packed = self._score([group]).rows()
+        if self._config.zero_stage == 3:
+            self._engine.empty_partition_cache()
+        difference = max(float(np.abs(a - b).max()) for a, b in zip(own, packed, strict=True))
+        if difference > _PACKING_TOLERANCE[self._config.autocast]:
+            raise ConfigError(
+                f"model.path: {type(self._model).__name__} gives other log-probabilities for completions "
+                f"packed into one row than for each by itself (up to {difference:.2g} nats apart), so it "
+                "cannot be trained here: its layers mix tokens outside the attention, or its logits are "
+                "scaled or capped"
+            )
 
     def _choose_trained(self) -> None:
         freeze(self._model, self._model_config.freeze)

@@ -13,7 +13,7 @@ import yaml
 from rlcore.config import RewardConfig, to_yaml
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import FunctionReward, Reward
-from rlcore.targets import build_target, load_target
+from rlcore.targets import build_target, check_target, load_target
 
 ENTRY_POINTS = "rlcore.rewards"
 """The group in which an installed package names its rewards."""
@@ -42,6 +42,16 @@ def build_reward(config: RewardConfig, *, where: str) -> Reward:
         return FunctionReward(target, config.args, config.retries)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def check_reward(config: RewardConfig, *, where: str) -> None:
+    """Finds what `build_reward` would refuse before a constructor is run: for long lines of work that come to
+    their rewards late. Raises as `build_reward`."""
+    name = resolve_target(config.target, where=where)
+    if not inspect.isclass(load_target(name, where=where)):
+        build_reward(config, where=where)
+    elif not issubclass(check_target(name, config.args, where=where), Reward):
+        raise ConfigError(f"{where}.target: {name} is no subclass of rlcore.rewards.Reward")
 
 
 def resolve_target(target: str, *, where: str) -> str:

@@ -27,7 +27,7 @@ from learner_cases import (
     worst,
 )
 from safetensors import safe_open
-from tiny_models import make_qwen2_audio, make_text
+from tiny_models import make_causal_lm, make_qwen2_audio, make_text
 from weight_pushes import collect
 
 from rlcore.actors.group import ActorGroup
@@ -39,6 +39,7 @@ from rlcore.engines.logprobs import completion_logprobs
 from rlcore.errors import (
     ActorError,
     CheckpointError,
+    ConfigError,
     DeadlineError,
     NonFiniteError,
     PlacementError,
@@ -341,6 +342,18 @@ def text_model_path(tmp_path_factory) -> str:
     target = tmp_path_factory.mktemp("text")
     save_checkpoint(model, target, processor=load_processor(str(folder)))
     return str(target)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [("Lfm2", {"layer_types": ["conv", "full_attention"]}), ("Granite", {"logits_scaling": 8.0})],
+)
+def test_an_architecture_that_does_not_pack_is_refused(single, tmp_path, architecture, settings, zero_stage):
+    """Convolutions would mix completions; scaled logits would be taken for plain ones."""
+    make_causal_lm(tmp_path, architecture, **settings)
+    with pytest.raises(ConfigError, match=rf"model.path: {architecture}ForCausalLM gives other log-prob"):
+        start(single, str(tmp_path), zero_stage=zero_stage)
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from emotion_task.tiny_model import AUDIO_TOKENS, TinyModelConfig, build_tiny_model, train_tokenizer
@@ -33,6 +35,23 @@ def make_qwen2_audio(folder: Path, *, chunk_length: int = 3) -> Path:
 def make_qwen2_5_omni(folder: Path) -> Path:
     """The Qwen2.5-Omni thinker. Needs torchvision (rlcore.engines.torchvision_shim)."""
     return build_tiny_model(folder, _CORPUS, TinyModelConfig(architecture="qwen2_5_omni"))
+
+
+def make_causal_lm(folder: Path, architecture: str, **settings: Any) -> Path:
+    """A text model of another architecture (`Granite`, `Lfm2`), without a tokenizer."""
+    config = getattr(transformers, f"{architecture}Config")(
+        vocab_size=320,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        **settings,
+    )
+    torch.manual_seed(0)
+    getattr(transformers, f"{architecture}ForCausalLM")(config).float().save_pretrained(folder)
+    return folder
 
 
 def make_text(folder: Path, *, tie_word_embeddings: bool = True) -> Path:

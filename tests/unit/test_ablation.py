@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emotion_task.ablation import Answered, _variant, run_ablation, unweighted_accuracy, write_table
+from emotion_task.ablation import Answered, _models, _variant, run_ablation, unweighted_accuracy, write_table
 from rlcore.errors import ConfigError
 
 SMALL = Path(__file__).resolve().parents[2] / "emotion_task" / "configs" / "small.yaml"
@@ -31,6 +31,16 @@ def test_variants_share_the_lines_models(tmp_path: Path) -> None:
     assert not v4.algorithm.ptr.trust and full.algorithm.ptr.trust
     assert v5.algorithm.ptr.schedule == "constant"
     assert {v.model.path for v in (v2, v3, v4, v5)} == {full.model.path}
+
+
+def test_another_reward_model_makes_other_runs(tmp_path: Path) -> None:
+    config = _variant("v6", 0, [str(SMALL)], [f"run_dir={tmp_path}"], str(tmp_path), tmp_path)
+    weights = tmp_path / "reward_model" / "model" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"a")
+    before = _models(config)
+    weights.write_bytes(b"ab")
+    assert _models(config) != before
 
 
 def test_an_unknown_variant_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from emotion_task.corpora import load_corpus
+from emotion_task.records import read_manifest
 from rlcore.errors import ConfigError, DataError
 
 
@@ -63,6 +64,17 @@ def test_parquet_says_the_same(tmp_path):
     (tmp_path / "bad.parquet").write_text("no table")
     with pytest.raises(DataError, match=r"bad\.parquet: not a Parquet file"):
         load_corpus("manifest", tmp_path, file="bad.parquet")
+
+
+def test_numbers_are_names_too(tmp_path):
+    """Speaker 7 and speaker "7" are one, and 0 is a name."""
+    lines = ['{"audio": "a.wav", "id": 0, "speaker": 0}', '{"audio": "b.wav", "id": 1, "speaker": 7}']
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+    found = load_corpus("manifest", tmp_path)
+    assert [(u.id, u.speaker) for u in found] == [("0", "0"), ("1", "7")]
+    (tmp_path / "written.jsonl").write_text('{"audio": "b.wav", "id": "1", "speaker": 7}')
+    with pytest.raises(DataError, match=r"written.jsonl:1: .*speaker 7 is no text; write it in quotes"):
+        read_manifest(tmp_path / "written.jsonl")
 
 
 def test_the_first_ten_mistakes_and_their_number(tmp_path):

@@ -27,7 +27,7 @@ from emotion_task.corpora import (
     savee,
 )
 from emotion_task.labels import ALL_LABELS, EMOTIONS
-from rlcore.errors import DataError
+from rlcore.errors import ConfigError, DataError
 
 OWNERS = {
     "ears": ears,
@@ -176,7 +176,13 @@ def test_savee(tmp_path, caplog):
         ("savee-KL-su15", "surprise", "savee-KL", "eval", "male", "young"),
     ]
     assert "1 not named as recordings of SAVEE are" in caplog.text
-    load_corpus("savee", tmp_path, eval_speakers=["JK"])
+    # Whom a misspelt name means would be trained on.
+    with pytest.raises(ConfigError, match=r"no recording is by \['KLL'\]; the corpus has DC, JE, KL"):
+        load_corpus("savee", tmp_path, eval_speakers=["KLL", "JE"])
+    with pytest.raises(ConfigError, match=r"got 'KL'; it is a list, \[KL\] for one"):
+        load_corpus("savee", tmp_path, eval_speakers="KL")
+    (tmp_path / "AudioData/KL/su15.wav").unlink()
+    load_corpus("savee", tmp_path)
     assert "no utterance is in the split 'eval'" in caplog.text
 
 
@@ -191,7 +197,9 @@ def test_emodb(tmp_path, caplog):
         ("emodb-16b10Wb", "angry", "emodb-16", "eval", "female", emodb.TEXTS["b10"]),
     ]
     assert {u.language for u in found} == {"de"} and "1 L (boredom is none of the nine)" in caplog.text
-    assert [u.split for u in load_corpus("emodb", tmp_path, eval_speakers=[3])] == ["eval", "train", "train"]
+    for third in (3, "3", "03"):  # YAML reads 03 as 3, and 08 as text
+        found = load_corpus("emodb", tmp_path, eval_speakers=[third])
+        assert [u.split for u in found] == ["eval", "train", "train"]
 
 
 def test_ears(tmp_path, caplog):

@@ -55,7 +55,7 @@ def test_names_tell_everything(corpus, caplog):
 
 
 def test_splits_can_be_chosen(corpus):
-    chosen = load_corpus("ravdess", corpus, train_speakers=[14], eval_speakers=[20])
+    chosen = load_corpus("ravdess", corpus, train_speakers=["14"], eval_speakers=[20])
     assert [(u.speaker, u.split) for u in chosen] == [("ravdess-14", "train"), ("ravdess-20", "eval")]
     with pytest.raises(DataError, match=r"\[14\] are in both"):
         load_ravdess(corpus, train_speakers=[1, 14], eval_speakers=[14])

@@ -41,6 +41,7 @@ def traces(tmp_path: Path) -> Path:
         replace(first, id="2", split="eval", stressed_words=None, measured=None),
         replace(first, id="3", trace=None),
         replace(first, id="4", split=None),
+        replace(first, id="5", split="dev"),
     ]
     write_manifest(tmp_path / "cot" / "manifest.jsonl", rows)
     return tmp_path / "cot"
@@ -53,12 +54,12 @@ def load(folder: Path) -> datasets.DatasetDict:
 def test_the_hub_layout_is_read_back(traces: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "hub"
     assert main(["export", str(traces), "--out", str(out), "--license", "cc-by-4.0"]) == 0
-    assert f"{out}: 1 train, 1 test, 1 other" in capsys.readouterr().out
+    assert f"{out}: 1 train, 1 test, 2 other" in capsys.readouterr().out
     found = load(out)
     assert {split: rows["id"][:] for split, rows in found.items()} == {
         "train": ["1"],
         "test": ["2"],
-        "other": ["4"],
+        "other": ["4", "5"],
     }
     row = found["train"][0]
     assert (row["audio"], row["emotion"], row["age_level"]) == ("1.wav", "angry", "young")
@@ -69,7 +70,7 @@ def test_the_hub_layout_is_read_back(traces: Path, tmp_path: Path, capsys) -> No
     card = yaml.safe_load(header)
     assert (card["license"], card["language"]) == ("cc-by-4.0", ["en"])
     assert card["configs"][0]["data_files"][1] == {"split": "test", "path": "data/test-*.parquet"}
-    assert "| angry | 3 |" in text and "| mine | 3 |" in text
+    assert "| angry | 4 |" in text and "| mine | 4 |" in text
     assert str(tmp_path) not in header + text
 
 
@@ -82,6 +83,22 @@ def test_recordings_only_where_asked_for(traces: Path, tmp_path: Path) -> None:
     (tmp_path / "corpus/a/1.wav").unlink()
     with pytest.raises(DataError, match=r"1\.wav: no recording of 1"):
         export_dataset(traces, tmp_path / "hub", with_audio=True)
+
+
+def test_only_an_earlier_export_is_replaced(traces: Path, tmp_path: Path) -> None:
+    """`--out .` beside `data/` would cost what lies there."""
+    out = tmp_path / "hub"
+    for _ in range(2):
+        export_dataset(traces, out)
+    assert len(list((out / "data").iterdir())) == 3
+    (out / "data" / "requests.jsonl").write_text("paid for")
+    with pytest.raises(DataError, match=r"hub: holds .*requests\.jsonl, which no export has written"):
+        export_dataset(traces, out)
+    assert len(list((out / "data").iterdir())) == 4
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "README.md").write_text("mine")
+    with pytest.raises(DataError, match=r"other: holds .*README\.md"):
+        export_dataset(traces, tmp_path / "other")
 
 
 def test_nothing_to_export(tmp_path: Path) -> None:

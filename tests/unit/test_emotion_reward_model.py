@@ -19,7 +19,15 @@ from emotion_task.reward_model.data import (
     read_graded,
     training_examples,
 )
-from emotion_task.reward_model.faults import CONTENT_FAULTS, FORM_FAULTS, Fault, Plan, wrong_quotation
+from emotion_task.reward_model.faults import (
+    CONTENT_FAULTS,
+    FORM_FAULTS,
+    Fault,
+    Plan,
+    shuffled_sentences,
+    shuffled_words,
+    wrong_quotation,
+)
 from emotion_task.reward_model.grades import DIMENSIONS, grade_response, judge_messages, weighted
 from rlcore.errors import ConfigError, DataError
 
@@ -145,6 +153,22 @@ def test_each_fault_lowers_known_dimensions_by_known_amounts() -> None:
         "foreign_ending": {"interpretation": 4, "fluency": 4, "structure": 4},
     }
     assert lowered(wrong_quotation) == {}
+
+
+def test_a_wrong_quotation_is_wrong_however_long_the_transcript() -> None:
+    spoken = " ".join(f"word{i}" for i in range(20))
+    plan = Plan(facts={}, truth={}, emotion="sad", answer="sad", labels=("sad", "happy"), quote=spoken)
+    rng = random.Random(0)
+    for _ in range(20):
+        trace = wrong_quotation(plan, rng).write(TemplateWriter(), rng)
+        quoted = trace.split('"')[1]
+        assert quoted not in spoken, trace
+
+
+def test_what_is_not_there_is_not_shuffled() -> None:
+    rng = random.Random(0)
+    plan = Plan(facts={}, truth={}, emotion="sad", answer="sad", labels=("sad", "happy"))
+    assert shuffled_words(plan, rng) is plan and shuffled_sentences(plan, rng) is plan
 
 
 def test_facts_cannot_be_graded_from_the_text_alone() -> None:

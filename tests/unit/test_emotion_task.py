@@ -109,15 +109,17 @@ def test_evaluation_of_known_answers(task: EmotionTask) -> None:
         "angry",
     ]
     groups = [answer(p, text, num_tokens=n) for p, text, n in zip(prompts, texts, (2, 4, 6, 8), strict=True)]
-    scores = [Score(value=v, parts={"factual": 5 * v}) for v in (1.0, 0.5, 0.0)] + [
-        Score(value=0.0, error="no")
-    ]
+    # Not every score has every part: a gate's reward is not asked of what does not pass.
+    parts = ({"gate": 1.0, "factual": 5.0}, {"gate": 1.0, "factual": 2.5}, {"gate": 0.0})
+    scores = [Score(value=v, parts=p) for v, p in zip((1.0, 0.5, 0.0), parts, strict=True)]
+    scores = [scores[2], *scores[:2], Score(value=0.0, error="no")]
     metrics = task.evaluate(groups, {"reasoning": scores})
     assert metrics["accuracy"] == 0.5 and metrics["format_rate"] == 0.75
     assert metrics["unweighted_accuracy"] == pytest.approx((0.5 + 1 + 0) / 3)
     assert metrics["pitch_accuracy"] == metrics["prosody_accuracy"] == 0.25
     assert metrics["tokens"] == 5.0
-    assert metrics["reward/reasoning"] == 0.5 and metrics["reward/reasoning/factual"] == 2.5
+    assert metrics["reward/reasoning"] == 0.5 and metrics["reward/reasoning/factual"] == 3.75
+    assert metrics["reward/reasoning/gate"] == pytest.approx(2 / 3)
     np.testing.assert_array_equal(task.confusion(groups), [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1]])
 
 

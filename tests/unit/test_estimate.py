@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,3 +105,18 @@ def test_only_stages_with_the_same_settings_count_as_finished(tmp_path: Path) ->
     assert list(again.finished([("a", {"n": 1}), ("b", {"n": 1}), ("c", {"n": 1})])) == ["a", "b", "c"]
     # What comes after a change will be run again.
     assert list(again.finished([("a", {"n": 1}), ("b", {"n": 2}), ("c", {"n": 1})])) == ["a"]
+
+
+def test_a_stage_beside_the_line_costs_no_other_stage(tmp_path: Path) -> None:
+    def line(n: int) -> list[tuple[str, Any]]:
+        return [("a", 1), ("reference", n), ("b", 1)]
+
+    first = Stages(tmp_path)
+    for name, settings in line(1):
+        first.run(name, settings, lambda may_resume: {})
+    assert list(Stages(tmp_path).finished(line(1))) == ["a", "reference", "b"]
+    assert list(Stages(tmp_path).finished(line(2))) == ["a", "b"]
+    second, ran = Stages(tmp_path), []
+    for name, settings in line(2):
+        second.run(name, settings, lambda may_resume, name=name: ran.append(name) or {})
+    assert ran == ["reference"]
