@@ -272,7 +272,8 @@ def _order(utterance: Utterance, rng: random.Random, mixture: MixtureConfig) -> 
     steps = rng.sample((-1, 0, 1), 3)
     # The source's path and age are in the name: an id may come back with another recording.
     source = Path(utterance.audio)
-    stamp = hashlib.sha256(f"{source}/{source.stat().st_mtime_ns}".encode()).hexdigest()[:8]
+    age = source.stat().st_mtime_ns if source.is_file() else 0
+    stamp = hashlib.sha256(f"{source}/{age}".encode()).hexdigest()[:8]
     name = f"{utterance.id}-{attribute}{''.join('lnh'[step + 1] for step in steps)}-{stamp}.flac"
     order = Order(
         source=utterance.audio,
