@@ -143,7 +143,8 @@ def make_spec(workload: Workload, config: RunConfig, num_steps: int) -> dict[str
     table = workload.lengths
     lengths = []
     for step, chosen in enumerate(steps):
-        seeds = [sampling_seed(config.seed, step, prompt.id) for prompt in chosen]
+        first = step * config.train.prompts_per_step
+        seeds = [sampling_seed(config.seed, at, prompt.id) for at, prompt in enumerate(chosen, first)]
         lengths.append([table[(seed + k) % len(table)] for seed in seeds for k in range(num_samples)])
     return {
         "model": config.model.path,

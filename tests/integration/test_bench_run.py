@@ -36,8 +36,8 @@ def test_each_sample_has_the_length_of_its_seed(tmp_path: Path, monkeypatch: pyt
     with ray_session(ClusterConfig(num_cpus=3)):
         measured = measure(config, num_steps=1)
     for step, result in enumerate(results):
-        for group in result.groups:
-            seed = sampling_seed(config.seed, step, group.prompt.id)
+        for place, group in enumerate(result.groups, start=step * len(result.groups)):
+            seed = sampling_seed(config.seed, place, group.prompt.id)
             expected = [table[(seed + k) % len(table)] for k in range(8)]
             assert [len(completion.token_ids) for completion in group.completions] == expected
             assert {completion.finish_reason for completion in group.completions} <= {"stop", "length"}
