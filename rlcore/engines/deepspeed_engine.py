@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,10 @@ from rlcore.algorithms.batching import micro_batches, num_packed_tokens, smalles
 from rlcore.budget import fit_groups
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
-from rlcore.engines.hf_model import (
-    CAUSAL_LM,
-    family_of,
-    load_config,
-    load_model,
-    load_processor,
-    save_checkpoint,
-)
-from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_logprobs, own_logprobs
-from rlcore.engines.media_modules import attach_media_modules, detach_media_modules
+from rlcore.engines.hf_model import load_config, load_model, load_processor, save_checkpoint
+from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup
+from rlcore.engines.media_modules import attach_media_modules, detach_media_modules, silent_media
+from rlcore.engines.scorer import Scorer, check_packing
 from rlcore.engines.shares import PolicyObjective, SupervisedObjective, token_weights
 from rlcore.engines.trainable import (
     Weight,
@@ -51,27 +45,6 @@ from rlcore.engines.trainable import (
 from rlcore.errors import ConfigError, DataError, NonFiniteError
 from rlcore.types import TrainGroup
 from rlcore.weight_sync.buckets import DTYPES
-
-_PACKING_TOLERANCE = {"none": 0.01, "bfloat16": 0.5}
-"""Nats, by `learner.autocast`. Architectures that do not pack are off by 2 to 5."""
-
-
-class _Scorer(torch.nn.Module):
-    """The forward that DeepSpeed wraps: groups in, completion logprobs out."""
-
-    def __init__(self, model: torch.nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, groups: Sequence[Any], *, silent_media: Any = None, by_itself: bool = False, **settings: Any
-    ) -> dict[str, Any]:
-        """The fields of `CompletionLogprobs`, as ZeRO-3 looks for tensors in dictionaries only; `by_itself`:
-        the `rows` of `own_logprobs`."""
-        if by_itself:
-            return {"rows": own_logprobs(self.model, groups)}
-        scored = completion_logprobs(self.model, groups, silent_media=silent_media, **settings)
-        return {"logprobs": scored.logprobs, "entropies": scored.entropies, "mask": scored.mask}
 
 
 class DeepSpeedEngine:
@@ -111,46 +84,23 @@ class DeepSpeedEngine:
         self._media_modules = detach_media_modules(self._model) if model.media == "embeds" else {}
         if learner.activation_checkpointing:
             checkpoint_activations(self._model)
-        self._enters_media_together = bool(trained_media(self._model)) or (
-            learner.zero_stage == 3 and model.media == "raw"
-        )
+        is_shared = learner.zero_stage == 3 and model.media == "raw"
+        self._enters_media_together = is_shared or bool(trained_media(self._model))
         self._parameters = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         trained = list(self._parameters.values())
         optimizer = zero.adamw(trained, learner)
         self._schedule = zero.lr_schedule(optimizer, learner, num_steps * learner.updates_per_batch)
         self._engine, *_ = deepspeed.initialize(
-            model=_Scorer(self._model),
+            model=Scorer(self._model),
             model_parameters=trained,
             optimizer=optimizer,
             lr_scheduler=self._schedule,
             config=deepspeed_config,
         )
         self._adam = zero.AdamState(self._engine, optimizer)
-        self._check_packing()
-
-    @torch.no_grad()
-    def _check_packing(self) -> None:
-        """Raises ConfigError where packed rows are not for this architecture: what mixes tokens outside its
-        attention (convolutions, recurrences) would mix completions, and what it does to logits after the head
-        (scales, caps) would be left out, both without a sign. The speech models are known to pack."""
-        if family_of(self._model) is not CAUSAL_LM:
-            return
-        rng, vocabulary = np.random.default_rng(0), self._model.get_input_embeddings().num_embeddings
-        # Low ids are characters everywhere, and no placeholders.
-        prompt, *completions = (rng.integers(10, min(vocabulary, 250), size=size) for size in (6, 5, 4))
-        group = TokenGroup(prompt_token_ids=prompt, token_ids=tuple(completions))
-        own = self._engine([group], by_itself=True)["rows"]
-        packed = self._score([group]).rows()
-        if self._config.zero_stage == 3:
+        check_packing(self._model, self._engine, autocast=learner.autocast)
+        if learner.zero_stage == 3:
             self._engine.empty_partition_cache()
-        difference = max(float(np.abs(a - b).max()) for a, b in zip(own, packed, strict=True))
-        if difference > _PACKING_TOLERANCE[self._config.autocast]:
-            raise ConfigError(
-                f"model.path: {type(self._model).__name__} gives other log-probabilities for completions "
-                f"packed into one row than for each by itself (up to {difference:.2g} nats apart), so it "
-                "cannot be trained here: its layers mix tokens outside the attention, or its logits are "
-                "scaled or capped"
-            )
 
     def _choose_trained(self) -> None:
         freeze(self._model, self._model_config.freeze)
@@ -327,26 +277,12 @@ class DeepSpeedEngine:
         return CompletionLogprobs(**self._engine(groups, silent_media=silent_media, **how))
 
     def _silent_media(self, groups: Sequence[Any]) -> dict[str, np.ndarray] | None:
-        """Media of zeros in the form of what any rank's groups have, for micro-batches of text alone; None
-        where it does not matter who enters tower and projector. Collective.
-
-        It matters where they are trained or partitioned: then a rank that stays outside leaves the others'
-        collectives without a partner.
-        """
+        """For micro-batches of text alone, `silent_media`; None where it does not matter who enters tower and
+        projector. It matters where they are trained or partitioned: then a rank that stays outside leaves
+        the others' collectives without a partner. Collective."""
         if self.world_size == 1 or not self._enters_media_together:
             return None
-        mine: Mapping[str, Any] = next(
-            (g.media_inputs for g in groups if g.media_inputs and "audio_embeds" not in g.media_inputs), {}
-        )
-        forms: list[Any] = [None] * self.world_size
-        dist.all_gather_object(
-            forms, {name: (np.asarray(a)[:1].shape, np.asarray(a).dtype.str) for name, a in mine.items()}
-        )
-        form = next((form for form in forms if form), None)
-        return form and {
-            name: (np.ones if name.endswith("_mask") else np.zeros)(shape, dtype)
-            for name, (shape, dtype) in form.items()
-        }
+        return silent_media(groups)
 
     def _all_reduce(self, values: Sequence[float], op: Any) -> np.ndarray:
         tensor = torch.tensor(values, dtype=torch.float64, device=self._engine.device)
@@ -456,8 +392,6 @@ class DeepSpeedEngine:
 
 _ARE_MEANS = ("loss", "policy_loss")
 """Sums that were divided by the batch's totals already."""
-
-
 _COUNTERS = ("num_calls", "num_updates", "num_skipped", "num_skipped_in_a_row")
 """What a checkpoint keeps of the engine's progress."""
 

@@ -115,21 +115,6 @@ def completion_logprobs(
     )
 
 
-def own_logprobs(model: PreTrainedModel, groups: Sequence[TokenGroup]) -> list[np.ndarray]:
-    """What `completion_logprobs` gives as `rows`, of groups without media, by the model's own forward: one
-    completion at a time, logits of every position. To be asked before the first packed row, as that switches
-    the attention over for good."""
-    device, rows = model.get_input_embeddings().weight.device, []
-    for group in groups:
-        for tokens in group.token_ids:
-            ids = torch.from_numpy(np.concatenate([group.prompt_token_ids, tokens])).to(device)[None]
-            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-            predicting = logits[0, len(group.prompt_token_ids) - 1 : -1].float().log_softmax(-1)
-            targets = torch.from_numpy(tokens).to(device)[:, None]
-            rows.append(predicting.gather(-1, targets)[:, 0].cpu().numpy())
-    return rows
-
-
 def _predictors(prompts: Sequence[np.ndarray], rows: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
     """Where in the packed row the hidden state lies that predicts each completion token: the prompt's last
     for the first, then the one before."""

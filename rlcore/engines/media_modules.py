@@ -1,4 +1,5 @@
-"""Taking encoders and projectors out of a model that is given their output, and putting them back.
+"""Taking encoders and projectors out of a model that is given their output, and putting them back; and what
+goes through them where a rank has no media.
 
 A policy whose media arrive as embeddings never enters its tower: outside the model, the tower costs no
 accelerator memory and no partitioning, and is still there when a whole checkpoint has to be written.
@@ -6,8 +7,11 @@ accelerator memory and no partitioning, and is still there when a whole checkpoi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -27,6 +31,23 @@ def attach_media_modules(model: PreTrainedModel, modules: Mapping[str, nn.Module
     """Undoes `detach_media_modules`."""
     for path, module in modules.items():
         _set(model, path, module)
+
+
+def silent_media(groups: Sequence[Any]) -> dict[str, np.ndarray] | None:
+    """Media of zeros in the form of what any rank has for tower or projector; None where none has any.
+    Collective."""
+    mine: Mapping[str, Any] = next(
+        (g.media_inputs for g in groups if g.media_inputs and "audio_embeds" not in g.media_inputs), {}
+    )
+    forms: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(
+        forms, {n: (np.asarray(a)[:1].shape, np.asarray(a).dtype.str) for n, a in mine.items()}
+    )
+    form = next((form for form in forms if form), None)
+    return form and {
+        name: (np.ones if name.endswith("_mask") else np.zeros)(shape, dtype)
+        for name, (shape, dtype) in form.items()
+    }
 
 
 def _has(model: nn.Module, path: str) -> bool:

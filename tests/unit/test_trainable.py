@@ -5,7 +5,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.config import LoRAConfig, ModelConfig
-from rlcore.engines.trainable import add_lora, checkpoint_activations, freeze, weights
+from rlcore.engines.trainable import adapter_weights, add_lora, checkpoint_activations, freeze, weights
 from rlcore.errors import ConfigError
 
 TOKENS = torch.arange(12).view(2, 6)
@@ -65,6 +65,13 @@ def test_what_is_trained_beside_the_adapters_is_trained_whole() -> None:
         a, b = (model.get_parameter(f"{layer}.q_proj.lora_{x}.default.weight") for x in "AB")
         merged = {weight.name: weight.tensor() for weight in weights(model)}
         torch.testing.assert_close(merged[f"{layer}.q_proj.weight"], 1.0 + b @ a)
+        # Factors alone would leave the engines with the base weight that they began with.
+        pushed = {weight.name: weight.tensor() for weight in adapter_weights(model)}
+        names = {
+            f"{layer}.{name}" for name in ("q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias")
+        }
+        assert set(pushed) == names
+        torch.testing.assert_close(pushed[f"{layer}.q_proj.weight"], 1.0 + b @ a)
 
     with pytest.raises(
         ConfigError, match=r"learner\.lora\.also_train: 'layers\.1\.' .*model\.freeze comes first"
