@@ -24,7 +24,8 @@ from emotion_task.config import PipelineConfig
 from emotion_task.evaluation.bootstrap import MEAN, Estimate, estimate
 from emotion_task.evaluation.report import plot_ablation
 from emotion_task.perception.emotions import read_answers, recall_scores
-from emotion_task.pipeline import Pipeline, Stages
+from emotion_task.pipeline import Pipeline
+from emotion_task.stages import Stages
 from rlcore.checkpoint import write_json
 from rlcore.config import RunConfig, load_config
 from rlcore.errors import ConfigError, StoppedError

@@ -9,14 +9,11 @@ same settings, so that an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import logging
 import math
 import shutil
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +25,11 @@ from emotion_task.config import (
     SFTConfig,
     SupervisedConfig,
 )
-from emotion_task.estimate import describe, estimate, minutes
+from emotion_task.estimate import describe, estimate
 from emotion_task.records import Utterance, by_speaker, read_manifest
 from emotion_task.sft.examples import Question
-from rlcore.checkpoint import LAYOUT, run_settings, write_json
+from emotion_task.stages import Stages
+from rlcore.checkpoint import LAYOUT, run_settings
 from rlcore.errors import DataError, MissingDependencyError, StoppedError
 from rlcore.rewards.loading import check_reward
 from rlcore.targets import check_target
@@ -39,78 +37,8 @@ from rlcore.targets import check_target
 log = logging.getLogger(__name__)
 
 
-_BESIDE = ("reference", "perception")
-"""Stages whose results no later stage uses: to run one anew leaves the others finished."""
 _UPKEEP = ("checkpoint_every", "max_failures", "min_ranks", "feature_cache_mb", "ingest_cpus", "media_cache")
 """Settings of a supervised stage that do not change its model; and those of `LAYOUT` of its learner."""
-
-
-class Stages:
-    """Runs stages once: each leaves `stages/NAME.json` with a digest of its settings, seconds and result."""
-
-    def __init__(self, run_dir: Path):
-        self._folder = run_dir / "stages"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self.seconds: dict[str, float] = {}
-        self.results: dict[str, dict[str, Any]] = {}
-        self.expected: Mapping[str, float] = {}
-        """Seconds of each stage, where they were estimated."""
-        self._chain = ""
-
-    def finished(self, stages: Iterable[tuple[str, Any]]) -> dict[str, float]:
-        """Seconds that each of these took, (name, settings) in the order in which they will be run, as far as
-        they lie finished here with these settings."""
-        chain, seconds = "", {}
-        for name, settings in stages:
-            digest = _digest(chain, name, settings)
-            found = self._found(name, digest)
-            if found is not None:
-                seconds[name] = float(found["seconds"])
-            if name in _BESIDE:
-                continue
-            if found is None:
-                break
-            chain = digest
-        return seconds
-
-    def _found(self, name: str, digest: str) -> dict[str, Any] | None:
-        path = self._folder / f"{name}.json"
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return found if found.get("digest") == digest else None
-
-    def run(self, name: str, settings: Any, work: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
-        """The stage's result, made now or found. It depends on its settings and on all stages before it but
-        those beside the line.
-
-        `work` is told whether it may go on from what an interrupted attempt with the same settings left.
-        """
-        digest = _digest(self._chain, name, settings)
-        if name not in _BESIDE:
-            self._chain = digest
-        found = self._found(name, digest)
-        if found is not None:
-            log.info("%s: found finished in %s", name, self._folder)
-            self.seconds[name], self.results[name] = found["seconds"], found["result"]
-            return found["result"]
-        expected = f", about {minutes(self.expected[name])}" if name in self.expected else ""
-        print(f"\n== {name}{expected}", flush=True)
-        started = self._folder / f"{name}.started"
-        may_resume = started.is_file() and started.read_text(encoding="utf-8") == digest
-        started.write_text(digest, encoding="utf-8")
-        began = time.perf_counter()
-        result = work(may_resume)
-        self.seconds[name], self.results[name] = round(time.perf_counter() - began, 1), result
-        write_json(
-            self._folder / f"{name}.json",
-            {"digest": digest, "seconds": self.seconds[name], "result": result},
-        )
-        return result
-
-
-def _digest(before: str, name: str, settings: Any) -> str:
-    """Of a stage's settings and of all stages before it."""
-    described = json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256(f"{before}/{name}/{described}".encode()).hexdigest()[:16]
 
 
 def _lasting(config: Any) -> dict[str, Any]:
@@ -141,23 +69,7 @@ class Pipeline:
         config = self.config
         self.check()
         save_config(config, self.run_dir / "config.yaml")
-        corpus, sft = replace(config.corpus, num_workers=1), config.sft
-        # Without it the stage leaves that reference out; once it is installed, it is run again.
-        has_opensmile = config.egemaps and importlib.util.find_spec("opensmile") is not None
-        stages: tuple[tuple[str, Any, Callable[[bool], dict[str, Any]]], ...] = (
-            ("corpus", [corpus, config.seed], self.corpus),
-            ("annotate", corpus, self.annotate),
-            ("reference", [config.egemaps, has_opensmile], self.reference),
-            ("base_model", [config.base_model, config.tiny], self.base_model),
-            ("alignment", [_lasting(config.alignment), sft.quote_rate, sft.text_data], self.alignment),
-            ("sft", _lasting(sft), self.sft),
-            ("cold_start", _lasting(config.cold_start), self.cold_start),
-            ("perception", config.perception, self.perception),
-            ("reward_model", _lasting(config.reward_model), self.reward_model),
-            # A run that may be resumed elsewhere, or with other deadlines, is the same run.
-            ("rl", run_settings(config.rl), self.rl),
-            ("full_label_sft", None, self.full_label_sft),
-        )
+        stages = self._line()
         planned = estimate(config)
         if planned is not None:
             self.stages.expected = planned.seconds()
@@ -171,6 +83,27 @@ class Pipeline:
                 if name == until:
                     return result
         return write_summary(self.run_dir, config, self.stages.results, self.stages.seconds)
+
+    def _line(self) -> tuple[tuple[str, Any, Callable[[bool], dict[str, Any]]], ...]:
+        """Name of each stage, what its result hangs on beside the stages before it, and its work."""
+        config = self.config
+        corpus, sft = replace(config.corpus, num_workers=1), config.sft
+        # Without it the stage leaves that reference out; once it is installed, it is run again.
+        has_opensmile = config.egemaps and importlib.util.find_spec("opensmile") is not None
+        return (
+            ("corpus", [corpus, config.seed], self.corpus),
+            ("annotate", corpus, self.annotate),
+            ("reference", [config.egemaps, has_opensmile], self.reference),
+            ("base_model", [config.base_model, config.tiny], self.base_model),
+            ("alignment", [_lasting(config.alignment), sft.quote_rate, sft.text_data], self.alignment),
+            ("sft", _lasting(sft), self.sft),
+            ("cold_start", _lasting(config.cold_start), self.cold_start),
+            ("perception", config.perception, self.perception),
+            ("reward_model", _lasting(config.reward_model), self.reward_model),
+            # A run that may be resumed elsewhere, or with other deadlines, is the same run.
+            ("rl", run_settings(config.rl), self.rl),
+            ("full_label_sft", None, self.full_label_sft),
+        )
 
     def check(self) -> None:
         """Finds mistakes of later stages before the first is run.

@@ -19,7 +19,7 @@ from emotion_task.estimate import (
     estimate,
     minutes,
 )
-from emotion_task.pipeline import Stages
+from emotion_task.stages import Stages
 from rlcore.bench.models import write_audio_model
 from rlcore.config import load_config
 from rlcore.plan.hardware import Hardware

@@ -8,6 +8,7 @@ import pytest
 
 from emotion_task.config import PipelineConfig
 from emotion_task.pipeline import Pipeline
+from emotion_task.stages import Stages
 from rlcore.config import load_config
 from rlcore.errors import RLCoreError
 
@@ -51,3 +52,39 @@ def test_mistakes_of_later_stages_are_found_first(tmp_path: Path, override: str,
     overrides = [override, *(["corpus.root=/data"] if "corpus.name" in override else [])]
     with pytest.raises(RLCoreError, match=message):
         pipeline(tmp_path, "quickstart", *overrides).check()
+
+
+@pytest.mark.parametrize(
+    ("override", "run_again"),
+    [
+        ("corpus.num_workers=8", []),
+        ("sft.train.checkpoint_every=50", []),
+        ("sft.train.learner.num_ranks=1", []),
+        ("rl.rollout.timeout_s=9000", []),
+        ("rl.rollout.num_replicas=2", []),
+        ("egemaps=true", ["reference"]),
+        ("perception=100", ["perception"]),
+        ("rl.learner.lr=1", ["rl", "full_label_sft"]),
+        ("sft.fact_rate=0.5", ["sft", "cold_start", "perception", "reward_model", "rl", "full_label_sft"]),
+    ],
+)
+def test_a_change_costs_the_stages_that_it_changes(
+    tmp_path: Path, override: str, run_again: list[str]
+) -> None:
+    line = [(name, settings) for name, settings, _ in pipeline(tmp_path, "quickstart")._line()]
+    stages = Stages(tmp_path)
+    for name, settings in line:
+        stages.run(name, settings, lambda may_resume: {})
+    changed = [(name, settings) for name, settings, _ in pipeline(tmp_path, "quickstart", override)._line()]
+    found = Stages(tmp_path).finished(changed)
+    assert [name for name, _ in line if name not in found] == run_again
+
+
+def test_what_alignment_is_made_of_counts_for_it(tmp_path: Path) -> None:
+    """Captions may quote; facts are left out of SFT's traces alone."""
+    plain, quoting, leaving_out = (
+        dict((name, settings) for name, settings, _ in pipeline(tmp_path, "quickstart", *override)._line())
+        for override in ([], ["sft.quote_rate=0.5"], ["sft.fact_rate=0.5"])
+    )
+    assert plain["alignment"] == leaving_out["alignment"] != quoting["alignment"]
+    assert plain["sft"] != leaving_out["sft"]
