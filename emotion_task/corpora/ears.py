@@ -58,9 +58,9 @@ def load_ears(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -
     Raises:
         DataError: no such folder, nothing of EARS in it, or an unreadable JSON file.
     """
-    listing = Listing("ears", Path(root), LAYOUT, LABELS, DROPPED)
-    texts, people = (_read(listing.root / f"{n}.json") for n in ("transcripts", "speaker_statistics"))
     held_out = HeldOut(eval_speakers, EVAL_SPEAKERS)
+    listing = Listing("ears", Path(root), LAYOUT, LABELS, DROPPED, held_out=held_out)
+    texts, people = (_read(listing.root / f"{n}.json") for n in ("transcripts", "speaker_statistics"))
     for folder in sorted(listing.root.glob("p[0-9][0-9][0-9]")):
         speaker, person = folder.name, people.get(folder.name, {})
         split = None if speaker in VALIDATION else held_out.split(speaker)
@@ -79,9 +79,7 @@ def load_ears(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -
                     gender=person["gender"] if person.get("gender") in ("male", "female") else None,
                     age_years=_middle(person.get("age", "")),
                 )
-    utterances = listing.done()
-    held_out.check()
-    return utterances
+    return listing.done()
 
 
 def _middle(ages: str) -> float | None:

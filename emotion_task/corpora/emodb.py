@@ -59,8 +59,8 @@ def load_emodb(root: str | Path, *, eval_speakers: Iterable[str | int] | None = 
     Raises:
         DataError: no such folder, or nothing of EmoDB in it.
     """
-    listing = Listing("emodb", Path(root), LAYOUT, LABELS, DROPPED, language="de")
     held_out = HeldOut(eval_speakers, ("15", "16"))
+    listing = Listing("emodb", Path(root), LAYOUT, LABELS, DROPPED, language="de", held_out=held_out)
     for stem, path in audio_files(listing.root.rglob("*.wav")).items():
         match = _NAME.fullmatch(stem)
         if match is None or match["speaker"] not in SPEAKERS:
@@ -78,6 +78,4 @@ def load_emodb(root: str | Path, *, eval_speakers: Iterable[str | int] | None = 
                 gender=gender,
                 age_years=float(years),
             )
-    utterances = listing.done()
-    held_out.check()
-    return utterances
+    return listing.done()

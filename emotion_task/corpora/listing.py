@@ -39,6 +39,8 @@ class Listing:
     dropped: Mapping[str, str]
     """The owner's label to the reason for which it is left out."""
     language: str = "en"
+    held_out: HeldOut | None = None
+    """Who is held out, where the reader is told by name."""
     utterances: list[Utterance] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -94,11 +96,14 @@ class Listing:
 
         Raises:
             DataError: there are none.
+            ConfigError: a speaker is to be held out who is not among them.
         """
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
         if not self.utterances:
             what = f"no {self.name.upper()} speech (left out: {left_out or 'nothing'})"
             raise DataError(f"{self.root}: {what}. {self.layout}")
+        if self.held_out is not None:
+            self.held_out.check()
         splits = Counter(utterance.split for utterance in self.utterances)
         log.info("%s: %d utterances of %s", self.root, len(self.utterances), self.name)
         if left_out:
@@ -139,12 +144,12 @@ class HeldOut:
             raise ConfigError(f"eval_speakers: got {speakers!r}; it is a list, [{speakers}] for one")
         self._are_asked_for = speakers is not None
         chosen: Iterable[str | int] = default if speakers is None else speakers
-        self._named = {plain(speaker): str(speaker) for speaker in chosen}
+        self._named = {_plain(speaker): str(speaker) for speaker in chosen}
         self._met: set[str] = set()
 
     def split(self, speaker: str) -> str:
-        self._met.add(plain(speaker))
-        return "eval" if plain(speaker) in self._named else "train"
+        self._met.add(_plain(speaker))
+        return "eval" if _plain(speaker) in self._named else "train"
 
     def check(self) -> None:
         """After the walk. Raises ConfigError where a speaker was asked for who is not here: who was meant
@@ -155,6 +160,6 @@ class HeldOut:
             raise ConfigError(f"eval_speakers: no recording is by {missing}; the corpus has {there}")
 
 
-def plain(speaker: str | int) -> str:
+def _plain(speaker: str | int) -> str:
     """A speaker's name without leading zeros, where it is a number."""
     return str(int(speaker)) if str(speaker).isdigit() else str(speaker)

@@ -42,8 +42,8 @@ def load_mead(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -
     Raises:
         DataError: no such folder, or nothing of MEAD in it.
     """
-    listing = Listing("mead", Path(root), LAYOUT, LABELS, DROPPED)
     held_out = HeldOut(eval_speakers, EVAL_SPEAKERS)
+    listing = Listing("mead", Path(root), LAYOUT, LABELS, DROPPED, held_out=held_out)
     for folder in sorted(listing.root.glob("[MW][0-9][0-9][0-9]/audio/*/level_[0-9]")):
         speaker, label, level = folder.parts[-4], folder.parts[-2], folder.name.removeprefix("level_")
         for stem, path in audio_files(folder.iterdir()).items():
@@ -58,6 +58,4 @@ def load_mead(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -
                     split=held_out.split(speaker),
                     gender="male" if speaker.startswith("M") else "female",
                 )
-    utterances = listing.done()
-    held_out.check()
-    return utterances
+    return listing.done()

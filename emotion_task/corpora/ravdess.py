@@ -13,7 +13,7 @@ from pathlib import Path
 
 from emotion_task.corpora.listing import READABLE, Listing
 from emotion_task.records import Utterance
-from rlcore.errors import DataError
+from rlcore.errors import ConfigError, DataError
 
 LABELS = {
     "01": "neutral",
@@ -79,8 +79,13 @@ def load_ravdess(
 
 
 def _splits(train_speakers: Iterable[int], eval_speakers: Iterable[int]) -> dict[int, str]:
-    # YAML reads 07 as a number and 08 as text.
-    train, held_out = ({int(speaker) for speaker in speakers} for speakers in (train_speakers, eval_speakers))
+    try:  # YAML reads 07 as a number and 08 as text.
+        train, held_out = ({int(s) for s in speakers} for speakers in (train_speakers, eval_speakers))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"train_speakers, eval_speakers: got {train_speakers!r} and {eval_speakers!r}; each is a list of "
+            "RAVDESS's numbers, 1 to 24"
+        ) from error
     if train & held_out:
         raise DataError(f"RAVDESS speakers {sorted(train & held_out)} are in both train_ and eval_speakers")
     return {speaker: "train" for speaker in train} | {speaker: "eval" for speaker in held_out}

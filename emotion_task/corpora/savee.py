@@ -39,8 +39,8 @@ def load_savee(root: str | Path, *, eval_speakers: Iterable[str] | None = None) 
     Raises:
         DataError: no such folder, or nothing of SAVEE in it.
     """
-    listing = Listing("savee", Path(root), LAYOUT, LABELS, DROPPED)
     held_out = HeldOut(eval_speakers, ("KL",))
+    listing = Listing("savee", Path(root), LAYOUT, LABELS, DROPPED, held_out=held_out)
     for folder in sorted({path.parent for path in listing.root.rglob("*.wav")}):
         for stem, path in audio_files(folder.iterdir()).items():
             match = _NAME.fullmatch(stem)
@@ -57,6 +57,4 @@ def load_savee(root: str | Path, *, eval_speakers: Iterable[str] | None = None) 
                     gender="male",
                     age_years=AGE_YEARS,
                 )
-    utterances = listing.done()
-    held_out.check()
-    return utterances
+    return listing.done()

@@ -10,7 +10,7 @@ import soundfile
 
 from emotion_task.corpora import load_corpus
 from emotion_task.corpora.ravdess import load_ravdess
-from rlcore.errors import DataError
+from rlcore.errors import ConfigError, DataError
 
 
 def put(folder: Path, name: str, rate: int = 48000, channels: int = 2) -> None:
@@ -59,6 +59,8 @@ def test_splits_can_be_chosen(corpus):
     assert [(u.speaker, u.split) for u in chosen] == [("ravdess-14", "train"), ("ravdess-20", "eval")]
     with pytest.raises(DataError, match=r"\[14\] are in both"):
         load_ravdess(corpus, train_speakers=[1, 14], eval_speakers=[14])
+    with pytest.raises(ConfigError, match=r"got 14 and .*; each is a list"):
+        load_corpus("ravdess", corpus, train_speakers=14)
 
 
 def test_a_wrong_folder_is_told_the_layout(tmp_path):
