@@ -97,8 +97,14 @@ def _with_audio(utterance: Utterance, audio: Path) -> Utterance:
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
-    """Writes a JSONL manifest (through a temporary file, so that a reader never sees half of one)."""
+    """Writes a JSONL manifest (through a temporary file, so that a reader never sees half of one).
+
+    Raises:
+        DataError: a folder has the name.
+    """
     path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name a file in it, such as {path / 'manifest.jsonl'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(path.suffix + ".tmp")
     count = 0

@@ -207,10 +207,10 @@ def run_command(command: Callable[[], int], *, program: str, debug: bool) -> int
     except OSError as error:
         if error.filename is None:
             raise
-        # A path of the user's that cannot be read or written.
+        # A path that cannot be read or written is the user's more often than ours.
         if debug:
             traceback.print_exc()
-        print(f"{program}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{program}: error: {error.filename}: {error.strerror} (--debug shows where)", file=sys.stderr)
         return 2
 
 

@@ -82,29 +82,7 @@ class RunConfig:
         buffer, limit = self.algorithm.overlong_buffer, self.rollout.max_tokens
         at_most = f"at most rollout.max_tokens ({limit})"
         check(buffer <= limit, "algorithm.overlong_buffer", buffer, at_most)
-        correction = self.algorithm.correction
-        check(
-            correction == "none" or self.learner.recomputes_logprobs,
-            "algorithm.correction",
-            correction,
-            "none unless learner.recompute_logprobs is true: the rollout's own logprobs need no correction",
-        )
-        # Else what older weights wrote would pass for the learner's own: neither weighted nor clipped.
-        is_weighted = correction != "none" or not self.learner.recomputes_logprobs
-        check(
-            self.train.staleness == 0 or is_weighted,
-            "algorithm.correction",
-            correction,
-            "tis or mask with train.staleness above 0 and recomputed log-probabilities "
-            "(learner.recompute_logprobs, or updates_per_batch above 1)",
-        )
-        structured = dict(self.rollout.structured)
-        check(
-            not structured or self.learner.recomputes_logprobs,
-            "rollout.structured",
-            structured,
-            "empty unless learner.recompute_logprobs is true: the engine's are under the constraint",
-        )
+        self._check_logprobs()
         lora, backend = self.learner.lora, self.weight_sync.backend
         can_add = lora.rank > 0 and backend in ("shared_memory", "gloo")
         check(
@@ -119,6 +97,32 @@ class RunConfig:
             check(
                 name is None or name in names, f"algorithm.ptr.{key}", name, f"the name of a reward: {names}"
             )
+
+    def _check_logprobs(self) -> None:
+        """Against which log-probabilities the ratio is, and what makes up for the others."""
+        correction = self.algorithm.correction
+        check(
+            correction == "none" or self.learner.recomputes_logprobs,
+            "algorithm.correction",
+            correction,
+            "none unless learner.recompute_logprobs is true: the rollout's own logprobs need no correction",
+        )
+        # Else what older weights wrote would pass for the learner's own: neither weighted nor clipped.
+        is_weighted = correction != "none" or not self.learner.recomputes_logprobs
+        check(
+            self.train.staleness == 0 or is_weighted,
+            "algorithm.correction",
+            correction,
+            "one of tis, icepop, sequence_tis, sequence_icepop with train.staleness above 0 and recomputed "
+            "log-probabilities (learner.recompute_logprobs, or updates_per_batch above 1)",
+        )
+        structured = dict(self.rollout.structured)
+        check(
+            not structured or self.learner.recomputes_logprobs,
+            "rollout.structured",
+            structured,
+            "empty unless learner.recompute_logprobs is true: the engine's are under the constraint",
+        )
 
     def _check_colocation(self) -> None:
         replicas, ranks = self.rollout.num_replicas, self.learner.num_ranks

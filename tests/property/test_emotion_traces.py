@@ -46,8 +46,7 @@ def utterance_of(known: dict[str, str], text: str | None, emotion: str | None) -
     )
 
 
-@settings(max_examples=200)
-@given(
+_any_trace = given(
     facts,
     texts,
     st.sampled_from(ALL_LABELS),
@@ -55,6 +54,10 @@ def utterance_of(known: dict[str, str], text: str | None, emotion: str | None) -
     st.booleans(),
     st.integers(0),
 )
+
+
+@settings(max_examples=200)
+@_any_trace
 def test_a_trace_may_leave_facts_out(
     known: dict[str, str], text: str | None, emotion: str, style: str, answer: bool, seed: int
 ) -> None:
@@ -68,14 +71,7 @@ def test_a_trace_may_leave_facts_out(
 
 
 @settings(max_examples=200)
-@given(
-    facts,
-    texts,
-    st.sampled_from(ALL_LABELS),
-    st.sampled_from(("short", "long")),
-    st.booleans(),
-    st.integers(0),
-)
+@_any_trace
 def test_a_trace_claims_exactly_the_facts(
     known: dict[str, str], text: str | None, emotion: str, style: str, answer: bool, seed: int
 ) -> None:

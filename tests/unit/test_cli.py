@@ -85,6 +85,18 @@ def test_errors_are_one_line_and_a_code(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_path_that_cannot_be_read_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        return len(Path("/no/such/file").read_text())
+
+    assert cli.run_command(fail, program="rlcore", debug=False) == 2
+    assert capsys.readouterr().err == (
+        "rlcore: error: /no/such/file: No such file or directory (--debug shows where)\n"
+    )
+    assert cli.run_command(fail, program="rlcore", debug=True) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_interrupt_is_130_and_defects_keep_their_traceback() -> None:
     def interrupt() -> int:
         raise KeyboardInterrupt

@@ -211,6 +211,16 @@ def test_what_cannot_share_a_gpu_is_refused(minimal: Path, overrides: list[str],
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("recomputing", ["learner.recompute_logprobs=true", "learner.updates_per_batch=2"])
+def test_old_tokens_are_weighted_where_the_ratio_does_not(minimal: Path, recomputing: str) -> None:
+    ahead = ["train.staleness=1", recomputing]
+    with pytest.raises(ConfigError, match=r"algorithm.correction: got 'none', must be one of tis, icepop"):
+        load_config([minimal], ahead)
+    load_config([minimal], [*ahead, "algorithm.correction=tis"])
+    load_config([minimal], ["train.staleness=1"])
+    load_config([minimal], [recomputing])
+
+
 def test_classes_validate_when_built_directly() -> None:
     with pytest.raises(ConfigError, match="zero_stage"):
         LearnerConfig(zero_stage=5)

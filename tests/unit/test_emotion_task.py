@@ -131,6 +131,18 @@ def test_limits_choose_by_id_and_nest(task: EmotionTask, manifest: Path) -> None
     assert len(EmotionTask(str(manifest), "unused", max_eval=1).utterances("eval")) == 1
 
 
+def test_a_limit_is_at_least_one(manifest: Path) -> None:
+    """-1 is meant as all, and would leave one out."""
+    with pytest.raises(ConfigError, match="limit of utterances: got -1; allowed is 1 or more"):
+        choose(read_manifest(manifest), -1)
+
+
+def test_a_manifest_takes_no_folders_place(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is a folder; name a file in it"):
+        write_manifest(tmp_path, [])
+    assert not list(tmp_path.parent.glob("*.tmp"))
+
+
 def test_training_may_be_about_some_speakers(manifest: Path) -> None:
     rows = [replace(u, speaker=f"s{i % 3}") for i, u in enumerate(read_manifest(manifest))]
     write_manifest(manifest, rows)

@@ -131,6 +131,8 @@ def test_the_report_of_two_equal_models_shows_no_gain(model: str, manifest: Path
         write_perception(manifest, models, tmp_path, form="long")
     with pytest.raises(DataError, match="of 0 utterances with the split 'test'"):
         write_perception(manifest, models, tmp_path, split="test")
+    with pytest.raises(FileNotFoundError, match="no_samples"):  # before the models are loaded and asked
+        write_perception(manifest, {"model": "no_model"}, tmp_path, samples=[tmp_path / "no_samples.jsonl"])
 
 
 def test_recall_by_emotion_from_a_runs_answers(tmp_path: Path) -> None:

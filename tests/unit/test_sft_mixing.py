@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,21 @@ def test_stress_orders_and_texts_join_the_mix(tmp_path: Path, texts: str) -> Non
 def test_a_seed_gives_one_mixture(tmp_path: Path, texts: str) -> None:
     assert build(mixture(tmp_path, texts, seed=2)) == build(mixture(tmp_path, texts, seed=2))
     assert build(mixture(tmp_path, texts, seed=2)) != build(mixture(tmp_path, texts, seed=3))
+
+
+def test_an_order_is_made_anew_from_a_new_recording(tmp_path: Path) -> None:
+    """Ids come back, for instance in a corpus of another seed: then the file is another."""
+    source = tmp_path / "u.wav"
+    utterance = replace(UTTERANCES[1], audio=str(source))
+    settings = MixtureConfig(weights={"order": 1.0}, audio_folder=str(tmp_path), max_seconds=10.0)
+
+    def target(modified_s: int) -> str | None:
+        source.write_bytes(b"")
+        os.utime(source, (modified_s, modified_s))
+        (example,) = build_examples([utterance], TemplateWriter(), settings)
+        return example.audio
+
+    assert target(1) == target(1) != target(2)
 
 
 def test_a_task_without_its_material_says_what_is_missing(tmp_path: Path, texts: str) -> None:
