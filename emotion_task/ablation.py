@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from emotion_task.config import PipelineConfig
-from emotion_task.evaluation.bootstrap import MEAN, Estimate, estimate
+from emotion_task.evaluation.bootstrap import MEAN, Estimate, estimate, estimate_gain
 from emotion_task.evaluation.report import plot_ablation
 from emotion_task.perception.emotions import read_answers, recall_scores
 from emotion_task.pipeline import Pipeline
@@ -173,10 +173,18 @@ def unweighted_accuracy(answered: Sequence[Answered], *, seed: int = 0) -> Estim
     return estimate(np.mean(tables, axis=0), emotions, seed=seed)[MEAN]
 
 
+def accuracy_gain(before: Sequence[Answered], after: Sequence[Answered], *, seed: int = 0) -> Estimate:
+    """As `unweighted_accuracy`, of `after` less `before`, paired over the utterances that all answered."""
+    answers = [read_answers(each.samples)[1] for each in (*before, *after)]
+    emotions, tables = recall_scores(answers)
+    means = (np.mean(part, axis=0) for part in (tables[: len(before)], tables[len(before) :]))
+    return estimate_gain(*means, emotions, seed=seed)[MEAN]
+
+
 def write_table(answered: Sequence[Answered], folder: Path, *, seed: int) -> Path:
     """Writes ablation.json, ablation.md and ablation.png, a row a variant, and returns the second."""
     by_variant = {name: [a for a in answered if a.variant == name] for name in VARIANTS}
-    rows = {name: _row(group, seed) for name, group in by_variant.items() if group}
+    rows = {name: _row(group, by_variant["sft"], seed) for name, group in by_variant.items() if group}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "ablation.json", {"rows": rows, "runs": [asdict(each) for each in answered]})
     plot_ablation({row["name"]: row for row in rows.values()}, folder / "ablation.png")
@@ -184,12 +192,13 @@ def write_table(answered: Sequence[Answered], folder: Path, *, seed: int) -> Pat
         "# Ablations of GRPO-PTR",
         "",
         "Greedy answers to the held-out prompts; UA: unweighted accuracy in per cent, in brackets its 95 % "
-        "bootstrap interval over utterances (the mean over seeds is resampled). Reasoning: the trained "
-        "reward model's grade, 1 to 5. Claims right: share of checked claims that are facts. Cost: of "
-        "reinforcement learning, a seed.",
+        "bootstrap interval over utterances (the mean over seeds is resampled). Over SFT: its difference "
+        "from the SFT model's, in points, paired over utterances. Reasoning: the trained reward model's "
+        "grade, 1 to 5. Claims right: share of checked claims that are facts. Cost: of reinforcement "
+        "learning, a seed.",
         "",
-        "| | seeds | UA | accuracy | format | reasoning | claims right | CPU hours | tokens |",
-        "| --- |" + " ---: |" * 8,
+        "| | seeds | UA | over SFT | accuracy | format | reasoning | claims right | CPU hours | tokens |",
+        "| --- |" + " ---: |" * 9,
         *(_line(row) for row in rows.values()),
         "",
         "![Unweighted accuracy and grades](ablation.png)",
@@ -200,16 +209,19 @@ def write_table(answered: Sequence[Answered], folder: Path, *, seed: int) -> Pat
     return path
 
 
-def _row(group: Sequence[Answered], seed: int) -> dict[str, Any]:
+def _row(group: Sequence[Answered], sft: Sequence[Answered], seed: int) -> dict[str, Any]:
     def mean(name: str) -> float | None:
         values = [each.metrics[name] for each in group if name in each.metrics]
         return float(np.mean(values)) if values else None
 
     reasoning = mean("reward/reasoning")
+    is_trained = group[0].variant in TRAINED
+    gain = accuracy_gain(sft, group, seed=seed) if sft and is_trained else None
     return {
         "name": VARIANTS[group[0].variant],
         "num_seeds": len(group),
         "unweighted_accuracy": asdict(unweighted_accuracy(group, seed=seed)),
+        "over_sft": None if gain is None else asdict(gain),
         "accuracy": mean("accuracy"),
         "format": mean("format_rate"),
         "reasoning": None if reasoning is None else _MAX_GRADE * reasoning,
@@ -223,11 +235,17 @@ def _line(row: dict[str, Any]) -> str:
     def cell(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
-    ua = row["unweighted_accuracy"]
+    def interval(value: dict[str, float] | None, form: str) -> str:
+        if value is None:
+            return "-"
+        middle, low, high = (format(100 * value[name], form) for name in ("value", "low", "high"))
+        return f"{middle} [{low}, {high}]"
+
     cells = [
         row["name"],
         str(row["num_seeds"]),
-        f"{100 * ua['value']:.1f} [{100 * ua['low']:.1f}, {100 * ua['high']:.1f}]",
+        interval(row["unweighted_accuracy"], ".1f"),
+        interval(row["over_sft"], "+.1f"),
         *(cell(row[name], ".3f") for name in ("accuracy", "format")),
         cell(row["reasoning"], ".2f"),
         cell(row["claims_right"], ".3f"),

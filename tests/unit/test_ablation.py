@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,7 @@ def test_the_table_has_a_row_a_variant_with_seeds_put_together(tmp_path: Path) -
     first = answers(tmp_path / "a.jsonl", [right, right, right, wrong, ("happy", "happy")] * 8)
     second = answers(tmp_path / "b.jsonl", [right, wrong, wrong, wrong, ("happy", "sad")] * 8)
     base = Answered(variant="base", seed=None, metrics=metrics, samples=second)
+    sft = replace(base, variant="sft")
     seeds = [
         Answered(
             variant="v6",
@@ -84,8 +86,13 @@ def test_the_table_has_a_row_a_variant_with_seeds_put_together(tmp_path: Path) -
     estimated = unweighted_accuracy(seeds)
     assert estimated.value == pytest.approx((0.875 + 0.125) / 2)
     assert estimated.low < estimated.value < estimated.high
-    table = write_table([base, *seeds], tmp_path / "out", seed=0).read_text()
+    table = write_table([base, sft, *seeds], tmp_path / "out", seed=0).read_text()
     assert "| base model | 1 | 12.5 [" in table and "| - | 0.700 | 0.00 | 0 |" in table
     assert "| GRPO-PTR (V6) | 2 | 50.0 [" in table and "| 3.50 | 0.700 | 1.50 | 1,000 |" in table
     assert (tmp_path / "out" / "ablation.png").stat().st_size > 1000
-    assert len(json.loads((tmp_path / "out" / "ablation.json").read_text())["runs"]) == 3
+    written = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    assert len(written["runs"]) == 4
+    assert written["rows"]["base"]["over_sft"] is None and "| +37.5 [" in table
+    # Seed 0 is right where SFT is and more, seed 1 is SFT again: every resample gains.
+    gain = written["rows"]["v6"]["over_sft"]
+    assert 0 < gain["low"] < gain["value"] == pytest.approx(0.375)
