@@ -50,8 +50,8 @@ def known_facts(utterance: Utterance) -> dict[str, str]:
 
 def has_no_pitch(measured: Mapping[str, Any] | None) -> bool:
     """Whether next to none of the measured speech is voiced, as in whispering. A track that is unreliable
-    for another reason (too short, too noisy) is unknown, not pitchless."""
-    if measured is None or measured.get("f0_reliable") is not False:
+    for another reason (too short, drowned in noise, which hides the level too) is unknown, not pitchless."""
+    if measured is None or measured.get("f0_reliable") is not False or not measured.get("level_reliable"):
         return False
     return measured["voiced_fraction"] < _WHISPERED_BELOW
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emotion_task.evaluation.claims import CLAIM_TYPES, CONTRADICTORY, LEVEL_TYPES, Claim, read_claims
@@ -42,6 +42,8 @@ class Tally:
     num_contradictions: int = 0
     """Checked claims that say the opposite of the measurement (high of a low voice), two values at once, or
     words that were not spoken. The other wrong claims are off by one step."""
+    num_extra: int = 0
+    """Right claims beside `num_right`, for which no fact stands: quotations, in a tally of all types."""
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -49,16 +51,17 @@ class Tally:
             num_checked=self.num_checked + other.num_checked,
             num_facts=self.num_facts + other.num_facts,
             num_contradictions=self.num_contradictions + other.num_contradictions,
+            num_extra=self.num_extra + other.num_extra,
         )
 
     @property
     def num_wrong(self) -> int:
-        return self.num_checked - self.num_right
+        return self.num_checked - self.num_right - self.num_extra
 
     @property
     def precision(self) -> float:
-        """Share of the checked claims that are facts; 0 where there are none."""
-        return self.num_right / self.num_checked if self.num_checked else 0.0
+        """Share of the checked claims that are right; 0 where there are none."""
+        return 1 - self.num_wrong / self.num_checked if self.num_checked else 0.0
 
     @property
     def recall(self) -> float:
@@ -111,13 +114,11 @@ def faithfulness_metrics(
 
 
 def total(tallies: Mapping[str, Tally]) -> Tally:
-    """All types as one. Recall is of facts, so quoted words, which have none, are left out of what is right
-    by it: they join precision through `num_checked` where they are wrong."""
+    """All types as one. Recall is of facts, so right quotations, for which there are none, count for precision
+    alone."""
     quotes = tallies["quoted_words"]
-    wrong_quotes = Tally(
-        num_checked=quotes.num_checked - quotes.num_right, num_contradictions=quotes.num_contradictions
-    )
-    return sum((t for name, t in tallies.items() if name != "quoted_words"), wrong_quotes)
+    unasked = replace(quotes, num_right=0, num_extra=quotes.num_right)
+    return sum((t for name, t in tallies.items() if name != "quoted_words"), unasked)
 
 
 def _rates(prefix: str, tally: Tally) -> dict[str, float]:
@@ -162,8 +163,7 @@ def _check_stress(said: Sequence[str], reference: Mapping[str, Any]) -> Tally:
 
 
 def _check_quotes(said: Sequence[str], text: str | None) -> Tally:
-    """A quotation is right where its words follow each other in the transcript, or in parts around
-    dots."""
+    """A quotation is right where its words follow each other in the transcript."""
     if not text:
         return Tally()
     spoken = f" {clean_words(text)} "

@@ -257,5 +257,7 @@ HYPOTHETICALS = words(
     "if would expect expected usually typically generally often unlike people than rule_out"
 )
 """After these, a clause speaks of what might be or commonly is, not of this recording."""
+PERSONS = words("man woman men women male female males females adult adults him her")
+"""Whose level it is that is typical of them; of others (an angry speaker, sadness) it is no level."""
 STARTS = words("start starts starting begins begin beginning opens")
 ENDS = words("end ends ending finishes closes finish ended")

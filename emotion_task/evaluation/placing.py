@@ -14,6 +14,7 @@ from emotion_task.evaluation.lexicon import (
     LINKS,
     MOTIONS,
     NOUNS,
+    PERSONS,
     SPEECH,
     STARTS,
     UP,
@@ -55,7 +56,8 @@ def _is_statistic(tokens: tuple[str, ...], i: int) -> bool:
 
 
 def _idiomatic(tokens: tuple[str, ...], i: int) -> bool:
-    """No level: a loud burst at the start, the quiet of the room, slow to judge, "why" is drawn out."""
+    """No level: a loud burst at the start, the quiet of the room, slow to judge, typical of fear, "why" is
+    drawn out."""
     word, after = tokens[i], _at(tokens, i + 1)
     return (
         "at_the_start" in tokens[i + 1 : i + 4]
@@ -64,6 +66,11 @@ def _idiomatic(tokens: tuple[str, ...], i: int) -> bool:
             after in ("to", "on")
             and word in ("soft", "slow", "quick", "fast")
             and _at(tokens, i + 2) not in (MASK, "me")
+        )
+        or (
+            after in ("of", "for")
+            and word in ("typical", "usual", "standard")
+            and PERSONS.isdisjoint(tokens[i + 2 : i + 4])  # typical of a woman: her pitch is normal
         )
         or (word.endswith("ly") and after in LEVEL_WORDS)
         or (word == "drawn_out" and MASK in tokens)

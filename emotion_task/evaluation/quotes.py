@@ -25,22 +25,25 @@ _CHAIN = re.compile(r'^(?:[\s,]*(?:and|or|&)?[\s,]*"\d+")+', re.IGNORECASE)
 """Further quotations of the same list."""
 _NEXT = re.compile(r'(?:[^"]{0,30}\b(?:on|words?|upon))?\s+"', re.IGNORECASE)
 """The word of stress speaks of the quotation after it."""
+_DOTS = re.compile(r"\.{2,}|\u2026")
+"""Words are left out of a quotation."""
 _APOSTROPHES = str.maketrans("\u2018\u2019", "''")
 _NEAR = 10
 """Words between a word of stress and the quotation that it may be about."""
 
 
 def quoted_claims(text: str) -> Iterator[tuple[str, str]]:
-    """("stressed_words" | "quoted_words", the words in lower case). Labels of emotions and so-called
-    names are no quotations."""
+    """("stressed_words" | "quoted_words", the words in lower case), a claim for each part of a quotation around
+    dots. Labels of emotions and so-called names are no quotations."""
     for sentence, quotes in _sentences(text):
-        for start, end, words in quotes:
-            before, after = sentence[:start], sentence[end:]
+        for start, end, quote in quotes:
+            before, after, words = sentence[:start], sentence[end:], clean_words(quote)
             if not words or normalise_label(words) or _SCARE.search(before) or _SCARED.search(after):
                 continue
             relation = _stress(before, after) if len(words.split()) <= 4 else None
             if relation != "denied":
-                yield ("stressed_words" if relation else "quoted_words"), words
+                kind = "stressed_words" if relation else "quoted_words"
+                yield from ((kind, part) for part in map(clean_words, _DOTS.split(quote)) if part)
 
 
 def clean_words(text: str) -> str:
@@ -53,8 +56,8 @@ def _sentences(text: str) -> Iterator[tuple[str, list[tuple[int, int, str]]]]:
     inner: list[str] = []
 
     def empty(match: re.Match[str]) -> str:
-        inner.append(clean_words(match[1] or match[2] or ""))
-        tail = "," if (match[1] or match[2] or "").rstrip().endswith(",") else ""
+        inner.append(match[1] or match[2] or "")
+        tail = "," if inner[-1].rstrip().endswith(",") else ""
         return f'"{len(inner) - 1}"{tail}'
 
     masked = QUOTE.sub(empty, _SPACE.sub(" ", text))

@@ -49,7 +49,7 @@ _NEITHER = re.compile(
     rf"\b(?:neither|not) (?:{SMALL} )?(\w+) ?,? (?:nor|or|and not|but not|but also not|not) "
     rf"(?:{SMALL} )?(\w+)\b"
 )
-_MODALS = words("can could may might often usually typically sometimes generally")
+_MODALS = words("can could may might would often usually typically sometimes generally")
 _SIGNALS = words(
     "signal signals indicate indicates suggest suggests mean means point points express expresses "
     "accompany accompanies show shows mark marks reflect reflects convey conveys go goes"
@@ -116,15 +116,17 @@ def _denied(tokens: tuple[str, ...]) -> Iterator[int]:
 
 
 def _generic(tokens: tuple[str, ...]) -> Iterator[int]:
-    """ "A fast tempo can signal joy" speaks of any voice, "the fast tempo may signal joy" of this one."""
+    """ "A fast tempo can signal joy" speaks of any voice, "the fast tempo may signal joy" of this one. What
+    "would be" is supposed, whosever it is."""
     for i, (modal, verb) in enumerate(pairwise(tokens)):
-        if (modal in _MODALS and verb in _SIGNALS) or (modal == "would" and verb in ("be", "have")):
+        is_supposed = modal == "would" and verb in ("be", "have")
+        if is_supposed or (modal in _MODALS and verb in _SIGNALS):
             start = (
                 max((k for k in range(i) if tokens[k] in BREAKS or tokens[k] in (",", "than")), default=-1)
                 + 1
             )
-            if modal == "would" or tokens[start] not in _DEFINITE:
-                yield from range(start, i if modal == "would" else _clause_end(tokens, i))
+            if is_supposed or tokens[start] not in _DEFINITE:
+                yield from range(start, i if is_supposed else _clause_end(tokens, i))
 
 
 def _clause_end(tokens: tuple[str, ...], i: int) -> int:

@@ -79,16 +79,14 @@ def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] 
     """
     if not 0 < percentiles[0] < percentiles[1] < 100:
         raise DataError(f"percentiles {percentiles}: two rising numbers between 0 and 100 are needed")
-    values: dict[str, dict[str, list[float]]] = {attribute: defaultdict(list) for attribute in ATTRIBUTES}
-    for utterance in utterances:
-        for attribute in ATTRIBUTES:
-            value = value_of(utterance, attribute)
-            if value is not None:
-                for group in groups_of(utterance, attribute):
-                    values[attribute][group].append(value)
     cuts: dict[str, dict[str, Cuts]] = {attribute: {} for attribute in ATTRIBUTES}
     warnings = []
-    for attribute, groups in values.items():
+    for attribute, groups in values_by_group(utterances).items():
+        if without := len(groups.pop(None, ())):
+            warnings.append(
+                f"{attribute}: no levels for {without} utterances whose speaker's gender is unknown; give it in "
+                "the manifest, or name a speaker classifier (corpus.speaker_classifier)"
+            )
         for group, numbers in sorted(groups.items()):
             if len(numbers) < MIN_SAMPLES:
                 warnings.append(
@@ -113,11 +111,9 @@ def _level(calibration: Calibration, utterance: Utterance, attribute: str) -> st
     value = value_of(utterance, attribute)
     if value is None:
         return None
-    for group in groups_of(utterance, attribute):
-        cuts = calibration.cuts[attribute].get(group)
-        if cuts is not None:
-            return LEVELS[attribute][int(value >= cuts.low) + int(value >= cuts.high)]
-    return None
+    group = group_of(utterance, attribute)
+    cuts = None if group is None else calibration.cuts[attribute].get(group)
+    return None if cuts is None else LEVELS[attribute][int(value >= cuts.low) + int(value >= cuts.high)]
 
 
 def value_of(utterance: Utterance, attribute: str) -> float | None:
@@ -128,12 +124,23 @@ def value_of(utterance: Utterance, attribute: str) -> float | None:
     return measured.get(ATTRIBUTES[attribute])
 
 
-def groups_of(utterance: Utterance, attribute: str) -> tuple[str, ...]:
-    """The groups whose cut points fit this utterance, the closest first."""
+def group_of(utterance: Utterance, attribute: str) -> str | None:
+    """The group whose cut points fit this utterance. None for the pitch of a speaker of unknown gender: mixed
+    cut points would only tell women from men."""
     corpus = utterance.dataset
     if attribute == "pitch":
-        # Never the mixed cut points for a known gender: they would only tell women from men.
-        return (f"{corpus}/{utterance.gender or 'unknown'}",)
+        return f"{corpus}/{utterance.gender}" if utterance.gender else None
     if attribute == "speed":
-        return (f"{corpus}/{(utterance.measured or {}).get('syllables_from')}",)
-    return (corpus,)
+        return f"{corpus}/{(utterance.measured or {}).get('syllables_from')}"
+    return corpus
+
+
+def values_by_group(utterances: Iterable[Utterance]) -> dict[str, dict[str | None, list[float]]]:
+    """Attribute to group to what was measured reliably."""
+    values: dict[str, dict[str | None, list[float]]] = {name: defaultdict(list) for name in ATTRIBUTES}
+    for utterance in utterances:
+        for attribute in ATTRIBUTES:
+            value = value_of(utterance, attribute)
+            if value is not None:
+                values[attribute][group_of(utterance, attribute)].append(value)
+    return values

@@ -19,8 +19,7 @@ from emotion_task.prosody.calibrate import (
     LEVELS,
     RELIABLE,
     Calibration,
-    groups_of,
-    value_of,
+    values_by_group,
 )
 from emotion_task.records import Utterance
 
@@ -43,7 +42,10 @@ def write_report(
         reasons: quarantined utterances by kind of failure.
     """
     folder = Path(folder)
-    values = _values(utterances)
+    values = {
+        name: {group or "unknown gender": numbers for group, numbers in groups.items()}
+        for name, groups in values_by_group(utterances).items()
+    }
     report = {
         "num_utterances": len(utterances),
         "quarantined": dict(reasons),
@@ -65,17 +67,6 @@ def write_report(
     (folder / "calibration.md").write_text(_markdown(calibration, report), encoding="utf-8")
     _plot(folder / "calibration.png", calibration, values)
     return report
-
-
-def _values(utterances: Sequence[Utterance]) -> dict[str, dict[str, list[float]]]:
-    """Reliable values by attribute and group."""
-    values: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in ATTRIBUTES}
-    for utterance in utterances:
-        for name in ATTRIBUTES:
-            value = value_of(utterance, name)
-            if value is not None:
-                values[name][groups_of(utterance, name)[0]].append(value)
-    return values
 
 
 def _share_reliable(utterances: Sequence[Utterance], flag: str) -> float:

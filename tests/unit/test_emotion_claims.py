@@ -32,6 +32,11 @@ PITCH, ENERGY, SPEED, MELODY = "pitch_level", "energy_level", "speed_level", "in
         ("A monotone delivery.", {MELODY: "flat"}),
         ("An expressive intonation.", {MELODY: "expressive"}),
         ("A woman speaks.", {"gender": "female"}),
+        ("The pitch is high, typical of fear.", {PITCH: "high"}),
+        ("The volume is low, which is usual for sadness.", {ENERGY: "low"}),
+        ("The pitch is typical for a woman.", {PITCH: "normal", "gender": "female"}),
+        ("A low pitch would suggest sadness, but the pitch is high.", {PITCH: "high"}),
+        ("The low pitch would suggest sadness.", {PITCH: "low"}),
     ],
 )
 def test_claims_are_found(text: str, claims: dict[str, str]) -> None:
@@ -75,6 +80,7 @@ def test_a_correction_overrules() -> None:
         ),
         ('The stress is not on "you" but on "me".', [("stressed_words", "me")]),
         ("She says \u201cI\u2019m fine\u201d.", [("quoted_words", "i'm fine")]),
+        ('He says "I never ... again".', [("quoted_words", "i never"), ("quoted_words", "again")]),
         ("The speaker's tone and the listeners' mood.", []),
         ('The options are "angry" and "sad"; a so-called "tough guy".', []),
     ],

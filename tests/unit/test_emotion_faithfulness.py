@@ -36,6 +36,12 @@ def test_claims_are_counted_by_type() -> None:
     assert total(tallies) == Tally(num_right=1, num_checked=5, num_facts=4, num_contradictions=3)
 
 
+def test_a_right_quotation_counts_for_precision_alone() -> None:
+    tally = total(check_response('The pitch is high. The words are "never said" and "you".', REFERENCE))
+    assert (tally.num_right, tally.num_checked, tally.num_wrong) == (0, 3, 2)
+    assert (tally.precision, tally.recall) == (pytest.approx(1 / 3), 0.0)
+
+
 def test_saying_both_is_a_contradiction() -> None:
     tally = check_response("The pitch is low. The pitch is high.", REFERENCE)["pitch_level"]
     assert tally == Tally(num_checked=1, num_facts=1, num_contradictions=1)

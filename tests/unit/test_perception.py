@@ -32,7 +32,7 @@ UTTERANCE = Utterance(
     stressed_words=["keys"],
 )
 WHISPER = Utterance(
-    id="u1", audio="/1.wav", energy_level="low", measured={"f0_reliable": False, "voiced_fraction": 0.0}
+    id="u1", audio="/1.wav", energy_level="low", measured={"f0_reliable": False, "level_reliable": True, "voiced_fraction": 0.0}
 )
 
 

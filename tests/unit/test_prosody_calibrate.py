@@ -54,8 +54,12 @@ def test_too_few_samples_warn_and_give_null():
     assert apply_calibration(calibration, WOMEN[0]).energy_level is not None
 
 
-def test_unknown_gender_and_other_corpora_are_groups_of_their_own():
-    calibration = calibrate(MEN)
+def test_unknown_gender_has_no_pitch_level_and_other_corpora_are_groups_of_their_own():
+    nobody = [utterance(60 + i, pitch=110.0 + 5 * i, gender=None) for i in range(40)]
+    calibration = calibrate(MEN + nobody)
+    assert set(calibration.cuts["pitch"]) == {"manifest/male"}
+    assert any("pitch: no levels for 40 utterances" in warning for warning in calibration.warnings)
+    assert {apply_calibration(calibration, one).pitch_level for one in nobody} == {None}
     assert apply_calibration(calibration, utterance(0, pitch=110.0, gender=None)).pitch_level is None
     assert apply_calibration(calibration, utterance(0, pitch=110.0, dataset="other")).energy_level is None
 

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from scipy.signal import lfilter
 
+from emotion_task.facts import stated_facts
 from emotion_task.prosody.audio import read_recording
 from emotion_task.prosody.calibrate import Calibration, Cuts, apply_calibration
 from emotion_task.prosody.files import MeasureConfig, measure_file
@@ -58,6 +59,7 @@ def test_noise_alone_has_no_pitch_and_no_contour(tmp_path):
     found = annotated(tmp_path, np.random.default_rng(0).normal(size=RATE) * 0.05)
     assert found.pitch_level is None and found.intonation is None and found.energy_level is None
     assert not found.measured["f0_reliable"] and "f0_median_hz" not in found.measured
+    assert "pitch_level" not in stated_facts(found)  # unknown, not a whisper
 
 
 def test_speech_drowned_in_noise_gets_no_level(tmp_path):
