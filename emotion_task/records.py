@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rlcore.errors import ConfigError, DataError
 
@@ -67,12 +68,25 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     return list(iter_manifest(path))
 
 
+@contextmanager
+def open_text(path: str | Path, newline: str | None = None) -> Iterator[TextIO]:
+    """A text file that people wrote, with or without a byte order mark. Raises DataError where it is not
+    UTF-8."""
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline=newline) as lines:
+            yield lines
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 ({error.reason}, byte {error.object[error.start]:#x}); save it as UTF-8"
+        ) from error
+
+
 def iter_manifest(path: str | Path) -> Iterator[Utterance]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such manifest. Make one with `emotion corpus` or `emotion annotate`.")
     known = {f.name for f in fields(Utterance)}
-    with path.open(encoding="utf-8") as lines:
+    with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

@@ -6,6 +6,7 @@ again and again.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,8 +29,8 @@ def decode_containers(
 ) -> list[Utterance]:
     """The utterances, those in .m4a, .mp4 and the like with FLAC files in `folder` in their place.
 
-    What lies there already is not decoded again. A file that cannot be decoded keeps its path, so that the
-    measuring pass quarantines it; the log says why.
+    What lies there already is not decoded again, unless the source has changed. A file that cannot be decoded
+    keeps its path, so that the measuring pass quarantines it; the log says why.
 
     Raises:
         MissingDependencyError: there are such files, and PyAV is not installed.
@@ -40,7 +41,7 @@ def decode_containers(
     folder = Path(folder)
     decoded: dict[str, str] = {}
     for utterance in tqdm(waiting, desc="decoding", unit="file", disable=not progress):
-        target = folder / f"{utterance.id.replace('/', '_')}.flac"
+        target = folder / _name(utterance)
         try:
             if not target.is_file():
                 _write(target, *decode(utterance.audio))
@@ -48,6 +49,15 @@ def decode_containers(
         except DataError as error:
             log.warning("%s", error)
     return [replace(u, audio=decoded[u.id]) if u.id in decoded else u for u in utterances]
+
+
+def _name(utterance: Utterance) -> str:
+    """Of the decoded file: no two recordings share one, whatever their ids; a changed one gets another."""
+    source = Path(utterance.audio).resolve()
+    found = source.stat() if source.is_file() else None
+    described = (utterance.id, str(source), found and (found.st_size, found.st_mtime_ns))
+    digest = hashlib.sha256(repr(described).encode()).hexdigest()[:12]
+    return f"{utterance.id.replace('/', '_')}-{digest}.flac"
 
 
 def decode(path: str | Path) -> tuple[np.ndarray, int]:
@@ -85,8 +95,9 @@ def _pyav() -> Any:
         import av
     except ImportError as error:
         raise MissingDependencyError(
-            "these recordings are .m4a or .mp4, which PyAV decodes: pip install 'rlcore[video]' (or write a "
-            ".wav or .flac of the same name beside each: ffmpeg -i clip.mp4 -ar 16000 -ac 1 clip.wav)"
+            "these recordings are .m4a or .mp4, which PyAV decodes: pip install -e '.[video]' in the "
+            "project's folder (or write a .wav or .flac of the same name beside each: ffmpeg -i clip.mp4 "
+            "-ar 16000 -ac 1 clip.wav)"
         ) from error
     return av
 

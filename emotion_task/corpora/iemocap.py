@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import Listing
+from emotion_task.corpora.listing import HeldOut, Listing
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -39,23 +39,26 @@ LAYOUT = (
 _TURN = re.compile(
     r"\[[\d.]+ - [\d.]+\]\s+(?P<turn>(?P<dialogue>Ses\d\d\w+)_(?P<who>[FM])\w*)\s+(?P<label>\w+)"
 )
+_STAGE_DIRECTION = re.compile(r"\s*\[[A-Z ]+\]\s*")
+"""[LAUGHTER], [BREATHING]: not spoken, so neither counted in syllables nor quoted."""
 _LINE = re.compile(r"(?P<turn>Ses\d\d\w+)\s+\[[\d.\s-]+\]:\s*(?P<text>.*)")
 
 
-def load_iemocap(root: str | Path, *, eval_sessions: Iterable[int] = (5,)) -> list[Utterance]:
+def load_iemocap(root: str | Path, *, eval_sessions: Iterable[int] | None = None) -> list[Utterance]:
     """Lists the labelled turns. Sessions share no speaker, so splits by session are speaker-disjoint.
 
     Args:
-        eval_sessions: sessions held out.
+        eval_sessions: sessions held out; by default the fifth.
 
     Raises:
         DataError: no such folder, or no labelled turn in it.
+        ConfigError: `eval_sessions` is no list, or one of them is not there.
     """
-    listing = Listing("iemocap", Path(root), LAYOUT, LABELS, DROPPED)
-    evaluated = set(eval_sessions)
+    held_out = HeldOut(eval_sessions, (5,), "eval_sessions")
+    listing = Listing("iemocap", Path(root), LAYOUT, LABELS, DROPPED, held_out=held_out)
     for session in sorted(listing.root.glob("Session[1-5]")):
         texts = _transcripts(session / "dialog" / "transcriptions")
-        split = "eval" if int(session.name[-1]) in evaluated else "train"
+        split = held_out.split(session.name[-1])
         for path in _text_files(session / "dialog" / "EmoEvaluation"):
             for match in _TURN.finditer(path.read_text(encoding="utf-8", errors="replace")):
                 emotion = listing.emotion(match["label"])
@@ -80,7 +83,7 @@ def _text_files(folder: Path) -> list[Path]:
 
 def _transcripts(folder: Path) -> dict[str, str]:
     return {
-        match["turn"]: match["text"].strip()
+        match["turn"]: _STAGE_DIRECTION.sub(" ", match["text"]).strip()
         for path in _text_files(folder)
         for match in map(_LINE.match, path.read_text(encoding="utf-8", errors="replace").splitlines())
         if match

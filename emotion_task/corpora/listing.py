@@ -40,7 +40,7 @@ class Listing:
     """The owner's label to the reason for which it is left out."""
     language: str = "en"
     held_out: HeldOut | None = None
-    """Who is held out, where the reader is told by name."""
+    """What is held out, where the reader is told by name."""
     utterances: list[Utterance] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -96,7 +96,7 @@ class Listing:
 
         Raises:
             DataError: there are none.
-            ConfigError: a speaker is to be held out who is not among them.
+            ConfigError: one is to be held out that is not among them.
         """
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
         if not self.utterances:
@@ -128,38 +128,46 @@ def audio_files(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 class HeldOut:
-    """The split of each speaker of a corpus: `eval` for those who are named, `train` for the others.
+    """The split of each speaker (session, official set) of a corpus: `eval` for those who are named, `train`
+    for the others.
 
     Args:
-        speakers: the reader's `eval_speakers`, as the corpus writes them; numbers and their text are one,
-            leading zeros or not (YAML reads 07 as 7, and 08 as text).
+        named: the reader's argument, as the corpus writes them; numbers and their text are one, leading zeros
+            or not (YAML reads 07 as 7, and 08 as text).
         default: in the place of None.
+        setting: the argument's name, for errors.
 
     Raises:
         ConfigError: not a list.
     """
 
-    def __init__(self, speakers: Iterable[str | int] | None, default: Iterable[str]):
-        if isinstance(speakers, str | int):
-            raise ConfigError(f"eval_speakers: got {speakers!r}; it is a list, [{speakers}] for one")
-        self._are_asked_for = speakers is not None
-        chosen: Iterable[str | int] = default if speakers is None else speakers
-        self._named = {_plain(speaker): str(speaker) for speaker in chosen}
+    def __init__(
+        self,
+        named: Iterable[str | int] | None,
+        default: Iterable[str | int],
+        setting: str = "eval_speakers",
+    ):
+        if isinstance(named, str | int):
+            raise ConfigError(f"{setting}: got {named!r}; it is a list, [{named}] for one")
+        self.are_asked_for = named is not None
+        self._setting = setting
+        chosen: Iterable[str | int] = default if named is None else named
+        self._named = {_plain(name): str(name) for name in chosen}
         self._met: set[str] = set()
 
-    def split(self, speaker: str) -> str:
-        self._met.add(_plain(speaker))
-        return "eval" if _plain(speaker) in self._named else "train"
+    def split(self, name: str) -> str:
+        self._met.add(_plain(name))
+        return "eval" if _plain(name) in self._named else "train"
 
     def check(self) -> None:
-        """After the walk. Raises ConfigError where a speaker was asked for who is not here: who was meant
-        would be trained on."""
+        """After the walk. Raises ConfigError where one was asked for that is not here: what was meant would
+        be trained on."""
         missing = sorted(name for key, name in self._named.items() if key not in self._met)
-        if missing and self._are_asked_for:
+        if missing and self.are_asked_for:
             there = ", ".join(sorted(self._met))
-            raise ConfigError(f"eval_speakers: no recording is by {missing}; the corpus has {there}")
+            raise ConfigError(f"{self._setting}: no recording is of {missing}; the corpus has {there}")
 
 
-def _plain(speaker: str | int) -> str:
-    """A speaker's name without leading zeros, where it is a number."""
-    return str(int(speaker)) if str(speaker).isdigit() else str(speaker)
+def _plain(name: str | int) -> str:
+    """A name without leading zeros, where it is a number."""
+    return str(int(name)) if str(name).isdigit() else str(name)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_task.labels import ALL_LABELS
-from emotion_task.records import Utterance
+from emotion_task.records import Utterance, open_text
 from rlcore.errors import DataError
 
 _COLUMNS = (
@@ -78,6 +78,8 @@ def load_manifest(
             utterances[id] = Utterance(**(values | {"id": id, "audio": str(_audio(path, row))}))
     if mistakes:
         raise DataError(f"{path}: {len(mistakes)} mistakes" + "".join(f"\n  {m}" for m in _first(mistakes)))
+    if not utterances:
+        raise DataError(f"{path}: no utterance in it")
     return list(utterances.values())
 
 
@@ -136,7 +138,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as lines:
+    with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -150,7 +152,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    with path.open(newline="", encoding="utf-8-sig") as lines:
+    with open_text(path, newline="") as lines:
         reader = csv.DictReader(lines)
         _check_columns(path, reader.fieldnames or (), _COLUMNS)
         for row in reader:

@@ -11,8 +11,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import Listing
-from emotion_task.records import Utterance
+from emotion_task.corpora.listing import HeldOut, Listing
+from emotion_task.records import Utterance, open_text
 from rlcore.errors import DataError
 
 LABELS = {
@@ -37,24 +37,26 @@ _COLUMNS = {"FileName", "EmoClass", "SpkrID", "Gender", "Split_Set"}
 _GENDERS = {"Male": "male", "Female": "female"}
 
 
-def load_msp_podcast(root: str | Path, *, eval_sets: Iterable[str] = ("Test1",)) -> list[Utterance]:
+def load_msp_podcast(root: str | Path, *, eval_sets: Iterable[str] | None = None) -> list[Utterance]:
     """Lists the segments by the consensus labels. Train and the test sets share no speaker.
 
     Args:
-        eval_sets: official sets that are tested on; those that are not, and Development, get no split.
+        eval_sets: official sets that are tested on, by default Test1; those that are not, and Development,
+            get no split.
 
     Raises:
         DataError: no such folder, no labels, or labels without their columns.
+        ConfigError: `eval_sets` is no list, or one of them is not there.
     """
-    listing = Listing("msp_podcast", Path(root), LAYOUT, LABELS, DROPPED)
-    splits = {"Train": "train"} | dict.fromkeys(eval_sets, "eval")
+    held_out = HeldOut(eval_sets, ("Test1",), "eval_sets")
+    listing = Listing("msp_podcast", Path(root), LAYOUT, LABELS, DROPPED, held_out=held_out)
     path = listing.root / "Labels" / "labels_consensus.csv"
     if not path.is_file():
         raise DataError(f"{path}: no such file. {LAYOUT}")
     audio = next((listing.root / n for n in ("Audios", "Audio") if (listing.root / n).is_dir()), None)
     if audio is None:
         raise DataError(f"{listing.root}: no folder Audios or Audio. {LAYOUT}")
-    with path.open(newline="", encoding="utf-8-sig") as lines:
+    with open_text(path, newline="") as lines:
         reader = csv.DictReader(lines)
         missing = sorted(_COLUMNS - set(reader.fieldnames or ()))
         if missing:
@@ -63,6 +65,7 @@ def load_msp_podcast(root: str | Path, *, eval_sets: Iterable[str] = ("Test1",))
             emotion = listing.emotion(row["EmoClass"])
             if emotion is None:
                 continue
+            split = held_out.split(row["Split_Set"])
             name = Path(row["FileName"]).name
             stem = Path(name).stem
             listing.add(
@@ -70,7 +73,7 @@ def load_msp_podcast(root: str | Path, *, eval_sets: Iterable[str] = ("Test1",))
                 audio / name,
                 emotion=emotion,
                 speaker=None if row["SpkrID"] in ("", "Unknown") else row["SpkrID"],
-                split=splits.get(row["Split_Set"]),
+                split=split if split == "eval" or row["Split_Set"] == "Train" else None,
                 text=_text(listing.root / "Transcripts" / f"{stem}.txt"),
                 gender=_GENDERS.get(row["Gender"]),
             )

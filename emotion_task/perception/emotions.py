@@ -13,7 +13,7 @@ import numpy as np
 from emotion_task.evaluation.bootstrap import estimate, estimate_gain
 from emotion_task.evaluation.intervals import estimates_table
 from emotion_task.evaluation.metrics import predicted_labels
-from emotion_task.labels import ALL_LABELS
+from emotion_task.labels import labels_among
 from rlcore.errors import DataError
 
 
@@ -30,11 +30,15 @@ def read_answers(samples: str | Path) -> tuple[Answers, Answers]:
     `rlcore evaluate`, where both are the same).
 
     Raises:
-        DataError: it holds none.
+        DataError: it holds none, or a broken line.
     """
     by_step: dict[int, list[tuple[str, str, str]]] = {}
     with Path(samples).open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{samples}:{number}: not JSON, perhaps cut off: {error}") from error
             if row["split"] == "eval":
                 answer = (row["prompt"], row["text"], row["reference"]["emotion"])
                 by_step.setdefault(row["step"], []).append(answer)
@@ -60,7 +64,7 @@ def recall_scores(answers: Sequence[Answers]) -> tuple[list[str], list[np.ndarra
     if not prompts:
         raise DataError("the two sets of answers have no prompt in common: they are of different data")
     truth = [answers[0].truth[prompt] for prompt in prompts]
-    emotions = [label for label in ALL_LABELS if label in set(truth)]
+    emotions = labels_among(truth)
     columns = [emotions.index(emotion) for emotion in truth]
     tables = []
     for each in answers:

@@ -12,7 +12,7 @@ import numpy as np
 
 from emotion_task.evaluation.bootstrap import Estimate, estimate, estimate_gain
 from emotion_task.evaluation.intervals import estimates_table, plot_estimates
-from emotion_task.labels import ALL_LABELS
+from emotion_task.labels import labels_among
 from emotion_task.perception.ask import Listener, hits
 from emotion_task.perception.emotions import recall_report, recall_section
 from emotion_task.perception.questions import FORMS, STRESS, Turn, attributes_of, is_graded, turns_of
@@ -45,11 +45,13 @@ def write_perception(
         seed: of the bootstrap.
 
     Raises:
-        ConfigError: an unknown form.
+        ConfigError: an unknown form, or more than two files of samples.
         DataError: no utterance of the split can be asked about.
     """
     if form not in FORMS:
         raise ConfigError(f"form: got {form!r}; allowed are {list(FORMS)}")
+    if len(samples) > 2:
+        raise ConfigError(f"samples: got {len(samples)} files; one run's, or those before and after")
     utterances, turns = _asked(manifest, form, split, limit)
     recall = recall_report(samples, seed=seed) if samples else None
     attributes = attributes_of(turns)
@@ -65,7 +67,7 @@ def write_perception(
         "floor": floors(turns, attributes),
         **_estimates("attributes", "gain", tables, attributes, seed),
     }
-    emotions = [label for label in ALL_LABELS if label in {u.emotion for u in utterances}]
+    emotions = labels_among(u.emotion for u in utterances)
     if emotions:
         by_emotion = {name: _by_emotion(table, utterances, emotions) for name, table in tables.items()}
         report |= _estimates("emotions", "gain_by_emotion", by_emotion, emotions, seed)

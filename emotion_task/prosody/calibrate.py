@@ -84,8 +84,8 @@ def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] 
     for attribute, groups in values_by_group(utterances).items():
         if without := len(groups.pop(None, ())):
             warnings.append(
-                f"{attribute}: no levels for {without} utterances whose speaker's gender is unknown; give it in "
-                "the manifest, or name a speaker classifier (corpus.speaker_classifier)"
+                f"{attribute}: no levels for {without} utterances whose speaker's gender is unknown; give it "
+                "in the manifest, or name a speaker classifier (corpus.speaker_classifier)"
             )
         for group, numbers in sorted(groups.items()):
             if len(numbers) < MIN_SAMPLES:

@@ -98,6 +98,8 @@ def measure_corpus(
     out = Path(out_folder)
     utterances, failures = _without_duplicates(_read(source))
     with MeasuredStore(out).open(config, resume=resume) as store:
+        # An earlier run's: until this one has ended, nobody knows what is unusable.
+        (out / "quarantine.jsonl").unlink(missing_ok=True)
         jobs = {key_of(utterance): utterance for utterance in utterances}
         pending = [(key, utterance) for key, utterance in jobs.items() if key not in store.measured]
         bar = tqdm(

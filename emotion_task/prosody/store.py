@@ -21,7 +21,7 @@ from emotion_task.prosody.files import MeasureConfig, Outcome
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
-_VERSION = 1
+_VERSION = 2
 """Raise when a measurement changes its meaning, so that old and new are not mixed."""
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -53,12 +54,18 @@ def test_the_sound_of_a_container(clip: Path, tmp_path: Path, caplog) -> None:
     again = decode_containers([utterance(clip)], tmp_path / "audio", progress=False)
     assert again == found[:1] and Path(found[0].audio).stat().st_mtime_ns == before
 
+    # Ids that look alike in a file's name are two recordings, and a changed recording is another.
+    alike = decode_containers([utterance(clip, "a/b"), utterance(clip, "a_b")], tmp_path, progress=False)
+    assert alike[0].audio != alike[1].audio
+    os.utime(clip, ns=(0, 0))
+    assert decode_containers([utterance(clip)], tmp_path / "audio", progress=False) != again
+
 
 def test_without_the_extra_it_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     plain = [utterance(tmp_path / "a.wav")]
     assert decode_containers(plain, tmp_path / "audio") == plain
-    with pytest.raises(MissingDependencyError, match=r"pip install 'rlcore\[video\]'.*ffmpeg -i"):
+    with pytest.raises(MissingDependencyError, match=r"pip install -e '\.\[video\]'.*ffmpeg -i"):
         decode_containers([utterance(tmp_path / "a.MP4")], tmp_path / "audio", progress=False)
 
 

@@ -97,7 +97,7 @@ def test_iemocap(tmp_path, caplog):
         write(folder / "dialog" / "EmoEvaluation" / f"._{dialogue}.txt", "\0\0Mac")
         write(
             folder / "dialog" / "transcriptions" / f"{dialogue}.txt",
-            f"{dialogue}_F000 [006.2901-008.2357]: Excuse me.\n"
+            f"{dialogue}_F000 [006.2901-008.2357]: [LAUGHTER] Excuse me.\n"
             f"{dialogue}_M000 [010.0100-011.3925]: Yeah.\nM: Mmhm.\n",
         )
         for turn in ("F000", "M000"):
@@ -112,9 +112,11 @@ def test_iemocap(tmp_path, caplog):
     assert all(Path(u.audio).is_file() and u.dataset == "iemocap" and u.language == "en" for u in rows)
     assert "2 fru (frustration is none of the nine, and is not anger)" in caplog.text
     assert "2 xxx (the annotators did not agree)" in caplog.text
-    assert [u.split for u in load_corpus("iemocap", tmp_path, eval_sessions=[1])] == ["eval"] * 2 + [
-        "train"
-    ] * 2
+    for first in (1, "1"):
+        splits = [u.split for u in load_corpus("iemocap", tmp_path, eval_sessions=[first])]
+        assert splits == ["eval"] * 2 + ["train"] * 2
+    with pytest.raises(ConfigError, match=r"eval_sessions: got 4; it is a list, \[4\] for one"):
+        load_corpus("iemocap", tmp_path, eval_sessions=4)
 
 
 MELD_COLUMNS = (
@@ -177,7 +179,7 @@ def test_savee(tmp_path, caplog):
     ]
     assert "1 not named as recordings of SAVEE are" in caplog.text
     # Whom a misspelt name means would be trained on.
-    with pytest.raises(ConfigError, match=r"no recording is by \['KLL'\]; the corpus has DC, JE, KL"):
+    with pytest.raises(ConfigError, match=r"no recording is of \['KLL'\]; the corpus has DC, JE, KL"):
         load_corpus("savee", tmp_path, eval_speakers=["KLL", "JE"])
     with pytest.raises(ConfigError, match=r"got 'KL'; it is a list, \[KL\] for one"):
         load_corpus("savee", tmp_path, eval_speakers="KL")
@@ -263,6 +265,8 @@ def test_msp_podcast(tmp_path, caplog):
     assert "1 X (the annotators did not agree" in caplog.text and "1 O (other)" in caplog.text
     both = load_corpus("msp_podcast", tmp_path, eval_sets=["Test1", "Test2"])
     assert [u.split for u in both] == ["train", "eval", None, "eval"]
+    with pytest.raises(ConfigError, match=r"eval_sets: got 'Test1'; it is a list"):
+        load_corpus("msp_podcast", tmp_path, eval_sets="Test1")
 
 
 @pytest.fixture

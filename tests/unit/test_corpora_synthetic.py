@@ -63,7 +63,7 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch, tmp_path):
     from emotion_task.corpora.synthetic import build_corpus
 
     monkeypatch.setattr(espeak.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'rlcore\[synth\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install -e '\.\[synth\]'"):
         build_corpus(tmp_path, num_train=1, num_eval=1, progress=False)
 
 

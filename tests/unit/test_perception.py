@@ -32,7 +32,10 @@ UTTERANCE = Utterance(
     stressed_words=["keys"],
 )
 WHISPER = Utterance(
-    id="u1", audio="/1.wav", energy_level="low", measured={"f0_reliable": False, "level_reliable": True, "voiced_fraction": 0.0}
+    id="u1",
+    audio="/1.wav",
+    energy_level="low",
+    measured={"f0_reliable": False, "level_reliable": True, "voiced_fraction": 0.0},
 )
 
 
@@ -133,6 +136,8 @@ def test_the_report_of_two_equal_models_shows_no_gain(model: str, manifest: Path
         write_perception(manifest, models, tmp_path, split="test")
     with pytest.raises(FileNotFoundError, match="no_samples"):  # before the models are loaded and asked
         write_perception(manifest, {"model": "no_model"}, tmp_path, samples=[tmp_path / "no_samples.jsonl"])
+    with pytest.raises(ConfigError, match="samples: got 3 files"):
+        write_perception(manifest, {"model": "no_model"}, tmp_path, samples=["a", "b", "c"])
 
 
 def test_recall_by_emotion_from_a_runs_answers(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +122,22 @@ def test_a_killed_pass_goes_on_where_it_was(tmp_path, monkeypatch):
     assert len((out / "measured.jsonl").read_text().splitlines()) == 6
     annotate(utterances, out, num_workers=0, progress=False)
     assert len(seen) == 7
+
+
+def test_a_repaired_recording_is_not_in_quarantine_too(tmp_path, monkeypatch):
+    utterances, out = tones(tmp_path, 2), tmp_path / "out"
+    good = Path(utterances[1].audio).read_bytes()
+    Path(utterances[1].audio).write_bytes(b"")
+    assert annotate(utterances, out, num_workers=0, progress=False).num_quarantined == 1
+    Path(utterances[1].audio).write_bytes(good)
+    with monkeypatch.context() as patch:
+        patch.setattr("emotion_task.prosody.pipeline._write_quarantine", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):  # ended after the last recording
+            measure_corpus(utterances, out, num_workers=0, progress=False)
+    with pytest.raises(DataError, match="nothing was measured to its end"):
+        calibrate_corpus(utterances, out)
+    report = annotate(utterances, out, num_workers=0, progress=False)
+    assert (report.num_annotated, report.num_quarantined) == (2, 0)
 
 
 def test_what_has_changed_is_measured_again_and_settings_are_not_mixed(tmp_path):

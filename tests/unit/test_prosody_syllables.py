@@ -18,6 +18,12 @@ from emotion_task.prosody.syllables import count_syllables, count_vowels
         ("the", 1),
         ("Someone is here!", 4),
         ("everything even", 5),
+        ("What are you doing? I'm going home, saying nothing", 13),
+        ("I couldn't, it isn't", 6),
+        ("lovely people", 4),
+        ("completely careless movement", 7),
+        ("cement, element, rely", 7),
+        ("\u201cWell\u2026 really?\u201d \u2014 I can\u2019t \u2013 no", 6),
     ],
 )
 def test_english_words(text, count):
