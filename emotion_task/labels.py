@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+from rlcore.errors import ConfigError
+
 EMOTIONS = ("neutral", "happy", "sad", "angry", "disgust", "confused", "whisper", "surprise", "fear")
 """The paper's nine; `disgust` stands for its "contempt or disgust"."""
 
@@ -9,3 +13,15 @@ EXTRA = ("calm",)
 """Labels outside the nine that a corpus uses (RAVDESS: calm)."""
 
 ALL_LABELS = EMOTIONS + EXTRA
+
+
+def labels_among(emotions: Iterable[str | None]) -> list[str]:
+    """The labels that occur, in the order of `ALL_LABELS`: the options of the emotion question."""
+    used = set(emotions)
+    return [label for label in ALL_LABELS if label in used]
+
+
+def check_labels(labels: Sequence[str], setting: str) -> None:
+    """Raises ConfigError where one is no label: no answer could name it, so all would be wrong."""
+    if unknown := sorted(set(labels) - set(ALL_LABELS)):
+        raise ConfigError(f"{setting}: {unknown} are not labels; allowed are {list(ALL_LABELS)}")

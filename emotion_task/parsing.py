@@ -11,6 +11,11 @@ from emotion_task.labels import ALL_LABELS
 _RESPONSE = re.compile(r"\s*<think>(?P<think>.+?)</think>\s*<answer>(?P<answer>.+?)</answer>\s*", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")
 
+QUOTE = re.compile(
+    r"[\"\u201c]([^\"\u201c\u201d]*)[\"\u201d]|(?<![\w'])['\u2018]((?:[^'\u2019\u2018\n]|\n(?!\s*\n)|(?<=\w)['\u2019](?=\w))+)['\u2019](?!\w)"
+)
+"""A quotation in either kind of marks; an apostrophe inside a word ends none."""
+
 ALIASES: dict[str, tuple[str, ...]] = {
     "neutral": ("neutrality",),
     "happy": ("happiness", "joy", "joyful", "cheerful", "glad"),
@@ -70,5 +75,5 @@ def normalise_label(text: str, labels: Sequence[str] = ALL_LABELS) -> str | None
 
 def named_emotions(text: str) -> list[str]:
     """The labels that free text names, in their order of appearance, quoted speech left out."""
-    spoken = re.sub(r'"[^"]*"', " ", text.lower())
+    spoken = QUOTE.sub(" ", text.lower())
     return [_LABEL_OF[word] for word in _EMOTION_WORD.findall(spoken)]

@@ -26,6 +26,7 @@ from emotion_task.config import (
     SupervisedConfig,
 )
 from emotion_task.estimate import describe, estimate
+from emotion_task.labels import labels_among
 from emotion_task.records import Utterance, by_speaker, read_manifest
 from emotion_task.sft.examples import Question
 from emotion_task.stages import Stages
@@ -37,14 +38,15 @@ from rlcore.targets import check_target
 log = logging.getLogger(__name__)
 
 
-_UPKEEP = ("checkpoint_every", "max_failures", "min_ranks", "feature_cache_mb", "ingest_cpus", "media_cache")
+_UPKEEP = ("max_failures", "min_ranks", "feature_cache_mb", "ingest_cpus", "media_cache")
 """Settings of a supervised stage that do not change its model; and those of `LAYOUT` of its learner."""
 
 
-def _lasting(config: Any) -> dict[str, Any]:
-    """A supervised stage's settings, without those that do not change its model."""
+def _lasting(config: Any, *, validates: bool = False) -> dict[str, Any]:
+    """A supervised stage's settings, without those that do not change its model. Where it `validates`, that
+    is the best of its checkpoints, so their times count."""
     fields = asdict(config)
-    for name in _UPKEEP:
+    for name in _UPKEEP if validates else (*_UPKEEP, "checkpoint_every"):
         del fields["train"][name]
     for name in LAYOUT["learner"]:
         del fields["train"]["learner"][name]
@@ -88,6 +90,7 @@ class Pipeline:
         """Name of each stage, what its result hangs on beside the stages before it, and its work."""
         config = self.config
         corpus, sft = replace(config.corpus, num_workers=1), config.sft
+        validates = sft.num_validation > 0
         # Without it the stage leaves that reference out; once it is installed, it is run again.
         has_opensmile = config.egemaps and importlib.util.find_spec("opensmile") is not None
         return (
@@ -96,8 +99,8 @@ class Pipeline:
             ("reference", [config.egemaps, has_opensmile], self.reference),
             ("base_model", [config.base_model, config.tiny], self.base_model),
             ("alignment", [_lasting(config.alignment), sft.quote_rate, sft.text_data], self.alignment),
-            ("sft", _lasting(sft), self.sft),
-            ("cold_start", _lasting(config.cold_start), self.cold_start),
+            ("sft", _lasting(sft, validates=validates), self.sft),
+            ("cold_start", _lasting(config.cold_start, validates=validates), self.cold_start),
             ("perception", config.perception, self.perception),
             ("reward_model", _lasting(config.reward_model), self.reward_model),
             # A run that may be resumed elsewhere, or with other deadlines, is the same run.
@@ -284,6 +287,7 @@ class Pipeline:
             writer,
             num_examples=config.train.num_steps * config.train.batch_size,
             num_validation=0 if name in ("alignment", "sft_full") else sft.num_validation,
+            labels=self._labels(),
             num_workers=self.config.corpus.num_workers,
         )
         return self._fine_tune(name, training, model, config.train, validation, may_resume=may_resume)
@@ -353,12 +357,15 @@ class Pipeline:
 
     def _add_companions(self, model: str | Path) -> None:
         from emotion_task.explain import write_companions
-        from emotion_task.labels import ALL_LABELS
 
-        used = {utterance.emotion for utterance in self._split("train")}
-        labels = [label for label in ALL_LABELS if label in used]
-        write_companions(model, self.run_dir / "annotated" / "calibration.json", labels)
+        write_companions(model, self.run_dir / "annotated" / "calibration.json", self._labels())
+
+    def _labels(self) -> list[str]:
+        """The options of the emotion question: the same in every stage, as `EmotionTask` has them."""
+        return labels_among(utterance.emotion for utterance in self._annotated())
 
     def _split(self, split: str) -> list[Utterance]:
-        rows = read_manifest(self.run_dir / "annotated" / "manifest.jsonl")
-        return [utterance for utterance in rows if utterance.split == split]
+        return [utterance for utterance in self._annotated() if utterance.split == split]
+
+    def _annotated(self) -> list[Utterance]:
+        return read_manifest(self.run_dir / "annotated" / "manifest.jsonl")

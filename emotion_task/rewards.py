@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emotion_task.audio_window import model_waveform
-from emotion_task.labels import ALL_LABELS
+from emotion_task.labels import ALL_LABELS, check_labels
 from emotion_task.parsing import normalise_label, parse_response
 from emotion_task.prompt import format_prompt
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages
@@ -39,6 +39,7 @@ class OutcomeReward(Reward):
     """
 
     def __init__(self, labels: Sequence[str] = ALL_LABELS):
+        check_labels(labels, "labels")
         self._labels = tuple(labels)
 
     def score(self, group: Group, context: RewardContext) -> list[Score]:

@@ -76,22 +76,14 @@ def write_summary(
 
 def _confusions(rl_dir: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """Confusion counts of the greedy answers before and after, read back from samples.jsonl."""
-    import json
-
     from emotion_task.evaluation.metrics import confusion, predicted_labels
-    from emotion_task.labels import ALL_LABELS
+    from emotion_task.labels import labels_among
+    from emotion_task.perception.emotions import read_answers
 
-    by_step: dict[int, list[tuple[str, str]]] = {}
-    with (rl_dir / "samples.jsonl").open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            if row["split"] == "eval":
-                by_step.setdefault(row["step"], []).append((row["reference"]["emotion"], row["text"]))
-    used = {truth for pairs in by_step.values() for truth, _ in pairs}
-    labels = [label for label in ALL_LABELS if label in used]
-    first, last = min(by_step), max(by_step)
+    answers = read_answers(rl_dir / "samples.jsonl")
+    labels = labels_among(emotion for each in answers for emotion in each.truth.values())
     counts = {}
-    for name, step in (("sft", first), ("rl", last)):
-        truth = [emotion for emotion, _ in by_step[step]]
-        answers = predicted_labels([text for _, text in by_step[step]], labels)
-        counts[name] = confusion(truth, answers, labels)
+    for name, each in zip(("sft", "rl"), answers, strict=True):
+        predicted = predicted_labels([each.texts[prompt] for prompt in each.truth], labels)
+        counts[name] = confusion(list(each.truth.values()), predicted, labels)
     return counts, labels

@@ -13,7 +13,7 @@ from emotion_task.audio_window import model_waveform
 from emotion_task.evaluation.faithfulness import faithfulness_metrics
 from emotion_task.evaluation.metrics import confusion, emotion_metrics, predicted_labels, prosody_metrics
 from emotion_task.facts import reference_of
-from emotion_task.labels import ALL_LABELS
+from emotion_task.labels import ALL_LABELS, check_labels, labels_among
 from emotion_task.parsing import parse_response
 from emotion_task.prompt import emotion_messages, format_prompt
 from emotion_task.records import Utterance, by_speaker, choose, read_manifest
@@ -121,7 +121,9 @@ def _choose_labels(utterances: Sequence[Utterance], labels: Sequence[str] | None
         unknown = sorted(used - set(ALL_LABELS))
         if unknown:
             raise DataError(f"{manifest}: emotions {unknown} are not labels; allowed are {list(ALL_LABELS)}")
-        labels = [label for label in ALL_LABELS if label in used]
+        labels = labels_among(used)
+    else:
+        check_labels(labels, "task.args.labels")
     if not labels:
         raise DataError(f"{manifest}: no utterance has an emotion")
     return list(labels)

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from emotion_task.evaluation.claims import LEVEL_TYPES, Claim, read_claims
 from emotion_task.evaluation.faithfulness import check_claims, total
 from emotion_task.evaluation.quotes import clean_words
-from emotion_task.evaluation.sentences import QUOTE
 from emotion_task.facts import reference_of
-from emotion_task.parsing import named_emotions, normalise_label, parse_response
+from emotion_task.parsing import QUOTE, named_emotions, normalise_label, parse_response
 from emotion_task.records import Utterance
 
 KINDS = ("schema", "label", "length", "quotation", "opening", "source", "contradiction", "unmeasured")
@@ -65,7 +64,7 @@ def _claims(think: str, utterance: Utterance) -> Iterator[str]:
     reference = reference_of(utterance)
     for claim in read_claims(think):
         tally = total(check_claims([claim], reference))
-        if tally.num_right < tally.num_checked:
+        if tally.num_wrong:
             yield f"contradiction: {claim.type} said {claim.value!r}, {_known(claim, reference)}"
         elif claim.type in (*LEVEL_TYPES, "stressed_words") and reference.get(claim.type) is None:
             yield f"unmeasured: {claim.type} said {claim.value!r}"

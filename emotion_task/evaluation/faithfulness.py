@@ -114,8 +114,8 @@ def faithfulness_metrics(
 
 
 def total(tallies: Mapping[str, Tally]) -> Tally:
-    """All types as one. Recall is of facts, so right quotations, for which there are none, count for precision
-    alone."""
+    """All types as one. Recall is of facts, so right quotations, for which there are none, count for
+    precision alone."""
     quotes = tallies["quoted_words"]
     unasked = replace(quotes, num_right=0, num_extra=quotes.num_right)
     return sum((t for name, t in tallies.items() if name != "quoted_words"), unasked)

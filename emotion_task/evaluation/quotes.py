@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from emotion_task.evaluation.sentences import QUOTE
-from emotion_task.parsing import normalise_label
+from emotion_task.parsing import QUOTE, normalise_label
 
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n\s*\n|\n\s*[-*\u2022]\s")
 _SPACE = re.compile(r"[ \t]*\n(?!\s*(?:\n|[-*\u2022]\s))[ \t]*|[ \t]+")
@@ -33,8 +32,8 @@ _NEAR = 10
 
 
 def quoted_claims(text: str) -> Iterator[tuple[str, str]]:
-    """("stressed_words" | "quoted_words", the words in lower case), a claim for each part of a quotation around
-    dots. Labels of emotions and so-called names are no quotations."""
+    """("stressed_words" | "quoted_words", the words in lower case), a claim for each part of a quotation
+    around dots. Labels of emotions and so-called names are no quotations."""
     for sentence, quotes in _sentences(text):
         for start, end, quote in quotes:
             before, after, words = sentence[:start], sentence[end:], clean_words(quote)

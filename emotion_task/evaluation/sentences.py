@@ -18,11 +18,7 @@ from emotion_task.evaluation.lexicon import (
     OWN_LEVELS,
     words,
 )
-
-QUOTE = re.compile(
-    r"[\"\u201c]([^\"\u201c\u201d]*)[\"\u201d]|(?<![\w'])['\u2018]((?:[^'\u2019\u2018\n]|\n(?!\s*\n)|(?<=\w)['\u2019](?=\w))+)['\u2019](?!\w)"
-)
-"""A quotation in either kind of marks; an apostrophe inside a word ends none."""
+from emotion_task.parsing import QUOTE
 
 MASK = "quotation"
 """Stands where a quotation stood: what the speaker said is no description of how it was said."""

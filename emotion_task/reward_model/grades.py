@@ -15,7 +15,7 @@ from itertools import pairwise
 from emotion_task.evaluation.claims import find_claims
 from emotion_task.evaluation.quotes import clean_words, quoted_claims
 from emotion_task.facts import PROSODY, stated_facts
-from emotion_task.parsing import Parsed, named_emotions, normalise_label, parse_response
+from emotion_task.parsing import QUOTE, Parsed, named_emotions, normalise_label, parse_response
 from emotion_task.prompt import Messages, audio_messages
 from emotion_task.records import Utterance
 from emotion_task.reward_model.listening import LISTEN_QUESTION, LISTEN_SYSTEM_PROMPT, reasoning_of
@@ -122,7 +122,7 @@ def _num_misquoted(think: str, transcript: str | None) -> int:
 
 def _disorder(think: str) -> tuple[int, int]:
     """What fluency loses, and what structure loses."""
-    unquoted = re.sub(r'"[^"]*"', " quote ", re.sub(r"</?\w+>", " ", think))
+    unquoted = QUOTE.sub(" quote ", re.sub(r"</?\w+>", " ", think))
     sentences = [s.strip().lower() for s in re.split(r"(?<=[.!?])\s+", unquoted) if s.strip()]
     repeated = len(set(sentences)) < len(sentences)
     early = any(named_emotions(sentence) for sentence in sentences[:-1])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from emotion_task.cot.writer import TraceWriter
-from emotion_task.labels import ALL_LABELS
+from emotion_task.labels import labels_among
 from emotion_task.records import Utterance, choose
-from emotion_task.sft.tasks import MixtureConfig, SFTExample, build_examples
+from emotion_task.sft.tasks import MixtureConfig, SFTExample, build_examples, served_weights
 from emotion_task.sft.variants import render_all
+from rlcore.errors import DataError
 
 HELD_BACK = 10
 """At most one training utterance in so many is held back for validation."""
@@ -22,24 +24,40 @@ def mix(
     *,
     num_examples: int,
     num_validation: int = 0,
+    labels: Sequence[str] | None = None,
     num_workers: int = 1,
 ) -> tuple[list[SFTExample], list[SFTExample]]:
     """Training and validation examples, of the same mixture and of different utterances; all a function of
-    the mixture's seed.
+    the mixture's seed. Validation goes without tasks for which none of its few utterances serves.
 
     Args:
         utterances: the training split.
+        labels: options of the emotion question; by default the emotions of `utterances`.
         num_workers: processes that make the versions of the task `order`.
+
+    Raises:
+        DataError: a task finds no training utterance that serves, or validation none for any task.
     """
-    labels = [label for label in ALL_LABELS if label in {u.emotion for u in utterances}]
+    labels = labels or labels_among(u.emotion for u in utterances)
     validation: list[SFTExample] = []
     if num_validation:
         size = max(1, min(num_validation, len(utterances) // HELD_BACK))
         held_back = choose(utterances, size)
         kept = {utterance.id for utterance in held_back}
         utterances = [utterance for utterance in utterances if utterance.id not in kept]
+        weights = served_weights(mixture, held_back)
+        if not weights:
+            raise DataError(
+                f"sft.num_validation {num_validation}: none of the {size} utterances held back serves for a "
+                f"task of {list(mixture.weights)}; ask for more, or for 0"
+            )
         validation = build_examples(
-            held_back, writer, mixture, epoch=_VALIDATION_EPOCH, num_examples=num_validation, labels=labels
+            held_back,
+            writer,
+            replace(mixture, weights=weights),
+            epoch=_VALIDATION_EPOCH,
+            num_examples=num_validation,
+            labels=labels,
         )
     training = build_examples(utterances, writer, mixture, num_examples=num_examples, labels=labels)
     orders = [example.order for example in (*training, *validation) if example.order is not None]

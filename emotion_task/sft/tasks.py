@@ -12,7 +12,7 @@ from pathlib import Path
 
 from emotion_task.cot.writer import TraceWriter
 from emotion_task.facts import PROSODY, known_facts, stated_facts
-from emotion_task.labels import ALL_LABELS
+from emotion_task.labels import labels_among
 from emotion_task.prompt import (
     ORDER_LEVELS,
     PROFILE_KEYWORDS,
@@ -209,12 +209,17 @@ def build_examples(
     Raises:
         DataError: a task with a weight above 0 finds no utterance that serves (names the task).
     """
-    options = labels or [label for label in ALL_LABELS if label in {u.emotion for u in utterances}]
+    options = labels or labels_among(u.emotion for u in utterances)
     rng = random.Random(f"{mixture.seed}/{epoch}")
     total = len(utterances) if num_examples is None else num_examples
     examples: list[SFTExample] = []
     for task, count in _counts(mixture.weights, total).items():
         pool = _pool(task, utterances, mixture)
+        if not pool:
+            raise DataError(
+                f"sft task {task!r}: none of {len(utterances)} utterances serves (annotated? label_fraction "
+                f"is {mixture.label_fraction}, max_seconds {mixture.max_seconds:g}); give it the weight 0"
+            )
         for number in range(count):
             if number % len(pool) == 0:
                 rng.shuffle(pool)
@@ -232,6 +237,15 @@ def build_examples(
     return examples
 
 
+def served_weights(mixture: MixtureConfig, utterances: Sequence[Utterance]) -> dict[str, float]:
+    """The mixture's weights, of the tasks for which these utterances serve."""
+    return {
+        task: weight
+        for task, weight in mixture.weights.items()
+        if weight and _pool(task, utterances, mixture)
+    }
+
+
 def _pool(
     task: str, utterances: Sequence[Utterance], mixture: MixtureConfig
 ) -> list[Utterance] | list[Conversation]:
@@ -239,13 +253,7 @@ def _pool(
     if task == "text":
         assert mixture.text_data is not None, "MixtureConfig checks it"
         return read_conversations(mixture.text_data)
-    pool = [u for u in utterances if _serves(task, u, mixture)]
-    if not pool:
-        raise DataError(
-            f"sft task {task!r}: none of {len(utterances)} utterances serves (annotated? label_fraction is "
-            f"{mixture.label_fraction}, max_seconds {mixture.max_seconds:g}); give it the weight 0"
-        )
-    return pool
+    return [u for u in utterances if _serves(task, u, mixture)]
 
 
 def _one(task: str, source: _Source) -> SFTExample | None:

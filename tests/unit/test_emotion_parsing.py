@@ -72,6 +72,8 @@ def test_a_label_outside_the_options_is_none() -> None:
 
 def test_emotions_are_named_in_order_and_not_in_quotes() -> None:
     assert named_emotions('She says "I am so happy" but sounds sad, even angry.') == ["sad", "angry"]
+    for quoted in ("\u201cso glad you came\u201d", "'so glad you\u2019re here'"):
+        assert named_emotions(f"The words are {quoted}. That sounds sad.") == ["sad"]
     assert named_emotions("An unhappy, furious voice; contempt or disgust.") == ["sad", "angry", "disgust"]
     assert named_emotions("Nothing is said of it.") == []
 

@@ -160,6 +160,8 @@ def test_wrong_manifests_and_splits_are_named(task: EmotionTask, manifest: Path,
     write_manifest(tmp_path / "x.jsonl", [Utterance(id="1", audio="a.wav", emotion="bored", split="train")])
     with pytest.raises(DataError, match=r"x.jsonl: emotions \['bored'\] are not labels"):
         EmotionTask(str(tmp_path / "x.jsonl"), "unused")
+    with pytest.raises(ConfigError, match=r"task.args.labels: \['frustrated'\] are not labels"):
+        EmotionTask(str(manifest), "unused", labels=["sad", "frustrated"])
     with pytest.raises(DataError, match="no utterance with split 'eval'"):
         write_manifest(tmp_path / "y.jsonl", [Utterance(id="1", audio="a.wav", emotion="sad", split="train")])
         EmotionTask(str(tmp_path / "y.jsonl"), "unused").utterances("eval")

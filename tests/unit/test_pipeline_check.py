@@ -80,6 +80,14 @@ def test_a_change_costs_the_stages_that_it_changes(
     assert [name for name, _ in line if name not in found] == run_again
 
 
+def test_when_checkpoints_are_written_counts_where_the_best_is_kept(tmp_path: Path) -> None:
+    rare, often = (
+        dict((name, settings) for name, settings, _ in pipeline(tmp_path, "two_stages", override)._line())
+        for override in ("sft.train.checkpoint_every=200", "sft.train.checkpoint_every=20")
+    )
+    assert rare["sft"] != often["sft"] and rare["reward_model"] == often["reward_model"]
+
+
 def test_what_alignment_is_made_of_counts_for_it(tmp_path: Path) -> None:
     """Captions may quote; facts are left out of SFT's traces alone."""
     plain, quoting, leaving_out = (

@@ -52,6 +52,8 @@ def test_the_emotion_rewards() -> None:
     assert values(FormatReward(), of) == [1, 1, 0, 0]
     assert values(OutcomeReward(), of) == [1, 0, 0, 0]
     assert OutcomeReward(labels=("happy",)).score(of, RewardContext())[0] == Score(value=0.0)
+    with pytest.raises(ConfigError, match=r"labels: \['frustrated'\] are not labels"):
+        OutcomeReward(labels=("frustrated", "sad"))
 
 
 def test_weights_of_dimensions_come_in_the_order_of_the_grades() -> None:

@@ -121,6 +121,14 @@ def test_validation_shares_no_utterance_with_training() -> None:
     ids = [{example.id.split("/")[0] for example in examples} for examples in (training, validation)]
     assert not ids[0] & ids[1] and len(ids[1]) <= 6
     assert Counter(example.task for example in validation) == {"stress": 15, "energy": 15}
+    # Of those held back none may be labelled: validation goes without that task.
+    rare = replace(settings, weights={"energy": 1, "reasoning": 1}, label_fraction=0.04)
+    training, validation = mix(UTTERANCES, rare, TemplateWriter(), num_examples=90, num_validation=6)
+    assert Counter(example.task for example in training) == {"energy": 45, "reasoning": 45}
+    assert Counter(example.task for example in validation) == {"energy": 6}
+    unheard = MixtureConfig(weights={"pitch": 1})
+    with pytest.raises(DataError, match=r"sft.num_validation 6: none of the 6 utterances held back"):
+        mix(UTTERANCES, unheard, TemplateWriter(), num_examples=90, num_validation=6)
     # Without validation nothing is held back, and the examples are those of the mixture alone.
     plain, none = mix(UTTERANCES, settings, TemplateWriter(), num_examples=90)
     assert none == [] and plain == build_examples(UTTERANCES, TemplateWriter(), settings, num_examples=90)
