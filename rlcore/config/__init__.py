@@ -71,19 +71,34 @@ class RunConfig:
         temperature = self.rollout.temperature
         check(temperature > 0, "rollout.temperature", temperature, "above 0: greedy answers are all alike")
         on_gpus = self.learner.num_gpus > 0 and self.rollout.num_gpus > 0
+        colocate, backend = self.cluster.colocate, self.weight_sync.backend
         check(
-            on_gpus or self.weight_sync.backend not in ("nccl", "ipc"),
+            on_gpus or backend not in ("nccl", "ipc"),
             "weight_sync.backend",
-            self.weight_sync.backend,
+            backend,
             "shared_memory or gloo, unless learner.num_gpus and rollout.num_gpus are above 0",
         )
-        if self.cluster.colocate:
+        check(
+            {"ipc": True, "nccl": False}.get(backend, colocate) == colocate,
+            "weight_sync.backend",
+            backend,
+            "ipc with cluster.colocate alone (it lends a GPU's memory), nccl without it (it joins separate GPUs)",
+        )
+        if colocate:
             self._check_colocation()
+        over_budget, budget = self.learner.over_budget, self.learner.micro_batch_tokens
+        check(
+            over_budget == "drop" or self.rollout.max_tokens < budget,
+            "learner.micro_batch_tokens",
+            budget,
+            f"above rollout.max_tokens ({self.rollout.max_tokens}) by the longest prompt: a longer answer would "
+            "end the run, unless learner.over_budget is drop",
+        )
         buffer, limit = self.algorithm.overlong_buffer, self.rollout.max_tokens
         at_most = f"at most rollout.max_tokens ({limit})"
         check(buffer <= limit, "algorithm.overlong_buffer", buffer, at_most)
         self._check_logprobs()
-        lora, backend = self.learner.lora, self.weight_sync.backend
+        lora = self.learner.lora
         can_add = lora.rank > 0 and backend in ("shared_memory", "gloo")
         check(
             lora.push == "merged" or can_add,

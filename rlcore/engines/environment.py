@@ -6,10 +6,15 @@ from __future__ import annotations
 
 def engine_env(*, cpu: bool) -> dict[str, str]:
     """Environment variables for a process that builds a `VLLMEngine`."""
-    env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
+    env = {
+        # The engine's loop in this process: in one of its own it would step in the middle of a push.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     if cpu:
         env |= {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": "1",  # a second thread on a shared core costs a factor of twenty
             "TORCHDYNAMO_DISABLE": "1",  # else the first answer waits 20 s for a compiler
             "CUDA_VISIBLE_DEVICES": "",

@@ -215,7 +215,8 @@ class TokenLogprobs(torch.autograd.Function):
         log_total = logits.logsumexp(-1)
         # H = log Z - sum_v p_v logit_v
         probabilities = (logits - log_total[:, None]).exp_()
-        entropies = log_total - torch.einsum("nv,nv->n", probabilities, logits)
+        with torch.autocast(logits.device.type, enabled=False):  # else their sum is rounded to an eighth
+            entropies = log_total - torch.einsum("nv,nv->n", probabilities, logits)
         ctx.save_for_backward(logits, targets, log_total, entropies)
         if not entropy_grad:
             ctx.mark_non_differentiable(entropies)

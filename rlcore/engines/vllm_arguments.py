@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import fields
+from math import prod
 from typing import Any
 
 from rlcore.engines.hf_model import audio_token_id, family_of
@@ -45,9 +46,19 @@ def engine_arguments(
     """
     from vllm.platforms import current_platform
 
-    # On the CPU vLLM refuses the argument, and its `sleep` does nothing.
-    platform = _CPU_ARGUMENTS if current_platform.is_cpu() else {"enable_sleep_mode": can_sleep}
+    is_cpu = current_platform.is_cpu()
+    platform = _CPU_ARGUMENTS if is_cpu else _gpu_arguments(engine_args, can_sleep)
     return {**platform, **_media_arguments(config, media), **_checked(engine_args)}
+
+
+def _gpu_arguments(engine_args: Mapping[str, Any], can_sleep: bool) -> dict[str, Any]:
+    # On the CPU vLLM refuses the argument, and its `sleep` does nothing.
+    arguments: dict[str, Any] = {"enable_sleep_mode": can_sleep}
+    sizes = (engine_args.get(f"{axis}_parallel_size") or 1 for axis in ("tensor", "pipeline"))
+    if prod(sizes) > 1:
+        # In a Ray actor vLLM would choose Ray's, which wants a bundle for each GPU; the actor has them all.
+        arguments["distributed_executor_backend"] = "mp"
+    return arguments
 
 
 def _media_arguments(config: Any, media: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ It knows tokens and media, not tasks or rewards. `engine_env` must be in the env
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from rlcore.engines.hf_model import (
     tokenizer_of,
 )
 from rlcore.engines.host_memory import give_back
+from rlcore.engines.media import EncodedPrompt
 from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.engines.vllm_arguments import engine_arguments
 from rlcore.engines.vllm_plugin import BACKENDS
@@ -115,8 +117,9 @@ class VLLMEngine:
         self._banned = tuple(media_token_ids(config, tokenizer))
         self._tokenizer = tokenizer
         self._embeds = media == "embeds"
+        self._audio_id = audio_token_id(config)
         # Asleep, an engine may forget what the next push brings; a tower in the engine is not pushed.
-        self._sleep_level = 2 if self._embeds or audio_token_id(config) is None else 1
+        self._sleep_level = 2 if self._embeds or self._audio_id is None else 1
         self._is_asleep = False
         self._backend, self._rank = weight_backend, rank
         self._model_path = model_path
@@ -309,12 +312,18 @@ class VLLMEngine:
             return {"prompt_token_ids": list(encoded.prompt_token_ids)}
         if self._embeds:
             embeds = torch.from_numpy(encoded.media_inputs["audio_embeds"])
-            return {"prompt": request.text, "multi_modal_data": {"audio": {"audio_embeds": embeds[None]}}}
+            lengths = [len(list(run)) for is_audio, run in groupby(self._is_audio(encoded)) if is_audio]
+            audios = list(embeds.split(lengths)) if len(lengths) > 1 else embeds[None]
+            return {"prompt": request.text, "multi_modal_data": {"audio": {"audio_embeds": audios}}}
         rate = encoded.media["sampling_rate"]
         return {
             "prompt": request.text,
             "multi_modal_data": {"audio": [(waveform, rate) for waveform in encoded.media["audio"]]},
         }
+
+    def _is_audio(self, encoded: EncodedPrompt) -> Iterator[bool]:
+        """Token by token. Between two audios stand their marks."""
+        return (token == self._audio_id for token in encoded.prompt_token_ids)
 
     def _sampling_params(self, sampling: Sampling, seed: int | None) -> Any:
         from vllm import SamplingParams

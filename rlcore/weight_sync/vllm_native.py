@@ -11,6 +11,7 @@ import base64
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from math import prod
 from typing import Any
 
@@ -21,12 +22,15 @@ from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactor
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-from rlcore.errors import WeightSyncError
+from rlcore.errors import MixedWeightsError, WeightSyncError
 from rlcore.weight_sync.base import Push, PushReport
 from rlcore.weight_sync.buckets import DTYPES
 from rlcore.weight_sync.messages import ReceiverTalk, SenderPort, SenderTalk
 
-_HANDLE_CLASSES = {c.__name__: c for c in (Tensor, torch.nn.Parameter, torch.UntypedStorage)}
+_HANDLE_CLASSES = {
+    c.__name__: c
+    for c in (Tensor, torch.nn.Parameter, torch.UntypedStorage, torch.storage.TypedStorage)
+}
 
 
 class NativeSender:
@@ -177,9 +181,10 @@ def serve(llm: Any, push: Push, *, engine: int, group: int, accept: Callable[[It
     Returns the group that the engine is in now.
 
     Raises:
-        WeightSyncError: the push does not fit, failed here or was called off.
+        WeightSyncError: the push does not fit or was called off; nothing has been touched.
+        MixedWeightsError: it failed here or was called off after vLLM had begun to replace the weights.
     """
-    talk = ReceiverTalk(push, f"rollout[{engine}]")
+    talk, is_begun = ReceiverTalk(push, f"rollout[{engine}]"), False
     try:
         talk.answer({"group": group})
         accept((name, tuple(shape)) for name, shape in talk.next()["tensors"])
@@ -196,6 +201,7 @@ def serve(llm: Any, push: Push, *, engine: int, group: int, accept: Callable[[It
             elif message["call"] == "finish_weight_update":
                 llm.finish_weight_update(weight_version=str(push.version))
             else:
+                is_begun = True
                 llm.start_weight_update()
             talk.answer()
         talk.answer()
@@ -203,7 +209,11 @@ def serve(llm: Any, push: Push, *, engine: int, group: int, accept: Callable[[It
     except Exception as error:
         reason = f"weights of version {push.version}: {error}"
         talk.refuse(f"rollout[{engine}] refused {reason}")
-        raise WeightSyncError(reason) from error
+        if not is_begun:
+            raise WeightSyncError(reason) from error
+        with suppress(Exception):  # where it is open no more, or cannot be closed, the next push will tell
+            llm.finish_weight_update()
+        raise MixedWeightsError(reason) from error
 
 
 def to_json(value: Any) -> Any:

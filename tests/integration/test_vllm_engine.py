@@ -44,11 +44,11 @@ ENGINE = {"max_model_len": 256, "max_num_batched_tokens": 256}
 
 
 class ToneTask:
-    """Prompt i plays tone i."""
+    """Prompt i plays tone i, or several."""
 
     def load_media(self, prompt: Prompt) -> dict[str, Any]:
-        index = prompt.media["tone"]
-        return {"audio": [tone(index, 0.6 + 0.4 * index)], "sampling_rate": 16000}
+        indices = prompt.media.get("tones") or [prompt.media["tone"]]
+        return {"audio": [tone(index, 0.6 + 0.4 * index) for index in indices], "sampling_rate": 16000}
 
 
 PROMPTS = [Prompt(id=f"p{i}", text=AUDIO_PROMPT, media={"tone": i}) for i in range(5)]
@@ -115,6 +115,13 @@ def test_rollout_logprobs_are_the_learners(worker: RolloutWorker, audio_model: s
 
     banned = set(media_token_ids(load_model(audio_model).config, load_processor(audio_model).tokenizer))
     assert not banned & {t for group in groups for c in group.completions for t in c.token_ids}
+
+
+def test_two_recordings_in_one_prompt(worker: RolloutWorker, audio_model: str) -> None:
+    two = AUDIO_PROMPT.replace("what", "<|audio_bos|><|AUDIO|><|audio_eos|>what")
+    assert two.count("<|AUDIO|>") == 2
+    groups = worker.generate([Prompt(id="two", text=two, media={"tones": (1, 3)})], step=0)
+    assert worst_difference(load_model(audio_model), groups) <= 1e-4
 
 
 def test_log_probabilities_are_the_policys_at_its_temperature(audio_model: str) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from rlcore.errors import WeightSyncError
+from rlcore.errors import MixedWeightsError, WeightSyncError
 from rlcore.weight_sync.messages import SenderPort
 from rlcore.weight_sync.vllm_native import _PortClient, from_json, serve, to_json
 
 pytestmark = pytest.mark.integration
 
 # As torch's `reduce_tensor` describes a CUDA tensor: what has to travel for `ipc`.
-HANDLE = (torch.Tensor, (4, 2), (2, 1), 0, torch.UntypedStorage, torch.bfloat16, 0, b"\x00\xff", 16, 0, False)
+STORAGE = type(torch.zeros(1)._typed_storage())
+HANDLE = (torch.Tensor, (4, 2), (2, 1), 0, STORAGE, torch.bfloat16, 0, b"\x00\xff", 16, 0, False)
 
 
 class RecordingEngine:
@@ -36,7 +37,7 @@ class RecordingEngine:
     def update_weights(self, request: dict[str, Any]) -> None:
         self.calls.append(("update", request["update_info"]))
 
-    def finish_weight_update(self, weight_version: str) -> None:
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
         self.calls.append(("finish", weight_version))
 
 
@@ -100,3 +101,18 @@ def test_a_push_that_does_not_fit_moves_nothing() -> None:
     (error,) = talk_to(engines, client, refuse, script)
     assert str(error) == "weights of version 7: the engine has no w"
     assert engines[0].calls == []
+
+
+def test_a_push_that_fails_midway_leaves_mixed_weights_and_lets_the_next_one_begin() -> None:
+    engines, client = [RecordingEngine()], _PortClient()
+
+    def script(talk: Any) -> None:
+        talk.answers(0)
+        talk.answers(talk.post({"tensors": [("w", (4, 2))]}))
+        client.start_weight_update()
+        raise WeightSyncError("a rank of the learner ended")
+
+    (error,) = talk_to(engines, client, lambda shapes: None, script)
+    assert isinstance(error, MixedWeightsError)
+    assert "version 7" in str(error) and "a rank of the learner ended" in str(error)
+    assert engines[0].calls == [("start", None), ("finish", None)]

@@ -198,6 +198,7 @@ def test_value_out_of_range_names_the_full_path(minimal: Path, override: str, me
     [
         (["rollout.num_replicas=2"], "rollout.num_replicas: got 2, must be learner.num_ranks (1) with"),
         (["train.staleness=1"], "train.staleness: got 1, must be 0 with cluster.colocate"),
+        (["weight_sync.backend=nccl", "rollout.num_gpus=0.4", "learner.num_gpus=0.4"], "nccl without it"),
         (["rollout.num_gpus=0.6", "learner.num_gpus=0.5"], "rollout.num_gpus: got 0.6, must be at most 1 - "),
         (
             ["rollout.engine={tensor_parallel_size: 2}"],

@@ -149,3 +149,11 @@ def test_the_gradient_by_hand_is_that_of_finite_differences(entropy_grad):
         assert gradcheck(lambda x: TokenLogprobs.apply(x, targets, True), [logits])
     else:
         assert gradcheck(lambda x: TokenLogprobs.apply(x, targets, False)[0], [logits])
+
+
+def test_entropy_is_exact_under_autocast() -> None:
+    logits = 8 * torch.randn(64, 500, generator=torch.Generator().manual_seed(0))
+    exact = torch.distributions.Categorical(logits=logits.double()).entropy()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, entropies = TokenLogprobs.apply(logits, torch.zeros(64, dtype=torch.long), False)
+    torch.testing.assert_close(entropies, exact.float(), rtol=0, atol=1e-4)

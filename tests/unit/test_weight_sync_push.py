@@ -311,14 +311,14 @@ def test_backends_that_need_a_gpu_say_so() -> None:
     with pytest.raises(ConfigError, match="backend: got 'pigeon', must be one of shared_memory, gloo"):
         WeightSyncConfig(backend="pigeon")
     on_gpus = RunConfig(
-        weight_sync=WeightSyncConfig(backend="ipc"),
-        learner=LearnerConfig(num_gpus=0.5),
-        rollout=RolloutConfig(num_gpus=0.5, engine={"tensor_parallel_size": 2}),
+        weight_sync=WeightSyncConfig(backend="nccl"),
+        learner=LearnerConfig(num_gpus=1),
+        rollout=RolloutConfig(num_gpus=2, engine={"tensor_parallel_size": 2}),
     )
     assert on_gpus.rollout.workers_per_engine == 2
     if not torch.cuda.is_available():
         with pytest.raises(
-            ConfigError, match="'ipc', which moves weights between GPUs, and this process sees"
+            ConfigError, match="'nccl', which moves weights between GPUs, and this process sees"
         ):
             make_sender(on_gpus.weight_sync, SHAPES, dtype="float32")
     assert make_sender(CONFIG, SHAPES, dtype="float32", rank=1) is None
