@@ -14,7 +14,8 @@ examples:
   emotion quickstart --config emotion_task/configs/quickstart.yaml seed=1 run_dir=runs/seed1
   emotion ablation --config emotion_task/configs/small.yaml --seeds 0,1,2
   emotion annotate my_calls.jsonl --out annotated/
-  emotion cot annotated/manifest.jsonl --out cot/ model=Qwen/Qwen3-8B base_url=http://localhost:8000/v1
+  emotion cot annotated/manifest.jsonl --out cot/ model=Qwen/Qwen3-8B base_url=http://localhost:8000/v1 \\
+    extra.chat_template_kwargs.enable_thinking=false
   emotion export cot/ --out EmotionCoT/
   emotion reward-report runs/quickstart/reward_model/model --untrained runs/quickstart/sft/model \\
     --manifest runs/quickstart/annotated/manifest.jsonl --out runs/quickstart/reward_model/calibration

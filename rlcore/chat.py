@@ -6,6 +6,7 @@ from threads.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,10 @@ _FIRST_PAUSE_S = 0.5
 """Before the second attempt; doubles with each."""
 
 _WORTH_REPEATING = (408, 409, 429, 500, 502, 503, 504)
+_TIMED_OUT = (408, 504)
+"""Somebody on the way gave up waiting; the model may have answered all the same."""
 _PRICED = ("input", "output")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,8 @@ class ChatEndpoint:
         requests_per_minute: null: no limit.
         retries: of a request that was refused for a while (429), met a server error or nobody there, each
             after a growing pause or the one that the server asks for.
-        repeat_unknown: retry as well where an answer may have been paid for: after a time-out, a broken
-            connection, or an answer that `read` refuses.
+        repeat_unknown: retry as well where an answer may have been paid for: after a time-out, here or on
+            the way (408, 504), a broken connection, or an answer that `read` refuses.
         timeout_s: of one request.
         price: US dollars for a million `input` and `output` tokens.
 
@@ -84,8 +88,8 @@ class ChatEndpoint:
 
         Raises:
             RuntimeError: the endpoint answered with an error.
-            httpx.ConnectError, httpx.ConnectTimeout: nobody is there.
-            ValueError, httpx.TransportError: an answer, if there was one, is lost.
+            `never_sent()`: nobody is there, or the request could not be made.
+            TimeoutError, ValueError, httpx.TransportError: an answer, if there was one, is lost.
         """
         import httpx
 
@@ -97,11 +101,13 @@ class ChatEndpoint:
                 answer = self._client.post(self.url, json=body)
                 if answer.is_success:
                     return read(answer.json())
-                failure = RuntimeError(f"{self.url} answered {answer.status_code}: {answer.text[:500]}")
-                if answer.status_code not in _WORTH_REPEATING:
+                reason = f"{self.url} answered {answer.status_code}: {self.redact(answer.text)[:500]}"
+                is_unknown = answer.status_code in _TIMED_OUT
+                failure = TimeoutError(reason) if is_unknown else RuntimeError(reason)
+                if answer.status_code not in _WORTH_REPEATING or (is_unknown and not self._repeat_unknown):
                     break
                 pause = _asked_pause(answer.headers.get("retry-after"), pause)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            except never_sent() as error:
                 failure = error
             except (httpx.TransportError, ValueError) as error:
                 failure = error
@@ -121,15 +127,26 @@ class ChatEndpoint:
         return redact(text, [self._secret])
 
 
+def never_sent() -> tuple[type[Exception], ...]:
+    """What httpx raises before any of a request has reached the endpoint."""
+    import httpx
+
+    return (
+        *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError),
+        *(httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError),
+    )
+
+
 def content_of(answer: Any) -> str:
-    """The text of the first choice. Raises ValueError where there is none."""
+    """The text of the first choice; JSON can spell half of a surrogate pair, which no file in UTF-8 can hold,
+    so U+FFFD stands in its place. Raises ValueError where there is none."""
     try:
         content = answer["choices"][0]["message"]["content"]
     except (LookupError, TypeError) as error:
         raise ValueError(f"the endpoint answered no completion: {str(answer)[:300]}") from error
     if not isinstance(content, str):
         raise ValueError(f"the endpoint answered no text: {str(answer)[:300]}")
-    return content
+    return _LONE_SURROGATE.sub("\ufffd", content)
 
 
 def usage_of(answer: Any) -> Usage:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
@@ -28,12 +30,14 @@ from emotion_task.cot.ledger import Budget, Ledger
 from emotion_task.cot.prompt import trace_messages, unfit
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, write_manifest
-from rlcore.chat import ChatEndpoint, Usage, content_of, usage_of
+from rlcore.chat import ChatEndpoint, Usage, content_of, never_sent, usage_of
 from rlcore.checkpoint import write_json
 from rlcore.config_io import check
 from rlcore.errors import DataError, RLCoreError
 
 OPENAI = "https://api.openai.com/v1"
+_OWN_THINKING = re.compile(r"\s*<think>.*?</think>\s*(?=<think>)", re.DOTALL)
+"""What a model that thinks by itself writes before the trace."""
 
 
 class EndpointError(RLCoreError, RuntimeError):
@@ -54,8 +58,8 @@ class CotConfig:
     """Requests at once."""
     requests_per_minute: float | None = None
     retries: int = 5
-    """Of a request that was refused for a while or met a server error. One that timed out is not repeated:
-    its answer may have been paid for."""
+    """Of a request that was refused for a while or met a server error. One that timed out, here or on the way
+    (408, 504), is not repeated: its answer may have been paid for."""
     timeout_s: float = 120.0
     """Of one request."""
     attempts: int = 2
@@ -76,6 +80,11 @@ class CotConfig:
     """Ask again for answers that were under way when an earlier run was killed; they may be paid twice."""
 
     def __post_init__(self) -> None:
+        address = urlsplit(self.base_url)
+        is_http = address.scheme in ("http", "https") and bool(address.hostname)
+        check(
+            is_http, "base_url", self.base_url, "an http or https address, such as http://localhost:8000/v1"
+        )
         for name in ("concurrency", "attempts", "min_words", "max_tokens"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         check(self.max_words >= self.min_words, "max_words", self.max_words, "at least min_words")
@@ -182,6 +191,11 @@ def _by_kind(rejected: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return dict(Counter(kind for each in kinds for kind in each).most_common())
 
 
+def _without_own_thinking(text: str) -> str:
+    own = _OWN_THINKING.match(text)
+    return text[own.end() :] if own else text
+
+
 class _Writer:
     """Asks for traces, from many threads."""
 
@@ -213,7 +227,7 @@ class _Writer:
             if isinstance(answer, str):
                 left_out = answer
                 break
-            text = answer["text"].strip()
+            text = _without_own_thinking(answer["text"]).strip()
             reasons = check_trace(
                 text, utterance, min_words=self.config.min_words, max_words=self.config.max_words
             )
@@ -257,10 +271,12 @@ class _Writer:
         self._ledger.write(key, "asked", id=id, at_most_usd=at_most)
         try:
             text, usage = self._endpoint.ask(body, lambda answer: (content_of(answer), usage_of(answer)))
-        except (RuntimeError, httpx.ConnectError, httpx.ConnectTimeout) as error:
+        except RuntimeError as error:
             return self._refused(key, at_most, error)
-        except (ValueError, httpx.TransportError) as error:
-            self._count(str(error), answered=False)
+        except never_sent() as error:
+            return self._refused(key, at_most, error)
+        except (TimeoutError, ValueError, httpx.TransportError) as error:
+            self._count(self._endpoint.redact(f"{type(error).__name__}: {error}"), answered=False)
             return "lost"
         cost = self._endpoint.cost(usage)
         self._budget.settle(at_most, cost)

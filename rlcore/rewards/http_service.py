@@ -53,15 +53,22 @@ class HTTPReward(Reward):
         return self.score_batch([group], context)[0]
 
     def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
-        answer = self._client.post(self._url, json=request_of(groups, context))
+        import httpx
+
+        try:
+            answer = self._client.post(self._url, json=request_of(groups, context))
+        except httpx.RequestError as error:
+            # Without its cause: a log of the whole chain would show what is redacted here.
+            reason = redact(f"{type(error).__name__}: {error}", [self._token])
+            raise RuntimeError(f"{self._url}: {reason}") from None
+        text = redact(answer.text, [self._token])
         if not answer.is_success:
-            text = redact(answer.text[:500], [self._token])
-            raise RuntimeError(f"{self._url} answered {answer.status_code}: {text}")
+            raise RuntimeError(f"{self._url} answered {answer.status_code}: {text[:500]}")
         body = answer.json()
         rows = body.get("scores") if isinstance(body, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-            raise ValueError(f"{self._url} answered no `scores`, a list of lists: {answer.text[:200]}")
-        return [[_read(score) for score in row] for row in rows]
+            raise ValueError(f"{self._url} answered no `scores`, a list of lists: {text[:200]}")
+        return [[_read(score, self._token) for score in row] for row in rows]
 
 
 def request_of(groups: Sequence[Group], context: RewardContext) -> dict[str, Any]:
@@ -101,10 +108,10 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float, bool))
 
 
-def _read(score: Any) -> Score:
+def _read(score: Any, token: str | None) -> Score:
     if not isinstance(score, dict) or not {"value", "error"} & set(score):
-        return Score(0.0, error=f"the service answered {score!r} where {{value, parts, error}} is due")
-    error = score.get("error")
-    return Score(
-        0.0 if error else score.get("value", float("nan")), parts=score.get("parts") or {}, error=error
-    )
+        reason = f"the service answered {score!r} where {{value, parts, error}} is due"
+        return Score(0.0, error=redact(reason, [token]))
+    error = redact(str(score.get("error") or ""), [token])  # an empty one is none
+    value = 0.0 if error else score.get("value", float("nan"))
+    return Score(value, parts=score.get("parts") or {}, error=error or None)

@@ -4,22 +4,30 @@ configuration, a record or an error."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 
 from rlcore.errors import ConfigError
 
 
 def read_secret(variable: str) -> str:
-    """The value of an environment variable.
+    """The value of an environment variable, without white space around it: mounted secrets often end in a
+    newline.
 
     Raises:
-        ConfigError: it is not set in this process.
+        ConfigError: it is not set in this process, or no header could carry it.
     """
-    value = os.environ.get(variable, "")
+    value = os.environ.get(variable, "").strip()
     if not value:
         raise ConfigError(
             f"the environment variable {variable} is not set in this process; set it where the command runs, "
             "for a reward where Ray starts, on every node that may run it"
+        )
+    if not re.fullmatch(r"[!-~]+", value):
+        # Sent all the same, it would stand in the client's error, spelt so that `redact` does not know it.
+        raise ConfigError(
+            f"the environment variable {variable} holds white space or what is not ASCII inside its value; a "
+            "key or token is visible ASCII alone, set the variable to just that"
         )
     return value
 

@@ -57,6 +57,47 @@ def test_what_may_have_been_paid_for_is_repeated_only_where_allowed(monkeypatch,
     assert len(asked) == 2 * requests
 
 
+@pytest.mark.parametrize("status", [408, 504])
+@pytest.mark.parametrize(("repeat_unknown", "requests"), [(True, 3), (False, 2)])
+def test_a_time_out_on_the_way_is_no_refusal(monkeypatch, status, repeat_unknown, requests):
+    monkeypatch.setattr("rlcore.chat._FIRST_PAUSE_S", 0.02)
+    answers = [(503, {}, ""), (status, {}, "upstream"), (status, {}, "upstream")]
+    with service(lambda *_: answers.pop(0)) as url:
+        client = endpoint(url, retries=2, repeat_unknown=repeat_unknown)
+        with pytest.raises(TimeoutError, match=f"answered {status}: upstream"):
+            client.ask(BODY, content_of)
+    assert len(answers) == 3 - requests
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.PoolTimeout, httpx.ProxyError])
+def test_what_was_never_sent_may_be_repeated(monkeypatch, error):
+    monkeypatch.setattr("rlcore.chat._FIRST_PAUSE_S", 0.02)
+    post, failures = httpx.Client.post, [error("busy")]
+
+    def post_later(client, *args, **settings):
+        if failures:
+            raise failures.pop()
+        return post(client, *args, **settings)
+
+    monkeypatch.setattr(httpx.Client, "post", post_later)
+    with service(lambda *_: OK) as url:
+        assert endpoint(url, retries=1, repeat_unknown=False).ask(BODY, content_of) == "yes"
+
+
+def test_an_error_holds_no_part_of_the_key(monkeypatch):
+    monkeypatch.setenv("CHAT_KEY", "sk-s3cret")
+    with (
+        service(lambda *_: (401, {}, "x" * 495 + "sk-s3cret")) as url,
+        pytest.raises(RuntimeError, match=r"answered 401: x{495}\[secr$"),
+    ):
+        endpoint(url, api_key_env="CHAT_KEY").ask(BODY, content_of)
+
+
+def test_text_can_be_written_as_utf_8():
+    answer = json.loads(r'{"choices": [{"message": {"content": "abc \ud83d, \ud83d\ude00"}}]}')
+    assert content_of(answer) == "abc \ufffd, \U0001f600"
+
+
 def test_tokens_and_what_they_cost():
     with service(lambda *_: OK) as url:
         client = endpoint(url, price={"input": 2.0, "output": 10.0})

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from local_service import service
 
+from emotion_task.cli import EPILOG
 from emotion_task.cot.generate import CotConfig, EndpointError, generate
 from emotion_task.cot.ledger import Budget, Ledger
 from emotion_task.records import Utterance, read_manifest
+from rlcore.config import load_config
 from rlcore.errors import ConfigError, DataError
 
 WORDS = "I told you not to touch it"
@@ -22,6 +27,7 @@ THINK = (
     "and no worry, only a wall going up between two people who know each other. All of it speaks of anger."
 )
 GOOD = f"<think>{THINK}</think><answer>angry</answer>"
+DATA_MD = Path(__file__).parents[2] / "docs" / "data.md"
 PRICE = {"input": 10.0, "output": 100.0}
 COST = (300 * 10 + 100 * 100) / 1e6
 
@@ -107,6 +113,35 @@ def test_no_trace_is_better_than_a_bad_one(tmp_path):
     assert len((tmp_path / "rejected.jsonl").read_text().splitlines()) == 4
 
 
+def test_what_a_model_thinks_by_itself_is_no_part_of_its_trace(tmp_path):
+    own = "<think>\nThe prose stands between <think> and </think>.\n</think>\n\n"
+    with service(Endpoint(own + GOOD)) as url:
+        assert run(url, tmp_path, 1).num_accepted == 1
+    (kept,) = read_manifest(tmp_path / "manifest.jsonl")
+    assert kept.trace == GOOD
+    # Nothing else is taken away.
+    texts = own + THINK, own + own + GOOD, f"Here it is: {GOOD}", own + GOOD + GOOD
+    with service(Endpoint(*texts)) as url:
+        report = run(url, tmp_path / "none", 1, attempts=len(texts))
+    assert (report.num_requests, report.left_out) == (len(texts), {"schema": 1})
+
+
+@pytest.mark.parametrize("text", [EPILOG, DATA_MD.read_text(encoding="utf-8")], ids=["help", "docs"])
+def test_the_documented_command_tells_qwen3_not_to_think(text):
+    (command,) = re.findall(r"emotion cot (.*Qwen3.*)", text.replace("\\\n", " "))
+    overrides = [word for word in shlex.split(command) if "=" in word]
+    config = load_config([], overrides, schema=CotConfig)
+    assert config.extra == {"chat_template_kwargs": {"enable_thinking": False}}
+
+
+def test_half_a_surrogate_pair_does_not_lose_an_answer(tmp_path):
+    with service(Endpoint(f"{GOOD} \ud83d", GOOD)) as url:
+        assert run(url, tmp_path, 2).num_accepted == 2
+        assert run(url, tmp_path, 2).num_requests == 0
+    rejected = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["text"] for line in rejected] == [f"{GOOD} \ufffd"] * 2
+
+
 def test_other_checks_cost_nothing_and_another_model_does(tmp_path):
     endpoint = Endpoint()
     with service(endpoint) as url:
@@ -147,6 +182,54 @@ def test_refusals_are_asked_for_again_and_lost_answers_are_not(tmp_path):
         assert run(url, tmp_path, 2).left_out == {"lost": 2}
         report = run(url, tmp_path, 2, ask_lost=True)
     assert report.num_accepted == 2 and asked == {"refuse": 2, "empty": 2, "good": 2}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(httpx.ConnectTimeout, httpx.InvalidURL, httpx.LocalProtocolError, httpx.PoolTimeout),
+        *(httpx.ProxyError, httpx.UnsupportedProtocol),
+    ],
+)
+def test_what_was_never_sent_is_refused_and_costs_nothing(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error("not sent")
+
+    # Enough for two requests: nothing may stay set aside for the first two.
+    settings = {"price": PRICE, "max_usd": 0.2}
+    with service(Endpoint()) as url:
+        with monkeypatch.context() as patch:
+            patch.setattr(httpx.Client, "post", fail)
+            assert run(url, tmp_path, 2, **settings).left_out == {"refused": 2}
+        assert run(url, tmp_path, 2, **settings).num_accepted == 2
+
+
+@pytest.mark.parametrize("status", [408, 504])
+def test_a_time_out_on_the_way_may_have_been_paid_for(tmp_path, status):
+    asked = []
+    with service(lambda *_: (asked.append(1), (status, {}, ""))[1]) as url:
+        assert run(url, tmp_path, 2, retries=3, price=PRICE).left_out == {"lost": 2}
+        assert run(url, tmp_path, 2, retries=3, price=PRICE).left_out == {"lost": 2}
+    assert len(asked) == 2
+    ledger = Ledger(tmp_path / "requests.jsonl")
+    assert len(ledger.open) == 2 and ledger.spent() > 2 * 600 * PRICE["output"] / 1e6
+    ledger.close()
+
+
+def test_an_address_has_a_scheme():
+    for address in ("localhost:8000/v1", "api.openai.com/v1", "ftp://localhost/v1", "http:///v1"):
+        with pytest.raises(ConfigError, match=r"base_url: got .*, must be .* http://localhost:8000/v1"):
+            CotConfig(model="m", base_url=address)
+
+
+def test_a_lost_answer_does_not_show_the_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("COT_KEY", "sk-s3cret")
+    with (
+        service(lambda path, headers, body: (200, {}, json.dumps(headers["authorization"]))) as url,
+        pytest.raises(EndpointError, match=r"ValueError: .* no completion: .*Bearer \[secret\]") as error,
+    ):
+        run(url, tmp_path, 100, api_key_env="COT_KEY")
+    assert "s3cret" not in str(error.value) + (tmp_path / "requests.jsonl").read_text()
 
 
 def test_it_gives_up_where_nobody_answers(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ WHISPER = Utterance(
     emotion="whisper",
     energy_level="low",
     intonation="too_short",
-    measured={"f0_reliable": False, "voiced_fraction": 0.05},
+    measured={"f0_reliable": False, "level_reliable": True, "voiced_fraction": 0.05},
 )
 
 
@@ -46,7 +46,12 @@ def test_facts_are_what_was_measured() -> None:
 
 @pytest.mark.parametrize(
     "measured",
-    [None, {"f0_reliable": True, "voiced_fraction": 0.05}, {"f0_reliable": False, "voiced_fraction": 0.25}],
+    [
+        None,
+        {"f0_reliable": True, "level_reliable": True, "voiced_fraction": 0.05},
+        {"f0_reliable": False, "level_reliable": True, "voiced_fraction": 0.25},
+        {"f0_reliable": False, "level_reliable": False, "voiced_fraction": 0.0},  # drowned in noise
+    ],
 )
 def test_an_unknown_pitch_is_not_called_absent(measured: dict | None) -> None:
     utterance = Utterance(id="3", audio="3.wav", energy_level="low", measured=measured)

@@ -72,6 +72,11 @@ def test_the_documented_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (500, "out of memory", "answered 500: out of memory"),
         (403, "bad token t0ken", "answered 403: bad token [secret]"),
+        (403, "x" * 497 + "t0ken", "xx[se"),
+        (200, '{"bad token": "t0ken"}', 'a list of lists: {"bad token": "[secret]"}'),
+        (200, '{"scores": [[{"error": "bad token t0ken"}, {"value": 1}]]}', "bad token [secret]"),
+        (200, '{"scores": [["bad token t0ken", {"value": 1}]]}', "answered 'bad token [secret]' where"),
+        (200, '{"scores": [[{"value": NaN, "error": ""}, {"value": 1}]]}', "value is nan"),
         (200, '{"score": 1}', "answered no `scores`"),
         (200, '{"scores": [[{"value": NaN}, {"value": 1}]]}', "value is nan"),
         (200, '{"scores": [[{"value": 1}]]}', "returned 1 scores for 2 completions"),
@@ -86,7 +91,29 @@ def test_what_a_service_gets_wrong_is_named(
     monkeypatch.setenv("REWARD_TOKEN", "t0ken")
     with service(lambda *_: (status, {}, text)) as url:
         (row,) = worker(url, token_env="REWARD_TOKEN").score([group("a", "b")], RewardContext())
-    assert message in (row[0].error or "")
+    assert message in (row[0].error or "") and "t0ken" not in (row[0].error or "")
+
+
+@pytest.mark.parametrize("error", ['""', "null"])
+def test_an_empty_error_is_none(error: str) -> None:
+    with service(lambda *_: (200, {}, f'{{"scores": [[{{"value": 0.5, "error": {error}}}]]}}')) as url:
+        ((score,),) = worker(url).score([group("a")], RewardContext())
+    assert (score.value, score.error) == (0.5, None)
+
+
+def test_a_broken_exchange_holds_no_token(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("REWARD_TOKEN", "t0ken\n")
+
+    def answer(path, headers, body):
+        return 200, {"no header": headers["authorization"]}, "{}"
+
+    with service(answer) as url:
+        rows = worker(url, token_env="REWARD_TOKEN").score([group("a"), group("b")], RewardContext())
+    for (score,) in rows:
+        assert f"{url}: RemoteProtocolError" in (score.error or "") and "[secret]" in (score.error or "")
+    assert "t0ken" not in f"{rows}{caplog.text}" and "RemoteProtocolError" in caplog.text
 
 
 def test_certificates_are_verified(tmp_path: Path) -> None:

@@ -107,6 +107,32 @@ def test_a_refusal_is_an_error_at_once_and_holds_no_key() -> None:
     assert KEY not in repr(vars(vars(reward)["_endpoint"])["_client"]) + repr(reward)
 
 
+def test_a_key_may_end_in_a_newline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", f" {KEY}\n")
+    seen: list[str] = []
+
+    def answer(path, headers, body):
+        seen.append(headers["authorization"])
+        return reply(5, 5) if len(seen) == 1 else (401, {}, f"bad key {KEY}")
+
+    with service(answer) as url:
+        reward = judge(url)
+        (good,), (bad,) = score(reward, "x"), score(reward, "y")
+    assert seen == [f"Bearer {KEY}"] * 2 and good.error is None
+    assert "bad key [secret]" in bad.error and KEY not in bad.error
+
+
+@pytest.mark.parametrize("value", ["sk-s3\ncret", "sk s3cret", "sk-s3cr\u00e9t", "sk-s3cret\u200b"])
+def test_a_key_that_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("JUDGE_KEY", value)
+    with pytest.raises(ConfigError, match="JUDGE_KEY holds white space or what is not ASCII") as refused:
+        judge("http://localhost")
+    assert "s3" not in str(refused.value)
+    monkeypatch.setenv("JUDGE_KEY", " \n")
+    with pytest.raises(ConfigError, match="JUDGE_KEY is not set"):
+        judge("http://localhost")
+
+
 def test_nobody_listens() -> None:
     with service(lambda *_: reply(1, 1)) as url:
         pass
