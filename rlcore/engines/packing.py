@@ -11,7 +11,7 @@ SDPA, so that a model that was switched over still runs as before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,27 +25,38 @@ from transformers.masking_utils import sdpa_mask
 ATTENTION = "rlcore_packed"
 
 
+_SHORTEST_SHARE = 4
+"""Completions are attended to beside those of up to so many times their length: next to one of 16,000 tokens
+those of 200 would be padded to eighty times theirs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionBucket:
+    """B completions of similar length, padded to the longest's T; P is their longest prompt."""
+
+    padded: Tensor
+    """int64 [B, T], places in the row; 0 where a shorter one has ended."""
+    prompt_of: Tensor
+    """int64 [B], the prompt of each."""
+    mask: Tensor
+    """bool [B, 1, T, P + T], what a token attends to: its prompt, and its own past."""
+    positions: Tensor
+    """int64 [B, T], counted on from the prompt's end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedLayout:
-    """Where the tokens of G prompts and B completions lie in a row of N. `padded` indices point into the row,
-    and to 0 where a shorter sequence has ended."""
+    """Where the tokens of G prompts and their completions lie in a row of N."""
 
     position_ids: Tensor
     """int64 [1, N]; a completion goes on where its prompt ends."""
     prompt_padded: Tensor
-    """int64 [G, P]"""
-    completion_padded: Tensor
-    """int64 [B, T]"""
-    prompt_of: Tensor
-    """int64 [B], the prompt of each completion."""
-    unpad: Tensor
-    """int64 [N], where each token of the row lies in [G * P + B * T] padded ones."""
-    mask: Tensor
-    """bool [B, 1, T, P + T], what a completion's token attends to: its prompt, and its own past."""
+    """int64 [G, P], as `CompletionBucket.padded`"""
     prompt_positions: Tensor
     """int64 [G, P]"""
-    completion_positions: Tensor
-    """int64 [B, T]"""
+    completions: tuple[CompletionBucket, ...]
+    unpad: Tensor
+    """int64 [N], where each token of the row lies among the padded: prompts, then bucket after bucket."""
 
     @classmethod
     def of(
@@ -57,44 +68,51 @@ class PackedLayout:
     ) -> PackedLayout:
         """`prompt_lengths` [G], `completion_lengths` [B] (0 allowed), `prompt_of` [B]."""
         prompts = np.asarray(prompt_lengths, dtype=np.int64)
-        completions = np.asarray(completion_lengths, dtype=np.int64)
+        lengths = np.asarray(completion_lengths, dtype=np.int64)
         owner = np.asarray(prompt_of, dtype=np.int64)
         num_prompt_tokens = int(prompts.sum())
-        prompt_padded, prompt_valid = _padded(prompts, 0)
-        completion_padded, completion_valid = _padded(completions, num_prompt_tokens)
-        column_P, column_T = np.arange(prompt_padded.shape[1]), np.arange(completion_padded.shape[1])
-        completion_positions = prompts[owner][:, None] + column_T[None, :]
-        prompt_positions = np.broadcast_to(column_P, prompt_padded.shape)
-        prefix = np.broadcast_to(
-            (column_P[None, :] < prompts[owner][:, None])[:, None, :],
-            (len(owner), len(column_T), len(column_P)),
-        )
-        causal = np.broadcast_to(
-            column_T[:, None] >= column_T[None, :], (len(owner), len(column_T), len(column_T))
-        )
-        arrays = {
-            "position_ids": np.concatenate(
-                [prompt_positions[prompt_valid], completion_positions[completion_valid]]
-            )[None],
-            "prompt_padded": prompt_padded,
-            "completion_padded": completion_padded,
-            "prompt_of": owner,
-            "unpad": np.concatenate(
-                [np.flatnonzero(prompt_valid), prompt_valid.size + np.flatnonzero(completion_valid)]
-            ),
-            "mask": np.concatenate([prefix, causal], axis=2)[:, None],
-            "prompt_positions": prompt_positions,
-            "completion_positions": completion_positions,
-        }
-        return cls(**{n: torch.from_numpy(np.array(a)).to(device) for n, a in arrays.items()})
+        first = num_prompt_tokens + np.cumsum(lengths) - lengths
+        prompt_padded, prompt_valid = _padded(np.cumsum(prompts) - prompts, prompts)
+        prompt_positions = np.broadcast_to(np.arange(prompt_padded.shape[1]), prompt_padded.shape)
 
-    def within(self, window: int) -> tuple[Tensor, Tensor]:
-        """Masks of a sliding window: prompts [G, 1, P, P], completions [B, 1, T, P + T]."""
+        position_ids = np.zeros(num_prompt_tokens + int(lengths.sum()), dtype=np.int64)
+        unpad = np.zeros_like(position_ids)
+        position_ids[:num_prompt_tokens] = prompt_positions[prompt_valid]
+        unpad[:num_prompt_tokens] = np.flatnonzero(prompt_valid)
+        buckets, num_padded = [], prompt_valid.size
+        for members in _of_similar_length(lengths):
+            padded, valid = _padded(first[members], lengths[members])
+            of_prompt = prompts[owner[members]]
+            positions = of_prompt[:, None] + np.arange(padded.shape[1])[None, :]
+            position_ids[padded[valid]] = positions[valid]
+            unpad[padded[valid]] = num_padded + np.flatnonzero(valid)
+            num_padded += valid.size
+            arrays = {
+                "padded": padded,
+                "prompt_of": owner[members],
+                "mask": _mask(of_prompt, padded.shape[1]),
+                "positions": positions,
+            }
+            buckets.append(CompletionBucket(**_tensors(arrays, device)))
+        arrays = {
+            "position_ids": position_ids[None],
+            "prompt_padded": prompt_padded,
+            "prompt_positions": prompt_positions,
+            "unpad": unpad,
+        }
+        return cls(completions=tuple(buckets), **_tensors(arrays, device))
+
+    def within(self, window: int) -> tuple[Tensor, list[Tensor]]:
+        """Masks of a sliding window: prompts [G, 1, P, P], and of each bucket as its `mask`."""
         query, key = self.prompt_positions[:, :, None], self.prompt_positions[:, None, :]
         prompts = (key <= query) & (key > query - window)
-        keys = torch.cat([self.prompt_positions[self.prompt_of], self.completion_positions], dim=1)
-        near = keys[:, None, :] > self.completion_positions[:, :, None] - window
-        return prompts[:, None], self.mask & near[:, None]
+        buckets = []
+        for bucket in self.completions:
+            of_prompt = self.prompt_positions[bucket.prompt_of, : bucket.mask.shape[3] - bucket.mask.shape[2]]
+            keys = torch.cat([of_prompt, bucket.positions], dim=1)
+            near = keys[:, None, :] > bucket.positions[:, :, None] - window
+            buckets.append(bucket.mask & near[:, None])
+        return prompts[:, None], buckets
 
 
 def packed_attention(
@@ -121,9 +139,9 @@ def packed_attention(
     query_N, key_N, value_N = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, D]
 
     prompt_key, prompt_value = (_pad(x, layout.prompt_padded) for x in (key_N, value_N))  # [G, H_kv, P, D]
-    prompt_mask = completion_mask = None
+    prompt_mask, masks = None, [bucket.mask for bucket in layout.completions]
     if sliding_window is not None:
-        prompt_mask, completion_mask = layout.within(sliding_window)
+        prompt_mask, masks = layout.within(sliding_window)
     attended = [
         _attend(
             _pad(query_N, layout.prompt_padded),
@@ -135,21 +153,22 @@ def packed_attention(
             dropout_p=dropout,
         )
     ]
-    if layout.completion_padded.numel():
-        own_key, own_value = (_pad(x, layout.completion_padded) for x in (key_N, value_N))  # [B, H_kv, T, D]
+    for bucket, mask in zip(layout.completions, masks, strict=True):
+        own = (_pad(x, bucket.padded) for x in (key_N, value_N))  # [B, H_kv, T, D]
+        longest = mask.shape[3] - mask.shape[2]
+        shared = (x[:, :, :longest].index_select(0, bucket.prompt_of) for x in (prompt_key, prompt_value))
+        keys, values = (torch.cat(pair, 2) for pair in zip(shared, own, strict=True))
         attended.append(
             _attend(
-                _pad(query_N, layout.completion_padded),
-                _repeat(torch.cat([prompt_key.index_select(0, layout.prompt_of), own_key], 2), num_groups),
-                _repeat(
-                    torch.cat([prompt_value.index_select(0, layout.prompt_of), own_value], 2), num_groups
-                ),
-                attn_mask=layout.mask if completion_mask is None else completion_mask,
+                _pad(query_N, bucket.padded),
+                _repeat(keys, num_groups),
+                _repeat(values, num_groups),
+                attn_mask=mask,
                 scale=scaling,
                 dropout_p=dropout,
             )
         )
-    rows = torch.cat([x.transpose(1, 2).flatten(0, 1) for x in attended])  # [G * P + B * T, H, D]
+    rows = torch.cat([x.transpose(1, 2).flatten(0, 1) for x in attended])  # prompts, then bucket after bucket
     return rows.index_select(0, layout.unpad)[None], None
 
 
@@ -184,13 +203,37 @@ def packed_hidden_states(decoder: nn.Module, inputs_embeds: Tensor, layout: Pack
     ).last_hidden_state[0]
 
 
-def _padded(lengths: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices [S, longest] of sequences that lie one after the other from `first` on, and where they are
+def _of_similar_length(lengths: np.ndarray) -> list[np.ndarray]:
+    """Indices of sequences that have tokens, those of similar length together, each in their order."""
+    buckets: list[np.ndarray] = []
+    left = np.flatnonzero(lengths)
+    while left.size:
+        alike = lengths[left] * _SHORTEST_SHARE >= lengths[left].max()
+        buckets.append(left[alike])
+        left = left[~alike]
+    return buckets
+
+
+def _padded(first: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices [S, longest] of sequences that begin at `first`, 0 where one has ended, and where they are
     valid."""
-    valid = np.arange(lengths.max(initial=0))[None, :] < lengths[:, None]
-    indices = np.zeros(valid.shape, dtype=np.int64)
-    indices[valid] = first + np.arange(lengths.sum())
-    return indices, valid
+    column = np.arange(lengths.max(initial=0))[None, :]
+    valid = column < lengths[:, None]
+    return np.where(valid, first[:, None] + column, 0), valid
+
+
+def _mask(prompt_lengths: np.ndarray, longest: int) -> np.ndarray:
+    """bool [B, 1, T, P + T]"""
+    column_P, column_T = np.arange(prompt_lengths.max(initial=0)), np.arange(longest)
+    shape = (len(prompt_lengths), longest)
+    prefix = (column_P[None, :] < prompt_lengths[:, None])[:, None, :]
+    causal = (column_T[:, None] >= column_T[None, :])[None]
+    parts = [np.broadcast_to(x, (*shape, x.shape[2])) for x in (prefix, causal)]
+    return np.concatenate(parts, axis=2)[:, None]
+
+
+def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device | str) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(array)).to(device) for name, array in arrays.items()}
 
 
 def _pad(rows: Tensor, padded: Tensor) -> Tensor:

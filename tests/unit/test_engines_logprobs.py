@@ -11,6 +11,7 @@ from torch.autograd import gradcheck
 from rlcore.engines import logprobs as module
 from rlcore.engines.hf_model import audio_token_id, load_model
 from rlcore.engines.logprobs import TokenGroup, TokenLogprobs, completion_logprobs
+from rlcore.engines.packing import PackedLayout
 from rlcore.errors import DataError
 
 MAKERS = {"qwen2_audio": make_qwen2_audio, "qwen2_5_omni": make_qwen2_5_omni, "text": make_text}
@@ -107,6 +108,14 @@ def test_packed_groups_give_the_values_and_gradients_of_plain_rows(
         torch.testing.assert_close(got[name], expected[name], rtol=0, atol=1e-6 * float(largest))
 
 
+def test_a_long_completion_does_not_pad_the_short_ones():
+    lengths = [100] * 40 + [2000] + [0]
+    layout = PackedLayout.of([30, 150], lengths, [0] * 40 + [1, 1])
+    assert sorted(tuple(bucket.padded.shape) for bucket in layout.completions) == [(1, 2000), (40, 100)]
+    # Pairs of tokens that are looked at: 41 x 2000 x 2150 in one block.
+    assert sum(bucket.mask.numel() for bucket in layout.completions) == 2000 * 2150 + 40 * 100 * 130
+
+
 def test_a_sliding_window_is_kept(tmp_path):
     """A window that cuts through prompt and completion, in a decoder whose layers use one."""
     model = load_model(str(make_text(tmp_path))).double()
@@ -115,7 +124,7 @@ def test_a_sliding_window_is_kept(tmp_path):
     for layer in model.model.layers:
         layer.self_attn.sliding_window, layer.self_attn.layer_type = 5, "sliding_attention"
     model.model.has_sliding_layers = True
-    (group,) = make_groups(model, ((9, 4),), num_audio=(0,))
+    (group,) = make_groups(model, ((9, 4, 2),), num_audio=(0,))
     plain = [plain_logprobs(model, group, tokens)[0] for tokens in group.token_ids]
     scored = completion_logprobs(model, [group])
     for row, expected in enumerate(plain):
