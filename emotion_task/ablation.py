@@ -177,8 +177,8 @@ def accuracy_gain(before: Sequence[Answered], after: Sequence[Answered], *, seed
     """As `unweighted_accuracy`, of `after` less `before`, paired over the utterances that all answered."""
     answers = [read_answers(each.samples)[1] for each in (*before, *after)]
     emotions, tables = recall_scores(answers)
-    means = (np.mean(part, axis=0) for part in (tables[: len(before)], tables[len(before) :]))
-    return estimate_gain(*means, emotions, seed=seed)[MEAN]
+    first, second = (np.mean(part, axis=0) for part in (tables[: len(before)], tables[len(before) :]))
+    return estimate_gain(first, second, emotions, seed=seed)[MEAN]
 
 
 def write_table(answered: Sequence[Answered], folder: Path, *, seed: int) -> Path:

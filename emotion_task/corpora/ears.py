@@ -63,9 +63,8 @@ def load_ears(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -
     texts, people = (_read(listing.root / f"{n}.json") for n in ("transcripts", "speaker_statistics"))
     for folder in sorted(listing.root.glob("p[0-9][0-9][0-9]")):
         speaker, person = folder.name, people.get(folder.name, {})
+        is_left_out = speaker in VALIDATION and not held_out.are_asked_for
         split = held_out.split(speaker)
-        if speaker in VALIDATION and not held_out.are_asked_for:
-            split = None
         for stem, path in audio_files(folder.iterdir()).items():
             match = _NAME.fullmatch(stem)
             if match is None:
@@ -76,7 +75,7 @@ def load_ears(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -
                     path,
                     emotion=emotion,
                     speaker=speaker,
-                    split=split,
+                    split=None if is_left_out else split,
                     text=texts.get(stem),
                     gender=person["gender"] if person.get("gender") in ("male", "female") else None,
                     age_years=_middle(person.get("age", "")),

@@ -82,12 +82,13 @@ def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] 
     cuts: dict[str, dict[str, Cuts]] = {attribute: {} for attribute in ATTRIBUTES}
     warnings = []
     for attribute, groups in values_by_group(utterances).items():
-        if without := len(groups.pop(None, ())):
+        by_name = {group: numbers for group, numbers in groups.items() if group is not None}
+        if without := len(groups.get(None, ())):
             warnings.append(
                 f"{attribute}: no levels for {without} utterances whose speaker's gender is unknown; give it "
                 "in the manifest, or name a speaker classifier (corpus.speaker_classifier)"
             )
-        for group, numbers in sorted(groups.items()):
+        for group, numbers in sorted(by_name.items()):
             if len(numbers) < MIN_SAMPLES:
                 warnings.append(
                     f"{attribute} of {group}: no levels, only {len(numbers)} utterances were measured "

@@ -42,6 +42,7 @@ class LearnerWorker:
         # Imported here: the process group's settings must be in the environment before DeepSpeed.
         from rlcore.engines.deepspeed_engine import DeepSpeedEngine
         from rlcore.weight_sync import make_sender
+        from rlcore.weight_sync.checkpoint_names import check_trained
 
         config = self._config
         self._engine = DeepSpeedEngine(
@@ -52,9 +53,11 @@ class LearnerWorker:
             seed=config.seed,
             skipped_log=Path(config.run_dir).resolve() / "skipped.jsonl",
         )
+        shapes = self._engine.push_shapes()
+        check_trained(shapes, config.model.path)  # before anything is generated
         self._sender: WeightSender | None = make_sender(
             config.weight_sync,
-            self._engine.push_shapes(),
+            shapes,
             # Factors are few, and their products are rounded at the engine.
             dtype="float32" if config.learner.lora.push == "adapters" else config.model.dtype,
             rank=self.rank,

@@ -82,7 +82,7 @@ class RunConfig:
             {"ipc": True, "nccl": False}.get(backend, colocate) == colocate,
             "weight_sync.backend",
             backend,
-            "ipc with cluster.colocate alone (it lends a GPU's memory), nccl without it (it joins separate GPUs)",
+            "ipc with cluster.colocate alone (it shares a GPU), nccl without it (it joins separate GPUs)",
         )
         if colocate:
             self._check_colocation()
@@ -91,8 +91,8 @@ class RunConfig:
             over_budget == "drop" or self.rollout.max_tokens < budget,
             "learner.micro_batch_tokens",
             budget,
-            f"above rollout.max_tokens ({self.rollout.max_tokens}) by the longest prompt: a longer answer would "
-            "end the run, unless learner.over_budget is drop",
+            f"above rollout.max_tokens ({self.rollout.max_tokens}) by the longest prompt: a longer answer "
+            "would end the run, unless learner.over_budget is drop",
         )
         buffer, limit = self.algorithm.overlong_buffer, self.rollout.max_tokens
         at_most = f"at most rollout.max_tokens ({limit})"

@@ -3,14 +3,15 @@
     engine.json                   what was saved and under which layout; written last
     state-00000.safetensors ...   per trained parameter: NAME/weight, NAME/exp_avg, NAME/exp_avg_sq, float32
 
-Parameters are gathered one by one and written in files of about a gigabyte, in turn by all ranks, so that no
-rank ever holds more than one file. Frozen parameters are those of `model.path`: a fingerprint of them is kept
-in their place.
+Parameters are gathered one by one into files of about a gigabyte, which belong to the ranks in turn. A rank
+writes its file while the next ones are gathered, and holds two at most. Frozen parameters are those of
+`model.path`: a fingerprint of them is kept in their place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,21 @@ def save(folder: Path, parameters: Parameters, state: AdamState, header: Mapping
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = _files(parameters)
-    for index, (file, names) in enumerate(files.items()):
-        is_mine = index % dist.get_world_size() == dist.get_rank()
-        tensors: dict[str, torch.Tensor] = {}
-        for name in names:
-            full = state.read(parameters[name], with_moments=header["num_updates"] > 0)
+    with ThreadPoolExecutor(1) as writer:
+        writing: Future[None] | None = None
+        for index, (file, names) in enumerate(files.items()):
+            is_mine = index % dist.get_world_size() == dist.get_rank()
+            tensors: dict[str, torch.Tensor] = {}
+            for name in names:
+                full = state.read(parameters[name], with_moments=header["num_updates"] > 0)
+                if is_mine:
+                    tensors |= {f"{name}/{kind}": t.cpu().contiguous() for kind, t in full.items()}
             if is_mine:
-                tensors |= {f"{name}/{kind}": t.cpu().contiguous() for kind, t in full.items()}
-        if is_mine:
-            save_file(tensors, folder / file)
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(save_file, tensors, folder / file)
+        if writing is not None:
+            writing.result()
     dist.barrier()
     if dist.get_rank() == 0:
         rows = {

@@ -29,14 +29,29 @@ def merged(
 ) -> Iterator[tuple[str, Tensor]]:
     """(hub name, weight) of a push of adapters to an engine of `dtype`; `base` gives a weight of the
     checkpoint. What came whole is passed on."""
+    for name, parts in by_weight(tensors):
+        yield name, weight_of(name, parts, base, dtype)
+
+
+def by_weight(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    """(hub name, its factors A and B) of a push of adapters; what came whole is alone."""
     for name, tensor in tensors:
         if name.endswith(A):
             first = tensor
         elif name.endswith(B):
-            hub_name = name.removesuffix(B)
-            yield hub_name, adapted(base(hub_name), tensor @ first, dtype, hub_name)
+            yield name.removesuffix(B), (first, tensor)
         else:
-            yield name, tensor
+            yield name, (tensor,)
+
+
+def weight_of(
+    name: str, parts: tuple[Tensor, ...], base: Callable[[str], Tensor], dtype: torch.dtype
+) -> Tensor:
+    """The weight that these `by_weight` make, where they lie."""
+    if len(parts) == 1:
+        return parts[0]
+    first, second = parts
+    return adapted(base(name).to(first.device), second @ first, dtype, name)
 
 
 def check_adapters(

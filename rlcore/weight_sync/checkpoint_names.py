@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from rlcore.engines.hf_model import is_language_name
-from rlcore.errors import WeightSyncError
+from rlcore.engines.hf_model import is_language_name, load_config
+from rlcore.errors import ConfigError, WeightSyncError
+from rlcore.weight_sync.adapters import are_adapters, check_adapters
 
 
 class Checkpoint:
@@ -45,6 +46,26 @@ class Checkpoint:
 def checkpoint_shapes(path: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes in a checkpoint. Raises as `Checkpoint`."""
     return Checkpoint(path).shapes
+
+
+def check_trained(shapes: Sequence[tuple[str, tuple[int, ...]]], path: str) -> None:
+    """Whether what a learner will push fits the checkpoint that it was loaded from.
+
+    Raises:
+        ConfigError: transformers holds the weights in another form than the checkpoint (the experts of a
+            mixture in one tensor), so that no engine could take them.
+    """
+    checkpoint = checkpoint_shapes(path)
+    try:
+        if are_adapters(name for name, _ in shapes):
+            check_adapters(shapes, checkpoint)
+        else:
+            check_names(shapes, checkpoint, load_config(path))
+    except WeightSyncError as error:
+        raise ConfigError(
+            f"model.path: {path} cannot be trained: {error}. transformers holds its weights in another form "
+            "than the checkpoint (as of mixtures of experts), whose form engines are pushed; take a dense model"
+        ) from error
 
 
 def check_names(

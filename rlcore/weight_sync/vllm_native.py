@@ -28,8 +28,7 @@ from rlcore.weight_sync.buckets import DTYPES
 from rlcore.weight_sync.messages import ReceiverTalk, SenderPort, SenderTalk
 
 _HANDLE_CLASSES = {
-    c.__name__: c
-    for c in (Tensor, torch.nn.Parameter, torch.UntypedStorage, torch.storage.TypedStorage)
+    c.__name__: c for c in (Tensor, torch.nn.Parameter, torch.UntypedStorage, torch.storage.TypedStorage)
 }
 
 

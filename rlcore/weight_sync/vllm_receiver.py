@@ -23,7 +23,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.platforms import current_platform
 
 from rlcore.engines.hf_model import is_language_name, load_config
-from rlcore.weight_sync.adapters import are_adapters, check_adapters, merged
+from rlcore.weight_sync.adapters import are_adapters, by_weight, check_adapters, merged, weight_of
 from rlcore.weight_sync.base import Push
 from rlcore.weight_sync.buckets import Layout
 from rlcore.weight_sync.checkpoint_names import Checkpoint, check_names
@@ -115,17 +115,18 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
 
     def _load_adapters(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
         assert self._checkpoint is not None, "accepted before"
-        changed = merged(tensors, self._checkpoint.tensor, self.model_config.dtype)
+        base, dtype = self._checkpoint.tensor, self.model_config.dtype
         if current_platform.is_cpu():
-            self.model.load_weights(changed)
+            self.model.load_weights(merged(tensors, base, dtype))
             return
         # Layers are redone whole: of one with q, k and v in it, an adapter of q alone would not be enough.
-        weights = dict(changed)
+        # One weight at a time, from factors on the GPU: all of them at once would take the host's memory.
+        changed = {name: tuple(part.to(self.device) for part in parts) for name, parts in by_weight(tensors)}
         config = load_config(self.model_config.model)
         names = [name for name in self._checkpoint.shapes if is_language_name(config, name)]
         self._reload(
-            (name, weights[name] if name in weights else self._checkpoint.tensor(name))
-            for name in dict.fromkeys([*names, *weights])
+            (name, weight_of(name, changed[name], base, dtype) if name in changed else base(name))
+            for name in dict.fromkeys([*names, *changed])
         )
 
     def _reload(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
