@@ -26,6 +26,7 @@ from rlcore.engines.hf_model import (
     load_media_encoder,
     load_processor,
     tokenizer_of,
+    without_padding,
 )
 from rlcore.engines.logprobs import TokenGroup
 from rlcore.engines.media_cache import MediaCache
@@ -64,7 +65,8 @@ class ExampleEncoder:
         self._tower = _frozen_tower(model_path, freeze)
         self.processor = load_processor(model_path)
         self._tokenizer = tokenizer_of(self.processor)
-        self._placeholder_id = audio_token_id(load_config(model_path))
+        self._config = load_config(model_path)
+        self._placeholder_id = audio_token_id(self._config)
         self._placeholder = self._tokenizer.convert_ids_to_tokens(self._placeholder_id)
         self._cache: OrderedDict[str, tuple[dict[str, np.ndarray], int]] = OrderedDict()
         self._cache_bytes, self._used_bytes = cache_bytes, 0
@@ -166,7 +168,8 @@ class ExampleEncoder:
     def _features(self, media: dict[str, Any]) -> tuple[dict[str, np.ndarray], int]:
         encoded: Any = self.processor(text=self._placeholder, return_tensors="np", **media)
         num_embeddings = int((encoded["input_ids"] == self._placeholder_id).sum())
-        return {name: np.asarray(encoded[name]) for name in _FEATURES}, num_embeddings
+        features = {name: np.asarray(encoded[name]) for name in _FEATURES}
+        return without_padding(self._config, features), num_embeddings
 
     @torch.inference_mode()
     def _states(self, features: dict[str, np.ndarray]) -> np.ndarray:

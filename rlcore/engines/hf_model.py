@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from huggingface_hub import save_torch_state_dict
@@ -43,6 +44,8 @@ class Family:
     """Processor tensors to the tower's output, one `[N_i, D]` an audio."""
     projector: str | None = None
     """Attribute path of the module that takes D to the decoder's H; None: the tower gives H itself."""
+    skips_padding: bool = False
+    """Whether the tower leaves out the frames that `feature_attention_mask` does not mark."""
     takes_audio_embeds: bool = False
     """Whether vLLM's implementation accepts audio as embeddings (`model.media: embeds`)."""
     checkpoint_config: Callable[[PreTrainedModel], PretrainedConfig] = lambda model: model.config
@@ -103,6 +106,7 @@ QWEN2_5_OMNI = Family(
     media_modules=("audio_tower", "visual"),
     language_prefixes=("thinker.model.", "thinker.lm_head."),
     encode_audio=_encode_qwen2_5_omni,
+    skips_padding=True,
     checkpoint_config=_omni_checkpoint_config,
 )
 
@@ -254,6 +258,28 @@ def media_token_ids(config: PretrainedConfig, tokenizer: Any) -> list[int]:
         if re.fullmatch(r"(audio|image|video|vision)_(start_|end_)?token_(id|index)", name):
             ids.add(getattr(config, name))
     return sorted(int(i) for i in ids if isinstance(i, int))
+
+
+def without_padding(config: PretrainedConfig, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The processor's tensors, cut to their longest recording where the tower skips the padding anyway:
+    Qwen2.5-Omni's processor makes 30,000 frames, five minutes, of every recording."""
+    cut = dict(inputs)
+    if family_of(config).skips_padding and "feature_attention_mask" in inputs:
+        longest = int(inputs["feature_attention_mask"].sum(-1).max())
+        for name in ("input_features", "feature_attention_mask"):
+            cut[name] = np.ascontiguousarray(inputs[name][..., :longest])
+    return cut
+
+
+def stacked(inputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Tensor]:
+    """The processor's tensors of several prompts as those of one, shorter ones padded with zeros."""
+
+    def joined(name: str) -> Tensor:
+        tensors = [torch.as_tensor(np.array(each[name])) for each in inputs]
+        longest = max(tensor.shape[-1] for tensor in tensors)
+        return torch.cat([nn.functional.pad(tensor, (0, longest - tensor.shape[-1])) for tensor in tensors])
+
+    return {name: joined(name) for name in inputs[0]}
 
 
 def embed_media(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from rlcore.engines.hf_model import audio_token_id, decoder_of, embed_media, project_media
+from rlcore.engines.hf_model import audio_token_id, decoder_of, embed_media, project_media, stacked
 from rlcore.engines.packing import PackedLayout, packed_hidden_states
 from rlcore.errors import DataError
 from rlcore.types import Group, TrainGroup
@@ -172,11 +172,7 @@ def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGro
             embeds[i] = projected
     raw = [i for i, g in enumerate(groups) if g.media_inputs and embeds[i] is None]
     if raw:
-        stacked = {
-            name: torch.cat([torch.as_tensor(np.array(groups[i].media_inputs[name])) for i in raw])
-            for name in groups[raw[0]].media_inputs
-        }
-        audios = iter(embed_media(model, stacked))
+        audios = iter(embed_media(model, stacked([groups[i].media_inputs for i in raw])))
         for i in raw:
             num_audios = len(groups[i].media_inputs["input_features"])
             embeds[i] = torch.cat([next(audios) for _ in range(num_audios)])

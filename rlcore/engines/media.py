@@ -20,7 +20,9 @@ from rlcore.engines.hf_model import (
     load_config,
     load_media_encoder,
     load_processor,
+    stacked,
     tokenizer_of,
+    without_padding,
 )
 from rlcore.engines.media_cache import MediaCache
 from rlcore.errors import DataError
@@ -68,7 +70,8 @@ class MediaEncoder:
         cache_folder: str | None = None,
     ):
         self.processor = load_processor(path)
-        self._placeholder_id = audio_token_id(load_config(path))
+        self._config = load_config(path)
+        self._placeholder_id = audio_token_id(self._config)
         self._path = path
         self._load_media = load_media
         self._embeds = media == "embeds"
@@ -114,7 +117,9 @@ class MediaEncoder:
             raise DataError(f"prompt {prompt.id}: the processor refused it: {error}") from error
         return EncodedPrompt(
             prompt_token_ids=tuple(inputs["input_ids"][0].tolist()),
-            media_inputs={k: v.numpy() for k, v in inputs.items() if k not in _TOKEN_KEYS},
+            media_inputs=without_padding(
+                self._config, {k: v.numpy() for k, v in inputs.items() if k not in _TOKEN_KEYS}
+            ),
             media=media,
         )
 
@@ -151,10 +156,10 @@ class MediaEncoder:
     def _run_tower(self, features: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[np.ndarray, ...]]:
         if not features:
             return []
-        batch = {n: torch.from_numpy(np.concatenate([f[n] for f in features])) for n in features[0]}
         self.num_encoded += len(features)
         with torch.inference_mode():
-            arrays = (embed.float().cpu().numpy().copy() for embed in embed_media(self._tower, batch))
+            embeds = embed_media(self._tower, stacked(features))
+            arrays = iter([embed.float().cpu().numpy().copy() for embed in embeds])
             return [tuple(next(arrays) for _ in f["input_features"]) for f in features]
 
     def _with_embeds(self, prompt: Prompt, audios: tuple[np.ndarray, ...]) -> EncodedPrompt:

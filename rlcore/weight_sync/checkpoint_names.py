@@ -64,7 +64,7 @@ def check_trained(shapes: Sequence[tuple[str, tuple[int, ...]]], path: str) -> N
     except WeightSyncError as error:
         raise ConfigError(
             f"model.path: {path} cannot be trained: {error}. transformers holds its weights in another form "
-            "than the checkpoint (as of mixtures of experts), whose form engines are pushed; take a dense model"
+            "than the checkpoint (as of mixtures of experts), which engines are pushed; take a dense model"
         ) from error
 
 
