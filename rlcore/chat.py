@@ -21,8 +21,8 @@ T = TypeVar("T")
 _FIRST_PAUSE_S = 0.5
 """Before the second attempt; doubles with each."""
 
-_WORTH_REPEATING = (408, 409, 429, 500, 502, 503, 504)
-_TIMED_OUT = (408, 504)
+_WORTH_REPEATING = (408, 409, 429, 500, 502, 503, 504, 524)
+_TIMED_OUT = (408, 504, 524)
 """Somebody on the way gave up waiting; the model may have answered all the same."""
 _PRICED = ("input", "output")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -46,7 +46,7 @@ class ChatEndpoint:
         retries: of a request that was refused for a while (429), met a server error or nobody there, each
             after a growing pause or the one that the server asks for.
         repeat_unknown: retry as well where an answer may have been paid for: after a time-out, here or on
-            the way (408, 504), a broken connection, or an answer that `read` refuses.
+            the way (408, 504, 524), a broken connection, or an answer that `read` refuses.
         timeout_s: of one request.
         price: US dollars for a million `input` and `output` tokens.
 
@@ -89,7 +89,7 @@ class ChatEndpoint:
         Raises:
             RuntimeError: the endpoint answered with an error.
             `never_sent()`: nobody is there, or the request could not be made.
-            TimeoutError, ValueError, httpx.TransportError: an answer, if there was one, is lost.
+            TimeoutError, ValueError, httpx.RequestError: an answer, if there was one, is lost.
         """
         import httpx
 
@@ -109,7 +109,7 @@ class ChatEndpoint:
                 pause = _asked_pause(answer.headers.get("retry-after"), pause)
             except never_sent() as error:
                 failure = error
-            except (httpx.TransportError, ValueError) as error:
+            except (httpx.RequestError, ValueError) as error:
                 failure = error
                 if not self._repeat_unknown:
                     break
@@ -150,7 +150,10 @@ def content_of(answer: Any) -> str:
 
 
 def usage_of(answer: Any) -> Usage:
+    """What the answer counts. Raises ValueError where that is no record."""
     usage = answer.get("usage") or {}
+    if not isinstance(usage, Mapping):
+        raise ValueError(f"the endpoint answered no usage: {str(usage)[:300]}")
     return Usage(*(int(usage.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion")))
 
 

@@ -275,7 +275,7 @@ class _Writer:
             return self._refused(key, at_most, error)
         except never_sent() as error:
             return self._refused(key, at_most, error)
-        except (TimeoutError, ValueError, httpx.TransportError) as error:
+        except (TimeoutError, ValueError, httpx.RequestError) as error:
             self._count(self._endpoint.redact(f"{type(error).__name__}: {error}"), answered=False)
             return "lost"
         cost = self._endpoint.cost(usage)

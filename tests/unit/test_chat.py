@@ -57,7 +57,7 @@ def test_what_may_have_been_paid_for_is_repeated_only_where_allowed(monkeypatch,
     assert len(asked) == 2 * requests
 
 
-@pytest.mark.parametrize("status", [408, 504])
+@pytest.mark.parametrize("status", [408, 504, 524])
 @pytest.mark.parametrize(("repeat_unknown", "requests"), [(True, 3), (False, 2)])
 def test_a_time_out_on_the_way_is_no_refusal(monkeypatch, status, repeat_unknown, requests):
     monkeypatch.setattr("rlcore.chat._FIRST_PAUSE_S", 0.02)
@@ -107,3 +107,8 @@ def test_tokens_and_what_they_cost():
         endpoint("http://localhost", price={"out": 1.0})
     with pytest.raises(ValueError, match="no text"):
         content_of({"choices": [{"message": {"content": None}}]})
+
+
+def test_a_usage_that_is_no_record_is_refused():
+    with pytest.raises(ValueError, match="no usage: many"):
+        usage_of({"usage": "many"})
