@@ -17,6 +17,7 @@ from rlcore.bench.measure import measure
 from rlcore.bench.roofline import measure_ceilings, shares
 from rlcore.bench.workloads import WORKLOADS, Workload
 from rlcore.config import RunConfig, load_config, save_config
+from rlcore.config_io import check
 from rlcore.errors import ConfigError
 from rlcore.plan.hardware import Hardware
 
@@ -36,8 +37,9 @@ def bench(
     `files` are configurations laid over the workload's own, for another model, layout or GPUs.
 
     Raises:
-        ConfigError: no such workload, or a file that changes the workload itself.
+        ConfigError: no such workload, no step, or a file that changes the workload itself.
     """
+    check(num_steps >= 1, "--steps", num_steps, "at least 1")
     if unknown := [name for name in workloads if name not in WORKLOADS]:
         raise ConfigError(f"--workload: got {unknown[0]!r}, must be one of {', '.join(WORKLOADS)}")
     from rlcore.actors.session import ray_session

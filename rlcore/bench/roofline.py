@@ -14,9 +14,8 @@ from rlcore.bench.measure import Measured
 from rlcore.config import RunConfig
 from rlcore.errors import RLCoreError
 from rlcore.plan.hardware import Efficiency, Hardware
-from rlcore.plan.memory import BYTES
-from rlcore.plan.phases import Engine, update_flops
-from rlcore.plan.roles import MAX_NUM_SEQS
+from rlcore.plan.phases import Engine, pushed_values, update_flops
+from rlcore.plan.roles import largest_batch
 from rlcore.plan.sizes import ModelSizes
 from rlcore.plan.workload import Batch, Workload
 
@@ -91,16 +90,16 @@ def shares(
     read = flops = 0.0
     for lengths in measured.lengths:
         batch = _StepBatch(config, workload, lengths, measured.prompt_tokens)
-        read += _decode_gigabytes(config, sizes, batch, lengths)
+        read += _decode_gigabytes(config, sizes, batch, lengths, hardware)
         flops += config.learner.updates_per_batch * update_flops(config, sizes, batch)
-    pushed = BYTES[config.model.dtype] * sizes.language / 1e9
+    num_values, size = pushed_values(config, sizes)
     dtype = "bfloat16" if config.learner.autocast == "bfloat16" else "float32"
     products = hardware.tflops(dtype) * 1e3 * config.learner.num_ranks
     rows = (
         ("rollout", read / num_steps, "GB/s", hardware.bandwidth_gb_s),
         ("update", flops / num_steps / 1e9, "GFLOP/s", products),
         # A copy reads and writes: half of what the memory moves.
-        ("weight_sync", pushed, "GB/s", hardware.bandwidth_gb_s / 2),
+        ("weight_sync", size * num_values / 1e9, "GB/s", hardware.bandwidth_gb_s / 2),
     )
     return [
         Share(
@@ -115,7 +114,9 @@ def shares(
     ]
 
 
-def _decode_gigabytes(config: RunConfig, sizes: ModelSizes, batch: Batch, lengths: Sequence[int]) -> float:
+def _decode_gigabytes(
+    config: RunConfig, sizes: ModelSizes, batch: Batch, lengths: Sequence[int], hardware: Hardware
+) -> float:
     """What the busiest engine reads for the batch: at every token the weights once, and the cache."""
     # On memory of 1 GB/s without any other limit, seconds are gigabytes.
     memory = Hardware(bandwidth_gb_s=1.0, bf16_tflops=1e12, fp32_tflops=1e12)
@@ -125,7 +126,7 @@ def _decode_gigabytes(config: RunConfig, sizes: ModelSizes, batch: Batch, length
         efficiency=Efficiency(decode=1.0, decode_step_s=0.0, prefill=1.0),
         dtype=config.model.dtype,
         tensor_parallel=config.rollout.workers_per_engine,
-        max_num_seqs=int(config.rollout.engine.get("max_num_seqs", MAX_NUM_SEQS)),
+        max_num_seqs=largest_batch(config, hardware)[0],
     )
     size, replicas = batch.num_samples, config.rollout.num_replicas
     groups = [lengths[start : start + size] for start in range(0, len(lengths), size)]

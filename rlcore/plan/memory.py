@@ -64,10 +64,14 @@ class LearnerMemory:
     host: float
 
     @property
+    def states(self) -> float:
+        """What stays between two updates."""
+        return self.weights + self.optimizer + self.media + self.buffers + self.gradients
+
+    @property
     def peak(self) -> float:
         """The largest of: the backward pass's beginning, the gradients' reduction, the optimizer's step."""
-        states = self.weights + self.optimizer + self.media + self.buffers + self.gradients
-        return states + max(self.activations + self.logits, self.reduction, self.step)
+        return self.states + max(self.activations + self.logits, self.reduction, self.step)
 
 
 def learner_memory(

@@ -204,9 +204,16 @@ def _communication_seconds(
     return seconds
 
 
+def pushed_values(config: RunConfig, sizes: ModelSizes) -> tuple[int, int]:
+    """Of one push, and bytes of each: the language model in the engines' dtype, or adapters in float32."""
+    if config.learner.lora.push == "adapters":
+        return sizes.lora(config.learner.lora), BYTES["float32"]
+    return sizes.language, BYTES[config.model.dtype]
+
+
 def sync_seconds(config: RunConfig, sizes: ModelSizes, hardware: Hardware, efficiency: Efficiency) -> float:
-    """One push of the language model in the engines' dtype; receivers take it at the same time."""
-    num_bytes = BYTES[config.model.dtype] * sizes.language
+    """One push; receivers take it at the same time."""
+    num_values, size = pushed_values(config, sizes)
     backend = config.weight_sync.backend
     if backend in PUSH_GB_S:
         rate = PUSH_GB_S[backend]
@@ -214,11 +221,15 @@ def sync_seconds(config: RunConfig, sizes: ModelSizes, hardware: Hardware, effic
         rate = efficiency.link * hardware.bandwidth_gb_s / 2
     else:
         rate = efficiency.link * (hardware.network_gb_s if hardware.num_nodes > 1 else hardware.link_gb_s)
-    seconds = num_bytes / (rate * 1e9)
+    seconds = size * num_values / (rate * 1e9)
+    if config.learner.lora.push == "adapters" and not hardware.is_cpu:
+        # Engines on GPUs load every layer again from their checkpoint (`rlcore.weight_sync.vllm_receiver`).
+        loaded = BYTES[config.model.dtype] * sizes.language
+        seconds += loaded / (efficiency.link * hardware.host_link_gb_s * 1e9)
     if config.learner.zero_stage == 3 and config.learner.num_ranks > 1:
         spans = config.learner.num_ranks > hardware.gpus_per_node
         link = hardware.network_gb_s if spans else hardware.link_gb_s
-        seconds += 4.0 * sizes.language / (efficiency.link * link * 1e9)
+        seconds += 4.0 * num_values / (efficiency.link * link * 1e9)
     return seconds
 
 

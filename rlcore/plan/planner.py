@@ -98,7 +98,7 @@ def make_plan(
     batch = Batch(config, workload or Workload())
     efficiency = efficiency or Efficiency()
     roles = roles_of(config, sizes, batch, hardware)
-    devices = place(roles)
+    devices = place(roles, colocate=config.cluster.colocate)
     problems = find_problems(config, sizes, batch, hardware)
     return Plan(
         config=config,
@@ -121,8 +121,10 @@ def num_chunks(config: RunConfig) -> float:
 
 
 def _step_seconds(config: RunConfig, phases: Phases, devices: Sequence[Device]) -> float:
-    """Roles on one GPU take turns, whatever the configuration lets them do at the same time."""
-    is_shared = any("rollout" in device.roles and len(set(device.roles)) > 1 for device in devices)
+    """Roles on one GPU take turns, whatever the configuration lets them do at the same time. Rollout and
+    learner, where they are colocated, do so anyway (staleness 0)."""
+    apart = {"rollout", "learner"} if config.cluster.colocate else {"rollout"}
+    is_shared = any("rollout" in device.roles and not apart.issuperset(device.roles) for device in devices)
     if is_shared:
         return phases.rollout + phases.score + phases.update + phases.weight_sync
     return phases.step(config.train.staleness, num_chunks(config))
@@ -192,7 +194,7 @@ def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: 
                 f"all roles together take {_gb(need)}, the machine has {hardware.host_memory_gb:.0f} GB"
             )
         return problems
-    devices = place(roles)
+    devices = place(roles, colocate=config.cluster.colocate)
     if len(devices) > hardware.num_gpus:
         problems.append(
             f"the roles ask for {len(devices)} GPUs, {hardware.name} has {hardware.num_gpus} "
@@ -206,10 +208,12 @@ def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: 
     ]
     ranks = min(config.learner.num_ranks, hardware.gpus_per_node)
     host = ranks * learner_of(config, sizes, batch, hardware).host
+    who = f"learner: {ranks} ranks"
+    if config.cluster.colocate and rollout.media:  # asleep, an engine with a tower keeps its weights there
+        host += ranks * (rollout.weights + rollout.media)
+        who += " and their sleeping engines"
     if host > hardware.host_memory_gb * 1e9 * (1 - RESERVE):
-        problems.append(
-            f"learner: {ranks} ranks keep {_gb(host)} in main memory of {hardware.host_memory_gb:.0f} GB"
-        )
+        problems.append(f"{who} keep {_gb(host)} in main memory of {hardware.host_memory_gb:.0f} GB")
     return problems
 
 
@@ -278,6 +282,8 @@ def _splits(config: RunConfig, hardware: Hardware) -> Iterator[RunConfig]:
     for num_references in references:
         taken = num_references * reference.num_gpus if len(references) > 1 else 0.0
         for num_ranks in _counts(most):
+            if num_ranks % (learner.ranks_per_node or 1):
+                continue
             replicas = int((total - taken - num_ranks * learner.num_gpus) // rollout.num_gpus)
             if replicas < 1:
                 break

@@ -26,9 +26,8 @@ GPU_UTILIZATION = 0.92
 """vLLM's default `gpu_memory_utilization`."""
 CPU_CACHE_BYTES = 256 << 20
 """Key-value cache of an engine on CPUs, where `kv_cache_memory_bytes` is not set (rlcore.engines)."""
-MAX_NUM_SEQS = 256
-MAX_BATCHED_TOKENS = 8192
-"""vLLM's defaults."""
+LARGE_GPU_BYTES = 70 * 2**30
+"""From which on vLLM's batches are larger where nothing else is set, but on A100s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +40,8 @@ class Role:
     """Of one actor; may be a part of one."""
     num_bytes: float
     """On each of its GPUs."""
+    idle_bytes: float = 0.0
+    """What stays there while the other role of a colocated pair has its turn."""
     parts: dict[str, float] = field(default_factory=dict)
     """Bytes by what they are for; those of peaks at other times are left out."""
 
@@ -56,6 +57,8 @@ class Rollout:
     """What is left for keys and values; below 0: nothing is."""
     num_bytes: float
     """All that vLLM takes."""
+    asleep: float
+    """What of it sleep does not give back: context and CUDA graphs."""
     cache_tokens: float
     num_seqs: int
     """Sequences written at once: what the cache holds of the mean length, at most `max_num_seqs`."""
@@ -80,24 +83,34 @@ def micro_batch(config: RunConfig, batch: Batch, max_tokens: int, num_ranks: int
     return shape, max(1, math.ceil(batch.packed_tokens / num_ranks / max_tokens))
 
 
+def largest_batch(config: RunConfig, hardware: Hardware) -> tuple[int, int]:
+    """An engine's `max_num_seqs` and `max_num_batched_tokens`: those of `rollout.engine`, else the defaults
+    of `vllm.LLM` (vllm/engine/arg_utils.py, `get_batch_defaults`)."""
+    engine, workers = config.rollout.engine, config.rollout.workers_per_engine
+    if hardware.is_cpu:
+        num_seqs, num_tokens = 256 * workers, 4096 * workers
+    elif hardware.memory_gb * 1e9 >= LARGE_GPU_BYTES and "a100" not in hardware.name.lower():
+        num_seqs, num_tokens = 1024, 16384
+    else:
+        num_seqs, num_tokens = 256, 8192
+    return int(engine.get("max_num_seqs", num_seqs)), int(engine.get("max_num_batched_tokens", num_tokens))
+
+
 def rollout_memory(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> Rollout:
-    """What vLLM makes of its share of a GPU: weights, activations of the largest batch, the rest is cache."""
+    """What vLLM makes of its share of a GPU: weights, activations of the largest batch, the rest is cache,
+    unless `kv_cache_memory_bytes` says how large that is."""
     engine, size = config.rollout.engine, BYTES[config.model.dtype]
-    tensor_parallel = int(engine.get("tensor_parallel_size", 1))
-    max_num_seqs = int(engine.get("max_num_seqs", MAX_NUM_SEQS))
-    tokens = int(engine.get("max_num_batched_tokens", MAX_BATCHED_TOKENS))
-    weights = size * sizes.language / tensor_parallel
+    tensor_parallel, workers = int(engine.get("tensor_parallel_size", 1)), config.rollout.workers_per_engine
+    max_num_seqs, tokens = largest_batch(config, hardware)
+    weights = size * sizes.language / workers
     media = size * sizes.audio if config.model.media == "raw" else 0.0
     width = 4 * sizes.hidden + (2 * sizes.intermediate + 3 * sizes.attention) / tensor_parallel
     activations = size * tokens * width + 2 * 4 * max_num_seqs * sizes.vocab
-    if hardware.is_cpu:
-        cache = float(engine.get("kv_cache_memory_bytes", CPU_CACHE_BYTES))
-        num_bytes = weights + media + activations + cache
-    else:
-        num_bytes = float(engine.get("gpu_memory_utilization", GPU_UTILIZATION)) * hardware.memory_gb * 1e9
-        graphs = 0.0 if engine.get("enforce_eager") else CONTEXT_BYTES
-        cache = num_bytes - weights - media - activations - CONTEXT_BYTES - graphs
-    per_token = size * sizes.kv_values_per_token / tensor_parallel
+    asleep = 0.0 if hardware.is_cpu else CONTEXT_BYTES * (1 if engine.get("enforce_eager") else 2)
+    share = float(engine.get("gpu_memory_utilization", GPU_UTILIZATION)) * hardware.memory_gb * 1e9
+    rest = CPU_CACHE_BYTES if hardware.is_cpu else share - weights - media - activations - asleep
+    cache = float(engine.get("kv_cache_memory_bytes") or rest)
+    per_token = size * sizes.kv_values_per_token / workers
     per_sequence = batch.prompt_length / batch.num_samples + batch.completion_length
     cache_tokens = max(cache, 0.0) / per_token
     return Rollout(
@@ -105,7 +118,8 @@ def rollout_memory(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware:
         media=media,
         activations=activations,
         cache=cache,
-        num_bytes=num_bytes,
+        num_bytes=weights + media + activations + cache + asleep,
+        asleep=asleep,
         cache_tokens=cache_tokens,
         num_seqs=max(1, min(max_num_seqs, int(cache_tokens / per_sequence))),
     )
@@ -127,6 +141,7 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
             count=config.rollout.num_replicas,
             num_gpus=_gpus(config.rollout, hardware),
             num_bytes=rollout.num_bytes + (overhead if hardware.is_cpu else 0),
+            idle_bytes=rollout.asleep,
             parts={
                 "weights": rollout.weights,
                 "audio tower": rollout.media,
@@ -139,6 +154,7 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
             count=config.learner.num_ranks,
             num_gpus=_gpus(config.learner, hardware),
             num_bytes=overhead + (1 + share) * learner.peak,
+            idle_bytes=overhead + (1 + share) * learner.states,
             parts={
                 "weights": learner.weights,
                 "audio tower": learner.media,
@@ -190,23 +206,39 @@ class Device:
 
     free: float = 1.0
     num_bytes: float = 0.0
+    """When they take most."""
     roles: list[str] = field(default_factory=list)
 
 
-def place(roles: Sequence[Role]) -> list[Device]:
-    """Actors on as few GPUs as they need: whole ones first, parts where there is room, as Ray's PACK does."""
+def place(roles: Sequence[Role], *, colocate: bool = False) -> list[Device]:
+    """Actors on as few GPUs as they need: whole ones first, parts where there is room, as Ray's PACK does.
+    With `colocate` a rollout engine and a learner rank are placed as one (`rlcore.placement.run_bundles`)."""
+    pair = [role for role in roles if colocate and role.name in ("rollout", "learner")]
+    bundles = [pair] if pair else []
+    bundles += [[role] for role in roles if role not in pair]
     devices: list[Device] = []
-    for role in sorted(roles, key=lambda role: -role.num_gpus):
-        for _ in range(role.count):
-            if role.num_gpus >= 1:
-                whole = math.ceil(role.num_gpus)
-                devices += [Device(0.0, role.num_bytes, [role.name]) for _ in range(whole)]
+    for bundle in sorted(bundles, key=lambda bundle: -_num_gpus(bundle)):
+        num_gpus, num_bytes = _num_gpus(bundle), _most_bytes(bundle)
+        names = [role.name for role in bundle]
+        for _ in range(bundle[0].count):
+            if num_gpus >= 1:
+                devices += [Device(0.0, num_bytes, [*names]) for _ in range(math.ceil(num_gpus))]
                 continue
-            at = next((d for d in devices if d.free >= role.num_gpus - 1e-9), None)
+            at = next((d for d in devices if d.free >= num_gpus - 1e-9), None)
             if at is None:
                 at = Device()
                 devices.append(at)
-            at.free -= role.num_gpus
-            at.num_bytes += role.num_bytes
-            at.roles.append(role.name)
+            at.free -= num_gpus
+            at.num_bytes += num_bytes
+            at.roles += names
     return devices
+
+
+def _num_gpus(bundle: Sequence[Role]) -> float:
+    return sum(role.num_gpus for role in bundle)
+
+
+def _most_bytes(bundle: Sequence[Role]) -> float:
+    """In the turn in which they take most: all but the one whose turn it is are idle."""
+    idle = sum(role.idle_bytes for role in bundle)
+    return max(idle - role.idle_bytes + role.num_bytes for role in bundle)

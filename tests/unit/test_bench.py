@@ -19,7 +19,7 @@ from rlcore.bench.compare import compare
 from rlcore.bench.measure import Measured
 from rlcore.bench.roofline import shares
 from rlcore.bench.workloads import WORKLOADS, WordTask, even_tokens
-from rlcore.config import LearnerConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig
+from rlcore.config import LearnerConfig, LoRAConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.errors import ConfigError, DataError
 from rlcore.plan.hardware import Hardware, this_machine
 from rlcore.plan.sizes import ModelSizes
@@ -117,6 +117,20 @@ def test_shares_of_the_ceilings() -> None:
     assert (sync.ceiling, sync.seconds) == (1.0, 0.1)
 
 
+def test_a_push_of_adapters_is_as_large_as_their_factors() -> None:
+    config = RunConfig(
+        model=ModelConfig(path="none", dtype="bfloat16"),
+        learner=LearnerConfig(lora=LoRAConfig(rank=2, target_modules=("q_proj",), push="adapters")),
+    )
+    spans = [
+        ("rollout[0]", "generate", 0.5),
+        ("learner", "update", 0.4),
+        ("learner", "push_weights", 0.1),
+    ]
+    *_, sync = shares(measured(((3, 1),), spans), config, SIZES, Hardware(), audio_seconds=0.0)
+    assert sync.work == pytest.approx(4 * 2 * 2 * (8 + 8) / 1e9)  # float32, two layers
+
+
 def result(**changed: Any) -> dict[str, Any]:
     row = {
         "name": "text-forced",
@@ -187,6 +201,8 @@ def test_files_that_cannot_be_compared(written: Callable[..., Path], tmp_path: P
 def test_a_workload_is_not_changed_from_outside(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be one of text-forced, text-ragged"):
         bench(workloads=["text"])
+    with pytest.raises(ConfigError, match="--steps: got 0, must be at least 1"):
+        bench(workloads=["text"], num_steps=0)
     file = tmp_path / "more.yaml"
     file.write_text("rollout: {samples_per_prompt: 4}")
     with pytest.raises(ConfigError, match=r"rollout\.samples_per_prompt: the workload's own"):

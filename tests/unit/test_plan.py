@@ -18,7 +18,7 @@ from rlcore.plan.hardware import KNOWN, Efficiency, Hardware, load_hardware
 from rlcore.plan.memory import MicroBatch, learner_memory
 from rlcore.plan.phases import Engine, Phases, sync_seconds, update_seconds
 from rlcore.plan.planner import find_problems, make_plan, with_settings
-from rlcore.plan.roles import Role, place, rollout_memory
+from rlcore.plan.roles import Role, Rollout, largest_batch, place, rollout_memory
 from rlcore.plan.sizes import QWEN2_5_OMNI_3B, QWEN2_5_OMNI_7B, ModelSizes, sizes_of, sizes_of_config
 from rlcore.plan.workload import Batch, Workload
 
@@ -168,6 +168,21 @@ def test_pushing_moves_every_weight_once() -> None:
     )
 
 
+def test_pushing_adapters_moves_their_factors_alone() -> None:
+    lora = {"learner.lora.rank": 16, "learner.zero_stage": 0, "model.dtype": "bfloat16"}
+    config = run_config(**lora, **{"weight_sync.backend": "gloo", "learner.lora.push": "adapters"})
+    factors = 4 * QWEN2_5_OMNI_7B.lora(config.learner.lora)
+    cpu = replace(H100, is_cpu=True)
+    assert sync_seconds(config, QWEN2_5_OMNI_7B, cpu, EXACT) == pytest.approx(factors / 1.1e9)
+    # On GPUs the engine loads every layer again from its checkpoint.
+    loaded = 2 * QWEN2_5_OMNI_7B.language / 50e9
+    assert sync_seconds(config, QWEN2_5_OMNI_7B, H100, EXACT) == pytest.approx(factors / 1.1e9 + loaded)
+    gathered = with_settings(config, {"learner.zero_stage": 3, "learner.num_ranks": 2})
+    assert sync_seconds(gathered, QWEN2_5_OMNI_7B, cpu, EXACT) == pytest.approx(
+        factors / 1.1e9 + factors / 450e9
+    )
+
+
 def test_a_step_hides_what_runs_beside_it() -> None:
     phases = Phases(prefill=1, decode=9, score=4, update=6, weight_sync=1)
     assert phases.step(0, 1) == 10 + 4 + 6 + 1  # one chunk: scored when all is written
@@ -177,7 +192,7 @@ def test_a_step_hides_what_runs_beside_it() -> None:
 
 
 def test_lengths_have_the_mean_and_spread_that_were_given() -> None:
-    config = run_config(**{"rollout.max_tokens": 10**6})
+    config = run_config(**{"learner.over_budget": "drop", "rollout.max_tokens": 10**6})
     batch = Batch(config, Workload(completion_tokens=300, length_spread=0.5))
     assert batch.completion_length == pytest.approx(300, rel=0.01)
     assert batch.quantiles.std() == pytest.approx(150, rel=0.03)
@@ -200,6 +215,58 @@ def test_parts_of_gpus_are_packed_and_whole_ones_are_not() -> None:
     ]
 
 
+def test_colocated_roles_are_placed_in_pairs_and_take_turns() -> None:
+    roles = [
+        Role(name="rollout", count=2, num_gpus=0.5, num_bytes=40, idle_bytes=2),
+        Role(name="learner", count=2, num_gpus=0.4, num_bytes=60, idle_bytes=30),
+        Role(name="reference", count=1, num_gpus=0.1, num_bytes=5),
+    ]
+    assert [(d.roles, d.num_bytes) for d in place(roles, colocate=True)] == [
+        (["rollout", "learner", "reference"], 40 + 30 + 5),
+        (["rollout", "learner"], 40 + 30),
+    ]
+    roles[0] = replace(roles[0], num_bytes=31)
+    assert place(roles, colocate=True)[1].num_bytes == 2 + 60
+    assert [d.roles for d in place(roles)] == [["rollout", "rollout"], ["learner"] * 2 + ["reference"]]
+
+
+COLOCATED = [
+    "cluster.colocate=true",
+    "weight_sync.backend=ipc",
+    "rollout={num_replicas: 8, num_gpus: 0.5, engine: {gpu_memory_utilization: 0.3}}",
+    "learner={num_ranks: 8, num_gpus: 0.5}",
+    "algorithm.kl_coef=0",
+    "rewards.reasoning.num_gpus=0",
+]
+
+
+def test_a_colocated_run_has_an_engine_and_a_rank_on_every_gpu() -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"], COLOCATED)
+    sizes, h100s = sizes_of(config.model), load_hardware("h100-80g:8")
+    plan = make_plan(config, sizes, h100s)
+    assert plan.problems == () and [d.roles for d in plan.devices] == [["rollout", "learner"]] * 8
+    rollout, learner = plan.roles
+    assert rollout.num_bytes == pytest.approx(0.3 * 80e9) and rollout.idle_bytes == 2e9  # context and graphs
+    assert plan.devices[0].num_bytes == max(rollout.num_bytes + learner.idle_bytes, 2e9 + learner.num_bytes)
+    phases = plan.phases
+    assert plan.step_seconds == phases.rollout + phases.update + phases.weight_sync
+    # With a tower of its own an engine keeps its weights in main memory while it sleeps.
+    small = replace(h100s, host_memory_gb=130)
+    (problem,) = find_problems(config, sizes, plan.batch, small)
+    assert problem == ("learner: 8 ranks and their sleeping engines keep 132.1 GB in main memory of 130 GB")
+    large = with_settings(config, {"rollout.engine.gpu_memory_utilization": 0.7})
+    (problem,) = find_problems(large, sizes, plan.batch, h100s)
+    assert problem.startswith("a GPU of learner and rollout takes 86.1 GB")
+
+
+def test_colocated_roles_do_not_wait_for_a_reference_elsewhere() -> None:
+    words = [*COLOCATED, "algorithm.kl_coef=0.04", "reference.num_gpus=1"]
+    config = load_config([OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"], words)
+    plan = make_plan(config, sizes_of(config.model), load_hardware("h100-80g:9"))
+    assert plan.problems == () and plan.phases.score > 0
+    assert plan.step_seconds == plan.phases.step(0, 8)
+
+
 NODES = {1: "h100-80g:1", 4: "h100-80g:4", 8: "h100-80g:8", 64: "h100-80g:8x8"}
 
 
@@ -213,6 +280,12 @@ def test_ready_configurations_fit_and_split_their_gpus_well(size: str, num_gpus:
     if num_gpus > 1:
         assert plan.best is not None and plan.step_seconds <= 1.02 * plan.best.step_seconds
     assert plan.tokens_per_second > 500
+
+
+def test_splits_keep_to_the_ranks_of_a_node() -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / "7b_64gpu.yaml"], ["learner.ranks_per_node=8"])
+    best = make_plan(config, sizes_of(config.model), load_hardware(NODES[64])).best
+    assert best is not None and best.learner_ranks == 40
 
 
 def test_what_does_not_fit_is_said_with_what_would() -> None:
@@ -234,6 +307,43 @@ def test_a_cache_too_small_for_one_group_is_a_problem() -> None:
     assert rollout_memory(config, sizes, Batch(config, Workload()), H100).cache < 0.5e9
     problems = find_problems(config, sizes, Batch(config, Workload()), H100)
     assert "for keys and values" in problems[0] and "one group needs up to" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("hardware", "limits"),
+    [
+        (KNOWN["h100-80g"], (1024, 16384)),
+        (KNOWN["h200-141g"], (1024, 16384)),
+        (KNOWN["a100-80g"], (256, 8192)),
+        (replace(H100, name="NVIDIA A100-SXM4-80GB"), (256, 8192)),
+        (KNOWN["l40s"], (256, 8192)),
+        (replace(H100, is_cpu=True), (256, 4096)),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_batches_are_as_large_as_vllms_defaults(hardware: Hardware, limits: tuple[int, int]) -> None:
+    assert largest_batch(run_config(), hardware) == limits
+    own = run_config(**{"rollout.engine": {"max_num_seqs": 3, "max_num_batched_tokens": 5}})
+    assert largest_batch(own, hardware) == (3, 5)
+
+
+def given_cache(**engine: Any) -> Rollout:
+    config = run_config(**{"rollout.engine": {"kv_cache_memory_bytes": 3e9, **engine}})
+    return rollout_memory(config, QWEN2_5_OMNI_7B, Batch(config, Workload()), H100)
+
+
+def test_a_cache_of_given_size_is_taken_whatever_the_share() -> None:
+    plain = given_cache()
+    needed = plain.weights + plain.media + plain.activations + 2e9
+    assert plain.cache == 3e9 and plain.num_bytes == pytest.approx(needed + 3e9)
+    assert given_cache(gpu_memory_utilization=0.1) == plain
+    assert given_cache(enforce_eager=True).num_bytes == pytest.approx(needed + 3e9 - 1e9)
+
+
+def test_pipeline_stages_share_weights_and_cache() -> None:
+    alone, four = given_cache(), given_cache(tensor_parallel_size=2, pipeline_parallel_size=2)
+    assert four.weights == alone.weights / 4
+    assert four.cache_tokens == pytest.approx(4 * alone.cache_tokens)
 
 
 def test_hardware_by_name_count_and_file(tmp_path: Path) -> None:
