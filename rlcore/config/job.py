@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 from rlcore.config.checks import at_least, check, positive
 from rlcore.errors import ConfigError
@@ -36,6 +37,8 @@ class JobConfig:
     with the job) or `cluster` (the nodes have it)."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Shown by `ray job list`."""
+    num_cpus: float = 0.0
+    """CPUs of the driver, on whichever node has them; 0: it runs on the head, and takes none."""
     autoscales: bool = False
     """Nodes come on demand: a run is not measured against those that are there."""
     stop_timeout_s: int = 120
@@ -44,7 +47,7 @@ class JobConfig:
     """For an answer of the dashboard."""
 
     def __post_init__(self) -> None:
-        known = self.address is None or self.address.startswith(("http://", "https://"))
+        known = self.address is None or is_dashboard(self.address)
         check(known, "address", self.address, "the dashboard's, as http://HOST:8265, or null")
         absolute = self.storage is None or PurePosixPath(self.storage).is_absolute()
         check(absolute, "storage", self.storage, "an absolute path, or null")
@@ -52,5 +55,15 @@ class JobConfig:
         for name, source in self.secrets.items():
             if source not in SOURCES:  # what stands there may be the secret itself: it is not shown
                 raise ConfigError(f"secrets.{name}: must be one of {', '.join(SOURCES)}, never the value")
+        at_least(self, 0, "num_cpus")
         at_least(self, 1, "stop_timeout_s")
         positive(self, "timeout_s")
+
+
+def is_dashboard(address: str) -> bool:
+    """Whether this may be the address of one."""
+    try:
+        url = urlsplit(address)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        return False

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,11 +18,17 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
 from rlcore.config import JobConfig
+from rlcore.config.job import is_dashboard
+from rlcore.config_io import check
 from rlcore.errors import ClusterError
 from rlcore.submit.request import environment
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+NO_AGENT = (
+    " A cluster that has just come up needs some seconds; else another Ray on the head's machine holds its "
+    "agent's port (ray start --dashboard-agent-listen-port, 52365 unless told otherwise)"
+)
 
 
 class JobClient(JobSubmissionClient):
@@ -42,15 +49,17 @@ class JobClient(JobSubmissionClient):
 
 
 def address_of(job: JobConfig) -> str:
-    """Of the dashboard, whichever way it was named."""
+    """Of the dashboard, whichever way it was named. Raises ConfigError."""
     address = job.address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
-    return (address if "://" in address else f"http://{address}").rstrip("/")
+    address = (address if "://" in address else f"http://{address}").rstrip("/")
+    check(is_dashboard(address), ADDRESS_VARIABLE, address, "the dashboard's, as http://HOST:8265")
+    return address
 
 
 def connect(job: JobConfig) -> JobClient:
     """A client of a cluster that answers, knows its token and runs the same Ray.
 
-    Raises ClusterError.
+    Raises ClusterError, and ConfigError where the address is none.
     """
     address = address_of(job)
     _knock(address, job.timeout_s)
@@ -74,20 +83,38 @@ def connect(job: JobConfig) -> JobClient:
     return client
 
 
+@contextmanager
+def asking(client: JobClient, failed: str) -> Iterator[None]:
+    """What Ray raises where an answer does not come, or is no good, is ClusterError: the cluster `failed`."""
+    try:
+        yield
+    except AuthenticationError as error:
+        raise ClusterError(_refused(client.address, str(error))) from error
+    except (
+        RayStateApiException,
+        requests.RequestException,
+        ConnectionError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        advice = NO_AGENT if "No available agent" in str(error) else ""
+        raise ClusterError(f"{client.address} {failed}: {error}{advice}") from error
+
+
 def nodes(client: JobClient) -> list[Mapping[str, float]]:
     """What each living node has in all, by name of the resource. Raises ClusterError."""
     deadline = time.monotonic() + client.timeout_s
     while True:
-        try:
-            with environment({ADDRESS_VARIABLE: client.address}):
-                alive = list_nodes(
-                    address=client.address,
-                    filters=[("state", "=", "ALIVE")],
-                    timeout=max(1, int(client.timeout_s)),
-                    limit=10_000,
-                )
-        except (RayStateApiException, requests.RequestException, ConnectionError) as error:
-            raise ClusterError(f"{client.address} did not say which nodes it has: {error}") from error
+        with (
+            asking(client, "did not say which nodes it has"),
+            environment({ADDRESS_VARIABLE: client.address}),
+        ):
+            alive = list_nodes(
+                address=client.address,
+                filters=[("state", "=", "ALIVE")],
+                timeout=max(1, int(client.timeout_s)),
+                limit=10_000,
+            )
         # A dashboard that has just come up, or is busy, knows of no node for a moment.
         if alive or time.monotonic() > deadline:
             return [dict(node.resources_total) for node in alive]

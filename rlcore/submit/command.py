@@ -13,8 +13,8 @@ from typing import Any, TextIO
 from aiohttp import ClientError
 
 from rlcore.errors import ClusterError, StoppedError
-from rlcore.placement import check_fits, run_bundles
-from rlcore.submit.cluster import JobClient, connect, nodes
+from rlcore.placement import Bundle, check_fits, run_bundles
+from rlcore.submit.cluster import JobClient, asking, connect, nodes
 from rlcore.submit.request import RUN_KEY, JobRequest
 from rlcore.submit.working_dir import MB, check_working_dir
 
@@ -24,10 +24,6 @@ EXIT_CODE_S = 10.0
 SILENCE_S = 60.0
 """After which a log without news is asked for anew: its connection may be gone."""
 LOST_S = 60.0
-NO_AGENT = (
-    " A cluster that has just come up needs some seconds; else another Ray on the head's machine holds its "
-    "agent's port (ray start --dashboard-agent-listen-port, 52365 unless told otherwise)"
-)
 
 
 def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: bool = False) -> int:
@@ -43,23 +39,21 @@ def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: 
     sizes = check_working_dir(request.working_dir, job.exclude, max_mb=job.max_mb, needed=request.needed)
     client = connect(job)
     if not job.autoscales:
-        check_fits(run_bundles(request.config), nodes(client))
+        driver = Bundle(role="driver", num_cpus=job.num_cpus)
+        check_fits([driver, *run_bundles(request.config)], nodes(client))
     submission_id = next_submission_id(client, request.run_id, resume=resume)
     total = f"{len(sizes)} files, {sum(sizes.values()) / MB:.1f} MB"
     if check_only:
         print(f"{request.run_id}: nothing speaks against it on {client.address} ({total})")
         return 0
-    try:
-        with _without_ray_telling():
-            client.submit_job(
-                entrypoint=request.entrypoint,
-                runtime_env=request.runtime_env,
-                metadata=request.metadata,
-                submission_id=submission_id,
-            )
-    except (RuntimeError, ValueError) as error:
-        advice = NO_AGENT if "No available agent" in str(error) else ""
-        raise ClusterError(f"{client.address} did not take the job: {error}{advice}") from error
+    with asking(client, "did not take the job"), _without_ray_telling():
+        client.submit_job(
+            entrypoint=request.entrypoint,
+            runtime_env=request.runtime_env,
+            metadata=request.metadata,
+            submission_id=submission_id,
+            entrypoint_num_cpus=job.num_cpus,
+        )
     print(f"{request.run_id}: job {submission_id} on {client.address} ({total})", flush=True)
     print(f"  stop, with a checkpoint: ray job stop {submission_id}", flush=True)
     if not wait:
@@ -88,19 +82,30 @@ def _without_ray_telling() -> Iterator[None]:
 def next_submission_id(client: JobClient, run_id: str, *, resume: bool) -> str:
     """RUN for a run's first job, RUN.2 for the second. Raises ClusterError where the run is going on, or has
     been there before and is not to be resumed: it would lose its checkpoints."""
-    earlier = [each for each in client.list_jobs() if (each.metadata or {}).get(RUN_KEY) == run_id]
+    with asking(client, "did not say which jobs it has"):
+        jobs = client.list_jobs()
+    earlier = [each for each in jobs if (each.metadata or {}).get(RUN_KEY) == run_id]
     for each in earlier:
         if each.status in ACTIVE:
             raise ClusterError(
                 f"run {run_id} is {each.status} as job {each.submission_id}: end it (ray job stop "
                 f"{each.submission_id}), or choose another --run-id"
             )
-    if earlier and not resume:
+    if not earlier:
+        return run_id
+    if not resume:
+        last = max(earlier, key=lambda each: each.start_time or 0)
         raise ClusterError(
-            f"run {run_id} has been on this cluster ({earlier[-1].submission_id}: {earlier[-1].status}): "
+            f"run {run_id} has been on this cluster ({last.submission_id}: {last.status}): "
             "--resume goes on from its last checkpoint, another --run-id begins anew"
         )
-    return f"{run_id}.{len(earlier) + 1}" if earlier else run_id
+    # Some may have been deleted: their number among the others is not how many there were.
+    return f"{run_id}.{max(_number(each.submission_id, run_id) for each in earlier) + 1}"
+
+
+def _number(submission_id: str, run_id: str) -> int:
+    suffix = submission_id.removeprefix(f"{run_id}.")
+    return int(suffix) if suffix != submission_id and suffix.isdecimal() else 1
 
 
 async def follow(client: Any, submission_id: str, out: TextIO) -> None:
@@ -119,10 +124,12 @@ async def follow(client: Any, submission_id: str, out: TextIO) -> None:
                     out.flush()
                     written = seen
         try:
-            if client.get_job_status(submission_id) not in ACTIVE:
+            with asking(client, f"did not say how job {submission_id} is"):
+                status = client.get_job_status(submission_id)
+            if status not in ACTIVE:
                 return
             answered = time.monotonic()
-        except (RuntimeError, OSError) as error:
+        except ClusterError as error:
             if time.monotonic() - answered > LOST_S:
                 raise ClusterError(
                     f"the cluster has not answered for {LOST_S:g} s ({error}); job {submission_id} may go "
@@ -136,7 +143,8 @@ def exit_code(client: Any, submission_id: str) -> int:
     never ran."""
     deadline = time.monotonic() + EXIT_CODE_S
     while True:
-        info = client.get_job_info(submission_id)
+        with asking(client, f"did not say how job {submission_id} ended"):
+            info = client.get_job_info(submission_id)
         if info.status == "STOPPED":
             raise StoppedError(
                 f"job {submission_id} was stopped; where its log names a checkpoint, the same command with "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -85,6 +85,7 @@ def job_request(
     _check_environment(set(_REQUIRED.findall(str(raw))), secrets, env_vars)
     with environment(_stand_ins(secrets, env_vars)):
         config = load_config(files, overrides)
+        _check_paths(config, secrets)
         run_dir = _run_dir(config, run_id)
         overrides.append(f"run_dir={run_dir}")
         config = load_config(files, overrides)
@@ -140,9 +141,23 @@ def _check_environment(names: set[str], secrets: Mapping[str, str], env_vars: Ma
 
 
 def _stand_ins(secrets: Mapping[str, str], env_vars: Mapping[str, str]) -> dict[str, str]:
-    """What `load_config` finds in the place of variables that the job will have and this terminal may not."""
-    there = {name: f"({name} of the cluster)" for name, source in secrets.items() if source == "cluster"}
+    """What `load_config` finds in the place of variables that the job will have and this terminal may not;
+    where a path is wanted it passes for one."""
+    there = {name: f"/({name} of the cluster)" for name, source in secrets.items() if source == "cluster"}
     return there | {name: str(value) for name, value in env_vars.items() if "${" not in str(value)}
+
+
+def _check_paths(config: RunConfig, secrets: Iterable[str]) -> None:
+    """What `run_dir` is made of stands in the job's command, as this terminal knows it."""
+    for key, path in (("run_dir", config.run_dir), ("cluster.job.storage", config.cluster.job.storage or "")):
+        for name in secrets:
+            value = os.environ.get(name)
+            if value and value in path:
+                raise ConfigError(
+                    f"{key}: holds {name}, which is in cluster.job.secrets; the path is settled here, and "
+                    f"`ray job list` shows it. Write it out, or name {name} in cluster.job.env_vars instead, "
+                    "with a value that anyone may see"
+                )
 
 
 def _run_dir(config: RunConfig, run_id: str | None) -> PurePosixPath:

@@ -154,6 +154,14 @@ def test_ray_up_files_follow_its_launcher(path: Path) -> None:
         assert "RAY_AUTH_MODE=token" in command
         subprocess.run(["bash", "-n", "-c", command], check=True)
     assert any("--autoscaling-config=" in c for c in starts)
+    if "docker" in config:
+        commands = config["initialization_commands"]
+        for command in commands:
+            subprocess.run(["bash", "-n", "-c", command], check=True)
+        # The nodes log in where the image is, and the container's user may write checkpoints.
+        registry = config["docker"]["image"].split("/")[0]
+        assert any(registry in c and ("docker login" in c or "configure-docker" in c) for c in commands)
+        assert commands[-1] == "sudo install -d -o 1000 -g 1000 /mnt/checkpoints"
     if "available_node_types" in config:
         types = config["available_node_types"]
         assert config["head_node_type"] in types
@@ -169,6 +177,7 @@ def test_cloud_nodes_are_not_open_to_the_world() -> None:
 
 
 SLURM = CLUSTER / "slurm" / "train.sbatch"
+DOCKERFILE = CLUSTER / "image" / "Dockerfile"
 SBATCH_OPTIONS = {
     "job-name": r"\w+",
     "nodes": r"\d+(-\d+)?",
@@ -199,6 +208,12 @@ def test_slurm_directives_are_options_of_sbatch() -> None:
         assert (found[2] is None) if form is None else re.fullmatch(form, found[2]), directive
 
 
+def test_slurm_gives_ray_the_cpus_of_the_job() -> None:
+    """In Slurm 22.05 to 23.02 srun takes one CPU a task, unless it is told otherwise itself."""
+    steps = re.findall(r"^ *srun (?:.*\\\n)*.*ray start", SLURM.read_text(), flags=re.MULTILINE)
+    assert len(steps) == 2 and all('--cpus-per-task "$SLURM_CPUS_PER_TASK"' in step for step in steps)
+
+
 def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).parent / name
     return subprocess.run(
@@ -214,14 +229,37 @@ def test_shell_scripts_are_clean() -> None:
 
 
 def test_container_file_is_clean_and_does_not_run_as_root() -> None:
-    path = CLUSTER / "image" / "Dockerfile"
-    done = tool("hadolint", path)
+    done = tool("hadolint", DOCKERFILE)
     assert done.returncode == 0, done.stdout
-    stages = re.split(r"^FROM ", path.read_text(), flags=re.MULTILINE)[1:]
+    stages = re.split(r"^FROM ", DOCKERFILE.read_text(), flags=re.MULTILINE)[1:]
     assert [stage.split()[2] for stage in stages] == ["base", "gpu", "cpu"]
     assert all(stage.rstrip().endswith("USER 1000:1000") for stage in stages[1:])
-    for source in re.findall(r"^COPY (.+)$", path.read_text(), flags=re.MULTILINE):
+    for source in re.findall(r"^COPY (.+)$", DOCKERFILE.read_text(), flags=re.MULTILINE):
         assert all((PROJECT / name).exists() for name in source.split()[:-1]), source
+
+
+def test_login_shells_of_the_image_find_ray() -> None:
+    """Ray's launcher runs its commands in them, where /etc/profile sets PATH anew."""
+    _, after = DOCKERFILE.read_text().split("ENV PATH=/opt/venv/bin:$PATH")
+    (command,) = re.findall(r"^RUN (.+) > /etc/profile\.d/\w+\.sh$", after, flags=re.MULTILINE)
+    written = subprocess.run(
+        ["sh", "-c", command], env={"PATH": "/opt/venv/bin:/bin"}, capture_output=True, text=True, check=True
+    )
+    assert written.stdout == "export PATH=/opt/venv/bin:/bin\n"
+
+
+def test_the_image_has_what_rays_autoscaler_imports() -> None:
+    """Of the clouds in cluster/ray_up: the head starts the other nodes."""
+    packages = {
+        "boto3": "boto3",
+        "googleapiclient": "google-api-python-client",
+        "google_auth_httplib2": "google-auth-httplib2",
+    }
+    providers = package_folder("ray") / "autoscaler" / "_private"
+    source = "".join(p.read_text() for cloud in ("aws", "gcp") for p in (providers / cloud).glob("*.py"))
+    for module, package in packages.items():
+        assert re.search(rf"^(import|from) {module}\b", source, flags=re.MULTILINE)
+        assert re.search(rf"\s{package}\s", DOCKERFILE.read_text())
 
 
 def test_alerts_and_scrapes_name_metrics_that_ray_has() -> None:

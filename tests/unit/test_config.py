@@ -341,7 +341,8 @@ train.eval_every train.checkpoint_every train.max_eval_prompts
 cluster.address cluster.num_cpus cluster.colocate cluster.log_to_driver cluster.placement_timeout_s
 cluster.startup_timeout_s
 cluster.job.address cluster.job.storage cluster.job.working_dir cluster.job.exclude cluster.job.max_mb
-cluster.job.pip cluster.job.env_vars cluster.job.secrets cluster.job.metadata cluster.job.autoscales
+cluster.job.pip cluster.job.env_vars cluster.job.secrets cluster.job.metadata cluster.job.num_cpus
+cluster.job.autoscales
 cluster.job.stop_timeout_s cluster.job.timeout_s
 """
 

@@ -15,11 +15,14 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+import requests
+from ray.exceptions import AuthenticationError
 
 from rlcore.config import JobConfig
-from rlcore.errors import ClusterError, ConfigError, StoppedError
+from rlcore.errors import ClusterError, ConfigError, PlacementError, StoppedError
+from rlcore.placement import run_bundles
 from rlcore.submit.cluster import address_of, connect
-from rlcore.submit.command import exit_code, follow, next_submission_id
+from rlcore.submit.command import exit_code, follow, next_submission_id, submit
 from rlcore.submit.request import job_request
 from rlcore.submit.working_dir import check_working_dir, heaviest
 
@@ -90,6 +93,21 @@ def test_a_secret_of_the_nodes_need_not_be_known_here(config: str, monkeypatch: 
             "run_dir: got 'runs/mine', which would lie in the job's copy of the working folder",
         ),
         ([*WORDS, "run_dir=runs/a b"], True, "run_dir's last part: got 'a b', must be letters"),
+        (
+            [*WORDS, "run_dir=${oc.env:JUDGE_KEY}/mine"],
+            True,
+            "run_dir: holds JUDGE_KEY, which is in cluster.",
+        ),
+        (
+            [*WORDS, "run_dir=${oc.env:SCRATCH}/mine", "cluster.job.secrets.SCRATCH=cluster"],
+            True,
+            "run_dir: holds SCRATCH, which is in cluster.job.secrets; the path is settled here",
+        ),
+        (
+            [*WORDS, "cluster.job.storage=${oc.env:SCRATCH}", "cluster.job.secrets.SCRATCH=cluster"],
+            True,
+            "cluster.job.storage: holds SCRATCH, which is in cluster.job.secrets",
+        ),
         ([*WORDS, "cluster.job.working_dir=configs/none"], True, "none is no folder"),
         ([*WORDS, "cluster.job.working_dir=inner"], True, "lies outside of cluster.job.working_dir"),
         ([*WORDS, "rollout.num_replica=2"], True, "did you mean rollout.num_replicas?"),
@@ -206,19 +224,122 @@ def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> No
         connect(JobConfig())
 
 
+@pytest.mark.parametrize(
+    "address", ["http://head:8265x", "http://[::1:8265", "http://:8265", "http://h:99999"]
+)
+def test_an_address_that_is_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"address: got .* must be the dashboard's, as http://HOST:8265"):
+        JobConfig(address=address)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", address.removeprefix("http://"))
+    with pytest.raises(ConfigError, match="RAY_API_SERVER_ADDRESS: got 'http://"):
+        connect(JobConfig())
+
+
+def test_addresses_of_a_dashboard() -> None:
+    for address in ("http://head:8265", "https://ray.example.org/", "http://[::1]:8265"):
+        assert JobConfig(address=address).address == address
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (requests.ReadTimeout("read timed out"), "http://head did not say .*: read timed out"),
+        (RuntimeError("Request failed with status code 500"), "http://head did not say .*status code 500"),
+        (AuthenticationError("expired. Log in"), r"refuses this terminal's token \(expired\)"),
+    ],
+)
+def test_a_cluster_that_fails_after_it_has_answered(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    async def tail_job_logs(submission_id: str) -> AsyncIterator[str]:
+        yield ""
+
+    client = SimpleNamespace(
+        address="http://head",
+        list_jobs=fail,
+        get_job_info=fail,
+        get_job_status=fail,
+        tail_job_logs=tail_job_logs,
+    )
+    with pytest.raises(ClusterError, match=message):
+        next_submission_id(client, "mine", resume=True)
+    with pytest.raises(ClusterError, match=message):
+        exit_code(client, "mine")
+    monkeypatch.setattr("rlcore.submit.command.LOST_S", -1.0)
+    with pytest.raises(ClusterError, match=message):
+        asyncio.run(follow(client, "mine", io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (requests.ReadTimeout("read timed out"), "http://head did not take the job: read timed out$"),
+        (
+            RuntimeError("No available agent"),
+            "did not take the job: No available agent A cluster that has just",
+        ),
+    ],
+)
+def test_a_job_that_is_not_taken(
+    config: str, error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    client = SimpleNamespace(address="http://head", list_jobs=lambda: [], submit_job=fail)
+    monkeypatch.setattr("rlcore.submit.command.connect", lambda job: client)
+    request = job_request([config], [*WORDS, "cluster.job.autoscales=true"])
+    with pytest.raises(ClusterError, match=message):
+        submit(request, resume=False)
+
+
+def test_the_driver_takes_what_it_is_said_to(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    client = SimpleNamespace(
+        address="http://head",
+        list_jobs=lambda: [],
+        submit_job=lambda **options: asked.append(options["entrypoint_num_cpus"]),
+    )
+    actors = sum(bundle.num_cpus for bundle in run_bundles(job_request([config], WORDS).config))
+    monkeypatch.setattr("rlcore.submit.command.connect", lambda job: client)
+    monkeypatch.setattr("rlcore.submit.command.nodes", lambda client: [{"CPU": actors}])
+
+    def start(*words: str) -> None:
+        assert submit(job_request([config], [*WORDS, *words]), resume=False, wait=False) == 0
+
+    start()  # a machine whose actors take all of it
+    with pytest.raises(PlacementError, match="1 x driver"):
+        start("cluster.job.num_cpus=0.5")
+    monkeypatch.setattr("rlcore.submit.command.nodes", lambda client: [{"CPU": actors}, {"CPU": 0.5}])
+    start("cluster.job.num_cpus=0.5")
+    assert asked == [0.0, 0.5]
+
+
 def test_a_run_goes_on_only_where_it_is_asked_to() -> None:
     def client(*jobs: tuple[str, str]) -> SimpleNamespace:
+        """Ray lists them in any order."""
         listed = [
-            SimpleNamespace(metadata={"rlcore_run": run}, status=status, submission_id=run)
-            for run, status in jobs
+            SimpleNamespace(
+                metadata={"rlcore_run": job.split(".")[0]}, status=status, submission_id=job, start_time=i
+            )
+            for i, (job, status) in enumerate(jobs)
         ]
-        return SimpleNamespace(list_jobs=lambda: [SimpleNamespace(metadata=None, status="RUNNING"), *listed])
+        others = [SimpleNamespace(metadata=None, status="RUNNING")]
+        return SimpleNamespace(list_jobs=lambda: others + listed[::-1])
 
     assert next_submission_id(client(("other", "RUNNING")), "mine", resume=False) == "mine"
     assert next_submission_id(client(), "mine", resume=True) == "mine"
-    ended = client(("mine", "STOPPED"), ("mine", "FAILED"))
+    assert next_submission_id(client(("mine", "FAILED")), "mine", resume=True) == "mine.2"
+    ended = client(("mine", "STOPPED"), ("mine.2", "FAILED"))
     assert next_submission_id(ended, "mine", resume=True) == "mine.3"
-    with pytest.raises(ClusterError, match="run mine has been on this cluster"):
+    # Where an earlier one was deleted, its number is not given again.
+    assert next_submission_id(client(("mine.2", "FAILED")), "mine", resume=True) == "mine.3"
+    tenth = client(("mine.9", "FAILED"), ("mine.10", "FAILED"))
+    assert next_submission_id(tenth, "mine", resume=True) == "mine.11"
+    with pytest.raises(ClusterError, match=r"run mine has been on this cluster \(mine\.2: FAILED\)"):
         next_submission_id(ended, "mine", resume=False)
     with pytest.raises(ClusterError, match="run mine is RUNNING as job mine"):
         next_submission_id(client(("mine", "RUNNING")), "mine", resume=True)
