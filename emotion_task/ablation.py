@@ -26,7 +26,7 @@ from emotion_task.evaluation.report import plot_ablation
 from emotion_task.perception.emotions import read_answers, recall_scores
 from emotion_task.pipeline import Pipeline
 from emotion_task.stages import Stages
-from rlcore.checkpoint import write_json
+from rlcore.checkpoint import run_settings, write_json
 from rlcore.config import RunConfig, load_config
 from rlcore.errors import ConfigError, StoppedError
 from rlcore.tracking import read_metrics
@@ -128,7 +128,7 @@ def _trained(name: str, seed: int, config: RunConfig, line: PipelineConfig, fold
             "tokens": int(sum(row["batch/tokens"] for row in rows)),
         }
 
-    settings = [config, _models(config)]
+    settings = [run_settings(config), _models(config)]
     found = Stages(run_dir).run(run_dir.name, settings, work)
     answers = _evaluated(name, found["model"], line, folder, seed=seed)
     return replace(answers, cpu_hours=found["cpu_hours"], tokens=found["tokens"])
@@ -143,7 +143,7 @@ def _evaluated(
     own = name if seed is None else f"{name}-seed{seed}"
     run_dir = folder / own / "answers"
     config = replace(line.rl, run_dir=str(run_dir), model=replace(line.rl.model, path=model))
-    settings = [config, _models(config)]
+    settings = [run_settings(config), _models(config)]
     metrics = Stages(run_dir).run(f"{own}-answers", settings, lambda may_resume: evaluate(config))
     samples = str(run_dir / "eval" / "samples.jsonl")
     return Answered(variant=name, seed=seed, metrics=metrics, samples=samples)

@@ -50,6 +50,7 @@ def _lasting(config: Any, *, validates: bool = False) -> dict[str, Any]:
         del fields["train"][name]
     for name in LAYOUT["learner"]:
         del fields["train"]["learner"][name]
+    fields.pop("full_label_steps", None)  # of a stage of its own
     return fields
 
 
@@ -105,7 +106,7 @@ class Pipeline:
             ("reward_model", _lasting(config.reward_model), self.reward_model),
             # A run that may be resumed elsewhere, or with other deadlines, is the same run.
             ("rl", run_settings(config.rl), self.rl),
-            ("full_label_sft", None, self.full_label_sft),
+            ("full_label_sft", sft.full_label_steps, self.full_label_sft),
         )
 
     def check(self) -> None:

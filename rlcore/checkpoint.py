@@ -33,9 +33,12 @@ LAYOUT: dict[str, tuple[str, ...]] = {
         "offload_optimizer",
         "offload_parameters",
         "activation_checkpointing",
+        "micro_batch_tokens",
+        "micro_batch_audio_frames",
     ),
     "rollout": (*_PLACEMENT, "num_replicas", "hang_timeout_s", "max_restarts"),
-    "reference": (*_PLACEMENT, "num_replicas"),
+    "reference": (*_PLACEMENT, "num_replicas", "micro_batch_tokens"),
+    "model": ("media_cache",),
     "train": ("checkpoint_every", "eval_every"),
 }
 """Settings by section that a resumed run may change, beside all of `run_dir`, `cluster` and `weight_sync`."""

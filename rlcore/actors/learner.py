@@ -66,6 +66,8 @@ class LearnerWorker:
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """Trains on this rank's share of the batch; metrics of the whole batch."""
+        import torch
+
         from rlcore.engines.host_memory import give_back
         from rlcore.engines.shares import PolicyObjective
 
@@ -81,6 +83,8 @@ class LearnerWorker:
         shards = shard_groups(batch.groups, config.learner.num_ranks)
         metrics = self._engine.update(shards[self.rank], objective)
         give_back()
+        if config.cluster.colocate and config.learner.num_gpus > 0:
+            torch.cuda.empty_cache()  # the engine on this GPU is about to wake up
         return metrics
 
     def announce_push(self, version: int, engines: Sequence[int], workers_per_engine: int = 1) -> Push:
