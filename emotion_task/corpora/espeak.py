@@ -63,7 +63,8 @@ def require_synthesis() -> None:
     for module, package in (("espeakng_loader", "espeakng-loader"), ("parselmouth", "praat-parselmouth")):
         if importlib.util.find_spec(module) is None:
             raise MissingDependencyError(
-                f"the synthetic corpus needs {package}, which is not installed: pip install 'rlcore[synth]'"
+                f"the synthetic corpus needs {package}, which is not installed: pip install -e '.[synth]' in "
+                "the project's folder"
             )
 
 
@@ -80,7 +81,8 @@ class Espeak:
         )
         if self.sample_rate <= 0:
             raise MissingDependencyError(
-                f"espeak-ng did not start ({self.sample_rate}); reinstall it: pip install 'rlcore[synth]'"
+                f"espeak-ng did not start ({self.sample_rate}); reinstall it: pip install --force-reinstall "
+                "espeakng-loader"
             )
         self._library.espeak_Synth.argtypes = [
             ctypes.c_char_p,

@@ -79,8 +79,8 @@ def vary(speech: np.ndarray, attribute: str, step: int) -> np.ndarray:
         from librosa.effects import pitch_shift, time_stretch
     except ImportError as error:
         raise MissingDependencyError(
-            "the task `order` changes pitch and rate with librosa: pip install 'rlcore[variants]', or give "
-            "sft.weights.order the value 0"
+            "the task `order` changes pitch and rate with librosa: pip install -e '.[variants]' in "
+            "the project's folder, or give sft.weights.order the value 0"
         ) from error
     # All versions go through the vocoder, so that its traces do not tell which one was changed.
     if attribute == "pitch":

@@ -40,7 +40,8 @@ texts = st.sampled_from(
 def utterance_of(known: dict[str, str], text: str | None, emotion: str | None) -> Utterance:
     fields = {name: value for name, value in known.items() if value != "none" and name != "age_level"}
     age = ages[known["age_level"]] if "age_level" in known else None
-    measured = {"f0_reliable": False, "level_reliable": True, "voiced_fraction": 0.1} if known.get("pitch_level") == "none" else None
+    whispered = {"f0_reliable": False, "level_reliable": True, "voiced_fraction": 0.1}
+    measured = whispered if known.get("pitch_level") == "none" else None
     return Utterance(
         id="u", audio="u.wav", text=text, emotion=emotion, age_years=age, measured=measured, **fields
     )

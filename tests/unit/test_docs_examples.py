@@ -1,0 +1,165 @@
+"""The examples of docs/: Python that compiles, YAML that loads, and targets that take their arguments. An
+example that is a whole file names it in its first line (`# sums.yaml`)."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from emotion_task.config import PipelineConfig
+from emotion_task.pipeline import Pipeline
+from rlcore import cli
+from rlcore.bench.command import _OWN
+from rlcore.checkpoint import LAYOUT, REWARD_LAYOUT
+from rlcore.config import load_config
+from rlcore.rewards.loading import build_reward, check_reward
+from rlcore.targets import build_target, check_target
+from rlcore.types import Completion, Group, RewardContext
+
+PROJECT = Path(__file__).resolve().parents[2]
+CONFIGS = PROJECT / "emotion_task" / "configs"
+PAGES = sorted([*PROJECT.glob("docs/*.md"), PROJECT / "README.md", PROJECT / "cluster" / "README.md"])
+
+
+def blocks(page: str | Path, language: str) -> list[str]:
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def written(page: str, name: str, folder: Path) -> Path:
+    """The example that is the file `name`, written into `folder`."""
+    (text,) = (block for block in blocks(page, r"\w+") if block.startswith(f"# {name}\n"))
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_can_be_read(page: Path) -> None:
+    for block in blocks(page, "python"):
+        compile(block, page.name, "exec")
+    for block in blocks(page, "yaml"):
+        assert isinstance(yaml.safe_load(block), dict)
+
+
+def test_the_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written("docs/tasks.md", "sums.py", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    sums = load_config([written("docs/tasks.md", "sums.yaml", tmp_path)])
+    check_target(sums.task.target, sums.task.args, where="task")
+    task = build_target(sums.task.target, sums.task.args, where="task")
+    task.tokenizer = SimpleNamespace(apply_chat_template=lambda messages, **_: messages[0]["content"])
+    train, held_out = task.prompts("train"), task.prompts("eval")
+    assert len(train) + len(held_out) == 1600 and len(held_out) == 146
+    assert not {prompt.id for prompt in train} & {prompt.id for prompt in held_out}
+    assert len(train) >= sums.train.prompts_per_step
+    assert train[0].text == "What is 1 + 2? Answer with the number alone."
+    assert train[0].reference == {"sum": 3}
+
+    def group(text: str) -> Group:
+        answer = Completion(
+            token_ids=(1, 2), logprobs=(0.0, 0.0), text=text, finish_reason="stop", policy_version=0
+        )
+        return Group(prompt=train[0], prompt_token_ids=(1,), completions=(answer,))
+
+    groups = [group(text) for text in ("3", "1 + 2 = 3.", "33", "", "3 or 4")]
+    reward = build_reward(sums.rewards["right"], where="rewards.right")
+    scores = [score for row in reward.score_batch(groups, RewardContext()) for score in row]
+    assert [score.value for score in scores] == [1, 1, 0, 0, 0]
+    assert task.evaluate(groups, {"right": scores}) == {"accuracy": 0.4, "tokens": 2}
+
+
+def test_rewards_of_the_pages_load(tmp_path: Path) -> None:
+    names = set()
+    for number, block in enumerate(blocks("docs/rewards.md", "yaml")):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(block, encoding="utf-8")
+        config = load_config([path], ["model.path=m", "task.target=a:B"])
+        for name, reward in config.rewards.items():
+            if reward.target.startswith("rlcore."):
+                check_reward(reward, where=f"rewards.{name}")
+                names.add(name)
+    assert {"judge", "answer"} <= names
+
+
+def test_ones_own_recordings_over_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = [CONFIGS / "quickstart.yaml", written("docs/data.md", "my_calls.yaml", tmp_path)]
+    config = load_config(files, [], PipelineConfig)
+    Pipeline(config).check()
+    assert {name for name, value in config.corpus.args.items() if value is not None} == {"audio_root"}
+
+
+def test_what_the_plan_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(PROJECT)
+    command = blocks("docs/plan.md", "bash")[0].replace("\\\n", " ")
+    assert cli.main(shlex.split(command)[1:]) == 0
+    printed = f"```\n{capsys.readouterr().out}```\n"
+    assert printed in (PROJECT / "docs" / "plan.md").read_text(encoding="utf-8")
+
+
+def test_a_large_model_on_ones_own_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config([written("docs/plan.md", "my_sft.yaml", tmp_path)], [], PipelineConfig)
+    Pipeline(config).check()
+    assert config.sft.train.learner.lr == config.reward_model.train.learner.lr == 1e-5
+    assert config.reward_model.train.learner.num_gpus == 1
+    monkeypatch.chdir(PROJECT)
+    (commands,) = (block for block in blocks("docs/plan.md", "bash") if "rlcore train" in block)
+    words = shlex.split(commands.partition("rlcore train")[2].replace("\\\n", " "))
+    arguments = cli.parse(cli.build_parser(), ["train", *words])
+    run = load_config(arguments.config, arguments.overrides)
+    made = Path(config.run_dir)
+    assert Path(run.model.path) == Path(run.task.args["model_path"]) == made / "sft" / "model"
+    assert Path(run.task.args["manifest"]) == made / "annotated" / "manifest.jsonl"
+    assert Path(run.rewards["reasoning"].args["model_path"]) == made / "reward_model" / "model"
+
+
+def test_the_small_models_line_on_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAVDESS_ROOT", str(tmp_path))
+    small = yaml.safe_load((CONFIGS / "small.yaml").read_text(encoding="utf-8"))
+    del small["alignment"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(small), encoding="utf-8")
+    files = [tmp_path / "mine.yaml", written("docs/small_model.md", "four_gpus.yaml", tmp_path)]
+    config = load_config(files, [], PipelineConfig)
+    Pipeline(config).check()
+    rl = config.rl
+    learners = (config.sft.train.learner, config.reward_model.train.learner, rl.learner)
+    assert all(learner.num_gpus == 1 for learner in learners)
+    shared = rl.reference.num_gpus + rl.rewards["reasoning"].num_gpus
+    assert rl.rollout.num_gpus + rl.learner.num_ranks * rl.learner.num_gpus + shared == 4
+
+
+def test_the_benchmarks_file_for_gpus_leaves_the_workload_alone(tmp_path: Path) -> None:
+    path = written("docs/benchmarks.md", "gpus.yaml", tmp_path)
+    assert load_config([path], ["task.target=a:B"]).learner.num_gpus > 0
+    layer = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key in _OWN:
+        section, _, name = key.partition(".")
+        assert section not in layer or (name and name not in layer[section])
+
+
+def test_a_configuration_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written("docs/configuration.md", "my.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (program,) = blocks("docs/configuration.md", "python")
+    (tmp_path / "own_config.py").write_text(program, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = importlib.import_module("own_config").config
+    assert (config.num_speakers, config.rl.task.target) == (6, "my_task:MyTask")
+
+
+def test_what_a_resumed_run_may_change() -> None:
+    text = (PROJECT / "docs" / "runs.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `(\w+|rewards\.NAME)` \| (`.*?) \|", text.partition("may change")[2], re.MULTILINE
+    )
+    named = {section: set(re.findall(r"`(\w+)`", settings)) for section, settings in rows}
+    expected = {section: set(names) for section, names in LAYOUT.items()}
+    assert named == expected | {"rewards.NAME": set(REWARD_LAYOUT)}
