@@ -15,7 +15,7 @@ import torch
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner import LearnerWorker, start_learner
 from rlcore.actors.reference import ReferenceWorker
-from rlcore.config import AlgorithmConfig, LearnerConfig, ModelConfig, RunConfig, TrainConfig
+from rlcore.config import AlgorithmConfig, LearnerConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.engines.hf_model import audio_token_id, checkpoint_parameters, embed_media, load_model
 from rlcore.types import Completion, Group, Prompt, TrainBatch, TrainGroup
 
@@ -245,7 +245,7 @@ def start(
         model=ModelConfig(path=model_path, media=media, freeze=freeze),
         learner=replace(LEARNER, num_ranks=learner.size, **settings),
         train=TrainConfig(num_steps=10),
-        **(sections or {}),
+        **{"rollout": RolloutConfig(max_tokens=40), **(sections or {})},
     )
     learner.call("configure", config, timeout_s=60)
     start_learner(learner, timeout_s=60)

@@ -465,7 +465,7 @@ def test_later_updates_on_a_batch_start_from_the_learners_first_logprobs(learner
         entropy_coef=0.05,
     )
     sections = {"algorithm": algorithm, "rollout": RolloutConfig(max_tokens=50)}
-    start(learner, model_path, sections=sections, zero_stage=2, updates_per_batch=2)
+    start(learner, model_path, sections=sections, zero_stage=2, updates_per_batch=2, over_budget="drop")
     got = learner.call("update", batch, timeout_s=60)[0]
     weights = learner.call("weights", timeout_s=60)[0]
 

@@ -9,7 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rlcore.config import AlgorithmConfig, LearnerConfig, PTRConfig, RewardConfig, RunConfig, TrainConfig
+from rlcore.config import (
+    AlgorithmConfig,
+    LearnerConfig,
+    PTRConfig,
+    RewardConfig,
+    RolloutConfig,
+    RunConfig,
+    TrainConfig,
+)
 from rlcore.controller import Actors, Controller
 from rlcore.errors import DataError, LogprobError
 from rlcore.types import Completion, FinishedJob, Group, Prompt, Score, TrainBatch
@@ -78,6 +86,7 @@ def controller(
         algorithm=AlgorithmConfig(
             kl_coef=0.0, ptr=ptr or PTRConfig(outcome="outcome", reasoning="reasoning"), **algorithm
         ),
+        rollout=RolloutConfig(max_tokens=1),  # no longer than every budget here; completions are given
         learner=LearnerConfig(num_ranks=num_ranks, **(learner or {})),
         train=TrainConfig(num_steps=20, prompts_per_step=2),
     )
