@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlcore.engines.hf_model import audio_token_id, decoder_of, embed_media, project_media, stacked
@@ -24,7 +23,9 @@ from rlcore.errors import DataError
 from rlcore.types import Group, TrainGroup
 
 LOGITS_PER_CHUNK = 16 * 1024 * 1024
-"""Logits that exist at once (64 MB in float32); more are recomputed in the backward pass, chunk by chunk."""
+LOGITS_PER_CHUNK_ON_GPU = 4 * LOGITS_PER_CHUNK
+"""Logits that exist at once (64 MB and 256 MB in float32); more are recomputed in the backward pass, chunk by
+chunk. Each chunk reads the head's weight and adds to its gradient, so that few are too few for a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +106,9 @@ def completion_logprobs(
     targets = torch.from_numpy(np.concatenate([tokens for _, tokens in rows]).astype(np.int64)).to(device)
     predicting = hidden.index_select(0, predictors)
     logprobs, entropies = _token_logprobs(model, predicting, targets, temperature, entropy_grad)
-    lengths = torch.tensor([len(tokens) for _, tokens in rows], device=device)
-    mask = torch.arange(int(lengths.max()), device=device)[None, :] < lengths[:, None]  # [B, T]
+    lengths = [len(tokens) for _, tokens in rows]
+    column = torch.arange(max(lengths), device=device)
+    mask = column[None, :] < torch.tensor(lengths, device=device)[:, None]  # [B, T]
     empty = torch.zeros(mask.shape, dtype=torch.float32, device=device)
     return CompletionLogprobs(
         logprobs=empty.masked_scatter(mask, logprobs),
@@ -182,53 +184,109 @@ def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGro
 def _token_logprobs(
     model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float, entropy_grad: bool
 ) -> tuple[Tensor, Tensor]:
-    """Hidden states [N, H] and targets [N] to log-probabilities [N] and entropies [N]."""
+    """Hidden states [N, H] and targets [N] to log-probabilities and entropies, float32 [N]."""
     head = model.get_output_embeddings()
-
-    def score(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        # Called as a module: under ZeRO-3 that is what gathers the weight, in the recomputation too.
-        logits = head(hidden).float()
-        if temperature != 1:
-            logits = logits / temperature
-        return TokenLogprobs.apply(logits, targets, entropy_grad)
-
-    size = max(1, LOGITS_PER_CHUNK // head.out_features)
-    if len(targets) <= size:
-        return score(hidden, targets)
-    chunks = [
-        checkpoint(score, h, t, use_reentrant=False)
-        for h, t in zip(hidden.split(size), targets.split(size), strict=True)
-    ]
-    return torch.cat([c[0] for c in chunks]), torch.cat([c[1] for c in chunks])
+    _switch_over(head)
+    num_logits = LOGITS_PER_CHUNK if hidden.device.type == "cpu" else LOGITS_PER_CHUNK_ON_GPU
+    size = max(1, num_logits // head.out_features)
+    logprobs, entropies = head(hidden, targets, temperature, entropy_grad, size)
+    return logprobs.float(), entropies.float()
 
 
-class TokenLogprobs(torch.autograd.Function):
-    """Logits [n, V] and targets [n] to log-probabilities and entropies [n], with the gradient by hand: beside
-    the logits one tensor of their size exists at a time, where autograd's own formulas need four."""
+def _switch_over(head: nn.Linear) -> None:
+    """Lets the head be called with targets too, for good. As a module, and once: that is what gathers its
+    weight under ZeRO-3, where ranks with more tokens than others must not ask for it more often."""
+    if "forward" in vars(head):
+        return
+    plain = head.forward
+
+    def forward(hidden: Tensor, *scored: Any) -> Any:
+        return HeadLogprobs.apply(hidden, head.weight, head.bias, *scored) if scored else plain(hidden)
+
+    head.forward = forward
+
+
+class HeadLogprobs(torch.autograd.Function):
+    """Hidden states [N, H], the head's weight [V, H] and bias ([V] or None) and targets [N] to
+    log-probabilities and entropies [N] of softmax(logits / temperature).
+
+    `size` rows of logits exist at a time, in float32 or what is finer, and are computed again in the backward
+    pass where there are more. The gradient is by hand: beside the logits one tensor of their size exists,
+    where autograd's own formulas need four.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, entropy_grad: bool) -> tuple[Tensor, Tensor]:
-        log_total = logits.logsumexp(-1)
-        # H = log Z - sum_v p_v logit_v
-        probabilities = (logits - log_total[:, None]).exp_()
-        with torch.autocast(logits.device.type, enabled=False):  # else their sum is rounded to an eighth
-            entropies = log_total - torch.einsum("nv,nv->n", probabilities, logits)
-        ctx.save_for_backward(logits, targets, log_total, entropies)
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        entropy_grad: bool,
+        size: int,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.dtype = _compute_dtype(hidden, weight)
+        ctx.temperature, ctx.entropy_grad, ctx.size = temperature, entropy_grad, size
+        parts, kept = [], None
+        with torch.autocast(hidden.device.type, enabled=False):
+            h, w = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+            for h_chunk, t_chunk in zip(h.split(size), targets.split(size), strict=True):
+                logits = _logits(h_chunk, w, bias, temperature)
+                log_total = logits.logsumexp(-1)
+                # H = log Z - sum_v p_v logit_v
+                probabilities = (logits - log_total[:, None]).exp_()
+                entropies = log_total - torch.einsum("nv,nv->n", probabilities, logits)
+                logprobs = logits.gather(-1, t_chunk[:, None])[:, 0] - log_total
+                parts.append((logprobs, entropies, log_total))
+                kept = logits if len(targets) <= size and any(ctx.needs_input_grad) else None
+        logprobs, entropies, log_total = (torch.cat(column) for column in zip(*parts, strict=True))
+        ctx.save_for_backward(hidden, weight, bias, targets, log_total, entropies, kept)
         if not entropy_grad:
             ctx.mark_non_differentiable(entropies)
-        ctx.entropy_grad = entropy_grad
-        return logits.gather(-1, targets[:, None])[:, 0] - log_total, entropies
+        return logprobs, entropies
 
     @staticmethod
-    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropies: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropies: Tensor) -> tuple[Tensor | None, ...]:
         """d logprob / d logit_v = [v = target] - p_v;  d H / d logit_v = -p_v (log p_v + H)."""
-        logits, targets, log_total, entropies = ctx.saved_tensors
-        log_probabilities = logits - log_total[:, None]
-        if ctx.entropy_grad:
-            probabilities = log_probabilities.exp()
-            scale = log_probabilities.add_(entropies[:, None]).mul_(grad_entropies[:, None])
-            grad = probabilities.mul_(scale.add_(grad_logprobs[:, None]).neg_())
-        else:
-            grad = log_probabilities.exp_().mul_(-grad_logprobs[:, None])
-        grad.scatter_add_(-1, targets[:, None], grad_logprobs[:, None])
-        return grad, None, None
+        hidden, weight, bias, targets, log_total, entropies, kept = ctx.saved_tensors
+        of_hidden, of_weight, of_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.zeros_like(hidden) if of_hidden else None
+        grad_weight = torch.zeros_like(weight) if of_weight else None
+        grad_bias = torch.zeros_like(bias) if of_bias else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            h, w = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+            for start in range(0, len(targets), ctx.size):
+                rows = slice(start, start + ctx.size)
+                logits = _logits(h[rows], w, bias, ctx.temperature) if kept is None else kept
+                log_probabilities = logits - log_total[rows, None]
+                if ctx.entropy_grad:
+                    probabilities = log_probabilities.exp()
+                    scale = log_probabilities.add_(entropies[rows, None]).mul_(grad_entropies[rows, None])
+                    grad = probabilities.mul_(scale.add_(grad_logprobs[rows, None]).neg_())
+                else:
+                    grad = log_probabilities.exp_().mul_(-grad_logprobs[rows, None])
+                grad.scatter_add_(-1, targets[rows, None], grad_logprobs[rows, None])
+                grad = grad.div_(ctx.temperature).to(ctx.dtype)
+                if grad_hidden is not None:
+                    grad_hidden[rows] = grad @ w
+                if grad_weight is not None and grad_weight.dtype == grad.dtype:
+                    grad_weight.addmm_(grad.t(), h[rows])
+                elif grad_weight is not None:
+                    grad_weight += grad.t() @ h[rows]
+                if grad_bias is not None:
+                    grad_bias += grad.sum(0)
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+
+
+def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """Of the head's matrix products, as autocast would have them."""
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    """[n, V] in float32, or in what is finer."""
+    logits = nn.functional.linear(hidden, weight, None if bias is None else bias.to(weight.dtype))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits if temperature == 1 else logits.div_(temperature)

@@ -14,6 +14,7 @@ from rlcore.plan.hardware import Hardware
 from rlcore.plan.sizes import ModelSizes
 
 LOGITS_PER_CHUNK = 16 * 1024 * 1024
+LOGITS_PER_CHUNK_ON_GPU = 4 * LOGITS_PER_CHUNK
 """As `rlcore.engines.logprobs`, which needs torch to say it."""
 REDUCE_BUCKET = 500_000_000
 """DeepSpeed's `reduce_bucket_size`, in values."""
@@ -127,7 +128,7 @@ def learner_memory(
         media=media,
         buffers=buffers,
         activations=activations,
-        logits=_logit_bytes(sizes, learner, micro_batch),
+        logits=_logit_bytes(sizes, learner, micro_batch, hardware),
         step=step,
         reduction=reduction,
         host=host,
@@ -185,16 +186,22 @@ def layer_activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: Mic
     return batch.tokens * (norms + linear) + low * (padded * a + mask)
 
 
-def _logit_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch) -> float:
-    num_logits = min(batch.num_rows * batch.completion * sizes.vocab, max(LOGITS_PER_CHUNK, sizes.vocab))
+def _logit_bytes(
+    sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch, hardware: Hardware
+) -> float:
+    num_logits = min(batch.num_rows * batch.completion * sizes.vocab, _largest_chunk(sizes, hardware))
     each = 12 if learner.autocast == "bfloat16" else 8
     head_gradient = 0 if learner.lora.rank else 2 * 4 * sizes.vocab * sizes.hidden
     return each * num_logits + head_gradient
 
 
-def forward_memory(sizes: ModelSizes, model: ModelConfig, tokens: float) -> float:
+def _largest_chunk(sizes: ModelSizes, hardware: Hardware) -> int:
+    return max(LOGITS_PER_CHUNK if hardware.is_cpu else LOGITS_PER_CHUNK_ON_GPU, sizes.vocab)
+
+
+def forward_memory(sizes: ModelSizes, model: ModelConfig, tokens: float, hardware: Hardware) -> float:
     """Bytes of a model that computes log-probabilities without gradients: weights, one layer, one chunk."""
     size = BYTES[model.dtype]
     parameters = sizes.language + (sizes.media if model.media == "raw" else 0)
     layer = size * tokens * (4 * sizes.hidden + 4 * sizes.attention + 3 * sizes.intermediate)
-    return size * parameters + layer + 3 * 4 * max(LOGITS_PER_CHUNK, sizes.vocab)
+    return size * parameters + layer + 3 * 4 * _largest_chunk(sizes, hardware)

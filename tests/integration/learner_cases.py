@@ -16,6 +16,7 @@ from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner import LearnerWorker, start_learner
 from rlcore.actors.reference import ReferenceWorker
 from rlcore.config import AlgorithmConfig, LearnerConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig
+from rlcore.engines import logprobs as scoring
 from rlcore.engines.hf_model import audio_token_id, checkpoint_parameters, embed_media, load_model
 from rlcore.types import Completion, Group, Prompt, TrainBatch, TrainGroup
 
@@ -42,6 +43,8 @@ class Probe(LearnerWorker):
             self.close()
             self._engine.close()
         self._config = config
+        # Some ten tokens at a time, so that ranks differ in how often that is.
+        scoring.LOGITS_PER_CHUNK = 6000
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: tensor.cpu().numpy().copy() for name, tensor in self._engine.iter_weights()}

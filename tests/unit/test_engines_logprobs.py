@@ -10,7 +10,7 @@ from torch.autograd import gradcheck
 
 from rlcore.engines import logprobs as module
 from rlcore.engines.hf_model import audio_token_id, load_model
-from rlcore.engines.logprobs import TokenGroup, TokenLogprobs, completion_logprobs
+from rlcore.engines.logprobs import HeadLogprobs, TokenGroup, completion_logprobs
 from rlcore.engines.packing import PackedLayout
 from rlcore.errors import DataError
 
@@ -150,19 +150,38 @@ def test_media_that_do_not_fit_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("entropy_grad", [False, True])
-def test_the_gradient_by_hand_is_that_of_finite_differences(entropy_grad):
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_the_gradient_by_hand_is_that_of_finite_differences(entropy_grad, size, has_bias):
     torch.manual_seed(0)
-    logits = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
+    hidden, weight = (torch.randn(n, 5, dtype=torch.float64, requires_grad=True) for n in (3, 7))
+    bias = torch.randn(7, dtype=torch.float64, requires_grad=True) if has_bias else None
     targets = torch.tensor([0, 6, 3])
-    if entropy_grad:
-        assert gradcheck(lambda x: TokenLogprobs.apply(x, targets, True), [logits])
-    else:
-        assert gradcheck(lambda x: TokenLogprobs.apply(x, targets, False)[0], [logits])
+
+    def score(*inputs):
+        both = HeadLogprobs.apply(
+            *inputs, *((None,) if bias is None else ()), targets, 0.7, entropy_grad, size
+        )
+        return both if entropy_grad else both[0]
+
+    assert gradcheck(score, [hidden, weight] if bias is None else [hidden, weight, bias])
+
+
+def test_the_head_is_called_once_whatever_the_number_of_tokens(monkeypatch, tmp_path):
+    """Under ZeRO-3 a call is a collective, and ranks have different numbers of tokens."""
+    model = load_model(str(make_text(tmp_path)))
+    monkeypatch.setattr(module, "LOGITS_PER_CHUNK", 2000)
+    calls = []
+    model.get_output_embeddings().register_forward_hook(lambda *_: calls.append(None))
+    for lengths in ((30, 20), (2,)):
+        completion_logprobs(model, make_groups(model, (lengths,), num_audio=(0,)))
+    assert len(calls) == 2
 
 
 def test_entropy_is_exact_under_autocast() -> None:
-    logits = 8 * torch.randn(64, 500, generator=torch.Generator().manual_seed(0))
+    logits = (8 * torch.randn(64, 500, generator=torch.Generator().manual_seed(0))).bfloat16().float()
     exact = torch.distributions.Categorical(logits=logits.double()).entropy()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        _, entropies = TokenLogprobs.apply(logits, torch.zeros(64, dtype=torch.long), False)
+        targets = torch.zeros(64, dtype=torch.long)
+        _, entropies = HeadLogprobs.apply(logits, torch.eye(500), None, targets, 1.0, False, 64)
     torch.testing.assert_close(entropies, exact.float(), rtol=0, atol=1e-4)
