@@ -52,6 +52,8 @@ class ExampleEncoder:
         freeze: patterns as `model.freeze`. Where they cover the tower, examples carry `audio_states`.
         cache_bytes: bound on the audio that is kept in memory.
         cache_folder: keeps a frozen tower's output on disk; None: nowhere.
+
+    A frozen tower runs on a GPU where this process has one.
     """
 
     def __init__(
@@ -62,7 +64,10 @@ class ExampleEncoder:
         cache_bytes: int,
         cache_folder: str | None = None,
     ):
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tower = _frozen_tower(model_path, freeze)
+        if self._tower is not None:
+            self._tower.to(self._device)
         self.processor = load_processor(model_path)
         self._tokenizer = tokenizer_of(self.processor)
         self._config = load_config(model_path)
@@ -176,7 +181,7 @@ class ExampleEncoder:
         """The tower's output, float32 [N, D]."""
         assert self._tower is not None
         inputs = {name: torch.from_numpy(array) for name, array in features.items()}
-        return encode_media(self._tower, inputs)[0].float().numpy().copy()
+        return encode_media(self._tower, inputs)[0].float().cpu().numpy().copy()
 
 
 def _frozen_tower(model_path: str, freeze: tuple[str, ...]) -> Any:
