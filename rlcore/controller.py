@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ import numpy as np
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.algorithms.advantage import group_advantages, groups_with_signal
+from rlcore.algorithms.batching import shard_groups
 from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards, ProgressiveGate, annealing, mix_rewards
 from rlcore.batch import build_batch, completion_lengths, shape_rewards, train_group
@@ -183,7 +184,9 @@ class Controller:
         if self.config.cluster.colocate:
             self.actors.rollout.sleep(timeout_s=self.config.rollout.timeout_s)
         with clock.phase("update"), self.recorder.span("learner", "update", self.step + 1):
-            call = self.learner.call_async("update", batch)
+            shards = shard_groups(batch.groups, learner.num_ranks)
+            parts = [(replace(batch, groups=tuple(shard)),) for shard in shards]
+            call = self.learner.call_each_async("update", parts)
             update = self.rollouts.wait(call, timeout_s=learner.timeout_s)[0]
         with clock.phase("weight_sync"):
             self.push_weights()
@@ -325,6 +328,8 @@ class Controller:
         pool, workers = self.actors.rollout, self.config.rollout.workers_per_engine
         timeout_s = self.config.weight_sync.timeout_s + _MARGIN_S
         ranks = list(ranks)
+        if not ranks:  # all are being started, from the weights of `model.path`
+            pool.expect(version)
         while ranks:
             push = self.learner.call_one(0, "announce_push", version, ranks, workers, timeout_s=timeout_s)
             with self.recorder.span("learner", "push_weights", self.step + 1):

@@ -159,8 +159,8 @@ class TrainGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainBatch:
-    """The global batch of one step. Ranks take disjoint groups; losses are divided by these totals,
-    so that sharding and micro-batching change nothing."""
+    """The global batch of one step, or a rank's part of it: disjoint groups, and the totals of the whole, by
+    which losses are divided, so that sharding and micro-batching change nothing."""
 
     groups: tuple[TrainGroup, ...]
     num_sequences: int

@@ -25,6 +25,9 @@ from rlcore.placement import Reservation
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 
+_CLOSE_S = 5.0
+"""Longest that a shutdown waits for actors that may be busy, or dead."""
+
 _REFUSED = f"{ConfigError.__module__}.{ConfigError.__qualname__}: "
 
 
@@ -133,6 +136,7 @@ class ActorGroup:
                 f"{name}: {self.size} actors but only {len(places)} bundles reserved for the role"
             )
         self._class, self._arguments = ray.remote(cls), list(arguments)
+        self._can_close = hasattr(cls, "close")
         own: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_restarts": 0}
         # Ray's own record of each call costs a sixth of the controller's time; `rlcore.timeline` has ours.
         own |= {"enable_task_events": False, **(options or {})}
@@ -221,7 +225,11 @@ class ActorGroup:
         return PendingCall(self.name, method, pending.answers, pending.ranks, merge, self.where)
 
     def shutdown(self) -> None:
-        """Kills these actors and no others. Idempotent."""
+        """Lets actors with a `close` free what would outlive them, then kills these actors and no others.
+        Idempotent."""
+        if self._can_close and self._actors:
+            closing = [actor.close.remote() for actor in self._actors]
+            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
         for actor in self._actors:
             ray.kill(actor, no_restart=True)
         self._actors = []

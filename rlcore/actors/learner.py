@@ -10,7 +10,6 @@ from typing import Any
 
 import ray
 
-from rlcore.algorithms.batching import shard_groups
 from rlcore.config import RunConfig
 from rlcore.types import TrainBatch
 from rlcore.weight_sync.base import Push, PushReport, WeightSender
@@ -21,6 +20,7 @@ class LearnerWorker:
 
     def __init__(self, config: RunConfig, rank: int):
         self._config, self.rank = config, rank
+        self._sender: WeightSender | None = None
 
     def address(self) -> tuple[str, int]:
         """This node's address and a free port, for rank 0 to be met at."""
@@ -55,7 +55,7 @@ class LearnerWorker:
         )
         shapes = self._engine.push_shapes()
         check_trained(shapes, config.model.path)  # before anything is generated
-        self._sender: WeightSender | None = make_sender(
+        self._sender = make_sender(
             config.weight_sync,
             shapes,
             # Factors are few, and their products are rounded at the engine.
@@ -65,7 +65,7 @@ class LearnerWorker:
         )
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
-        """Trains on this rank's share of the batch; metrics of the whole batch."""
+        """Trains on this rank's groups of the batch; metrics of the whole batch."""
         import torch
 
         from rlcore.engines.host_memory import give_back
@@ -80,8 +80,7 @@ class LearnerWorker:
             temperature=config.rollout.temperature,
             recompute_logprobs=config.learner.recomputes_logprobs,
         )
-        shards = shard_groups(batch.groups, config.learner.num_ranks)
-        metrics = self._engine.update(shards[self.rank], objective)
+        metrics = self._engine.update(batch.groups, objective)
         give_back()
         if config.cluster.colocate and config.learner.num_gpus > 0:
             torch.cuda.empty_cache()  # the engine on this GPU is about to wake up
@@ -112,7 +111,7 @@ class LearnerWorker:
         self._engine.export(folder)
 
     def close(self) -> None:
-        """Frees the shared memory of the weights."""
+        """Frees the shared memory of the weights, which would outlive this process."""
         if self._sender is not None:
             self._sender.close()
 

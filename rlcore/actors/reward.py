@@ -6,11 +6,11 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlcore.config import RewardConfig
-from rlcore.rewards.base import Reward, describe_error, failed_scores
+from rlcore.rewards.base import Reward, describe_error, failed_scores, plain_text
 from rlcore.rewards.loading import build_reward, record_of
 from rlcore.types import Group, RewardContext, Score
 
@@ -84,23 +84,35 @@ def checked_scores(group: Group, scores: Sequence[Score]) -> list[Score]:
 
 
 def _checked(score: Score, num_tokens: int) -> Score:
+    """Floats and plain text, whatever its author or a service put there: it is averaged and written down."""
     if not isinstance(score, Score):
-        return Score(0.0, error=f"returned {type(score).__name__} where a Score is due")
+        return _failed(f"returned {type(score).__name__} where a Score is due")
     if score.error is not None:
-        return score
+        return _failed(score.error)
+    for name, values in (("parts", score.parts), ("token_values", score.token_values)):
+        if not isinstance(values, Mapping):
+            return _failed(f"{name} is {values!r}; it must be a mapping")
     for part, value in (("value", score.value), *score.parts.items()):
-        if isinstance(value, bool) or not _is_finite(value):
-            return Score(0.0, error=f"{part} is {value!r}; it must be a finite number")
+        if not _is_finite(value):
+            return _failed(f"{part} is {value!r}; it must be a finite number")
     for at, value in score.token_values.items():
         if not isinstance(at, int) or not 0 <= at < num_tokens:
-            return Score(0.0, error=f"token_values names token {at!r}; the completion has {num_tokens}")
-        if isinstance(value, bool) or not _is_finite(value):
-            return Score(0.0, error=f"token_values[{at}] is {value!r}; it must be a finite number")
-    return score
+            return _failed(f"token_values names token {at!r}; the completion has {num_tokens}")
+        if not _is_finite(value):
+            return _failed(f"token_values[{at}] is {value!r}; it must be a finite number")
+    return Score(
+        float(score.value),
+        parts={plain_text(part): float(value) for part, value in score.parts.items()},
+        token_values={at: float(value) for at, value in score.token_values.items()},
+    )
+
+
+def _failed(reason: object) -> Score:
+    return Score(0.0, error=plain_text(reason))
 
 
 def _is_finite(value: object) -> bool:
     try:
-        return math.isfinite(value)  # type: ignore[arg-type]
-    except TypeError:
+        return not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+    except Exception:  # no number, one that no float can hold, or what an author's class raises
         return False

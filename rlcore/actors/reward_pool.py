@@ -31,6 +31,9 @@ from rlcore.types import Group, RewardContext, Score
 
 logger = logging.getLogger(__name__)
 
+MAX_RESTARTS = 10
+"""How often a replica that does not start is tried again before it is left alone."""
+
 
 @contextmanager
 def open_pool(
@@ -129,6 +132,9 @@ class RewardPool(ActorGroup):
         self._free = [rank for _ in range(config.concurrency) for rank in range(config.replicas)]
         self._running: dict[ray.ObjectRef, _Call] = {}
         self._lost: dict[int, str] = {}
+        """Replicas that did not start, and why."""
+        self._num_restarts = [0] * config.replicas
+        """Of each replica, since it last stood."""
         self._max_failures_in_a_row = 2 * config.replicas * config.concurrency + 2
 
     def call_shards_async(self, method: str, items: Sequence[Any], **kwargs: Any) -> Pending:
@@ -157,6 +163,7 @@ class RewardPool(ActorGroup):
             tuple(range(start, min(start + size, len(groups)))) for start in range(0, len(groups), size)
         ]
         work = _Work(groups=groups, context=context, queue=deque(batches))
+        self._restart_lost()
         while len(work.scores) < len(groups) and self._actors:
             self._send(work)
             if not self._running:
@@ -173,6 +180,17 @@ class RewardPool(ActorGroup):
             for i, group in enumerate(groups)
         ]
 
+    def _restart_lost(self) -> None:
+        """What a replica lacked when it did not start may be there again by the next groups."""
+        for rank, reason in list(self._lost.items()):
+            if self._num_restarts[rank] < MAX_RESTARTS:
+                self._num_restarts[rank] += 1
+                tried = f"{self._num_restarts[rank]} of {MAX_RESTARTS}"
+                logger.warning("%s: %s; it is started anew, try %s", self.name, reason, tried)
+                del self._lost[rank]
+                self.restart(rank)
+                self._start(rank)
+
     def _send(self, work: _Work) -> None:
         while work.queue and self._free:
             rank, indices = self._free.pop(0), work.queue.popleft()
@@ -188,7 +206,11 @@ class RewardPool(ActorGroup):
             answer = ray.get(ref, timeout=60)
         except RayActorError as error:
             self._died(call, last_line(error), work)
-        except RayError as error:  # what was sent or answered could not be read on the other side
+        except RayError as error:
+            if not call.indices:
+                self._died(call, last_line(error), work)
+                return
+            # What was sent or answered could not be read on the other side.
             self._free.append(call.rank)
             self._failed(call, f"the call failed: {last_line(error)}", work)
         else:
@@ -196,6 +218,7 @@ class RewardPool(ActorGroup):
 
     def _answered(self, call: _Call, answer: Any, work: _Work) -> None:
         if not call.indices:  # it has started
+            self._num_restarts[call.rank] = 0
             self._free += [call.rank] * self._config.concurrency
             return
         self._free.append(call.rank)

@@ -37,7 +37,8 @@ class RolloutReport:
     policy_version: int
     num_unfinished: int
     stalled_s: float
-    """Seconds that the engine has been in its present step or call."""
+    """Seconds that the engine has been in its present step or call, or the media encoder in its present file,
+    whichever is longer."""
     spans: tuple[Span, ...]
 
 
@@ -96,7 +97,7 @@ class RolloutWorker:
             WeightSyncError: the engine holds an older one. Where a push failed midway, its prompts wait for
                 the next one.
             ConfigError: a prompt leaves no room for an answer and `rollout.over_context` is `error`.
-            DataError: a prompt's media do not fit its text.
+            DataError: a prompt's media cannot be loaded, or do not fit its text.
         """
         # One call at a time: the encoder has a cache, and prompts keep their order.
         with self._encoding, self._recorder.span(self._actor, "encode"):
@@ -138,7 +139,7 @@ class RolloutWorker:
             finished=tuple(done),
             policy_version=self._loop.engine.policy_version,
             num_unfinished=state.num_unfinished,
-            stalled_s=state.stalled_s,
+            stalled_s=max(state.stalled_s, self._encoder.stalled_s),
             spans=tuple(self._recorder.take()),
         )
 

@@ -108,6 +108,11 @@ class RolloutPool:
         for rank, jobs in self._dispatcher.cancel(job_ids).items():
             self._call(rank, "cancel", jobs)
 
+    def expect(self, version: int) -> None:
+        """From now on a replica must hold `version` to be given work: for a push that finds none standing,
+        and so comes to no `update_weights`."""
+        self._dispatcher.updated(version, [])
+
     def update_weights(self, push: Push, ranks: Sequence[int], *, timeout_s: float) -> list[int]:
         """Brings a push into some replicas, between two steps of their engines; what they write goes on. From
         then on its version is the one that a replica must hold to be given work.
@@ -237,7 +242,8 @@ class RolloutPool:
         for job in finished:
             self._jobs.pop(job.id)
         if report.stalled_s > self._config.hang_timeout_s:
-            self._lost(rank, f"hung: its engine has not come back from a step for {report.stalled_s:.0f} s")
+            what = "its engine has not come back from a step, or its media encoder from a file,"
+            self._lost(rank, f"hung: {what} for {report.stalled_s:.0f} s")
         else:
             self._collect(rank)
         return finished

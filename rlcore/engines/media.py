@@ -6,8 +6,10 @@ It knows nothing of vLLM.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +85,7 @@ class MediaEncoder:
         self._cache_folder = cache_folder
         self._tower: Any = None
         self._disk: MediaCache | None = None
+        self._reading_since: float | None = None
         self.num_hits = 0
         self.num_misses = 0
         self.num_encoded = 0
@@ -91,7 +94,8 @@ class MediaEncoder:
         """Encoded prompts, in order.
 
         Raises:
-            DataError: a prompt's media and its placeholders do not fit (the message names the prompt).
+            DataError: a prompt's media cannot be loaded, or do not fit its placeholders (the message names
+                the prompt).
         """
         encoded: list[EncodedPrompt] = []
         for start in range(0, len(prompts), self._batch_size):
@@ -107,10 +111,33 @@ class MediaEncoder:
                 encoded += [self._process(prompt) for prompt in batch]
         return encoded
 
+    @property
+    def stalled_s(self) -> float:
+        """Seconds that the recording or the entry of the cache at hand has taken to read or write, 0 without
+        one; for other threads to ask. (A tower may be slow, a disk may hang.)"""
+        since = self._reading_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        self._reading_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._reading_since = None
+
+    def _load(self, prompt: Prompt) -> dict[str, Any]:
+        try:
+            with self._reading():
+                return dict(self._load_media(prompt))
+        except Exception as error:  # the boundary to the task's code
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"prompt {prompt.id}: its media cannot be loaded: {reason}") from error
+
     def _process(self, prompt: Prompt, media: dict[str, Any] | None = None) -> EncodedPrompt:
         """Through the model's own processor."""
         if media is None:
-            media = dict(self._load_media(prompt)) if prompt.media else {}
+            media = self._load(prompt) if prompt.media else {}
         try:
             inputs = dict(self.processor(text=prompt.text, return_tensors="pt", **media))
         except ValueError as error:
@@ -143,14 +170,16 @@ class MediaEncoder:
             self._tower = load_media_encoder(self._path).to(self._device)
             if self._cache_folder is not None:
                 self._disk = MediaCache(self._cache_folder, self._tower, self.processor)
-        media = [dict(self._load_media(prompt)) for prompt in prompts]
-        found = [self._disk.get(m) if self._disk is not None else None for m in media]
+        media = [self._load(prompt) for prompt in prompts]
+        with self._reading():
+            found = [self._disk.get(m) if self._disk is not None else None for m in media]
         missing = [i for i, embeds in enumerate(found) if embeds is None]
         fresh = self._run_tower([self._process(prompts[i], media[i]).media_inputs for i in missing])
         for i, embeds in zip(missing, fresh, strict=True):
             found[i] = embeds
             if self._disk is not None:
-                self._disk.put(media[i], embeds)
+                with self._reading():
+                    self._disk.put(media[i], embeds)
         return [embeds for embeds in found if embeds is not None]
 
     def _run_tower(self, features: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[np.ndarray, ...]]:

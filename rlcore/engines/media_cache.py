@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from rlcore.digest import update_digest
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = "1"
 
@@ -35,24 +40,30 @@ class MediaCache:
             digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
         digest.update(json.dumps(_settings(processor), sort_keys=True, default=str).encode())
         self._folder = Path(folder) / digest.hexdigest()[:24]
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._has_warned = False
 
     def get(self, media: Mapping[str, Any]) -> tuple[np.ndarray, ...] | None:
-        """The embeddings [N_i, H] of each audio, or None where they were never made (or the file is cut)."""
-        path = self._path(media)
-        if not path.is_file():
-            return None
+        """The embeddings [N_i, H] of each audio, or None where they were never made (or cannot be read)."""
         try:
-            arrays = load_file(path)
-        except SafetensorError:
+            arrays = load_file(self._path(media))
+        except (OSError, SafetensorError):
             return None
         return tuple(arrays[str(i)] for i in range(len(arrays)))
 
     def put(self, media: Mapping[str, Any], embeds: Sequence[np.ndarray]) -> None:
+        """Keeps them, where the disk takes them: the first failure is logged, and none stops the run."""
         path = self._path(media)
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({str(i): np.ascontiguousarray(e) for i, e in enumerate(embeds)}, unfinished)
-        os.replace(unfinished, path)
+        unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            save_file({str(i): np.ascontiguousarray(e) for i, e in enumerate(embeds)}, unfinished)
+            os.replace(unfinished, path)
+        except (OSError, SafetensorError) as error:
+            if not self._has_warned:
+                logger.warning("model.media_cache: %s cannot be written: %s", self._folder, error)
+            self._has_warned = True
+            with suppress(OSError):
+                unfinished.unlink()
 
     def _path(self, media: Mapping[str, Any]) -> Path:
         digest = hashlib.sha256()

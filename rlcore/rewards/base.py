@@ -13,6 +13,8 @@ from rlcore.types import Group, RewardContext, Score
 
 _GIVEN = ("group", "prompt", "completion", "context")
 """Parameters of a reward function that are filled in; all others are its `args`."""
+_MAX_TEXT = 10_000
+"""Characters of an error that are kept."""
 
 
 class Reward:
@@ -96,7 +98,14 @@ class FunctionReward(Reward):
 
 def failed_scores(group: Group, reason: str) -> list[Score]:
     """The same error on every completion of a group."""
-    return [Score(0.0, error=reason) for _ in group.completions]
+    return [Score(0.0, error=plain_text(reason))] * len(group.completions)
+
+
+def plain_text(value: object) -> str:
+    """What a reward or a service gave for an error or a name, as text that fits into a file: never long, and
+    without halves of surrogate pairs, which JSON can name and UTF-8 cannot write."""
+    text = value if isinstance(value, str) else repr(value)
+    return text[:_MAX_TEXT].encode("utf-8", "replace").decode()
 
 
 def describe_error(error: BaseException) -> str:
@@ -125,5 +134,5 @@ def _as_score(answer: Any) -> Score:
         return answer
     try:
         return Score(float(answer))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return Score(answer)

@@ -2,6 +2,9 @@
 
 The group is the push's own, apart from the learner's and from vLLM's. It lives as long as its members do: an
 engine that was restarted says that it holds no group, or fewer or other engines come, and all join a new one.
+
+Neither the store in which its members meet nor gloo's connections ask who is there: whoever reaches these
+ports may read and take part (docs/rollout.md).
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ class GlooOut:
         self._generation = 0
         self._size = 0
         self._store: dist.TCPStore | None = None  # where the members of a new group meet
-        self._key = secrets.token_hex(16)  # known to receivers alone
+        self._key = secrets.token_hex(16)  # against mistakes alone: a store lists its keys to anyone
 
     def plan(self, held: list[dict[str, Any]]) -> dict[str, Any]:
         """Which group to use: the standing one where exactly its members came, else the next."""

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import secrets
 import selectors
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 from rlcore.errors import WeightSyncError
 from rlcore.weight_sync.base import Push
+
+logger = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 10.0
 """The learner listens before anyone is told of it."""
@@ -27,7 +30,10 @@ _CONNECT_TIMEOUT_S = 10.0
 _GRACE_S = 10.0
 
 _MAX_HELLO_BYTES = 4096
-"""Of what is read from someone who has not yet shown the token."""
+"""Of a line from someone who has not yet shown the token."""
+
+_NO_DESCRIPTOR_S = 0.5
+"""Before the next try where a connection could not be accepted."""
 
 Message = dict[str, Any]
 
@@ -46,8 +52,9 @@ class Line:
     def send(self, message: Mapping[str, Any]) -> None:
         self.socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def read(self) -> list[Message]:
-        """What has come, waiting no longer than the socket's timeout.
+    def read(self) -> Iterator[Message]:
+        """What has come, waiting no longer than the socket's timeout. A line is looked at once those before
+        it have been taken: the first may bring the token.
 
         Raises:
             OSError: the other end hung up, or nothing came.
@@ -57,9 +64,14 @@ class Line:
         if not data:
             raise ConnectionResetError("it hung up")
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if not self.name and len(self._rest) > _MAX_HELLO_BYTES:
+        for line in lines:
+            self._check_length(line)
+            yield json.loads(line)
+        self._check_length(self._rest)
+
+    def _check_length(self, line: bytes) -> None:
+        if not self.name and len(line) > _MAX_HELLO_BYTES:
             raise ValueError("no token")
-        return [json.loads(line) for line in lines]
 
 
 class SenderPort:
@@ -97,14 +109,17 @@ class SenderPort:
     def messages(self, push_id: int, deadline: float) -> list[Message]:
         """What receivers have said about a push, waiting for something; nothing once the deadline has passed.
         Someone who hung up is `{"from": name, "gone": True}`."""
+        is_late = False
         while self._selector is not None:
             mine = [message for message in self._messages if message["push"] == push_id]
             if mine:  # what belongs to an earlier push is dropped, who comes early for the next one waits
                 self._messages = [message for message in self._messages if message["push"] > push_id]
                 return mine
-            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
-            if not ready:
+            if is_late:  # strangers may keep the port busy for ever
                 return []
+            left_s = deadline - time.monotonic()
+            is_late = left_s <= 0
+            ready = self._selector.select(max(0.0, left_s))
             for key, _ in ready:
                 if key.data is None:
                     self._accept()
@@ -130,7 +145,12 @@ class SenderPort:
 
     def _accept(self) -> None:
         assert self._selector is not None
-        line = Line(self._listener.accept()[0], self.timeout_s)
+        try:
+            line = Line(self._listener.accept()[0], self.timeout_s)
+        except OSError as error:  # this process has no descriptor left, or whoever came is gone again
+            logger.warning("weight sync: a connection could not be accepted: %s", error)
+            time.sleep(_NO_DESCRIPTOR_S)
+            return
         self._selector.register(line.socket, selectors.EVENT_READ, line)
 
     def _read(self, line: Line, push_id: int) -> None:
@@ -143,7 +163,7 @@ class SenderPort:
                     self.lines[line.name] = line
                 else:
                     self._messages.append(message)
-        except (OSError, ValueError, KeyError, TypeError):
+        except Exception:  # the boundary to the network: a line ends its own connection alone
             self._selector.unregister(line.socket)  # type: ignore[union-attr]
             line.socket.close()
             if self.lines.get(line.name) is line:

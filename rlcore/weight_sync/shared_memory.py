@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ PREFIX = "rlcore-weights-"
 
 
 class SharedMemoryOut:
-    """Owns one file of shared memory, readable by its user alone, and removes it at exit.
+    """Owns one file of shared memory, readable by its user alone, and removes it at exit. It holds a lock on
+    it meanwhile: processes of other containers, which may share /dev/shm, have no other sign of its life.
 
     Args:
         num_bytes: of a slot.
@@ -38,7 +40,9 @@ class SharedMemoryOut:
     def __init__(self, num_bytes: int, num_slots: int):
         _remove_orphans()
         self._path = FOLDER / f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
-        self.slots: tuple[Tensor, ...] = _create(self._path, num_slots * num_bytes).split(num_bytes)
+        self._file = _create(self._path, num_slots * num_bytes)
+        mapped = torch.from_file(str(self._path), shared=True, size=num_slots * num_bytes, dtype=torch.uint8)
+        self.slots: tuple[Tensor, ...] = mapped.split(num_bytes)
         atexit.register(self.close)
 
     def plan(self, held: list[dict[str, Any]]) -> dict[str, Any]:
@@ -62,6 +66,7 @@ class SharedMemoryOut:
         atexit.unregister(self.close)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
+        self._file.close()
 
 
 class SharedMemoryIn:
@@ -102,29 +107,35 @@ class SharedMemoryIn:
         self._path, self._slots = None, ()
 
 
-def _create(path: Path, num_bytes: int) -> Tensor:
+def _create(path: Path, num_bytes: int) -> BinaryIO:
+    """The new file, locked until it is closed."""
+    unlocked = path.with_name(f".{path.name}")  # no orphan to others, before it is locked
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        file = os.fdopen(os.open(unlocked, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        unlocked.rename(path)
     except OSError as error:
         raise WeightSyncError(f"{path}: cannot create shared memory ({error.strerror})") from error
     try:
         # Reserves the pages now: without it a full /dev/shm kills the process by SIGBUS at the first write.
-        os.posix_fallocate(descriptor, 0, num_bytes)
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
     except OSError as error:
         path.unlink()
+        file.close()
         raise WeightSyncError(
             f"{FOLDER}: {num_bytes / 2**20:.0f} MB for the weights are not free ({error.strerror}); enlarge "
             "it (docker: --shm-size, Kubernetes: an emptyDir of medium Memory)"
         ) from error
-    finally:
-        os.close(descriptor)
-    return torch.from_file(str(path), shared=True, size=num_bytes, dtype=torch.uint8)
+    return file
 
 
 def _remove_orphans() -> None:
-    """Removes this user's files whose process is gone: a killed learner cannot clean up after itself."""
+    """Removes this user's files whose process is gone: a killed learner cannot clean up after itself. One of
+    another container may live though its process cannot be seen; then it holds its lock."""
     for path in FOLDER.glob(f"{PREFIX}*"):
         pid = path.name.removeprefix(PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it is locked, or gone already
             if pid.isdigit() and path.stat().st_uid == os.getuid() and not Path(f"/proc/{pid}").exists():
-                path.unlink()
+                with path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()

@@ -15,6 +15,7 @@ import torch
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner import LearnerWorker, start_learner
 from rlcore.actors.reference import ReferenceWorker
+from rlcore.algorithms.batching import shard_groups
 from rlcore.config import AlgorithmConfig, LearnerConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.engines import logprobs as scoring
 from rlcore.engines.hf_model import audio_token_id, checkpoint_parameters, embed_media, load_model
@@ -45,6 +46,11 @@ class Probe(LearnerWorker):
         self._config = config
         # Some ten tokens at a time, so that ranks differ in how often that is.
         scoring.LOGITS_PER_CHUNK = 6000
+
+    def update(self, batch: TrainBatch) -> dict[str, float]:
+        """Of the whole batch, of which the controller would send each rank its part."""
+        shards = shard_groups(batch.groups, self._config.learner.num_ranks)
+        return super().update(replace(batch, groups=tuple(shards[self.rank])))
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: tensor.cpu().numpy().copy() for name, tensor in self._engine.iter_weights()}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
-from rlcore.actors.group import Inbox, PendingCall
-from rlcore.actors.rollout import RolloutReport
+from rlcore.actors.group import ActorGroup, Inbox, PendingCall
+from rlcore.actors.learner import LearnerWorker
+from rlcore.actors.rollout import RolloutReport, RolloutWorker
 from rlcore.actors.rollout_pool import RolloutPool
-from rlcore.config import RolloutConfig
+from rlcore.config import RolloutConfig, RunConfig
 from rlcore.errors import ActorError, ConfigError, DeadlineError
+from rlcore.timeline import Recorder
 from rlcore.types import FinishedJob, Prompt, RolloutJob
 from rlcore.weight_sync.base import Push
 
@@ -60,6 +64,32 @@ def test_an_inbox_gives_calls_as_they_are_answered_and_keeps_the_rest() -> None:
     assert list(inbox.take(60.0)) == [first, both]
     both.answers[0].set_result(None)
     assert list(inbox.take(60.0)) == [both]
+
+
+class Closable:
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("cls", "events"), [(Closable, ["close", "wait", "kill"]), (object, ["kill"])])
+def test_actors_are_closed_before_they_are_killed(
+    cls: type, events: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process frees nothing in /dev/shm."""
+    seen: list[str] = []
+    actor = SimpleNamespace(close=SimpleNamespace(remote=lambda: seen.append("close")))
+
+    def wait(calls: list[Any], *, num_returns: int, timeout: float) -> None:
+        assert (num_returns, timeout) == (len(calls), 5.0)
+        seen.append("wait")
+
+    monkeypatch.setattr(ActorGroup, "_spawn", lambda group, rank: actor)
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "kill", lambda actor, no_restart: seen.append("kill"))
+    group = ActorGroup("learner", cls, [{}], num_cpus=1)
+    group.shutdown()
+    group.shutdown()
+    assert seen == events
+    LearnerWorker(RunConfig(), 0).close()  # where it never started
 
 
 class ScriptedGroup:
@@ -129,6 +159,22 @@ def test_each_replica_is_asked_for_finished_jobs_by_one_call_at_a_time() -> None
     assert pool.poll(0.0) == []
 
 
+def test_a_media_encoder_that_hangs_counts_as_the_engine_does() -> None:
+    worker = object.__new__(RolloutWorker)  # without an engine of its own
+    worker._loop = SimpleNamespace(
+        collect=lambda timeout_s: {},
+        state=lambda: SimpleNamespace(num_unfinished=0, stalled_s=0.0),
+        engine=SimpleNamespace(policy_version=0),
+    )
+    worker._encoder, worker._recorder = SimpleNamespace(stalled_s=130.0), Recorder()
+    answer = worker.collect(0.0)
+    assert answer.stalled_s == 130.0
+    pool, group = standing_pool(2)
+    group.answer(0, "collect", answer)
+    pool.poll(60.0)
+    assert pool.num_restarts == 1 and pool.standing == [1]
+
+
 def test_a_poll_ends_with_a_call_beside_it() -> None:
     pool, _ = standing_pool(1)
     beside = call()
@@ -164,6 +210,21 @@ def test_an_engine_that_fails_in_a_push_or_as_it_wakes_up_is_replaced() -> None:
     group.answers_at_once = {"update_weights": {0: ConfigError("unknown dtype")}}
     with pytest.raises(ConfigError, match="unknown dtype"):
         pool.update_weights(PUSH, [0], timeout_s=60)
+
+
+def test_an_engine_that_was_starting_during_the_first_push_gets_no_work_with_the_base_weights() -> None:
+    pool, group = standing_pool(1)
+    group.answer(0, "collect", ActorError("died"))
+    pool.poll(0.0)
+    pool.submit(jobs(1))
+    assert pool.standing == []
+    pool.expect(1)
+    group.answer(0, "ready", 0)
+    pool.poll(60.0)
+    assert pool.stale == [0] and group.waiting() == [(0, "collect")]
+    group.answers_at_once = {"update_weights": {0: 1}}
+    assert pool.update_weights(PUSH, [0], timeout_s=60) == [0]
+    assert pool.stale == [] and group.waiting() == [(0, "collect"), (0, "submit")]
 
 
 def test_engines_that_are_starting_are_put_to_sleep_too() -> None:

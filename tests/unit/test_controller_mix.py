@@ -49,6 +49,11 @@ class FakeActors:
         result = self.call(method, *arguments, timeout_s=0)
         return SimpleNamespace(done=lambda: True, result=lambda timeout_s: result)
 
+    def call_each_async(self, method: str, arguments):
+        """As one actor that has all parts."""
+        groups = tuple(group for (part,) in arguments for group in part.groups)
+        return self.call_async(method, replace(arguments[0][0], groups=groups))
+
     def call_shards_async(self, method: str, *arguments, **named):
         self.calls.append(method)
         # As many as asked for: a prompt that replaces another is answered as the first.
@@ -175,7 +180,9 @@ def test_a_group_without_signal_is_dropped_and_counted():
     assert kept.metrics["groups_without_signal"] == dropped.metrics["groups_without_signal"] == 0.5
     np.testing.assert_array_equal(kept.advantages, dropped.advantages)
     batch: TrainBatch = dropped.metrics["batch"]
-    assert len(batch.groups) == 1 and batch.num_tokens == 8
+    # Halved, so that both ranks have a part; the totals are the whole batch's.
+    assert [(group.prompt_id, len(group.token_ids)) for group in batch.groups] == [("0", 2), ("0", 2)]
+    assert (batch.num_sequences, batch.num_tokens) == (4, 8)
 
 
 def test_steps_that_a_reward_judges_reach_the_batch():

@@ -94,6 +94,18 @@ def test_what_a_service_gets_wrong_is_named(
     assert message in (row[0].error or "") and "t0ken" not in (row[0].error or "")
 
 
+def test_what_no_file_could_hold_costs_its_completion_alone() -> None:
+    answer = (
+        '{"scores": [[{"error": "\\ud800 went wrong"}, {"value": %s}, {"value": 1, "parts": [1]}, '
+        '{"value": 1, "parts": {"\\ud800": 1}}]]}' % (10**400)
+    )
+    with service(lambda *_: (200, {}, answer)) as url:
+        (row,) = worker(url).score([group("a", "b", "c", "d")], RewardContext())
+    assert row[0].error == "? went wrong"
+    assert "must be a finite number" in (row[1].error or "") and "must be a mapping" in (row[2].error or "")
+    assert (row[3].error, row[3].parts) == (None, {"?": 1.0})
+
+
 @pytest.mark.parametrize("error", ['""', "null"])
 def test_an_empty_error_is_none(error: str) -> None:
     with service(lambda *_: (200, {}, f'{{"scores": [[{{"value": 0.5, "error": {error}}}]]}}')) as url:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 import types
 
+import numpy as np
 import pytest
 
 from rlcore.actors.reward import RewardWorker
@@ -35,6 +36,8 @@ class Scripted(Reward):
         texts = [c.text for c in group.completions]
         if texts[0] == "raise":
             raise KeyError("no such key")
+        if texts[0] == "raise half":
+            raise RuntimeError("\ud800")
         if texts[0] == "short":
             return [Score(value=1.0)]
         bad = {
@@ -45,12 +48,21 @@ class Scripted(Reward):
             "beyond": Score(value=1.0, token_values={1: 0.5}),
             "infinite": Score(value=1.0, token_values={0: float("inf")}),
             "own": Score(value=0.0, error="its own reason"),
+            "huge": Score(value=10**400),
+            "list": Score(value=1.0, parts=[1]),
+            "raised": Score(value=0.0, error=ValueError("as it is")),
+            "half": Score(value=0.0, error="\ud800 went wrong" + "!" * 20_000),
+            "names": Score(value=1.0, parts={("a", 1): np.float32(0.5), "\ud800": 2}),
         }
         return [bad.get(text, Score(value=1.0)) for text in texts]
 
 
 def num_words(prompt: Prompt, completion: Completion, scale: int = 1) -> int:
     return scale * len(completion.text.split())
+
+
+def huge(completion: Completion) -> int:
+    return 10**400 if completion.text == "huge" else 1
 
 
 def both(group: Group, completion: Completion) -> int:
@@ -69,6 +81,7 @@ def module():
         Length=Length,
         Scripted=Scripted,
         num_words=num_words,
+        huge=huge,
         both=both,
         wrong_kind=wrong_kind,
         number=3,
@@ -130,6 +143,22 @@ def test_a_useless_value_is_data_for_its_completion() -> None:
         "token_values[0] is inf; it must be a finite number",
         "its own reason",
     ]
+
+
+def test_what_is_written_down_is_plain_whatever_the_reward_answered() -> None:
+    asked = group("x", "huge", "list", "raised", "half", "names")
+    (row,) = worker("Scripted").score([asked], RewardContext())
+    fine, huge, of_list, raised, half, names = row
+    assert fine.error is None
+    assert (huge.error or "").startswith("value is 1000") and "finite number" in (huge.error or "")
+    assert of_list.error == "parts is [1]; it must be a mapping"
+    assert raised.error == "ValueError('as it is')"
+    assert (half.error or "").startswith("? went wrong!!") and len(half.error or "") == 10_000
+    assert (names.error, names.parts) == (None, {"('a', 1)": 0.5, "?": 2.0})
+    (row,) = worker("Scripted", retries=0).score([group("raise half")], RewardContext())
+    assert (row[0].error or "").startswith("RuntimeError: ?\n")
+    (row,) = worker("huge").score([group("x", "huge")], RewardContext())
+    assert [score.error is None for score in row] == [True, False]
 
 
 def test_what_is_no_reward_is_refused() -> None:

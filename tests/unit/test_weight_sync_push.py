@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import json
 import os
 import socket
 import time
@@ -16,12 +19,12 @@ import torch
 
 from rlcore.config import LearnerConfig, RolloutConfig, RunConfig, WeightSyncConfig
 from rlcore.errors import ConfigError, MixedWeightsError, WeightSyncError
-from rlcore.weight_sync import Push, make_sender
+from rlcore.weight_sync import Push, make_sender, messages, shared_memory
 from rlcore.weight_sync.buckets import Layout
 from rlcore.weight_sync.messages import ReceiverTalk, call_off
 from rlcore.weight_sync.receiver import Receiver
 from rlcore.weight_sync.sender import NUM_SLOTS, BucketSender
-from rlcore.weight_sync.shared_memory import FOLDER, PREFIX, SharedMemoryOut
+from rlcore.weight_sync.shared_memory import PREFIX, SharedMemoryOut
 
 SHAPES = [(f"t{i}", (40, 100)) for i in range(9)]  # 16 kB each
 CONFIG = WeightSyncConfig(bucket_mb=32 / 1024, timeout_s=20)  # five buckets, one of them alone
@@ -57,6 +60,13 @@ class Engine:
         return list(self.loaded) == list(expected) and all(
             torch.equal(self.loaded[name], tensor) for name, tensor in expected.items()
         )
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the place of /dev/shm, where this machine's runs have theirs."""
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(params=BACKENDS)
@@ -264,11 +274,42 @@ def test_an_engine_that_hangs_up_is_named_at_once(sender: BucketSender) -> None:
 def test_a_stranger_cannot_call_a_push_off(sender: BucketSender) -> None:
     push = sender.announce(1, [0])
     call_off(replace(push, token="guessed"), "no reason")
-    with socket.create_connection((push.host, push.port)) as stranger:
-        stranger.sendall(b"x" * 5000 + b"\n[1]\n")
+    hello = json.dumps({"token": push.token, "from": "rollout[0]", "and": "x" * 5000}).encode()
+    for line in (b"x" * 5000 + b"\n[1]", b"[" * 3000, b"{}\n" + b"[" * 3000, b"9" * 4096, b"\xff", hello):
+        with socket.create_connection((push.host, push.port)) as stranger:
+            stranger.sendall(line + b"\n")
     engines = engines_of(sender, 1)
     _, errors = push_to(sender, 1, engines, push)
     assert errors == [None] and engines[0].holds(1)
+
+
+def test_a_long_reason_may_follow_the_token_at_once(sender: BucketSender) -> None:
+    push = sender.announce(1, [0])
+    call_off(push, "x" * 5000)
+    with pytest.raises(WeightSyncError, match="x" * 5000):
+        sender.push(push, weights(1).items())
+
+
+def test_a_connection_that_cannot_be_accepted_is_tried_again_until_the_deadline(
+    sender: BucketSender, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept, failures = socket.socket.accept, iter([OSError(errno.EMFILE, "Too many open files")] * 2)
+
+    def failing(listener: socket.socket) -> Any:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return accept(listener)
+
+    monkeypatch.setattr(messages, "_NO_DESCRIPTOR_S", 0.01)
+    monkeypatch.setattr(socket.socket, "accept", failing)
+    engines = engines_of(sender, 1)
+    _, errors = push_to(sender, 1, engines)
+    assert errors == [None] and engines[0].holds(1)
+    assert caplog.text.count("could not be accepted: [Errno 24] Too many open files") == 2
+    failures = itertools.repeat(OSError(errno.EMFILE, "Too many open files"))
+    push = replace(sender.announce(2, [1]), timeout_s=0.3)
+    with socket.create_connection((push.host, push.port)), pytest.raises(WeightSyncError, match="not come"):
+        sender.push(push, weights(2).items())
 
 
 def test_nobody_listens_after_the_learner_is_gone(sender: BucketSender) -> None:
@@ -277,8 +318,8 @@ def test_nobody_listens_after_the_learner_is_gone(sender: BucketSender) -> None:
         Engine(sender.backend).take(push)
 
 
-def test_shared_memory_is_private_and_removed() -> None:
-    orphan = FOLDER / f"{PREFIX}999999999-test"
+def test_shared_memory_is_private_and_removed(folder: Path) -> None:
+    orphan = folder / f"{PREFIX}999999999-test"
     orphan.write_bytes(b"x")
     medium = SharedMemoryOut(128, 2)
     assert not orphan.exists()
@@ -291,9 +332,21 @@ def test_shared_memory_is_private_and_removed() -> None:
         SharedMemoryOut(1 << 44, 2)
 
 
-def test_another_machine_is_told_what_to_use() -> None:
+def test_a_living_learner_of_another_container_keeps_its_file(folder: Path) -> None:
+    """It shares /dev/shm, and nobody here knows its process."""
+    other = SharedMemoryOut(128, 2)
+    path = Path(other.plan([])["path"])
+    elsewhere = path.rename(folder / f"{PREFIX}999999999-elsewhere")
+    SharedMemoryOut(128, 2).close()
+    assert elsewhere.exists()
+    other.close()
+    SharedMemoryOut(128, 2).close()
+    assert not list(folder.iterdir())
+
+
+def test_another_machine_is_told_what_to_use(folder: Path) -> None:
     sender = make_sender(CONFIG, SHAPES, dtype="float32")
-    next(FOLDER.glob(f"{PREFIX}{os.getpid()}-*")).unlink()
+    next(folder.glob(f"{PREFIX}*")).unlink()
     _, (error,) = push_to(sender, 1, [Engine("shared_memory")])
     with pytest.raises(WeightSyncError, match=r"on one machine, in one container; gloo does not"):
         raise error
