@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from threading import BoundedSemaphore
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from rlcore.budget import fit_batch
 from rlcore.config import RunConfig
 from rlcore.errors import DeadlineError, LogprobError, RLCoreError, WeightSyncError
 from rlcore.rewards.policy import apply_error_policy
-from rlcore.rollouts import RolloutPipeline, ScoredGroup
+from rlcore.rollouts import RolloutPipeline, ScoredGroup, num_scorers
 from rlcore.step_metrics import batch_metrics, completion_metrics, reward_metrics
 from rlcore.timeline import Clock, Recorder
 from rlcore.types import Group, Prompt, RewardContext, Score, TrainBatch, TrainGroup, repeated
@@ -102,7 +103,10 @@ class Controller:
             has_signal=self.has_signal,
             restore=self.restore_engines,
         )
-        self._waiters = ThreadPoolExecutor(thread_name_prefix="wait")
+        num_waiters = num_scorers(config) * (1 + len(config.rewards))
+        self._waiters = ThreadPoolExecutor(num_waiters, thread_name_prefix="wait")
+        # The reference's deadline is a call's, waiting for its turn included.
+        self._reference_turns = BoundedSemaphore(2 * config.reference.num_replicas)
 
     def train(
         self, num_steps: int, *, after_step: Callable[[StepResult], None], should_stop: Callable[[], bool]
@@ -229,11 +233,11 @@ class Controller:
         )
 
         def started(actors: ActorGroup, method: str, timeout_s: float, **named: Any) -> Future[Any]:
-            pending = actors.call_shards_async(method, groups, **named)
+            turns = self._reference_turns if actors is self.actors.reference else nullcontext()
 
             def wait() -> Any:
-                with self.recorder.span(actors.name, method, step + 1):
-                    return pending.result(timeout_s=timeout_s)
+                with turns, self.recorder.span(actors.name, method, step + 1):
+                    return actors.call_shards_async(method, groups, **named).result(timeout_s=timeout_s)
 
             return self._waiters.submit(wait)
 

@@ -28,8 +28,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.02
 """How long the pool is waited for while scores or the learner may come in as well."""
-NUM_SCORERS = 2
-"""Chunks in scoring at once: one that the slowest reward works on, one for those that are ahead of it."""
+_MOST_SCORERS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +49,19 @@ class Pending(Protocol):
     def done(self) -> bool: ...
 
     def result(self, *, timeout_s: float) -> Any: ...
+
+
+def groups_per_score(config: RunConfig) -> int:
+    """Groups of a chunk. Of prompts that compete to be first, none may wait for another."""
+    return 1 if config.train.oversample else config.train.groups_per_score
+
+
+def num_scorers(config: RunConfig) -> int:
+    """Chunks in scoring at once: as many as keep every replica of every reward at work, and one for the
+    rewards that are ahead of the slowest."""
+    room = [r.replicas * r.concurrency * (r.batch_size or 1) for r in config.rewards.values()]
+    chunks = -(-max(room, default=1) // groups_per_score(config))
+    return min(_MOST_SCORERS, chunks + 1)
 
 
 @dataclass(slots=True)
@@ -98,7 +110,7 @@ class RolloutPipeline:
         self._extra: dict[int, Group | None] = {}
         """Finished jobs of `generate`, whose ids are negative."""
         self._next_extra = -1
-        self._scorers = ThreadPoolExecutor(NUM_SCORERS, thread_name_prefix="score")
+        self._scorers = ThreadPoolExecutor(num_scorers(config), thread_name_prefix="score")
         self.num_encoded = 0
         """Audios that went through the tower for training prompts, over the run."""
 
@@ -167,9 +179,7 @@ class RolloutPipeline:
 
     def _begin(self, tickets: Sequence[Ticket]) -> None:
         """Generates tickets; those of one step are scored together in chunks of their order."""
-        train = self._config.train
-        # Of prompts that compete to be first, none may wait for another.
-        size = 1 if train.oversample else train.groups_per_score
+        size = groups_per_score(self._config)
         for step in sorted({ticket.step for ticket in tickets}):
             of_step = [ticket for ticket in tickets if ticket.step == step]
             for start in range(0, len(of_step), size):

@@ -9,10 +9,10 @@ service is down, the GPU is gone) the pool gives up after some failures in a row
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 MAX_RESTARTS = 10
 """How often a replica that does not start is tried again before it is left alone."""
+_POLL_S = 0.02
+"""Between two looks for what other threads ask for, or have done."""
 
 
 @contextmanager
@@ -64,24 +66,16 @@ def open_pool(
 
 @dataclass(frozen=True, slots=True)
 class PendingScores:
-    """Scores that are being made."""
+    """Scores that are made by the thread that waits for them."""
 
-    future: Future[list[list[Score]]]
+    score: Callable[[], list[list[Score]]]
 
     def result(self, *, timeout_s: float | None = None) -> list[list[Score]]:
         """[G][K]. `timeout_s` is not needed: every call and every start inside has a deadline of its own."""
-        return self.future.result()
+        return self.score()
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    rank: int
-    indices: tuple[int, ...]
-    """Of the groups; empty: the replica is starting."""
-    deadline: float
-
-
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Work:
     """What one call of `score` has to do, and has done."""
 
@@ -92,10 +86,25 @@ class _Work:
     attempts: dict[int, int] = field(default_factory=dict)
     failures_in_a_row: int = 0
 
+    @property
+    def is_done(self) -> bool:
+        return len(self.scores) == len(self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    rank: int
+    work: _Work | None
+    """None: the replica is starting."""
+    indices: tuple[int, ...]
+    """Of the work's groups."""
+    deadline: float
+
 
 class RewardPool(ActorGroup):
-    """Actors of one reward. `call_shards_async("score", groups, context=...)` starts scoring in a thread, so
-    that the rewards of a step are fed at the same time.
+    """Actors of one reward, for any number of threads that ask for scores: what they ask for is dealt out in
+    the order in which it came, so that no replica is idle while another thread's groups wait. One of the
+    threads does the dealing for all.
 
     Args:
         startup_timeout_s: for a replica that is started anew.
@@ -127,10 +136,13 @@ class RewardPool(ActorGroup):
             },
         )
         self._config, self._startup_timeout_s = config, startup_timeout_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.name)
         self._cache = None if config.cache == "none" else ScoreCache(by_group=config.cache == "group")
         self._free = [rank for _ in range(config.concurrency) for rank in range(config.replicas)]
         self._running: dict[ray.ObjectRef, _Call] = {}
+        self._arrived: deque[_Work] = deque()
+        self._works: list[_Work] = []
+        """What is not done, of the thread that deals."""
+        self._dealing = threading.Lock()
         self._lost: dict[int, str] = {}
         """Replicas that did not start, and why."""
         self._num_restarts = [0] * config.replicas
@@ -139,11 +151,11 @@ class RewardPool(ActorGroup):
 
     def call_shards_async(self, method: str, items: Sequence[Any], **kwargs: Any) -> Pending:
         assert method == "score", method
-        return PendingScores(self._thread.submit(self.score, items, kwargs["context"]))
+        return PendingScores(lambda: self.score(items, kwargs["context"]))
 
     def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
         """One score a completion, [G][K]; what could not be scored carries an error. Never raises for what a
-        reward does. Not to be called while another call runs."""
+        reward does."""
         # What the learner's forward pass needs is no business of a reward, and may be large.
         bare = [replace(group, media_inputs={}) for group in groups]
         if self._cache is None:
@@ -153,32 +165,46 @@ class RewardPool(ActorGroup):
         self._report(groups, scores)
         return scores
 
-    def shutdown(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        super().shutdown()
-
     def _score(self, groups: list[Group], context: RewardContext) -> list[list[Score]]:
         size = self._config.batch_size or -(-len(groups) // (self.size * self._config.concurrency)) or 1
         batches = [
             tuple(range(start, min(start + size, len(groups)))) for start in range(0, len(groups), size)
         ]
         work = _Work(groups=groups, context=context, queue=deque(batches))
-        self._restart_lost()
-        while len(work.scores) < len(groups) and self._actors:
-            self._send(work)
-            if not self._running:
-                self._give_up(work, f"no replica is left: {'; '.join(sorted(set(self._lost.values())))}")
-                continue
-            first = min(call.deadline for call in self._running.values())
-            ready, _ = ray.wait(list(self._running), timeout=max(0.0, first - time.monotonic()))
-            for ref in ready:
-                self._receive(ref, work)
-            if not ready:
-                self._expire(work)
+        self._arrived.append(work)
+        while not work.is_done and self._actors:
+            if self._dealing.acquire(timeout=_POLL_S):
+                try:
+                    self._deal(work)
+                finally:
+                    self._dealing.release()
         return [
             work.scores[i] if i in work.scores else failed_scores(group, "the run was ending")
             for i, group in enumerate(groups)
         ]
+
+    def _deal(self, own: _Work) -> None:
+        """Sends groups to replicas and takes their answers, whosever they are, until `own` is done."""
+        self._restart_lost()
+        while not own.is_done and self._actors:
+            while self._arrived:
+                self._works.append(self._arrived.popleft())
+            self._send()
+            if self._running:
+                first = min(call.deadline for call in self._running.values())
+                timeout_s = max(0.0, first - time.monotonic())
+                # With room for more, what has arrived meanwhile must not wait for a slow answer.
+                timeout_s = min(timeout_s, _POLL_S) if self._free else timeout_s
+                ready, _ = ray.wait(list(self._running), timeout=timeout_s)
+                for ref in ready:
+                    self._receive(ref)
+                if not ready:
+                    self._expire()
+            else:
+                reasons = "; ".join(sorted(set(self._lost.values())))
+                for work in self._works:
+                    self._give_up(work, f"no replica is left: {reasons}")
+            self._works = [work for work in self._works if not work.is_done]
 
     def _restart_lost(self) -> None:
         """What a replica lacked when it did not start may be there again by the next groups."""
@@ -191,60 +217,61 @@ class RewardPool(ActorGroup):
                 self.restart(rank)
                 self._start(rank)
 
-    def _send(self, work: _Work) -> None:
-        while work.queue and self._free:
-            rank, indices = self._free.pop(0), work.queue.popleft()
-            batch = [work.groups[i] for i in indices]
-            ref = self._actors[rank].score.remote(batch, work.context)
-            self._running[ref] = _Call(rank, indices, time.monotonic() + self._config.timeout_s)
+    def _send(self) -> None:
+        for work in self._works:
+            while work.queue and self._free:
+                rank, indices = self._free.pop(0), work.queue.popleft()
+                batch = [work.groups[i] for i in indices]
+                ref = self._actors[rank].score.remote(batch, work.context)
+                self._running[ref] = _Call(rank, work, indices, time.monotonic() + self._config.timeout_s)
 
-    def _receive(self, ref: ray.ObjectRef, work: _Work) -> None:
+    def _receive(self, ref: ray.ObjectRef) -> None:
         call = self._running.pop(ref, None)
         if call is None:
             return  # it ended with its replica
         try:
             answer = ray.get(ref, timeout=60)
         except RayActorError as error:
-            self._died(call, last_line(error), work)
+            self._died(call, last_line(error))
         except RayError as error:
-            if not call.indices:
-                self._died(call, last_line(error), work)
+            if call.work is None:
+                self._died(call, last_line(error))
                 return
             # What was sent or answered could not be read on the other side.
             self._free.append(call.rank)
-            self._failed(call, f"the call failed: {last_line(error)}", work)
+            self._failed(call, f"the call failed: {last_line(error)}")
         else:
-            self._answered(call, answer, work)
+            self._answered(call, answer)
 
-    def _answered(self, call: _Call, answer: Any, work: _Work) -> None:
-        if not call.indices:  # it has started
+    def _answered(self, call: _Call, answer: Any) -> None:
+        if call.work is None:  # it has started
             self._num_restarts[call.rank] = 0
             self._free += [call.rank] * self._config.concurrency
             return
         self._free.append(call.rank)
-        work.failures_in_a_row = 0
-        work.scores.update(zip(call.indices, answer, strict=True))
+        call.work.failures_in_a_row = 0
+        call.work.scores.update(zip(call.indices, answer, strict=True))
 
-    def _died(self, call: _Call, reason: str, work: _Work) -> None:
+    def _died(self, call: _Call, reason: str) -> None:
         """All calls of the replica failed with it; which of them brought it down cannot be known."""
         if not self._actors:
             return  # the run is ending
         lost = [call, *self._take_running(call.rank)]
-        if not call.indices:
+        if call.work is None:
             self._lost[call.rank] = f"replica {call.rank} did not start: {reason}"
             return
         self._start(call.rank)
         for each in lost:
-            self._failed(each, f"the actor died while scoring: {reason}", work)
+            self._failed(each, f"the actor died while scoring: {reason}")
 
-    def _expire(self, work: _Work) -> None:
+    def _expire(self) -> None:
         """Ends the calls that passed their deadline, with their replicas."""
         now = time.monotonic()
         expired = [(ref, call) for ref, call in self._running.items() if call.deadline <= now]
         for ref, call in expired:
             if self._running.pop(ref, None) is None:
                 continue  # it went with another call of its replica
-            if not call.indices:
+            if call.work is None:
                 self._lost[call.rank] = (
                     f"replica {call.rank} did not start within {self._startup_timeout_s:g} s"
                 )
@@ -255,15 +282,17 @@ class RewardPool(ActorGroup):
             self._start(call.rank)
             for other in others:
                 if other.deadline <= now:
-                    self._failed(other, self._timeout_reason(), work)
-                else:
-                    work.queue.appendleft(other.indices)  # it did nothing wrong
-            self._failed(call, self._timeout_reason(), work)
+                    self._failed(other, self._timeout_reason())
+                elif other.work is not None:
+                    other.work.queue.appendleft(other.indices)  # it did nothing wrong
+            self._failed(call, self._timeout_reason())
 
     def _timeout_reason(self) -> str:
         return f"no answer within timeout_s = {self._config.timeout_s:g} s; the actor was killed"
 
-    def _failed(self, call: _Call, reason: str, work: _Work) -> None:
+    def _failed(self, call: _Call, reason: str) -> None:
+        work = call.work
+        assert work is not None, "a start that failed is no failed call"
         work.failures_in_a_row += 1
         if len(call.indices) > 1:
             work.queue.extend((i,) for i in call.indices)
@@ -292,7 +321,7 @@ class RewardPool(ActorGroup):
     def _start(self, rank: int) -> None:
         """Waits, in the loop, until Ray has started the replica anew."""
         ref = self._actors[rank].ready.options(max_task_retries=-1).remote()
-        self._running[ref] = _Call(rank, (), time.monotonic() + self._startup_timeout_s)
+        self._running[ref] = _Call(rank, None, (), time.monotonic() + self._startup_timeout_s)
 
     def _report(self, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
         """One warning a step: metrics have the count, samples.jsonl every failure."""

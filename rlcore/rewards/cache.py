@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,11 +28,13 @@ class ScoreCache:
     def __init__(self, *, by_group: bool):
         self._by_group = by_group
         self._scores: OrderedDict[bytes, Score] = OrderedDict()
+        self._lock = threading.Lock()
 
     def score(self, groups: Sequence[Group], score_groups: ScoreGroups) -> list[list[Score]]:
         """[G][K], asking `score_groups` only for the groups, or completions of groups, that are new."""
         keys = [self._keys(group) for group in groups]
-        known = [[self._recall(key) for key in row] for row in keys]
+        with self._lock:
+            known = [[self._recall(key) for key in row] for row in keys]
         missing = [[k for k, score in enumerate(row) if score is None] for row in known]
         asked = [
             replace(group, completions=tuple(group.completions[k] for k in ks))
@@ -39,13 +42,14 @@ class ScoreCache:
             if ks
         ]
         answers = iter(score_groups(asked) if asked else [])
-        for row_keys, row, ks in zip(keys, known, missing, strict=True):
-            for k, score in zip(ks, next(answers) if ks else [], strict=True):
-                row[k] = score
-                if score.error is None:
-                    self._scores[row_keys[k]] = score
-        while len(self._scores) > MAX_ENTRIES:
-            self._scores.popitem(last=False)
+        with self._lock:
+            for row_keys, row, ks in zip(keys, known, missing, strict=True):
+                for k, score in zip(ks, next(answers) if ks else [], strict=True):
+                    row[k] = score
+                    if score.error is None:
+                        self._scores[row_keys[k]] = score
+            while len(self._scores) > MAX_ENTRIES:
+                self._scores.popitem(last=False)
         return [[score for score in row if score is not None] for row in known]
 
     def _recall(self, key: bytes) -> Score | None:

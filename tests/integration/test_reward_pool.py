@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -148,6 +149,17 @@ def test_a_killed_actor_is_named_and_started_anew(tmp_path: Path) -> None:
         assert values(score(actors, [group("a", text)])) == [[float(len(text))]]
 
 
+def test_groups_of_one_thread_do_not_wait_for_those_of_another() -> None:
+    """A replica hangs on the first thread's group; the second thread's come back long before."""
+    with ThreadPoolExecutor(2) as threads, pool("Scripted", timeout_s=8, replicas=2, retries=0) as actors:
+        slow = threads.submit(score, actors, [group("a", "hang")])
+        time.sleep(0.5)
+        quick = [threads.submit(score, actors, [group(f"b{i}", "x")]) for i in range(3)]
+        assert [values(each.result(timeout=6)) for each in quick] == [[[1.0]]] * 3
+        assert not slow.done()
+        assert values(slow.result(timeout=30)) == [[None]]
+
+
 def test_where_nothing_works_the_pool_gives_up() -> None:
     groups = [group(f"p{i}", "hang") for i in range(40)]
     with pool("Scripted", timeout_s=0.5, retries=3, batch_size=4) as actors:
@@ -159,11 +171,12 @@ def test_where_nothing_works_the_pool_gives_up() -> None:
 
 
 def test_a_run_that_ends_does_not_wait_for_what_hangs() -> None:
-    with pool("Scripted", timeout_s=100) as actors:
-        pending = actors.call_shards_async("score", [group("a", "hang")], context=CONTEXT)
+    with ThreadPoolExecutor(1) as waiting, pool("Scripted", timeout_s=100) as actors:
+        scores = waiting.submit(score, actors, [group("a", "hang")])
         time.sleep(1)
-    began = time.monotonic()
-    ((only,),) = pending.result(timeout_s=1)
+        actors.shutdown()
+        began = time.monotonic()
+        ((only,),) = scores.result(timeout=10)
     assert only.error == "the run was ending" and time.monotonic() - began < 10
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from rlcore.batch import train_group
-from rlcore.config import RolloutConfig, RunConfig, TrainConfig
+from rlcore.config import RewardConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.errors import DataError, DeadlineError
-from rlcore.rollouts import RolloutPipeline, ScoredGroup
+from rlcore.rollouts import RolloutPipeline, ScoredGroup, num_scorers
 from rlcore.timeline import Clock, Recorder
 from rlcore.types import Completion, FinishedJob, Group, Prompt
 
@@ -163,3 +164,20 @@ def test_a_rollout_that_stands_still_ends_the_run_and_says_who_does_what():
     with pytest.raises(DeadlineError, match=r"rollout of step 1: .* 0\.05 s .*rollout\[0\] is ready"):
         take(made, 0)
     made.close()
+
+
+@pytest.mark.parametrize(
+    ("wide", "num_chunks", "racing"),
+    [
+        ({}, 2, 2),
+        ({"replicas": 4}, 2, 5),
+        ({"replicas": 8, "concurrency": 2}, 5, 17),  # sixteen calls of a group, four groups a chunk
+        ({"replicas": 4, "batch_size": 8}, 9, 33),
+        ({"concurrency": 1000}, 64, 64),
+    ],
+)
+def test_as_many_chunks_are_scored_as_the_replicas_have_room_for(wide, num_chunks, racing):
+    config = RunConfig(rewards={"narrow": RewardConfig(), "wide": RewardConfig(**wide)})
+    assert num_scorers(config) == num_chunks
+    # Each group is a chunk of its own.
+    assert num_scorers(replace(config, train=TrainConfig(oversample=0.5))) == racing
