@@ -60,6 +60,7 @@ class ReasoningReward(GenerativeRewardModel):
         weights: dimension to its weight, where other than those of `DIMENSIONS`; normalised to sum to 1. A
             dimension that is not named gets 0: it is graded and shown, and does not count.
         engine: further vLLM engine arguments.
+        media_cache: folder that keeps what the tower makes of recordings, from run to run.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ReasoningReward(GenerativeRewardModel):
         weights: Mapping[str, float] | None = None,
         engine: Mapping[str, Any] | None = None,
         dtype: str = "float32",
+        media_cache: str | None = None,
     ):
         super().__init__(
             model_path,
@@ -77,6 +79,7 @@ class ReasoningReward(GenerativeRewardModel):
             num_observed=len(ASPECTS),
             engine=engine,
             dtype=dtype,
+            media_cache=media_cache,
         )
 
     def observe_prompt(self, prompt: Prompt) -> str:

@@ -33,6 +33,9 @@ class GenerativeRewardModel(Reward):
         num_observed: tokens of an observation; 0: the judge does not observe.
         engine: further vLLM engine arguments.
         dtype: of the reward model.
+        media_cache: folder that keeps what the tower makes of recordings, as `model.media_cache`.
+
+    The tower runs on the reward's GPU where it has one.
 
     Raises:
         ConfigError: weights that cannot be normalised, or a score that the tokenizer splits.
@@ -48,8 +51,11 @@ class GenerativeRewardModel(Reward):
         num_observed: int = 0,
         engine: Mapping[str, Any] | None = None,
         dtype: str = "float32",
+        media_cache: str | None = None,
     ):
         # The engine's modules import vLLM's world; a configuration that merely names a reward must not.
+        import torch
+
         from rlcore.engines.hf_model import (
             audio_token_id,
             family_of,
@@ -71,7 +77,13 @@ class GenerativeRewardModel(Reward):
         media_tokens = self._tokenizer.convert_ids_to_tokens(media_token_ids(config, self._tokenizer))
         self._reserved = (*special_tokens(self._tokenizer), *media_tokens)
         media = "embeds" if family_of(config).takes_audio_embeds else "raw"
-        self._encoder = MediaEncoder(model_path, self.load_media, media=media)
+        self._encoder = MediaEncoder(
+            model_path,
+            self.load_media,
+            media=media,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            cache_folder=media_cache,
+        )
         self._engine = VLLMEngine(model_path, dtype=dtype, media=media, engine_args=engine)
         self._observation_ids = score_token_ids(self._tokenizer, observation_tokens)
         self._num_observed = num_observed
