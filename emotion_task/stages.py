@@ -12,6 +12,7 @@ from typing import Any
 
 from emotion_task.estimate import minutes
 from rlcore.checkpoint import write_json
+from rlcore.config_io import plain
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class Stages:
 
 
 def _digest(before: str, name: str, settings: Any) -> str:
-    """Of a stage's settings and of all stages before it."""
-    described = json.dumps(settings, sort_keys=True, default=str)
+    """Of a stage's settings and of all stages before it. What came from the environment counts by its name: a
+    key may change."""
+    described = json.dumps(plain(settings), sort_keys=True)
     return hashlib.sha256(f"{before}/{name}/{described}".encode()).hexdigest()[:16]

@@ -5,21 +5,22 @@
         controller.json    step, policy version, gate, ...: whatever the controller gave
         complete.json      step, settings, versions: written last
 
-A checkpoint is written under another name and renamed when it is whole, so a run that is killed while saving
-leaves nothing that could be taken for one.
+A checkpoint is written under another name and renamed when it is whole and on the disk: a kill or a power cut
+while it is saved leaves nothing that could be taken for one.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rlcore import config_io
 from rlcore.config import RunConfig
 from rlcore.errors import CheckpointError
 
@@ -50,11 +51,15 @@ COMPLETE = "complete.json"
 CONTROLLER = "controller.json"
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A part of it is missing or cannot be read. An older one may do."""
+
+
 def run_settings(config: RunConfig) -> dict[str, Any]:
     """What the run's results hang on, JSON-ready. Its place and machines, deadlines and how often it saves or
     looks are left out, and how the work is laid out over the machines, which changes no more than
-    rounding."""
-    fields = dataclasses.asdict(config)
+    rounding. What came from the environment stands as `${oc.env:NAME}`: a key may change."""
+    fields = config_io.plain(config)
     for place in ("run_dir", "cluster", "weight_sync"):
         del fields[place]
     for section, names in LAYOUT.items():
@@ -63,7 +68,7 @@ def run_settings(config: RunConfig) -> dict[str, Any]:
     for reward in fields["rewards"].values():
         for name in REWARD_LAYOUT:
             del reward[name]
-    return json.loads(json.dumps(fields, default=str))
+    return fields
 
 
 @contextmanager
@@ -94,24 +99,33 @@ def writing(
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
+        sync(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    for old in _complete(folder)[:-keep]:
+    for old in complete(folder)[:-keep]:
         shutil.rmtree(old)
+
+
+def complete(folder: str | Path) -> list[Path]:
+    """The checkpoints below `folder`, oldest first."""
+    found = [path for path in Path(folder).glob("step_*") if (path / COMPLETE).is_file()]
+    # Beside them may lie copies under names of the user's own.
+    numbered = [path for path in found if re.fullmatch(r"step_\d+", path.name)]
+    return sorted(numbered, key=lambda path: int(path.name.removeprefix("step_")))
 
 
 def latest(folder: str | Path) -> Path | None:
     """The newest complete checkpoint below `folder`, if there is one."""
-    complete = _complete(Path(folder))
-    return complete[-1] if complete else None
+    found = complete(folder)
+    return found[-1] if found else None
 
 
 def read(checkpoint: str | Path, *, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The controller's state of a checkpoint; the learner's files lie in its `learner` folder.
 
-    Raises CheckpointError where it is missing or incomplete, or was written under other settings than
-    `settings` (names them).
+    Raises DamagedCheckpointError where it is missing or incomplete, and CheckpointError where it was written
+    under other settings than `settings` (names them).
     """
     checkpoint = Path(checkpoint)
     marker = read_json(checkpoint / COMPLETE)
@@ -134,30 +148,38 @@ def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes and syncs, then renames: a reader sees the whole file or none."""
+    """Writes and syncs, then renames: a reader sees the whole file or none. At the end it is on the disk, and
+    so are the names beside it."""
     temporary = path.with_name(f".{path.name}.partial")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, would outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises CheckpointError where the file is missing or malformed."""
+    """Raises DamagedCheckpointError where the file is missing or malformed."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{path}: missing, so {path.parent} is no complete checkpoint; use an older one or start anew"
         ) from error
     except ValueError as error:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{path}: not readable as JSON ({error}); choose an older checkpoint"
         ) from error
-
-
-def _complete(folder: Path) -> list[Path]:
-    """Oldest first."""
-    found = [path for path in folder.glob("step_*") if (path / COMPLETE).is_file()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))

@@ -13,19 +13,19 @@ import functools
 import os
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from rlcore.errors import ConfigError
 
 T = TypeVar("T")
-
-_ENV = re.compile(r"\$\{oc\.env:([^,}]+)")
 
 
 class EnvStr(str):
@@ -80,6 +80,22 @@ def unresolved(files: Sequence[str | Path], overrides: Sequence[str], schema: ty
     return cast("dict[str, Any]", OmegaConf.to_container(_merge(files, overrides, schema), resolve=False))
 
 
+def required_variables(raw: Mapping[str, Any]) -> set[str]:
+    """Names of the environment's variables that a configuration (`unresolved`) reads without a default. One
+    that is not set here passes for empty."""
+    names = set[str]()
+
+    def env(name: str, *default: Any) -> Any:
+        if not default:
+            names.add(name)
+        return oc.env(name, *(default or [""]))
+
+    # Without a schema, for what is empty converts to no number. `load` says what cannot be resolved.
+    with _env_resolver(env), suppress(OmegaConfBaseException):
+        OmegaConf.to_container(OmegaConf.create(dict(raw)), resolve=True)
+    return names - {""}
+
+
 def _merge(files: Sequence[str | Path], overrides: Sequence[str], schema: type) -> DictConfig:
     merged: DictConfig = OmegaConf.structured(_open_twin(schema))  # type: ignore[arg-type]
     layers = [(str(file), _read(Path(file))) for file in files]
@@ -98,7 +114,24 @@ def _merge(files: Sequence[str | Path], overrides: Sequence[str], schema: type) 
 def to_yaml(config: Any) -> str:
     """The configuration as YAML that `load` reads back to an equal one. Strings that came from the
     environment are written as `${oc.env:NAME}`."""
-    return yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+
+
+def plain(value: Any) -> Any:
+    """Of a configuration or a part of it: mappings, lists and values as `to_yaml` writes them, JSON-ready."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(v) for v in value]
+    if isinstance(value, EnvStr):
+        return str(value.source)
+    if isinstance(value, str):
+        return str(value).replace("${", "\\${")
+    if isinstance(value, Path):
+        return str(value)
+    return value
 
 
 def keys(schema: type) -> list[str]:
@@ -250,29 +283,55 @@ def _open_value(value: Any) -> Any:
 
 def _resolved(merged: DictConfig) -> Any:
     """Interpolations replaced by their values; strings that hold a value of the environment as `EnvStr`."""
-    raw = OmegaConf.to_container(merged, resolve=False)
-    try:
-        resolved = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_reason(error)) from error
-    names = sorted(set(_ENV.findall(str(raw))))
-    secrets = {os.environ[name]: name for name in names if os.environ.get(name)}
-    return _mark(raw, resolved, secrets) if secrets else resolved
+    read: dict[str, str] = {}
 
+    def env(name: str, *default: Any) -> Any:
+        if name in os.environ:
+            read[name] = os.environ[name]
+        return oc.env(name, *default)
 
-def _mark(raw: Any, resolved: Any, secrets: Mapping[str, str]) -> Any:
-    if isinstance(resolved, dict):
-        inside = raw if isinstance(raw, dict) else {}
-        return {k: _mark(inside.get(k), v, secrets) for k, v in resolved.items()}
-    if isinstance(resolved, list):
-        entries = raw if isinstance(raw, list) else [None] * len(resolved)
-        return [_mark(r, v, secrets) for r, v in zip(entries, resolved, strict=True)]
-    if isinstance(resolved, str) and raw != resolved:
-        source: str = resolved
-        for secret, name in secrets.items():
-            source = source.replace(secret, f"${{oc.env:{name}}}")
-        return EnvStr(resolved, source) if source != resolved else resolved
+    with _env_resolver(env):
+        try:
+            resolved = OmegaConf.to_container(merged, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(_reason(error)) from error
+        if read:
+            _mark(merged, resolved, read)
     return resolved
+
+
+@contextmanager
+def _env_resolver(resolver: Callable[..., Any]) -> Iterator[None]:
+    """Another function in the place of OmegaConf's `oc.env`, which has many spellings: it is called with the
+    name as it was understood."""
+    OmegaConf.register_resolver("oc.env", resolver, replace=True, annotation_validation="off")
+    try:
+        yield
+    finally:
+        OmegaConf.register_resolver("oc.env", oc.env, replace=True, annotation_validation="off")
+
+
+def _mark(config: Any, resolved: Any, read: dict[str, str]) -> None:
+    """Replaces the strings in `resolved`, which `config` was resolved to, by `EnvStr`; `read` gets what is
+    read from the environment."""
+    for key, value in list(resolved.items() if isinstance(resolved, dict) else enumerate(resolved)):
+        if isinstance(value, (dict, list)):
+            _mark(config[key], value, read)
+        elif isinstance(value, str) and OmegaConf.is_interpolation(config, key):
+            read.clear()
+            config[key]  # resolved once more: what is read now is what this string is made of
+            source = _source(value, read)
+            resolved[key] = EnvStr(value, source) if source != value else value
+
+
+def _source(text: str, read: Mapping[str, str]) -> str:
+    """`text` with the values in it replaced by where they came from, the longest first: one may hold
+    another."""
+    names = {value: name for name, value in read.items() if value}
+    if not names:
+        return text
+    values = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.sub(values, lambda found: f"${{oc.env:{names[found[0]]}}}", text)
 
 
 def _build(hint: Any, value: Any, path: str) -> Any:
@@ -293,20 +352,4 @@ def _build(hint: Any, value: Any, path: str) -> Any:
         return tuple(_build(args[0], v, path) for v in value)
     if _section_of(hint)[0]:
         return {k: _build(args[1], v, f"{path}{k}.") for k, v in value.items() if v is not None}
-    return value
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
-    if isinstance(value, EnvStr):
-        return str(value.source)
-    if isinstance(value, str):
-        return str(value).replace("${", "\\${")
-    if isinstance(value, Path):
-        return str(value)
     return value

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from rlcore import checkpoint
+from rlcore.actors.group import last_line
 from rlcore.actors.metrics import RayMetrics
 from rlcore.actors.session import ray_session as ray_session
 from rlcore.actors.spawn import spawn as spawn
@@ -24,10 +25,11 @@ from rlcore.config import RunConfig
 from rlcore.controller import Actors, Controller, StepResult
 from rlcore.errors import NonFiniteError
 from rlcore.plots import plot_run
+from rlcore.run_lock import run_lock
 from rlcore.signals import StopFlag
 from rlcore.targets import build_target
-from rlcore.timeline import SPANS, Recorder
-from rlcore.tracking import Tracker, read_metrics
+from rlcore.timeline import SPANS, Recorder, keep_spans
+from rlcore.tracking import Tracker, printable, read_metrics
 from rlcore.versions import versions
 
 log = logging.getLogger(__name__)
@@ -38,39 +40,63 @@ def train(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
 
     The final policy lies in `run_dir/model` as a Hugging Face folder. With `resume` the run goes on from its
     last checkpoint, where it has one. SIGINT and SIGTERM end the run cleanly after the step at hand.
+
+    Raises ConfigError where another run is in `run_dir`.
     """
     run_dir = Path(config.run_dir).resolve()
-    start = checkpoint.latest(run_dir / "checkpoints") if resume else None
-    if not resume:
-        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
-        (run_dir / SPANS).unlink(missing_ok=True)
     run_dir.mkdir(parents=True, exist_ok=True)
-    recorder = Recorder(run_dir / SPANS)
-    with (
-        ray_session(config.cluster),
-        StopFlag() as stop,
-        spawn(config, recorder=recorder) as actors,
-        closing(Controller(config, _task(config).prompts("train"), actors, recorder)) as controller,
-    ):
-        if start is not None:
-            controller.load_state_dict(checkpoint.read(start, settings=checkpoint.run_settings(config)))
-            controller.learner.call("load", str(start / "learner"), timeout_s=config.learner.timeout_s)
-        with Tracker(run_dir, config, resume_step=controller.step if start else None) as tracker:
-            tracker.update_summary({"rewards": reward_records(config, actors)})
-            return _Run(config, run_dir, controller, _task(config), tracker).train(stop)
+    with run_lock(run_dir):
+        if not resume:
+            shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+        recorder = Recorder(run_dir / SPANS)
+        with (
+            ray_session(config.cluster),
+            StopFlag() as stop,
+            spawn(config, recorder=recorder) as actors,
+            closing(Controller(config, _task(config).prompts("train"), actors, recorder)) as controller,
+        ):
+            start = _go_on(config, run_dir / "checkpoints", controller)
+            keep_spans(run_dir, last_step=controller.step)
+            with Tracker(run_dir, config, resume_step=start) as tracker:
+                tracker.update_summary({"rewards": reward_records(config, actors)})
+                return _Run(config, run_dir, controller, _task(config), tracker, saved_step=start).train(stop)
 
 
 def evaluate(config: RunConfig) -> dict[str, float]:
     """Metrics of greedy answers to the held-out prompts by the policy at `model.path`; records go to
     `run_dir/eval`."""
     run_dir = Path(config.run_dir).resolve() / "eval"
+    run_dir.mkdir(parents=True, exist_ok=True)
     with (
+        run_lock(run_dir),
         ray_session(config.cluster),
         spawn(config, with_learner=False) as actors,
         closing(Controller(config, _task(config).prompts("train"), actors)) as controller,
         Tracker(run_dir, config) as tracker,
     ):
         return _Run(config, run_dir, controller, _task(config), tracker).evaluate()
+
+
+def _go_on(config: RunConfig, folder: Path, controller: Controller) -> int | None:
+    """Brings learner and controller to the newest checkpoint in `folder` that is not damaged, and returns its
+    step; None where there is no checkpoint.
+
+    Raises CheckpointError where they are all damaged, or the newest is another run's.
+    """
+    settings, found = checkpoint.run_settings(config), checkpoint.complete(folder)
+    while found:
+        start = found.pop()
+        try:
+            state = checkpoint.read(start, settings=settings)
+            controller.learner.call("load", str(start / "learner"), timeout_s=config.learner.timeout_s)
+        except checkpoint.DamagedCheckpointError as error:
+            if not found:
+                raise
+            log.warning("%s. The run goes on from %s", last_line(error), found[-1])
+            continue
+        controller.load_state_dict(state)
+        return controller.step
+    return None
 
 
 def _task(config: RunConfig) -> Any:
@@ -84,10 +110,20 @@ def reward_records(config: RunConfig, actors: Actors) -> dict[str, Any]:
 
 
 class _Run:
-    """What happens around the controller's steps."""
+    """What happens around the controller's steps. `saved_step` is that of the checkpoint that it goes on
+    from."""
 
-    def __init__(self, config: RunConfig, run_dir: Path, controller: Controller, task: Any, tracker: Tracker):
-        self.config, self.run_dir = config, run_dir
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        controller: Controller,
+        task: Any,
+        tracker: Tracker,
+        *,
+        saved_step: int | None = None,
+    ):
+        self.config, self.run_dir, self.saved_step = config, run_dir, saved_step
         self.controller, self.task, self.tracker = controller, task, tracker
         self.ray_metrics = RayMetrics(run_dir.name)
         self.eval_prompts = task.prompts("eval")[: config.train.max_eval_prompts]
@@ -95,7 +131,7 @@ class _Run:
     def train(self, stop: StopFlag) -> dict[str, Any]:
         train, controller, began = self.config.train, self.controller, time.perf_counter()
         summary: dict[str, Any] = {"seed": self.config.seed, "versions": versions()}
-        if controller.step == 0:
+        if controller.step == 0 and not stop:
             summary["before"] = self.evaluate()
             self.tracker.update_summary(summary)
         # Engines start from model.path as version 0: a resumed learner is ahead of them.
@@ -107,12 +143,11 @@ class _Run:
                 nonlocal good
                 good = controller.state_dict()
                 self.log_step(result, bar)
-                is_due = train.eval_every and controller.step % train.eval_every == 0
-                if is_due and controller.step < train.num_steps:
-                    self.evaluate()
                 if train.checkpoint_every and controller.step % train.checkpoint_every == 0:
                     self.save()
+                self.evaluate_if_due(stop)
 
+            self.evaluate_if_due(stop)  # a run that was stopped after this step has left it out
             try:
                 controller.train(train.num_steps, after_step=after_step, should_stop=lambda: bool(stop))
             except NonFiniteError:
@@ -140,8 +175,20 @@ class _Run:
         bar.set_postfix({short: f"{metrics[name]:.3f}" for name, short in shown.items() if name in metrics})
         bar.update(1)
 
+    def evaluate_if_due(self, stop: StopFlag) -> None:
+        """The evaluation of a step between the first and the last. One who is asked to stop leaves it to the
+        resumed run: there may be no time for it."""
+        train, step = self.config.train, self.controller.step
+        is_due = train.eval_every and step % train.eval_every == 0
+        if is_due and 0 < step < train.num_steps and not stop:
+            self.evaluate()
+
     def evaluate(self) -> dict[str, float]:
-        """Greedy answers to the held-out prompts: metrics of the task, tokens and latency."""
+        """Greedy answers to the held-out prompts: metrics of the task, tokens and latency. Those of this
+        step's evaluation, where the run that is resumed has made it."""
+        step = self.controller.step
+        if found := self.tracker.evaluation(step):
+            return found
         began = time.perf_counter()
         groups = self.controller.generate(self.eval_prompts, greedy=True)
         seconds = time.perf_counter() - began
@@ -149,19 +196,23 @@ class _Run:
         flat = {name: [group[0] for group in per_group] for name, per_group in scores.items()}
         metrics = self.task.evaluate(groups, flat)
         metrics["latency_ms"] = 1000 * seconds * self.config.rollout.num_replicas / len(groups)
-        step = self.controller.step
-        self.log({f"eval/{name}": value for name, value in metrics.items()})
         self.tracker.log_samples(step, groups, scores, split="eval")
+        # Last: an evaluation whose metrics are there is whole.
+        self.log({f"eval/{name}": value for name, value in metrics.items()})
         return metrics
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """To the run's folder, and to Ray's metrics endpoint."""
+        metrics = {printable(name): value for name, value in metrics.items()}
         self.tracker.log(self.controller.step, metrics)
         self.ray_metrics.log(self.controller.step, metrics)
 
     def save(self, state: Mapping[str, Any] | None = None) -> None:
-        """A checkpoint of learner and controller; `state` is an earlier one of the controller's."""
+        """A checkpoint of learner and controller, unless this step has one; `state` is an earlier one of the
+        controller's."""
         controller = self.controller
+        if self.saved_step == controller.step:
+            return
         with checkpoint.writing(
             self.run_dir / "checkpoints",
             step=controller.step,
@@ -170,3 +221,4 @@ class _Run:
             versions=versions(),
         ) as folder:
             controller.learner.call("save", str(folder / "learner"), timeout_s=self.config.learner.timeout_s)
+        self.saved_step = controller.step

@@ -7,10 +7,12 @@ epoch seconds, so that the spans of several machines lie on one axis as well as 
 from __future__ import annotations
 
 import json
+import math
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,7 @@ class Recorder:
                 self._spans += spans
                 return
             with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(asdict(span)) + "\n" for span in spans)
+                file.writelines(map(_line, spans))
 
     def take(self) -> list[Span]:
         """The spans kept so far, which are then forgotten."""
@@ -88,6 +90,21 @@ class Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+def keep_spans(run_dir: str | Path, last_step: int) -> None:
+    """For a run that goes on after `last_step`: drops the spans of later steps, which will be done again. One
+    without a step is kept where it began before the end of `last_step`."""
+    path = Path(run_dir) / SPANS
+    if not path.is_file():
+        return
+    spans = list(_whole(path))
+    ends = [span.end for span in spans if span.step is not None and span.step <= last_step]
+    end = max(ends, default=-math.inf)
+    kept = [s for s in spans if (s.start < end if s.step is None else s.step <= last_step)]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
+    temporary.replace(path)
+
+
 def read_spans(run_dir: str | Path) -> list[Span]:
     """The spans of a run, by start.
 
@@ -97,11 +114,22 @@ def read_spans(run_dir: str | Path) -> list[Span]:
     path = Path(run_dir) / SPANS
     if not path.is_file():
         raise DataError(f"{path}: no such file. Name the folder of a run (run_dir of its config).")
-    with path.open(encoding="utf-8") as lines:  # a last line cut short by a kill is left out
-        spans = [Span(**json.loads(line)) for line in lines if line.endswith("\n")]
+    spans = list(_whole(path))
     if not spans:
         raise DataError(f"{path}: holds no spans; the run ended before its first step")
     return sorted(spans, key=lambda span: span.start)
+
+
+def _whole(path: Path) -> Iterator[Span]:
+    """The spans of a file, without lines that a kill has cut short."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            with suppress(ValueError):
+                yield Span(**json.loads(line))
+
+
+def _line(span: Span) -> str:
+    return json.dumps(asdict(span)) + "\n"
 
 
 def write_trace(run_dir: str | Path) -> Path:

@@ -2,8 +2,8 @@
 skipped.jsonl, which the learner writes).
 
 Steps are counted as finished updates: the first update is logged as step 1, an evaluation before training
-as step 0. A run resumed from the checkpoint of step n first drops every row after n, so that nothing is
-counted twice.
+as step 0. A run resumed from the checkpoint of step n first drops every row after n, and what there is of an
+evaluation of step n that was cut short, so that nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from rlcore.config import save_config
 from rlcore.errors import DataError
 from rlcore.types import Group, Score
 from rlcore.versions import versions
+
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
 class Tracker:
@@ -36,18 +38,33 @@ class Tracker:
 
         self.run_dir = Path(run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        last = -1 if resume_step is None else resume_step
-        for name in ("metrics.jsonl", "samples.jsonl", "skipped.jsonl"):
-            _keep_rows(self.run_dir / name, last)
+        self._drop_rows(-1 if resume_step is None else resume_step)
         if resume_step is None:
             for events in (self.run_dir / "tensorboard").glob("events.out.tfevents.*"):
                 events.unlink()
         save_config(config, self.run_dir / "config.yaml")
         self.update_summary({"versions": versions()})
-        self._metrics = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8")
-        self._samples = (self.run_dir / "samples.jsonl").open("a", encoding="utf-8")
+        self._metrics = _opened(self.run_dir / METRICS, "a")
+        self._samples = _opened(self.run_dir / SAMPLES, "a")
         purge_step = None if resume_step is None else resume_step + 1
         self._tensorboard = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=purge_step)
+
+    def _drop_rows(self, last: int) -> None:
+        """What a run that goes on after the step `last` will do again."""
+        _keep_rows(self.run_dir / METRICS, lambda row: row["step"] <= last)
+        ends = {"train": last, "eval": last if self.evaluation(last) else last - 1}
+        _keep_rows(self.run_dir / SAMPLES, lambda row: row["step"] <= ends[row["split"]])
+        # The learner numbers its own updates: a step that was left out is none of them.
+        num_updates = sum(row.get("update_skipped") == 0 for row in _rows(self.run_dir / METRICS))
+        _keep_rows(self.run_dir / "skipped.jsonl", lambda row: row["step"] <= num_updates)
+
+    def evaluation(self, step: int) -> dict[str, float]:
+        """Metrics of the evaluation of `step`; empty where there is none."""
+        found: dict[str, float] = {}
+        for row in _rows(self.run_dir / METRICS):
+            if row["step"] == step:
+                found |= {n.removeprefix("eval/"): v for n, v in row.items() if n.startswith("eval/")}
+        return {name: math.nan if value is None else value for name, value in found.items()}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """One row of metrics.jsonl and the same scalars in TensorBoard. NaN and infinity become null."""
@@ -117,7 +134,8 @@ def merge_summary(path: str | Path, values: Mapping[str, Any]) -> dict[str, Any]
     merged = _merge(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, values)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(merged, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with _opened(temporary, "w") as file:
+        file.write(json.dumps(merged, indent=2, ensure_ascii=False) + "\n")
     temporary.replace(path)
     return merged
 
@@ -128,7 +146,7 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     Raises:
         DataError: there is no metrics.jsonl.
     """
-    path = Path(run_dir) / "metrics.jsonl"
+    path = Path(run_dir) / METRICS
     if not path.is_file():
         raise DataError(f"{path}: no such file. Name the folder of a run (run_dir of its config).")
     by_step: dict[int, dict[str, Any]] = {}
@@ -137,27 +155,38 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
+def printable(text: str) -> str:
+    """`text` with half a surrogate pair, which is no character, written out as `\\udc80`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _opened(path: Path, mode: str) -> Any:
+    """For JSON. A text may hold half a surrogate pair: written out, it is JSON's own escape for it."""
+    return path.open(mode, encoding="utf-8", errors="backslashreplace")
+
+
 def _rows(path: Path) -> Iterable[dict[str, Any]]:
-    """Rows of a JSONL file. A last line cut short by a kill is left out."""
+    """Rows of a JSONL file, none where it is missing. A last line cut short by a kill is left out."""
+    if not path.is_file():
+        return
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             if line.endswith("\n"):
                 yield json.loads(line)
 
 
-def _keep_rows(path: Path, last_step: int) -> None:
+def _keep_rows(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
     if not path.is_file():
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as out:
-        for row in _rows(path):
-            if row["step"] <= last_step:
-                _write_row(out, row)
+    with _opened(temporary, "w") as out:
+        for row in filter(is_kept, _rows(path)):
+            _write_row(out, row)
     temporary.replace(path)
 
 
 def _write_row(file: Any, row: Mapping[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False, default=str) + "\n")
     file.flush()
 
 

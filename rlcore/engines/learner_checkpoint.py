@@ -21,7 +21,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from rlcore.checkpoint import read_json, write_json
+from rlcore.checkpoint import DamagedCheckpointError, read_json, sync, write_json
 from rlcore.engines.zero import MOMENTS, AdamState, num_parameter_bytes
 from rlcore.errors import CheckpointError
 
@@ -35,7 +35,7 @@ Parameters = Mapping[str, torch.nn.Parameter]
 def save(folder: Path, parameters: Parameters, state: AdamState, header: Mapping[str, Any]) -> None:
     """Writes the trained `parameters` with Adam's state; `header` is JSON, and holds `num_updates`.
 
-    Collective. `engine.json` comes when every rank is done.
+    Collective. `engine.json` comes when every rank is done and its files are on the disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = _files(parameters)
@@ -51,7 +51,7 @@ def save(folder: Path, parameters: Parameters, state: AdamState, header: Mapping
             if is_mine:
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(save_file, tensors, folder / file)
+                writing = writer.submit(_write, tensors, folder / file)
         if writing is not None:
             writing.result()
     dist.barrier()
@@ -73,26 +73,40 @@ def load(
     `expected` are entries of the header that must be the same, by name.
 
     Raises:
-        CheckpointError: incomplete, damaged, or of another model; the weights are then as they were.
+        DamagedCheckpointError: incomplete or damaged.
+        CheckpointError: of another model. In either case weights and state are as they were.
     """
     header = read_json(folder / HEADER)
     _compare(folder, header, expected, parameters)
     rows = header["parameters"]
     missing = sorted({row["file"] for row in rows.values() if not (folder / row["file"]).is_file()})
     if missing:
-        raise CheckpointError(f"{folder / missing[0]}: missing; use an older checkpoint")
+        raise DamagedCheckpointError(f"{folder / missing[0]}: missing; use an older checkpoint")
+    files = _by_file(rows)
+    for file in files:
+        _check_whole(folder / file)
     state.prepare(header["num_updates"])
-    for file, names in _by_file(rows).items():
-        try:
-            with safe_open(folder / file, framework="pt") as tensors:
-                for name in names:
-                    kinds = ("weight", *(MOMENTS if header["num_updates"] > 0 else ()))
-                    full = {kind: tensors.get_tensor(f"{name}/{kind}") for kind in kinds}
-                    state.write(parameters[name], full)
-        except SafetensorError as error:
-            raise CheckpointError(f"{folder / file}: damaged ({error}); use an older checkpoint") from error
+    for file, names in files.items():
+        with safe_open(folder / file, framework="pt") as tensors:
+            for name in names:
+                kinds = ("weight", *(MOMENTS if header["num_updates"] > 0 else ()))
+                full = {kind: tensors.get_tensor(f"{name}/{kind}") for kind in kinds}
+                state.write(parameters[name], full)
     state.finish()
     return header
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    save_file(tensors, path)
+    sync(path)
+
+
+def _check_whole(path: Path) -> None:
+    try:
+        with safe_open(path, framework="pt"):  # compares the file's length with its header
+            pass
+    except SafetensorError as error:
+        raise DamagedCheckpointError(f"{path}: damaged ({error}); use an older checkpoint") from error
 
 
 def fingerprint(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:

@@ -18,7 +18,6 @@ from rlcore.versions import versions
 
 RUN_KEY = "rlcore_run"
 """Of the job's metadata: which run it is a part of."""
-_REQUIRED = re.compile(r"\$\{oc\.env:([^,}]+)\}")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -82,8 +81,8 @@ def job_request(
     raw = config_io.unresolved(files, overrides, RunConfig)
     job = raw["cluster"]["job"]
     secrets, env_vars = dict(job["secrets"]), dict(job["env_vars"])
-    _check_environment(set(_REQUIRED.findall(str(raw))), secrets, env_vars)
     with environment(_stand_ins(secrets, env_vars)):
+        _check_environment(config_io.required_variables(raw), secrets, env_vars)
         config = load_config(files, overrides)
         _check_paths(config, secrets)
         run_dir = _run_dir(config, run_id)

@@ -2,11 +2,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
-from rlcore.checkpoint import latest, read, run_settings, writing
+from rlcore.checkpoint import (
+    DamagedCheckpointError,
+    complete,
+    latest,
+    read,
+    run_settings,
+    write_json,
+    writing,
+)
 from rlcore.config import LearnerConfig, RewardConfig, RolloutConfig, RunConfig, WeightSyncConfig
+from rlcore.config_io import EnvStr
 from rlcore.errors import CheckpointError
 
 SETTINGS = {"seed": 0, "learner": {"lr": 1e-6}}
@@ -46,12 +58,60 @@ def test_an_incomplete_one_is_passed_over_and_refused(tmp_path):
     save(tmp_path, 1)
     (tmp_path / "step_000002" / "learner").mkdir(parents=True)
     assert latest(tmp_path).name == "step_000001"
-    with pytest.raises(CheckpointError, match="complete"):
+    with pytest.raises(DamagedCheckpointError, match="complete"):
         read(tmp_path / "step_000002")
     (tmp_path / "step_000001" / "controller.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"controller\.json"):
+    with pytest.raises(DamagedCheckpointError, match=r"controller\.json"):
         read(tmp_path / "step_000001")
     assert latest(tmp_path / "nowhere") is None
+
+
+def test_a_copy_under_another_name_is_left_alone(tmp_path):
+    save(tmp_path, 1)
+    shutil.copytree(tmp_path / "step_000001", tmp_path / "step_000001_backup")
+    for step in (2, 3):
+        save(tmp_path, step, keep=2)
+    assert [path.name for path in complete(tmp_path)] == ["step_000002", "step_000003"]
+    assert (tmp_path / "step_000001_backup" / "complete.json").is_file()
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(descriptor: int) -> None:
+        assert not (tmp_path / "step_000001").exists() or not synced[-1].is_file()
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    save(tmp_path, 1)
+    partial = tmp_path / ".step_000001.partial"
+    names = [".controller.json.partial", "", ".complete.json.partial", ""]
+    assert synced == [*(partial / name for name in names), tmp_path]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch):
+    def fsync(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).is_dir():
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+
+
+def test_a_key_may_change_and_is_not_in_the_settings(tmp_path):
+    def settings(key: str) -> dict:
+        args = {"keys": [EnvStr(key, "${oc.env:KEY}")], "limit": 3}
+        return run_settings(RunConfig(rewards={"a": RewardConfig(target="a:A", args=args)}))
+
+    with writing(tmp_path, step=1, state=STATE, settings=settings("s3cret")):
+        pass
+    assert "s3cret" not in (tmp_path / "step_000001" / "complete.json").read_text()
+    assert read(tmp_path / "step_000001", settings=settings("another")) == STATE
+    changed = settings("another")
+    changed["rewards"]["a"]["args"]["keys"] = []
+    with pytest.raises(CheckpointError, match=r"args\.keys was \['\$\{oc\.env:KEY\}'\], is \[\]"):
+        read(tmp_path / "step_000001", settings=changed)
 
 
 def test_another_configuration_is_refused(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from emotion_task.config import PipelineConfig
 from rlcore.config import (
@@ -268,6 +269,47 @@ def test_environment_is_read_and_never_saved(minimal: Path, monkeypatch: pytest.
         assert "s3cret" not in to_yaml(each) and "s3cret" not in repr(each)
         assert "key: ${oc.env:JUDGE_KEY}" in to_yaml(each)
         assert "header: Bearer ${oc.env:JUDGE_KEY}" in to_yaml(each)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${oc.env: KEY}",
+        "${oc.env:KEY }",
+        "${ oc.env:KEY}",
+        "${oc.env:'KEY'}",
+        '${oc.env:"KEY"}',
+        "${oc.env:KEY,x}",
+        "${oc.env:UNSET,${oc.env:KEY}}",
+        "${oc.env:${oc.env:WHICH}}",
+        "${model.path}",
+    ],
+)
+def test_the_environment_is_never_saved_however_it_is_asked_for(
+    minimal: Path, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "s3cret")
+    monkeypatch.setenv("WHICH", "KEY")
+    layer = {"model": {"path": "${oc.env: KEY}"}, "rewards": {"outcome": {"args": {"keys": [text]}}}}
+    config = load_config([minimal, write(tmp_path, yaml.safe_dump(layer))])
+    assert config.rewards["outcome"].args["keys"] == ["s3cret"]
+    assert yaml.safe_load(to_yaml(config))["rewards"]["outcome"]["args"]["keys"] == ["${oc.env:KEY}"]
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config([tmp_path / "config.yaml"]) == config
+
+
+def test_each_string_keeps_its_own_source(minimal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where variables have the same value, or one's is a part of another's or of what is no secret."""
+    for name, value in {"A": "key", "B": "key", "LONG": "key2"}.items():
+        monkeypatch.setenv(name, value)
+    args = "{a: '${oc.env:A}', b: '${oc.env:B}', both: '${oc.env:LONG} ${oc.env:A}', c: '${seed}key'}"
+    config = load_config([minimal], [f"rewards.outcome.args={args}", "seed=5"])
+    assert yaml.safe_load(to_yaml(config))["rewards"]["outcome"]["args"] == {
+        "a": "${oc.env:A}",
+        "b": "${oc.env:B}",
+        "both": "${oc.env:LONG} ${oc.env:A}",
+        "c": "5key",
+    }
 
 
 def test_unset_environment_variable_is_named(minimal: Path, monkeypatch: pytest.MonkeyPatch) -> None:

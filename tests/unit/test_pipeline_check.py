@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,21 @@ def test_a_change_costs_the_stages_that_it_changes(
     changed = [(name, settings) for name, settings, _ in pipeline(tmp_path, "quickstart", override)._line()]
     found = Stages(tmp_path).finished(changed)
     assert [name for name, _ in line if name not in found] == run_again
+
+
+def test_another_value_of_the_environment_costs_no_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def line(value: str) -> list[tuple[str, Any]]:
+        monkeypatch.setenv("PLACE", value)
+        names = ("corpus.root", "base_model", "sft.text_data", "rl.rewards.outcome.args.key")
+        overrides = [f"{name}=${{oc.env:PLACE}}" for name in names]
+        return [(n, settings) for n, settings, _ in pipeline(tmp_path, "quickstart", *overrides)._line()]
+
+    stages = Stages(tmp_path)
+    for name, settings in line("here"):
+        stages.run(name, settings, lambda may_resume: {})
+    assert len(Stages(tmp_path).finished(line("there"))) == len(line("there"))
 
 
 def test_when_checkpoints_are_written_counts_where_the_best_is_kept(tmp_path: Path) -> None:

@@ -124,6 +124,22 @@ def test_what_the_job_would_miss_is_said(
     assert message in str(error.value) and SECRET not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["${oc.env: KEY}", "${ oc.env:KEY}", "${oc.env:'KEY'}", "${oc.env:${oc.env:WHICH}}", "k-${oc.env:KEY}"],
+)
+def test_a_variable_is_missed_however_it_is_asked_for(config: str, text: str) -> None:
+    words = [*WORDS, f"task.args.key={json.dumps(text)}", "cluster.job.env_vars.WHICH=KEY"]
+    with pytest.raises(ConfigError, match="KEY: the configuration reads it from the environment"):
+        job_request([config], words)
+    assert job_request([config], [*words, "cluster.job.secrets.KEY=cluster"]).secrets == ("JUDGE_KEY",)
+
+
+def test_a_variable_with_a_default_may_be_missing(config: str) -> None:
+    request = job_request([config], [*WORDS, "task.args.key=${oc.env:KEY,none}", "learner.lr=${oc.env:LR,1}"])
+    assert request.config.task.args["key"] == "none" and request.config.learner.lr == 1
+
+
 def test_a_folder_too_large_is_refused_and_its_weight_is_named(tmp_path: Path) -> None:
     for name, size in {
         "code.py": 10,

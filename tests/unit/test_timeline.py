@@ -9,7 +9,7 @@ import pytest
 
 from rlcore import cli
 from rlcore.errors import DataError
-from rlcore.timeline import SPANS, Clock, Recorder, Span, busy_seconds, read_spans, write_trace
+from rlcore.timeline import SPANS, Clock, Recorder, Span, busy_seconds, keep_spans, read_spans, write_trace
 
 
 def span(actor: str, phase: str, start: float, end: float, step: int | None = None) -> Span:
@@ -32,6 +32,33 @@ def test_a_trace_has_a_row_an_actor_and_microseconds_from_the_start(tmp_path: Pa
         {"step": 3},
     )
     assert (generate["name"], generate["ts"], generate["dur"]) == ("generate", 500_000, 1_500_000)
+
+
+def test_a_resumed_run_drops_what_it_does_again_and_a_line_cut_short(tmp_path: Path) -> None:
+    kept = [
+        span("rollout[0]", "generate", 0, 1),
+        span("controller", "update", 1, 2, 1),
+        span("rollout[0]", "update_weights", 1.5, 1.9),
+    ]
+    again = [span("rollout[0]", "generate", 2, 3), span("controller", "update", 3, 4, 2)]
+    recorder = Recorder(tmp_path / SPANS)
+    recorder.add([*kept, *again])
+    with (tmp_path / SPANS).open("a") as file:
+        file.write('{"actor": "cut sho')
+    keep_spans(tmp_path, last_step=1)
+    recorder.add(again)
+    assert (tmp_path / SPANS).read_text().count("\n") == 5
+    assert read_spans(tmp_path) == sorted([*kept, *again], key=lambda each: each.start)
+    keep_spans(tmp_path, last_step=0)
+    assert (tmp_path / SPANS).read_text() == ""
+
+
+def test_a_line_torn_by_an_earlier_kill_costs_that_line_alone(tmp_path: Path) -> None:
+    (tmp_path / SPANS).write_text('{"actor": "cut sho')
+    recorder = Recorder(tmp_path / SPANS)
+    recorder.add([span("a", "lost", 0, 1)])
+    recorder.add([span("a", "kept", 1, 2)])
+    assert [each.phase for each in read_spans(tmp_path)] == ["kept"]
 
 
 def test_overlapping_spans_of_a_phase_count_once() -> None:

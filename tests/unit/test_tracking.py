@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from rlcore.config import ModelConfig, RunConfig, TargetConfig, load_config
 from rlcore.errors import DataError
 from rlcore.plots import _running_mean, plot_run
-from rlcore.tracking import Tracker, merge_summary, read_metrics
+from rlcore.tracking import Tracker, merge_summary, printable, read_metrics
 from rlcore.types import Completion, Group, Prompt, Score
 
 CONFIG = RunConfig(seed=3, model=ModelConfig(path="m"), task=TargetConfig(target="a.b:C"))
@@ -63,6 +64,38 @@ def test_resume_drops_what_will_be_done_again(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "summary.json").read_text())["sft"] == {"accuracy": 0.5}
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_an_evaluation_of_the_resumed_step_is_kept_only_whole(tmp_path: Path, is_whole: bool) -> None:
+    with Tracker(tmp_path, CONFIG) as tracker:
+        for step in (0, 2):
+            tracker.log(step, {"kl": 0.5})
+            tracker.log_samples(step, [group("p")], {})
+            tracker.log_samples(step, [group("p")], {}, split="eval")
+            if step == 0 or is_whole:
+                tracker.log(step, {"eval/accuracy": 0.25, "eval/gain": float("nan")})
+    with Tracker(tmp_path, CONFIG, resume_step=2) as tracker:
+        assert tracker.evaluation(0)["accuracy"] == 0.25 and tracker.evaluation(1) == {}
+        assert tracker.evaluation(2) == (
+            {"accuracy": 0.25, "gain": pytest.approx(np.nan, nan_ok=True)} if is_whole else {}
+        )
+    found = [(row["step"], row["split"]) for row in rows(tmp_path / "samples.jsonl")[::2]]
+    assert found == [(0, "train"), (0, "eval"), (2, "train"), *([(2, "eval")] if is_whole else [])]
+
+
+def test_skipped_updates_are_counted_by_the_learner(tmp_path: Path) -> None:
+    """Of steps 1 to 4 the second trained on nothing: step 4 was the third update."""
+    with Tracker(tmp_path, CONFIG) as tracker:
+        for step in (1, 2, 3, 4):
+            tracker.log(step, {"update_skipped": float(step == 2)})
+            tracker.log(step, {"eval/accuracy": 0.5})
+    skipped = tmp_path / "skipped.jsonl"
+    skipped.write_text("".join(json.dumps({"step": n, "reason": "loss"}) + "\n" for n in (1, 3, 4)))
+    with Tracker(tmp_path, CONFIG, resume_step=4):
+        assert [row["step"] for row in rows(skipped)] == [1, 3]
+    with Tracker(tmp_path, CONFIG, resume_step=3):
+        assert [row["step"] for row in rows(skipped)] == [1]
+
+
 def test_fresh_run_starts_empty(tmp_path: Path) -> None:
     for value in (1.0, 2.0):
         with Tracker(tmp_path, CONFIG) as tracker:
@@ -86,6 +119,28 @@ def test_samples_hold_text_scores_and_where_they_came_from(tmp_path: Path) -> No
     assert bad["scores"]["judge"] == {"error": "no answer"}
     assert (good["reward"], bad["reward"]) == (1.7, None)
     assert (good["tokens"], good["policy_version"]) == (2, 4)
+
+
+def test_text_that_is_no_unicode_ends_no_run(tmp_path: Path) -> None:
+    half = "\udc80"
+    scores = {"judge": [[Score(value=1.0, parts={half: 0.5}), Score(value=0.0, error=f"bad byte {half}")]]}
+    strange = Completion(
+        token_ids=(1,),
+        logprobs=(-1.0,),
+        text="a",
+        finish_reason=Path("stop"),
+        policy_version=0,  # type: ignore[arg-type]
+    )
+    with Tracker(tmp_path, CONFIG) as tracker:
+        tracker.log_samples(1, [group("p")], scores)
+        tracker.log_samples(1, [replace(group("q"), completions=(strange,))], {})
+        tracker.log(1, {f"reward/judge/{printable(half)}": 0.5})
+        tracker.update_summary({half: 1})
+    with Tracker(tmp_path, CONFIG, resume_step=1):
+        good, bad, other = rows(tmp_path / "samples.jsonl")
+    assert good["scores"]["judge"]["parts"] == {half: 0.5}
+    assert bad["scores"]["judge"]["error"] == f"bad byte {half}" and other["finish_reason"] == "stop"
+    assert read_metrics(tmp_path)[0]["reward/judge/\\udc80"] == 0.5
 
 
 def test_summary_merges_sections(tmp_path: Path) -> None:
