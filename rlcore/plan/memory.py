@@ -186,9 +186,7 @@ def layer_activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: Mic
     return batch.tokens * (norms + linear) + low * (padded * a + mask)
 
 
-def _logit_bytes(
-    sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch, hardware: Hardware
-) -> float:
+def _logit_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch, hardware: Hardware) -> float:
     num_logits = min(batch.num_rows * batch.completion * sizes.vocab, _largest_chunk(sizes, hardware))
     each = 12 if learner.autocast == "bfloat16" else 8
     head_gradient = 0 if learner.lora.rank else 2 * 4 * sizes.vocab * sizes.hidden

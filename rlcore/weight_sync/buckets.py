@@ -174,7 +174,9 @@ class Packer:
         if name != piece.name or tensor is None or tuple(tensor.shape) != piece.shape:
             got = "no more tensors" if tensor is None else f"{name} {tuple(tensor.shape)}"
             raise WeightSyncError(f"weights to push: expected {piece.name} {piece.shape}, got {got}")
-        return tensor.detach().cpu().reshape(-1)
+        flat = tensor.detach().reshape(-1)
+        # A GPU casts before it sends: half the bytes. On the CPU the cast is that into the bucket.
+        return flat if flat.device.type == "cpu" else flat.to(piece.dtype).cpu()
 
 
 def combined(checksums: Sequence[str]) -> str:
