@@ -44,9 +44,17 @@ def words(prompt, completion, context, scale=1):
     return scale * len(completion.text.split()) + context.step
 
 
+in_flight = most_in_flight = 0
+
+
 async def slowly(completion):
+    """Its part says how many have been waited for at the same time."""
+    global in_flight, most_in_flight
+    in_flight += 1
+    most_in_flight = max(most_in_flight, in_flight)
     await asyncio.sleep(0.2)
-    return len(completion.text)
+    in_flight -= 1
+    return Score(len(completion.text), parts={"most_in_flight": most_in_flight})
 
 
 def ranked(group):

@@ -21,7 +21,7 @@ from loop_cases import loop_config
 from tiny_models import make_text
 
 from rlcore.actors.spawn import run_bundles
-from rlcore.config import AlgorithmConfig, ClusterConfig, RewardConfig, TargetConfig
+from rlcore.config import AlgorithmConfig, ClusterConfig, RewardConfig, RunConfig, TargetConfig
 from rlcore.run import ray_session, train
 from rlcore.timeline import busy_seconds, read_spans, write_trace
 from rlcore.tracking import read_metrics
@@ -43,20 +43,36 @@ def cluster():
             yield
 
 
-def samples(run_dir: Path) -> list[dict[str, Any]]:
-    rows = map(json.loads, (run_dir / "samples.jsonl").read_text().splitlines())
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A run one step ahead, for the tests that look at what it leaves behind."""
+    rewards = {"even": RewardConfig(target="loop_cases:slow_even_tokens", num_cpus=0.05)}
+    config = loop_config(tmp_path_factory.mktemp("loop") / "watched", model, rewards=rewards)
+    train(replace(config, train=replace(config.train, staleness=1, num_steps=4, groups_per_score=2)))
+    return Path(config.run_dir)
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory, model: Path) -> RunConfig:
+    """A run with a reference and at another temperature than 1, every actor on resources of its own."""
+    run_dir = tmp_path_factory.mktemp("loop") / "apart"
+    config = loop_config(run_dir, model, algorithm=AlgorithmConfig(kl_coef=0.1))
+    config = replace(config, rollout=replace(config.rollout, temperature=0.5))
+    train(config)
+    return config
+
+
+def samples(run_dir: str | Path) -> list[dict[str, Any]]:
+    rows = map(json.loads, (Path(run_dir) / "samples.jsonl").read_text().splitlines())
     return [row for row in rows if row["split"] == "train"]
 
 
-def test_rollouts_run_ahead_of_updates_within_the_bound(tmp_path: Path, model: Path) -> None:
-    config = loop_config(tmp_path / "run", model)
-    config = replace(config, train=replace(config.train, staleness=1, num_steps=4, groups_per_score=2))
-    train(config)
-    rows = read_metrics(tmp_path / "run")[1:]
+def test_rollouts_run_ahead_of_updates_within_the_bound(watched: Path) -> None:
+    rows = read_metrics(watched)[1:]
     assert [row["staleness/max"] for row in rows] == [0, 1, 1, 1]
     assert all(0 < row["staleness/mean"] <= 1 for row in rows[1:])
     assert rows[0]["logprob_max_diff"] < 1e-4
-    rollouts = samples(tmp_path / "run")
+    rollouts = samples(watched)
     assert Counter(row["step"] for row in rollouts) == {1: 16, 2: 16, 3: 16, 4: 16}
     prompts = [row["prompt"] for row in rollouts if row["sample"] == 0]
     assert Counter(Counter(prompts).values()) == {1: 8, 2: 4}  # 16 prompts of 12: none lost, none twice
@@ -65,6 +81,36 @@ def test_rollouts_run_ahead_of_updates_within_the_bound(tmp_path: Path, model: P
         assert versions[0][0] == row["policy_version"] >= row["step"] - 1
         assert [version for version, _ in versions] == sorted({version for version, _ in versions})
         assert sum(count for _, count in versions) == row["tokens"]
+
+
+def test_a_timeline_shows_what_overlaps(watched: Path) -> None:
+    spans = read_spans(watched)
+    seconds = busy_seconds(spans)
+    assert {"rollout", "score", "update", "weight_sync"} <= set(seconds["controller"])
+    assert seconds["rollout[0]"]["generate"] > 0 and seconds["reward:even"]["score"] > 0
+    trace = json.loads(write_trace(watched).read_text())
+    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert len(events) == len(spans) and min(event["ts"] for event in events) == 0
+
+
+def test_a_dashboard_finds_its_metrics_at_rays_endpoint(watched: Path) -> None:
+    last = read_metrics(watched)[-1]
+    (node,) = ray.nodes()
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    exported, deadline = dict[tuple[str, str], float](), time.monotonic() + 60
+    while exported.get(("ray_rlcore_step", "")) != 4 and time.monotonic() < deadline:
+        time.sleep(0.5)
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith("ray_rlcore_") and 'run="watched"' in line:
+                    name = re.search(r'\bname="([^"]*)"', line).group(1)
+                    exported[line.partition("{")[0], name] = float(line.rpartition(" ")[2])
+    assert exported["ray_rlcore_step", ""] == 4
+    assert exported["ray_rlcore_reward", "even"] == pytest.approx(last["reward/even"])
+    assert exported["ray_rlcore_seconds", "update"] == pytest.approx(last["seconds/update"])
+    dashboard = Path(__file__).parents[2] / "cluster" / "grafana" / "rlcore.json"
+    asked = set(re.findall(r"ray_rlcore_\w+", dashboard.read_text()))
+    assert len(asked) > 15 and asked <= {family for family, _ in exported}
 
 
 def test_the_first_groups_make_the_step_and_the_rest_is_cancelled(tmp_path: Path, model: Path) -> None:
@@ -94,67 +140,29 @@ def test_a_reward_of_single_tokens_trains(tmp_path: Path, model: Path) -> None:
     assert len(first["scores"]["each"]["token_values"]) == first["tokens"]
 
 
-def test_engine_learner_and_reference_agree_on_the_policy_at_any_temperature(
-    tmp_path: Path, model: Path
-) -> None:
-    config = loop_config(tmp_path / "run", model, algorithm=AlgorithmConfig(kl_coef=0.1))
-    train(replace(config, rollout=replace(config.rollout, temperature=0.5)))
-    first, *later = read_metrics(tmp_path / "run")[1:]
+def test_engine_learner_and_reference_agree_on_the_policy_at_any_temperature(apart: RunConfig) -> None:
+    first, *later = read_metrics(apart.run_dir)[1:]
     # At 1 the tiny model's tokens are nearly all as likely, 5.8 nats; at 0.5 its favourites stand out.
     assert first["entropy"] < 5.5
     assert first["logprob_max_diff"] < 1e-4 and abs(first["kl"]) < 1e-8
     assert all(row["logprob_max_diff"] < 1e-4 and row["kl"] > 1e-6 for row in later)
 
 
-def test_learner_and_engine_take_turns_on_shared_resources(tmp_path: Path, model: Path) -> None:
+def test_learner_and_engine_take_turns_on_shared_resources(tmp_path: Path, apart: RunConfig) -> None:
     """On the CPU nothing is freed, but the order of calls is the one that GPUs want, and changes nothing."""
-    runs = {}
-    for name, colocate in (("apart", False), ("together", True)):
-        config = loop_config(tmp_path / name, model)
-        config = replace(config, cluster=replace(config.cluster, colocate=colocate))
-        assert len(run_bundles(config)) == (2 if colocate else 3)  # the reward's included
-        train(replace(config, train=replace(config.train, num_steps=2)))
-        runs[name] = [(row["step"], row["sample"], row["text"]) for row in samples(tmp_path / name)]
-    assert runs["apart"] == runs["together"]
-    spans = sorted(read_spans(tmp_path / "together"), key=lambda span: span.start)
+    colocated = replace(apart.cluster, colocate=True)
+    together = replace(apart, run_dir=str(tmp_path / "together"), cluster=colocated)
+    assert (len(run_bundles(apart)), len(run_bundles(together))) == (4, 3)  # two of reward and reference
+    train(together)
+    texts = [
+        [(row["step"], row["sample"], row["text"]) for row in samples(config.run_dir)]
+        for config in (apart, together)
+    ]
+    assert texts[0] == texts[1]
+    spans = sorted(read_spans(together.run_dir), key=lambda span: span.start)
     order = [s.phase for s in spans if s.phase in ("sleep", "update", "wake_up", "update_weights")]
     push, update = ["wake_up", "update_weights", "wake_up"], ["update", "update"]  # at either end of the call
-    assert order == [*push, "sleep", *update, *push, "sleep", *update, *push]
-
-
-def test_a_timeline_shows_what_overlaps(tmp_path: Path, model: Path) -> None:
-    rewards = {"even": RewardConfig(target="loop_cases:slow_even_tokens", num_cpus=0.05)}
-    config = loop_config(tmp_path / "run", model, rewards=rewards)
-    train(replace(config, train=replace(config.train, num_steps=2, groups_per_score=1)))
-    spans = read_spans(tmp_path / "run")
-    seconds = busy_seconds(spans)
-    assert {"rollout", "score", "update", "weight_sync"} <= set(seconds["controller"])
-    assert seconds["rollout[0]"]["generate"] > 0 and seconds["reward:even"]["score"] > 0
-    trace = json.loads(write_trace(tmp_path / "run").read_text())
-    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
-    assert len(events) == len(spans) and min(event["ts"] for event in events) == 0
-
-
-def test_a_dashboard_finds_its_metrics_at_rays_endpoint(tmp_path: Path, model: Path) -> None:
-    config = loop_config(tmp_path / "watched", model)
-    train(replace(config, train=replace(config.train, num_steps=2)))
-    last = read_metrics(tmp_path / "watched")[-1]
-    (node,) = ray.nodes()
-    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    exported, deadline = dict[tuple[str, str], float](), time.monotonic() + 60
-    while ("ray_rlcore_eval", "tokens") not in exported and time.monotonic() < deadline:
-        time.sleep(0.5)
-        with urllib.request.urlopen(address, timeout=10) as answer:
-            for line in answer.read().decode().splitlines():
-                if line.startswith("ray_rlcore_") and 'run="watched"' in line:
-                    name = re.search(r'\bname="([^"]*)"', line).group(1)
-                    exported[line.partition("{")[0], name] = float(line.rpartition(" ")[2])
-    assert exported["ray_rlcore_step", ""] == 2
-    assert exported["ray_rlcore_reward", "even"] == pytest.approx(last["reward/even"])
-    assert exported["ray_rlcore_seconds", "update"] == pytest.approx(last["seconds/update"])
-    dashboard = Path(__file__).parents[2] / "cluster" / "grafana" / "rlcore.json"
-    asked = set(re.findall(r"ray_rlcore_\w+", dashboard.read_text()))
-    assert len(asked) > 15 and asked <= {family for family, _ in exported}
+    assert order == [*push, *["sleep", *update, *push] * 3]
 
 
 def test_a_run_survives_its_engines_and_its_prompts(tmp_path: Path, model: Path) -> None:
@@ -178,6 +186,8 @@ def test_a_run_survives_its_engines_and_its_prompts(tmp_path: Path, model: Path)
     assert [row["step"] for row in rows] == list(range(1, 13))
     assert rows[-1]["rollout/restarts"] == 2
     assert all(row["staleness/max"] <= 1 for row in rows)
+    # An engine that was started anew holds the learner's weights.
+    assert all(row["logprob_max_diff"] < 1e-4 for row in rows if row.get("logprob_max_diff") is not None)
     groups = Counter(row["step"] for row in samples(tmp_path / "run") if row["sample"] == 0)
     for row in rows:
         dropped, replaced = row["rollout/dropped_prompts"], row["rollout/replaced_prompts"]

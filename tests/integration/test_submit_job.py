@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
-NUM_STEPS = 40
+NUM_STEPS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +156,14 @@ def test_a_job_is_refused_stopped_and_resumed(head: Head) -> None:
     answer, _ = running.communicate(timeout=120)
     assert stop.wait(60) == 0
     assert running.returncode == 130, answer
-    assert "tuesday: job tuesday on http" in answer and "stopped by SIGTERM after step" in answer, answer
+    assert "tuesday: job tuesday on http" in answer, answer
     assert "job tuesday was stopped" in answer
     last = checkpoint.latest(run_dir / "checkpoints")
     assert last is not None
     num_done = int(last.name.removeprefix("step_"))
-    assert 1 <= num_done < NUM_STEPS
+    assert 1 <= num_done < NUM_STEPS and f"stopped by SIGTERM after step {num_done};" in answer
+    print(f"stopped after step {num_done} of {NUM_STEPS}")
+    done = read_metrics(run_dir)
 
     again = head.submit(*RUN, "--run-id", "tuesday")
     resumed = head.submit(*RUN, "--run-id", "tuesday", "--resume")
@@ -169,5 +171,6 @@ def test_a_job_is_refused_stopped_and_resumed(head: Head) -> None:
     assert again.returncode == 1 and "run tuesday " in answer, answer
     answer, _ = resumed.communicate(timeout=200)
     assert resumed.returncode == 0 and "job tuesday.2 on" in answer, answer
-    steps = [row["step"] for row in read_metrics(run_dir) if "policy_version" in row]
-    assert steps == list(range(1, NUM_STEPS + 1))
+    rows = read_metrics(run_dir)
+    assert [row["step"] for row in rows if "policy_version" in row] == list(range(1, NUM_STEPS + 1))
+    assert rows[: len(done)] == done  # it went on from there

@@ -62,7 +62,7 @@ def judge(utterances: list[Utterance], tmp_path_factory: pytest.TempPathFactory)
     graded = graded_examples(utterances[:-200], TemplateWriter(), seed=0, per_utterance=2)
     examples = format_examples(processor, islice(graded, NUM_STEPS * BATCH_SIZE))
     random.Random(0).shuffle(examples)
-    encoder = ExampleEncoder(str(folder), cache_bytes=1 << 20)
+    encoder = ExampleEncoder(str(folder), freeze=("audio_tower",), cache_bytes=1 << 20)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=3e-3, total_steps=NUM_STEPS, pct_start=0.1

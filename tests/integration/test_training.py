@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -27,7 +28,6 @@ from emotion_task.sft.job import run_supervised
 from emotion_task.sft.mixing import mix
 from emotion_task.sft.tasks import MixtureConfig
 from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
-from rlcore import checkpoint
 from rlcore.config import (
     AlgorithmConfig,
     ClusterConfig,
@@ -58,7 +58,7 @@ def workspace(tmp_path_factory):
     """A folder with an annotated corpus and a model; Ray is up while the tests run."""
     folder = tmp_path_factory.mktemp("line")
     manifest = build_corpus(folder / "corpus", num_train=40, num_eval=12, seed=3, progress=False)
-    annotate(manifest, folder / "annotated", num_workers=1, progress=False)
+    annotate(manifest, folder / "annotated", num_workers=0, progress=False)
     build_tiny_model(folder / "base", tokenizer_corpus(), TinyModelConfig())
     with ray_session(CLUSTER):
         yield folder
@@ -96,12 +96,12 @@ def _config(workspace: Path, name: str, **sections: object) -> RunConfig:
     return replace(config, **sections)
 
 
-def _samples(config: RunConfig, step: int) -> list[dict]:
-    rows = map(json.loads, (Path(config.run_dir) / "samples.jsonl").read_text().splitlines())
-    return [row for row in rows if row["step"] == step and row["split"] == "train"]
+def _samples(run_dir: str | Path, step: int, split: str = "train") -> list[dict]:
+    rows = map(json.loads, (Path(run_dir) / "samples.jsonl").read_text().splitlines())
+    return [row for row in rows if row["step"] == step and row["split"] == split]
 
 
-def test_a_run_does_what_it_says_and_a_stopped_one_resumes_as_if_it_had_not_been(workspace):
+def test_a_run_does_what_it_says_and_a_killed_one_resumes_as_if_it_had_not_been(workspace):
     whole = _config(workspace, "whole")
     summary = train(whole)
 
@@ -118,7 +118,7 @@ def test_a_run_does_what_it_says_and_a_stopped_one_resumes_as_if_it_had_not_been
     assert [row["policy_version"] for row in steps] == [2, 3, 4]
     assert [row["media/encoded"] for row in steps] == [4, 4, 4]  # the prompts of a step, not their samples
     for step in range(1, MAX_STEPS + 1):
-        samples = _samples(whole, step)
+        samples = _samples(whole.run_dir, step)
         assert len(samples) == 4 * 3
         assert {sample["policy_version"] for sample in samples} == {step}
         assert len({sample["prompt"] for sample in samples}) == 4
@@ -138,33 +138,31 @@ def test_a_run_does_what_it_says_and_a_stopped_one_resumes_as_if_it_had_not_been
     assert all(change == 0 for name, change in moved.items() if "audio_tower" in name)
     assert moved["model.language_model.layers.0.self_attn.q_proj.weight"] > 0
     assert (Path(whole.run_dir) / "plots" / "rewards.png").stat().st_size > 1000
-    # An evaluation of the exported policy by a fresh engine is the evaluation that the run ended with.
-    again = evaluate(replace(whole, model=replace(whole.model, path=summary["model"])))
-    assert again["reward/reasoning"] == pytest.approx(summary["after"]["reward/reasoning"], abs=1e-5)
 
-    stopped = _config(workspace, "stopped")
-    watcher = threading.Thread(target=_terminate_after_first_step, args=(Path(stopped.run_dir),), daemon=True)
-    watcher.start()
-    summary = train(stopped)
-    assert summary["stopped_by"] == "SIGTERM" and 1 <= summary["steps"] < MAX_STEPS
-    found = checkpoint.latest(Path(stopped.run_dir) / "checkpoints")
-    assert found is not None and found.name == f"step_{summary['steps']:06d}"
-
-    assert train(stopped, resume=True)["steps"] == MAX_STEPS
-    assert [row["step"] for row in read_metrics(stopped.run_dir)] == list(range(MAX_STEPS + 1))
-    for mine, uninterrupted in zip(_samples(stopped, MAX_STEPS), _samples(whole, MAX_STEPS), strict=True):
+    # What a kill leaves behind that comes after the last step's rows and before its checkpoint is whole.
+    killed = _config(workspace, "killed")
+    shutil.copytree(whole.run_dir, killed.run_dir)
+    for written_later in (f"checkpoints/step_{MAX_STEPS:06d}", "model"):
+        shutil.rmtree(Path(killed.run_dir) / written_later)
+    (Path(killed.run_dir) / "summary.json").unlink()
+    after = train(killed, resume=True)["after"]
+    *kept, again = read_metrics(killed.run_dir)
+    assert kept == rows[:-1] and again["step"] == MAX_STEPS  # the other steps were not done anew
+    pairs = zip(*(_samples(config.run_dir, MAX_STEPS) for config in (killed, whole)), strict=True)
+    for mine, uninterrupted in pairs:
         assert mine["prompt"] == uninterrupted["prompt"] and mine["text"] == uninterrupted["text"]
         assert mine["reward"] == pytest.approx(uninterrupted["reward"], abs=1e-5)
+    assert after["reward/reasoning"] == pytest.approx(summary["after"]["reward/reasoning"], abs=1e-5)
 
-
-def _terminate_after_first_step(run_dir: Path) -> None:
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        metrics = run_dir / "metrics.jsonl"
-        if metrics.is_file() and '"step": 1' in metrics.read_text():
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        time.sleep(0.005)
+    # An evaluation of the exported policy by a fresh engine is the evaluation that the run ended with.
+    cheap = {name: whole.rewards[name] for name in ("format", "outcome")}
+    exported = replace(whole.model, path=summary["model"])
+    evaluate(replace(whole, model=exported, rewards=cheap, algorithm=AlgorithmConfig()))
+    answers = [
+        [(sample["prompt"], sample["text"]) for sample in _samples(folder, step, "eval")]
+        for folder, step in ((whole.run_dir, MAX_STEPS), (Path(whole.run_dir) / "eval", 0))
+    ]
+    assert len(answers[0]) == 6 and answers[0] == answers[1]
 
 
 def test_a_placement_that_does_not_fit_is_an_error_that_says_what_is_missing(workspace):
@@ -191,13 +189,13 @@ def test_a_disturbed_supervised_job_ends_like_one_that_was_left_alone(workspace)
     examples, validation = format_examples(processor, questions), format_examples(processor, held_back)
     job = {"seed": 1, "name": "sft", "validation": validation}
     folder = workspace / "sft"
-    killer = threading.Thread(target=_kill_a_worker, args=(folder / "metrics.jsonl",), daemon=True)
-    killer.start()
+    threading.Thread(target=_kill_and_stop, args=(folder / "metrics.jsonl",), daemon=True).start()
+    with pytest.raises(StoppedError, match=r"stopped by SIGTERM after sft step \d+, with a checkpoint"):
+        run_supervised(examples, base, folder, config, **job)
+    assert not [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in p.name()]
 
     model = run_supervised(examples, base, folder, config, **job)
 
-    killer.join(timeout=1)
-    assert not killer.is_alive(), "no worker was killed: the test proved nothing"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 17))  # nothing lost, nothing twice
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
@@ -206,26 +204,16 @@ def test_a_disturbed_supervised_job_ends_like_one_that_was_left_alone(workspace)
     assert list(measured) == list(range(2, 17, 2))
     assert _loss(str(model), validation) == pytest.approx(min(measured.values()), abs=1e-5)
 
-    # Left alone, fed by Ray Data, and with room for two of the four ranks that it would like.
+    # Left alone, fed by Ray Data, and with room for two of the four ranks that it would like: the same to the
+    # bit.
     alone = replace(config, min_ranks=1, ingest_cpus=0.1, learner=replace(config.learner, num_ranks=4))
     undisturbed = run_supervised(examples, base, workspace / "sft_alone", alone, **job)
     losses = [
         json.loads(x)["loss"] for x in (workspace / "sft_alone" / "metrics.jsonl").read_text().splitlines()
     ]
-    print(f"final loss: killed {rows[-1]['loss']:.9f}, left alone {losses[-1]:.9f}")
+    print(f"final loss: disturbed {rows[-1]['loss']:.9f}, left alone {losses[-1]:.9f}")
     assert losses == [row["loss"] for row in rows]
     _assert_same_weights(undisturbed, model)
-
-    # Stopped by a signal, and started again: the same weights, to the bit.
-    folder = workspace / "sft_stopped"
-    threading.Thread(target=_terminate, args=(folder / "metrics.jsonl",), daemon=True).start()
-    with pytest.raises(StoppedError, match=r"stopped by SIGTERM after sft step \d+, with a checkpoint"):
-        run_supervised(examples, base, folder, config, **job)
-    assert not [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in p.name()]
-    resumed = run_supervised(examples, base, folder, config, **job)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(1, 17))
-    _assert_same_weights(resumed, model)
 
 
 def _loss(model_path: str, examples: Sequence[Example]) -> float:
@@ -241,24 +229,22 @@ def _assert_same_weights(one: Path, other: Path) -> None:
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
 
 
-def _terminate(metrics: Path) -> None:
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        if metrics.is_file() and '"step": 3' in metrics.read_text():
-            return os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.01)
+def _kill_and_stop(metrics: Path) -> None:
+    """Ends one rank, as the out-of-memory killer would, once it has done more than its last checkpoint; asks
+    the restarted job to stop."""
+    _wait_for_step(3, metrics)
+    workers = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "RayTrainWorker" in " ".join(process.cmdline())
+    ]
+    workers[-1].kill()
+    _wait_for_step(5, metrics)  # long before the end, which must not come first
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _kill_a_worker(metrics: Path) -> None:
-    """Ends one rank, as the out-of-memory killer would, once it has done more than its last checkpoint."""
+def _wait_for_step(step: int, metrics: Path) -> None:
     deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        if metrics.is_file() and '"step": 5' in metrics.read_text():
-            workers = [
-                process
-                for process in psutil.Process().children(recursive=True)
-                if "RayTrainWorker" in " ".join(process.cmdline())
-            ]
-            workers[-1].kill()
-            return
+    while not (metrics.is_file() and f'"step": {step},' in metrics.read_text()):
+        assert time.monotonic() < deadline, f"no step {step}"
         time.sleep(0.01)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import AUDIO_PROMPT, TEXT_PROMPT, make_qwen2_5_omni, make_qwen2_audio, make_text, tone
-from weight_pushes import flip_a_byte, push_to
+from weight_pushes import drop, flip_a_byte, heal, push_to
 
 from rlcore.actors.rollout import RolloutWorker
 from rlcore.config import LoRAConfig, ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
@@ -33,7 +33,7 @@ from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
 from rlcore.engines.trainable import adapter_weights, add_lora
 from rlcore.engines.vllm_engine import VLLMEngine
 from rlcore.engines.vllm_plugin import PolicyTemperature
-from rlcore.errors import ConfigError, DataError, WeightSyncError
+from rlcore.errors import ConfigError, DataError, MixedWeightsError, WeightSyncError
 from rlcore.types import Group, Prompt, RolloutJob
 from rlcore.weight_sync import make_sender, vllm_receiver
 from rlcore.weight_sync.direct import record
@@ -91,9 +91,9 @@ def weights(model: torch.nn.Module, *, media: bool) -> list[tuple[str, torch.Ten
     return [(hub_name, state[name]) for name, hub_name in checkpoint_parameters(model, media=media)]
 
 
-def sender_of(model: torch.nn.Module, *, media: bool) -> Any:
+def sender_of(model: torch.nn.Module, *, media: bool, **settings: Any) -> Any:
     shapes = [(name, tuple(tensor.shape)) for name, tensor in weights(model, media=media)]
-    return make_sender(WeightSyncConfig(timeout_s=60), shapes, dtype="float32")
+    return make_sender(WeightSyncConfig(timeout_s=60, **settings), shapes, dtype="float32")
 
 
 def transformers_greedy(model: Any, path: str, prompt: Prompt, max_tokens: int) -> tuple[int, ...]:
@@ -212,6 +212,31 @@ def test_pushed_weights_are_used_at_once_and_damage_changes_nothing(
         push_to(sender, first_version + 2, weights(model, media=False), [worker.update_weights])
     assert worker.ready() == first_version + 1
     assert worker.generate(PROMPTS, step=0, greedy=True) == after
+    heal(sender)
+    held = rf"rollout\[0\] is stale: it holds version {first_version + 1} .* version {first_version + 2} was"
+    with pytest.raises(WeightSyncError, match=held):
+        worker.generate(PROMPTS, step=0, policy_version=first_version + 2)
+    sender.close()
+
+
+def test_a_push_that_ends_midway_is_named_and_healed_by_the_next(
+    worker: RolloutWorker, audio_model: str
+) -> None:
+    model, version = load_model(audio_model), worker.ready() + 1
+    sender = sender_of(model, media=False, bucket_mb=0.25)
+    perturb(model, 4, media=False)
+    drop(sender, bucket=2)
+    with pytest.raises(MixedWeightsError, match=r"bucket 2 \(language_model.* was dropped: bucket 3 came"):
+        push_to(sender, version, weights(model, media=False), [worker.update_weights])
+    heal(sender)
+    with pytest.raises(WeightSyncError, match=r"rollout\[0\] cannot generate since a push failed midway"):
+        worker.generate(PROMPTS, step=0)
+    flip_a_byte(sender, bucket=3)  # as one that comes after others were loaded
+    with pytest.raises(MixedWeightsError, match=r"bucket 3 \(.*\) arrived with checksum"):
+        push_to(sender, version, weights(model, media=False), [worker.update_weights])
+    heal(sender)
+    assert push_to(sender, version, weights(model, media=False), [worker.update_weights]) == [version]
+    assert worst_difference(model, worker.generate(PROMPTS, step=0)) <= 1e-4
     sender.close()
 
 

@@ -1,5 +1,6 @@
-"""Pushes into real engines, two a backend, in processes of their own: every wrong one is caught at once, by
-name, and the next right one heals it."""
+"""Pushes by gloo into two real engines, in processes of their own: every wrong one is caught at once, by
+name, and the next right one heals it. Shared memory: test_vllm_engine.py, and test_loop.py for engines that
+die."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ from rlcore.weight_sync.base import Push
 
 pytestmark = pytest.mark.integration
 
+BACKEND = "gloo"
 PROMPTS = [Prompt(id="p", text=TEXT_PROMPT)]
 
 
@@ -50,8 +52,8 @@ class NoMedia:
 class Engines:
     """Rollout actors, one a group, so that one can be restarted."""
 
-    def __init__(self, model_path: str, backend: str):
-        self._model_path, self._backend = model_path, backend
+    def __init__(self, model_path: str):
+        self._model_path = model_path
         self.groups = [self._start(rank) for rank in range(2)]
         for group in self.groups:
             group.call("ready", timeout_s=120)
@@ -62,7 +64,7 @@ class Engines:
             "rollout": RolloutConfig(max_tokens=12, engine={"max_model_len": 128}),
             "task": TargetConfig(target=f"{__name__}:NoMedia"),
             "seed": 0,
-            "weight_backend": self._backend,
+            "weight_backend": BACKEND,
             "rank": rank,
         }
         env = {**engine_env(cpu=True), "PYTHONPATH": ":".join(("", str(Path(__file__).parent)))}
@@ -92,10 +94,10 @@ class Engines:
 class Learner:
     """A model whose weights move, and a sender."""
 
-    def __init__(self, path: str, backend: str):
+    def __init__(self, path: str):
         self.model = load_model(path)
         self._prompt = load_processor(path)(TEXT_PROMPT, return_tensors="pt")["input_ids"]
-        self.config = WeightSyncConfig(backend=backend, bucket_mb=0.25, timeout_s=60)
+        self.config = WeightSyncConfig(backend=BACKEND, bucket_mb=0.25, timeout_s=60)
         shapes = [(name, tuple(tensor.shape)) for name, tensor in self.weights()]
         self.sender = make_sender(self.config, shapes, dtype="float32")
         assert len(self.sender.layout.buckets) > 4
@@ -118,10 +120,9 @@ class Learner:
         return tuple(tokens[0, self._prompt.shape[1] :].tolist())
 
 
-@pytest.mark.parametrize("backend", ["shared_memory", "gloo"])
-def test_wrong_pushes_are_caught_by_name_and_healed(model_path: str, backend: str) -> None:
+def test_wrong_pushes_are_caught_by_name_and_healed(model_path: str) -> None:
     torch.manual_seed(0)
-    engines, learner = Engines(model_path, backend), Learner(model_path, backend)
+    engines, learner = Engines(model_path), Learner(model_path)
     initial = learner.answer()
 
     learner.move()
