@@ -55,8 +55,8 @@ def test_a_step_of_4096_engines_is_dealt_in_milliseconds() -> None:
     for rank in range(4096):
         dispatcher.started(rank, 0)
     dispatcher.add(range(8192))
-    start = time.perf_counter()
+    start = time.process_time()
     dealt = dispatcher.assign()
     # Looking through all engines for each job took seconds.
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert all(dealt[rank] == [rank, rank + 4096] for rank in range(4096))

@@ -13,12 +13,13 @@ import ray
 from rlcore.actors.group import ActorGroup, Inbox, PendingCall
 from rlcore.actors.learner import LearnerWorker
 from rlcore.actors.rollout import RolloutReport, RolloutWorker
-from rlcore.actors.rollout_pool import RolloutPool
+from rlcore.actors.rollout_pool import COLLECT_S, RolloutPool
 from rlcore.config import RolloutConfig, RunConfig
 from rlcore.errors import ActorError, ConfigError, DeadlineError
 from rlcore.timeline import Recorder
 from rlcore.types import FinishedJob, Prompt, RolloutJob
 from rlcore.weight_sync.base import Push
+from rlcore.weight_sync.messages import call_off
 
 # Nobody listens there any more.
 PUSH = Push(
@@ -101,8 +102,12 @@ class ScriptedGroup:
         self.answers_at_once: dict[str, dict[int, Any]] = {}
         self.asked: list[tuple[int, str]] = []
         """What was answered at once."""
+        self.cancelled: list[tuple[int, Any]] = []
+        """Replicas, and what they were told."""
 
     def call_one_async(self, rank: int, method: str, *arguments: Any) -> PendingCall:
+        if method == "cancel":
+            self.cancelled.append((rank, *arguments))
         answer: Future[Any] = Future()
         self.open.append((rank, method, answer))
         if method in self.answers_at_once:
@@ -197,8 +202,43 @@ def test_of_a_replaced_replica_no_call_counts_any_longer() -> None:
         pool.poll(60.0)
 
 
-def test_an_engine_that_fails_in_a_push_or_as_it_wakes_up_is_replaced() -> None:
-    """Whatever its driver raises: a replica is not the run."""
+def test_a_replica_that_gives_no_sign_of_life_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("rlcore.actors.rollout_pool.time", SimpleNamespace(monotonic=lambda: now[0]))
+    pool, group = standing_pool(2)
+    pool.submit(jobs(2))
+    for rank in range(2):
+        group.answer(rank, "submit", None)
+    now[0] = COLLECT_S + RolloutConfig().hang_timeout_s
+    group.answer(1, "collect", report())  # it is asked anew
+    pool.poll(0.0)
+    assert pool.num_restarts == 0  # an answer may take a while to arrive
+    now[0] += 60.0
+    pool.poll(0.0)
+    assert pool.num_restarts == 1 and pool.standing == [1]
+    assert group.waiting() == [(0, "ready"), (1, "collect"), (1, "submit")]
+
+
+def test_each_replica_is_told_which_of_its_jobs_are_cancelled() -> None:
+    pool, group = standing_pool(2)
+    pool.submit(jobs(3))
+    pool.cancel([2, 1])
+    assert group.cancelled == [(0, [2]), (1, [1])]
+    group.answer(0, "collect", report(0, 2))  # it came before the replica heard of it
+    assert [done.id for done in pool.poll(60.0)] == [0]
+
+
+def test_an_engine_that_fails_in_a_push_or_as_it_wakes_up_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever its driver raises: a replica is not the run. The push is called off for the others."""
+    called_off: list[tuple[Push, str]] = []
+
+    def watched(push: Push, reason: str) -> None:
+        called_off.append((push, reason))
+        call_off(push, reason)
+
+    monkeypatch.setattr("rlcore.actors.rollout_pool.call_off", watched)
     pool, group = standing_pool(2)
     group.answers_at_once = {"wake_up": {0: None, 1: RuntimeError("out of memory")}}
     pool.wake_up("weights", timeout_s=60)
@@ -206,6 +246,7 @@ def test_an_engine_that_fails_in_a_push_or_as_it_wakes_up_is_replaced() -> None:
     pool, group = standing_pool(2)
     group.answers_at_once = {"update_weights": {0: 1, 1: RuntimeError("a kernel failed")}}
     assert pool.update_weights(PUSH, [0, 1], timeout_s=60) == [0]
+    assert called_off == [(PUSH, "a kernel failed")]
     assert pool.num_restarts == 1 and pool.standing == [0]
     group.answers_at_once = {"update_weights": {0: ConfigError("unknown dtype")}}
     with pytest.raises(ConfigError, match="unknown dtype"):
@@ -234,8 +275,10 @@ def test_engines_that_are_starting_are_put_to_sleep_too() -> None:
     group.answers_at_once = {"sleep": {0: None, 1: None}}
     with ThreadPoolExecutor(1) as threads:
         sleeping = threads.submit(pool.sleep, timeout_s=60)
-        time.sleep(0.2)
-        assert not sleeping.done() and group.asked == [(0, "sleep")]
+        deadline = time.monotonic() + 5
+        while not group.asked and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert group.asked == [(0, "sleep")] and not sleeping.done()
         group.answer(1, "ready", 0)
         sleeping.result(timeout=60)
     assert group.asked == [(0, "sleep"), (1, "sleep")]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -79,3 +79,13 @@ def test_samples_keep_what_is_theirs():
     assert num_packed_tokens(group) == 10
     smallest = smallest_sample([make_group(0, 9, [1]), make_group(1, 2, [6, 3])])
     assert (num_samples(smallest), num_packed_tokens(smallest)) == (1, 5)
+
+
+def test_no_field_of_a_sample_stays_behind():
+    of_the_group = {"prompt_token_ids", "media_inputs", "prompt_id"}
+    names = {field.name for field in fields(TrainGroup)} - of_the_group
+    numbered = tuple(np.array([i]) for i in range(3))
+    own = {name: np.arange(3) if name == "advantages" else numbered for name in names}
+    group = take_samples(replace(make_group(0, 2, [1, 1, 1]), **own), [2, 0])
+    for name in names:
+        assert np.ravel(getattr(group, name)).tolist() == [2, 0], name

@@ -18,6 +18,8 @@ PTR = {"outcome": "outcome", "reasoning": "reasoning"}
 def test_trust_weight_by_hand():
     assert trust_weight(OUTCOME[0], REASONING[0]) == 1.0  # the right ones are reasoned better
     assert trust_weight(OUTCOME[1], REASONING[1]) == pytest.approx(math.exp(0.3 - 0.8))
+    # An outcome of 0.5 is not right.
+    assert trust_weight(np.array([1.0, 0.5]), np.array([0.2, 0.8])) == pytest.approx(math.exp(0.2 - 0.8))
 
 
 @pytest.mark.parametrize("outcomes", [[1, 1], [0, 0], [1, np.nan]])
@@ -72,6 +74,13 @@ def test_gate_waits_for_a_full_stable_window_and_stays_open():
     # Windows: (.4 .8 .9 .9) halves .60/.90, (.8 .9 .9 .85) halves .85/.875.
     assert [gate.update(x) for x in (0.9, 0.85)] == [False, True]
     assert gate.update(0.0)
+
+
+def test_gate_opens_at_the_bounds_themselves_and_leaves_out_the_middle_of_an_odd_window():
+    mean_is_threshold = ProgressiveGate(threshold=0.5, window=3, max_spread=0.0)
+    assert [mean_is_threshold.update(x) for x in (0.75, 0.0, 0.75)] == [False, False, True]
+    spread_is_widest = ProgressiveGate(threshold=0.5, window=2, max_spread=0.25)
+    assert [spread_is_widest.update(x) for x in (0.5, 0.75)] == [False, True]
 
 
 def test_gate_below_the_threshold_stays_closed():

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rlcore.algorithms.advantage import group_advantages
 from rlcore.config import (
     AlgorithmConfig,
     LearnerConfig,
@@ -36,6 +37,7 @@ class FakeActors:
 
     def __init__(self, result=None):
         self.calls: list[str] = []
+        self.named: list[dict] = []
         self._result = result
 
     def call(self, method: str, *arguments, timeout_s: float):
@@ -56,32 +58,49 @@ class FakeActors:
 
     def call_shards_async(self, method: str, *arguments, **named):
         self.calls.append(method)
+        self.named.append(named)
         # As many as asked for: a prompt that replaces another is answered as the first.
         return SimpleNamespace(result=lambda timeout_s: self._result[: len(arguments[0])])
 
 
 class FakePool:
-    """Finishes every job at once."""
+    """Finishes every job at once, with `answers`."""
 
     stale, standing, num_restarts = (), (0,), 0
 
-    def __init__(self):
-        self._jobs = []
+    def __init__(self, answers=(ANSWER,) * K):
+        self._jobs, self._answers = [], answers
 
     def submit(self, jobs):
         self._jobs += jobs
 
     def poll(self, timeout_s: float, *, beside=()):
         jobs, self._jobs = self._jobs, []
-        groups = [Group(prompt=j.prompt, prompt_token_ids=(1,), completions=(ANSWER,) * K) for j in jobs]
+        groups = [Group(prompt=j.prompt, prompt_token_ids=(1,), completions=self._answers) for j in jobs]
         return [FinishedJob(id=j.id, group=g, num_encoded=1) for j, g in zip(jobs, groups, strict=True)]
 
     def update_weights(self, push, ranks, *, timeout_s: float):
         return ranks
 
 
+def learning(**update: float) -> FakeActors:
+    """A learner, whose answer to a batch is `update`, and the batch."""
+
+    def learn(method: str, *arguments):
+        found = {"loss": 0.5, "current_fraction": 0.0, "logprob_max_diff": 0.0, "batch": arguments[0]}
+        return [found | update] if method == "update" else [None]
+
+    return FakeActors(learn)
+
+
 def controller(
-    ptr: PTRConfig | None = None, scores=SCORES, num_ranks: int = 2, learner=None, **algorithm
+    ptr: PTRConfig | None = None,
+    scores=SCORES,
+    num_ranks: int = 2,
+    learner=None,
+    train=None,
+    actors=None,
+    **algorithm,
 ) -> Controller:
     config = RunConfig(
         rewards={
@@ -89,28 +108,16 @@ def controller(
             "reasoning": RewardConfig(weight=0.5, on_error="mask"),
         },
         algorithm=AlgorithmConfig(
-            kl_coef=0.0, ptr=ptr or PTRConfig(outcome="outcome", reasoning="reasoning"), **algorithm
+            ptr=ptr or PTRConfig(outcome="outcome", reasoning="reasoning"), **{"kl_coef": 0.0} | algorithm
         ),
         rollout=RolloutConfig(max_tokens=1),  # no longer than every budget here; completions are given
         learner=LearnerConfig(num_ranks=num_ranks, **(learner or {})),
-        train=TrainConfig(num_steps=20, prompts_per_step=2),
+        train=TrainConfig(num_steps=20, prompts_per_step=2, **(train or {})),
     )
     prompts = [Prompt(id=str(i), text="") for i in range(2)]
-
-    def learn(method: str, *arguments):
-        return (
-            [{"loss": 0.5, "current_fraction": 0.0, "logprob_max_diff": 0.0, "batch": arguments[0]}]
-            if method == "update"
-            else [None]
-        )
-
-    actors = Actors(
-        rollout=FakePool(),
-        rewards={name: FakeActors(made(rows)) for name, rows in scores.items()},
-        learner=FakeActors(learn),
-        reference=None,
-    )
-    made_controller = Controller(config, prompts, actors)
+    rewards = {name: FakeActors(made(rows)) for name, rows in scores.items()}
+    all_actors = {"rollout": FakePool(), "rewards": rewards, "learner": learning(), "reference": None}
+    made_controller = Controller(config, prompts, Actors(**all_actors | (actors or {})))
     made_controller.policy_version = 1
     return made_controller
 
@@ -198,6 +205,45 @@ def test_steps_that_a_reward_judges_reach_the_batch():
     np.testing.assert_allclose(rows, [[1, 1], [-1, 0], [0, 0], [0, 0]], rtol=1e-3)
 
 
+@pytest.mark.parametrize(("estimator", "worth"), [("dr_grpo", 0.5), ("grpo", 0.5 / (0.5 + 0.3))])
+def test_later_steps_count_less_by_the_discount(estimator: str, worth: float):
+    judged = [Score(1.0, token_values={0: 1.0, 1: 1.0}), Score(1.0, token_values={0: 0.0, 1: 0.0}), 1.0, 1.0]
+    scores = {"outcome": [SCORES["outcome"][0], judged], "reasoning": SCORES["reasoning"]}
+    settings = {"advantage": estimator, "std_eps": 0.3, "step_discount": 0.25}
+    _, group = controller(ptr(threshold=0.99), scores, **settings).train_step().metrics["batch"].groups
+    np.testing.assert_allclose(group.token_advantages[0], [worth + 0.25 * worth, worth], rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["dr_grpo", "grpo"])
+def test_what_the_settings_take_off_the_rewards_is_in_the_advantages(estimator: str):
+    """The outcome of the second group is the same for all: only their KL tells its answers apart."""
+    kl = np.array([[0.0, 0.5, 1.0, 1.5], [2.0, 0.0, 0.0, 0.0]])
+    reference = [[np.array([-1.0, -1.0 - nats], np.float32) for nats in of_group] for of_group in kl]
+    chosen = controller(
+        ptr(threshold=0.99),
+        actors={"reference": FakeActors(reference)},
+        kl_coef=0.5,
+        kl_in="reward",
+        kl_estimator="k1",
+        advantage=estimator,
+        std_eps=0.3,
+        drop_groups_without_signal=True,
+    )
+    result = chosen.train_step()
+    shaped = group_advantages(np.array(SCORES["outcome"]) - 0.5 * kl, estimator=estimator, eps=0.3)
+    np.testing.assert_allclose(result.advantages, shaped, rtol=1e-5)
+    sent = [group.advantages for group in result.metrics["batch"].groups]
+    np.testing.assert_allclose(sent, shaped, rtol=1e-5)
+
+
+def test_answers_that_were_cut_are_left_out_where_the_settings_say_so():
+    cut = replace(ANSWER, finish_reason="length")
+    for mask_truncated, num_sequences in ((True, 6), (False, 8)):
+        pool = FakePool((cut, ANSWER, ANSWER, ANSWER))
+        chosen = controller(actors={"rollout": pool}, mask_truncated=mask_truncated)
+        assert chosen.train_step().metrics["batch"].num_sequences == num_sequences
+
+
 def test_a_failed_reward_leaves_its_completion_out_and_is_counted():
     scores = {"outcome": [[1, None, 0, 0], [None] * 4], "reasoning": SCORES["reasoning"]}
     result = controller(ptr(threshold=0.99), scores).train_step()
@@ -253,14 +299,37 @@ def test_rollout_and_learner_that_disagree_raise_the_alarm(caplog: pytest.LogCap
         chosen.check_logprobs({"logprob_max_diff": 0.02})
 
 
+def test_a_step_raises_the_alarm_itself_and_only_where_there_was_something_to_compare():
+    limits = {"max_logprob_diff": 0.01, "on_logprob_diff": "abort"}
+    nothing = controller(train=limits, actors={"learner": learning(logprob_max_diff=0.5)})
+    assert "logprob_max_diff" not in nothing.train_step().metrics
+    compared = controller(
+        train=limits, actors={"learner": learning(logprob_max_diff=0.5, current_fraction=0.1)}
+    )
+    with pytest.raises(LogprobError, match=r"step 1: .* differ by 0\.5"):
+        compared.train_step()
+
+
 def test_a_group_without_signal_is_replaced_and_a_step_finds_enough():
     """Every second group has no signal, whatever prompt it is of."""
     rules = ptr(schedule="progressive", threshold=0.99)
-    chosen = controller(rules, drop_groups_without_signal=True)
-    train = replace(chosen.config.train, max_replaced=4)
-    chosen = Controller(replace(chosen.config, train=train), chosen.rollouts._prompts, chosen.actors)
-    chosen.policy_version = 1
+    chosen = controller(rules, train={"max_replaced": 4}, drop_groups_without_signal=True)
     result = chosen.train_step()
     assert result.metrics["rollout/replaced_prompts"] == 1
     assert len(result.groups) == 3 and result.metrics["batch/sequences"] == 8
     assert chosen.rollouts.buffer.state_dict() == {"next_position": 3, "open_rounds": {}}
+
+
+def test_rewards_are_told_the_step_that_they_score_and_the_last_steps_figures():
+    chosen, resumed = controller(ptr(threshold=0.99)), controller(ptr(threshold=0.99))
+    groups = chosen.train_step().groups
+    chosen.step = 1
+    resumed.load_state_dict(chosen.state_dict())
+    assert (resumed.step, resumed.policy_version) == (1, 2)
+    chosen.score_groups(groups, step=2)  # of a round that runs ahead
+    resumed.score_groups(groups, step=2)
+    told = [[named["context"] for named in c.actors.rewards["outcome"].named] for c in (chosen, resumed)]
+    first, ahead = told[0]
+    assert (first.step, first.num_steps, first.statistics) == (0, 20, {})
+    assert (ahead.step, ahead.num_steps, ahead.statistics["reward/outcome"]) == (2, 20, 0.625)
+    assert told[1] == [ahead]

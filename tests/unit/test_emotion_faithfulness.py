@@ -102,6 +102,14 @@ def test_quoting_more_earns_nothing_and_inventing_costs() -> None:
     assert inventing.value == (1 - 0.5) / 4
 
 
+@pytest.mark.parametrize(("wrong_cost", "lowest"), [(0.5, -1.0), (1.0, -1.0), (3.0, -3.0)])
+def test_nothing_costs_more_than_one_or_the_cost_of_a_wrong_claim(wrong_cost: float, lowest: float) -> None:
+    words = ("not", "you", "they", "her", "him", "we", "us", "me", "it", "she")
+    invented = " ".join(f'"{word} {word}"' for word in words)  # 2.5 times as many as there are facts
+    (score,) = scores(f"He says {invented}.", wrong_cost=wrong_cost)
+    assert score.parts["contradictions"] == 10 and score.value == lowest
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tokenizer of bytes: a token is a character."""

@@ -70,7 +70,9 @@ def test_the_state_is_known_while_the_engine_is_stuck() -> None:
     assert loop.state().stalled_s == 0.0
     loop.engine.gate.clear()
     loop.call(lambda e: e.submit("a", 1)).result(5)
-    time.sleep(0.05)
+    deadline = time.monotonic() + 5
+    while loop.state().stalled_s < 0.04 and time.monotonic() < deadline:
+        time.sleep(0.001)
     assert loop.state().stalled_s >= 0.04
     loop.engine.gate.set()
     assert loop.collect(5) == {"a": "text of a"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.signal import lfilter
+from scipy.signal import lfilter, savgol_filter
 
 from emotion_task.prosody import f0 as f0_module
+from emotion_task.prosody.align import Word
 from emotion_task.prosody.f0 import _track_numpy, track_f0
-from emotion_task.prosody.measure import measure
+from emotion_task.prosody.measure import _contour, _hann, _smooth, _unsteadiness, measure
+from emotion_task.prosody.stress import Stress
 from rlcore.errors import DataError
 
 RATE = 16000
@@ -90,6 +92,15 @@ def test_rates_leave_out_or_keep_the_pause():
     assert measured.speaking_rate == pytest.approx(7 / 1.5, rel=0.05)
 
 
+def test_a_rate_is_of_the_speech_and_one_that_nobody_speaks_at_is_not_reliable():
+    pause = np.random.default_rng(1).normal(size=RATE) * 1e-4
+    signal = np.concatenate([pause, vowel(glide(0, 0, seconds=3.0)), pause])
+    for text, num_syllables, reliable in (("one two", 2, False), ("one two three four", 4, True)):
+        measured = measure(signal, RATE, text)
+        assert measured.speaking_rate == pytest.approx(num_syllables / 3.0, rel=0.05)
+        assert measured.rate_reliable == reliable  # at 0.7 and 1.3 syllables per second
+
+
 def test_without_a_transcript_syllable_nuclei_are_counted():
     beat = 0.5 - 0.5 * np.cos(2 * np.pi * 4 * np.arange(int(1.5 * RATE)) / RATE)
     measured = measure(vowel(glide(0, 0, seconds=1.5), noise_db=-80) * beat, RATE)
@@ -111,6 +122,43 @@ def test_tremor_is_told_from_a_steady_voice():
     trembling = 200 * 2 ** (np.sin(2 * np.pi * 6 * time) / 12)
     assert measure(vowel(trembling), RATE).f0_tremor_st > 0.4
     assert measure(vowel(glide(0, 0)), RATE).f0_tremor_st < 0.05
+
+
+def test_roughness_is_the_spread_of_the_second_difference():
+    times = np.arange(26) * 0.01
+    glide_st, jitter_st = np.linspace(-3, 3, 26), 0.1 * (-1.0) ** np.arange(26)
+    assert _unsteadiness(times, glide_st)[0] == pytest.approx(0, abs=1e-9)
+    assert _unsteadiness(times, glide_st + jitter_st)[0] == pytest.approx(4 * 0.1)
+    apart = times + (np.arange(26) >= 13)  # two stretches, between which nothing is compared
+    assert _unsteadiness(apart, jitter_st + 12 * (apart > 1))[0] == pytest.approx(4 * 0.1)
+
+
+def test_the_contour_begins_with_the_speech():
+    pause = np.random.default_rng(1).normal(size=RATE // 2) * 1e-3
+    measured = measure(np.concatenate([pause, vowel(glide(0, 12, seconds=1.0)), pause]), RATE)
+    middles = [150 * 2**octaves for octaves in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    np.testing.assert_allclose(measured.f0_contour_hz[:5], middles, rtol=0.03)
+    few = _contour(np.array([0.0, 0.05, 0.1, 0.25, 0.3]), np.array([100.0, 110, 120, 200, 200]), 0.5)
+    assert few == [110.0, None, None]
+
+
+@pytest.mark.parametrize(("margin", "stressed"), [(0.24, None), (0.25, 1)])
+def test_a_word_that_leads_by_little_is_not_called_stressed(margin, stressed, monkeypatch):
+    monkeypatch.setattr("emotion_task.prosody.measure.find_stress", lambda *_: Stress(1, margin))
+    words = [Word("one", 0.0, 0.6), Word("two", 0.6, 1.2)]
+    measured = measure(vowel(glide(0, 0)), RATE, words=words)
+    assert (measured.stressed_word, measured.stress_margin) == (stressed, margin)
+
+
+@pytest.mark.parametrize("size", [25, 26, 60])
+def test_smoothing_is_savitzky_and_golays(size):
+    values = np.random.default_rng(0).normal(size=size)
+    np.testing.assert_allclose(_smooth(values), savgol_filter(values, 25, 2), atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 1000])
+def test_the_window_is_hanns(size):
+    np.testing.assert_allclose(_hann(size), np.hanning(size), atol=1e-12)
 
 
 @pytest.mark.parametrize("signal", [np.zeros(RATE), np.full(RATE, 0.3), np.zeros(5), np.zeros(0)])

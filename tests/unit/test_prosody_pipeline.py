@@ -14,6 +14,7 @@ from emotion_task.prosody import files
 from emotion_task.prosody.audio import load_audio
 from emotion_task.prosody.files import MeasureConfig, measure_file
 from emotion_task.prosody.pipeline import annotate, calibrate_corpus, measure_corpus
+from emotion_task.prosody.store import MeasuredStore
 from emotion_task.records import Utterance, read_manifest, write_manifest
 from rlcore.errors import DataError
 
@@ -157,6 +158,14 @@ def test_what_has_changed_is_measured_again_and_settings_are_not_mixed(tmp_path)
         progress=False,
     )
     assert fresh.num_annotated == 2
+
+
+def test_one_at_a_time_measures_into_a_folder(tmp_path):
+    utterances, out = tones(tmp_path, 1), tmp_path / "out"
+    refused = pytest.raises(DataError, match="another process is measuring into this folder")
+    with MeasuredStore(out).open(MeasureConfig(), resume=True), refused:
+        measure_corpus(utterances, out, num_workers=0, resume=False, progress=False)
+    assert annotate(utterances, out, num_workers=0, progress=False).num_annotated == 1
 
 
 def test_calibration_alone_needs_every_utterance_measured(tmp_path):

@@ -71,6 +71,10 @@ def test_the_higher_louder_longer_word_is_stressed(index):
     assert stress.index == index and stress.margin > 1
 
 
+def test_of_words_that_differ_in_nothing_else_the_longest_is_stressed():
+    assert find_stress(*spoken([0] * 5, [-20] * 5, [0.3, 0.3, 0.45, 0.3, 0.3])).index == 2
+
+
 def test_a_melody_that_falls_stresses_no_first_word():
     """The phrase melody is taken off: what stands out is what differs from it."""
     pitch = [6, 3, 3.5, -3, -6]

@@ -1,9 +1,11 @@
-"""A reward's replicas that do not start, with a Ray that the test plays."""
+"""A reward's replicas that fail, hang or do not start, with a Ray that the test plays."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +61,49 @@ def replicas(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Replica]]:
     yield waiting
 
 
+class SlowReplica(Replica):
+    """Answers a group after as many seconds as its prompt has in `seconds`, on a clock of its own."""
+
+    def __init__(self, seconds: Mapping[str, float]):
+        super().__init__()
+        self.now, self._seconds = 0.0, seconds
+        self.asked: list[tuple[str, float]] = []
+        """Prompts, and when."""
+        self.score = self._method(self._score)
+
+    def _score(self, groups: list[Group], context: RewardContext) -> float:
+        """When the answer is there."""
+        (group,) = groups
+        self.asked.append((group.prompt.id, self.now))
+        return self.now + self._seconds[group.prompt.id]
+
+    def wait(self, refs: Sequence[Ref], timeout: float) -> tuple[list[Ref], list[Ref]]:
+        due = [ref.answer if isinstance(ref.answer, float) else self.now for ref in refs]
+        if min(due) > self.now + timeout:
+            self.now += timeout
+            return [], list(refs)
+        self.now = max(self.now, min(due))
+        return [refs[due.index(min(due))]], []
+
+
+@pytest.fixture
+def slow_replica(replicas: list[Replica], monkeypatch: pytest.MonkeyPatch) -> SlowReplica:
+    replica = SlowReplica({"hang": math.inf, "quick": 5.0, "a": 8.0, "b": 8.0, "c": 8.0})
+    replicas.append(replica)
+    monkeypatch.setattr(ray, "wait", replica.wait)
+    monkeypatch.setattr(ray, "get", lambda ref, timeout: [[Score(1.0)]] if ref.answer else None)
+    monkeypatch.setattr("rlcore.actors.reward_pool.time", SimpleNamespace(monotonic=lambda: replica.now))
+    return replica
+
+
+def groups(*names: str) -> list[Group]:
+    return [replace(GROUPS[0], prompt=Prompt(id=name, text="")) for name in names]
+
+
+def is_scored(pool: RewardPool, *names: str) -> list[bool]:
+    return [score.error is None for (score,) in pool.score(groups(*names), RewardContext())]
+
+
 def only_score(pool: RewardPool) -> Score:
     ((score,),) = pool.score(GROUPS, RewardContext())
     return score
@@ -83,3 +128,36 @@ def test_one_that_never_starts_is_left_alone_in_the_end(replicas: list[Replica])
     for _ in range(MAX_RESTARTS + 5):
         assert "replica 0 did not start" in (only_score(pool).error or "")
     assert len(replicas) == 1
+
+
+def test_failures_between_which_something_works_are_not_in_a_row(replicas: list[Replica]) -> None:
+    replica = Replica()
+    replica.score = replica._method(
+        lambda groups, context: ActorDiedError() if groups[0].prompt.id == "bad" else [[Score(1.0)]]
+    )
+    replicas.append(replica)
+    pool = RewardPool("mine", RewardConfig(target="a:b", batch_size=1, retries=0))
+    assert is_scored(pool, *["bad", "good"] * 6) == [False, True] * 6
+    assert is_scored(pool, *["bad"] * 4, "good") == [False] * 5  # nothing works: it is given up
+
+
+def test_a_call_beside_one_that_hangs_is_not_to_blame(slow_replica: SlowReplica) -> None:
+    """Two calls at a time in one actor, which goes down with both."""
+    pool = RewardPool(
+        "mine", RewardConfig(target="a:b", batch_size=1, retries=0, concurrency=2, timeout_s=10)
+    )
+    assert is_scored(pool, "hang", "quick", "a", "b", "c") == [False, True, True, True, True]
+    beside = [("hang", 0.0), ("quick", 0.0), ("a", 5.0)]
+    assert slow_replica.asked == [*beside, ("a", 10.0), ("b", 10.0), ("c", 18.0)]
+
+
+def test_a_replica_that_was_started_anew_has_as_many_calls_at_a_time_as_before(
+    slow_replica: SlowReplica,
+) -> None:
+    """One was running and one was free when it was killed."""
+    pool = RewardPool(
+        "mine", RewardConfig(target="a:b", batch_size=1, retries=0, concurrency=2, timeout_s=10)
+    )
+    assert is_scored(pool, "hang") == [False]
+    assert is_scored(pool, "a", "b", "c") == [True, True, True]
+    assert slow_replica.asked == [("hang", 0.0), ("a", 10.0), ("b", 10.0), ("c", 18.0)]

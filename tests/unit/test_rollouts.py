@@ -23,6 +23,7 @@ class ScriptedPool:
 
     def __init__(self, next_finished):
         self.stale: tuple[int, ...] = ()
+        self.restored: list[tuple[int, ...]] = []
         self.unfinished: dict[int, Prompt] = {}
         self.submitted: list[list[int]] = []
         self.draws: dict[int, int] = {}
@@ -53,8 +54,20 @@ class ScriptedPool:
     def describe(self):
         return "rollout[0] is ready"
 
+    def restore(self):
+        """As the controller, which brings weights to those that are stale."""
+        self.restored.append(self.stale)
+        self.stale = ()
 
-def pipeline(next_finished, *, has_signal=lambda scored: True, timeout_s=60.0, **train):
+
+def pipeline(
+    next_finished,
+    *,
+    has_signal=lambda scored: True,
+    before_score=lambda names: None,
+    timeout_s=60.0,
+    **train,
+):
     config = RunConfig(
         rollout=RolloutConfig(timeout_s=timeout_s),
         train=TrainConfig(num_steps=4, prompts_per_step=4, **{"groups_per_score": 2} | train),
@@ -63,13 +76,15 @@ def pipeline(next_finished, *, has_signal=lambda scored: True, timeout_s=60.0, *
     lock = threading.Lock()
 
     def score(groups, step):
+        names = tuple(group.prompt.id for group in groups)
+        before_score(names)
         with lock:
-            scored.append((step, tuple(group.prompt.id for group in groups)))
+            scored.append((step, names))
         return [ScoredGroup(group=group, scores={}, arrays=train_group(group, None)) for group in groups]
 
     pool = ScriptedPool(next_finished)
     prompts = [Prompt(id=str(i), text="") for i in range(40)]
-    made = RolloutPipeline(config, prompts, pool, score=score, has_signal=has_signal, restore=lambda: None)
+    made = RolloutPipeline(config, prompts, pool, score=score, has_signal=has_signal, restore=pool.restore)
     return made, pool, scored
 
 
@@ -116,6 +131,22 @@ def test_the_next_rollout_goes_on_while_the_learner_works():
     made.close()
 
 
+def test_who_waits_for_the_learner_goes_on_as_it_answers_and_restores_no_engine_meanwhile():
+    may_finish = {0, 1, 2, 3}
+    made, pool, _ = pipeline(lambda u: [i for i in u if i in may_finish], staleness=1)
+    take(made, 0)
+    may_finish.add(4)
+    pool.stale = (0,)
+    learner = SimpleNamespace(done=lambda: 4 not in pool.unfinished, result=lambda timeout_s: timeout_s)
+    assert made.wait(learner, timeout_s=10) > 0  # not at its deadline
+    assert set(pool.unfinished) == {5, 6, 7}
+    assert pool.restored == []  # the learner's weights are half an update's
+    may_finish |= {5, 6, 7}
+    take(made, 1)
+    assert pool.restored == [(0,)]
+    made.close()
+
+
 def test_groups_without_signal_are_replaced_by_the_prompts_that_come_next():
     made, pool, _ = pipeline(last_first, has_signal=lambda s: s.group.prompt.id not in bad, max_replaced=9)
     bad = set(ids(made, [0, 3, 4]))
@@ -126,6 +157,27 @@ def test_groups_without_signal_are_replaced_by_the_prompts_that_come_next():
     assert pool.draws[5] == 5  # a function of its place alone
     take(made, 1)
     assert pool.submitted[4][0] == 7  # none is left out
+    made.close()
+
+
+def test_groups_are_replaced_in_the_order_of_their_prompts_whichever_are_scored_first():
+    late = threading.Event()
+
+    def second_chunk_first(names):
+        if names == ids(made, [0, 1]):
+            assert late.wait(10)
+        if names == ids(made, [2, 3]):
+            threading.Timer(0.2, late.set).start()
+
+    made, pool, _ = pipeline(
+        last_first,
+        has_signal=lambda s: s.group.prompt.id not in bad,
+        before_score=second_chunk_first,
+        max_replaced=9,
+    )
+    bad = set(ids(made, [0, 2, 3]))
+    take(made, 0)
+    assert pool.submitted == [[0, 1, 2, 3], [4], [5, 6]]
     made.close()
 
 
@@ -159,10 +211,31 @@ def test_evaluation_prompts_go_beside_those_of_the_training():
     made.close()
 
 
+def test_an_evaluation_prompt_over_the_context_is_left_out():
+    made, pool, _ = pipeline(lambda u: u)
+    pool.refused = {-2}
+    prompts = [Prompt(id=name, text="") for name in "abc"]
+    assert [g.prompt.id for g in made.generate(prompts, step=0, greedy=True)] == ["a", "c"]
+    made.close()
+
+
 def test_a_rollout_that_stands_still_ends_the_run_and_says_who_does_what():
     made, _, _ = pipeline(lambda u: [], timeout_s=0.05)
     with pytest.raises(DeadlineError, match=r"rollout of step 1: .* 0\.05 s .*rollout\[0\] is ready"):
         take(made, 0)
+    made.close()
+
+
+def test_the_deadline_is_for_the_next_prompt_and_not_for_all(monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    monkeypatch.setattr("rlcore.rollouts.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def at_every_second_poll(unfinished):
+        now[0] += 25.0
+        return unfinished[:1] if now[0] % 50 else []
+
+    made, _, _ = pipeline(at_every_second_poll, timeout_s=60.0)
+    assert len(take(made, 0).groups) == 4  # after 175 s, of which never 60 without a prompt
     made.close()
 
 
