@@ -20,12 +20,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import BoundedSemaphore
 from typing import Any
 
 import numpy as np
 
 from rlcore.actors.group import ActorGroup
+from rlcore.actors.reward_pool import RewardPool
 from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.algorithms.advantage import group_advantages, groups_with_signal
 from rlcore.algorithms.batching import shard_groups
@@ -56,7 +58,7 @@ class Actors:
     """Everything that runs elsewhere."""
 
     rollout: RolloutPool
-    rewards: Mapping[str, ActorGroup]
+    rewards: Mapping[str, RewardPool]
     learner: ActorGroup | None
     """Absent where a policy is only evaluated."""
     reference: ActorGroup | None
@@ -232,21 +234,23 @@ class Controller:
             step=step, num_steps=self.config.train.num_steps, statistics=dict(self.statistics)
         )
 
-        def started(actors: ActorGroup, method: str, timeout_s: float, **named: Any) -> Future[Any]:
-            turns = self._reference_turns if actors is self.actors.reference else nullcontext()
-
+        def started(actors: ActorGroup, method: str, ask: Callable[[], Any], turns: Any) -> Future[Any]:
             def wait() -> Any:
                 with turns, self.recorder.span(actors.name, method, step + 1):
-                    return actors.call_shards_async(method, groups, **named).result(timeout_s=timeout_s)
+                    return ask()
 
             return self._waiters.submit(wait)
 
         scoring = {
-            name: started(actors, "score", self.config.rewards[name].timeout_s, context=context)
-            for name, actors in self.actors.rewards.items()
+            name: started(pool, "score", partial(pool.score, groups, context), nullcontext())
+            for name, pool in self.actors.rewards.items()
         }
-        reference = self.actors.reference if with_reference else None
-        logprobs = started(reference, "logprobs", self.config.reference.timeout_s) if reference else None
+        logprobs = None
+        if with_reference and (reference := self.actors.reference) is not None:
+            ask = partial(
+                reference.call_shards, "logprobs", groups, timeout_s=self.config.reference.timeout_s
+            )
+            logprobs = started(reference, "logprobs", ask, self._reference_turns)
         scores = {name: future.result() for name, future in scoring.items()}
         return scores, logprobs.result() if logprobs else None
 

@@ -29,7 +29,7 @@ from rlcore.run_lock import run_lock
 from rlcore.signals import StopFlag
 from rlcore.targets import build_target
 from rlcore.timeline import SPANS, Recorder, keep_spans
-from rlcore.tracking import Tracker, printable, read_metrics
+from rlcore.tracking import Tracker, read_metrics
 from rlcore.versions import versions
 
 log = logging.getLogger(__name__)
@@ -203,7 +203,6 @@ class _Run:
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """To the run's folder, and to Ray's metrics endpoint."""
-        metrics = {printable(name): value for name, value in metrics.items()}
         self.tracker.log(self.controller.step, metrics)
         self.ray_metrics.log(self.controller.step, metrics)
 

@@ -155,11 +155,6 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def printable(text: str) -> str:
-    """`text` with half a surrogate pair, which is no character, written out as `\\udc80`."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _opened(path: Path, mode: str) -> Any:
     """For JSON. A text may hold half a surrogate pair: written out, it is JSON's own escape for it."""
     return path.open(mode, encoding="utf-8", errors="backslashreplace")

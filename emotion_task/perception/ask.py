@@ -19,6 +19,7 @@ from emotion_task.perception.questions import Turn, is_graded
 from emotion_task.prompt import format_prompt
 from emotion_task.records import Utterance
 from emotion_task.sft.encode import ExampleEncoder
+from rlcore.engines.device import own_device
 from rlcore.engines.hf_model import load_model
 from rlcore.engines.logprobs import completion_logprobs
 
@@ -59,10 +60,8 @@ class Listener:
     """One model, asked about recordings. On a GPU where there is one."""
 
     def __init__(self, model_path: str, *, batch_size: int = 32):
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = load_model(model_path, dtype="bfloat16" if self._device == "cuda" else "float32").to(
-            self._device
-        )
+        device = own_device()
+        self._model = load_model(model_path, dtype="bfloat16" if device == "cuda" else "float32").to(device)
         self._encoder = ExampleEncoder(model_path, freeze=_TOWERS, cache_bytes=_CACHE_BYTES)
         self._batch_size = batch_size
 

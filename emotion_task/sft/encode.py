@@ -18,6 +18,7 @@ import torch
 
 from emotion_task.audio_window import model_waveform
 from emotion_task.sft.examples import Example
+from rlcore.engines.device import own_device
 from rlcore.engines.hf_model import (
     audio_token_id,
     encode_media,
@@ -52,8 +53,6 @@ class ExampleEncoder:
         freeze: patterns as `model.freeze`. Where they cover the tower, examples carry `audio_states`.
         cache_bytes: bound on the audio that is kept in memory.
         cache_folder: keeps a frozen tower's output on disk; None: nowhere.
-
-    A frozen tower runs on a GPU where this process has one.
     """
 
     def __init__(
@@ -64,10 +63,7 @@ class ExampleEncoder:
         cache_bytes: int,
         cache_folder: str | None = None,
     ):
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tower = _frozen_tower(model_path, freeze)
-        if self._tower is not None:
-            self._tower.to(self._device)
         self.processor = load_processor(model_path)
         self._tokenizer = tokenizer_of(self.processor)
         self._config = load_config(model_path)
@@ -185,9 +181,10 @@ class ExampleEncoder:
 
 
 def _frozen_tower(model_path: str, freeze: tuple[str, ...]) -> Any:
-    """The model's tower and projector, where a pattern freezes all of the tower; else None."""
+    """The model's tower and projector on this process's GPU, where it has one, if a pattern freezes all of
+    the tower; else None."""
     family = family_of(load_config(model_path))
     # A pattern that is part of the tower's own path is part of every name below it.
     if family.encode_audio is None or not is_frozen(f"{family.media_modules[0]}.", freeze):
         return None
-    return load_media_encoder(model_path)
+    return load_media_encoder(model_path).to(own_device())

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
@@ -29,12 +29,6 @@ _CLOSE_S = 5.0
 """Longest that a shutdown waits for actors that may be busy, or dead."""
 
 _REFUSED = f"{ConfigError.__module__}.{ConfigError.__qualname__}: "
-
-
-class Pending(Protocol):
-    """Work that goes on elsewhere."""
-
-    def result(self, *, timeout_s: float) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,22 +201,17 @@ class ActorGroup:
         ]
         return PendingCall(self.name, method, answers, list(range(self.size)), list, self.where)
 
-    def call_shards_async(self, method: str, items: Sequence[Any], **kwargs: Any) -> Pending:
-        """Deals `items` out, rank r getting the list items[r::size]; the result is one list in their order.
+    def call_shards(self, method: str, items: Sequence[Any], *, timeout_s: float) -> list[Any]:
+        """Deals `items` out, rank r getting the list items[r::size]; one list of values in their order.
 
-        The method must return one value an item, and may be given an empty list.
+        The method must return one value an item, and may be given an empty list. Raises as
+        `PendingCall.result`.
         """
-        pending = self.call_each_async(
-            method, [(list(items[r :: self.size]),) for r in range(self.size)], **kwargs
-        )
-
-        def merge(parts: list[Any]) -> list[Any]:
-            merged: list[Any] = [None] * len(items)
-            for rank, part in enumerate(parts):
-                merged[rank :: self.size] = part
-            return merged
-
-        return PendingCall(self.name, method, pending.answers, pending.ranks, merge, self.where)
+        parts = [(list(items[r :: self.size]),) for r in range(self.size)]
+        merged: list[Any] = [None] * len(items)
+        for rank, part in enumerate(self.call_each(method, parts, timeout_s=timeout_s)):
+            merged[rank :: self.size] = part
+        return merged
 
     def shutdown(self) -> None:
         """Lets actors with a `close` free what would outlive them, then kills these actors and no others.

@@ -9,6 +9,7 @@ import torch
 
 from rlcore.algorithms.batching import num_packed_tokens
 from rlcore.config import ModelConfig
+from rlcore.engines.device import own_device
 from rlcore.engines.hf_model import load_model
 from rlcore.engines.host_memory import give_back
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
@@ -25,7 +26,7 @@ class ReferenceWorker:
         self._model = load_model(model.path, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
         if model.media == "embeds":
             detach_media_modules(self._model)
-        self._model.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
+        self._model.to(own_device()).requires_grad_(False)
 
     def ready(self) -> None:
         """Answers once the model is loaded."""

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from rlcore.actors.group import ActorGroup, Pending, last_line
+from rlcore.actors.group import ActorGroup, last_line
 from rlcore.actors.reward import RewardWorker
 from rlcore.config import RewardConfig
 from rlcore.engines.environment import engine_env
@@ -62,17 +62,6 @@ def open_pool(
     finally:
         pool.shutdown()
         reservation.release()
-
-
-@dataclass(frozen=True, slots=True)
-class PendingScores:
-    """Scores that are made by the thread that waits for them."""
-
-    score: Callable[[], list[list[Score]]]
-
-    def result(self, *, timeout_s: float | None = None) -> list[list[Score]]:
-        """[G][K]. `timeout_s` is not needed: every call and every start inside has a deadline of its own."""
-        return self.score()
 
 
 @dataclass(eq=False, slots=True)
@@ -148,10 +137,6 @@ class RewardPool(ActorGroup):
         self._num_restarts = [0] * config.replicas
         """Of each replica, since it last stood."""
         self._max_failures_in_a_row = 2 * config.replicas * config.concurrency + 2
-
-    def call_shards_async(self, method: str, items: Sequence[Any], **kwargs: Any) -> Pending:
-        assert method == "score", method
-        return PendingScores(lambda: self.score(items, kwargs["context"]))
 
     def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
         """One score a completion, [G][K]; what could not be scored carries an error. Never raises for what a

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig
 from rlcore.engines.engine_loop import EngineLoop
 from rlcore.engines.media import EncodedPrompt, MediaEncoder
@@ -62,7 +60,6 @@ class RolloutWorker:
             model.path,
             build_target(task.target, task.args, where="task").load_media,
             media=model.media,
-            device="cuda" if torch.cuda.is_available() else "cpu",
             cache_folder=model.media_cache,
         )
         self._encoding = threading.Lock()

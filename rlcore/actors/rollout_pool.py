@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from rlcore.actors.group import ActorGroup, Inbox, PendingCall
@@ -140,8 +139,7 @@ class RolloutPool:
                     if _is_deliberate(error):
                         raise
                     is_called_off = True
-                    with suppress(WeightSyncError):  # where the learner is gone too
-                        call_off(push, str(error))
+                    call_off(push, str(error))
                     self._lost(rank, str(error))
                 else:
                     assert version == push.version, (rank, version, push.version)

@@ -196,9 +196,9 @@ def _token_logprobs(
 def _switch_over(head: nn.Linear) -> None:
     """Lets the head be called with targets too, for good. As a module, and once: that is what gathers its
     weight under ZeRO-3, where ranks with more tokens than others must not ask for it more often."""
-    if "forward" in vars(head):
+    if getattr(head, "takes_targets", False):
         return
-    plain = head.forward
+    plain, head.takes_targets = head.forward, True
 
     def forward(hidden: Tensor, *scored: Any) -> Any:
         return HeadLogprobs.apply(hidden, head.weight, head.bias, *scored) if scored else plain(hidden)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlcore.engines.device import own_device
 from rlcore.engines.hf_model import (
     audio_token_id,
     embed_media,
@@ -49,12 +50,12 @@ class EncodedPrompt:
 class MediaEncoder:
     """Encodes prompts, in batches. In `embeds` mode an audio goes through the tower once, whatever texts ask
     about it (a reward model asks K times), and its embeddings are kept, least recently used dropped first.
+    The tower runs on this process's GPU, where it has one.
 
     Args:
         path: checkpoint folder or hub id; only its processor and, in `embeds` mode, its tower are loaded.
         load_media: `Task.load_media`.
         media: `embeds` or `raw`, as `model.media`.
-        device: where the tower runs.
         batch_size: prompts in one pass of the tower.
         cache_bytes: bound on what is kept in memory.
         cache_folder: where embeddings are also kept on disk (`rlcore.engines.media_cache`); `None`: nowhere.
@@ -66,7 +67,6 @@ class MediaEncoder:
         load_media: Callable[[Prompt], Mapping[str, Any]],
         *,
         media: str = "embeds",
-        device: str = "cpu",
         batch_size: int = 16,
         cache_bytes: int = 1 << 30,
         cache_folder: str | None = None,
@@ -77,7 +77,6 @@ class MediaEncoder:
         self._path = path
         self._load_media = load_media
         self._embeds = media == "embeds"
-        self._device = device
         self._batch_size = batch_size
         self._cache_bytes = cache_bytes
         self._cache: OrderedDict[_Key, tuple[np.ndarray, ...]] = OrderedDict()
@@ -167,7 +166,7 @@ class MediaEncoder:
     def _embed(self, prompts: Sequence[Prompt]) -> list[tuple[np.ndarray, ...]]:
         """From the disk, else through the tower."""
         if self._tower is None:
-            self._tower = load_media_encoder(self._path).to(self._device)
+            self._tower = load_media_encoder(self._path).to(own_device())
             if self._cache_folder is not None:
                 self._disk = MediaCache(self._cache_folder, self._tower, self.processor)
         media = [self._load(prompt) for prompt in prompts]

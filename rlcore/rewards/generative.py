@@ -35,8 +35,6 @@ class GenerativeRewardModel(Reward):
         dtype: of the reward model.
         media_cache: folder that keeps what the tower makes of recordings, as `model.media_cache`.
 
-    The tower runs on the reward's GPU where it has one.
-
     Raises:
         ConfigError: weights that cannot be normalised, or a score that the tokenizer splits.
     """
@@ -54,8 +52,6 @@ class GenerativeRewardModel(Reward):
         media_cache: str | None = None,
     ):
         # The engine's modules import vLLM's world; a configuration that merely names a reward must not.
-        import torch
-
         from rlcore.engines.hf_model import (
             audio_token_id,
             family_of,
@@ -77,13 +73,7 @@ class GenerativeRewardModel(Reward):
         media_tokens = self._tokenizer.convert_ids_to_tokens(media_token_ids(config, self._tokenizer))
         self._reserved = (*special_tokens(self._tokenizer), *media_tokens)
         media = "embeds" if family_of(config).takes_audio_embeds else "raw"
-        self._encoder = MediaEncoder(
-            model_path,
-            self.load_media,
-            media=media,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            cache_folder=media_cache,
-        )
+        self._encoder = MediaEncoder(model_path, self.load_media, media=media, cache_folder=media_cache)
         self._engine = VLLMEngine(model_path, dtype=dtype, media=media, engine_args=engine)
         self._observation_ids = score_token_ids(self._tokenizer, observation_tokens)
         self._num_observed = num_observed

@@ -503,7 +503,7 @@ def test_later_updates_on_a_batch_start_from_the_learners_first_logprobs(learner
 
 def test_an_actor_group_names_who_was_waited_for():
     group = ActorGroup("sleeper", Sleeper, [{"rank": 0}, {"rank": 1}], num_cpus=0.1)
-    assert group.call_shards_async("double", [1, 2, 3, 4, 5]).result(timeout_s=30) == [2, 4, 6, 8, 10]
+    assert group.call_shards("double", [1, 2, 3, 4, 5], timeout_s=30) == [2, 4, 6, 8, 10]
     assert group.call_each("double", [([1],), ([7],)], timeout_s=30) == [[2], [14]]
     with pytest.raises(DeadlineError, match=r"sleeper\[1\]\.sleep .* 0\.5 s"):
         group.call("sleep", 2.0, timeout_s=0.5)

@@ -63,7 +63,7 @@ def pool(attribute: str, **settings) -> Iterator[RewardPool]:
 
 def score(actors: RewardPool, groups: list[Group]):
     """As the controller asks."""
-    return actors.call_shards_async("score", groups, context=CONTEXT).result(timeout_s=1)
+    return actors.score(groups, CONTEXT)
 
 
 def values(scores) -> list[list[float | None]]:

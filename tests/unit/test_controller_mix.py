@@ -21,7 +21,7 @@ from rlcore.config import (
 )
 from rlcore.controller import Actors, Controller
 from rlcore.errors import DataError, LogprobError
-from rlcore.types import Completion, FinishedJob, Group, Prompt, Score, TrainBatch
+from rlcore.types import Completion, FinishedJob, Group, Prompt, RewardContext, Score, TrainBatch
 
 K = 4
 ANSWER = Completion(token_ids=(1, 2), logprobs=(-1.0, -1.0), text="", finish_reason="stop", policy_version=1)
@@ -37,7 +37,7 @@ class FakeActors:
 
     def __init__(self, result=None):
         self.calls: list[str] = []
-        self.named: list[dict] = []
+        self.contexts: list[RewardContext] = []
         self._result = result
 
     def call(self, method: str, *arguments, timeout_s: float):
@@ -56,11 +56,15 @@ class FakeActors:
         groups = tuple(group for (part,) in arguments for group in part.groups)
         return self.call_async(method, replace(arguments[0][0], groups=groups))
 
-    def call_shards_async(self, method: str, *arguments, **named):
+    def call_shards(self, method: str, groups, *, timeout_s: float):
         self.calls.append(method)
-        self.named.append(named)
         # As many as asked for: a prompt that replaces another is answered as the first.
-        return SimpleNamespace(result=lambda timeout_s: self._result[: len(arguments[0])])
+        return self._result[: len(groups)]
+
+    def score(self, groups, context):
+        """As a reward's pool."""
+        self.contexts.append(context)
+        return self._result[: len(groups)]
 
 
 class FakePool:
@@ -328,7 +332,7 @@ def test_rewards_are_told_the_step_that_they_score_and_the_last_steps_figures():
     assert (resumed.step, resumed.policy_version) == (1, 2)
     chosen.score_groups(groups, step=2)  # of a round that runs ahead
     resumed.score_groups(groups, step=2)
-    told = [[named["context"] for named in c.actors.rewards["outcome"].named] for c in (chosen, resumed)]
+    told = [c.actors.rewards["outcome"].contexts for c in (chosen, resumed)]
     first, ahead = told[0]
     assert (first.step, first.num_steps, first.statistics) == (0, 20, {})
     assert (ahead.step, ahead.num_steps, ahead.statistics["reward/outcome"]) == (2, 20, 0.625)

@@ -13,7 +13,9 @@ import pytest
 from benchmarks import plan_memory
 from rlcore import cli
 from rlcore.config import AlgorithmConfig, LearnerConfig, LoRAConfig, ModelConfig, RunConfig, load_config
+from rlcore.engines import logprobs
 from rlcore.errors import ConfigError
+from rlcore.plan import memory
 from rlcore.plan.hardware import KNOWN, Efficiency, Hardware, load_hardware
 from rlcore.plan.memory import MicroBatch, learner_memory
 from rlcore.plan.phases import Engine, Phases, sync_seconds, update_seconds
@@ -189,6 +191,11 @@ def test_a_step_hides_what_runs_beside_it() -> None:
     assert phases.step(0, 4) == 10 + 1 + 6 + 1
     assert phases.step(1, 4) == 11
     assert replace(phases, update=30).step(1, 4) == 31
+
+
+def test_chunks_of_logits_are_the_learners() -> None:
+    for name in ("LOGITS_PER_CHUNK", "LOGITS_PER_CHUNK_ON_GPU"):
+        assert getattr(memory, name) == getattr(logprobs, name)
 
 
 def test_lengths_have_the_mean_and_spread_that_were_given() -> None:

@@ -200,17 +200,6 @@ def test_an_evaluation_that_was_cut_short_is_made_again(
 
 
 @pytest.mark.usefixtures("quiet")
-def test_names_that_are_no_unicode_end_no_run(tmp_path: Path) -> None:
-    seen: list[str] = []
-    config = RunConfig()
-    with Tracker(tmp_path, config) as tracker:
-        task = SimpleNamespace(prompts=lambda split: [])
-        part: Any = _Run(config, tmp_path, Loop(), task, tracker)  # type: ignore[arg-type]
-        part.ray_metrics = SimpleNamespace(log=lambda step, metrics: seen.extend(metrics))
-        part.log({"reward/judge/\udc80": 0.5})
-    assert seen == ["reward/judge/\\udc80"]
-
-
 class Learner:
     """Loads any checkpoint but those that are damaged."""
 
