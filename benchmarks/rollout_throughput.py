@@ -8,8 +8,9 @@ Three comparisons, sides alternating:
   queue, its loop and its collection, prompts encoded already; the best of several rounds a side. Goal: at
   most 5 % over the raw engine.
 - `one` and `two` replicas as Ray actors, one core each, through the pool, with more to do than they take at
-  once; the median of the rounds' ratios. Goal: two give 1.9 times one. It needs two idle cores. Beside it the
-  same in two processes without Ray: what the machine has to give.
+  once and completions of ragged lengths, while a steady stream of groups finishes; two over the mean of one
+  before and after it, the median of the rounds. Goal: two give 1.9 times one. It needs two idle cores. Beside
+  it the same in two processes without Ray: what the machine has to give.
 - the audio tower: prompts with new audio, then the same audio again. Goal: each audio is encoded once.
 
 And at least 2000 tokens a second on one core with 16 prompts of 8 samples.
@@ -21,7 +22,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,8 +41,9 @@ SPEED_UP = 1.9
 NUM_SAMPLES = 8
 PROMPTS_AT_ONCE = 8
 """That an engine works on where replicas are compared."""
-SHARE = 2 / 3
-"""Of the prompts, that the clock waits for where replicas are compared."""
+WINDOW = (1 / 4, 3 / 4)
+"""Shares of the prompts that are done when the clock starts and stops where replicas are compared: engines
+that begin with full batches, and none that runs out of work."""
 SECONDS = 2.0
 """Length of every audio."""
 
@@ -107,20 +109,27 @@ def measure_actor(
     }
 
 
+def steady_rate(finished: Callable[[], Sequence[Group]], count: int) -> float:
+    """Tokens a second of the groups that finish within `WINDOW` of `count` prompts: of engines that have
+    enough to do, as where rollouts run ahead of updates."""
+    done: list[Group] = []
+    while len(done) < WINDOW[0] * count:
+        done += finished()
+    before, start = len(done), time.perf_counter()
+    while len(done) < WINDOW[1] * count:
+        done += finished()
+    return num_tokens(done[before:]) / (time.perf_counter() - start)
+
+
 def pool_rate(pool: Any, prompts: Sequence[Prompt], step: int) -> float:
-    """Tokens a second of finished prompts until `SHARE` of them are done: of engines that have enough to do,
-    as where rollouts run ahead of updates."""
-    start = time.perf_counter()
+    """Tokens a second of a pool's replicas together."""
     ids = range(step * len(prompts), (step + 1) * len(prompts))
     pool.submit([RolloutJob(id=i, prompt=p, draw=step) for i, p in zip(ids, prompts, strict=True)])
-    done: list[Group] = []
-    while len(done) < SHARE * len(prompts):
-        done += [job.group for job in pool.poll(1.0)]
-    seconds = time.perf_counter() - start
+    rate = steady_rate(lambda: [job.group for job in pool.poll(1.0)], len(prompts))
     pool.cancel(ids)
     while pool.num_unfinished(timeout_s=60):
         time.sleep(0.1)
-    return num_tokens(done) / seconds
+    return rate
 
 
 def measure_replicas(arguments: dict[str, Any], prompts: Sequence[Prompt], rounds: int) -> list[float]:
@@ -144,11 +153,17 @@ def measure_replicas(arguments: dict[str, Any], prompts: Sequence[Prompt], round
             )
             pools[size] = RolloutPool(group, arguments["rollout"])
             pools[size].wait_until_ready(timeout_s=600)
-        ratios = []
-        for step in range(rounds + 1):
-            one = pool_rate(pools[1], prompts[: len(prompts) // 2], step)
-            ratios.append(pool_rate(pools[2], prompts, step) / one)
-    return ratios[1:]  # the first round encodes
+        one, two = [], []
+        for step in range(rounds + 1):  # the first encodes
+            one.append(pool_rate(pools[1], prompts[: len(prompts) // 2], step))
+            two.append(pool_rate(pools[2], prompts, step))
+        one.append(pool_rate(pools[1], prompts[: len(prompts) // 2], rounds + 1))
+    return over_neighbours(two[1:], one[1:])
+
+
+def over_neighbours(two: Sequence[float], one: Sequence[float]) -> list[float]:
+    """Each of `two` over the mean of what `one` gave before and after it: the machine's own speed drifts."""
+    return [2 * pair / (before + after) for pair, before, after in zip(two, one[:-1], one[1:], strict=True)]
 
 
 def measure_processes(arguments: dict[str, Any], prompts: Sequence[Prompt], rounds: int) -> list[float]:
@@ -163,10 +178,10 @@ def measure_processes(arguments: dict[str, Any], prompts: Sequence[Prompt], roun
     ]
     for process in processes:
         process.start()
-    (alone, first), (_, second) = (np.array(queue.get(timeout=600)) for queue in queues)
+    (alone, first), (_, second) = (queue.get(timeout=600) for queue in queues)
     for process in processes:
         process.join(60)
-    return list((first + second) / alone)
+    return over_neighbours([a + b for a, b in zip(first, second, strict=True)], alone)
 
 
 def process_rates(
@@ -179,29 +194,26 @@ def process_rates(
     worker = RolloutWorker(**arguments)
 
     def rate(step: int) -> float:
-        jobs = [RolloutJob(id=i, prompt=prompt, draw=step) for i, prompt in enumerate(prompts)]
-        start = time.perf_counter()
-        worker.submit(jobs)
-        done: list[Group] = []
-        while len(done) < SHARE * len(prompts):
-            done += [job.group for job in worker.collect(1.0).finished if job.group]
-        seconds = time.perf_counter() - start
-        worker.cancel(job.id for job in jobs)
-        return num_tokens(done) / seconds
+        worker.submit([RolloutJob(id=i, prompt=prompt, draw=step) for i, prompt in enumerate(prompts)])
+        return steady_rate(
+            lambda: [job.group for job in worker.collect(1.0).finished if job.group], len(prompts)
+        )
 
-    alone, together = [], []
-    for step in range(rounds + 1):  # the first encodes
+    alone, together = list[float](), list[float]()
+    phases = [alone, together] * (rounds + 1) + [alone]
+    for i, rates in enumerate(phases):
         barrier.wait(600)
-        alone.append(rate(step) if rank == 0 else 0.0)
-        barrier.wait(600)
-        together.append(rate(step))
-    queue.put((alone[1:], together[1:]))
+        rates.append(rate(i // 2) if rank == 0 or rates is together else 0.0)
+        barrier.wait(600)  # until the other has measured, too
+        worker.cancel(range(len(prompts)))
+    queue.put((alone[1:], together[1:]))  # the first round encodes
 
 
 def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     os.environ.update(engine_env(cpu=True))
     from rlcore.actors.rollout import RolloutWorker
+    from rlcore.engines.forced_lengths import TABLE
     from rlcore.engines.hf_model import load_processor
 
     rounds = 3 if arguments.quick else 8
@@ -227,7 +239,15 @@ def main() -> None:
             ratios["encoded"] -= before
             rows.append({"prompts": count, "samples": NUM_SAMPLES, **rates, **ratios})
         worker._loop.close()
-        engine = {**settings["rollout"].engine, "max_num_seqs": PROMPTS_AT_ONCE * NUM_SAMPLES}
+        longest = settings["rollout"].max_tokens
+        engine = {
+            **settings["rollout"].engine,
+            "max_num_seqs": PROMPTS_AT_ONCE * NUM_SAMPLES,
+            "logits_processors": ["rlcore.engines.forced_lengths:ForcedLengths"],
+            "additional_config": {
+                TABLE: np.random.default_rng(0).integers(longest // 2, longest + 1, 1000).tolist()
+            },
+        }
         settings["rollout"] = replace(settings["rollout"], engine=engine)
         prompts = make_prompts(text, (6 if arguments.quick else 12) * PROMPTS_AT_ONCE, 0)
         pairs = 4 if arguments.quick else 12

@@ -121,6 +121,7 @@ class Controller:
             result = self.train_step()
             self.step += 1
             after_step(result)
+            del result  # its groups make room for the next step's
         self.rollouts.stop()
 
     def train_step(self) -> StepResult:
@@ -352,7 +353,7 @@ class Controller:
                     raise
                 with suppress(WeightSyncError) if len(updated) < len(ranks) else nullcontext():
                     sending.result(timeout_s=timeout_s)
-            ranks = [rank for rank in ranks if rank in pool.stale]
+            ranks = sorted(set(ranks) & set(pool.stale))
 
     def state_dict(self) -> dict[str, Any]:
         return {

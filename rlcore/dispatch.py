@@ -17,7 +17,6 @@ STARTING, STALE, READY = "starting", "stale", "ready"
 
 @dataclass(slots=True)
 class _Replica:
-    state: str = STARTING
     version: int = -1
     jobs: dict[int, None] = field(default_factory=dict)
     """In the order in which they were given."""
@@ -34,6 +33,8 @@ class Dispatcher:
         self.waiting: dict[int, None] = {}
         """Jobs that no replica has, in order."""
         self._replicas = [_Replica() for _ in range(num_replicas)]
+        self._in: dict[str, set[int]] = {STARTING: set(range(num_replicas)), STALE: set(), READY: set()}
+        """State to the ranks in it: to ask for those that are stale, at every poll, must cost nothing."""
 
     def add(self, jobs: Iterable[int]) -> None:
         """New jobs, which wait for `assign`."""
@@ -72,31 +73,29 @@ class Dispatcher:
 
     def started(self, rank: int, version: int) -> None:
         """A replica stands, with these weights."""
-        replica = self._replicas[rank]
-        replica.version, replica.state = version, READY if version == self.version else STALE
+        self._replicas[rank].version = version
+        self._move(rank, READY if version == self.version else STALE)
 
     def updated(self, version: int, ranks: Iterable[int]) -> None:
         """These replicas now hold `version`, which is the one that counts."""
         self.version = version
-        for replica in self._replicas:
-            if replica.state == READY:
-                replica.state = STALE
         for rank in ranks:
             self._replicas[rank].version = version
-        for replica in self._replicas:
-            if replica.state == STALE and replica.version == version:
-                replica.state = READY
+        standing = self._in[STALE] | self._in[READY]
+        self._in[READY] = {rank for rank in standing if self._replicas[rank].version == version}
+        self._in[STALE] = standing - self._in[READY]
 
     def lost(self, rank: int) -> list[int]:
         """A replica died or hangs, and is being started anew. Its jobs, which wait before all others."""
         jobs = self._replicas[rank].jobs
         self.waiting = {**jobs, **self.waiting}
         self._replicas[rank] = _Replica()
+        self._move(rank, STARTING)
         return list(jobs)
 
     def ranks(self, *states: str) -> list[int]:
         """Replicas in one of these states."""
-        return [rank for rank, replica in enumerate(self._replicas) if replica.state in states]
+        return sorted(set[int]().union(*(self._in[state] for state in states)))
 
     def num_jobs(self, rank: int) -> int:
         return len(self._replicas[rank].jobs)
@@ -104,3 +103,8 @@ class Dispatcher:
     @property
     def num_unfinished(self) -> int:
         return len(self.waiting) + sum(len(replica.jobs) for replica in self._replicas)
+
+    def _move(self, rank: int, state: str) -> None:
+        for ranks in self._in.values():
+            ranks.discard(rank)
+        self._in[state].add(rank)

@@ -106,7 +106,8 @@ class RolloutPipeline:
         )
         self._jobs: dict[int, _Chunk] = {}
         """Training jobs under way, whose ids are the positions of their prompts, and what they belong to."""
-        self._chunks: list[_Chunk] = []
+        self._chunks: dict[int, list[_Chunk]] = {}
+        """Of each step those that the buffer does not have yet, in the order of their prompts."""
         self._extra: dict[int, Group | None] = {}
         """Finished jobs of `generate`, whose ids are negative."""
         self._next_extra = -1
@@ -184,7 +185,7 @@ class RolloutPipeline:
             of_step = [ticket for ticket in tickets if ticket.step == step]
             for start in range(0, len(of_step), size):
                 chunk = _Chunk(step, of_step[start : start + size])
-                self._chunks.append(chunk)
+                self._chunks.setdefault(step, []).append(chunk)
                 self._jobs |= {ticket.position: chunk for ticket in chunk.tickets}
         self._pool.submit(
             [
@@ -231,18 +232,19 @@ class RolloutPipeline:
     def _take_scores(self) -> bool:
         """Gives scored chunks to the buffer. Those of a step in order of their prompts, so that what replaces
         a group without signal does not hang on which reward was faster; but not where prompts compete."""
-        taken, held_back = False, set[int]()
-        for chunk in list(self._chunks):
-            if chunk.step in held_back:
-                continue
-            if chunk.scores is None or not chunk.scores.done():
-                if not self._config.train.oversample:
-                    held_back.add(chunk.step)
-            else:
-                self._chunks.remove(chunk)
-                self._add(chunk, chunk.scores.result())
-                taken = True
+        taken = False
+        while chunk := next(filter(None, map(self._scored, self._chunks)), None):
+            self._keep(chunk.step, [other for other in self._chunks[chunk.step] if other is not chunk])
+            assert chunk.scores is not None
+            self._add(chunk, chunk.scores.result())
+            taken = True
         return taken
+
+    def _scored(self, step: int) -> _Chunk | None:
+        """The step's chunk whose turn it is, if it has its scores."""
+        chunks = self._chunks[step]
+        turns = chunks if self._config.train.oversample else chunks[:1]
+        return next((chunk for chunk in turns if chunk.scores is not None and chunk.scores.done()), None)
 
     def _add(self, chunk: _Chunk, scored: Sequence[ScoredGroup]) -> None:
         new: list[Ticket] = []
@@ -260,12 +262,22 @@ class RolloutPipeline:
     def _leave_out(self, tickets: Sequence[Ticket]) -> None:
         """No chunk waits for these any longer, unless it is being scored already."""
         left_out = set(tickets)
-        for chunk in self._chunks:
-            if chunk.scores is None:
-                chunk.tickets = [ticket for ticket in chunk.tickets if ticket not in left_out]
-        self._chunks = [chunk for chunk in self._chunks if chunk.tickets]
-        for chunk in self._chunks:
-            self._score_if_whole(chunk)
+        for step in {ticket.step for ticket in tickets} & self._chunks.keys():
+            chunks = self._chunks[step]
+            for chunk in chunks:
+                if chunk.scores is None:
+                    chunk.tickets = [ticket for ticket in chunk.tickets if ticket not in left_out]
+            chunks = [chunk for chunk in chunks if chunk.tickets]
+            self._keep(step, chunks)
+            for chunk in chunks:
+                self._score_if_whole(chunk)
+
+    def _keep(self, step: int, chunks: list[_Chunk]) -> None:
+        """A step has only these chunks left; without any it is forgotten."""
+        if chunks:
+            self._chunks[step] = chunks
+        else:
+            del self._chunks[step]
 
     def _is_generating(self, step: int) -> bool:
         return any(chunk.step == step for chunk in self._jobs.values())
