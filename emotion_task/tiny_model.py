@@ -14,7 +14,7 @@ from typing import Any
 
 from rlcore.errors import ConfigError
 
-ARCHITECTURES = ("qwen2_audio", "qwen2_5_omni")
+ARCHITECTURES = ("qwen2_audio", "qwen2_5_omni", "qwen3_omni")
 
 THINK_TOKENS = ("<think>", "</think>", "<answer>", "</answer>")
 """Ordinary (not special) tokens of their own, so that decoding keeps them."""
@@ -90,8 +90,8 @@ def build_tiny_model(folder: str | Path, texts: Iterable[str], config: TinyModel
     from rlcore.engines.hf_model import save_checkpoint
 
     folder = Path(folder)
-    build = {"qwen2_audio": _qwen2_audio, "qwen2_5_omni": _qwen2_5_omni}[config.architecture]
-    model, processor = build(list(texts), config)
+    build = {"qwen2_audio": _qwen2_audio, "qwen2_5_omni": _qwen2_5_omni, "qwen3_omni": _qwen3_omni}
+    model, processor = build[config.architecture](list(texts), config)
     save_checkpoint(model, folder, processor=processor)
     return folder
 
@@ -196,64 +196,57 @@ def _sinusoids(length: int, channels: int) -> Any:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def _qwen2_5_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
-    """The thinker of Qwen2.5-Omni (text out): its encoder needs no fixed window."""
-    import torch
-    from transformers import (
-        Qwen2_5OmniConfig,
-        Qwen2_5OmniProcessor,
-        Qwen2_5OmniThinkerForConditionalGeneration,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-    )
+def _omni_processor(texts: list[str], config: TinyModelConfig, processor_class: Any, frame: int) -> Any:
+    """Tokenizer and processor of an Omni model, whose encoder needs no fixed window; `frame` is the width of
+    its vision encoder's patches."""
+    from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    tokenizer = train_tokenizer(
-        texts, config.vocab_size, list(OMNI_TOKENS.values()), extra_special_tokens=OMNI_TOKENS
-    )
-    processor = Qwen2_5OmniProcessor(
-        image_processor=Qwen2VLImageProcessor(),
-        video_processor=Qwen2VLVideoProcessor(),
+    return processor_class(
+        image_processor=Qwen2VLImageProcessor(patch_size=frame),
+        video_processor=Qwen2VLVideoProcessor(patch_size=frame),
         feature_extractor=_feature_extractor(config, hop_length=160, n_fft=400, chunk_length=30),
-        tokenizer=tokenizer,
+        tokenizer=train_tokenizer(
+            texts, config.vocab_size, list(OMNI_TOKENS.values()), extra_special_tokens=OMNI_TOKENS
+        ),
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def _omni_audio_config(config: TinyModelConfig) -> dict[str, Any]:
+    return {
+        "num_mel_bins": config.num_mel_bins,
+        "encoder_layers": config.encoder_layers,
+        "encoder_attention_heads": config.num_heads,
+        "encoder_ffn_dim": config.intermediate_size,
+        "d_model": config.hidden_size,
+        "max_source_positions": 1500,
+        "output_dim": config.hidden_size,
+    }
+
+
+def _omni_text_config(config: TinyModelConfig, tokenizer: Any, **rope: Any) -> dict[str, Any]:
+    half_head = config.hidden_size // config.num_heads // 2
+    return {
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1000000.0,
+            # Time, height and width share the rotary half-dimensions; audio moves all three alike.
+            "mrope_section": [half_head // 4, half_head * 3 // 8, half_head * 3 // 8],
+            **rope,
+        },
+        **_text_config(config, tokenizer),
+    }
+
+
+def _omni_vision_config(config: TinyModelConfig) -> dict[str, Any]:
+    """No prompt enters it: as small as may be."""
+    sizes = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2}
+    return {**sizes, "out_hidden_size": config.hidden_size}
+
+
+def _omni_token_ids(tokenizer: Any) -> dict[str, int]:
     token_id = tokenizer.convert_tokens_to_ids
-    size = config.hidden_size
-    half_head = size // config.num_heads // 2
-    thinker = {
-        "audio_config": {
-            "model_type": "qwen2_5_omni_audio_encoder",
-            "num_mel_bins": config.num_mel_bins,
-            "encoder_layers": config.encoder_layers,
-            "encoder_attention_heads": config.num_heads,
-            "encoder_ffn_dim": config.intermediate_size,
-            "d_model": size,
-            "max_source_positions": 1500,
-            "n_window": 100,
-            "output_dim": size,
-        },
-        "vision_config": {
-            "model_type": "qwen2_5_omni_vision_encoder",
-            "depth": 1,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 2,
-            "out_hidden_size": size,
-            "fullatt_block_indexes": [0],
-        },
-        "text_config": {
-            "model_type": "qwen2_5_omni_text",
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1000000.0,
-                # Time, height and width share the rotary half-dimensions; audio moves all three alike.
-                "mrope_section": [half_head // 4, half_head * 3 // 8, half_head * 3 // 8],
-            },
-            **_text_config(config, tokenizer),
-        },
-        "audio_token_index": token_id("<|AUDIO|>"),
-        "image_token_index": token_id("<|IMAGE|>"),
-        "video_token_index": token_id("<|VIDEO|>"),
+    return {
         "audio_start_token_id": token_id("<|audio_bos|>"),
         "audio_end_token_id": token_id("<|audio_eos|>"),
         "vision_start_token_id": token_id("<|vision_bos|>"),
@@ -261,11 +254,88 @@ def _qwen2_5_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
         "user_token_id": tokenizer.pad_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def _qwen2_5_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
+    """The thinker of Qwen2.5-Omni (text out)."""
+    import torch
+    from transformers import (
+        Qwen2_5OmniConfig,
+        Qwen2_5OmniProcessor,
+        Qwen2_5OmniThinkerForConditionalGeneration,
+    )
+
+    processor = _omni_processor(texts, config, Qwen2_5OmniProcessor, 14)
+    tokenizer = processor.tokenizer
+    token_id = tokenizer.convert_tokens_to_ids
+    thinker = {
+        "audio_config": {
+            "model_type": "qwen2_5_omni_audio_encoder",
+            "n_window": 100,
+            **_omni_audio_config(config),
+        },
+        "vision_config": {
+            "model_type": "qwen2_5_omni_vision_encoder",
+            "fullatt_block_indexes": [0],
+            **_omni_vision_config(config),
+        },
+        "text_config": {"model_type": "qwen2_5_omni_text", **_omni_text_config(config, tokenizer)},
+        "audio_token_index": token_id("<|AUDIO|>"),
+        "image_token_index": token_id("<|IMAGE|>"),
+        "video_token_index": token_id("<|VIDEO|>"),
         "initializer_range": 0.05,
+        **_omni_token_ids(tokenizer),
     }
     model_config = Qwen2_5OmniConfig(thinker_config=thinker, enable_audio_output=False)
     torch.manual_seed(config.seed)
     model = Qwen2_5OmniThinkerForConditionalGeneration(model_config.thinker_config).float()
+    return _with_generation_tokens(model, tokenizer), processor
+
+
+def _qwen3_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
+    """The thinker of Qwen3-Omni, a mixture of four experts of which two answer for a token."""
+    import torch
+    from transformers import (
+        Qwen3OmniMoeConfig,
+        Qwen3OmniMoeProcessor,
+        Qwen3OmniMoeThinkerForConditionalGeneration,
+    )
+
+    processor = _omni_processor(texts, config, Qwen3OmniMoeProcessor, 16)
+    tokenizer = processor.tokenizer
+    token_id = tokenizer.convert_tokens_to_ids
+    thinker = {
+        "audio_config": {
+            "model_type": "qwen3_omni_moe_audio_encoder",
+            "n_window": 50,
+            "downsample_hidden_size": 32,
+            **_omni_audio_config(config),
+        },
+        "vision_config": {
+            "model_type": "qwen3_omni_moe_vision_encoder",
+            "deepstack_visual_indexes": [],
+            "num_position_embeddings": 64,
+            "image_size": 128,
+            "apply_vit_abs_pos_embed": True,
+            **_omni_vision_config(config),
+        },
+        "text_config": {
+            "model_type": "qwen3_omni_moe_text",
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": config.intermediate_size // 2,
+            **_omni_text_config(config, tokenizer, interleaved=True, mrope_interleaved=True),
+        },
+        "audio_token_id": token_id("<|AUDIO|>"),
+        "image_token_id": token_id("<|IMAGE|>"),
+        "video_token_id": token_id("<|VIDEO|>"),
+        "initializer_range": 0.05,
+        **_omni_token_ids(tokenizer),
+    }
+    model_config = Qwen3OmniMoeConfig(thinker_config=thinker, enable_audio_output=False)
+    torch.manual_seed(config.seed)
+    model = Qwen3OmniMoeThinkerForConditionalGeneration(model_config.thinker_config).float()
     return _with_generation_tokens(model, tokenizer), processor
 
 

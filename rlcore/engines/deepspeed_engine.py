@@ -307,7 +307,8 @@ class DeepSpeedEngine:
 
     def _push_weights(self) -> list[Weight]:
         alone = self._config.lora.push == "adapters"
-        return list(adapter_weights(self._model)) if alone else self._rollout_weights()
+        whole = adapter_weights(self._model) if alone else self._rollout_weights()
+        return [part for weight in whole for part in weight.parts()]
 
     def iter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(hub name, full float32 tensor) of the language model, and of media modules that are trained.
@@ -315,7 +316,8 @@ class DeepSpeedEngine:
         Adapters are merged and tied copies left out. From every ZeRO stage, on every rank; every rank must
         exhaust the iterator, and a tensor is valid only until the next one is asked for.
         """
-        for weight, tensor in zero.gathered(self._rollout_weights(), zero_stage=self._config.zero_stage):
+        parts = [part for weight in self._rollout_weights() for part in weight.parts()]
+        for weight, tensor in zero.gathered(parts, zero_stage=self._config.zero_stage):
             yield weight.hub_name, tensor
 
     def _rollout_weights(self) -> list[Weight]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import _get_feat_extract_output_lengths
 
 from rlcore.errors import ConfigError, DataError
 
@@ -77,10 +78,25 @@ def _encode_qwen2_5_omni(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -
     return list(flat.split(lengths.tolist()))
 
 
+def _encode_qwen3_omni(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    tower = model.audio_tower
+    mask = inputs["feature_attention_mask"].to(tower.device)
+    features = inputs["input_features"].to(device=tower.device, dtype=tower.dtype)
+    flat = model.get_audio_features(features, mask, return_dict=True).last_hidden_state  # [sum N_i, H]
+    lengths = _get_feat_extract_output_lengths(mask.sum(-1), tower.n_window)
+    return list(flat.split(lengths.tolist()))
+
+
 def _omni_checkpoint_config(model: PreTrainedModel) -> PretrainedConfig:
     """The thinker inside the whole model's config, as vLLM and the hub expect it; the talker is left out."""
     config = transformers.Qwen2_5OmniConfig(thinker_config=model.config.to_dict(), enable_audio_output=False)
     config.architectures = ["Qwen2_5OmniModel"]
+    return config
+
+
+def _qwen3_omni_checkpoint_config(model: PreTrainedModel) -> PretrainedConfig:
+    config = transformers.Qwen3OmniMoeConfig(thinker_config=model.config.to_dict(), enable_audio_output=False)
+    config.architectures = ["Qwen3OmniMoeForConditionalGeneration"]
     return config
 
 
@@ -110,6 +126,13 @@ QWEN2_5_OMNI = Family(
     checkpoint_config=_omni_checkpoint_config,
 )
 
+QWEN3_OMNI = replace(
+    QWEN2_5_OMNI,
+    model_class="Qwen3OmniMoeThinkerForConditionalGeneration",
+    encode_audio=_encode_qwen3_omni,
+    checkpoint_config=_qwen3_omni_checkpoint_config,
+)
+
 CAUSAL_LM = Family(model_class="AutoModelForCausalLM", decoder="model")
 
 FAMILIES: dict[str, Family] = {
@@ -117,6 +140,8 @@ FAMILIES: dict[str, Family] = {
     "Qwen2_5OmniModel": QWEN2_5_OMNI,
     "Qwen2_5OmniForConditionalGeneration": QWEN2_5_OMNI,
     "Qwen2_5OmniThinkerForConditionalGeneration": QWEN2_5_OMNI,
+    "Qwen3OmniMoeForConditionalGeneration": QWEN3_OMNI,
+    "Qwen3OmniMoeThinkerForConditionalGeneration": QWEN3_OMNI,
 }
 """Families by `config.architectures[0]`. Every other architecture that transformers loads as a causal
 language model is `CAUSAL_LM`."""
@@ -358,6 +383,30 @@ def checkpoint_parameters(model: PreTrainedModel, *, media: bool = True) -> Iter
             yield name, checkpoint_name(model, own)
 
 
+Part = tuple[int | slice, ...]
+"""An index into a tensor."""
+
+
+def checkpoint_parts(hub_name: str, shape: tuple[int, ...]) -> list[tuple[str, Part]]:
+    """The tensors of a checkpoint that transformers holds as one: (name, index into it), in order.
+
+    The experts of a mixture are one `gate_up_proj` [E, 2I, H] and one `down_proj` [E, H, I] in memory. In
+    checkpoints of the Qwen2-MoE form (Qwen3-MoE, Qwen3-Omni, OLMoE, DeepSeek), which vLLM reads, each expert
+    has three matrices of its own. Anything else is itself.
+    """
+    layer, _, kind = hub_name.rpartition(".experts.")
+    if not layer or len(shape) != 3 or kind not in ("gate_up_proj", "down_proj"):
+        return [(hub_name, ())]
+    if kind == "down_proj":
+        return [(f"{layer}.experts.{e}.down_proj.weight", (e,)) for e in range(shape[0])]
+    half = shape[1] // 2
+    return [
+        (f"{layer}.experts.{e}.{name}.weight", (e, rows))
+        for e in range(shape[0])
+        for name, rows in (("gate_proj", slice(half)), ("up_proj", slice(half, None)))
+    ]
+
+
 def is_language_name(config: PretrainedConfig, hub_name: str) -> bool:
     """Whether a name in a checkpoint belongs to the policy's language model."""
     return hub_name.startswith(family_of(config).language_prefixes)
@@ -388,7 +437,11 @@ def save_checkpoint(
     missing = [name for name in expected if name not in source]
     if missing:
         raise DataError(f"{folder}: the weights to save lack {len(missing)} tensors, the first {missing[0]}")
-    weights = {checkpoint_name(model, n): source[n].detach().cpu().contiguous() for n in expected}
+    weights = {
+        name: source[own][part].detach().cpu().clone() if part else source[own].detach().cpu().contiguous()
+        for own in expected
+        for name, part in checkpoint_parts(checkpoint_name(model, own), tuple(source[own].shape))
+    }
     save_torch_state_dict(weights, folder, metadata={"format": "pt"})
     config = family_of(model).checkpoint_config(model)
     if config is model.config:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import peft
@@ -21,7 +21,15 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlcore.config import LoRAConfig
-from rlcore.engines.hf_model import FAMILIES, checkpoint_parameters, decoder_of, is_media_parameter, own_name
+from rlcore.engines.hf_model import (
+    FAMILIES,
+    Part,
+    checkpoint_parameters,
+    checkpoint_parts,
+    decoder_of,
+    is_media_parameter,
+    own_name,
+)
 from rlcore.errors import ConfigError
 from rlcore.weight_sync.adapters import A, B
 from rlcore.weight_sync.rounding import adapted
@@ -164,10 +172,18 @@ class Weight:
     """The layer that adds a product to the parameter, where one does."""
     scale: float = 1.0
     """Of an adapter's factor."""
+    part: Part = ()
+    """Of the parameter, where this is a part of it."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(getattr(self.parameters[0], "ds_shape", self.parameters[0].shape))
+        whole = tuple(getattr(self.parameters[0], "ds_shape", self.parameters[0].shape))
+        return tuple(torch.empty(whole, device="meta")[self.part].shape) if self.part else whole
+
+    def parts(self) -> list[Weight]:
+        """What checkpoints, and so engines, have in its place: itself, or each expert of a mixture."""
+        parts = checkpoint_parts(self.hub_name, self.shape)
+        return [self if part == () else replace(self, hub_name=name, part=part) for name, part in parts]
 
     @property
     def is_trained(self) -> bool:
@@ -176,7 +192,7 @@ class Weight:
     @torch.no_grad()
     def tensor(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Full, detached, and merged for engines of `dtype` (`rlcore.weight_sync.rounding`)."""
-        own = self.parameters[0].detach()
+        own = self.parameters[0].detach()[self.part]
         if self.adapter is not None:
             return adapted(own, self.adapter.get_delta_weight(ADAPTER), dtype, self.hub_name)
         return own if self.scale == 1.0 else own * self.scale

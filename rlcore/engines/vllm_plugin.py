@@ -15,7 +15,8 @@ BACKENDS = ("shared_memory", "gloo")
 
 
 def register() -> None:
-    """Registers the weight transfer backends and, on the CPU, keeps linear layers unpacked. Idempotent."""
+    """Registers the weight transfer backends and, on the CPU, keeps linear layers unpacked and packs the
+    experts of mixtures at every reload. Idempotent."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
     from vllm.platforms import current_platform
 
@@ -27,6 +28,7 @@ def register() -> None:
             )
     if current_platform.is_cpu():
         _keep_linear_layers_unpacked()
+        _pack_experts_again()
 
 
 def _keep_linear_layers_unpacked() -> None:
@@ -40,6 +42,25 @@ def _keep_linear_layers_unpacked() -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = use_plain_linear
+
+
+def _pack_experts_again() -> None:
+    """vLLM on the CPU packs the experts of a mixture for its kernel when the model is loaded, but not when it
+    is reloaded: the kernel would read new weights in the wrong order, without an error."""
+    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+
+    process = UnquantizedFusedMoEMethod.process_weights_after_loading
+    if getattr(process, "packs_again", False):
+        return
+
+    def process_and_pack(self: Any, layer: Any) -> None:
+        is_reload = self.moe_kernel is not None
+        process(self, layer)
+        if is_reload:
+            self.moe_kernel.fused_experts.process_weights_after_loading(layer)
+
+    process_and_pack.packs_again = True  # type: ignore[attr-defined]
+    UnquantizedFusedMoEMethod.process_weights_after_loading = process_and_pack
 
 
 class PolicyTemperature:

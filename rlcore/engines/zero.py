@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import groupby
 from typing import Any
 
 import deepspeed
@@ -106,25 +107,31 @@ def gathered(
     """Full tensors (`Weight.tensor`), each valid until the next is asked for; ZeRO-3 partitions are gathered
     in buckets."""
     for bucket in _buckets(weights):
-        parameters = [parameter for weight in bucket for parameter in weight.parameters]
+        parameters = _parameters(bucket)
         with deepspeed.zero.GatheredParameters(parameters, enabled=zero_stage == 3):
             for weight in bucket:
                 yield weight, weight.tensor(dtype)
 
 
 def _buckets(weights: Sequence[Weight]) -> Iterator[list[Weight]]:
-    """Runs of at most `GATHER_BYTES`; a larger weight alone."""
+    """Runs of at most `GATHER_BYTES`; a larger parameter alone, with all of its parts."""
     bucket: list[Weight] = []
     size = 0
-    for weight in weights:
-        num_bytes = sum(map(num_parameter_bytes, weight.parameters))
+    for _, parts in groupby(weights, key=lambda weight: [id(p) for p in weight.parameters]):
+        run = list(parts)
+        num_bytes = sum(map(num_parameter_bytes, run[0].parameters))
         if bucket and size + num_bytes > GATHER_BYTES:
             yield bucket
             bucket, size = [], 0
-        bucket.append(weight)
+        bucket += run
         size += num_bytes
     if bucket:
         yield bucket
+
+
+def _parameters(weights: Sequence[Weight]) -> list[torch.nn.Parameter]:
+    """Each once, in order."""
+    return list({id(p): p for weight in weights for p in weight.parameters}.values())
 
 
 def num_parameter_bytes(parameter: torch.nn.Parameter) -> int:

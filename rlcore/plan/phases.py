@@ -82,9 +82,9 @@ def _starts(lengths: Sequence[int], slots: int) -> np.ndarray:
 
 
 def forward_flops(sizes: ModelSizes, tokens: float, context: float) -> float:
-    """Of the decoder's layers: 2 a parameter and token, and attention's two products over half the
-    context."""
-    return tokens * (2.0 * sizes.decoder + 2.0 * sizes.num_layers * sizes.attention * context)
+    """Of the decoder's layers: 2 a token and parameter that it passes, and attention's two products over half
+    the context."""
+    return tokens * (2.0 * sizes.active + 2.0 * sizes.num_layers * sizes.attention * context)
 
 
 def head_flops(sizes: ModelSizes, tokens: float) -> float:

@@ -22,6 +22,8 @@ class ModelSizes:
     vocab: int
     layer: int
     """Parameters of one decoder layer."""
+    idle: int = 0
+    """Of them, those of the experts that a token does not pass."""
     embedding: int
     head: int
     """Parameters of the output head; 0 where it is the embedding."""
@@ -34,6 +36,11 @@ class ModelSizes:
     def decoder(self) -> int:
         """Parameters of layers and final norm."""
         return self.num_layers * self.layer + self.hidden
+
+    @property
+    def active(self) -> int:
+        """Of the decoder's parameters, those that a token passes."""
+        return self.decoder - self.num_layers * self.idle
 
     @property
     def language(self) -> int:
@@ -145,15 +152,22 @@ def sizes_of_config(config: Any) -> ModelSizes:
     num_heads = text.num_attention_heads
     return ModelSizes(
         hidden=text.hidden_size,
-        intermediate=text.intermediate_size,
+        intermediate=getattr(text, "intermediate_size", 0),
         num_layers=text.num_hidden_layers,
         num_heads=num_heads,
         num_kv_heads=getattr(text, "num_key_value_heads", None) or num_heads,
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // num_heads,
         vocab=text.vocab_size,
-        layer=sum(p.numel() for p in decoder.layers[0].parameters()),
+        layer=sum(p.numel() for p in decoder.layers[-1].parameters()),
+        idle=_idle(decoder.layers[-1], text),
         embedding=embedding.numel(),
         head=0 if head.weight is embedding else head.weight.numel(),
         audio=audio,
         other_media=sum(media.values()) - audio,
     )
+
+
+def _idle(layer: Any, text: Any) -> int:
+    """Parameters of a layer's experts that a token does not pass, of a mixture's `num_experts_per_tok`."""
+    experts = sum(p.numel() for name, p in layer.named_parameters() if ".experts." in name)
+    return experts * (text.num_experts - text.num_experts_per_tok) // text.num_experts if experts else 0

@@ -50,8 +50,8 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
     """Loads a push into the running model, in place, bucket by bucket.
 
     On the CPU the plug-in keeps layers as they were loaded: plain loading is right, and from the second push
-    on, copying in its place. Elsewhere vLLM's layer-wise reloading redoes what it does to weights after
-    loading (quantisation, kernel layouts).
+    on, copying in its place. Elsewhere, and for mixtures of experts, vLLM's layer-wise reloading redoes what
+    it does to weights after loading (quantisation, kernel layouts).
     """
 
     init_info_cls = BucketInitInfo
@@ -102,7 +102,7 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
     def _load(self, layout: Layout, payloads: Iterator[Tensor]) -> None:
         if are_adapters(name for name, _ in layout.shapes):
             self._load_adapters(layout.tensors(payloads))
-        elif not current_platform.is_cpu():
+        elif not self._is_as_loaded:
             self._reload(layout.tensors(payloads))
         elif self._copies is not None and self._copies.fit(layout):
             self._copies.load(payloads)
@@ -113,10 +113,15 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
             self._copies = record(layout, payloads, self.model, self.model.load_weights)
             self._recorded = layout
 
+    @property
+    def _is_as_loaded(self) -> bool:
+        """Whether all weights lie in the model as its loader put them there."""
+        return current_platform.is_cpu() and not self.model_config.is_moe
+
     def _load_adapters(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
         assert self._checkpoint is not None, "accepted before"
         base, dtype = self._checkpoint.tensor, self.model_config.dtype
-        if current_platform.is_cpu():
+        if self._is_as_loaded:
             self.model.load_weights(merged(tensors, base, dtype))
             return
         # Layers are redone whole: of one with q, k and v in it, an adapter of q alone would not be enough.

@@ -18,7 +18,8 @@ from rlcore.actors.reference import ReferenceWorker
 from rlcore.algorithms.batching import shard_groups
 from rlcore.config import AlgorithmConfig, LearnerConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.engines import logprobs as scoring
-from rlcore.engines.hf_model import audio_token_id, checkpoint_parameters, embed_media, load_model
+from rlcore.engines import trainable
+from rlcore.engines.hf_model import audio_token_id, embed_media, load_model
 from rlcore.types import Completion, Group, Prompt, TrainBatch, TrainGroup
 
 LEARNER = LearnerConfig(
@@ -234,9 +235,14 @@ def plain_updates(model_path: str, factors: Sequence[float]) -> tuple[list, list
         optimizer.param_groups[0]["lr"] = LEARNER.lr * factor
         optimizer.step()
         metrics.append({"loss": loss.item(), "grad_norm": norm.item(), "lr": LEARNER.lr * factor})
-        names = checkpoint_parameters(model, media=False)
-        weights.append({hub: model.get_parameter(name).detach().numpy().copy() for name, hub in names})
+        weights.append(language_weights(model))
     return batches, metrics, weights
+
+
+def language_weights(model) -> dict[str, np.ndarray]:
+    """The language model's tensors by hub name, as a checkpoint has them."""
+    parts = [part for weight in trainable.weights(model, media=False) for part in weight.parts()]
+    return {part.hub_name: part.tensor().numpy().copy() for part in parts}
 
 
 def start(

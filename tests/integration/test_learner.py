@@ -18,6 +18,7 @@ from learner_cases import (
     LEARNER,
     Probe,
     assert_equal,
+    language_weights,
     make_batch,
     plain_distributions,
     plain_logprobs,
@@ -354,6 +355,44 @@ def test_an_architecture_that_does_not_pack_is_refused(single, tmp_path, archite
     make_causal_lm(tmp_path, architecture, **settings)
     with pytest.raises(ConfigError, match=rf"model.path: {architecture}ForCausalLM gives other log-prob"):
         start(single, str(tmp_path), zero_stage=zero_stage)
+
+
+@pytest.fixture(scope="module")
+def mixture_path(tmp_path_factory) -> str:
+    """A mixture of four experts, two of which answer for a token."""
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
+    return str(make_causal_lm(tmp_path_factory.mktemp("mixture"), "Qwen3Moe", **sizes))
+
+
+@pytest.fixture(scope="module")
+def expected_of_mixture(mixture_path):
+    return plain_updates(mixture_path, FACTORS[:3])
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_experts_are_trained_together_and_pushed_one_by_one(
+    learner, mixture_path, expected_of_mixture, tmp_path, zero_stage
+):
+    """transformers holds all experts of a layer in one tensor, checkpoints and engines each by itself."""
+    batches, metrics, weights = expected_of_mixture
+    start(learner, mixture_path, zero_stage=zero_stage)
+    for step, batch in enumerate(batches):
+        got = learner.call("update", batch, timeout_s=60)[0]
+        assert got["loss"] == pytest.approx(metrics[step]["loss"], rel=1e-4)
+        assert got["grad_norm"] == pytest.approx(metrics[step]["grad_norm"], rel=1e-4)
+    trained = learner.call("weights", timeout_s=60)[0]
+    assert "model.layers.1.mlp.experts.3.down_proj.weight" in trained
+    assert set(trained) == set(Checkpoint(mixture_path).shapes)
+    assert worst(trained, weights[-1]) < 1e-5
+
+    push = learner.call_one(0, "announce_push", 2, [0], timeout_s=60)
+    sending = learner.call_async("push_weights", push)
+    assert_equal({name: tensor.numpy() for name, tensor in collect(push).items()}, trained)
+    sending.result(timeout_s=60)
+    learner.call("export", str(tmp_path / "model"), timeout_s=60)
+    exported = Checkpoint(str(tmp_path / "model"))
+    assert_equal({name: exported.tensor(name).numpy() for name in trained}, trained)
+    assert_equal(language_weights(load_model(str(tmp_path / "model"))), trained)
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])

@@ -14,14 +14,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import AUDIO_PROMPT, TEXT_PROMPT, make_qwen2_5_omni, make_qwen2_audio, make_text, tone
+from engine_cases import (
+    ENGINE,
+    PROMPTS,
+    ToneTask,
+    check_adapters,
+    check_raw_audio,
+    perturb,
+    sender_of,
+    transformers_greedy,
+    weights,
+    worst_difference,
+)
+from tiny_models import (
+    AUDIO_PROMPT,
+    TEXT_PROMPT,
+    make_qwen2_5_omni,
+    make_qwen2_audio,
+    make_text,
+)
 from weight_pushes import drop, flip_a_byte, heal, push_to
 
 from rlcore.actors.rollout import RolloutWorker
-from rlcore.config import LoRAConfig, ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
+from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
 from rlcore.engines.hf_model import (
-    checkpoint_parameters,
-    is_media_parameter,
     load_model,
     load_processor,
     media_token_ids,
@@ -30,7 +46,6 @@ from rlcore.engines.hf_model import (
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.media import MediaEncoder
 from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
-from rlcore.engines.trainable import adapter_weights, add_lora
 from rlcore.engines.vllm_engine import VLLMEngine
 from rlcore.engines.vllm_plugin import PolicyTemperature
 from rlcore.errors import ConfigError, DataError, MixedWeightsError, WeightSyncError
@@ -39,19 +54,6 @@ from rlcore.weight_sync import make_sender, vllm_receiver
 from rlcore.weight_sync.direct import record
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("engine_process")]
-# Few tokens a step, so that the prompts of one call do not fit into one: seeds must survive that.
-ENGINE = {"max_model_len": 256, "max_num_batched_tokens": 256}
-
-
-class ToneTask:
-    """Prompt i plays tone i, or several."""
-
-    def load_media(self, prompt: Prompt) -> dict[str, Any]:
-        indices = prompt.media.get("tones") or [prompt.media["tone"]]
-        return {"audio": [tone(index, 0.6 + 0.4 * index) for index in indices], "sampling_rate": 16000}
-
-
-PROMPTS = [Prompt(id=f"p{i}", text=AUDIO_PROMPT, media={"tone": i}) for i in range(5)]
 
 
 @pytest.fixture(scope="module")
@@ -64,47 +66,9 @@ def worker(audio_model: str) -> RolloutWorker:
     return RolloutWorker(
         ModelConfig(path=audio_model),
         RolloutConfig(samples_per_prompt=4, max_tokens=24, engine=ENGINE),
-        TargetConfig(target=f"{__name__}:ToneTask"),
+        TargetConfig(target="engine_cases:ToneTask"),
         seed=0,
     )
-
-
-def worst_difference(model: torch.nn.Module, groups: Sequence[Group], *, temperature: float = 1.0) -> float:
-    """Largest difference of log-probabilities between the rollout and the learner's function."""
-    tokens = [TokenGroup.of(group) for group in groups]
-    with torch.no_grad():
-        rows = completion_logprobs(model, tokens, temperature=temperature).rows()
-    rollout = [np.array(c.logprobs) for group in groups for c in group.completions]
-    return max(float(np.abs(a - b).max()) for a, b in zip(rows, rollout, strict=True))
-
-
-def perturb(model: torch.nn.Module, seed: int, *, media: bool) -> None:
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if media or not is_media_parameter(model, name):
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-
-
-def weights(model: torch.nn.Module, *, media: bool) -> list[tuple[str, torch.Tensor]]:
-    state = model.state_dict()
-    return [(hub_name, state[name]) for name, hub_name in checkpoint_parameters(model, media=media)]
-
-
-def sender_of(model: torch.nn.Module, *, media: bool, **settings: Any) -> Any:
-    shapes = [(name, tuple(tensor.shape)) for name, tensor in weights(model, media=media)]
-    return make_sender(WeightSyncConfig(timeout_s=60, **settings), shapes, dtype="float32")
-
-
-def transformers_greedy(model: Any, path: str, prompt: Prompt, max_tokens: int) -> tuple[int, ...]:
-    """The model's own generation from the raw audio."""
-    processor = load_processor(path)
-    media = ToneTask().load_media(prompt) if prompt.media else {}
-    inputs = processor(text=prompt.text, return_tensors="pt", **media)
-    tokenizer = getattr(processor, "tokenizer", processor)
-    banned = media_token_ids(model.config, tokenizer)
-    tokens = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False, suppress_tokens=banned)
-    return tuple(tokens[0, inputs["input_ids"].shape[1] :].tolist())
 
 
 def test_rollout_logprobs_are_the_learners(worker: RolloutWorker, audio_model: str) -> None:
@@ -127,7 +91,7 @@ def test_two_recordings_in_one_prompt(worker: RolloutWorker, audio_model: str) -
 def test_log_probabilities_are_the_policys_at_its_temperature(audio_model: str) -> None:
     """Before top-p and the bans, which take a hundredth of this model's probability."""
     rollout = RolloutConfig(samples_per_prompt=4, max_tokens=24, engine=ENGINE, temperature=0.5, top_p=0.8)
-    task = TargetConfig(target=f"{__name__}:ToneTask")
+    task = TargetConfig(target="engine_cases:ToneTask")
     groups = RolloutWorker(ModelConfig(path=audio_model), rollout, task, seed=0).generate(PROMPTS[:2], step=0)
     model = load_model(audio_model)
     assert worst_difference(model, groups, temperature=0.5) <= 1e-4
@@ -151,7 +115,7 @@ def test_answers_have_the_form_that_the_configuration_asks_for(audio_model: str)
     def sampled(**settings: Any) -> list[Any]:
         rollout = RolloutConfig(samples_per_prompt=4, max_tokens=24, engine=ENGINE, **settings)
         worker = RolloutWorker(
-            ModelConfig(path=audio_model), rollout, TargetConfig(target=f"{__name__}:ToneTask"), seed=0
+            ModelConfig(path=audio_model), rollout, TargetConfig(target="engine_cases:ToneTask"), seed=0
         )
         return [c for group in worker.generate(PROMPTS[:2], step=0) for c in group.completions]
 
@@ -328,34 +292,7 @@ def test_tied_weights_are_pushed_once_and_reach_the_output_layer(tmp_path: Path)
 
 
 def test_adapters_alone_make_the_weights_that_they_were_trained_for(tmp_path: Path) -> None:
-    path = str(make_text(tmp_path / "text"))
-    model, engine = load_model(path), VLLMEngine(path, engine_args=ENGINE)
-    add_lora(model, LoRAConfig(rank=4, alpha=16), ("audio_tower", "visual"))
-
-    def factors() -> list[tuple[str, torch.Tensor]]:
-        return [(weight.hub_name, weight.tensor()) for weight in adapter_weights(model)]
-
-    shapes = [(name, tuple(tensor.shape)) for name, tensor in factors()]
-    sender = make_sender(WeightSyncConfig(timeout_s=60), shapes, dtype="float32")
-    prompt = Prompt(id="t", text=TEXT_PROMPT)
-    (encoded,) = MediaEncoder(path, ToneTask().load_media).encode([prompt])
-    answers = []
-    for version in (1, 2):  # the second push does not add to the first
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if ".lora_" in name:
-                    parameter.normal_(std=0.15, generator=torch.Generator().manual_seed(version))
-        assert push_to(sender, version, factors(), [engine.apply_weights]) == [version]
-        request = EngineRequest(id="t", text=TEXT_PROMPT, encoded=encoded)
-        (answer,) = engine.generate([request], Sampling(max_tokens=24, temperature=0.0))[0]
-        assert answer.token_ids == transformers_greedy(model, path, prompt, 24)
-        answers.append(answer.token_ids)
-    assert answers[0] != answers[1]
-    sender.close()
-    other = make_sender(WeightSyncConfig(timeout_s=60), [("lm.weight::lora_A", (4, 8))], dtype="float32")
-    with pytest.raises(WeightSyncError, match="the engine has no lm"):
-        push_to(other, 3, [("lm.weight::lora_A", torch.zeros(4, 8))], [engine.apply_weights])
-    other.close()
+    check_adapters(str(make_text(tmp_path)))
 
 
 def test_what_is_being_written_goes_on_under_new_weights(
@@ -445,26 +382,4 @@ def test_later_pushes_are_plain_copies_and_equal_what_the_loader_does(
 
 def test_qwen2_5_omni_takes_raw_audio_and_a_trained_tower(tmp_path: Path) -> None:
     pytest.importorskip("torchvision", reason="needs torchvision (python -m rlcore.engines.torchvision_shim)")
-    path = str(make_qwen2_5_omni(tmp_path))
-    with pytest.raises(ConfigError, match=r"model.media: .* set it to raw"):
-        VLLMEngine(path, engine_args=ENGINE)
-    worker = RolloutWorker(
-        ModelConfig(path=path, media="raw"),
-        RolloutConfig(samples_per_prompt=2, max_tokens=16, engine=ENGINE),
-        TargetConfig(target=f"{__name__}:ToneTask"),
-        seed=0,
-    )
-    model, before = load_model(path), worker.generate(PROMPTS[:3], step=0)
-    assert worst_difference(model, before) <= 1e-4
-    # As many frames as each recording has, though the processor pads all alike.
-    frames = [group.media_inputs["input_features"].shape[-1] for group in before]
-    assert frames == [60, 100, 140]
-
-    perturb(model, 3, media=True)
-    sender = sender_of(model, media=True)
-    assert push_to(sender, 1, weights(model, media=True), [worker.update_weights]) == [1]
-    after = worker.generate(PROMPTS[:3], step=1)
-    assert worst_difference(model, after) <= 1e-4
-    (greedy,) = worker.generate(PROMPTS[:1], step=1, greedy=True)[0].completions
-    assert greedy.token_ids == transformers_greedy(model, path, PROMPTS[0], 16)
-    sender.close()
+    check_raw_audio(str(make_qwen2_5_omni(tmp_path)))

@@ -37,8 +37,13 @@ def make_qwen2_5_omni(folder: Path) -> Path:
     return build_tiny_model(folder, _CORPUS, TinyModelConfig(architecture="qwen2_5_omni"))
 
 
+def make_qwen3_omni(folder: Path) -> Path:
+    """The Qwen3-Omni thinker, a mixture of experts. Needs torchvision (rlcore.engines.torchvision_shim)."""
+    return build_tiny_model(folder, _CORPUS, TinyModelConfig(architecture="qwen3_omni"))
+
+
 def make_causal_lm(folder: Path, architecture: str, **settings: Any) -> Path:
-    """A text model of another architecture (`Granite`, `Lfm2`), without a tokenizer."""
+    """A text model of another architecture (`Granite`, `Qwen3Moe`)."""
     config = getattr(transformers, f"{architecture}Config")(
         vocab_size=320,
         hidden_size=64,
@@ -51,6 +56,7 @@ def make_causal_lm(folder: Path, architecture: str, **settings: Any) -> Path:
     )
     torch.manual_seed(0)
     getattr(transformers, f"{architecture}ForCausalLM")(config).float().save_pretrained(folder)
+    train_tokenizer(_CORPUS, 320, list(AUDIO_TOKENS.values())).save_pretrained(folder)
     return folder
 
 

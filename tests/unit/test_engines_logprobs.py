@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_qwen2_5_omni, make_qwen2_audio, make_text
+from tiny_models import make_qwen2_5_omni, make_qwen2_audio, make_qwen3_omni, make_text
 from torch.autograd import gradcheck
 
 from rlcore.engines import logprobs as module
@@ -14,15 +14,22 @@ from rlcore.engines.logprobs import HeadLogprobs, TokenGroup, completion_logprob
 from rlcore.engines.packing import PackedLayout
 from rlcore.errors import DataError
 
-MAKERS = {"qwen2_audio": make_qwen2_audio, "qwen2_5_omni": make_qwen2_5_omni, "text": make_text}
+MAKERS = {
+    "qwen2_audio": make_qwen2_audio,
+    "qwen2_5_omni": make_qwen2_5_omni,
+    "qwen3_omni": make_qwen3_omni,
+    "text": make_text,
+}
 
 
 @pytest.fixture(scope="module", params=MAKERS)
 def model(request, tmp_path_factory):
     torch.set_num_threads(1)
-    if request.param == "qwen2_5_omni":
+    if "omni" in request.param:
         pytest.importorskip("torchvision")
-    return load_model(str(MAKERS[request.param](tmp_path_factory.mktemp(request.param)))).double()
+    model = load_model(str(MAKERS[request.param](tmp_path_factory.mktemp(request.param)))).double()
+    model.set_experts_implementation("eager")  # torch's grouped products take no float64
+    return model
 
 
 def make_groups(model, lengths, num_audio=(5, 3, 0)) -> list[TokenGroup]:
