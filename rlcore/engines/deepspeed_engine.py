@@ -39,6 +39,7 @@ from rlcore.engines.trainable import (
     add_lora,
     checkpoint_activations,
     freeze,
+    in_parts,
     trained_media,
     weights,
 )
@@ -308,7 +309,7 @@ class DeepSpeedEngine:
     def _push_weights(self) -> list[Weight]:
         alone = self._config.lora.push == "adapters"
         whole = adapter_weights(self._model) if alone else self._rollout_weights()
-        return [part for weight in whole for part in weight.parts()]
+        return list(in_parts(self._model, whole))
 
     def iter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(hub name, full float32 tensor) of the language model, and of media modules that are trained.
@@ -316,7 +317,7 @@ class DeepSpeedEngine:
         Adapters are merged and tied copies left out. From every ZeRO stage, on every rank; every rank must
         exhaust the iterator, and a tensor is valid only until the next one is asked for.
         """
-        parts = [part for weight in self._rollout_weights() for part in weight.parts()]
+        parts = list(in_parts(self._model, self._rollout_weights()))
         for weight, tensor in zero.gathered(parts, zero_stage=self._config.zero_stage):
             yield weight.hub_name, tensor
 

@@ -19,6 +19,8 @@ import transformers
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import Concatenate, MergeModulelist
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import _get_feat_extract_output_lengths
 
@@ -387,24 +389,41 @@ Part = tuple[int | slice, ...]
 """An index into a tensor."""
 
 
-def checkpoint_parts(hub_name: str, shape: tuple[int, ...]) -> list[tuple[str, Part]]:
-    """The tensors of a checkpoint that transformers holds as one: (name, index into it), in order.
+def expert_sources(model: PreTrainedModel) -> dict[str, list[str]]:
+    """How transformers puts the experts of a mixture together as it loads them: the end of the name of one
+    tensor in memory to those of the tensors in a checkpoint, `*` for the expert. Empty for a dense model.
 
-    The experts of a mixture are one `gate_up_proj` [E, 2I, H] and one `down_proj` [E, H, I] in memory. In
-    checkpoints of the Qwen2-MoE form (Qwen3-MoE, Qwen3-Omni, OLMoE, DeepSeek), which vLLM reads, each expert
-    has three matrices of its own. Anything else is itself.
+    Of what its conversions do, these are the ones that stack the experts along the first dimension, and what
+    each has of several matrices along the second: `mlp.experts.gate_up_proj` [E, 2I, H] for Qwen2-MoE and its
+    kin (Qwen3-MoE, Qwen3-Omni, OLMoE, DeepSeek).
     """
-    layer, _, kind = hub_name.rpartition(".experts.")
-    if not layer or len(shape) != 3 or kind not in ("gate_up_proj", "down_proj"):
-        return [(hub_name, ())]
-    if kind == "down_proj":
-        return [(f"{layer}.experts.{e}.down_proj.weight", (e,)) for e in range(shape[0])]
-    half = shape[1] // 2
-    return [
-        (f"{layer}.experts.{e}.{name}.weight", (e, rows))
-        for e in range(shape[0])
-        for name, rows in (("gate_proj", slice(half)), ("up_proj", slice(half, None)))
-    ]
+    sources = {}
+    for conversion in get_model_conversion_mapping(model, add_legacy=False):
+        operations = getattr(conversion, "operations", [])
+        is_stack = [type(each) for each in operations] in ([MergeModulelist], [MergeModulelist, Concatenate])
+        if is_stack and [each.dim for each in operations] == [0, 1][: len(operations)]:
+            sources[conversion.target_patterns[0]] = conversion.source_patterns
+    return sources
+
+
+def checkpoint_parts(
+    hub_name: str, shape: tuple[int, ...], sources: Mapping[str, Sequence[str]]
+) -> list[tuple[str, Part]]:
+    """The tensors of a checkpoint that transformers holds as one: (name, index into it), in order; itself,
+    `(hub_name, ())`, where that is one in a checkpoint, too.
+
+    Args:
+        sources: of `expert_sources`.
+    """
+    for joined, separate in sources.items():
+        if hub_name.endswith(joined):
+            layer, rows = hub_name.removesuffix(joined), shape[1] // len(separate)
+            return [
+                (layer + name.replace("*", str(e)), (e, slice(i * rows, (i + 1) * rows)))
+                for e in range(shape[0])
+                for i, name in enumerate(separate)
+            ]
+    return [(hub_name, ())]
 
 
 def is_language_name(config: PretrainedConfig, hub_name: str) -> bool:
@@ -437,11 +456,11 @@ def save_checkpoint(
     missing = [name for name in expected if name not in source]
     if missing:
         raise DataError(f"{folder}: the weights to save lack {len(missing)} tensors, the first {missing[0]}")
-    weights = {
-        name: source[own][part].detach().cpu().clone() if part else source[own].detach().cpu().contiguous()
-        for own in expected
-        for name, part in checkpoint_parts(checkpoint_name(model, own), tuple(source[own].shape))
-    }
+    weights, sources = dict[str, Tensor](), expert_sources(model)
+    for own in expected:
+        tensor = source[own].detach().cpu().contiguous()
+        for name, part in checkpoint_parts(checkpoint_name(model, own), tuple(tensor.shape), sources):
+            weights[name] = tensor[part].clone() if part else tensor
     save_torch_state_dict(weights, folder, metadata={"format": "pt"})
     config = family_of(model).checkpoint_config(model)
     if config is model.config:

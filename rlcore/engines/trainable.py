@@ -8,7 +8,7 @@ with the adapters' products added, under the names that they have without adapte
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from rlcore.engines.hf_model import (
     checkpoint_parameters,
     checkpoint_parts,
     decoder_of,
+    expert_sources,
     is_media_parameter,
     own_name,
 )
@@ -180,11 +181,6 @@ class Weight:
         whole = tuple(getattr(self.parameters[0], "ds_shape", self.parameters[0].shape))
         return tuple(torch.empty(whole, device="meta")[self.part].shape) if self.part else whole
 
-    def parts(self) -> list[Weight]:
-        """What checkpoints, and so engines, have in its place: itself, or each expert of a mixture."""
-        parts = checkpoint_parts(self.hub_name, self.shape)
-        return [self if part == () else replace(self, hub_name=name, part=part) for name, part in parts]
-
     @property
     def is_trained(self) -> bool:
         return any(parameter.requires_grad for parameter in self.parameters)
@@ -224,6 +220,15 @@ def adapter_weights(model: PreTrainedModel) -> Iterator[Weight]:
             yield Weight(weight.name + B, weight.hub_name + B, (second,), scale=scale)
         elif weight.is_trained:
             yield weight
+
+
+def in_parts(model: PreTrainedModel, whole: Iterable[Weight]) -> Iterator[Weight]:
+    """What checkpoints, and so engines, have in the place of whole weights: each by itself, the experts of a
+    mixture one by one."""
+    sources = expert_sources(model)
+    for weight in whole:
+        for name, part in checkpoint_parts(weight.hub_name, weight.shape, sources):
+            yield replace(weight, hub_name=name, part=part) if part else weight
 
 
 def trained_media(model: PreTrainedModel) -> list[str]:

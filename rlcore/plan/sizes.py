@@ -112,7 +112,27 @@ QWEN2_5_OMNI_7B = ModelSizes(
     audio=639_647_232,
     other_media=676_550_144,
 )
-KNOWN = {"Qwen/Qwen2.5-Omni-3B": QWEN2_5_OMNI_3B, "Qwen/Qwen2.5-Omni-7B": QWEN2_5_OMNI_7B}
+QWEN3_OMNI_30B_A3B = ModelSizes(
+    hidden=2048,
+    intermediate=768,
+    num_layers=48,
+    num_heads=32,
+    num_kv_heads=4,
+    head_dim=128,
+    vocab=152_064,
+    layer=623_120_640,
+    idle=566_231_040,
+    embedding=311_427_072,
+    head=311_427_072,
+    audio=647_927_168,
+    other_media=538_631_408,
+)
+KNOWN = {
+    "Qwen/Qwen2.5-Omni-3B": QWEN2_5_OMNI_3B,
+    "Qwen/Qwen2.5-Omni-7B": QWEN2_5_OMNI_7B,
+    "Qwen/Qwen3-Omni-30B-A3B-Instruct": QWEN3_OMNI_30B_A3B,
+    "Qwen/Qwen3-Omni-30B-A3B-Thinking": QWEN3_OMNI_30B_A3B,
+}
 """Published checkpoints whose thinker's sizes are kept here, so that they can be planned for offline. The
 head is counted beside the embedding; the 3B's is taken to be its own, which errs towards more memory."""
 

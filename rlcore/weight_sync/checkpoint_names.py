@@ -52,8 +52,8 @@ def check_trained(shapes: Sequence[tuple[str, tuple[int, ...]]], path: str) -> N
     """Whether what a learner will push fits the checkpoint that it was loaded from.
 
     Raises:
-        ConfigError: transformers holds the weights in another form than the checkpoint (the experts of a
-            mixture in one tensor), so that no engine could take them.
+        ConfigError: transformers holds the weights in another form than the checkpoint, which
+            `rlcore.engines.hf_model` does not know to undo, so that no engine could take them.
     """
     checkpoint = checkpoint_shapes(path)
     try:
@@ -64,7 +64,8 @@ def check_trained(shapes: Sequence[tuple[str, tuple[int, ...]]], path: str) -> N
     except WeightSyncError as error:
         raise ConfigError(
             f"model.path: {path} cannot be trained: {error}. transformers holds its weights in another form "
-            "than the checkpoint (as of mixtures of experts), which engines are pushed; take a dense model"
+            "than the checkpoint, which engines are pushed; take a dense model, or a mixture of experts whose "
+            "matrices have the names that Qwen2-MoE gave them"
         ) from error
 
 

@@ -57,7 +57,7 @@ def perturb(model: torch.nn.Module, seed: int, *, media: bool) -> None:
 
 
 def weights(model: torch.nn.Module, *, media: bool) -> list[tuple[str, torch.Tensor]]:
-    parts = [part for weight in trainable.weights(model, media=media) for part in weight.parts()]
+    parts = trainable.in_parts(model, trainable.weights(model, media=media))
     return [(part.hub_name, part.tensor()) for part in parts]
 
 

@@ -241,7 +241,7 @@ def plain_updates(model_path: str, factors: Sequence[float]) -> tuple[list, list
 
 def language_weights(model) -> dict[str, np.ndarray]:
     """The language model's tensors by hub name, as a checkpoint has them."""
-    parts = [part for weight in trainable.weights(model, media=False) for part in weight.parts()]
+    parts = trainable.in_parts(model, trainable.weights(model, media=False))
     return {part.hub_name: part.tensor().numpy().copy() for part in parts}
 
 

@@ -3,18 +3,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny_models import make_text
-from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from rlcore.engines.hf_model import checkpoint_parameters, load_model
+from rlcore.engines import trainable
+from rlcore.engines.hf_model import load_model, save_checkpoint
 from rlcore.errors import ConfigError
 from rlcore.weight_sync.checkpoint_names import check_trained
 
 
 def pushed(path: str) -> list[tuple[str, tuple[int, ...]]]:
     model = load_model(path)
-    state = model.state_dict()
-    return [(name, tuple(state[own].shape)) for own, name in checkpoint_parameters(model, media=False)]
+    whole = trainable.weights(model, media=False)
+    return [(weight.hub_name, weight.shape) for weight in trainable.in_parts(model, whole)]
 
 
 def test_a_dense_model_fits_its_checkpoint(tmp_path: Path) -> None:
@@ -24,19 +27,34 @@ def test_a_dense_model_fits_its_checkpoint(tmp_path: Path) -> None:
         check_trained(pushed(path)[:-1], path)
 
 
-def test_a_mixture_of_experts_is_refused_before_anything_is_generated(tmp_path: Path) -> None:
-    config = Qwen3MoeConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        moe_intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        num_experts=2,
-        num_experts_per_tok=1,
-    )
-    Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"no model\.layers\.0\.mlp\.experts\..* take a dense model"):
+EXPERTS = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "num_experts_per_tok": 1,
+}
+
+
+def test_a_mixture_fits_expert_by_expert_and_is_saved_as_transformers_saves_it(tmp_path: Path) -> None:
+    config = Qwen3MoeConfig(**EXPERTS, moe_intermediate_size=16, num_experts=3)
+    Qwen3MoeForCausalLM(config).save_pretrained(tmp_path / "theirs")
+    model = load_model(str(tmp_path / "theirs"))
+    save_checkpoint(model, tmp_path / "ours")
+    theirs, ours = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours"))
+    in_parts = {weight.hub_name: weight for weight in trainable.in_parts(model, trainable.weights(model))}
+    assert theirs.keys() == ours.keys() == in_parts.keys()
+    assert "model.layers.1.mlp.experts.2.up_proj.weight" in theirs
+    for name, tensor in theirs.items():
+        assert torch.equal(tensor, ours[name]) and torch.equal(tensor, in_parts[name].tensor()), name
+        assert in_parts[name].shape == tuple(tensor.shape)
+    check_trained([(name, weight.shape) for name, weight in in_parts.items()], str(tmp_path / "ours"))
+
+
+def test_a_mixture_of_another_form_is_refused_before_anything_is_generated(tmp_path: Path) -> None:
+    MixtralForCausalLM(MixtralConfig(**EXPERTS, num_local_experts=2)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"no model\.layers\.0\.mlp\..* take a dense model, or a mixture"):
         check_trained(pushed(str(tmp_path)), str(tmp_path))

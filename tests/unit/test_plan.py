@@ -18,10 +18,10 @@ from rlcore.errors import ConfigError
 from rlcore.plan import memory
 from rlcore.plan.hardware import KNOWN, Efficiency, Hardware, load_hardware
 from rlcore.plan.memory import MicroBatch, learner_memory
-from rlcore.plan.phases import Engine, Phases, sync_seconds, update_seconds
+from rlcore.plan.phases import Engine, Phases, forward_flops, sync_seconds, update_seconds
 from rlcore.plan.planner import find_problems, make_plan, with_settings
 from rlcore.plan.roles import Role, Rollout, largest_batch, place, rollout_memory
-from rlcore.plan.sizes import QWEN2_5_OMNI_3B, QWEN2_5_OMNI_7B, ModelSizes, sizes_of, sizes_of_config
+from rlcore.plan.sizes import QWEN2_5_OMNI_3B, QWEN2_5_OMNI_7B, QWEN3_OMNI_30B_A3B, ModelSizes, sizes_of, sizes_of_config
 from rlcore.plan.workload import Batch, Workload
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -82,6 +82,34 @@ def test_published_models_have_the_parameters_that_their_names_say() -> None:
     assert QWEN2_5_OMNI_3B.language == pytest.approx(3.4e9, rel=0.01)
     assert QWEN2_5_OMNI_7B.language == pytest.approx(7.62e9, rel=0.01)
     assert sizes_of(ModelConfig(path="Qwen/Qwen2.5-Omni-7B")) is QWEN2_5_OMNI_7B
+
+
+def test_a_token_passes_some_of_the_experts() -> None:
+    """The published 30B-A3B: sizes as of the modules of one decoder layer, and what the name says."""
+    import transformers
+
+    config = transformers.Qwen3OmniMoeThinkerConfig(
+        text_config={
+            "hidden_size": 2048,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768,
+            "vocab_size": 152_064,
+        },
+        audio_config={"output_dim": 2048},
+        vision_config={"out_hidden_size": 2048, "hidden_size": 1152},
+    )
+    config.architectures = ["Qwen3OmniMoeThinkerForConditionalGeneration"]
+    sizes, known = sizes_of_config(config), QWEN3_OMNI_30B_A3B
+    for name in ("layer", "idle", "embedding", "head", "head_dim", "audio", "other_media"):
+        assert getattr(sizes, name) == getattr(known, name), name
+    assert known.language == pytest.approx(30.5e9, rel=0.01)
+    assert known.active + known.head + known.embedding == pytest.approx(3.3e9, rel=0.02)
+    assert forward_flops(known, tokens=10.0, context=0.0) == 20.0 * known.active
 
 
 def test_tied_heads_count_once() -> None:
@@ -287,6 +315,13 @@ def test_ready_configurations_fit_and_split_their_gpus_well(size: str, num_gpus:
     if num_gpus > 1:
         assert plan.best is not None and plan.step_seconds <= 1.02 * plan.best.step_seconds
     assert plan.tokens_per_second > 500
+
+
+def test_the_mixture_fits_eight_gpus() -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / "30b_8gpu.yaml"])
+    plan = make_plan(config, sizes_of(config.model), load_hardware(NODES[8]))
+    assert plan.problems == () and len(plan.devices) == 8
+    assert plan.best is not None and plan.step_seconds <= 1.02 * plan.best.step_seconds
 
 
 def test_splits_keep_to_the_ranks_of_a_node() -> None:
