@@ -22,7 +22,6 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PretrainedCon
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import Concatenate, MergeModulelist
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import _get_feat_extract_output_lengths
 
 from rlcore.errors import ConfigError, DataError
 
@@ -81,6 +80,8 @@ def _encode_qwen2_5_omni(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -
 
 
 def _encode_qwen3_omni(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import _get_feat_extract_output_lengths
+
     tower = model.audio_tower
     mask = inputs["feature_attention_mask"].to(tower.device)
     features = inputs["input_features"].to(device=tower.device, dtype=tower.dtype)
