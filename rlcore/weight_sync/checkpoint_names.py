@@ -64,8 +64,8 @@ def check_trained(shapes: Sequence[tuple[str, tuple[int, ...]]], path: str) -> N
     except WeightSyncError as error:
         raise ConfigError(
             f"model.path: {path} cannot be trained: {error}. transformers holds its weights in another form "
-            "than the checkpoint, which engines are pushed; take a dense model, or a mixture of experts whose "
-            "matrices have the names that Qwen2-MoE gave them"
+            "than the checkpoint, which engines are pushed; take a dense model, or a mixture of experts with "
+            "Qwen2-MoE's names"
         ) from error
 
 

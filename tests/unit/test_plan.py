@@ -21,7 +21,14 @@ from rlcore.plan.memory import MicroBatch, learner_memory
 from rlcore.plan.phases import Engine, Phases, forward_flops, sync_seconds, update_seconds
 from rlcore.plan.planner import find_problems, make_plan, with_settings
 from rlcore.plan.roles import Role, Rollout, largest_batch, place, rollout_memory
-from rlcore.plan.sizes import QWEN2_5_OMNI_3B, QWEN2_5_OMNI_7B, QWEN3_OMNI_30B_A3B, ModelSizes, sizes_of, sizes_of_config
+from rlcore.plan.sizes import (
+    QWEN2_5_OMNI_3B,
+    QWEN2_5_OMNI_7B,
+    QWEN3_OMNI_30B_A3B,
+    ModelSizes,
+    sizes_of,
+    sizes_of_config,
+)
 from rlcore.plan.workload import Batch, Workload
 
 PROJECT = Path(__file__).resolve().parents[2]
