@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import finish, parse_arguments
-from rlcore.batch import train_group
 from rlcore.config import ModelConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.dispatch import Dispatcher
 from rlcore.plan.simulate import Loop, simulate
@@ -145,7 +144,7 @@ def measure(loop: Loop) -> float:
     def score(groups: list[Any], step: int) -> list[ScoredGroup]:
         with scorer:
             time.sleep(loop.score_seconds * len(groups) / loop.prompts_per_step)
-        return [ScoredGroup(group=group, scores={}, arrays=train_group(group, None)) for group in groups]
+        return [ScoredGroup(group=group, scores={}, arrays=group) for group in groups]
 
     pool, recorder, marks = SleepingPool(loop), Recorder(), []
     pipeline = RolloutPipeline(

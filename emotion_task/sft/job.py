@@ -106,7 +106,7 @@ def _trainer(work: dict[str, Any], folder: Path, config: SupervisedConfig, has_v
         run_config=RunConfig(
             name="train",
             storage_path=str(folder),
-            worker_runtime_env={"env_vars": {} if learner.num_gpus else heap_env()},
+            worker_runtime_env={"env_vars": {} if learner.num_gpus else heap_env(work["model_path"])},
             failure_config=FailureConfig(max_failures=config.max_failures),
             # The last checkpoint is kept in any case.
             checkpoint_config=CheckpointConfig(

@@ -121,7 +121,7 @@ class _Crew:
             num_cpus=section.num_cpus,
             num_gpus=section.num_gpus,
             reservation=self._reservation,
-            env_vars=engine_env(cpu=cpu) | (heap_env() if heap and cpu else {}),
+            env_vars=engine_env(cpu=cpu) | (heap_env(self._config.model.path) if heap and cpu else {}),
             options={"resources": dict(section.resources), **(options or {})},
         )
         self._stack.callback(actors.shutdown)

@@ -10,30 +10,46 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
+WORTH_BYTES = 3 << 29
+"""What a process must hold, libraries included, for freed memory to be worth returning. To fault in a gigabyte
+again takes a quarter to half of a second, which is much beside the update of a model of a few megabytes."""
+SMALL_BYTES = 64 << 20
+"""Of a model's weights. Training it takes a few hundred megabytes, whatever the heap does with its pages."""
+_KEEP_PAGES = "oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1"
 _ALL_ARENAS = 4096
 """MALLCTL_ARENAS_ALL of jemalloc 5."""
 
 
-def heap_env() -> dict[str, str]:
-    """Environment of a process that trains on the CPU: jemalloc, which Ray ships, in place of glibc's heap.
+def heap_env(model_path: str) -> dict[str, str]:
+    """Environment of a process that trains a model on the CPU: jemalloc, which Ray ships, in place of glibc's
+    heap.
 
     glibc leaves holes between the tensors of a backward pass, looks for one at every allocation, and takes
-    about twice the memory in the end. Empty where Ray has none for this platform, and where something else
-    is preloaded already.
+    about twice the memory in the end. jemalloc gives pages back all the time, to fault them in again; of a
+    small model, whose folder is `model_path`, it keeps them. Empty where Ray has none for this platform, and
+    where something else is preloaded already.
     """
     spec = importlib.util.find_spec("ray")
     library = Path(spec.origin).parent / "core" / "libjemalloc.so" if spec and spec.origin else None
     if library is None or not library.is_file() or os.environ.get("LD_PRELOAD"):
         return {}
-    return {"LD_PRELOAD": str(library)}
+    env = {"LD_PRELOAD": str(library)}
+    num_bytes = sum(file.stat().st_size for file in Path(model_path).glob("*.safetensors"))
+    if 0 < num_bytes < SMALL_BYTES and "MALLOC_CONF" not in os.environ:
+        env["MALLOC_CONF"] = _KEEP_PAGES
+    return env
 
 
 def give_back() -> None:
-    """Returns what this process has freed; does nothing where the heap is neither jemalloc's nor glibc's.
+    """Returns what this process has freed, where it holds `WORTH_BYTES`; does nothing where the heap is
+    neither jemalloc's nor glibc's.
 
     Either keeps the memory of tensors for the next ones: gigabytes, after an engine has written 128 answers.
     """
-    _give_back()()
+    if psutil.Process().memory_info().rss >= WORTH_BYTES:
+        _give_back()()
 
 
 @functools.cache

@@ -4,19 +4,27 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from rlcore.engines.host_memory import heap_env
 
 SCRIPT = """
-import ctypes, numpy as np, psutil
-from rlcore.engines.host_memory import give_back
+import ctypes, numpy as np, os, psutil
+from rlcore.engines import host_memory
+host_memory.WORTH_BYTES = 0
 blocks = [np.ones(10_000) for _ in range(2000)]  # 160 MB, too small to be mapped one by one
 in_use = blocks[-1]  # behind all others: glibc keeps them when freed
 full = psutil.Process().memory_info().rss
 del blocks
-give_back()
+host_memory.WORTH_BYTES, worth = 1 << 40, host_memory.WORTH_BYTES
+host_memory.give_back()
+is_kept = not hasattr(ctypes.CDLL(None), "mallctl") or "MALLOC_CONF" in os.environ
+# A process that holds little keeps it.
+assert not is_kept or full - psutil.Process().memory_info().rss < 50e6
+host_memory.WORTH_BYTES = worth
+host_memory.give_back()
 assert full - psutil.Process().memory_info().rss > 100e6
 assert in_use.sum() == 10_000
 print(hasattr(ctypes.CDLL(None), "mallctl"))
@@ -35,14 +43,21 @@ def test_what_was_freed_goes_back_to_the_system() -> None:
     assert run() == "False"
 
 
-def test_the_learners_heap_gives_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LD_PRELOAD", raising=False)
-    env = heap_env()
+@pytest.mark.parametrize("megabytes", [1, 100])
+def test_the_learners_heap_gives_back_too(
+    megabytes: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("LD_PRELOAD", "MALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    with open(tmp_path / "model.safetensors", "wb") as weights:
+        weights.truncate(megabytes << 20)
+    env = heap_env(str(tmp_path))
     if not env:
         pytest.skip("Ray ships no jemalloc for this platform")
     assert run(**env) == "True"
+    assert ("MALLOC_CONF" in env) == (megabytes == 1)  # a small model's pages are kept until asked for
 
 
 def test_a_heap_of_the_users_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libtcmalloc.so")
-    assert heap_env() == {}
+    assert heap_env("some/model") == {}
