@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 
 WORTH_BYTES = 3 << 29
-"""What a process must hold, libraries included, for freed memory to be worth returning. To fault in a gigabyte
-again takes a quarter to half of a second, which is much beside the update of a model of a few megabytes."""
+"""What a process must hold, libraries included, for freed memory to be worth returning. To fault in a
+gigabyte again takes a quarter to half of a second, which is much beside the update of a small model."""
 SMALL_BYTES = 64 << 20
 """Of a model's weights. Training it takes a few hundred megabytes, whatever the heap does with its pages."""
 _KEEP_PAGES = "oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1"
