@@ -48,6 +48,9 @@ class Family:
     """Attribute path of the module that takes D to the decoder's H; None: the tower gives H itself."""
     skips_padding: bool = False
     """Whether the tower leaves out the frames that `feature_attention_mask` does not mark."""
+    whole_hops: bool = False
+    """Whether vLLM's processor and transformers' differ in the frames of a recording that is no whole number
+    of the feature extractor's hops long."""
     takes_audio_embeds: bool = False
     """Whether vLLM's implementation accepts audio as embeddings (`model.media: embeds`)."""
     checkpoint_config: Callable[[PreTrainedModel], PretrainedConfig] = lambda model: model.config
@@ -133,6 +136,7 @@ QWEN3_OMNI = replace(
     QWEN2_5_OMNI,
     model_class="Qwen3OmniMoeThinkerForConditionalGeneration",
     encode_audio=_encode_qwen3_omni,
+    whole_hops=True,
     checkpoint_config=_qwen3_omni_checkpoint_config,
 )
 
@@ -297,6 +301,14 @@ def without_padding(config: PretrainedConfig, inputs: Mapping[str, np.ndarray]) 
         for name in ("input_features", "feature_attention_mask"):
             cut[name] = np.ascontiguousarray(inputs[name][..., :longest])
     return cut
+
+
+def whole_hops(config: PretrainedConfig, processor: Any, media: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's media with silence behind recordings, up to a whole hop, where the family asks for it."""
+    if not family_of(config).whole_hops or not media.get("audio"):
+        return dict(media)
+    hop = processor.feature_extractor.hop_length
+    return {**media, "audio": [np.pad(waveform, (0, -len(waveform) % hop)) for waveform in media["audio"]]}
 
 
 def stacked(inputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from rlcore.engines.hf_model import (
     load_processor,
     stacked,
     tokenizer_of,
+    whole_hops,
     without_padding,
 )
 from rlcore.engines.media_cache import MediaCache
@@ -128,7 +129,7 @@ class MediaEncoder:
     def _load(self, prompt: Prompt) -> dict[str, Any]:
         try:
             with self._reading():
-                return dict(self._load_media(prompt))
+                return whole_hops(self._config, self.processor, self._load_media(prompt))
         except Exception as error:  # the boundary to the task's code
             reason = f"{type(error).__name__}: {error}"
             raise DataError(f"prompt {prompt.id}: its media cannot be loaded: {reason}") from error

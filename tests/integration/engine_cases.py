@@ -33,7 +33,11 @@ class ToneTask:
 
     def load_media(self, prompt: Prompt) -> dict[str, Any]:
         indices = prompt.media.get("tones") or [prompt.media["tone"]]
-        return {"audio": [tone(index, 0.6 + 0.4 * index) for index in indices], "sampling_rate": 16000}
+        audio = [tone(index, 0.6 + 0.4 * index) for index in indices]
+        return {
+            "audio": [a[: len(a) - prompt.media.get("short_of", 0)] for a in audio],
+            "sampling_rate": 16000,
+        }
 
 
 PROMPTS = [Prompt(id=f"p{i}", text=AUDIO_PROMPT, media={"tone": i}) for i in range(5)]
@@ -124,6 +128,9 @@ def check_raw_audio(path: str) -> None:
     frames = [group.media_inputs["input_features"].shape[-1] for group in before]
     assert frames == [60, 100, 140]
 
+    # No whole number of hops: 164 and a bit, of which one processor makes an embedding more than the other.
+    odd = Prompt(id="odd", text=AUDIO_PROMPT, media={"tone": 3, "short_of": 2555})
+    assert worst_difference(model, worker.generate([odd], step=0)) <= 1e-4
     sender = sender_of(model, media=True)
     for version in (1, 2):
         perturb(model, version, media=True)
