@@ -209,11 +209,24 @@ def process_rates(
     queue.put((alone[1:], together[1:]))  # the first round encodes
 
 
+def ragged(rollout: RolloutConfig) -> RolloutConfig:
+    """`PROMPTS_AT_ONCE`, and completions of half to all of `max_tokens`."""
+    from rlcore.engines.forced_lengths import TABLE
+
+    lengths = np.random.default_rng(0).integers(rollout.max_tokens // 2, rollout.max_tokens + 1, 1000)
+    engine = {
+        **rollout.engine,
+        "max_num_seqs": PROMPTS_AT_ONCE * NUM_SAMPLES,
+        "logits_processors": ["rlcore.engines.forced_lengths:ForcedLengths"],
+        "additional_config": {TABLE: lengths.tolist()},
+    }
+    return replace(rollout, engine=engine)
+
+
 def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     os.environ.update(engine_env(cpu=True))
     from rlcore.actors.rollout import RolloutWorker
-    from rlcore.engines.forced_lengths import TABLE
     from rlcore.engines.hf_model import load_processor
 
     rounds = 3 if arguments.quick else 8
@@ -239,16 +252,7 @@ def main() -> None:
             ratios["encoded"] -= before
             rows.append({"prompts": count, "samples": NUM_SAMPLES, **rates, **ratios})
         worker._loop.close()
-        longest = settings["rollout"].max_tokens
-        engine = {
-            **settings["rollout"].engine,
-            "max_num_seqs": PROMPTS_AT_ONCE * NUM_SAMPLES,
-            "logits_processors": ["rlcore.engines.forced_lengths:ForcedLengths"],
-            "additional_config": {
-                TABLE: np.random.default_rng(0).integers(longest // 2, longest + 1, 1000).tolist()
-            },
-        }
-        settings["rollout"] = replace(settings["rollout"], engine=engine)
+        settings["rollout"] = ragged(settings["rollout"])
         prompts = make_prompts(text, (6 if arguments.quick else 12) * PROMPTS_AT_ONCE, 0)
         pairs = 4 if arguments.quick else 12
         without_ray = measure_processes(settings, prompts, pairs)

@@ -196,57 +196,77 @@ def _sinusoids(length: int, channels: int) -> Any:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def _omni_processor(texts: list[str], config: TinyModelConfig, processor_class: Any, frame: int) -> Any:
-    """Tokenizer and processor of an Omni model, whose encoder needs no fixed window; `frame` is the width of
-    its vision encoder's patches."""
-    from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+def _qwen2_5_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
+    """The thinker of Qwen2.5-Omni (text out)."""
+    import transformers as hf
 
-    return processor_class(
-        image_processor=Qwen2VLImageProcessor(patch_size=frame),
-        video_processor=Qwen2VLVideoProcessor(patch_size=frame),
-        feature_extractor=_feature_extractor(config, hop_length=160, n_fft=400, chunk_length=30),
-        tokenizer=train_tokenizer(
-            texts, config.vocab_size, list(OMNI_TOKENS.values()), extra_special_tokens=OMNI_TOKENS
-        ),
-        chat_template=CHAT_TEMPLATE,
-    )
+    classes = hf.Qwen2_5OmniConfig, hf.Qwen2_5OmniProcessor, hf.Qwen2_5OmniThinkerForConditionalGeneration
+    parts: dict[str, dict[str, Any]]
+    parts = {"audio": {"n_window": 100}, "vision": {"fullatt_block_indexes": [0]}, "text": {}, "rope": {}}
+    return _omni(texts, config, classes, "qwen2_5_omni", parts, token="token_index", patch=14)
 
 
-def _omni_audio_config(config: TinyModelConfig) -> dict[str, Any]:
-    return {
+def _qwen3_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
+    """The thinker of Qwen3-Omni, a mixture of four experts of which two answer for a token."""
+    import transformers as hf
+
+    classes = hf.Qwen3OmniMoeConfig, hf.Qwen3OmniMoeProcessor, hf.Qwen3OmniMoeThinkerForConditionalGeneration
+    parts: dict[str, dict[str, Any]] = {
+        "audio": {"n_window": 50, "downsample_hidden_size": 32},
+        "vision": {
+            "deepstack_visual_indexes": [],
+            "num_position_embeddings": 64,
+            "image_size": 128,
+            "apply_vit_abs_pos_embed": True,
+        },
+        "text": {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": config.intermediate_size // 2,
+        },
+        "rope": {"interleaved": True, "mrope_interleaved": True},
+    }
+    return _omni(texts, config, classes, "qwen3_omni_moe", parts, token="token_id", patch=16)
+
+
+def _omni(
+    texts: list[str],
+    config: TinyModelConfig,
+    classes: tuple[Any, Any, Any],
+    name: str,
+    parts: dict[str, dict[str, Any]],
+    *,
+    token: str,
+    patch: int,
+) -> tuple[Any, Any]:
+    """An Omni thinker, whose encoder needs no fixed window, of (config, processor, model) `classes`; `parts`
+    are its own settings beside those that all have."""
+    import torch
+
+    config_class, processor_class, model_class = classes
+    processor = _omni_processor(texts, config, processor_class, patch)
+    tokenizer, size = processor.tokenizer, config.hidden_size
+    token_id, half_head = tokenizer.convert_tokens_to_ids, size // config.num_heads // 2
+    audio = {
         "num_mel_bins": config.num_mel_bins,
         "encoder_layers": config.encoder_layers,
         "encoder_attention_heads": config.num_heads,
         "encoder_ffn_dim": config.intermediate_size,
-        "d_model": config.hidden_size,
+        "d_model": size,
         "max_source_positions": 1500,
-        "output_dim": config.hidden_size,
+        "output_dim": size,
     }
-
-
-def _omni_text_config(config: TinyModelConfig, tokenizer: Any, **rope: Any) -> dict[str, Any]:
-    half_head = config.hidden_size // config.num_heads // 2
-    return {
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 1000000.0,
-            # Time, height and width share the rotary half-dimensions; audio moves all three alike.
-            "mrope_section": [half_head // 4, half_head * 3 // 8, half_head * 3 // 8],
-            **rope,
-        },
-        **_text_config(config, tokenizer),
-    }
-
-
-def _omni_vision_config(config: TinyModelConfig) -> dict[str, Any]:
-    """No prompt enters it: as small as may be."""
-    sizes = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2}
-    return {**sizes, "out_hidden_size": config.hidden_size}
-
-
-def _omni_token_ids(tokenizer: Any) -> dict[str, int]:
-    token_id = tokenizer.convert_tokens_to_ids
-    return {
+    # No prompt enters the vision encoder: as small as may be.
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": size}
+    # Time, height and width share the rotary half-dimensions; audio moves all three alike.
+    sections = [half_head // 4, half_head * 3 // 8, half_head * 3 // 8]
+    rope = {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": sections, **parts["rope"]}
+    text = {"rope_parameters": rope, **_text_config(config, tokenizer)}
+    thinker = {
+        "audio_config": {"model_type": f"{name}_audio_encoder", **audio, **parts["audio"]},
+        "vision_config": {"model_type": f"{name}_vision_encoder", **vision, **parts["vision"]},
+        "text_config": {"model_type": f"{name}_text", **text, **parts["text"]},
+        **{f"{kind}_{token}": token_id(f"<|{kind.upper()}|>") for kind in ("audio", "image", "video")},
         "audio_start_token_id": token_id("<|audio_bos|>"),
         "audio_end_token_id": token_id("<|audio_eos|>"),
         "vision_start_token_id": token_id("<|vision_bos|>"),
@@ -254,89 +274,26 @@ def _omni_token_ids(tokenizer: Any) -> dict[str, int]:
         "user_token_id": tokenizer.pad_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
-    }
-
-
-def _qwen2_5_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
-    """The thinker of Qwen2.5-Omni (text out)."""
-    import torch
-    from transformers import (
-        Qwen2_5OmniConfig,
-        Qwen2_5OmniProcessor,
-        Qwen2_5OmniThinkerForConditionalGeneration,
-    )
-
-    processor = _omni_processor(texts, config, Qwen2_5OmniProcessor, 14)
-    tokenizer = processor.tokenizer
-    token_id = tokenizer.convert_tokens_to_ids
-    thinker = {
-        "audio_config": {
-            "model_type": "qwen2_5_omni_audio_encoder",
-            "n_window": 100,
-            **_omni_audio_config(config),
-        },
-        "vision_config": {
-            "model_type": "qwen2_5_omni_vision_encoder",
-            "fullatt_block_indexes": [0],
-            **_omni_vision_config(config),
-        },
-        "text_config": {"model_type": "qwen2_5_omni_text", **_omni_text_config(config, tokenizer)},
-        "audio_token_index": token_id("<|AUDIO|>"),
-        "image_token_index": token_id("<|IMAGE|>"),
-        "video_token_index": token_id("<|VIDEO|>"),
         "initializer_range": 0.05,
-        **_omni_token_ids(tokenizer),
     }
-    model_config = Qwen2_5OmniConfig(thinker_config=thinker, enable_audio_output=False)
+    model_config = config_class(thinker_config=thinker, enable_audio_output=False)
     torch.manual_seed(config.seed)
-    model = Qwen2_5OmniThinkerForConditionalGeneration(model_config.thinker_config).float()
+    model = model_class(model_config.thinker_config).float()
     return _with_generation_tokens(model, tokenizer), processor
 
 
-def _qwen3_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
-    """The thinker of Qwen3-Omni, a mixture of four experts of which two answer for a token."""
-    import torch
-    from transformers import (
-        Qwen3OmniMoeConfig,
-        Qwen3OmniMoeProcessor,
-        Qwen3OmniMoeThinkerForConditionalGeneration,
-    )
+def _omni_processor(texts: list[str], config: TinyModelConfig, processor_class: Any, patch: int) -> Any:
+    from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    processor = _omni_processor(texts, config, Qwen3OmniMoeProcessor, 16)
-    tokenizer = processor.tokenizer
-    token_id = tokenizer.convert_tokens_to_ids
-    thinker = {
-        "audio_config": {
-            "model_type": "qwen3_omni_moe_audio_encoder",
-            "n_window": 50,
-            "downsample_hidden_size": 32,
-            **_omni_audio_config(config),
-        },
-        "vision_config": {
-            "model_type": "qwen3_omni_moe_vision_encoder",
-            "deepstack_visual_indexes": [],
-            "num_position_embeddings": 64,
-            "image_size": 128,
-            "apply_vit_abs_pos_embed": True,
-            **_omni_vision_config(config),
-        },
-        "text_config": {
-            "model_type": "qwen3_omni_moe_text",
-            "num_experts": 4,
-            "num_experts_per_tok": 2,
-            "moe_intermediate_size": config.intermediate_size // 2,
-            **_omni_text_config(config, tokenizer, interleaved=True, mrope_interleaved=True),
-        },
-        "audio_token_id": token_id("<|AUDIO|>"),
-        "image_token_id": token_id("<|IMAGE|>"),
-        "video_token_id": token_id("<|VIDEO|>"),
-        "initializer_range": 0.05,
-        **_omni_token_ids(tokenizer),
-    }
-    model_config = Qwen3OmniMoeConfig(thinker_config=thinker, enable_audio_output=False)
-    torch.manual_seed(config.seed)
-    model = Qwen3OmniMoeThinkerForConditionalGeneration(model_config.thinker_config).float()
-    return _with_generation_tokens(model, tokenizer), processor
+    return processor_class(
+        image_processor=Qwen2VLImageProcessor(patch_size=patch),
+        video_processor=Qwen2VLVideoProcessor(patch_size=patch),
+        feature_extractor=_feature_extractor(config, hop_length=160, n_fft=400, chunk_length=30),
+        tokenizer=train_tokenizer(
+            texts, config.vocab_size, list(OMNI_TOKENS.values()), extra_special_tokens=OMNI_TOKENS
+        ),
+        chat_template=CHAT_TEMPLATE,
+    )
 
 
 def _with_generation_tokens(model: Any, tokenizer: Any) -> Any:

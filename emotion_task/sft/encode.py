@@ -19,10 +19,10 @@ import torch
 from emotion_task.audio_window import model_waveform
 from emotion_task.sft.examples import Example
 from rlcore.engines.device import own_device
+from rlcore.engines.families import family_of
 from rlcore.engines.hf_model import (
     audio_token_id,
     encode_media,
-    family_of,
     load_config,
     load_media_encoder,
     load_processor,

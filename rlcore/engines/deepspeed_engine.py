@@ -39,7 +39,7 @@ from rlcore.engines.trainable import (
     add_lora,
     checkpoint_activations,
     freeze,
-    in_parts,
+    rollout_weights,
     trained_media,
     weights,
 )
@@ -308,8 +308,7 @@ class DeepSpeedEngine:
 
     def _push_weights(self) -> list[Weight]:
         alone = self._config.lora.push == "adapters"
-        whole = adapter_weights(self._model) if alone else self._rollout_weights()
-        return list(in_parts(self._model, whole))
+        return list((adapter_weights if alone else rollout_weights)(self._model))
 
     def iter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(hub name, full float32 tensor) of the language model, and of media modules that are trained.
@@ -317,13 +316,9 @@ class DeepSpeedEngine:
         Adapters are merged and tied copies left out. From every ZeRO stage, on every rank; every rank must
         exhaust the iterator, and a tensor is valid only until the next one is asked for.
         """
-        parts = list(in_parts(self._model, self._rollout_weights()))
-        for weight, tensor in zero.gathered(parts, zero_stage=self._config.zero_stage):
+        stage = self._config.zero_stage
+        for weight, tensor in zero.gathered(list(rollout_weights(self._model)), zero_stage=stage):
             yield weight.hub_name, tensor
-
-    def _rollout_weights(self) -> list[Weight]:
-        language = {weight.name for weight in weights(self._model, media=False)}
-        return [weight for weight in weights(self._model) if weight.is_trained or weight.name in language]
 
     def save(self, folder: str | Path) -> None:
         """Writes trained weights, Adam's state and counters; `engine.json` comes when every rank is done."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from rlcore.engines.hf_model import CAUSAL_LM, family_of
+from rlcore.engines.families import CAUSAL_LM, family_of
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_logprobs
 from rlcore.errors import ConfigError
 

@@ -21,8 +21,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlcore.config import LoRAConfig
+from rlcore.engines.families import FAMILIES
 from rlcore.engines.hf_model import (
-    FAMILIES,
     Part,
     checkpoint_parameters,
     checkpoint_parts,
@@ -208,10 +208,18 @@ def weights(model: PreTrainedModel, *, media: bool = True) -> Iterator[Weight]:
             yield Weight(plain, hub_name, (parameter, *factors), layer)
 
 
+def rollout_weights(model: PreTrainedModel) -> Iterator[Weight]:
+    """What engines are pushed: the language model, and media modules that are trained."""
+    language = {weight.name for weight in weights(model, media=False)}
+    for weight in in_parts(model, weights(model)):
+        if weight.is_trained or weight.name in language:
+            yield weight
+
+
 def adapter_weights(model: PreTrainedModel) -> Iterator[Weight]:
-    """Instead of whole adapted weights, their factors (`rlcore.weight_sync.adapters`); and what else is
-    trained."""
-    for weight in weights(model):
+    """What engines are pushed with `learner.lora.push: adapters`: instead of whole adapted weights their
+    factors (`rlcore.weight_sync.adapters`), and what else is trained."""
+    for weight in in_parts(model, weights(model)):
         # A layer that is trained whole beside its adapter goes whole, merged.
         if weight.adapter is not None and not weight.parameters[0].requires_grad:
             first, second = weight.parameters[1:]

@@ -8,7 +8,8 @@ from dataclasses import fields
 from math import prod
 from typing import Any
 
-from rlcore.engines.hf_model import audio_token_id, family_of
+from rlcore.engines.families import family_of
+from rlcore.engines.hf_model import audio_token_id
 from rlcore.errors import ConfigError
 
 _OWN_ARGUMENTS = {

@@ -21,7 +21,7 @@ class ModelSizes:
     head_dim: int
     vocab: int
     layer: int
-    """Parameters of one decoder layer."""
+    """Parameters of one decoder layer, the mean where layers differ."""
     idle: int = 0
     """Of them, those of the experts that a token does not pass."""
     embedding: int
@@ -157,7 +157,8 @@ def sizes_of_config(config: Any) -> ModelSizes:
     import torch
     import transformers
 
-    from rlcore.engines.hf_model import decoder_of, family_of, is_media_parameter
+    from rlcore.engines.families import family_of
+    from rlcore.engines.hf_model import decoder_of, is_media_parameter
 
     family = family_of(config)
     model_class = getattr(transformers, family.model_class)
@@ -178,8 +179,8 @@ def sizes_of_config(config: Any) -> ModelSizes:
         num_kv_heads=getattr(text, "num_key_value_heads", None) or num_heads,
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // num_heads,
         vocab=text.vocab_size,
-        layer=sum(p.numel() for p in decoder.layers[-1].parameters()),
-        idle=_idle(decoder.layers[-1], text),
+        layer=sum(p.numel() for p in decoder.layers.parameters()) // text.num_hidden_layers,
+        idle=_idle(decoder.layers, text) // text.num_hidden_layers,
         embedding=embedding.numel(),
         head=0 if head.weight is embedding else head.weight.numel(),
         audio=audio,
@@ -187,7 +188,7 @@ def sizes_of_config(config: Any) -> ModelSizes:
     )
 
 
-def _idle(layer: Any, text: Any) -> int:
-    """Parameters of a layer's experts that a token does not pass, of a mixture's `num_experts_per_tok`."""
-    experts = sum(p.numel() for name, p in layer.named_parameters() if ".experts." in name)
-    return experts * (text.num_experts - text.num_experts_per_tok) // text.num_experts if experts else 0
+def _idle(layers: Any, text: Any) -> int:
+    """Parameters of experts, [E, ...] a tensor, that a token does not pass."""
+    experts = [p for name, p in layers.named_parameters() if ".experts." in name and p.ndim == 3]
+    return sum(p.numel() // len(p) * (len(p) - text.num_experts_per_tok) for p in experts)

@@ -52,9 +52,9 @@ class GenerativeRewardModel(Reward):
         media_cache: str | None = None,
     ):
         # The engine's modules import vLLM's world; a configuration that merely names a reward must not.
+        from rlcore.engines.families import family_of
         from rlcore.engines.hf_model import (
             audio_token_id,
-            family_of,
             load_config,
             load_processor,
             media_token_ids,

@@ -6,13 +6,10 @@ from types import SimpleNamespace
 import pytest
 from transformers import Qwen2AudioConfig, Qwen2Config
 
+from rlcore.engines.families import CAUSAL_LM, QWEN2_5_OMNI, QWEN2_AUDIO, family_of
 from rlcore.engines.hf_model import (
-    CAUSAL_LM,
-    QWEN2_5_OMNI,
-    QWEN2_AUDIO,
     audio_token_id,
     checkpoint_name,
-    family_of,
     is_language_name,
     is_media_parameter,
     load_model,

@@ -58,6 +58,10 @@ def test_the_learners_heap_gives_back_too(
     assert ("MALLOC_CONF" in env) == (megabytes == 1)  # a small model's pages are kept until asked for
 
 
-def test_a_heap_of_the_users_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heap_of_the_users_own_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    monkeypatch.setenv("MALLOC_CONF", "narenas:1")
+    (tmp_path / "model.safetensors").write_bytes(b"small")
+    assert "MALLOC_CONF" not in heap_env(str(tmp_path))
     monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libtcmalloc.so")
     assert heap_env("some/model") == {}

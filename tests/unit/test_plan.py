@@ -119,6 +119,28 @@ def test_a_token_passes_some_of_the_experts() -> None:
     assert forward_flops(known, tokens=10.0, context=0.0) == 20.0 * known.active
 
 
+def test_layers_with_experts_and_without_are_counted_together() -> None:
+    import torch
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    config = Qwen3MoeConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_experts=8,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        mlp_only_layers=[0],
+        architectures=["Qwen3MoeForCausalLM"],
+    )
+    with torch.device("meta"):
+        decoder = Qwen3MoeForCausalLM(config).model
+    sizes = sizes_of_config(config)
+    counted = sum(p.numel() for p in decoder.layers.parameters()) + decoder.norm.weight.numel()
+    assert sizes.decoder == pytest.approx(counted, abs=2)
+    assert sizes.decoder - sizes.active == 6 * 3 * 64 * 32  # six of eight experts, of one layer of two
+
+
 def test_tied_heads_count_once() -> None:
     from transformers import Qwen2Config
 
