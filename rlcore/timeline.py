@@ -11,9 +11,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,12 @@ def write_trace(run_dir: str | Path) -> Path:
     path = Path(run_dir) / TRACE
     path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}), encoding="utf-8")
     return path
+
+
+def within(spans: Iterable[Span], start: float, end: float) -> list[Span]:
+    """What of the spans lies in [start, end] (epoch seconds), by start."""
+    cut = (replace(span, start=max(span.start, start), end=min(span.end, end)) for span in spans)
+    return sorted((span for span in cut if span.start < span.end), key=lambda span: span.start)
 
 
 def busy_seconds(spans: Sequence[Span]) -> dict[str, dict[str, float]]:

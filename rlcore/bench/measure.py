@@ -11,10 +11,12 @@ from time import perf_counter, time
 
 from rlcore.config import RunConfig
 from rlcore.targets import build_target
-from rlcore.timeline import Recorder, Span, busy_seconds
+from rlcore.timeline import Recorder, Span, busy_seconds, within
 
 WARM_UP = 2
 """Steps that are not counted: kernels and caches are warm, and rounds that run ahead are under way."""
+LAST = 1
+"""Steps after the counted ones: what an engine did is told with its next report, perhaps in the next step."""
 _WORKERS = ("rollout[", "learner")
 _WORK = {"generate": "rollout", "update": "update", "push_weights": "weight_sync"}
 PHASES = ("rollout", "score", "update", "weight_sync")
@@ -35,7 +37,7 @@ class Measured:
     peak_mb: dict[str, float]
     """Highest resident memory of a process of each role."""
     spans: tuple[Span, ...]
-    """Those of the counted steps, by start."""
+    """Those of the counted steps, cut at their ends, by start."""
 
     @property
     def samples_per_second(self) -> float:
@@ -58,14 +60,15 @@ class Measured:
 
 
 def measure(config: RunConfig, *, num_steps: int) -> Measured:
-    """Trains `WARM_UP` and then `num_steps` steps in the Ray session at hand. The update is real.
+    """Trains `WARM_UP`, `num_steps` and `LAST` steps in the Ray session at hand, and counts those in the
+    middle. The updates are real.
 
     Raises as `rlcore.actors.spawn.spawn` and `Controller.train`.
     """
     from rlcore.actors.spawn import spawn
     from rlcore.controller import Controller, StepResult
 
-    total = WARM_UP + num_steps
+    total = WARM_UP + num_steps + LAST
     # Rounds are opened to the end, as in the middle of a run.
     train = replace(config.train, num_steps=total + config.train.staleness)
     config = replace(config, train=train)
@@ -78,12 +81,10 @@ def measure(config: RunConfig, *, num_steps: int) -> Measured:
         controller.push_weights()
         marks, rows, lengths = [perf_counter()], list[dict[str, float]](), list[tuple[int, ...]]()
         prompt_tokens: list[int] = []
-        counted_from = 0.0
+        ends: list[float] = []
 
         def after_step(result: StepResult) -> None:
-            nonlocal counted_from
-            if len(marks) == WARM_UP:
-                counted_from = time()
+            ends.append(time())
             marks.append(perf_counter())
             rows.append(result.metrics)
             completions = [completion for group in result.groups for completion in group.completions]
@@ -92,18 +93,19 @@ def measure(config: RunConfig, *, num_steps: int) -> Measured:
 
         controller.train(total, after_step=after_step, should_stop=lambda: False)
         peak_mb = process_memory()
+    counted = slice(WARM_UP, WARM_UP + num_steps)
     steps = [end - start for start, end in itertools.pairwise(marks)]
-    counted = rows[WARM_UP:]
-    spans = [span for span in recorder.take() if span.start >= counted_from]
+    spans = within(recorder.take(), ends[WARM_UP - 1], ends[WARM_UP - 1 + num_steps])
     return Measured(
-        step_seconds=tuple(steps[WARM_UP:]),
+        step_seconds=tuple(steps[counted]),
         phases={
-            phase: statistics.median(row.get(f"seconds/{phase}", 0.0) for row in counted) for phase in PHASES
+            phase: statistics.median(row.get(f"seconds/{phase}", 0.0) for row in rows[counted])
+            for phase in PHASES
         },
-        lengths=tuple(lengths[WARM_UP:]),
+        lengths=tuple(lengths[counted]),
         prompt_tokens=max(prompt_tokens),
         peak_mb=peak_mb,
-        spans=tuple(sorted(spans, key=lambda span: span.start)),
+        spans=tuple(spans),
     )
 
 

@@ -44,7 +44,8 @@ class EngineLoop:
 
     Args:
         build: makes the engine, on the loop's thread. What it raises is raised here.
-        on_busy: told (start, end) in epoch seconds of every stretch in which the engine stepped.
+        on_busy: told (start, end) in epoch seconds of every stretch in which the engine stepped; calls are
+            between stretches.
     """
 
     def __init__(self, build: Callable[[], Any], *, on_busy: Callable[[float, float], None] | None = None):
@@ -119,10 +120,13 @@ class EngineLoop:
         stretch: float | None = None
         while True:
             with self._condition:
-                if engine.num_unfinished == 0 and not self._inbox:
+                is_idle = engine.num_unfinished == 0 and not self._inbox
+                if is_idle or self._inbox:
                     if stretch is not None and self._on_busy is not None:
                         self._on_busy(stretch, time.time())
-                    self._busy_since = stretch = None
+                    stretch = None
+                if is_idle:
+                    self._busy_since = None
                     while not self._inbox and not self._is_closed:
                         self._condition.wait()
                 if self._is_closed:

@@ -112,4 +112,11 @@ def test_busy_stretches_are_told() -> None:
         while len(told) < (1 if key == "a" else 2) and time.monotonic() < deadline:
             time.sleep(0.001)
     assert len(told) == 2 and all(start <= end for start, end in told)
+
+    # A call ends a stretch: an engine that is never idle is seen to work all the same.
+    loop.call(lambda e: e.submit("never ends", 10**9)).result(5)
+    loop.call(lambda e: time.sleep(0.02)).result(5)
+    loop.call(lambda e: None).result(5)
+    assert len(told) == 4 and loop.state().num_unfinished == 1
+    assert told[3][0] - told[2][1] >= 0.02  # the call is no part of either
     loop.close()

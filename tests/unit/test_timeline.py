@@ -9,7 +9,17 @@ import pytest
 
 from rlcore import cli
 from rlcore.errors import DataError
-from rlcore.timeline import SPANS, Clock, Recorder, Span, busy_seconds, keep_spans, read_spans, write_trace
+from rlcore.timeline import (
+    SPANS,
+    Clock,
+    Recorder,
+    Span,
+    busy_seconds,
+    keep_spans,
+    read_spans,
+    within,
+    write_trace,
+)
 
 
 def span(actor: str, phase: str, start: float, end: float, step: int | None = None) -> Span:
@@ -69,6 +79,12 @@ def test_overlapping_spans_of_a_phase_count_once() -> None:
         span("r", "x", 0, 1),
     ]
     assert busy_seconds(spans) == {"r": {"score": 4.0, "x": 1.0}}
+
+
+def test_spans_are_cut_at_the_ends_of_what_is_counted() -> None:
+    times = [(2, 3), (0, 9), (0, 1), (4, 9), (5, 9)]
+    spans = [span("rollout[0]", "generate", start, end) for start, end in times]
+    assert [(cut.start, cut.end) for cut in within(spans, 1, 5)] == [(1, 5), (2, 3), (4, 5)]
 
 
 def test_a_clock_adds_up_phases_and_records_them() -> None:
