@@ -116,9 +116,25 @@ class AdaptedLinear(peft_lora.Linear):
         """float32 under autocast, else as peft's."""
         if not torch.is_autocast_enabled(x.device.type):
             return super().forward(x, *args, **kwargs)
+        x = x.to(torch.get_autocast_dtype(x.device.type))  # here, once for both products
         down, up = self.lora_A[ADAPTER], self.lora_B[ADAPTER]
-        product = up(down(self.lora_dropout[ADAPTER](x)))
-        return self.base_layer(x).float() + self.scaling[ADAPTER] * product.float()
+        # Scaled where it is narrow.
+        product = up(self.scaling[ADAPTER] * down(self.lora_dropout[ADAPTER](x)))
+        return _SumInFloat32.apply(self.base_layer(x), product)
+
+
+class _SumInFloat32(torch.autograd.Function):
+    """Two tensors of one shape and dtype to their sum in float32, with one rounded gradient for both."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.dtype = a.dtype
+        return a.float().add_(b)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        rounded = grad.to(ctx.dtype)
+        return rounded, rounded
 
 
 def _beside(model: PreTrainedModel, lora: LoRAConfig) -> list[nn.Parameter]:

@@ -130,6 +130,23 @@ def test_a_small_adapter_counts_under_autocast() -> None:
         torch.testing.assert_close(added, product, rtol=0.02, atol=5e-6)
 
 
+def test_gradients_of_adapters_under_autocast_are_those_of_float32_but_for_rounding() -> None:
+    model = tiny()
+    add_lora(model, LoRAConfig(rank=2, alpha=3, target_modules=("q_proj",)), ())
+    layer, x = model.model.layers[0].self_attn.q_proj, torch.randn(50, 32, requires_grad=True)
+    factors = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+    torch.nn.init.normal_(factors[1])
+    upstream = torch.randn(50, layer.base_layer.out_features)
+    exact = torch.autograd.grad(layer(x), [x, *factors], upstream)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    rounded = torch.autograd.grad(out, [x, *factors], upstream)
+    assert out.dtype == torch.float32
+    for ours, true in zip(rounded, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - true).norm() < 0.01 * true.norm()
+
+
 def test_a_target_without_a_layer_names_the_nearest() -> None:
     for target in ("q_projection", "lm_head", "embed_tokens"):
         with pytest.raises(ConfigError, match=rf"learner\.lora\.target_modules: '{target}'.*_proj"):
