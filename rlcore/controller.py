@@ -108,7 +108,7 @@ class Controller:
         num_waiters = num_scorers(config) * (1 + len(config.rewards))
         self._waiters = ThreadPoolExecutor(num_waiters, thread_name_prefix="wait")
         # The reference's deadline is a call's, waiting for its turn included.
-        self._reference_turns = BoundedSemaphore(2 * config.reference.num_replicas)
+        self._reference_turns = BoundedSemaphore(2 * max(1, config.reference.num_replicas))
 
     def train(
         self, num_steps: int, *, after_step: Callable[[StepResult], None], should_stop: Callable[[], bool]
@@ -247,11 +247,13 @@ class Controller:
             for name, pool in self.actors.rewards.items()
         }
         logprobs = None
-        if with_reference and (reference := self.actors.reference) is not None:
-            ask = partial(
-                reference.call_shards, "logprobs", groups, timeout_s=self.config.reference.timeout_s
-            )
-            logprobs = started(reference, "logprobs", ask, self._reference_turns)
+        if with_reference and self.config.algorithm.kl_coef > 0:
+            reference, method, timeout_s = self.actors.reference, "logprobs", self.config.reference.timeout_s
+            if reference is None:
+                reference, method = self.learner, "reference_logprobs"
+                timeout_s += self.config.learner.timeout_s  # an update may come first
+            ask = partial(reference.call_shards, method, groups, timeout_s=timeout_s)
+            logprobs = started(reference, method, ask, self._reference_turns)
         scores = {name: future.result() for name, future in scoring.items()}
         return scores, logprobs.result() if logprobs else None
 

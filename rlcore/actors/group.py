@@ -7,6 +7,7 @@ ends: by the answers, by the first failure, or at the deadline, and the error na
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import suppress
@@ -124,6 +125,8 @@ class ActorGroup:
         options: Mapping[str, Any] | None = None,
     ):
         self.name, self.size = name, len(arguments)
+        # So that calls of several threads come to all ranks in one order, as collective ones must.
+        self._one_at_a_time = threading.Lock()
         places = reservation.places(name) if reservation else []
         if reservation and len(places) < self.size:
             raise ValueError(
@@ -195,10 +198,11 @@ class ActorGroup:
     ) -> PendingCall:
         """Starts `call_each`."""
         assert len(arguments) == self.size, (self.name, method, len(arguments), self.size)
-        answers = [
-            getattr(actor, method).remote(*args, **kwargs).future()
-            for actor, args in zip(self._actors, arguments, strict=True)
-        ]
+        with self._one_at_a_time:
+            answers = [
+                getattr(actor, method).remote(*args, **kwargs).future()
+                for actor, args in zip(self._actors, arguments, strict=True)
+            ]
         return PendingCall(self.name, method, answers, list(range(self.size)), list, self.where)
 
     def call_shards(self, method: str, items: Sequence[Any], *, timeout_s: float) -> list[Any]:

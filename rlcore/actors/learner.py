@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 
 from rlcore.config import RunConfig
-from rlcore.types import TrainBatch
+from rlcore.types import Group, TrainBatch
 from rlcore.weight_sync.base import Push, PushReport, WeightSender
 
 
@@ -85,6 +86,16 @@ class LearnerWorker:
         if config.cluster.colocate and config.learner.num_gpus > 0:
             torch.cuda.empty_cache()  # the engine on this GPU is about to wake up
         return metrics
+
+    def reference_logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
+        """As `ReferenceWorker.logprobs`, of the policy without its adapters. Under ZeRO-3 every rank's."""
+        from rlcore.engines.host_memory import give_back
+        from rlcore.engines.logprobs import TokenGroup
+
+        temperature = self._config.rollout.temperature
+        rows = self._engine.reference_logprobs(list(map(TokenGroup.of, groups)), temperature=temperature)
+        give_back()
+        return rows
 
     def announce_push(self, version: int, engines: Sequence[int], workers_per_engine: int = 1) -> Push:
         """Rank 0's appointment with rollout engines to bring them `version`."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from rlcore.algorithms.batching import num_packed_tokens
+from rlcore.algorithms.batching import consecutive
 from rlcore.config import ModelConfig
 from rlcore.engines.device import own_device
 from rlcore.engines.hf_model import load_model
@@ -35,23 +35,8 @@ class ReferenceWorker:
     def logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
         """[G][K] of float32 [T], in the groups' and completions' order."""
         rows: list[np.ndarray] = []
-        for batch in _consecutive(list(map(TokenGroup.of, groups)), self._micro_batch_tokens):
+        for batch in consecutive(list(map(TokenGroup.of, groups)), self._micro_batch_tokens):
             rows += completion_logprobs(self._model, batch, temperature=self._temperature).rows()
         give_back()
         remaining = iter(rows)
         return [[next(remaining) for _ in group.completions] for group in groups]
-
-
-def _consecutive(groups: Sequence[TokenGroup], max_tokens: int) -> list[list[TokenGroup]]:
-    """Runs of groups, in order, of at most `max_tokens`; a larger group alone."""
-    batches: list[list[TokenGroup]] = []
-    load = 0
-    for group in groups:
-        size = num_packed_tokens(group)
-        if batches and load + size <= max_tokens:
-            batches[-1].append(group)
-            load += size
-        else:
-            batches.append([group])
-            load = size
-    return batches

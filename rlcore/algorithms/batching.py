@@ -60,6 +60,21 @@ def num_packed_tokens(group: TokenRows) -> int:
     return len(group.prompt_token_ids) + sum(len(ids) for ids in group.token_ids)
 
 
+def consecutive(groups: Sequence[G], max_tokens: int) -> list[list[G]]:
+    """Runs of groups, in order, of at most `max_tokens`; a larger group alone."""
+    batches: list[list[G]] = []
+    load = 0
+    for group in groups:
+        size = num_packed_tokens(group)
+        if batches and load + size <= max_tokens:
+            batches[-1].append(group)
+            load += size
+        else:
+            batches.append([group])
+            load = size
+    return batches
+
+
 def shard_groups(groups: Sequence[G], num_ranks: int) -> list[list[G]]:
     """Disjoint groups for each rank, balanced by tokens; deterministic.
 

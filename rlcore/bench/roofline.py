@@ -85,16 +85,13 @@ def shares(
     """Rollout, update and weight sync of the run; `hardware` holds the ceilings."""
     workload = Workload(audio_seconds=audio_seconds)
     num_steps, seconds = len(measured.lengths), measured.busy_seconds
-    if config.train.staleness:  # its engines never pause, and so report no stretch of work that has ended
-        seconds["rollout"] = sum(measured.step_seconds) / num_steps
     read = flops = 0.0
     for lengths in measured.lengths:
         batch = _StepBatch(config, workload, lengths, measured.prompt_tokens)
         read += _decode_gigabytes(config, sizes, batch, lengths, hardware)
         flops += config.learner.updates_per_batch * update_flops(config, sizes, batch)
     num_values, size = pushed_values(config, sizes)
-    dtype = "bfloat16" if config.learner.autocast == "bfloat16" else "float32"
-    products = hardware.tflops(dtype) * 1e3 * config.learner.num_ranks
+    products = hardware.tflops(config.learner.compute_dtype) * 1e3 * config.learner.num_ranks
     rows = (
         ("rollout", read / num_steps, "GB/s", hardware.bandwidth_gb_s),
         ("update", flops / num_steps / 1e9, "GFLOP/s", products),

@@ -106,6 +106,16 @@ class RunConfig:
             lora.push,
             "merged unless learner.lora.rank is above 0 and weight_sync.backend shared_memory or gloo",
         )
+        num_references = self.reference.num_replicas
+        check(
+            num_references > 0
+            or self.algorithm.kl_coef == 0
+            or (lora.rank > 0 and not lora.also_train and not colocate),
+            "reference.num_replicas",
+            num_references,
+            "at least 1; 0 is the learner without its adapters, which needs learner.lora.rank above 0, "
+            "learner.lora.also_train empty and cluster.colocate false",
+        )
         for key in ("outcome", "reasoning"):
             name = getattr(self.algorithm.ptr, key)
             names = sorted(self.rewards)

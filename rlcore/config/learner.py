@@ -79,6 +79,11 @@ class LearnerConfig:
     timeout_s: float = 600.0
 
     @property
+    def compute_dtype(self) -> str:
+        """Of matrix products."""
+        return "float32" if self.autocast == "none" else self.autocast
+
+    @property
     def recomputes_logprobs(self) -> bool:
         return self.updates_per_batch > 1 if self.recompute_logprobs is None else self.recompute_logprobs
 
@@ -110,6 +115,7 @@ class ReferenceConfig:
     """The frozen starting policy, spawned where `algorithm.kl_coef` is above 0."""
 
     num_replicas: int = 1
+    """0: none; the learner computes its logprobs with its adapters switched off (`learner.lora`)."""
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
@@ -119,9 +125,9 @@ class ReferenceConfig:
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "num_replicas", "micro_batch_tokens")
+        at_least(self, 1, "micro_batch_tokens")
         positive_amounts(self, "resources")
-        at_least(self, 0, "num_cpus", "num_gpus")
+        at_least(self, 0, "num_replicas", "num_cpus", "num_gpus")
         positive(self, "timeout_s")
 
 

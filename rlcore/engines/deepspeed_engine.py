@@ -24,11 +24,17 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from rlcore.algorithms.batching import micro_batches, num_packed_tokens, smallest_sample
+from rlcore.algorithms.batching import consecutive, micro_batches, num_packed_tokens, smallest_sample
 from rlcore.budget import fit_groups
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
-from rlcore.engines.hf_model import load_config, load_model, load_processor, save_checkpoint
+from rlcore.engines.hf_model import (
+    linear_layers,
+    load_config,
+    load_model,
+    load_processor,
+    save_checkpoint,
+)
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup
 from rlcore.engines.media_modules import attach_media_modules, detach_media_modules, silent_media
 from rlcore.engines.scorer import Scorer, check_packing
@@ -42,6 +48,7 @@ from rlcore.engines.trainable import (
     rollout_weights,
     trained_media,
     weights,
+    without_adapters,
 )
 from rlcore.errors import ConfigError, DataError, NonFiniteError
 from rlcore.types import TrainGroup
@@ -81,6 +88,8 @@ class DeepSpeedEngine:
         with zero.partitioned_loading(deepspeed_config):
             self._model = load_model(model_path, dtype="float32", trust_remote_code=model.trust_remote_code)
         self._choose_trained()
+        if learner.autocast == "bfloat16":
+            zero.narrow_frozen(linear_layers(self._model))
         # Given embeddings, the forward never enters the tower: it waits on the CPU for the export.
         self._media_modules = detach_media_modules(self._model) if model.media == "embeds" else {}
         if learner.activation_checkpointing:
@@ -177,6 +186,31 @@ class DeepSpeedEngine:
             self._engine.empty_partition_cache()
         total, count = self._all_reduce([loss, num_tokens], dist.ReduceOp.SUM)
         return float(total / count)
+
+    @torch.no_grad()
+    def reference_logprobs(
+        self, groups: Sequence[TokenGroup], *, temperature: float = 1.0
+    ) -> list[list[np.ndarray]]:
+        """[G][K] of float32 [T], of the model that the training of adapters began with.
+
+        Ranks may have different groups, or none; under ZeRO-3 every rank must call this.
+        """
+        config = self._config
+        batches: list[list[TokenGroup]] = consecutive(groups, config.micro_batch_tokens)
+        num_batches, silent_media = len(batches), None
+        if config.zero_stage == 3:
+            num_batches = int(self._all_reduce([num_batches], dist.ReduceOp.MAX)[0])
+            silent_media = self._silent_media(groups)
+        rows: list[np.ndarray] = []
+        with without_adapters(self._model):
+            for index in range(num_batches):
+                batch = batches[index] if index < len(batches) else [_TWO_TOKENS]
+                scored = self._score(batch, silent_media=silent_media, temperature=temperature)
+                rows += scored.rows() if index < len(batches) else []
+        if config.zero_stage == 3:
+            self._engine.empty_partition_cache()  # as in `supervised_loss`
+        remaining = iter(rows)
+        return [[next(remaining) for _ in group.token_ids] for group in groups]
 
     def _optimizer_step(
         self, groups: Sequence[Any], objective: PolicyObjective | SupervisedObjective
@@ -388,6 +422,8 @@ class DeepSpeedEngine:
         self._engine.destroy()
 
 
+_TWO_TOKENS = TokenGroup(prompt_token_ids=np.zeros(1, dtype=np.int64), token_ids=(np.zeros(1, dtype=np.int64),))
+"""What a rank computes that has nothing left, while others have."""
 _ARE_MEANS = ("loss", "policy_loss")
 """Sums that were divided by the batch's totals already."""
 _COUNTERS = ("num_calls", "num_updates", "num_skipped", "num_skipped_in_a_row")

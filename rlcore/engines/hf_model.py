@@ -118,6 +118,14 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
     return model.get_submodule(family_of(model).decoder)
 
 
+def linear_layers(model: PreTrainedModel) -> Iterator[nn.Linear]:
+    """Those of the language model, adapters' own included; not a head that is the embedding too."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    for module in (*decoder_of(model).modules(), head):
+        if isinstance(module, nn.Linear) and module.weight is not embedding.weight:
+            yield module
+
+
 def audio_token_id(config: PretrainedConfig) -> int | None:
     """The placeholder that stands for audio in a prompt, once for each embedding; `None` for a text model."""
     config = getattr(config, "thinker_config", config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -137,6 +138,21 @@ class _SumInFloat32(torch.autograd.Function):
         return rounded, rounded
 
 
+@contextmanager
+def without_adapters(model: PreTrainedModel) -> Iterator[None]:
+    """The model computes what it did before training, while this lasts: adapters add nothing. They are gone
+    through all the same, as ZeRO-3 fetches parameters in the order that it has seen."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    scales = [layer.scaling[ADAPTER] for layer in layers]
+    for layer in layers:
+        layer.scaling[ADAPTER] = 0.0
+    try:
+        yield
+    finally:
+        for layer, scale in zip(layers, scales, strict=True):
+            layer.scaling[ADAPTER] = scale
+
+
 def _beside(model: PreTrainedModel, lora: LoRAConfig) -> list[nn.Parameter]:
     """The parameters that `lora.also_train` matches."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -204,7 +220,7 @@ class Weight:
     @torch.no_grad()
     def tensor(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Full, detached, and merged for engines of `dtype` (`rlcore.weight_sync.rounding`)."""
-        own = self.parameters[0].detach()[self.part]
+        own = self.parameters[0].detach()[self.part].float()
         if self.adapter is not None:
             return adapted(own, self.adapter.get_delta_weight(ADAPTER), dtype, self.hub_name)
         return own if self.scale == 1.0 else own * self.scale

@@ -1,6 +1,7 @@
 """Bytes of a learner rank and of a model that only computes forward passes.
 
-The learner's states are those that DeepSpeed 0.19 keeps over float32 weights, its activations those that
+The learner's states are those that DeepSpeed 0.19 keeps over float32 weights (frozen ones of linear layers are
+in bfloat16 where the checkpoint is and autocast computes in it), its activations those that
 autograd saves of a Qwen2 decoder with packed groups (docs/plan.md); `benchmarks.plan_memory` holds the sums
 against measured peaks.
 """
@@ -47,7 +48,7 @@ class LearnerMemory:
     """Bytes on the device of one learner rank, and in its node's main memory."""
 
     weights: float
-    """The model's float32 weights, as far as they stay on the device; with float32 master copies."""
+    """The model's weights, as far as they stay on the device; with float32 master copies."""
     gradients: float
     optimizer: float
     """Adam's two moments."""
@@ -90,11 +91,12 @@ def learner_memory(
     frozen = sizes.language - trained if learner.lora.rank == 0 else sizes.language
     share = trained / ranks if stage else trained
     gathered = 0.0
-    weights = 4.0 * (trained + frozen)
+    weights = 4.0 * (trained + frozen) - 2.0 * narrow_parameters(sizes, learner)
+    whole = weights * min(1.0, LIVE_PARAMETERS / (trained + frozen))
     media = 4.0 * sizes.media if model.media == "raw" else 0.0
     if stage == 3:
         weights, media = weights / ranks, media / ranks
-        gathered = 4.0 * min(trained + frozen, LIVE_PARAMETERS) * (ranks > 1)
+        gathered = whole * (ranks > 1)
     master = 4 * share if stage else 0.0
     optimizer = 8 * share
     # Below stage 2 gradients are whole; stage 2 has its part only once a micro-batch is done.
@@ -114,7 +116,7 @@ def learner_memory(
         host, master, optimizer, step = host + master + optimizer + step, 0.0, 0.0, 0.0
     if learner.offload_parameters == "cpu":
         host, weights, media = host + weights + media, 0.0, 0.0
-        gathered = 4.0 * min(trained + frozen, LIVE_PARAMETERS)
+        gathered = whole
     # Stages 1 and 2 make their buckets when a backward pass begins; main memory is taken when it is written.
     stays = stage == 3 or (stage > 0 and not hardware.is_cpu)
     buffers = gathered + (bucket if stays else 0.0)
@@ -141,6 +143,11 @@ def trained_parameters(sizes: ModelSizes, learner: LearnerConfig) -> int:
     return sizes.lora(learner.lora) if learner.lora.rank else sizes.language
 
 
+def narrow_parameters(sizes: ModelSizes, learner: LearnerConfig) -> int:
+    """Frozen weights that the learner holds in bfloat16 (`rlcore.engines.zero.narrow_frozen`)."""
+    return sizes.linear if learner.lora.rank and learner.autocast == "bfloat16" else 0
+
+
 def activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch) -> float:
     """What the backward pass finds saved when it begins: all layers, or their inputs and one layer."""
     layer = layer_activation_bytes(sizes, learner, batch)
@@ -150,8 +157,12 @@ def activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatc
     else:
         kept = sizes.num_layers * layer
     if learner.autocast == "bfloat16":
+        # Weights rounded to bfloat16, of which some are at hand.
         num_layers = 1 if learner.activation_checkpointing else sizes.num_layers
-        kept += 2.0 * (num_layers * sizes.layer + (sizes.head or sizes.embedding))  # bfloat16 weights
+        narrow = narrow_parameters(sizes, learner)
+        head = sizes.head or sizes.embedding
+        of_layers = num_layers * (sizes.layer - max(0, narrow - sizes.head) / sizes.num_layers)
+        kept += 2.0 * (of_layers + (0 if narrow and sizes.head else head))
     # Input embeddings, the final norm's three tensors, what the head reads.
     rest = 4 * tokens * sizes.hidden * 4 + 4 * batch.num_rows * batch.completion * sizes.hidden
     return kept + rest

@@ -122,8 +122,10 @@ def reference_seconds(
         return 0.0
     flops = forward_flops(sizes, batch.packed_tokens, batch.prompt_length)
     flops += head_flops(sizes, batch.completion_tokens) + _tower_flops(config, sizes, batch)
-    peak = hardware.tflops(config.model.dtype) * 1e12 * config.reference.num_replicas
-    return flops / (efficiency.forward * peak)
+    num_devices, dtype = config.reference.num_replicas, config.model.dtype
+    if num_devices == 0:
+        num_devices, dtype = config.learner.num_ranks, config.learner.compute_dtype
+    return flops / (efficiency.forward * hardware.tflops(dtype) * 1e12 * num_devices)
 
 
 def judge_seconds(
@@ -159,8 +161,8 @@ def update_seconds(
     """Gradients, their communication, and the optimizer's step."""
     learner = config.learner
     flops = update_flops(config, sizes, batch)
-    dtype = "bfloat16" if learner.autocast == "bfloat16" else "float32"
-    compute = flops / (efficiency.train * hardware.tflops(dtype) * 1e12 * learner.num_ranks)
+    peak = hardware.tflops(learner.compute_dtype) * 1e12 * learner.num_ranks
+    compute = flops / (efficiency.train * peak)
     communication = _communication_seconds(
         config, sizes, hardware, efficiency, num_micro_batches=num_micro_batches
     )

@@ -166,7 +166,7 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
             },
         ),
     ]
-    if config.algorithm.kl_coef > 0:
+    if config.algorithm.kl_coef > 0 and config.reference.num_replicas > 0:
         num_bytes = forward_memory(sizes, config.model, config.reference.micro_batch_tokens, hardware)
         roles.append(
             Role(

@@ -31,6 +31,9 @@ class ModelSizes:
     """Parameters of audio tower and projector."""
     other_media: int = 0
     """Parameters of further towers (vision), which no prompt enters."""
+    linear: int = 0
+    """Of the language model's parameters, those of linear layers, where the checkpoint has them in bfloat16;
+    experts and an embedding that is the head are not among them."""
 
     @property
     def decoder(self) -> int:
@@ -97,6 +100,7 @@ QWEN2_5_OMNI_3B = ModelSizes(
     head=311_164_928,
     audio=637_676_544,
     other_media=668_684_288,
+    linear=3_085_697_024,
 )
 QWEN2_5_OMNI_7B = ModelSizes(
     hidden=3584,
@@ -111,6 +115,7 @@ QWEN2_5_OMNI_7B = ModelSizes(
     head=544_997_376,
     audio=639_647_232,
     other_media=676_550_144,
+    linear=7_070_285_824,
 )
 QWEN3_OMNI_30B_A3B = ModelSizes(
     hidden=2048,
@@ -126,6 +131,7 @@ QWEN3_OMNI_30B_A3B = ModelSizes(
     head=311_427_072,
     audio=647_927_168,
     other_media=538_631_408,
+    linear=1_217_396_736,
 )
 KNOWN = {
     "Qwen/Qwen2.5-Omni-3B": QWEN2_5_OMNI_3B,
@@ -158,7 +164,7 @@ def sizes_of_config(config: Any) -> ModelSizes:
     import transformers
 
     from rlcore.engines.families import family_of
-    from rlcore.engines.hf_model import decoder_of, is_media_parameter
+    from rlcore.engines.hf_model import decoder_of, is_media_parameter, linear_layers
 
     family = family_of(config)
     model_class = getattr(transformers, family.model_class)
@@ -166,6 +172,7 @@ def sizes_of_config(config: Any) -> ModelSizes:
     with torch.device("meta"):
         model = model_class.from_config(own) if model_class.__name__.startswith("Auto") else model_class(own)
     model.tie_weights()
+    is_bfloat16 = any(str(c.dtype).endswith("bfloat16") for c in (config, own, own.get_text_config()))
     text, decoder, head = own.get_text_config(), decoder_of(model), model.get_output_embeddings()
     embedding = model.get_input_embeddings().weight
     media = {n: p.numel() for n, p in model.named_parameters() if is_media_parameter(model, n)}
@@ -185,6 +192,7 @@ def sizes_of_config(config: Any) -> ModelSizes:
         head=0 if head.weight is embedding else head.weight.numel(),
         audio=audio,
         other_media=sum(media.values()) - audio,
+        linear=sum(layer.weight.numel() for layer in linear_layers(model)) if is_bfloat16 else 0,
     )
 
 

@@ -84,6 +84,23 @@ class Probe(LearnerWorker):
         held = sum(p.numel() + p.ds_tensor.numel() for p in parameters)
         return held, sum(p.ds_numel for p in parameters)
 
+    def frozen_bytes(self) -> dict[str, int]:
+        """Bytes that this rank holds of weights that are not trained, by dtype."""
+        held: dict[str, int] = {}
+        for parameter in self._engine._model.parameters():
+            if not parameter.requires_grad:
+                part = getattr(parameter, "ds_tensor", parameter)
+                held[str(part.dtype)] = held.get(str(part.dtype), 0) + part.numel() * part.element_size()
+        return held
+
+    def keep_wide(self, is_wide: bool) -> None:
+        """Whether the next engine holds frozen weights in float32."""
+        from rlcore.engines import zero
+
+        if not hasattr(zero, "narrow"):
+            zero.narrow = zero.narrow_frozen
+        zero.narrow_frozen = (lambda layers: None) if is_wide else zero.narrow
+
     def trained(self) -> dict[str, tuple[int, ...]]:
         """In-memory names of trained parameters, and the shapes of this rank's parts."""
         return {name: tuple(p.shape) for name, p in self._engine._parameters.items()}

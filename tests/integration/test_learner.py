@@ -335,6 +335,33 @@ def test_adapters_are_trained_merged_and_resumed(learner, single, model_path, ex
     assert all(np.abs(tensor.numpy() - merged[name]).max() < 1e-6 for name, tensor in added.items())
 
 
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_frozen_weights_take_half_and_change_nothing(learner, model_path, tmp_path, zero_stage):
+    """A checkpoint in bfloat16 loses nothing in it, and autocast computes in it: bit by bit the same."""
+    rounded = load_model(model_path, dtype="bfloat16")
+    save_checkpoint(rounded, tmp_path / "base", processor=load_processor(model_path))
+    path = str(tmp_path / "base")
+    batch = make_batch(load_model(path), ReferenceWorker(ModelConfig(path=path), 64), seed=0)
+    got = []
+    for is_wide in (True, False):
+        learner.call("keep_wide", is_wide, timeout_s=60)
+        start(learner, path, zero_stage=zero_stage, lora=LORA, lr=1e-2, autocast="bfloat16")
+        metrics = [learner.call("update", batch, timeout_s=60)[0]]
+        if is_wide:
+            learner.call("save", str(tmp_path / "checkpoint"), timeout_s=60)
+        else:
+            held = learner.call("frozen_bytes", timeout_s=60)[0]
+            start(learner, path, zero_stage=zero_stage, lora=LORA, lr=1e-2, autocast="bfloat16")
+            learner.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+        metrics.append(learner.call("update", batch, timeout_s=60)[0])
+        exact = [{name: row[name] for name in ("loss", "grad_norm", "logprob_max_diff")} for row in metrics]
+        got.append((exact, learner.call("weights", timeout_s=60)[0]))
+    (wide, wide_weights), (narrow, weights) = got
+    assert wide == narrow
+    assert_equal(weights, wide_weights)
+    assert held["torch.bfloat16"] > held["torch.float32"]
+
+
 @pytest.fixture(scope="module")
 def text_model_path(tmp_path_factory) -> str:
     """With tied embeddings, in bfloat16."""

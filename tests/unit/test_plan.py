@@ -74,12 +74,14 @@ def test_sizes_of_published_models_are_those_of_their_modules(known: ModelSizes)
             tie_word_embeddings=False,
         )
         config.architectures = ["Qwen2_5OmniThinkerForConditionalGeneration"]
+        config.dtype = "bfloat16"
         return sizes_of_config(config)
 
     one, two = built(1), built(2)
     for name in ("layer", "embedding", "head", "head_dim", "kv_values_per_token"):
         expected = getattr(known, name) / (known.num_layers if name == "kv_values_per_token" else 1)
         assert getattr(one, name) == expected, name
+    assert (one.linear - one.head) * known.num_layers == known.linear - known.head
     for name in ("audio", "other_media"):  # 32 layers each
         first, second = getattr(one, name), getattr(two, name)
         assert first + 31 * (second - first) == getattr(known, name), name
@@ -111,7 +113,9 @@ def test_a_token_passes_some_of_the_experts() -> None:
         vision_config={"out_hidden_size": 2048, "hidden_size": 1152},
     )
     config.architectures = ["Qwen3OmniMoeThinkerForConditionalGeneration"]
+    config.dtype = "bfloat16"
     sizes, known = sizes_of_config(config), QWEN3_OMNI_30B_A3B
+    assert (sizes.linear - sizes.head) * known.num_layers == known.linear - known.head
     for name in ("layer", "idle", "embedding", "head", "head_dim", "audio", "other_media"):
         assert getattr(sizes, name) == getattr(known, name), name
     assert known.language == pytest.approx(30.5e9, rel=0.01)
