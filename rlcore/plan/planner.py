@@ -33,6 +33,7 @@ CHANGES: tuple[Mapping[str, Any], ...] = (
     {"reference.micro_batch_tokens": 4096},
     {"learner.offload_optimizer": "cpu"},
     {"learner.lora.rank": 64},
+    {"reference.num_replicas": 0},
     {"learner.zero_stage": 3, "learner.offload_parameters": "cpu"},
     {"model.dtype": "bfloat16"},
     {"rollout.engine.gpu_memory_utilization": 0.45},

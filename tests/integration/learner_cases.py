@@ -155,6 +155,13 @@ def with_raw_audio(batch: TrainBatch) -> TrainBatch:
     return replace(batch, groups=tuple(replace(g, media_inputs=_features_of(g)) for g in batch.groups))
 
 
+def with_own_audio(group: Group) -> Group:
+    """A group of `make_groups` with mel features in place of the tower's embeddings."""
+    seed, index = map(int, group.prompt.id.split("/"))
+    num_audio = len(group.media_inputs.get("audio_embeds", ()))
+    return replace(group, media_inputs=make_features(seed, index, num_audio) if num_audio else {})
+
+
 def _features_of(group: TrainGroup) -> dict[str, np.ndarray]:
     if not group.media_inputs:
         return {}

@@ -20,10 +20,12 @@ from learner_cases import (
     assert_equal,
     language_weights,
     make_batch,
+    make_groups,
     plain_distributions,
     plain_logprobs,
     plain_updates,
     start,
+    with_own_audio,
     with_raw_audio,
     worst,
 )
@@ -333,6 +335,29 @@ def test_adapters_are_trained_merged_and_resumed(learner, single, model_path, ex
     added = dict(adapters.merged(factors.items(), checkpoint.tensor, torch.float32))
     assert added.keys() == {name for name in merged if name.endswith(("q_proj.weight", "up_proj.weight"))}
     assert all(np.abs(tensor.numpy() - merged[name]).max() < 1e-6 for name, tensor in added.items())
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+@pytest.mark.parametrize("media", ["embeds", "raw"])
+def test_a_learner_is_its_own_reference(learner, model_path, expected, zero_stage, media):
+    """Without its adapters it is the model that it began with, for ranks of unequal work and for one that has
+    none."""
+    groups, (batch, *_) = make_groups(load_model(model_path), seed=7), expected[0]
+    if media == "raw":
+        groups, batch = list(map(with_own_audio, groups)), with_raw_audio(batch)
+    rows = ReferenceWorker(ModelConfig(path=model_path), micro_batch_tokens=64).logprobs(groups)
+    start(learner, model_path, media=media, zero_stage=zero_stage, lora=LORA, lr=1e-2)
+    for num_groups in (len(groups), 1):
+        learner.call("update", batch, timeout_s=60)
+        policy = learner.call("logprobs", groups[:num_groups], timeout_s=60)[0]
+        got = learner.call_shards("reference_logprobs", groups[:num_groups], timeout_s=60)
+        assert [len(of_group) for of_group in got] == list(map(len, rows[:num_groups]))
+        for own, row in zip(sum(got, []), sum(rows[:num_groups], []), strict=True):
+            np.testing.assert_allclose(own, row, atol=1e-5)
+        # What is trained comes back with them.
+        again = learner.call("logprobs", groups[:num_groups], timeout_s=60)[0]
+        assert all(np.array_equal(a, b) for a, b in zip(again, policy, strict=True))
+        assert max(np.abs(p - r).max() for p, r in zip(policy, sum(got, []), strict=True)) > 1e-3
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])

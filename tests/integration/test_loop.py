@@ -21,7 +21,15 @@ from loop_cases import loop_config
 from tiny_models import make_text
 
 from rlcore.actors.spawn import run_bundles
-from rlcore.config import AlgorithmConfig, ClusterConfig, RewardConfig, RunConfig, TargetConfig
+from rlcore.config import (
+    AlgorithmConfig,
+    ClusterConfig,
+    LoRAConfig,
+    ReferenceConfig,
+    RewardConfig,
+    RunConfig,
+    TargetConfig,
+)
 from rlcore.run import ray_session, train
 from rlcore.timeline import busy_seconds, read_spans, write_trace
 from rlcore.tracking import read_metrics
@@ -146,6 +154,24 @@ def test_engine_learner_and_reference_agree_on_the_policy_at_any_temperature(apa
     assert first["entropy"] < 5.5
     assert first["logprob_max_diff"] < 1e-4 and abs(first["kl"]) < 1e-8
     assert all(row["logprob_max_diff"] < 1e-4 and row["kl"] > 1e-6 for row in later)
+
+
+def test_a_learner_of_adapters_needs_no_reference(tmp_path: Path, model: Path) -> None:
+    config = loop_config(tmp_path / "run", model, algorithm=AlgorithmConfig(kl_coef=0.1))
+    lora = LoRAConfig(rank=4, alpha=32, target_modules=("q_proj", "up_proj", "down_proj"))
+    config = replace(
+        config,
+        learner=replace(config.learner, lora=lora, lr=1e-2),
+        reference=ReferenceConfig(num_replicas=0),
+        train=replace(config.train, staleness=1, groups_per_score=2),
+    )
+    assert [bundle.role for bundle in run_bundles(config)] == ["rollout", "learner", "reward:even"]
+    train(config)
+    first, *later = read_metrics(config.run_dir)[1:]
+    assert abs(first["kl"]) < 1e-8
+    assert len(later) == 2 and all(row["kl"] > 1e-6 for row in later)
+    spans = [span for span in read_spans(config.run_dir) if span.phase == "reference_logprobs"]
+    assert {span.actor for span in spans} == {"learner"} and len(spans) == 6  # two chunks a step
 
 
 def test_learner_and_engine_take_turns_on_shared_resources(tmp_path: Path, apart: RunConfig) -> None:

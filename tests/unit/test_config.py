@@ -148,6 +148,10 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
             "learner.lora.push=adapters",
             "learner.lora.push: got 'adapters', must be merged unless learner",
         ),
+        (
+            "reference.num_replicas=0",
+            "reference.num_replicas: got 0, must be at least 1; 0 is the learner without its adapters",
+        ),
         ("learner.lora.dropout=1", "learner.lora.dropout: got 1.0, must be at least 0 and below 1"),
         ("learner.betas=[0.9, 1.5]", "learner.betas: got (0.9, 1.5)"),
         ("model.dtype=float16", "model.dtype: got 'float16', must be one of float32, bfloat16"),

@@ -18,9 +18,16 @@ from rlcore.errors import ConfigError
 from rlcore.plan import memory
 from rlcore.plan.hardware import KNOWN, Efficiency, Hardware, load_hardware
 from rlcore.plan.memory import MicroBatch, learner_memory
-from rlcore.plan.phases import Engine, Phases, forward_flops, sync_seconds, update_seconds
+from rlcore.plan.phases import (
+    Engine,
+    Phases,
+    forward_flops,
+    reference_seconds,
+    sync_seconds,
+    update_seconds,
+)
 from rlcore.plan.planner import find_problems, make_plan, with_settings
-from rlcore.plan.roles import Role, Rollout, largest_batch, place, rollout_memory
+from rlcore.plan.roles import Role, Rollout, largest_batch, learner_of, place, roles_of, rollout_memory
 from rlcore.plan.sizes import (
     QWEN2_5_OMNI_3B,
     QWEN2_5_OMNI_7B,
@@ -229,6 +236,28 @@ def test_pushing_moves_every_weight_once() -> None:
     assert sync_seconds(config, QWEN2_5_OMNI_7B, H100, EXACT) == pytest.approx(
         2 * QWEN2_5_OMNI_7B.language / 450e9
     )
+
+
+def test_frozen_weights_of_a_bfloat16_checkpoint_take_half() -> None:
+    config = run_config(**{"learner.lora.rank": 16, "learner.zero_stage": 0})
+    batch, sizes = Batch(config, Workload()), QWEN2_5_OMNI_7B
+    low = with_settings(config, {"learner.autocast": "bfloat16"})
+    wide, narrow = (learner_of(each, sizes, batch, H100).weights for each in (config, low))
+    assert wide == 4 * (sizes.language + sizes.lora(config.learner.lora))
+    assert wide - narrow == 2 * sizes.linear
+    assert learner_of(low, replace(sizes, linear=0), batch, H100).weights == wide  # not in bfloat16 on disk
+
+
+def test_a_learner_that_is_its_own_reference_takes_no_more() -> None:
+    config = run_config(**{"learner.lora.rank": 16, "algorithm.kl_coef": 0.04})
+    batch, sizes = Batch(config, Workload()), QWEN2_5_OMNI_7B
+    own = with_settings(config, {"reference.num_replicas": 0})
+    names = [[role.name for role in roles_of(each, sizes, batch, H100)] for each in (config, own)]
+    assert names == [["rollout", "learner", "reference"], ["rollout", "learner"]]
+    four = with_settings(own, {"learner.num_ranks": 4, "learner.autocast": "bfloat16"})
+    one, shared = (reference_seconds(each, sizes, batch, H100, EXACT) for each in (config, four))
+    bfloat16 = H100.tflops("bfloat16") / H100.tflops("float32")
+    assert one == pytest.approx(shared * 4 * bfloat16)
 
 
 def test_pushing_adapters_moves_their_factors_alone() -> None:
