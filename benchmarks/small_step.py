@@ -32,7 +32,7 @@ from emotion_task.config import PipelineConfig
 from emotion_task.records import Utterance, write_manifest
 from rlcore.config import LoRAConfig, RunConfig, load_config
 from rlcore.targets import build_target
-from rlcore.timeline import busy_seconds, read_spans
+from rlcore.timeline import busy_seconds, read_spans, within
 from rlcore.tracking import read_metrics
 
 CONFIG = Path(__file__).resolve().parent.parent / "emotion_task" / "configs" / "small.yaml"
@@ -98,12 +98,16 @@ def configured(model: str, manifest: Path, num_steps: int, num_prompts: int) -> 
     """The reinforcement learning of configs/small.yaml from `model`, on the manifest's recordings."""
     os.environ.setdefault("RAVDESS_ROOT", ".")  # the file names it; nothing of it is read here
     rl = load_config([str(CONFIG)], [f"base_model={model}"], PipelineConfig).rl
-    judge = rl.rewards["reasoning"]
+    judge, claims = rl.rewards["reasoning"], rl.rewards["faithfulness"]
     return replace(
         rl,
         model=replace(rl.model, path=model),
         task=replace(rl.task, args={"manifest": str(manifest), "model_path": model}),
-        rewards={**rl.rewards, "reasoning": replace(judge, args={**judge.args, "model_path": model})},
+        rewards={
+            **rl.rewards,
+            "reasoning": replace(judge, args={**judge.args, "model_path": model}),
+            "faithfulness": replace(claims, args={**claims.args, "tokenizer": model}),
+        },
         rollout=replace(rl.rollout, max_tokens=ANSWER_TOKENS),
         # The reward model from the first step on, so that every step is a whole one.
         algorithm=replace(rl.algorithm, ptr=replace(rl.algorithm.ptr, schedule="constant")),
@@ -132,8 +136,13 @@ def measure(name: str, config: RunConfig, folder: Path) -> dict[str, float | str
         config,
         run_dir=str(run_dir),
         model=replace(config.model, media_cache=str(folder / "media") if is_cached else None),
-        learner=replace(config.learner, lora=config.learner.lora if with_adapters else LoRAConfig()),
     )
+    if not with_adapters:  # which are what makes the learner its own reference
+        config = replace(
+            config,
+            learner=replace(config.learner, lora=LoRAConfig()),
+            reference=replace(config.reference, num_replicas=1, num_cpus=0.2, micro_batch_tokens=640),
+        )
     memory = PeakMemory()
     try:
         train(config)
@@ -143,7 +152,7 @@ def measure(name: str, config: RunConfig, folder: Path) -> dict[str, float | str
     spans = read_spans(run_dir)
     of_steps = [s for s in spans if s.actor == "controller" and s.step in {r["step"] for r in counted}]
     start, end = min(span.start for span in of_steps), max(span.end for span in of_steps)
-    busy = busy_seconds([span for span in spans if start <= span.start < end])
+    busy = busy_seconds(within(spans, start, end))
 
     def phase(actor: str, phase: str) -> float:
         return sum(of.get(phase, 0.0) for who, of in busy.items() if who.startswith(actor)) / len(counted)
@@ -154,7 +163,7 @@ def measure(name: str, config: RunConfig, folder: Path) -> dict[str, float | str
         "encode_s": phase("rollout", "encode"),
         "generate_s": phase("rollout", "generate"),
         "reward_s": phase("reward:reasoning", "score"),
-        "reference_s": phase("reference", "logprobs"),
+        "reference_s": phase("reference", "logprobs") + phase("learner", "reference_logprobs"),
         "update_s": phase("learner", "update"),
         "push_s": phase("learner", "push_weights"),
         "tokens": float(np.mean([row["batch/tokens"] for row in counted])),

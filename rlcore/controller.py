@@ -222,9 +222,15 @@ class Controller:
         assert self.actors.learner is not None, "spawned for evaluation only"
         return self.actors.learner
 
-    def generate(self, prompts: Sequence[Prompt], *, greedy: bool = False) -> list[Group]:
-        """Groups in the prompts' order; greedy gives one completion each."""
-        return self.rollouts.generate(prompts, step=self.step, greedy=greedy)
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        greedy: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> list[Group] | None:
+        """Groups in the prompts' order; greedy gives one completion each. None where it was stopped."""
+        return self.rollouts.generate(prompts, step=self.step, greedy=greedy, should_stop=should_stop)
 
     def score(
         self, groups: list[Group], *, step: int | None = None, with_reference: bool = False

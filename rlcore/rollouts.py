@@ -147,9 +147,17 @@ class RolloutPipeline:
             self._advance(beside=call)
         return call.result(timeout_s=max(0.0, deadline - time.monotonic()))
 
-    def generate(self, prompts: Sequence[Prompt], *, step: int, greedy: bool = False) -> list[Group]:
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        step: int,
+        greedy: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> list[Group] | None:
         """Groups of some prompts beside the training's, in order; greedy gives one completion each. A prompt
-        over the context is left out where `rollout.over_context` is `drop`.
+        over the context is left out where `rollout.over_context` is `drop`. None where `should_stop` said so
+        before all were there: what was left is cancelled.
 
         Raises as `next_round`.
         """
@@ -158,7 +166,11 @@ class RolloutPipeline:
         self._pool.submit(
             [RolloutJob(id=i, prompt=p, draw=step, greedy=greedy) for i, p in zip(ids, prompts, strict=True)]
         )
-        self._advance_while(lambda: len(self._extra) < len(prompts), "an evaluation")
+        self._advance_while(lambda: len(self._extra) < len(prompts) and not should_stop(), "an evaluation")
+        if len(self._extra) < len(prompts):
+            self._pool.cancel([i for i in ids if i not in self._extra])
+            self._extra.clear()
+            return None
         groups = [self._extra.pop(i) for i in ids]
         return [group for group in groups if group is not None]
 

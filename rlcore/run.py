@@ -64,17 +64,23 @@ def train(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
 
 def evaluate(config: RunConfig) -> dict[str, float]:
     """Metrics of greedy answers to the held-out prompts by the policy at `model.path`; records go to
-    `run_dir/eval`."""
+    `run_dir/eval`.
+
+    Raises StoppedError on SIGINT or SIGTERM."""
     run_dir = Path(config.run_dir).resolve() / "eval"
     run_dir.mkdir(parents=True, exist_ok=True)
     with (
         run_lock(run_dir),
         ray_session(config.cluster),
+        StopFlag() as stop,
         spawn(config, with_learner=False) as actors,
         closing(Controller(config, _task(config).prompts("train"), actors)) as controller,
         Tracker(run_dir, config) as tracker,
     ):
-        return _Run(config, run_dir, controller, _task(config), tracker).evaluate()
+        metrics = _Run(config, run_dir, controller, _task(config), tracker).evaluate(stop)
+        if metrics is None:
+            raise StoppedError(f"the evaluation was stopped by {stop.reason}")
+        return metrics
 
 
 def _go_on(config: RunConfig, folder: Path, controller: Controller) -> int | None:
@@ -131,8 +137,8 @@ class _Run:
     def train(self, stop: StopFlag) -> dict[str, Any]:
         train, controller, began = self.config.train, self.controller, time.perf_counter()
         summary: dict[str, Any] = {"seed": self.config.seed, "versions": versions()}
-        if controller.step == 0 and not stop:
-            summary["before"] = self.evaluate()
+        if controller.step == 0 and (before := self.evaluate(stop)):
+            summary["before"] = before
             self.tracker.update_summary(summary)
         # Engines start from model.path as version 0: a resumed learner is ahead of them.
         controller.push_weights()
@@ -157,8 +163,8 @@ class _Run:
         timeout_s = self.config.learner.timeout_s
         controller.learner.call("export", str(self.run_dir / "model"), timeout_s=timeout_s)
         summary |= {"steps": controller.step, "stopped_by": stop.reason, "model": str(self.run_dir / "model")}
-        if not stop:
-            summary["after"] = self.evaluate()
+        if after := self.evaluate(stop):
+            summary["after"] = after
         steps = [row for row in read_metrics(self.run_dir) if row.get("logprob_max_diff") is not None]
         summary["logprob_max_diff"] = max((row["logprob_max_diff"] for row in steps), default=None)
         summary["seconds"] = round(time.perf_counter() - began, 1)
@@ -176,21 +182,26 @@ class _Run:
         bar.update(1)
 
     def evaluate_if_due(self, stop: StopFlag) -> None:
-        """The evaluation of a step between the first and the last. One who is asked to stop leaves it to the
-        resumed run: there may be no time for it."""
+        """The evaluation of a step between the first and the last."""
         train, step = self.config.train, self.controller.step
         is_due = train.eval_every and step % train.eval_every == 0
-        if is_due and 0 < step < train.num_steps and not stop:
-            self.evaluate()
+        if is_due and 0 < step < train.num_steps:
+            self.evaluate(stop)
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self, stop: StopFlag) -> dict[str, float] | None:
         """Greedy answers to the held-out prompts: metrics of the task, tokens and latency. Those of this
-        step's evaluation, where the run that is resumed has made it."""
+        step's evaluation, where the run that is resumed has made it.
+
+        One who is asked to stop gives it up (None) and leaves it to the resumed run: there may be no time."""
         step = self.controller.step
+        if stop:
+            return None
         if found := self.tracker.evaluation(step):
             return found
         began = time.perf_counter()
-        groups = self.controller.generate(self.eval_prompts, greedy=True)
+        groups = self.controller.generate(self.eval_prompts, greedy=True, should_stop=lambda: bool(stop))
+        if groups is None:
+            return None
         seconds = time.perf_counter() - began
         scores, _ = self.controller.score(groups)
         flat = {name: [group[0] for group in per_group] for name, per_group in scores.items()}

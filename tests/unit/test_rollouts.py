@@ -211,6 +211,18 @@ def test_evaluation_prompts_go_beside_those_of_the_training():
     made.close()
 
 
+def test_an_evaluation_that_is_given_up_leaves_nothing_behind():
+    made, pool, _ = pipeline(lambda u: u[:1], staleness=1)
+    take(made, 0)
+    prompts = [Prompt(id=name, text="") for name in "abc"]
+    is_first = iter([False, True])
+    assert made.generate(prompts, step=1, greedy=True, should_stop=lambda: next(is_first)) is None
+    assert -3 in pool.cancelled and not any(i < 0 for i in pool.unfinished)
+    assert len(take(made, 1).groups) == 4
+    assert [g.prompt.id for g in made.generate(prompts, step=2, greedy=True)] == ["a", "b", "c"]
+    made.close()
+
+
 def test_an_evaluation_prompt_over_the_context_is_left_out():
     made, pool, _ = pipeline(lambda u: u)
     pool.refused = {-2}

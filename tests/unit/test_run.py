@@ -84,8 +84,10 @@ class Loop:
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step}
 
-    def generate(self, prompts: Any, *, greedy: bool) -> list[Group]:
+    def generate(self, prompts: Any, *, greedy: bool, should_stop: Callable[[], bool]) -> list[Group] | None:
         self.calls.append(f"evaluate {self.step}")
+        if should_stop():
+            return None
         answer = Completion(token_ids=(1,), logprobs=(0.0,), text="a", finish_reason="stop", policy_version=0)
         prompt = Prompt(id="p", text="?")
         return [Group(prompt=prompt, prompt_token_ids=(0,), completions=(answer,))]
@@ -163,8 +165,8 @@ def test_who_is_stopped_saves_first_and_evaluates_when_resumed(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("quiet")
-def test_an_evaluation_is_made_once(tmp_path: Path) -> None:
-    """One in which the signal came, and that of a run which is over."""
+def test_an_evaluation_in_which_the_signal_comes_is_left_to_the_resumed_run(tmp_path: Path) -> None:
+    """And that of a run which is over is made once."""
     run(tmp_path / "whole", Loop())
     folder = tmp_path / "stopped"
     first = Loop()
@@ -172,7 +174,14 @@ def test_an_evaluation_is_made_once(tmp_path: Path) -> None:
     assert first.calls == ["evaluate 0", "save 0", "export 0"]
     second = Loop()
     run(folder, second, resume_step=0)
-    assert second.calls == ["save 2", "evaluate 2", "save 4", "export 4", "evaluate 4"]
+    assert second.calls == [
+        "evaluate 0",
+        "save 2",
+        "evaluate 2",
+        "save 4",
+        "export 4",
+        "evaluate 4",
+    ]
     third = Loop(step=4)
     summary = run(folder, third, resume_step=4)
     assert third.calls == ["export 4"] and summary["after"]["accuracy"] == 0.4
