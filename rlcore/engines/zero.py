@@ -97,7 +97,8 @@ def narrow_frozen(layers: Iterable[torch.nn.Linear]) -> None:
     dist.all_reduce(is_exact, op=dist.ReduceOp.MIN)
     for weight, part, exact in zip(frozen, held, is_exact.tolist(), strict=True):
         if exact:
-            part.data = part.data.bfloat16()
+            narrow = part.data.bfloat16()
+            part.data = narrow.pin_memory() if part.is_pinned() else narrow  # as offloaded ones are
             weight.data = weight.data.bfloat16()
 
 

@@ -137,7 +137,10 @@ def phases_of(
     engine = engine_of(config, sizes, batch, hardware, efficiency)
     num_prompts = math.ceil(batch.num_prompts / config.rollout.num_replicas)
     audio_s = batch.workload.audio_seconds if config.model.media == "raw" else 0.0
-    scores = [reference_seconds(config, sizes, batch, hardware, efficiency)]
+    reference = reference_seconds(config, sizes, batch, hardware, efficiency)
+    # A learner that is its own reference does one after the other, and has time for it while rollouts alone run.
+    takes_turns = config.reference.num_replicas == 0 and config.train.staleness > 0
+    scores = [0.0 if takes_turns else reference]
     for reward in config.rewards.values():
         path = reward.args.get("model_path")
         judge = sizes if path == config.model.path else KNOWN.get(str(path))
@@ -150,7 +153,8 @@ def phases_of(
             batch.lengths(num_prompts * batch.num_samples).tolist(), batch.prompt_length
         ),
         score=max(scores),
-        update=update_seconds(config, sizes, batch, hardware, efficiency, num_micro_batches=count),
+        update=update_seconds(config, sizes, batch, hardware, efficiency, num_micro_batches=count)
+        + (reference if takes_turns else 0.0),
         weight_sync=sync_seconds(config, sizes, hardware, efficiency),
     )
 
@@ -276,7 +280,7 @@ def _splits(config: RunConfig, hardware: Hardware) -> Iterator[RunConfig]:
         return
     total = round(rollout.num_replicas * rollout.num_gpus + learner.num_ranks * learner.num_gpus)
     references = [reference.num_replicas]  # one that shares its GPU stays as it is
-    if config.algorithm.kl_coef > 0 and reference.num_gpus >= 1:
+    if config.algorithm.kl_coef > 0 and reference.num_replicas > 0 and reference.num_gpus >= 1:
         total += round(reference.num_replicas * reference.num_gpus)
         references = list(range(1, 9))
     most = min(total, config.train.prompts_per_step * rollout.samples_per_prompt)

@@ -26,7 +26,7 @@ from rlcore.plan.phases import (
     sync_seconds,
     update_seconds,
 )
-from rlcore.plan.planner import find_problems, make_plan, with_settings
+from rlcore.plan.planner import find_problems, make_plan, phases_of, with_settings
 from rlcore.plan.roles import Role, Rollout, largest_batch, learner_of, place, roles_of, rollout_memory
 from rlcore.plan.sizes import (
     QWEN2_5_OMNI_3B,
@@ -258,6 +258,11 @@ def test_a_learner_that_is_its_own_reference_takes_no_more() -> None:
     one, shared = (reference_seconds(each, sizes, batch, H100, EXACT) for each in (config, four))
     bfloat16 = H100.tflops("bfloat16") / H100.tflops("float32")
     assert one == pytest.approx(shared * 4 * bfloat16)
+
+    ahead = with_settings(own, {"train.staleness": 1})
+    now, later = (phases_of(each, sizes, batch, H100, EXACT) for each in (own, ahead))
+    assert (now.score, later.score) == (pytest.approx(one), 0.0)
+    assert later.update - now.update == pytest.approx(one)
 
 
 def test_pushing_adapters_moves_their_factors_alone() -> None:
