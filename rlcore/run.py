@@ -23,7 +23,7 @@ from rlcore.actors.session import ray_session as ray_session
 from rlcore.actors.spawn import spawn as spawn
 from rlcore.config import RunConfig
 from rlcore.controller import Actors, Controller, StepResult
-from rlcore.errors import NonFiniteError
+from rlcore.errors import NonFiniteError, StoppedError
 from rlcore.plots import plot_run
 from rlcore.run_lock import run_lock
 from rlcore.signals import StopFlag

@@ -422,7 +422,8 @@ class DeepSpeedEngine:
         self._engine.destroy()
 
 
-_TWO_TOKENS = TokenGroup(prompt_token_ids=np.zeros(1, dtype=np.int64), token_ids=(np.zeros(1, dtype=np.int64),))
+_ONE_TOKEN = np.zeros(1, dtype=np.int64)
+_TWO_TOKENS = TokenGroup(prompt_token_ids=_ONE_TOKEN, token_ids=(_ONE_TOKEN,))
 """What a rank computes that has nothing left, while others have."""
 _ARE_MEANS = ("loss", "policy_loss")
 """Sums that were divided by the batch's totals already."""

@@ -1,8 +1,9 @@
 """Bytes of a learner rank and of a model that only computes forward passes.
 
-The learner's states are those that DeepSpeed 0.19 keeps over float32 weights (frozen ones of linear layers are
-in bfloat16 where the checkpoint is and autocast computes in it), its activations those that autograd saves of a
-Qwen2 decoder with packed groups (docs/plan.md); `benchmarks.plan_memory` holds the sums against measured peaks.
+The learner's states are those that DeepSpeed 0.19 keeps over float32 weights (frozen linear layers are in
+bfloat16 where the checkpoint is and autocast computes in it), its activations those that autograd saves of a
+Qwen2 decoder with packed groups (docs/plan.md); `benchmarks.plan_memory` holds the sums against measured
+peaks.
 """
 
 from __future__ import annotations

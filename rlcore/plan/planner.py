@@ -138,7 +138,7 @@ def phases_of(
     num_prompts = math.ceil(batch.num_prompts / config.rollout.num_replicas)
     audio_s = batch.workload.audio_seconds if config.model.media == "raw" else 0.0
     reference = reference_seconds(config, sizes, batch, hardware, efficiency)
-    # A learner that is its own reference does one after the other, and has time for it while rollouts alone run.
+    # A learner that is its own reference does one after the other; synchronous, it waits for rollouts anyway.
     takes_turns = config.reference.num_replicas == 0 and config.train.staleness > 0
     scores = [0.0 if takes_turns else reference]
     for reward in config.rewards.values():

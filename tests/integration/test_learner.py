@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from dataclasses import replace
+from itertools import chain
 
 import learner_cases
 import numpy as np
@@ -38,7 +39,7 @@ from rlcore.actors.reference import ReferenceWorker
 from rlcore.algorithms.batching import micro_batches, shard_groups
 from rlcore.config import AlgorithmConfig, LoRAConfig, ModelConfig, RolloutConfig
 from rlcore.engines.hf_model import checkpoint_parameters, load_model, load_processor, save_checkpoint
-from rlcore.engines.logprobs import completion_logprobs
+from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.errors import (
     ActorError,
     CheckpointError,
@@ -345,19 +346,19 @@ def test_a_learner_is_its_own_reference(learner, model_path, expected, zero_stag
     groups, (batch, *_) = make_groups(load_model(model_path), seed=7), expected[0]
     if media == "raw":
         groups, batch = list(map(with_own_audio, groups)), with_raw_audio(batch)
-    rows = ReferenceWorker(ModelConfig(path=model_path), micro_batch_tokens=64).logprobs(groups)
+    reference = ReferenceWorker(ModelConfig(path=model_path), micro_batch_tokens=64)
     start(learner, model_path, media=media, zero_stage=zero_stage, lora=LORA, lr=1e-2)
-    for num_groups in (len(groups), 1):
+    for some in (groups, groups[:1]):
         learner.call("update", batch, timeout_s=60)
-        policy = learner.call("logprobs", groups[:num_groups], timeout_s=60)[0]
-        got = learner.call_shards("reference_logprobs", groups[:num_groups], timeout_s=60)
-        assert [len(of_group) for of_group in got] == list(map(len, rows[:num_groups]))
-        for own, row in zip(sum(got, []), sum(rows[:num_groups], []), strict=True):
-            np.testing.assert_allclose(own, row, atol=1e-5)
+        tokens = list(map(TokenGroup.of, some))
+        policy = learner.call("logprobs", tokens, timeout_s=60)[0]
+        own = list(chain(*learner.call_shards("reference_logprobs", some, timeout_s=60)))
+        for row, expected_row in zip(own, chain(*reference.logprobs(some)), strict=True):
+            np.testing.assert_allclose(row, expected_row, atol=1e-5)
         # What is trained comes back with them.
-        again = learner.call("logprobs", groups[:num_groups], timeout_s=60)[0]
+        again = learner.call("logprobs", tokens, timeout_s=60)[0]
         assert all(np.array_equal(a, b) for a, b in zip(again, policy, strict=True))
-        assert max(np.abs(p - r).max() for p, r in zip(policy, sum(got, []), strict=True)) > 1e-3
+        assert max(np.abs(p - r).max() for p, r in zip(policy, own, strict=True)) > 1e-3
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
