@@ -29,10 +29,10 @@ from rlcore.budget import fit_groups
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
 from rlcore.engines.hf_model import (
-    linear_layers,
     load_config,
     load_model,
     load_processor,
+    multiplied_weights,
     save_checkpoint,
 )
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup
@@ -89,7 +89,7 @@ class DeepSpeedEngine:
             self._model = load_model(model_path, dtype="float32", trust_remote_code=model.trust_remote_code)
         self._choose_trained()
         if learner.autocast == "bfloat16":
-            zero.narrow_frozen(linear_layers(self._model))
+            zero.narrow_frozen(multiplied_weights(self._model))
         # Given embeddings, the forward never enters the tower: it waits on the CPU for the export.
         self._media_modules = detach_media_modules(self._model) if model.media == "embeds" else {}
         if learner.activation_checkpointing:

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PretrainedCon
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import Concatenate, MergeModulelist
 
+from rlcore.engines.experts import EXPERTS
 from rlcore.engines.families import CAUSAL_LM, Family, family_of
 from rlcore.errors import ConfigError, DataError
 
@@ -63,7 +64,9 @@ def _from_pretrained(path: str, family: Family, dtype: str, **kwargs: Any) -> Pr
         raise ConfigError(f"model.dtype: got {dtype!r}; allowed are {sorted(DTYPES)}")
     model_class = getattr(transformers, family.model_class)
     try:
-        model = model_class.from_pretrained(path, dtype=DTYPES[dtype], use_safetensors=True, **kwargs)
+        model = model_class.from_pretrained(
+            path, dtype=DTYPES[dtype], use_safetensors=True, experts_implementation=EXPERTS, **kwargs
+        )
     except OSError as error:
         raise DataError(_missing_model(path)) from error
     return model.eval()
@@ -118,12 +121,18 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
     return model.get_submodule(family_of(model).decoder)
 
 
-def linear_layers(model: PreTrainedModel) -> Iterator[nn.Linear]:
-    """Those of the language model, adapters' own included; not a head that is the embedding too."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    for module in (*decoder_of(model).modules(), head):
-        if isinstance(module, nn.Linear) and module.weight is not embedding.weight:
-            yield module
+def multiplied_weights(model: PreTrainedModel) -> list[nn.Parameter]:
+    """The weights of the language model that autocast rounds before a product: those of linear layers, adapters'
+    own included, and of experts. Not those of a head that is the embedding too, whose rows are read."""
+    decoder, embedding, head = decoder_of(model), model.get_input_embeddings(), model.get_output_embeddings()
+    found = [m.weight for m in (*decoder.modules(), head) if isinstance(m, nn.Linear)]
+    found += [p for name, p in decoder.named_parameters() if ".experts." in name and len(full_shape(p)) == 3]
+    return list({id(weight): weight for weight in found if weight is not embedding.weight}.values())
+
+
+def full_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Of the whole parameter, of which ZeRO-3 may hold a part."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def audio_token_id(config: PretrainedConfig) -> int | None:

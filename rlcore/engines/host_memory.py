@@ -18,6 +18,7 @@ gigabyte again takes a quarter to half of a second, which is much beside the upd
 SMALL_BYTES = 64 << 20
 """Of a model's weights. Training it takes a few hundred megabytes, whatever the heap does with its pages."""
 _KEEP_PAGES = "oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1"
+_KEEP_FOR_A_WHILE = "oversize_threshold:0,dirty_decay_ms:30000,muzzy_decay_ms:30000"
 _ALL_ARENAS = 4096
 """MALLCTL_ARENAS_ALL of jemalloc 5."""
 
@@ -27,8 +28,9 @@ def heap_env(model_path: str) -> dict[str, str]:
     heap.
 
     glibc leaves holes between the tensors of a backward pass, looks for one at every allocation, and takes
-    about twice the memory in the end. jemalloc gives pages back all the time, to fault them in again; of a
-    small model, whose folder is `model_path`, it keeps them. Empty where Ray has none for this platform, and
+    about twice the memory in the end. jemalloc gives pages back all the time, to fault them in again: large
+    tensors at once, others in ten seconds. Here it waits for half a minute; of a small model, whose folder is
+    `model_path`, it keeps them. Empty where Ray has none for this platform, and
     where something else is preloaded already.
     """
     spec = importlib.util.find_spec("ray")
@@ -37,8 +39,8 @@ def heap_env(model_path: str) -> dict[str, str]:
         return {}
     env = {"LD_PRELOAD": str(library)}
     num_bytes = sum(file.stat().st_size for file in Path(model_path).glob("*.safetensors"))
-    if 0 < num_bytes < SMALL_BYTES and "MALLOC_CONF" not in os.environ:
-        env["MALLOC_CONF"] = _KEEP_PAGES
+    if "MALLOC_CONF" not in os.environ:
+        env["MALLOC_CONF"] = _KEEP_PAGES if 0 < num_bytes < SMALL_BYTES else _KEEP_FOR_A_WHILE
     return env
 
 

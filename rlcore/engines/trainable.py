@@ -29,6 +29,7 @@ from rlcore.engines.hf_model import (
     checkpoint_parts,
     decoder_of,
     expert_sources,
+    full_shape,
     is_media_parameter,
     own_name,
 )
@@ -210,7 +211,7 @@ class Weight:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        whole = tuple(getattr(self.parameters[0], "ds_shape", self.parameters[0].shape))
+        whole = full_shape(self.parameters[0])
         return tuple(torch.empty(whole, device="meta")[self.part].shape) if self.part else whole
 
     @property

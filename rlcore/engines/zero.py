@@ -82,13 +82,13 @@ def partitioned_loading(config: dict[str, Any]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def narrow_frozen(layers: Iterable[torch.nn.Linear]) -> None:
-    """Holds those weights of `layers` in bfloat16 that lose nothing by it and are not trained: under autocast
-    the same is computed with half of their memory. Collective.
+def narrow_frozen(weights: Iterable[torch.nn.Parameter]) -> None:
+    """Holds those of `weights` in bfloat16 that lose nothing by it and are not trained. Where autocast would
+    round them to it, the same is computed with half of their memory. Collective.
 
     Published checkpoints are in bfloat16, so nearly all are such. Before `deepspeed.initialize`.
     """
-    frozen = list({id(x.weight): x.weight for x in layers if not x.weight.requires_grad}.values())
+    frozen = [weight for weight in weights if not weight.requires_grad]
     if not frozen:
         return
     held = [getattr(weight, "ds_tensor", weight) for weight in frozen]  # with ZeRO-3 this rank's part

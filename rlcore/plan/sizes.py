@@ -32,8 +32,8 @@ class ModelSizes:
     other_media: int = 0
     """Parameters of further towers (vision), which no prompt enters."""
     linear: int = 0
-    """Of the language model's parameters, those of linear layers, where the checkpoint has them in bfloat16;
-    experts and an embedding that is the head are not among them."""
+    """Of the language model's parameters, those of linear layers and experts, where the checkpoint has them in
+    bfloat16; an embedding that is the head is not among them."""
 
     @property
     def decoder(self) -> int:
@@ -164,7 +164,7 @@ def sizes_of_config(config: Any) -> ModelSizes:
     import transformers
 
     from rlcore.engines.families import family_of
-    from rlcore.engines.hf_model import decoder_of, is_media_parameter, linear_layers
+    from rlcore.engines.hf_model import decoder_of, is_media_parameter, multiplied_weights
 
     family = family_of(config)
     model_class = getattr(transformers, family.model_class)
@@ -192,7 +192,7 @@ def sizes_of_config(config: Any) -> ModelSizes:
         head=0 if head.weight is embedding else head.weight.numel(),
         audio=audio,
         other_media=sum(media.values()) - audio,
-        linear=sum(layer.weight.numel() for layer in linear_layers(model)) if is_bfloat16 else 0,
+        linear=sum(weight.numel() for weight in multiplied_weights(model)) if is_bfloat16 else 0,
     )
 
 
