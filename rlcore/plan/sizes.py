@@ -131,7 +131,7 @@ QWEN3_OMNI_30B_A3B = ModelSizes(
     head=311_427_072,
     audio=647_927_168,
     other_media=538_631_408,
-    linear=1_217_396_736,
+    linear=30_208_425_984,
 )
 KNOWN = {
     "Qwen/Qwen2.5-Omni-3B": QWEN2_5_OMNI_3B,

@@ -361,23 +361,29 @@ def test_a_learner_is_its_own_reference(learner, model_path, expected, zero_stag
         assert max(np.abs(p - r).max() for p, r in zip(policy, own, strict=True)) > 1e-3
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2, 3])
-def test_frozen_weights_take_half_and_change_nothing(learner, model_path, tmp_path, zero_stage):
+@pytest.mark.parametrize(
+    ("kind", "zero_stage"), [("speech", 0), ("speech", 2), ("speech", 3), ("mixture", 3)]
+)
+def test_frozen_weights_take_half_and_change_nothing(
+    learner, model_path, mixture_path, tmp_path, kind, zero_stage
+):
     """A checkpoint in bfloat16 loses nothing in it, and autocast computes in it: bit by bit the same."""
-    rounded = load_model(model_path, dtype="bfloat16")
-    save_checkpoint(rounded, tmp_path / "base", processor=load_processor(model_path))
+    original = model_path if kind == "speech" else mixture_path
     path = str(tmp_path / "base")
+    save_checkpoint(load_model(original, dtype="bfloat16"), path, processor=load_processor(original))
     batch = make_batch(load_model(path), ReferenceWorker(ModelConfig(path=path), 64), seed=0)
+    lora = replace(LORA, target_modules=("q_proj",))
+    settings = {"zero_stage": zero_stage, "lora": lora, "lr": 1e-2, "autocast": "bfloat16"}
     got = []
     for is_wide in (True, False):
         learner.call("keep_wide", is_wide, timeout_s=60)
-        start(learner, path, zero_stage=zero_stage, lora=LORA, lr=1e-2, autocast="bfloat16")
+        start(learner, path, **settings)
         metrics = [learner.call("update", batch, timeout_s=60)[0]]
         if is_wide:
             learner.call("save", str(tmp_path / "checkpoint"), timeout_s=60)
         else:
             held = learner.call("frozen_bytes", timeout_s=60)[0]
-            start(learner, path, zero_stage=zero_stage, lora=LORA, lr=1e-2, autocast="bfloat16")
+            start(learner, path, **settings)
             learner.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
         metrics.append(learner.call("update", batch, timeout_s=60)[0])
         exact = [{name: row[name] for name in ("loss", "grad_norm", "logprob_max_diff")} for row in metrics]

@@ -55,7 +55,8 @@ def test_the_learners_heap_gives_back_too(
     if not env:
         pytest.skip("Ray ships no jemalloc for this platform")
     assert run(**env) == "True"
-    assert ("MALLOC_CONF" in env) == (megabytes == 1)  # a small model's pages are kept until asked for
+    # A small model's pages are kept until asked for, others for a while.
+    assert ("dirty_decay_ms:-1" in env["MALLOC_CONF"]) == (megabytes == 1)
 
 
 def test_a_heap_of_the_users_own_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
