@@ -32,8 +32,8 @@ class ModelSizes:
     other_media: int = 0
     """Parameters of further towers (vision), which no prompt enters."""
     linear: int = 0
-    """Of the language model's parameters, those of linear layers and experts, where the checkpoint has them in
-    bfloat16; an embedding that is the head is not among them."""
+    """Of the language model's parameters, those of linear layers and experts, where the checkpoint has them
+    in bfloat16; an embedding that is the head is not among them."""
 
     @property
     def decoder(self) -> int:
