@@ -1,6 +1,6 @@
 """The products of a mixture's experts, which autocast does not know: transformers' grouped products compute
-in the dtype of their weights, so that weights of float32 would be multiplied in float32, on GPUs at a tenth of
-the speed.
+in the dtype of their weights, so that weights of float32 would be multiplied in float32, on GPUs at a tenth
+of the speed.
 
 Registered with transformers as the experts implementation `rlcore_grouped_mm`; `load_model` asks for it.
 """

@@ -123,7 +123,7 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
 
 def multiplied_weights(model: PreTrainedModel) -> list[nn.Parameter]:
     """The weights of the language model that autocast rounds before a product: those of linear layers,
-    adapters' own included, and of experts. Not those of a head that is the embedding too: its rows are read."""
+    adapters' own included, and of experts. Not a head that is the embedding too, whose rows are read."""
     decoder, embedding, head = decoder_of(model), model.get_input_embeddings(), model.get_output_embeddings()
     found = [m.weight for m in (*decoder.modules(), head) if isinstance(m, nn.Linear)]
     found += [p for name, p in decoder.named_parameters() if ".experts." in name and len(full_shape(p)) == 3]
