@@ -346,7 +346,7 @@ def test_a_learner_is_its_own_reference(learner, model_path, expected, zero_stag
     groups, (batch, *_) = make_groups(load_model(model_path), seed=7), expected[0]
     if media == "raw":
         groups, batch = list(map(with_own_audio, groups)), with_raw_audio(batch)
-    reference = ReferenceWorker(ModelConfig(path=model_path), micro_batch_tokens=64)
+    reference = ReferenceWorker(ModelConfig(path=model_path, media=media), micro_batch_tokens=64)
     start(learner, model_path, media=media, zero_stage=zero_stage, lora=LORA, lr=1e-2)
     for some in (groups, groups[:1]):
         learner.call("update", batch, timeout_s=60)
