@@ -132,8 +132,9 @@ def test_the_small_models_line_on_gpus(tmp_path: Path, monkeypatch: pytest.Monke
     rl = config.rl
     learners = (config.sft.train.learner, config.reward_model.train.learner, rl.learner)
     assert all(learner.num_gpus == 1 for learner in learners)
-    shared = rl.reference.num_gpus + rl.rewards["reasoning"].num_gpus
-    assert rl.rollout.num_gpus + rl.learner.num_ranks * rl.learner.num_gpus + shared == 4
+    assert rl.reference.num_replicas == 0
+    learners_gpus = rl.learner.num_ranks * rl.learner.num_gpus
+    assert rl.rollout.num_gpus + learners_gpus + rl.rewards["reasoning"].num_gpus == 4
 
 
 def test_the_benchmarks_file_for_gpus_leaves_the_workload_alone(tmp_path: Path) -> None:
