@@ -41,6 +41,8 @@ class Case:
     lora_rank: int = 0
     checkpointing: bool = False
     autocast: str = "none"
+    stored: str = "float32"
+    """The checkpoint's dtype."""
     num_groups: int = 1
     prompt: int = 16
     samples: int = 2
@@ -63,6 +65,23 @@ CASES = (
     replace(LONG, name="activations, bfloat16", autocast="bfloat16", layers=4),
     replace(LONG, name="adapters with activations", lora_rank=16),
     replace(LONG, name="adapters with activations, bfloat16", lora_rank=16, autocast="bfloat16", layers=4),
+    replace(
+        LONG,
+        name="adapters beside a checkpoint in bfloat16",
+        lora_rank=16,
+        autocast="bfloat16",
+        stored="bfloat16",
+        layers=4,
+    ),
+    replace(
+        LONG,
+        name="the same, checkpointed, ZeRO 3",
+        lora_rank=16,
+        zero_stage=3,
+        autocast="bfloat16",
+        stored="bfloat16",
+        checkpointing=True,
+    ),
     Case(
         name="large vocabulary", vocab=98304, hidden=128, intermediate=384, layers=4, samples=8, completion=48
     ),
@@ -86,13 +105,16 @@ def dimensions(case: Case) -> dict[str, Any]:
         "num_key_value_heads": max(1, heads // 3),
         "max_position_embeddings": 2048,
         "tie_word_embeddings": False,
+        "dtype": case.stored,
     }
 
 
 def make_model(case: Case, folder: Path) -> None:
+    import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    Qwen2ForCausalLM(Qwen2Config(**dimensions(case))).save_pretrained(folder)
+    model = Qwen2ForCausalLM(Qwen2Config(**dimensions(case)))
+    model.to(getattr(torch, case.stored)).save_pretrained(folder)
 
 
 def make_groups(case: Case, rank: int) -> list[Any]:

@@ -88,7 +88,7 @@ class LearnerWorker:
         return metrics
 
     def reference_logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
-        """As `ReferenceWorker.logprobs`, of the policy without its adapters. Under ZeRO-3 every rank's."""
+        """As `ReferenceWorker.logprobs`, of the policy without its adapters; every rank's groups."""
         from rlcore.engines.host_memory import give_back
         from rlcore.engines.logprobs import TokenGroup
 

@@ -12,7 +12,7 @@ from rlcore.config import ModelConfig
 from rlcore.engines.device import own_device
 from rlcore.engines.hf_model import load_model
 from rlcore.engines.host_memory import give_back
-from rlcore.engines.logprobs import TokenGroup, completion_logprobs
+from rlcore.engines.logprobs import TokenGroup, completion_logprobs, regrouped
 from rlcore.engines.media_modules import detach_media_modules
 from rlcore.types import Group
 
@@ -34,9 +34,9 @@ class ReferenceWorker:
     @torch.inference_mode()
     def logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
         """[G][K] of float32 [T], in the groups' and completions' order."""
+        tokens = list(map(TokenGroup.of, groups))
         rows: list[np.ndarray] = []
-        for batch in consecutive(list(map(TokenGroup.of, groups)), self._micro_batch_tokens):
+        for batch in consecutive(tokens, self._micro_batch_tokens):
             rows += completion_logprobs(self._model, batch, temperature=self._temperature).rows()
         give_back()
-        remaining = iter(rows)
-        return [[next(remaining) for _ in group.completions] for group in groups]
+        return regrouped(rows, tokens)

@@ -11,7 +11,6 @@ that the number of micro-batches may change with every batch.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -35,10 +34,11 @@ from rlcore.engines.hf_model import (
     multiplied_weights,
     save_checkpoint,
 )
-from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup
+from rlcore.engines.logprobs import TWO_TOKENS, CompletionLogprobs, TokenGroup, regrouped
 from rlcore.engines.media_modules import attach_media_modules, detach_media_modules, silent_media
 from rlcore.engines.scorer import Scorer, check_packing
 from rlcore.engines.shares import PolicyObjective, SupervisedObjective, token_weights
+from rlcore.engines.skipped_steps import SkippedSteps
 from rlcore.engines.trainable import (
     Weight,
     adapter_weights,
@@ -50,7 +50,7 @@ from rlcore.engines.trainable import (
     weights,
     without_adapters,
 )
-from rlcore.errors import ConfigError, DataError, NonFiniteError
+from rlcore.errors import ConfigError, DataError
 from rlcore.types import TrainGroup
 from rlcore.weight_sync.buckets import DTYPES
 
@@ -60,8 +60,7 @@ class DeepSpeedEngine:
 
     `num_steps` is the number of training steps, for the learning-rate schedule; `seed` is for the adapters
     and their dropout. Else the model stays in eval mode, so that rollout and learner compute the same
-    function. `skipped_log` is a file that rank 0 adds a line of JSON to for every skipped step: which, why,
-    and the prompts that were in it.
+    function. `skipped_log` is for `SkippedSteps`.
 
     Raises ConfigError where nothing is trainable, or media modules are though the media come as embeddings.
     """
@@ -80,8 +79,8 @@ class DeepSpeedEngine:
         torch.manual_seed(seed)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._model_path, self._model_config, self._config = model_path, model, learner
-        self._seed, self._skipped_log = seed, skipped_log
-        self._num_calls = self._num_updates = self._num_skipped = self._num_skipped_in_a_row = 0
+        self._seed, self._num_calls, self._num_updates = seed, 0, 0
+        self._skipped = SkippedSteps(learner.max_skipped_steps, skipped_log)
         self._frozen_fingerprint: str | None = None
         text_config = load_config(model_path, trust_remote_code=model.trust_remote_code).get_text_config()
         deepspeed_config = zero.deepspeed_config(learner, hidden_size=text_config.hidden_size)
@@ -167,23 +166,14 @@ class DeepSpeedEngine:
     def supervised_loss(self, groups: Sequence[TokenGroup]) -> float:
         """Mean negative log-likelihood of all ranks' completion tokens, without an update.
 
-        Every rank gives at least one sample. Raises DataError where one exceeds `learner.micro_batch_tokens`.
+        Raises DataError where a sample exceeds `learner.micro_batch_tokens`.
         """
         config = self._config
         batches = micro_batches(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
-        num_batches = int(self._all_reduce([len(batches)], dist.ReduceOp.MAX)[0])
-        silent_media = self._silent_media(groups)
         loss = num_tokens = 0.0
-        for index in range(num_batches):
-            batch = batches[index] if index < len(batches) else [smallest_sample(groups)]
-            scored = self._score(batch, silent_media=silent_media)
-            if index < len(batches):
-                loss -= float(scored.logprobs.sum())
-                num_tokens += float(scored.mask.sum())
-        if config.zero_stage == 3:
-            # After a forward alone DeepSpeed keeps gathered weights, rounded ones under autocast:
-            # whoever asks for whole weights next would be given these.
-            self._engine.empty_partition_cache()
+        for scored in self._forward(batches, groups):
+            loss -= float(scored.logprobs.sum())
+            num_tokens += float(scored.mask.sum())
         total, count = self._all_reduce([loss, num_tokens], dist.ReduceOp.SUM)
         return float(total / count)
 
@@ -191,42 +181,48 @@ class DeepSpeedEngine:
     def reference_logprobs(
         self, groups: Sequence[TokenGroup], *, temperature: float = 1.0
     ) -> list[list[np.ndarray]]:
-        """[G][K] of float32 [T], of the model that the training of adapters began with.
-
-        Ranks may have different groups, or none; under ZeRO-3 every rank must call this.
-        """
-        config = self._config
-        batches: list[list[TokenGroup]] = consecutive(groups, config.micro_batch_tokens)
-        num_batches, silent_media = len(batches), None
-        if config.zero_stage == 3:
-            num_batches = int(self._all_reduce([num_batches], dist.ReduceOp.MAX)[0])
-            silent_media = self._silent_media(groups)
-        rows: list[np.ndarray] = []
+        """[G][K] of float32 [T], of the model that the training of adapters began with; ranks may have
+        different groups, or none."""
+        batches = consecutive(groups, self._config.micro_batch_tokens)
         with without_adapters(self._model):
-            for index in range(num_batches):
-                batch = batches[index] if index < len(batches) else [_TWO_TOKENS]
-                scored = self._score(batch, silent_media=silent_media, temperature=temperature)
-                rows += scored.rows() if index < len(batches) else []
-        if config.zero_stage == 3:
-            self._engine.empty_partition_cache()  # as in `supervised_loss`
-        remaining = iter(rows)
-        return [[next(remaining) for _ in group.token_ids] for group in groups]
+            rows = [row for scored in self._forward(batches, groups, temperature) for row in scored.rows()]
+        return regrouped(rows, groups)
+
+    def _forward(
+        self, batches: Sequence[Sequence[TokenGroup]], groups: Sequence[TokenGroup], temperature: float = 1.0
+    ) -> Iterator[CompletionLogprobs]:
+        """Scores this rank's micro-batches of `groups`, without an update. Under ZeRO-3, whose forward pass
+        needs every rank, it goes along with those that have more."""
+        is_shared, num_batches = self._config.zero_stage == 3, len(batches)
+        if is_shared:
+            num_batches = int(self._all_reduce([num_batches], dist.ReduceOp.MAX)[0])
+        silent_media = self._silent_media(groups)
+        for index in range(num_batches):
+            batch = batches[index] if index < len(batches) else [TWO_TOKENS]
+            scored = self._score(batch, silent_media=silent_media, temperature=temperature)
+            if index < len(batches):
+                yield scored
+        if is_shared:
+            # After a forward alone DeepSpeed keeps gathered weights, rounded ones under autocast:
+            # whoever asks for whole weights next would be given these.
+            self._engine.empty_partition_cache()
 
     def _optimizer_step(
         self, groups: Sequence[Any], objective: PolicyObjective | SupervisedObjective
     ) -> dict[str, float]:
         # A function of seed and step, for the adapters' dropout: a resumed run draws what this one would.
-        num_steps = self._num_updates + self._num_skipped
+        num_steps = self._num_updates + self._skipped.num
         torch.manual_seed(((self._seed * 1_000_003 + num_steps) * 65_537 + self.rank) % 2**63)
         metrics, suspects = self._backward(groups, objective)
         metrics["lr"] = float(self._engine.get_lr()[0])
         metrics["grad_norm"], is_applied = self._apply_gradients()
         if is_applied:
             self._num_updates += 1
-            self._num_skipped_in_a_row = 0
+            self._skipped.num_in_a_row = 0
         else:
-            self._skip(suspects or list(map(_prompt_id, groups)), metrics)
-        return metrics | {"skipped_steps": float(self._num_skipped)}
+            prompt_ids = suspects or list(map(_prompt_id, groups))
+            self._skipped.add(self._num_calls + 1, prompt_ids, metrics["loss"])
+        return metrics | {"skipped_steps": float(self._skipped.num)}
 
     def _apply_gradients(self) -> tuple[float, bool]:
         """The gradient's norm before clipping, and whether the update was made: it is not where the norm is
@@ -242,27 +238,6 @@ class DeepSpeedEngine:
         else:
             self._engine.zero_grad()
         return norm, math.isfinite(norm)
-
-    def _skip(self, prompt_ids: list[str], metrics: dict[str, float]) -> None:
-        """Counts a step that was not made and writes it down. Collective, as all ranks see the same norm."""
-        self._num_skipped += 1
-        self._num_skipped_in_a_row += 1
-        by_rank: list[list[str]] = [[] for _ in range(self.world_size)]
-        dist.all_gather_object(by_rank, prompt_ids)
-        prompts = sorted({prompt for ids in by_rank for prompt in ids})
-        reason = "gradient" if math.isfinite(metrics["loss"]) else "loss"
-        row = {"step": self._num_calls + 1, "reason": reason, "prompts": prompts}
-        if self.rank == 0 and self._skipped_log is not None:
-            with self._skipped_log.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(row) + "\n")
-        if self._num_skipped_in_a_row > self._config.max_skipped_steps:
-            shown = ", ".join([*prompts[:5], *(["..."] if prompts[5:] else [])])
-            raise NonFiniteError(
-                f"{self._num_skipped_in_a_row} optimizer steps in a row were skipped, and "
-                f"learner.max_skipped_steps is {self._config.max_skipped_steps}; the last for its {reason} "
-                f"(loss {metrics['loss']}) on prompts {shown}. The weights are those of the last good step: "
-                "lower learner.lr, or look at these prompts' rewards and logprobs"
-            )
 
     def _backward(
         self, groups: Sequence[Any], objective: PolicyObjective | SupervisedObjective
@@ -333,9 +308,9 @@ class DeepSpeedEngine:
         return [(weight.hub_name, weight.shape) for weight in self._push_weights()]
 
     def iter_push(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """What engines of `model.dtype` get: as `iter_weights`, or with `learner.lora.push: adapters` the
-        factors in the place of adapted weights (`rlcore.weight_sync.adapters`), and nothing that is not
-        trained."""
+        """(hub name, full tensor) of what engines of `model.dtype` get: `rollout_weights`, or with
+        `learner.lora.push: adapters` `adapter_weights`. From every ZeRO stage; every rank must exhaust the
+        iterator, and a tensor is valid only until the next one is asked for."""
         stage, dtype = self._config.zero_stage, DTYPES[self._model_config.dtype]
         for weight, tensor in zero.gathered(self._push_weights(), zero_stage=stage, dtype=dtype):
             yield weight.hub_name, tensor
@@ -344,19 +319,14 @@ class DeepSpeedEngine:
         alone = self._config.lora.push == "adapters"
         return list((adapter_weights if alone else rollout_weights)(self._model))
 
-    def iter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(hub name, full float32 tensor) of the language model, and of media modules that are trained.
-
-        Adapters are merged and tied copies left out. From every ZeRO stage, on every rank; every rank must
-        exhaust the iterator, and a tensor is valid only until the next one is asked for.
-        """
-        stage = self._config.zero_stage
-        for weight, tensor in zero.gathered(list(rollout_weights(self._model)), zero_stage=stage):
-            yield weight.hub_name, tensor
-
     def save(self, folder: str | Path) -> None:
         """Writes trained weights, Adam's state and counters; `engine.json` comes when every rank is done."""
-        counters = {name: getattr(self, f"_{name}") for name in _COUNTERS}
+        counters = {
+            "num_calls": self._num_calls,
+            "num_updates": self._num_updates,
+            "num_skipped": self._skipped.num,
+            "num_skipped_in_a_row": self._skipped.num_in_a_row,
+        }
         layout = {"num_ranks": self.world_size, "zero_stage": self._config.zero_stage}
         header = {**counters, **layout, **self._identity()}
         learner_checkpoint.save(Path(folder), self._parameters, self._adam, header)
@@ -367,8 +337,8 @@ class DeepSpeedEngine:
         Raises CheckpointError where the checkpoint is incomplete or another model's; it says what differs.
         """
         header = learner_checkpoint.load(Path(folder), self._parameters, self._adam, self._identity())
-        for name in _COUNTERS:
-            setattr(self, f"_{name}", header[name])
+        self._num_calls, self._num_updates = header["num_calls"], header["num_updates"]
+        self._skipped.num, self._skipped.num_in_a_row = header["num_skipped"], header["num_skipped_in_a_row"]
         # The scheduler's own step sets the rate, from the count of updates alone.
         state = {"last_epoch": self._num_updates - 1, "_step_count": self._num_updates + 1}
         self._schedule.load_state_dict(self._schedule.state_dict() | state)
@@ -422,13 +392,8 @@ class DeepSpeedEngine:
         self._engine.destroy()
 
 
-_ONE_TOKEN = np.zeros(1, dtype=np.int64)
-_TWO_TOKENS = TokenGroup(prompt_token_ids=_ONE_TOKEN, token_ids=(_ONE_TOKEN,))
-"""What a rank computes that has nothing left, while others have."""
 _ARE_MEANS = ("loss", "policy_loss")
 """Sums that were divided by the batch's totals already."""
-_COUNTERS = ("num_calls", "num_updates", "num_skipped", "num_skipped_in_a_row")
-"""What a checkpoint keeps of the engine's progress."""
 
 
 def _prompt_id(group: Any) -> str:

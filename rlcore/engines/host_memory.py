@@ -30,8 +30,8 @@ def heap_env(model_path: str) -> dict[str, str]:
     glibc leaves holes between the tensors of a backward pass, looks for one at every allocation, and takes
     about twice the memory in the end. jemalloc gives pages back all the time, to fault them in again: large
     tensors at once, others in ten seconds. Here it waits for half a minute; of a small model, whose folder is
-    `model_path`, it keeps them. Empty where Ray has none for this platform, and
-    where something else is preloaded already.
+    `model_path`, it keeps them. Empty where Ray has none for this platform, and where something else is
+    preloaded already.
     """
     spec = importlib.util.find_spec("ray")
     library = Path(spec.origin).parent / "core" / "libjemalloc.so" if spec and spec.origin else None

@@ -50,6 +50,11 @@ class TokenGroup:
         )
 
 
+_ONE_TOKEN = np.zeros(1, dtype=np.int64)
+TWO_TOKENS = TokenGroup(prompt_token_ids=_ONE_TOKEN, token_ids=(_ONE_TOKEN,))
+"""What a rank computes that has nothing left, while others have."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionLogprobs:
     """Rows are the groups' completions, groups in order, B of them; T is the longest completion's length."""
@@ -66,6 +71,12 @@ class CompletionLogprobs:
         lengths = self.mask.sum(-1).tolist()
         logprobs = self.logprobs.detach().float().cpu().numpy()
         return [row[:n].copy() for row, n in zip(logprobs, lengths, strict=True)]
+
+
+def regrouped(rows: Sequence[np.ndarray], groups: Sequence[TokenGroup]) -> list[list[np.ndarray]]:
+    """[sum of K] to [G][K]: rows of all groups' completions, in order, by group."""
+    remaining = iter(rows)
+    return [[next(remaining) for _ in group.token_ids] for group in groups]
 
 
 def completion_logprobs(

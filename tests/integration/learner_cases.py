@@ -54,7 +54,13 @@ class Probe(LearnerWorker):
         return super().update(replace(batch, groups=tuple(shards[self.rank])))
 
     def weights(self) -> dict[str, np.ndarray]:
-        return {name: tensor.cpu().numpy().copy() for name, tensor in self._engine.iter_weights()}
+        """By hub name, of the language model and of media modules that are trained; adapters merged."""
+        from rlcore.engines import zero
+
+        engine = self._engine
+        whole = list(trainable.rollout_weights(engine._model))
+        gathered = zero.gathered(whole, zero_stage=engine._config.zero_stage)
+        return {weight.hub_name: tensor.cpu().numpy().copy() for weight, tensor in gathered}
 
     def logprobs(self, groups: Sequence[TrainGroup]) -> list[np.ndarray]:
         """By the engine's own forward, adapters beside their layers; every rank the same groups."""

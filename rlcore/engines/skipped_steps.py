@@ -1,0 +1,43 @@
+"""Optimizer steps that were not made because loss or gradient was not finite."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch.distributed as dist
+
+from rlcore.errors import NonFiniteError
+
+
+class SkippedSteps:
+    """Counts of one run. Of more than `most_in_a_row` of them `add` makes an error. `log` is a file that rank
+    0 adds a line of JSON to for each: which, why, and the prompts that were in it."""
+
+    def __init__(self, most_in_a_row: int, log: Path | None):
+        self._most_in_a_row, self._log = most_in_a_row, log
+        self.num = self.num_in_a_row = 0
+
+    def add(self, step: int, prompt_ids: list[str], loss: float) -> None:
+        """`step` was not made; `prompt_ids` are this rank's. Collective, as all ranks see the same gradient.
+
+        Raises NonFiniteError where it is one too many in a row.
+        """
+        self.num += 1
+        self.num_in_a_row += 1
+        by_rank: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(by_rank, prompt_ids)
+        prompts = sorted({prompt for ids in by_rank for prompt in ids})
+        reason = "gradient" if math.isfinite(loss) else "loss"
+        if dist.get_rank() == 0 and self._log is not None:
+            with self._log.open("a", encoding="utf-8") as out:
+                out.write(json.dumps({"step": step, "reason": reason, "prompts": prompts}) + "\n")
+        if self.num_in_a_row > self._most_in_a_row:
+            shown = ", ".join([*prompts[:5], *(["..."] if prompts[5:] else [])])
+            raise NonFiniteError(
+                f"{self.num_in_a_row} optimizer steps in a row were skipped, and "
+                f"learner.max_skipped_steps is {self._most_in_a_row}; the last for its {reason} "
+                f"(loss {loss}) on prompts {shown}. The weights are those of the last good step: "
+                "lower learner.lr, or look at these prompts' rewards and logprobs"
+            )
