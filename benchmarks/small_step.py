@@ -141,7 +141,7 @@ def measure(name: str, config: RunConfig, folder: Path) -> dict[str, float | str
         config = replace(
             config,
             learner=replace(config.learner, lora=LoRAConfig()),
-            reference=replace(config.reference, num_replicas=1, num_cpus=0.2, micro_batch_tokens=640),
+            reference=replace(config.reference, num_replicas=1, num_cpus=0.05, micro_batch_tokens=640),
         )
     memory = PeakMemory()
     try:
