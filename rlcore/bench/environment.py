@@ -26,16 +26,25 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _commit() -> str | None:
-    folder = Path(__file__).parent
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
+def _commit(folder: Path = Path(__file__).parent) -> str | None:
+    """Of the checkout that `folder` lies in. Results that benchmarks have just written make it no other."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    changed = _git(
+        folder,
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ":(top)",
+        ":(top,exclude)benchmarks/results",
     )
-    return git.stdout.strip() or None
+    return f"{commit}-dirty" if commit and changed else commit or None
+
+
+def _git(folder: Path, *command: str) -> str:
+    """What git prints; nothing where it fails."""
+    git = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=False)
+    return git.stdout.strip() if git.returncode == 0 else ""
 
 
 def _cpu() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchmarks.peers.gpu import samples_per_second
 from rlcore import cli
 from rlcore.bench.command import bench
 from rlcore.bench.compare import compare
+from rlcore.bench.environment import _commit
 from rlcore.bench.measure import Measured
 from rlcore.bench.roofline import shares
 from rlcore.bench.workloads import WORKLOADS, WordTask, even_tokens
@@ -221,3 +223,28 @@ def test_samples_a_second_from_the_moments_of_scoring() -> None:
     assert samples_per_second(marks, 4) == 4 * 2 / (32.0 - 20.0)
     with pytest.raises(SystemExit, match="at least 3"):
         samples_per_second(marks[:4], 4)
+
+
+def test_results_that_were_just_written_make_no_other_commit(tmp_path: Path) -> None:
+    """`make bench` writes one after the other; what they measure is still what was committed."""
+
+    def git(*command: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(
+            ["git", *identity, *command], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    results, code = tmp_path / "benchmarks" / "results" / "a.json", tmp_path / "rlcore" / "a.py"
+    for path in (results, code):
+        path.parent.mkdir(parents=True)
+        path.write_text("1")
+    assert _commit(tmp_path) is None
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    results.write_text("2")
+    assert _commit(code.parent) == commit
+    code.write_text("2")
+    assert _commit(code.parent) == f"{commit}-dirty"
