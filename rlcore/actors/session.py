@@ -10,6 +10,10 @@ from typing import Any
 import ray
 
 from rlcore.config import ClusterConfig
+from rlcore.errors import DeadlineError
+
+_NOT_IN_TIME = "timed out during startup"
+"""In the words of ray._private.node, whose exception has no type of its own."""
 
 
 @contextmanager
@@ -17,6 +21,9 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     """Ray for the length of the block: the job's cluster where there is one, else a local one on loopback.
 
     Joins what is initialised already, and then leaves it running.
+
+    Raises:
+        DeadlineError: the machine is too busy to start a local Ray in the time that Ray gives itself.
     """
     if ray.is_initialized():
         yield
@@ -28,7 +35,15 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         # Said outright: left to itself, Ray would join any cluster that it finds traces of on this machine.
         options = {"address": "local", "num_cpus": cluster.num_cpus}
         options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    ray.init(logging_level="WARNING", log_to_driver=cluster.log_to_driver, **options)
+    try:
+        ray.init(logging_level="WARNING", log_to_driver=cluster.log_to_driver, **options)
+    except Exception as error:
+        if _NOT_IN_TIME not in str(error):
+            raise
+        raise DeadlineError(
+            f"Ray did not start on this machine within the 30 s that it gives itself; the load is "
+            f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores. Try again when less runs beside it"
+        ) from error
     try:
         yield
     finally:
