@@ -77,13 +77,17 @@ class SupervisedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentConfig:
-    """Teaching a language model to hear: its projector trained before the prosody SFT, without emotions."""
+    """Teaching a language model to hear, before the prosody SFT: its projector fitted, or trained without
+    emotions, or one after the other."""
 
+    fit: bool = False
+    """Fits the projector in closed form to the training utterances' facts and the emotions that SFT may see
+    (`emotion_task.sft.projector`); the later stages should then freeze it."""
     train: SupervisedConfig = field(
         default_factory=lambda: SupervisedConfig(freeze=("audio_tower", "language_model", "lm_head"))
     )
     weights: Mapping[str, float] = field(default_factory=dict)
-    """Task to its share of the examples, as `sft.weights`; empty: no alignment."""
+    """Task to its share of the examples, as `sft.weights`; empty: nothing is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)

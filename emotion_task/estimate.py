@@ -53,6 +53,10 @@ class Work:
         result = {"annotate": self.num_recordings * ANNOTATION_S / self.num_cores}
         if config.egemaps:
             result["reference"] = self.num_recordings * EGEMAPS_S
+        if config.alignment.fit:
+            # The tower alone, in one process.
+            num_train = self.num_recordings - self.num_eval
+            result["alignment"] = self._tower(num_train) * self.num_cores / self._rate("float32")
         for name, train, is_used in (
             ("alignment", config.alignment.train, bool(config.alignment.weights)),
             ("sft", config.sft.train, True),
@@ -61,7 +65,7 @@ class Work:
         ):
             if is_used:
                 extra = JUDGE_TOKENS if name == "reward_model" else 0
-                result[name] = self._supervised(train, extra)
+                result[name] = result.get(name, 0.0) + self._supervised(train, extra)
         result["rl"] = self._rl()
         return result
 
@@ -71,10 +75,12 @@ class Work:
         passes = 2 if train.learner.lora.rank or "language_model" in train.freeze else 3
         flops = passes * forward_flops(self.sizes, num_examples * context, context)
         flops += 3 * head_flops(self.sizes, num_examples * TARGET_TOKENS)
-        # The tower, forward alone: two positions an embedding.
-        towers = min(num_examples, self.num_recordings)
-        flops += 2.0 * self.sizes.audio * 2 * AUDIO_TOKENS * towers
+        flops += self._tower(min(num_examples, self.num_recordings))
         return flops / self._rate(train.learner.autocast)
+
+    def _tower(self, num_recordings: int) -> float:
+        """Operations of the tower, forward alone: two positions an embedding."""
+        return 2.0 * self.sizes.audio * 2 * AUDIO_TOKENS * num_recordings
 
     def _rl(self) -> float:
         rl, sizes = self.config.rl, self.sizes

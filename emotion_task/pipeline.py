@@ -99,7 +99,7 @@ class Pipeline:
             ("annotate", corpus, self.annotate),
             ("reference", [config.egemaps, has_opensmile], self.reference),
             ("base_model", [config.base_model, config.tiny], self.base_model),
-            ("alignment", [_lasting(config.alignment), sft.quote_rate, sft.text_data], self.alignment),
+            ("alignment", self._alignment_settings(), self.alignment),
             ("sft", _lasting(sft, validates=validates), self.sft),
             ("cold_start", _lasting(config.cold_start, validates=validates), self.cold_start),
             ("perception", config.perception, self.perception),
@@ -108,6 +108,12 @@ class Pipeline:
             ("rl", run_settings(config.rl), self.rl),
             ("full_label_sft", sft.full_label_steps, self.full_label_sft),
         )
+
+    def _alignment_settings(self) -> list[Any]:
+        config, sft = self.config.alignment, self.config.sft
+        settings: list[Any] = [_lasting(config), sft.quote_rate, sft.text_data]
+        # A fit sees the emotions that SFT may see.
+        return [*settings, sft.label_fraction, sft.without_speakers] if config.fit else settings
 
     def check(self) -> None:
         """Finds mistakes of later stages before the first is run.
@@ -205,10 +211,34 @@ class Pipeline:
 
     def alignment(self, may_resume: bool) -> dict[str, Any]:
         """Teaches the base model to hear, where it does not yet."""
-        config, base = self.config.alignment, self.stages.results["base_model"]
-        if not config.weights:
-            return base
-        return self._teach("alignment", config, base["model"], label_fraction=0.0, may_resume=may_resume)
+        config, result = self.config.alignment, dict(self.stages.results["base_model"])
+        if config.fit:
+            result |= self._fit_projector(result["model"])
+        if config.weights:
+            model = result["model"]
+            result |= self._teach("alignment", config, model, label_fraction=0.0, may_resume=may_resume)
+        return result
+
+    def _fit_projector(self, model: str) -> dict[str, Any]:
+        from emotion_task.sft.projector import fit_projector
+        from emotion_task.sft.tasks import MixtureConfig, may_reveal
+
+        config, utterances = self.config, self._split("train")
+        mixture = MixtureConfig(
+            weights={"reasoning": 1.0}, label_fraction=config.sft.label_fraction, seed=config.seed
+        )
+        unheard = config.sft.without_speakers
+        folder = self.run_dir / "projector"
+        shutil.rmtree(folder, ignore_errors=True)
+        fitted = fit_projector(
+            model,
+            utterances,
+            folder / "model",
+            labels=self._labels(),
+            revealed=[may_reveal(u, mixture) and u.speaker not in unheard for u in utterances],
+            cache_folder=config.sft.train.media_cache,
+        )
+        return {"model": str(folder / "model"), "fit": fitted}
 
     def sft(self, may_resume: bool) -> dict[str, Any]:
         """Prosody SFT on the part of the emotion labels that it may see."""

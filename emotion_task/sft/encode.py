@@ -131,6 +131,11 @@ class ExampleEncoder:
             media_inputs=inputs,
         )
 
+    def audio_states(self, path: str) -> np.ndarray:
+        """float32 [N, D]: the frozen tower's output for one recording."""
+        inputs, _ = self._audio(path)
+        return inputs["audio_states"]
+
     def _tokens(self, text: str) -> np.ndarray:
         return np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
 

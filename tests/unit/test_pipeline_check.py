@@ -115,3 +115,15 @@ def test_what_alignment_is_made_of_counts_for_it(tmp_path: Path) -> None:
     )
     assert plain["alignment"] == leaving_out["alignment"] != quoting["alignment"]
     assert plain["sft"] != leaving_out["sft"]
+
+
+def test_what_a_fit_may_see_counts_for_the_alignment(tmp_path: Path) -> None:
+    def alignment(*overrides: str) -> Any:
+        line = pipeline(tmp_path, "quickstart", *overrides)._line()
+        return dict((name, settings) for name, settings, _ in line)["alignment"]
+
+    changes = ("sft.label_fraction=0.3", "sft.without_speakers=[a]")
+    assert all(alignment(change) == alignment() for change in changes)
+    assert all(
+        alignment(change, "alignment.fit=true") != alignment("alignment.fit=true") for change in changes
+    )

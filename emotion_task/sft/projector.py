@@ -1,0 +1,241 @@
+"""A projector fitted in closed form: from a frozen tower's output to the words for what it hears.
+
+A random projector that is trained by gradient descent on few speakers learns the speakers. Here a
+recording's facts are regressed on the mean of its frames (ridge regression, Hoerl and Kennedy 1970,
+doi:10.1080/00401706.1970.10488634), and each frame becomes
+
+    center + g * sum over values v of (score of v in the frame, of variance 1) * (direction of v's words)
+
+among the language model's own embeddings, as long as they are on average. What tells no fact from another is
+left out, and with it most of what a voice could be recognised by; so the projector stays frozen afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from emotion_task.facts import VALUES, stated_facts
+from emotion_task.prompt import PROFILE_KEYWORDS
+from emotion_task.records import Utterance
+from rlcore.errors import ConfigError, DataError
+
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Of the penalty, in units of the features' variance."""
+MAX_FOLDS = 12
+_EMOTION = "emotion"
+
+
+@dataclass(frozen=True, slots=True)
+class Ridge:
+    """Scores of a recording's values: `features [..., D] @ weight [D, C]`, up to a constant."""
+
+    weight: np.ndarray
+    strength: float
+    recall: dict[str, float]
+    """Attribute to the mean recall of its values on speakers that were not fitted."""
+
+
+def ridge(features: np.ndarray, targets: np.ndarray, strength: float) -> np.ndarray:
+    """The weights W [D, C] that minimise, with X and Y for `features` [U, D] and `targets` [U, C] without
+    their means and S for the features' standard deviations,
+
+        |Y - X W|^2 + strength * U * |S W|^2
+    """
+    deviation = np.maximum(features.std(axis=0), 1e-12)
+    standard = (features - features.mean(axis=0)) / deviation
+    gram = standard.T @ standard + strength * len(features) * np.eye(features.shape[1])
+    return np.linalg.solve(gram, standard.T @ (targets - targets.mean(axis=0))) / deviation[:, None]
+
+
+def fit_across_speakers(
+    features: np.ndarray,
+    values: Mapping[str, Sequence[str | None]],
+    options: Mapping[str, Sequence[str]],
+    speakers: Sequence[str],
+    strengths: Sequence[float] = STRENGTHS,
+) -> Ridge:
+    """The ridge whose strength recalls the values of speakers best who were left out of it in their turn.
+
+    Args:
+        features: [U, D], the mean over a recording's frames.
+        values: attribute to what is known of each recording; None is the middle of all values.
+        options: attribute to its values.
+        speakers: of each recording.
+
+    Raises:
+        DataError: fewer than two speakers.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    if (num_speakers := len(set(speakers))) < 2:
+        raise DataError(
+            f"alignment.fit: the training split has {num_speakers} speaker, and speakers are left out in "
+            "turn to choose the penalty; give at least 2 (field `speaker` of the manifest), or set "
+            "alignment.fit: false"
+        )
+    targets = np.concatenate([_one_hot(values[name], options[name]) for name in options], axis=1)
+    folds = list(GroupKFold(min(num_speakers, MAX_FOLDS)).split(features, groups=speakers))
+    best: Ridge | None = None
+    for strength in strengths:
+        scores = np.empty_like(targets)
+        for fitted, left_out in folds:
+            weight = ridge(features[fitted], targets[fitted], strength)
+            constant = targets[fitted].mean(axis=0) - features[fitted].mean(axis=0) @ weight
+            scores[left_out] = features[left_out] @ weight + constant
+        recall = _recall(scores, values, options)
+        if best is None or np.mean(list(recall.values())) > np.mean(list(best.recall.values())):
+            best = Ridge(ridge(features, targets, strength), strength, recall)
+    assert best is not None, "there is a strength"
+    return best
+
+
+def projection(
+    weight: np.ndarray,
+    directions: np.ndarray,
+    mean: np.ndarray,
+    covariance: np.ndarray,
+    embeddings: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The projector of the module's formula: weight [H, D] and bias [H].
+
+    Args:
+        weight: [D, C] of `Ridge`.
+        directions: [C, H], of unit length.
+        mean: [D] and covariance [D, D] of the frames.
+        embeddings: [V, H] of the language model's tokens.
+    """
+    deviation = np.sqrt(np.maximum(np.einsum("dc,de,ec->c", weight, covariance, weight), 1e-24))
+    center, length = embeddings.mean(axis=0), np.linalg.norm(embeddings, axis=1).mean()
+    scores = weight / deviation  # of variance 1 over the frames
+    matrix = scores @ directions  # [D, H]
+    spread = math.sqrt(float(np.einsum("dh,de,eh->", matrix, covariance, matrix)))
+    gain = math.sqrt(max(length**2 - float(center @ center), 0.0)) / max(spread, 1e-12)
+    return gain * matrix.T, center - gain * (mean @ matrix)
+
+
+def fit_projector(
+    model_path: str,
+    utterances: Sequence[Utterance],
+    folder: str | Path,
+    *,
+    labels: Sequence[str],
+    revealed: Sequence[bool],
+    cache_folder: str | None = None,
+) -> dict[str, Any]:
+    """Writes `folder`, the checkpoint `model_path` with a projector that is fitted to what is known of the
+    utterances.
+
+    Args:
+        utterances: annotated.
+        labels: the emotions.
+        revealed: of each utterance, whether its emotion may be seen.
+        cache_folder: keeps the tower's output, as `SupervisedConfig.media_cache`.
+
+    Returns:
+        `strength` of the penalty, and `recall`, by attribute, of speakers that were left out.
+
+    Raises:
+        ConfigError: the model's projector is no single linear layer.
+        DataError: fewer than two speakers.
+    """
+    from rlcore.engines.hf_model import load_model, load_processor, save_checkpoint, tokenizer_of
+
+    model = load_model(model_path)
+    linear = _linear(model, model_path)
+    means, mean, covariance = _frames(model_path, utterances, cache_folder)
+    known = [stated_facts(utterance) for utterance in utterances]
+    values: dict[str, list[str | None]] = {
+        _EMOTION: [u.emotion if may else None for u, may in zip(utterances, revealed, strict=True)]
+    }
+    values |= {name: [facts.get(name) for facts in known] for name in VALUES}
+    options = {name: _known(values[name], labels if name == _EMOTION else VALUES[name]) for name in values}
+    options = {name: seen for name, seen in options.items() if len(seen) > 1}
+    fitted = fit_across_speakers(means, values, options, [u.speaker or u.id for u in utterances])
+    processor = load_processor(model_path)
+    embeddings = model.get_input_embeddings().weight.detach().double().numpy()
+    directions = _directions(options, tokenizer_of(processor), embeddings)
+    weight, bias = projection(fitted.weight, directions, mean, covariance, embeddings)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(weight))
+        linear.bias.copy_(torch.from_numpy(bias))
+    save_checkpoint(model, folder, processor=processor)
+    return {"strength": fitted.strength, "recall": fitted.recall}
+
+
+def _linear(model: Any, model_path: str) -> nn.Linear:
+    from rlcore.engines.families import family_of
+
+    path = family_of(model).projector
+    layers = [] if path is None else list(model.get_submodule(path).modules())
+    found = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    own = [layer for layer in layers if next(layer.parameters(recurse=False), None) is not None]
+    if len(found) != 1 or own != found or found[0].bias is None:
+        raise ConfigError(
+            f"alignment.fit: {model_path} ({type(model).__name__}) has no projector of one linear layer with "
+            "a bias, which is what can be fitted; set alignment.fit: false"
+        )
+    return found[0]
+
+
+def _frames(
+    model_path: str, utterances: Sequence[Utterance], cache_folder: str | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each recording's mean [U, D], and the mean [D] and covariance [D, D] of all frames."""
+    from emotion_task.sft.encode import ExampleEncoder
+
+    encoder = ExampleEncoder(model_path, freeze=("",), cache_bytes=0, cache_folder=cache_folder)
+    means, count = [], 0
+    total, square = np.zeros(()), np.zeros(())
+    for utterance in tqdm(utterances, desc="frames", unit="utt"):
+        states = encoder.audio_states(utterance.audio).astype(np.float64)
+        means.append(states.mean(axis=0))
+        total, square = total + states.sum(axis=0), square + states.T @ states
+        count += len(states)
+    mean = total / count
+    return np.array(means), mean, square / count - np.outer(mean, mean)
+
+
+def _known(values: Sequence[str | None], options: Sequence[str]) -> list[str]:
+    seen = set(values)
+    return [option for option in options if option in seen]
+
+
+def _one_hot(values: Sequence[str | None], options: Sequence[str]) -> np.ndarray:
+    """[U, values]; what is not known is the mean of what is."""
+    rows = np.array([[float(value == option) for option in options] for value in values])
+    is_known = rows.any(axis=1)
+    rows[~is_known] = rows[is_known].mean(axis=0)
+    return rows
+
+
+def _recall(
+    scores: np.ndarray, values: Mapping[str, Sequence[str | None]], options: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    result, start = {}, 0
+    for name, choices in options.items():
+        named = scores[:, start : start + len(choices)].argmax(axis=1)
+        truth = np.array([choices.index(v) if v in choices else -1 for v in values[name]])
+        result[name] = float(np.mean([(named[truth == c] == c).mean() for c in range(len(choices))]))
+        start += len(choices)
+    return result
+
+
+def _directions(options: Mapping[str, Sequence[str]], tokenizer: Any, embeddings: np.ndarray) -> np.ndarray:
+    """[C, H], of unit length: of each value's words, what sets it apart from the attribute's other values."""
+    rows = []
+    for name, choices in options.items():
+        words = [f" {c}" if name == _EMOTION else f" {PROFILE_KEYWORDS[name]} {c}" for c in choices]
+        ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+        named = np.array([embeddings[each].mean(axis=0) for each in ids])
+        named -= named.mean(axis=0)
+        rows.append(named / np.maximum(np.linalg.norm(named, axis=1, keepdims=True), 1e-12))
+    return np.concatenate(rows)
