@@ -17,14 +17,13 @@ def test_small_config_trains_what_it_says(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("RAVDESS_ROOT", "/data/ravdess")
     config = load_config([str(SMALL)], ["run_dir=RUN"], schema=PipelineConfig)
     assert config.corpus.root == "/data/ravdess"
-    for stage in (config.alignment, config.sft):
-        MixtureConfig(weights=stage.weights)
+    MixtureConfig(weights=config.sft.weights)
+    # The projector is fitted, and what the stages after it train is the language model's adapters alone.
+    assert config.alignment.fit and not config.alignment.weights
+    for stage in (config.sft, config.reward_model):
         assert stage.train.media_cache == config.rl.model.media_cache == "RUN/media_cache"
-        assert "audio_tower" in stage.train.freeze
-    # The projector learns to hear before any emotion is named, and goes on learning beside the adapters.
-    assert not {"reasoning", "description"} & set(config.alignment.weights)
-    assert config.alignment.train.learner.lora.rank == 0
-    assert config.sft.train.learner.lora.also_train == ("multi_modal_projector",)
+        assert {"audio_tower", "multi_modal_projector"} <= set(stage.train.freeze)
+        assert stage.train.learner.lora.rank and stage.train.learner.lora.also_train == ()
     assert config.rl.learner.lora.also_train == ()
     assert config.rl.model.path == "RUN/sft/model"
     assert {task for task, share in config.sft.weights.items() if share} == {"reasoning", "profile"}
