@@ -215,30 +215,25 @@ class Pipeline:
         if config.fit:
             result |= self._fit_projector(result["model"])
         if config.weights:
-            model = result["model"]
-            result |= self._teach("alignment", config, model, label_fraction=0.0, may_resume=may_resume)
+            result |= self._teach("alignment", config, result["model"], 0.0, may_resume=may_resume)
         return result
 
     def _fit_projector(self, model: str) -> dict[str, Any]:
         from emotion_task.sft.projector import fit_projector
-        from emotion_task.sft.tasks import MixtureConfig, may_reveal
+        from emotion_task.sft.tasks import may_reveal
 
-        config, utterances = self.config, self._split("train")
-        mixture = MixtureConfig(
-            weights={"reasoning": 1.0}, label_fraction=config.sft.label_fraction, seed=config.seed
-        )
-        unheard = config.sft.without_speakers
-        folder = self.run_dir / "projector"
+        sft, seed = self.config.sft, self.config.seed
+
+        def as_seen(utterance: Utterance) -> Utterance:
+            is_heard = utterance.speaker not in sft.without_speakers
+            may_see = is_heard and may_reveal(utterance, sft.label_fraction, seed)
+            return utterance if may_see else replace(utterance, emotion=None)
+
+        folder, utterances = self.run_dir / "projector" / "model", list(map(as_seen, self._split("train")))
         shutil.rmtree(folder, ignore_errors=True)
-        fitted = fit_projector(
-            model,
-            utterances,
-            folder / "model",
-            labels=self._labels(),
-            revealed=[may_reveal(u, mixture) and u.speaker not in unheard for u in utterances],
-            cache_folder=config.sft.train.media_cache,
-        )
-        return {"model": str(folder / "model"), "fit": fitted}
+        cache = sft.train.media_cache
+        fitted = fit_projector(model, utterances, folder, labels=self._labels(), cache_folder=cache)
+        return {"model": str(folder), "fit": fitted}
 
     def sft(self, may_resume: bool) -> dict[str, Any]:
         """Prosody SFT on the part of the emotion labels that it may see."""

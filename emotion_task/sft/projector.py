@@ -35,7 +35,7 @@ _EMOTION = "emotion"
 
 
 @dataclass(frozen=True, slots=True)
-class Ridge:
+class Fit:
     """Scores of a recording's values: `features [..., D] @ weight [D, C]`, up to a constant."""
 
     weight: np.ndarray
@@ -44,38 +44,36 @@ class Ridge:
     """Attribute to the mean recall of its values on speakers that were not fitted."""
 
 
-def ridge(features: np.ndarray, targets: np.ndarray, strength: float) -> np.ndarray:
-    """The weights W [D, C] that minimise, with X and Y for `features` [U, D] and `targets` [U, C] without
-    their means and S for the features' standard deviations,
-
-        |Y - X W|^2 + strength * U * |S W|^2
-    """
-    deviation = np.maximum(features.std(axis=0), 1e-12)
-    standard = (features - features.mean(axis=0)) / deviation
-    gram = standard.T @ standard + strength * len(features) * np.eye(features.shape[1])
-    return np.linalg.solve(gram, standard.T @ (targets - targets.mean(axis=0))) / deviation[:, None]
-
-
 def fit_across_speakers(
     features: np.ndarray,
     values: Mapping[str, Sequence[str | None]],
     options: Mapping[str, Sequence[str]],
     speakers: Sequence[str],
     strengths: Sequence[float] = STRENGTHS,
-) -> Ridge:
-    """The ridge whose strength recalls the values of speakers best who were left out of it in their turn.
+) -> Fit:
+    """The ridge regression whose strength recalls the values of speakers best who were left out of it in
+    their turn.
 
     Args:
         features: [U, D], the mean over a recording's frames.
         values: attribute to what is known of each recording; None is the middle of all values.
-        options: attribute to its values.
+        options: attribute to its values, each of which some recording has.
         speakers: of each recording.
 
     Raises:
-        DataError: fewer than two speakers.
+        DataError: nothing to fit, or fewer than two speakers.
     """
-    from sklearn.model_selection import GroupKFold
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
+    if not options:
+        raise DataError(
+            "alignment.fit: no emotion that SFT may see and no level, intonation or gender has two values "
+            "among the training utterances; annotate them, raise sft.label_fraction, or set alignment.fit: "
+            "false"
+        )
     if (num_speakers := len(set(speakers))) < 2:
         raise DataError(
             f"alignment.fit: the training split has {num_speakers} speaker, and speakers are left out in "
@@ -83,17 +81,16 @@ def fit_across_speakers(
             "alignment.fit: false"
         )
     targets = np.concatenate([_one_hot(values[name], options[name]) for name in options], axis=1)
-    folds = list(GroupKFold(min(num_speakers, MAX_FOLDS)).split(features, groups=speakers))
-    best: Ridge | None = None
+    folds = GroupKFold(min(num_speakers, MAX_FOLDS))
+    best: Fit | None = None
     for strength in strengths:
-        scores = np.empty_like(targets)
-        for fitted, left_out in folds:
-            weight = ridge(features[fitted], targets[fitted], strength)
-            constant = targets[fitted].mean(axis=0) - features[fitted].mean(axis=0) @ weight
-            scores[left_out] = features[left_out] @ weight + constant
+        model = make_pipeline(StandardScaler(), Ridge(alpha=strength * len(features)))
+        scores = cross_val_predict(model, features, targets, groups=speakers, cv=folds)
         recall = _recall(scores, values, options)
         if best is None or np.mean(list(recall.values())) > np.mean(list(best.recall.values())):
-            best = Ridge(ridge(features, targets, strength), strength, recall)
+            model.fit(features, targets)
+            weight = model[-1].coef_.T / model[0].scale_[:, None]
+            best = Fit(weight, strength, recall)
     assert best is not None, "there is a strength"
     return best
 
@@ -108,7 +105,7 @@ def projection(
     """The projector of the module's formula: weight [H, D] and bias [H].
 
     Args:
-        weight: [D, C] of `Ridge`.
+        weight: [D, C] of `Fit`.
         directions: [C, H], of unit length.
         mean: [D] and covariance [D, D] of the frames.
         embeddings: [V, H] of the language model's tokens.
@@ -128,16 +125,14 @@ def fit_projector(
     folder: str | Path,
     *,
     labels: Sequence[str],
-    revealed: Sequence[bool],
     cache_folder: str | None = None,
 ) -> dict[str, Any]:
     """Writes `folder`, the checkpoint `model_path` with a projector that is fitted to what is known of the
     utterances.
 
     Args:
-        utterances: annotated.
+        utterances: annotated; without their emotion where it is withheld.
         labels: the emotions.
-        revealed: of each utterance, whether its emotion may be seen.
         cache_folder: keeps the tower's output, as `SupervisedConfig.media_cache`.
 
     Returns:
@@ -145,7 +140,7 @@ def fit_projector(
 
     Raises:
         ConfigError: the model's projector is no single linear layer.
-        DataError: fewer than two speakers.
+        DataError: nothing to fit, or fewer than two speakers.
     """
     from rlcore.engines.hf_model import load_model, load_processor, save_checkpoint, tokenizer_of
 
@@ -153,9 +148,7 @@ def fit_projector(
     linear = _linear(model, model_path)
     means, mean, covariance = _frames(model_path, utterances, cache_folder)
     known = [stated_facts(utterance) for utterance in utterances]
-    values: dict[str, list[str | None]] = {
-        _EMOTION: [u.emotion if may else None for u, may in zip(utterances, revealed, strict=True)]
-    }
+    values: dict[str, list[str | None]] = {_EMOTION: [u.emotion for u in utterances]}
     values |= {name: [facts.get(name) for facts in known] for name in VALUES}
     options = {name: _known(values[name], labels if name == _EMOTION else VALUES[name]) for name in values}
     options = {name: seen for name, seen in options.items() if len(seen) > 1}
@@ -168,6 +161,8 @@ def fit_projector(
         linear.weight.copy_(torch.from_numpy(weight))
         linear.bias.copy_(torch.from_numpy(bias))
     save_checkpoint(model, folder, processor=processor)
+    heard = ", ".join(f"{name} {recall:.2f}" for name, recall in fitted.recall.items())
+    print(f"penalty {fitted.strength:g}; recall of speakers that were left out: {heard}", flush=True)
     return {"strength": fitted.strength, "recall": fitted.recall}
 
 
@@ -175,15 +170,14 @@ def _linear(model: Any, model_path: str) -> nn.Linear:
     from rlcore.engines.families import family_of
 
     path = family_of(model).projector
-    layers = [] if path is None else list(model.get_submodule(path).modules())
-    found = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    own = [layer for layer in layers if next(layer.parameters(recurse=False), None) is not None]
-    if len(found) != 1 or own != found or found[0].bias is None:
+    modules = [] if path is None else model.get_submodule(path).modules()
+    layers = [module for module in modules if next(module.parameters(recurse=False), None) is not None]
+    if len(layers) != 1 or not isinstance(layers[0], nn.Linear) or layers[0].bias is None:
         raise ConfigError(
             f"alignment.fit: {model_path} ({type(model).__name__}) has no projector of one linear layer with "
             "a bias, which is what can be fitted; set alignment.fit: false"
         )
-    return found[0]
+    return layers[0]
 
 
 def _frames(
@@ -220,11 +214,15 @@ def _one_hot(values: Sequence[str | None], options: Sequence[str]) -> np.ndarray
 def _recall(
     scores: np.ndarray, values: Mapping[str, Sequence[str | None]], options: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
+    """Of each attribute, over the recordings of which it is known."""
+    from sklearn.metrics import balanced_accuracy_score
+
     result, start = {}, 0
     for name, choices in options.items():
         named = scores[:, start : start + len(choices)].argmax(axis=1)
-        truth = np.array([choices.index(v) if v in choices else -1 for v in values[name]])
-        result[name] = float(np.mean([(named[truth == c] == c).mean() for c in range(len(choices))]))
+        known = [i for i, value in enumerate(values[name]) if value in choices]
+        truth = [choices.index(value) for value in values[name] if value in choices]
+        result[name] = float(balanced_accuracy_score(truth, named[known]))
         start += len(choices)
     return result
 

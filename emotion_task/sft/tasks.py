@@ -230,7 +230,12 @@ def build_examples(
             elif task == "order":
                 example = _order(item, own, mixture)
             else:
-                example = _one(task, _Source(item, options, writer, own, may_reveal(item, mixture)))
+                example = _one(
+                    task,
+                    _Source(
+                        item, options, writer, own, may_reveal(item, mixture.label_fraction, mixture.seed)
+                    ),
+                )
             if example is not None:
                 examples.append(example)
     rng.shuffle(examples)
@@ -309,13 +314,13 @@ def _text(conversation: Conversation) -> SFTExample:
     )
 
 
-def may_reveal(utterance: Utterance, mixture: MixtureConfig) -> bool:
+def may_reveal(utterance: Utterance, label_fraction: float, seed: int) -> bool:
     """Whether training may see this utterance's emotion: a uniform hash of (seed, id) lies under
     `label_fraction`."""
     if utterance.emotion is None:
         return False
-    digest = hashlib.sha256(f"{mixture.seed}/{utterance.id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64 < mixture.label_fraction
+    digest = hashlib.sha256(f"{seed}/{utterance.id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < label_fraction
 
 
 def _serves(task: str, utterance: Utterance, mixture: MixtureConfig) -> bool:
@@ -336,9 +341,10 @@ def _serves(task: str, utterance: Utterance, mixture: MixtureConfig) -> bool:
         return any(name in facts for name in PROSODY)
     if task == "melody":
         return bool((utterance.measured or {}).get("f0_contour_hz"))
+    is_labelled = may_reveal(utterance, mixture.label_fraction, mixture.seed)
     if task == "reasoning" and utterance.trace is not None:
-        return may_reveal(utterance, mixture)
-    return any(name in facts for name in PROSODY) and may_reveal(utterance, mixture) == (task == "reasoning")
+        return is_labelled
+    return any(name in facts for name in PROSODY) and is_labelled == (task == "reasoning")
 
 
 def _counts(weights: Mapping[str, float], total: int) -> dict[str, int]:

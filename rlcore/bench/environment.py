@@ -42,8 +42,11 @@ def _commit(folder: Path = Path(__file__).parent) -> str | None:
 
 
 def _git(folder: Path, *command: str) -> str:
-    """What git prints; nothing where it fails."""
-    git = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=False)
+    """What git prints; nothing where it fails or is not installed."""
+    try:
+        git = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
     return git.stdout.strip() if git.returncode == 0 else ""
 
 

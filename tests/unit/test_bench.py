@@ -225,7 +225,9 @@ def test_samples_a_second_from_the_moments_of_scoring() -> None:
         samples_per_second(marks[:4], 4)
 
 
-def test_results_that_were_just_written_make_no_other_commit(tmp_path: Path) -> None:
+def test_results_that_were_just_written_make_no_other_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`make bench` writes one after the other; what they measure is still what was committed."""
 
     def git(*command: str) -> str:
@@ -248,3 +250,5 @@ def test_results_that_were_just_written_make_no_other_commit(tmp_path: Path) -> 
     assert _commit(code.parent) == commit
     code.write_text("2")
     assert _commit(code.parent) == f"{commit}-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert _commit(code.parent) is None
