@@ -9,6 +9,8 @@ import pytest
 
 from emotion_task.config import PipelineConfig
 from emotion_task.pipeline import Pipeline
+from emotion_task.records import Utterance, write_manifest
+from emotion_task.sft.tasks import may_reveal
 from emotion_task.stages import Stages
 from rlcore.config import load_config
 from rlcore.errors import RLCoreError
@@ -127,3 +129,26 @@ def test_what_a_fit_may_see_counts_for_the_alignment(tmp_path: Path) -> None:
     assert all(
         alignment(change, "alignment.fit=true") != alignment("alignment.fit=true") for change in changes
     )
+
+
+def test_a_fit_sees_the_emotions_that_sft_may_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken = [
+        Utterance(id=f"u{i}", audio=f"/{i}.wav", emotion="sad", speaker="ab"[i % 2], split="train")
+        for i in range(40)
+    ]
+    (tmp_path / "annotated").mkdir()
+    write_manifest(tmp_path / "annotated" / "manifest.jsonl", spoken)
+    seen: dict[str, str | None] = {}
+
+    def fit_projector(_: str, utterances: list[Utterance], *__: object, **___: object) -> dict[str, Any]:
+        seen.update((utterance.id, utterance.emotion) for utterance in utterances)
+        return {}
+
+    monkeypatch.setattr("emotion_task.sft.projector.fit_projector", fit_projector)
+    line = pipeline(tmp_path, "quickstart", "sft.label_fraction=0.5", "sft.without_speakers=[b]")
+    line._fit_projector("base")
+    # Every voice is heard; an emotion is told where SFT hears the speaker and may see the label.
+    assert list(seen) == [utterance.id for utterance in spoken]
+    told = {id for id, emotion in seen.items() if emotion is not None}
+    assert told == {u.id for u in spoken if u.speaker == "a" and may_reveal(u, 0.5, seed=line.config.seed)}
+    assert 3 < len(told) < 17
