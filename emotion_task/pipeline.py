@@ -65,6 +65,7 @@ class Pipeline:
     def run(self, until: str | None = None) -> dict[str, Any]:
         """Runs the stages, up to and with `until` (all by default), and returns the last one's result; at
         the end that is the summary, which is also written to `run_dir/summary.json`."""
+        from emotion_task.sft.projector import check_base_model
         from emotion_task.summary import write_summary
         from rlcore.actors.session import ray_session
         from rlcore.config import save_config
@@ -73,10 +74,11 @@ class Pipeline:
         self.check()
         save_config(config, self.run_dir / "config.yaml")
         stages = self._line()
-        planned = estimate(config)
-        if planned is not None:
+        finished = self.stages.finished((name, settings) for name, settings, _ in stages)
+        if config.base_model is not None and "sft" not in finished:
+            check_base_model(config.base_model, fits=config.alignment.fit)
+        if (planned := estimate(config)) is not None:
             self.stages.expected = planned.seconds()
-            finished = self.stages.finished((name, settings) for name, settings, _ in stages)
             print(describe(planned, finished), flush=True)
         with ray_session(config.rl.cluster):
             for name, settings, work in stages:

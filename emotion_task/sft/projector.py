@@ -166,6 +166,24 @@ def fit_projector(
     return {"strength": fitted.strength, "recall": fitted.recall}
 
 
+def check_base_model(model_path: str, *, fits: bool) -> None:
+    """Finds in a checkpoint's config alone what would end the line later.
+
+    Args:
+        fits: whether its projector will be fitted.
+
+    Raises:
+        ConfigError: no projector to fit, or an architecture that is not known.
+        DataError: no such model.
+    """
+    from rlcore.engines.families import family_of
+    from rlcore.engines.hf_model import load_config
+
+    config = load_config(model_path)
+    if family_of(config).projector is None and fits:
+        raise _cannot_fit(model_path, (config.architectures or ["?"])[0])
+
+
 def _linear(model: Any, model_path: str) -> nn.Linear:
     from rlcore.engines.families import family_of
 
@@ -173,11 +191,15 @@ def _linear(model: Any, model_path: str) -> nn.Linear:
     modules = [] if path is None else model.get_submodule(path).modules()
     layers = [module for module in modules if next(module.parameters(recurse=False), None) is not None]
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear) or layers[0].bias is None:
-        raise ConfigError(
-            f"alignment.fit: {model_path} ({type(model).__name__}) has no projector of one linear layer with "
-            "a bias, which is what can be fitted; set alignment.fit: false"
-        )
+        raise _cannot_fit(model_path, type(model).__name__)
     return layers[0]
+
+
+def _cannot_fit(model_path: str, architecture: str) -> ConfigError:
+    return ConfigError(
+        f"alignment.fit: {model_path} ({architecture}) has no projector of one linear layer with a bias, "
+        "which is what can be fitted; set alignment.fit: false"
+    )
 
 
 def _frames(

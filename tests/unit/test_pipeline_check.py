@@ -13,7 +13,7 @@ from emotion_task.records import Utterance, write_manifest
 from emotion_task.sft.tasks import may_reveal
 from emotion_task.stages import Stages
 from rlcore.config import load_config
-from rlcore.errors import RLCoreError
+from rlcore.errors import DataError, RLCoreError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "emotion_task" / "configs"
 EMOTION_TASK = "emotion_task.task:EmotionTask"
@@ -31,6 +31,13 @@ def pipeline(tmp_path: Path, name: str, *overrides: str) -> Pipeline:
 def test_the_ready_lines_pass(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAVDESS_ROOT", "/data/ravdess")
     pipeline(tmp_path, name).check()
+
+
+def test_a_base_model_that_is_not_there_is_refused_before_the_first_stage(tmp_path: Path) -> None:
+    line = pipeline(tmp_path, "quickstart", f"base_model={tmp_path / 'gone'}")
+    with pytest.raises(DataError, match=r"gone: no such model"):
+        line.run()
+    assert not list((tmp_path / "stages").iterdir())
 
 
 @pytest.mark.parametrize(

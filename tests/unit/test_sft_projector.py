@@ -16,6 +16,7 @@ from emotion_task.records import Utterance
 from emotion_task.sft.encode import ExampleEncoder
 from emotion_task.sft.projector import (
     STRENGTHS,
+    check_base_model,
     fit_across_speakers,
     fit_projector,
     projection,
@@ -179,3 +180,10 @@ def test_a_model_without_such_a_projector_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"alignment.fit: .*omni .* has no projector of one linear layer"):
         fit_projector(str(omni), [], tmp_path / "model", labels=[])
+    with pytest.raises(ConfigError, match=r"alignment.fit: .*omni .* has no projector of one linear layer"):
+        check_base_model(str(omni), fits=True)
+    check_base_model(str(omni), fits=False)
+
+
+def test_a_model_that_can_be_fitted_passes(heard: tuple[Path, list[Utterance]]) -> None:
+    check_base_model(str(heard[0]), fits=True)
