@@ -105,8 +105,8 @@ class SFTConfig:
     text_data: str | None = None
     """JSON lines of chat messages for the task `text`."""
     num_validation: int = 0
-    """Examples of held-back training utterances on which each checkpoint's loss is measured; the model with
-    the lowest is the result. 0: no validation, and the last is."""
+    """Examples of held-back training speakers on which each checkpoint's loss is measured; the model with the
+    lowest is the result. 0: no validation, and the last is."""
     label_fraction: float = 1.0
     """Share of utterances whose emotion SFT may see; less leaves something for RL to find."""
     quote_rate: float = 0.0

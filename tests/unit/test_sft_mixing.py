@@ -5,14 +5,17 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.records import Utterance
-from emotion_task.sft.mixing import mix
+from emotion_task.sft.mixing import HELD_BACK, hold_back, mix
 from emotion_task.sft.tasks import MixtureConfig, SFTExample, build_examples
 from emotion_task.sft.texts import read_conversations
 from emotion_task.sft.variants import (
@@ -153,3 +156,32 @@ def test_versions_differ_in_energy_as_the_order_says(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.array(levels) - levels[2], [8, -8, 0], atol=0.01)
     assert order.levels == ("high", "low", "normal") and np.abs(joined).max() <= 1
     assert replace(order, attribute="rate").levels == ("fast", "slow", "normal")
+
+
+def test_validation_hears_strangers() -> None:
+    """Three of thirty speakers, and none of them in training."""
+    spoken = [replace(u, speaker=f"s{i % 30}") for i, u in enumerate(UTTERANCES)]
+    settings = MixtureConfig(weights={"energy": 1})
+    training, validation = mix(spoken, settings, TemplateWriter(), num_examples=90, num_validation=40)
+    speaker_of = {u.id: u.speaker for u in spoken}
+    strangers = {speaker_of[example.id.split("/")[0]] for example in validation}
+    assert len(strangers) == 3
+    assert strangers.isdisjoint(speaker_of[example.id.split("/")[0]] for example in training)
+
+
+@given(
+    st.lists(st.sampled_from([None, *"abcdefghijklmnop"]), min_size=1, max_size=80),
+    st.integers(1, 100),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_held_back(speakers: list[str | None], wanted: int, rng: Random) -> None:
+    spoken = [Utterance(id=f"u{i}", audio="a.wav", speaker=speaker) for i, speaker in enumerate(speakers)]
+    held_back = {u.id for u in hold_back(spoken, wanted)}
+    most = max(1, len(spoken) // HELD_BACK)
+    assert 1 <= len(held_back) <= most
+    rng.shuffle(spoken)
+    assert {u.id for u in hold_back(spoken, wanted)} == held_back
+    counts = Counter(u.speaker or u.id for u in spoken)
+    if min(counts.values()) <= most:  # whole speakers
+        kept = {u.speaker or u.id for u in spoken if u.id not in held_back}
+        assert kept.isdisjoint(u.speaker or u.id for u in spoken if u.id in held_back)
