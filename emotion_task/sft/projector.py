@@ -173,15 +173,21 @@ def check_base_model(model_path: str, *, fits: bool) -> None:
         fits: whether its projector will be fitted.
 
     Raises:
-        ConfigError: no projector to fit, or an architecture that is not known.
+        ConfigError: an architecture that is not known, takes no audio, or has no projector to fit.
         DataError: no such model.
     """
     from rlcore.engines.families import family_of
     from rlcore.engines.hf_model import load_config
 
     config = load_config(model_path)
-    if family_of(config).projector is None and fits:
-        raise _cannot_fit(model_path, (config.architectures or ["?"])[0])
+    family, architecture = family_of(config), (config.architectures or ["?"])[0]
+    if family.encode_audio is None:
+        raise ConfigError(
+            f"base_model: {model_path} ({architecture}) takes no audio; name a speech model, such as "
+            "Qwen/Qwen2-Audio-7B-Instruct or what `emotion small-model` builds"
+        )
+    if fits and family.projector is None:
+        raise _cannot_fit(model_path, architecture)
 
 
 def _linear(model: Any, model_path: str) -> nn.Linear:

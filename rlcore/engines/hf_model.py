@@ -39,11 +39,11 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> PretrainedConf
 def _missing_model(path: str) -> str:
     if Path(path).is_dir():
         return (
-            f"{path}: not a checkpoint that transformers {transformers.__version__} can load. model.path "
-            "must name a folder with config.json, *.safetensors and the processor's files"
+            f"{path}: not a checkpoint that transformers {transformers.__version__} can load. A "
+            "model is a folder with config.json, *.safetensors and the processor's files"
         )
     return (
-        f"{path}: no such model. model.path must be a folder that holds a Hugging Face checkpoint "
+        f"{path}: no such model. A model is a folder that holds a Hugging Face checkpoint "
         "(config.json, *.safetensors, processor) or a hub id; a hub id needs the network or a filled HF_HOME"
     )
 

@@ -81,7 +81,7 @@ def test_media_tokens_are_found_by_name_and_by_config() -> None:
 
 
 def test_missing_and_broken_models_say_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no such model. model.path must be a folder"):
+    with pytest.raises(DataError, match=r"no such model. A model is a folder"):
         load_model(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="not a checkpoint"):
         load_model(str(tmp_path))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from transformers import Qwen2Config
 
 from emotion_task.prompt import tokenizer_corpus
 from emotion_task.records import Utterance
@@ -183,6 +184,12 @@ def test_a_model_without_such_a_projector_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"alignment.fit: .*omni .* has no projector of one linear layer"):
         check_base_model(str(omni), fits=True)
     check_base_model(str(omni), fits=False)
+
+
+def test_a_base_model_that_takes_no_audio_is_refused(tmp_path: Path) -> None:
+    Qwen2Config(architectures=["Qwen2ForCausalLM"]).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"base_model: .* \(Qwen2ForCausalLM\) takes no audio"):
+        check_base_model(str(tmp_path), fits=False)
 
 
 def test_a_model_that_can_be_fitted_passes(heard: tuple[Path, list[Utterance]]) -> None:
