@@ -52,7 +52,7 @@ ravdess: env ## The same line on recorded speech: RAVDESS_ROOT=/folder/with/Acto
 	$(BIN)/emotion quickstart --config emotion_task/configs/quickstart.yaml \
 	  --config emotion_task/configs/ravdess.yaml base_model=$(BASE_MODEL)
 
-small: env ## The line with real pre-trained weights on RAVDESS (CPU, an hour): RAVDESS_ROOT=... make small
+small: env ## The line with real pre-trained weights on RAVDESS (CPU, an hour or two): RAVDESS_ROOT=... make small
 	@test -d "$(RAVDESS_ROOT)" || { echo "RAVDESS_ROOT='$(RAVDESS_ROOT)' is no folder."; \
 	  echo "Set it to the folder that holds Actor_01 .. Actor_24: RAVDESS_ROOT=/data/ravdess make small"; exit 2; }
 	$(BIN)/emotion small-model --out runs/small-model
