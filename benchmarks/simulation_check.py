@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,6 +69,11 @@ class Wait:
     def done(self) -> bool:
         return time.monotonic() >= self.until
 
+    def when_done(self, callback: Callable[[], None]) -> None:
+        timer = threading.Timer(max(0.0, self.until - time.monotonic()), callback)
+        timer.daemon = True
+        timer.start()
+
     def result(self, *, timeout_s: float) -> None:
         time.sleep(max(0.0, self.until - time.monotonic()))
 
@@ -87,6 +92,10 @@ class SleepingPool:
         self._places = [[0.0] * loop.max_num_seqs for _ in range(loop.num_engines)]
         self._ends: dict[int, tuple[float, int]] = {}
         """Job to its end and its engine."""
+        self._woken = threading.Event()
+
+    def wake(self) -> None:
+        self._woken.set()
 
     def submit(self, jobs: Sequence[RolloutJob]) -> None:
         now = time.monotonic()
@@ -100,9 +109,10 @@ class SleepingPool:
                 ends.append(end)
             self._ends[job.id] = max(ends), rank_of[job.id]
 
-    def poll(self, timeout_s: float, *, beside: Sequence[Wait] = ()) -> list[FinishedJob]:
+    def poll(self, timeout_s: float) -> list[FinishedJob]:
         until = min([time.monotonic() + timeout_s, *(end for end, _ in self._ends.values())])
-        time.sleep(max(0.0, min([until, *(call.until for call in beside)]) - time.monotonic()))
+        self._woken.wait(max(0.0, until - time.monotonic()))
+        self._woken.clear()
         now = time.monotonic()
         over = [job for job, (end, _) in self._ends.items() if end <= now]
         finished = [job for job in over if self._dispatcher.finish(self._ends.pop(job)[1], job)]

@@ -26,8 +26,9 @@ from rlcore.types import Group, Prompt, RolloutJob, Score, TrainGroup
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.02
-"""How long the pool is waited for while scores or the learner may come in as well."""
+_POLL_S = 0.2
+"""Longest wait for the pool, which ends as well when scores or the learner's answer come: between two looks
+whether to stop."""
 _MOST_SCORERS = 64
 
 
@@ -47,6 +48,8 @@ class Pending(Protocol):
     """Work that goes on elsewhere."""
 
     def done(self) -> bool: ...
+
+    def when_done(self, callback: Callable[[], None]) -> None: ...
 
     def result(self, *, timeout_s: float) -> Any: ...
 
@@ -143,8 +146,9 @@ class RolloutPipeline:
     def wait(self, call: Pending, *, timeout_s: float) -> Any:
         """The result of a call of the learner's, while rollouts and scores go on."""
         deadline = time.monotonic() + timeout_s
+        call.when_done(self._pool.wake)
         while self.is_busy and not call.done() and time.monotonic() < deadline:
-            self._advance(beside=call)
+            self._advance(is_learner_idle=False)
         return call.result(timeout_s=max(0.0, deadline - time.monotonic()))
 
     def generate(
@@ -211,11 +215,11 @@ class RolloutPipeline:
             ]
         )
 
-    def _advance(self, beside: Pending | None = None) -> bool:
+    def _advance(self, *, is_learner_idle: bool = True) -> bool:
         """Takes in what there is, waiting shortly for something; whether there was anything."""
-        if self._pool.stale and beside is None:
+        if self._pool.stale and is_learner_idle:
             self._restore()
-        finished = self._pool.poll(POLL_S, beside=() if beside is None else (beside,))
+        finished = self._pool.poll(_POLL_S)
         for job in finished:
             if job.id < 0:
                 self._extra[job.id] = job.group
@@ -240,6 +244,7 @@ class RolloutPipeline:
         if chunk.scores is None and len(chunk.groups) == len(chunk.tickets):
             groups = [chunk.groups[ticket] for ticket in chunk.tickets]
             chunk.scores = self._scorers.submit(self._score, groups, chunk.step)
+            chunk.scores.add_done_callback(lambda _: self._pool.wake())
 
     def _take_scores(self) -> bool:
         """Gives scored chunks to the buffer. Those of a step in order of their prompts, so that what replaces

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,15 @@ def reward_records(config: RunConfig, actors: Actors) -> dict[str, Any]:
     return {name: group.call_one(0, "ready", timeout_s=timeout_s) for name, group in actors.rewards.items()}
 
 
+def bar_values(metrics: Mapping[str, float], rewards: Iterable[str]) -> dict[str, str]:
+    """What the progress bar shows of a step: the rewards' means and the KL. A reward that judges single
+    tokens alone is 0 for every completion, and left out."""
+    means = {name: metrics.get(f"reward/{name}") for name in rewards}
+    shown = {n: v for n, v in means.items() if v or f"reward/{n}/token_values" not in metrics}
+    shown["kl"] = metrics.get("kl")
+    return {name: f"{value:.3f}" for name, value in shown.items() if value is not None}
+
+
 class _Run:
     """What happens around the controller's steps. `saved_step` is that of the checkpoint that it goes on
     from."""
@@ -177,8 +186,7 @@ class _Run:
         self.tracker.log_samples(
             step, result.groups, result.scores, rewards=result.mixed.rewards, advantages=result.advantages
         )
-        shown = {f"reward/{name}": name for name in self.config.rewards} | {"kl": "kl"}
-        bar.set_postfix({short: f"{metrics[name]:.3f}" for name, short in shown.items() if name in metrics})
+        bar.set_postfix(bar_values(metrics, self.config.rewards))
         bar.update(1)
 
     def evaluate_if_due(self, stop: StopFlag) -> None:

@@ -49,6 +49,11 @@ class PendingCall:
         """Whether every rank has answered."""
         return all(answer.done() for answer in self.answers)
 
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called, in another thread, as soon as every rank has answered, and maybe before."""
+        for answer in self.answers:
+            answer.add_done_callback(lambda _: callback())
+
     def result(self, *, timeout_s: float) -> Any:
         """Waits for every rank.
 
@@ -86,7 +91,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._expected: dict[Future[Any], PendingCall] = {}
-        self._answered: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._answered: SimpleQueue[Future[Any] | None] = SimpleQueue()
 
     def expect(self, call: PendingCall) -> None:
         """`take` will give this call, once for each rank that answers. Twice is as good as once."""
@@ -95,13 +100,19 @@ class Inbox:
                 self._expected[answer] = call
                 answer.add_done_callback(self._answered.put)
 
+    def wake(self) -> None:
+        """Ends a `take`, the present or else the next one, with what there is. From any thread."""
+        self._answered.put(None)
+
     def take(self, timeout_s: float) -> Iterator[PendingCall]:
         """The calls that were answered since, as soon as there is one; none after `timeout_s`. What is not
         iterated over stays."""
         with suppress(Empty):
-            yield self._expected.pop(self._answered.get(timeout=max(0.0, timeout_s)))
+            if first := self._answered.get(timeout=max(0.0, timeout_s)):
+                yield self._expected.pop(first)
         for _ in range(self._answered.qsize()):
-            yield self._expected.pop(self._answered.get())
+            if answer := self._answered.get():
+                yield self._expected.pop(answer)
 
 
 class ActorGroup:

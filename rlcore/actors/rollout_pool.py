@@ -59,8 +59,6 @@ class RolloutPool:
         """Calls without an answer, and when each is overdue. A replica is waited for by `ready` or `collect`;
         other calls bring nothing, except what they may raise."""
         self._inbox = Inbox()
-        self._beside: set[PendingCall] = set()
-        """Calls of others that a poll ends with."""
         self._look_at = 0.0
         """When to look again for calls that are overdue."""
         for rank in range(self.size):
@@ -80,15 +78,12 @@ class RolloutPool:
         self._dispatcher.add(job.id for job in jobs)
         self._send_waiting()
 
-    def poll(self, timeout_s: float, *, beside: Sequence[PendingCall] = ()) -> list[FinishedJob]:
-        """Jobs that have finished, as soon as there are some; none after `timeout_s`, or as soon as a call of
-        `beside` has its answer. Lost replicas are dealt with here."""
-        for new in set(beside) - self._beside:
-            self._inbox.expect(new)
-        self._beside = set(beside)
+    def poll(self, timeout_s: float) -> list[FinishedJob]:
+        """Jobs that have finished, as soon as there are some; none after `timeout_s`, or where `wake` ended
+        it. Lost replicas are dealt with here."""
         finished: list[FinishedJob] = []
         for call in self._inbox.take(timeout_s):
-            # Else it is another's, or of a replica that has been replaced.
+            # Else it is of a replica that has been replaced.
             if self._calls.pop(call, None) is not None:
                 finished += self._take(call)
         now = time.monotonic()
@@ -98,6 +93,11 @@ class RolloutPool:
                 if now > overdue and call in self._calls:
                     self._lost(call.ranks[0], "gave no sign of life")
         return finished
+
+    def wake(self) -> None:
+        """Ends a poll, the present or else the next one: something else has come that its caller waits for.
+        From any thread."""
+        self._inbox.wake()
 
     def cancel(self, job_ids: Iterable[int]) -> None:
         """Ends jobs; they will not be given by `poll`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
@@ -180,13 +181,21 @@ def test_a_media_encoder_that_hangs_counts_as_the_engine_does() -> None:
     assert pool.num_restarts == 1 and pool.standing == [1]
 
 
-def test_a_poll_ends_with_a_call_beside_it() -> None:
-    pool, _ = standing_pool(1)
-    beside = call()
-    pool.poll(0.0, beside=[beside])
-    pool.poll(0.0, beside=[beside])
-    beside.answers[0].set_result(None)
-    assert pool.poll(60.0, beside=[beside]) == []
+def test_who_polls_is_woken_and_loses_nothing_by_it() -> None:
+    pool, group = standing_pool(1)
+    pool.submit(jobs(1))
+    pool.poll(0.0)  # that it stands was news, too
+    learner = call()
+    learner.when_done(pool.wake)
+    timer = threading.Timer(0.05, learner.answers[0].set_result, [None])
+    timer.start()
+    assert pool.poll(60.0) == [] and learner.done()
+    pool.wake()
+    group.answer(0, "submit", None)
+    group.answer(0, "collect", report(0))
+    pool.wake()
+    assert [done.id for done in pool.poll(60.0)] == [0]
+    timer.join(60)
 
 
 def test_of_a_replaced_replica_no_call_counts_any_longer() -> None:

@@ -49,7 +49,9 @@ class FakeActors:
 
     def call_async(self, method: str, *arguments):
         result = self.call(method, *arguments, timeout_s=0)
-        return SimpleNamespace(done=lambda: True, result=lambda timeout_s: result)
+        return SimpleNamespace(
+            done=lambda: True, when_done=lambda callback: callback(), result=lambda timeout_s: result
+        )
 
     def call_each_async(self, method: str, arguments):
         """As one actor that has all parts."""
@@ -78,7 +80,10 @@ class FakePool:
     def submit(self, jobs):
         self._jobs += jobs
 
-    def poll(self, timeout_s: float, *, beside=()):
+    def wake(self):
+        pass
+
+    def poll(self, timeout_s: float):
         jobs, self._jobs = self._jobs, []
         groups = [Group(prompt=j.prompt, prompt_token_ids=(1,), completions=self._answers) for j in jobs]
         return [FinishedJob(id=j.id, group=g, num_encoded=1) for j, g in zip(jobs, groups, strict=True)]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from rlcore.actors.group import PendingCall
 from rlcore.batch import train_group
 from rlcore.config import RewardConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.errors import DataError, DeadlineError
@@ -36,7 +39,10 @@ class ScriptedPool:
         self.unfinished |= {job.id: job.prompt for job in jobs}
         self.draws |= {job.id: job.draw for job in jobs}
 
-    def poll(self, timeout_s, *, beside=()):
+    def wake(self):
+        """Polls never wait."""
+
+    def poll(self, timeout_s):
         done = self._next_finished(list(self.unfinished))
         prompts = {i: self.unfinished.pop(i) for i in done}
         groups = {
@@ -66,6 +72,7 @@ def pipeline(
     has_signal=lambda scored: True,
     before_score=lambda names: None,
     timeout_s=60.0,
+    pool_class=ScriptedPool,
     **train,
 ):
     config = RunConfig(
@@ -82,7 +89,7 @@ def pipeline(
             scored.append((step, names))
         return [ScoredGroup(group=group, scores={}, arrays=train_group(group, None)) for group in groups]
 
-    pool = ScriptedPool(next_finished)
+    pool = pool_class(next_finished)
     prompts = [Prompt(id=str(i), text="") for i in range(40)]
     made = RolloutPipeline(config, prompts, pool, score=score, has_signal=has_signal, restore=pool.restore)
     return made, pool, scored
@@ -120,7 +127,9 @@ def test_the_next_rollout_goes_on_while_the_learner_works():
     take(made, 0)
     assert pool.submitted == [[0, 1, 2, 3, 4, 5, 6, 7]]
     # The learner is waited for only once nothing is left to do meanwhile.
-    learner = SimpleNamespace(done=lambda: False, result=lambda timeout_s: "updated")
+    learner = SimpleNamespace(
+        done=lambda: False, when_done=lambda callback: None, result=lambda timeout_s: "updated"
+    )
     assert made.wait(learner, timeout_s=60) == "updated"
     assert not pool.unfinished and made.buffer.pending(1) == 0  # finished and scored meanwhile
     take(made, 1)
@@ -137,13 +146,53 @@ def test_who_waits_for_the_learner_goes_on_as_it_answers_and_restores_no_engine_
     take(made, 0)
     may_finish.add(4)
     pool.stale = (0,)
-    learner = SimpleNamespace(done=lambda: 4 not in pool.unfinished, result=lambda timeout_s: timeout_s)
+    learner = SimpleNamespace(
+        done=lambda: 4 not in pool.unfinished,
+        when_done=lambda callback: None,
+        result=lambda timeout_s: timeout_s,
+    )
     assert made.wait(learner, timeout_s=10) > 0  # not at its deadline
     assert set(pool.unfinished) == {5, 6, 7}
     assert pool.restored == []  # the learner's weights are half an update's
     may_finish |= {5, 6, 7}
     take(made, 1)
     assert pool.restored == [(0,)]
+    made.close()
+
+
+class WaitingPool(ScriptedPool):
+    """Whose polls end only with a finished job, or when they are woken."""
+
+    def __init__(self, next_finished):
+        super().__init__(next_finished)
+        self._woken = threading.Event()
+
+    def wake(self):
+        self._woken.set()
+
+    def poll(self, timeout_s):
+        finished = super().poll(timeout_s)
+        if not finished:
+            assert self._woken.wait(60)
+            self._woken.clear()
+        return finished
+
+
+def test_scores_and_the_learner_end_a_wait_for_the_pool():
+    made, pool, _ = pipeline(
+        lambda u: [i for i in u if i < 4],
+        pool_class=WaitingPool,
+        before_score=lambda names: time.sleep(0.01),
+        staleness=1,
+    )
+    take(made, 0)
+    learner = Future[str]()
+    call = PendingCall("learner", "update", [learner], [0], lambda answers: answers[0])
+    timer = threading.Timer(0.01, learner.set_result, ["updated"])
+    timer.start()
+    assert made.wait(call, timeout_s=60) == "updated"
+    assert set(pool.unfinished) == {4, 5, 6, 7}
+    timer.join(60)
     made.close()
 
 

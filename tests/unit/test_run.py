@@ -14,7 +14,7 @@ import pytest
 from rlcore import checkpoint
 from rlcore.config import RunConfig, TrainConfig
 from rlcore.errors import CheckpointError, NonFiniteError
-from rlcore.run import _go_on, _Run
+from rlcore.run import _go_on, _Run, bar_values
 from rlcore.signals import StopFlag
 from rlcore.staleness import GroupBuffer
 from rlcore.tracking import Tracker
@@ -249,3 +249,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         go_on(tmp_path, {4: CheckpointError})  # another model's
     (tmp_path / "step_000004" / "controller.json").write_text("")
     assert go_on(tmp_path, {}) == (2, [2])
+
+
+def test_the_bar_shows_rewards_and_kl_but_none_that_is_0_by_construction() -> None:
+    metrics = {"reward/outcome": 0.0, "reward/claims": 0.0, "reward/claims/token_values": 0.1, "kl": 0.25}
+    assert bar_values(metrics, ["outcome", "claims"]) == {"outcome": "0.000", "kl": "0.250"}
+    both = metrics | {"reward/claims": 0.5}
+    assert bar_values(both, ["outcome", "claims"]) == {"outcome": "0.000", "claims": "0.500", "kl": "0.250"}
