@@ -80,7 +80,7 @@ RESULTS := benchmarks/results
 # A Python of another environment that has TRL (pip install trl): then the comparison with it runs too.
 TRL_PYTHON ?=
 
-bench: env ## All benchmarks (an hour on two idle cores); tables here, JSON in benchmarks/results
+bench: env ## All benchmarks (35 minutes on two idle cores, more on slow ones); tables here, JSON in benchmarks/results
 	$(BIN)/rlcore bench --json $(RESULTS)/bench.json
 	@for name in $(BENCHMARKS); do \
 	  $(BIN)/python -m benchmarks.$$name --json $(RESULTS)/$$name.json || exit 1; done

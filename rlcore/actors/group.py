@@ -50,7 +50,7 @@ class PendingCall:
         return all(answer.done() for answer in self.answers)
 
     def when_done(self, callback: Callable[[], None]) -> None:
-        """Has `callback` called, in another thread, as soon as every rank has answered, and maybe before."""
+        """Has `callback` called, in any thread, as each rank answers: the last time when all have."""
         for answer in self.answers:
             answer.add_done_callback(lambda _: callback())
 

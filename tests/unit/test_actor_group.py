@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
@@ -187,15 +186,15 @@ def test_who_polls_is_woken_and_loses_nothing_by_it() -> None:
     pool.poll(0.0)  # that it stands was news, too
     learner = call()
     learner.when_done(pool.wake)
-    timer = threading.Timer(0.05, learner.answers[0].set_result, [None])
-    timer.start()
-    assert pool.poll(60.0) == [] and learner.done()
+    with ThreadPoolExecutor(1) as threads:
+        polling = threads.submit(pool.poll, 60.0)
+        learner.answers[0].set_result(None)
+        assert polling.result(timeout=30) == []  # not at its own deadline
     pool.wake()
     group.answer(0, "submit", None)
     group.answer(0, "collect", report(0))
     pool.wake()
     assert [done.id for done in pool.poll(60.0)] == [0]
-    timer.join(60)
 
 
 def test_of_a_replaced_replica_no_call_counts_any_longer() -> None:
