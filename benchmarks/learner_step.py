@@ -136,8 +136,8 @@ def our_loss(model: Any, groups: list[Any]) -> Any:
     """The learner's own function; the tower once a prompt, as the rollout does it."""
     import torch
 
-    from rlcore.engines.hf_model import embed_media
     from rlcore.engines.logprobs import TokenGroup, completion_logprobs
+    from rlcore.models.hf_model import embed_media
 
     encoded = []
     for features, prompt, completions, _ in groups:

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import finish, parse_arguments
+from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
 from emotion_task.prompt import emotion_messages, format_prompt
-from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
 from rlcore.config import ClusterConfig, ModelConfig, RolloutConfig, TargetConfig
 from rlcore.engines.vllm_engine import engine_env
 from rlcore.types import Group, Prompt, RolloutJob
@@ -227,7 +227,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     os.environ.update(engine_env(cpu=True))
     from rlcore.actors.rollout import RolloutWorker
-    from rlcore.engines.hf_model import load_processor
+    from rlcore.models.hf_model import load_processor
 
     rounds = 3 if arguments.quick else 8
     with tempfile.TemporaryDirectory() as folder:

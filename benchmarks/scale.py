@@ -46,7 +46,7 @@ from rlcore.config import (
     TargetConfig,
     TrainConfig,
 )
-from rlcore.controller import Actors, Controller
+from rlcore.loop.controller import Actors, Controller
 from rlcore.types import Completion, FinishedJob, Group, Prompt, RolloutJob, TrainBatch
 from rlcore.weight_sync.base import Push
 

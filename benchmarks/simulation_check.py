@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import finish, parse_arguments
+from rlcore.actors.dispatch import Dispatcher
 from rlcore.config import ModelConfig, RolloutConfig, RunConfig, TrainConfig
-from rlcore.dispatch import Dispatcher
+from rlcore.loop.rollouts import RolloutPipeline, ScoredGroup
 from rlcore.plan.simulate import Loop, simulate
-from rlcore.rollouts import RolloutPipeline, ScoredGroup
-from rlcore.timeline import Clock, Recorder
+from rlcore.records.timeline import Clock, Recorder
 from rlcore.types import FinishedJob, Prompt, RolloutJob
 
 GOAL = 0.15

@@ -31,9 +31,9 @@ from benchmarks.report import argument_parser, finish
 from emotion_task.config import PipelineConfig
 from emotion_task.records import Utterance, write_manifest
 from rlcore.config import LoRAConfig, RunConfig, load_config
-from rlcore.targets import build_target
-from rlcore.timeline import busy_seconds, read_spans, within
-from rlcore.tracking import read_metrics
+from rlcore.config.targets import build_target
+from rlcore.records.timeline import busy_seconds, read_spans, within
+from rlcore.records.tracking import read_metrics
 
 CONFIG = Path(__file__).resolve().parent.parent / "emotion_task" / "configs" / "small.yaml"
 AUDIO_SECONDS = 3.7
@@ -119,7 +119,7 @@ def configured(model: str, manifest: Path, num_steps: int, num_prompts: int) -> 
 
 def fill_cache(config: RunConfig, folder: Path) -> None:
     """Every recording's embeddings, as an earlier run would have left them."""
-    from rlcore.engines.media import MediaEncoder
+    from rlcore.models.media import MediaEncoder
 
     task = build_target(config.task.target, config.task.args, where="task")
     encoder = MediaEncoder(config.model.path, task.load_media, cache_folder=str(folder))

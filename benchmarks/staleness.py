@@ -24,7 +24,7 @@ import numpy as np
 from matplotlib.patches import Patch
 
 from benchmarks.report import finish, parse_arguments
-from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
+from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
 from rlcore.config import (
     AlgorithmConfig,
     ClusterConfig,
@@ -36,8 +36,8 @@ from rlcore.config import (
     TargetConfig,
     TrainConfig,
 )
-from rlcore.timeline import read_spans
-from rlcore.tracking import read_metrics
+from rlcore.records.timeline import read_spans
+from rlcore.records.tracking import read_metrics
 from rlcore.types import Completion, Prompt
 
 GOAL = 1.3

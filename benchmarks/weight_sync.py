@@ -53,7 +53,7 @@ def make_model(folder: Path, hidden_size: int, num_layers: int) -> Any:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    from rlcore.engines.hf_model import save_checkpoint
+    from rlcore.models.hf_model import save_checkpoint
 
     vocabulary = {f"t{i}": i for i in range(512)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
@@ -113,7 +113,7 @@ def receive(connection: Connection, timeout_s: float) -> Any:
 
 def measure(size: str, backend: str, num_pushes: int) -> dict[str, Any]:
     """Medians over the pushes after the first; the ratio is the median of each push's own."""
-    from rlcore.engines.hf_model import checkpoint_parameters
+    from rlcore.models.hf_model import checkpoint_parameters
 
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(Path(folder), *SIZES[size])

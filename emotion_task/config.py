@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from emotion_task.tiny_model import TinyModelConfig
+from emotion_task.models.tiny import TinyModelConfig
 from rlcore.config import LearnerConfig, LoRAConfig, RunConfig
-from rlcore.config_io import check
+from rlcore.config.io import check
 
 
 @dataclass(frozen=True, kw_only=True)

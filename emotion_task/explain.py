@@ -74,7 +74,7 @@ def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens:
 
     from emotion_task.audio_window import model_waveform
     from emotion_task.prompt import emotion_messages, format_prompt
-    from rlcore.engines.hf_model import load_model, load_processor, tokenizer_of
+    from rlcore.models.hf_model import load_model, load_processor, tokenizer_of
 
     processor = load_processor(model_path)
     model = load_model(model_path)
@@ -92,7 +92,7 @@ def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens:
 
 
 def _render(answer: str, utterance: Utterance) -> str:
-    from emotion_task.evaluation.claims import find_claims
+    from emotion_task.claims.finder import find_claims
     from emotion_task.parsing import parse_response
 
     parsed = parse_response(answer)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from emotion_task.audio_window import model_waveform
-from emotion_task.evaluation.faithfulness import faithfulness_metrics
+from emotion_task.claims.check import faithfulness_metrics
 from emotion_task.evaluation.metrics import confusion, emotion_metrics, predicted_labels, prosody_metrics
 from emotion_task.facts import reference_of
 from emotion_task.labels import ALL_LABELS, check_labels, labels_among
@@ -55,7 +55,7 @@ class EmotionTask:
 
     @cached_property
     def processor(self) -> Any:
-        from rlcore.engines.hf_model import load_processor
+        from rlcore.models.hf_model import load_processor
 
         return load_processor(self.model_path)
 

@@ -259,7 +259,7 @@ def _submit(arguments: argparse.Namespace) -> int:
 
     run_id, resume = arguments.run_id, arguments.resume
     request = job_request(arguments.config, arguments.overrides, run_id=run_id, resume=resume)
-    from rlcore.submit.command import submit
+    from rlcore.commands.submit import submit
 
     return submit(request, resume=resume, wait=not arguments.no_wait, check_only=arguments.check)
 
@@ -275,8 +275,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from rlcore.commands.plan import plan
     from rlcore.config import load_config
-    from rlcore.plan.command import plan
     from rlcore.plan.workload import Workload
 
     given = {
@@ -292,7 +292,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _bench(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from rlcore.bench.command import bench
+    from rlcore.commands.bench import bench
 
     bench(
         workloads=arguments.workload,
@@ -304,7 +304,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _bench_compare(arguments: argparse.Namespace) -> int:
-    from rlcore.bench.command import print_comparison
+    from rlcore.commands.bench import print_comparison
 
     return 0 if print_comparison(arguments.before, arguments.after, threshold=arguments.threshold) else 1
 
@@ -319,7 +319,7 @@ def _reward_check(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--reference: not readable as YAML: {error}") from error
     if not isinstance(reference, dict):
         raise ConfigError(f"--reference: got {arguments.reference!r}, must be like '{{label: sad}}'")
-    from rlcore.rewards.command import check
+    from rlcore.commands.reward import check
 
     samples, limit = arguments.samples, arguments.limit
     return 0 if check(config, samples=samples, reference=reference, limit=limit) else 1
@@ -327,7 +327,7 @@ def _reward_check(arguments: argparse.Namespace) -> int:
 
 def _reward_score(arguments: argparse.Namespace) -> int:
     config = _reward_config(arguments)
-    from rlcore.rewards.command import score
+    from rlcore.commands.reward import score
 
     return 0 if score(config, samples=arguments.samples, out=arguments.out) else 1
 
@@ -339,7 +339,7 @@ def _reward_config(arguments: argparse.Namespace) -> RewardConfig:
 
 
 def _timeline(arguments: argparse.Namespace) -> int:
-    from rlcore.timeline import busy_seconds, read_spans, write_trace
+    from rlcore.records.timeline import busy_seconds, read_spans, write_trace
 
     path, spans = write_trace(arguments.folder), read_spans(arguments.folder)
     total = max(span.end for span in spans) - spans[0].start
@@ -351,13 +351,13 @@ def _timeline(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from rlcore.doctor import examine
+    from rlcore.commands.doctor import examine
 
     return examine()
 
 
 def _version(arguments: argparse.Namespace) -> int:
-    from rlcore.versions import TESTED, versions
+    from rlcore.records.versions import TESTED, versions
 
     for package, version in versions().items():
         tested = f"   (tested with {TESTED[package]})" if package in TESTED else ""

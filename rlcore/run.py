@@ -16,21 +16,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rlcore import checkpoint
 from rlcore.actors.group import last_line
 from rlcore.actors.metrics import RayMetrics
 from rlcore.actors.session import ray_session as ray_session
 from rlcore.actors.spawn import spawn as spawn
 from rlcore.config import RunConfig
-from rlcore.controller import Actors, Controller, StepResult
+from rlcore.config.targets import build_target
 from rlcore.errors import NonFiniteError, StoppedError
-from rlcore.plots import plot_run
-from rlcore.run_lock import run_lock
-from rlcore.signals import StopFlag
-from rlcore.targets import build_target
-from rlcore.timeline import SPANS, Recorder, keep_spans
-from rlcore.tracking import Tracker, read_metrics
-from rlcore.versions import versions
+from rlcore.loop.controller import Actors, Controller, StepResult
+from rlcore.records import checkpoint
+from rlcore.records.plots import plot_run
+from rlcore.records.run_lock import run_lock
+from rlcore.records.signals import StopFlag
+from rlcore.records.timeline import SPANS, Recorder, keep_spans
+from rlcore.records.tracking import Tracker, read_metrics
+from rlcore.records.versions import versions
 
 log = logging.getLogger(__name__)
 

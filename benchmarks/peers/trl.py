@@ -36,9 +36,9 @@ from benchmarks.report import argument_parser, finish
 from rlcore.bench.measure import WARM_UP, measure
 from rlcore.bench.workloads import PROMPT_TOKENS, WORKLOADS, Workload
 from rlcore.config import ClusterConfig, RunConfig
-from rlcore.prompts import PromptStream
-from rlcore.targets import build_target
-from rlcore.timeline import busy_seconds
+from rlcore.config.targets import build_target
+from rlcore.loop.prompts import PromptStream
+from rlcore.records.timeline import busy_seconds
 
 GOALS = {"text-forced": 1.3, "text-ragged": 1.8}
 TRL_SIDE = Path(__file__).with_name("trl_side.py")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from emotion_task.evaluation.claims import CLAIM_TYPES, CONTRADICTORY, LEVEL_TYPES, Claim, read_claims
-from emotion_task.evaluation.quotes import clean_words
+from emotion_task.claims.finder import CLAIM_TYPES, CONTRADICTORY, LEVEL_TYPES, Claim, read_claims
+from emotion_task.claims.quotes import clean_words
 from emotion_task.facts import VALUES
 from emotion_task.parsing import parse_response
 from emotion_task.records import AGE_LEVELS

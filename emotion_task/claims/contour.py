@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from emotion_task.evaluation.grammar import FOREIGN, SentenceReader
-from emotion_task.evaluation.lexicon import (
+from emotion_task.claims.grammar import FOREIGN, SentenceReader
+from emotion_task.claims.lexicon import (
     ADJECTIVES,
     CONJUNCTIONS,
     CONTOUR,
@@ -27,8 +27,8 @@ from emotion_task.evaluation.lexicon import (
     VARIATION,
     VOICE,
 )
-from emotion_task.evaluation.placing import last_content
-from emotion_task.evaluation.word_classes import adjectival, adverbial, is_foreign
+from emotion_task.claims.placing import last_content
+from emotion_task.claims.word_classes import adjectival, adverbial, is_foreign
 
 
 def contour_claims(reader: SentenceReader) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from emotion_task.evaluation.lexicon import (
+from emotion_task.claims.lexicon import (
     ADJECTIVES,
     BEARER,
     BREAKS,
@@ -40,9 +40,9 @@ from emotion_task.evaluation.lexicon import (
     VOICE,
     words,
 )
-from emotion_task.evaluation.placing import is_placed
-from emotion_task.evaluation.sentences import OWNER, Sentence
-from emotion_task.evaluation.word_classes import adjectival, adverbial, is_foreign
+from emotion_task.claims.placing import is_placed
+from emotion_task.claims.sentences import OWNER, Sentence
+from emotion_task.claims.word_classes import adjectival, adverbial, is_foreign
 
 FOREIGN = "foreign"
 """A noun that is not of the voice."""

@@ -1,4 +1,4 @@
-"""How well the claim finder does on labelled passages: `python -m emotion_task.evaluation.labelled FILE`.
+"""How well the claim finder does on labelled passages: `python -m emotion_task.claims.labelled FILE`.
 
 A line of the file is `{"text": ..., "claims": [[type, value], ...], "split": ...}`.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emotion_task.evaluation.claims import CLAIM_TYPES, read_claims
+from emotion_task.claims.finder import CLAIM_TYPES, read_claims
 from rlcore.errors import DataError
 
 

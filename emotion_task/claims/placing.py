@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emotion_task.evaluation.lexicon import (
+from emotion_task.claims.lexicon import (
     ADVERBS,
     CHANGES,
     CONJUNCTIONS,
@@ -19,8 +19,8 @@ from emotion_task.evaluation.lexicon import (
     STARTS,
     UP,
 )
-from emotion_task.evaluation.sentences import MASK
-from emotion_task.evaluation.word_classes import adverbial, is_foreign
+from emotion_task.claims.sentences import MASK
+from emotion_task.claims.word_classes import adverbial, is_foreign
 
 
 def is_placed(tokens: tuple[str, ...], i: int) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from emotion_task.evaluation.expressions import PHRASES, SMALL
-from emotion_task.evaluation.lexicon import (
+from emotion_task.claims.expressions import PHRASES, SMALL
+from emotion_task.claims.lexicon import (
     BREAKS,
     FREE,
     HYPOTHETICALS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from emotion_task.evaluation.lexicon import words
-from emotion_task.evaluation.sentences import Sentence
+from emotion_task.claims.lexicon import words
+from emotion_task.claims.sentences import Sentence
 
 _MALE = words("man male gentleman boy guy men's masculine")
 _FEMALE = words("woman female lady girl feminine")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emotion_task.evaluation.lexicon import (
+from emotion_task.claims.lexicon import (
     ADJECTIVES,
     ADVERBS,
     BREAKS,
@@ -19,7 +19,7 @@ from emotion_task.evaluation.lexicon import (
     STATIVE,
     UP,
 )
-from emotion_task.evaluation.sentences import MASK
+from emotion_task.claims.sentences import MASK
 
 _TRANSPARENT = (
     LINKS | STATIVE | ADVERBS | DETERMINERS | PREPOSITIONS | CONJUNCTIONS | SCALES | UP | DOWN | MOTIONS

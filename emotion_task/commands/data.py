@@ -177,7 +177,7 @@ def _listed(arguments: argparse.Namespace) -> list[Utterance]:
     """The corpus' utterances. What its reader leaves out, and why, is printed."""
     from emotion_task.corpora import load_corpus
     from emotion_task.corpora.decode import decode_containers
-    from rlcore.config_io import parse_overrides
+    from rlcore.config.io import parse_overrides
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("emotion_task.corpora").setLevel(logging.INFO)

@@ -159,7 +159,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _small_model(arguments: argparse.Namespace) -> int:
-    from emotion_task.small_model.build import SmallModelConfig, build_small_model
+    from emotion_task.models.small.build import SmallModelConfig, build_small_model
 
     layers = arguments.encoder_layers
     config = SmallModelConfig() if layers is None else SmallModelConfig(encoder_layers=layers)
@@ -169,7 +169,7 @@ def _small_model(arguments: argparse.Namespace) -> int:
 
 def _run_pipeline(arguments: argparse.Namespace) -> int:
     from emotion_task.config import PipelineConfig
-    from emotion_task.pipeline import Pipeline
+    from emotion_task.pipeline.line import Pipeline
     from rlcore.config import load_config
 
     config = load_config(arguments.config, arguments.overrides, schema=PipelineConfig)
@@ -180,7 +180,7 @@ def _run_pipeline(arguments: argparse.Namespace) -> int:
 
 
 def _ablation(arguments: argparse.Namespace) -> int:
-    from emotion_task.ablation import VARIANTS, run_ablation
+    from emotion_task.pipeline.ablation import VARIANTS, run_ablation
 
     table = run_ablation(
         arguments.config,

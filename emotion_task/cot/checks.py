@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from emotion_task.evaluation.claims import LEVEL_TYPES, Claim, read_claims
-from emotion_task.evaluation.faithfulness import check_claims, total
-from emotion_task.evaluation.quotes import clean_words
+from emotion_task.claims.check import check_claims, total
+from emotion_task.claims.finder import LEVEL_TYPES, Claim, read_claims
+from emotion_task.claims.quotes import clean_words
 from emotion_task.facts import reference_of
 from emotion_task.parsing import QUOTE, named_emotions, normalise_label, parse_response
 from emotion_task.records import Utterance

@@ -30,10 +30,10 @@ from emotion_task.cot.ledger import Budget, Ledger
 from emotion_task.cot.prompt import trace_messages, unfit
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, write_manifest
-from rlcore.chat import ChatEndpoint, Usage, content_of, never_sent, usage_of
-from rlcore.checkpoint import write_json
-from rlcore.config_io import check
+from rlcore.config.io import check
+from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, never_sent, usage_of
 from rlcore.errors import DataError, RLCoreError
+from rlcore.records.checkpoint import write_json
 
 OPENAI = "https://api.openai.com/v1"
 _OWN_THINKING = re.compile(r"\s*<think>.*?</think>\s*(?=<think>)", re.DOTALL)

@@ -1,6 +1,6 @@
 """The wording of template traces: how each fact may be said, as a clause or as a noun phrase.
 
-Every phrase must be found back by `emotion_task.evaluation.claims` as exactly the fact it states; a property
+Every phrase must be found back by `emotion_task.claims.finder` as exactly the fact it states; a property
 test writes and reads all of them. The vocabulary is small on purpose, the order and the choice are not.
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emotion_task.evaluation.faithfulness import faithfulness_metrics
+from emotion_task.claims.check import faithfulness_metrics
 from emotion_task.facts import reference_of
 from emotion_task.parsing import parse_response
 from emotion_task.records import Utterance
@@ -16,7 +16,7 @@ from emotion_task.records import Utterance
 
 def describe(utterances: Sequence[Utterance]) -> dict[str, Any]:
     """Counts by emotion, corpus and split, speakers, hours where durations were measured, words of the
-    reasoning, and how far it says what was measured (`emotion_task.evaluation.faithfulness`)."""
+    reasoning, and how far it says what was measured (`emotion_task.claims.check`)."""
     traces = [utterance.trace or "" for utterance in utterances]
     parsed = [parse_response(trace) for trace in traces]
     words = [len(each.think.split()) for each in parsed if each is not None]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.metrics import confusion_matrix, f1_score
 
-from emotion_task.evaluation.claims import find_claims
+from emotion_task.claims.finder import find_claims
 from emotion_task.facts import PROSODY, VALUES
 from emotion_task.parsing import normalise_label, parse_response
 

@@ -87,7 +87,7 @@ def build_tiny_model(folder: str | Path, texts: Iterable[str], config: TinyModel
     Returns:
         The folder. Deterministic for the same texts and seed.
     """
-    from rlcore.engines.hf_model import save_checkpoint
+    from rlcore.models.hf_model import save_checkpoint
 
     folder = Path(folder)
     build = {"qwen2_audio": _qwen2_audio, "qwen2_5_omni": _qwen2_5_omni, "qwen3_omni": _qwen3_omni}

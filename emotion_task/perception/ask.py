@@ -19,9 +19,9 @@ from emotion_task.perception.questions import Turn, is_graded
 from emotion_task.prompt import format_prompt
 from emotion_task.records import Utterance
 from emotion_task.sft.encode import ExampleEncoder
-from rlcore.engines.device import own_device
-from rlcore.engines.hf_model import load_model
 from rlcore.engines.logprobs import completion_logprobs
+from rlcore.models.device import own_device
+from rlcore.models.hf_model import load_model
 
 _TOWERS = ("audio_tower", "multi_modal_projector", "visual")
 """Frozen here: the encoder then runs a tower once for all questions about a recording."""

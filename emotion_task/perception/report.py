@@ -17,9 +17,9 @@ from emotion_task.perception.ask import Listener, hits
 from emotion_task.perception.emotions import recall_report, recall_section
 from emotion_task.perception.questions import FORMS, STRESS, Turn, attributes_of, is_graded, turns_of
 from emotion_task.records import Utterance, choose, read_manifest
-from rlcore.checkpoint import write_json
 from rlcore.errors import ConfigError, DataError
-from rlcore.versions import versions
+from rlcore.records.checkpoint import write_json
+from rlcore.records.versions import versions
 
 
 def write_perception(

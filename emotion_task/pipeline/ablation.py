@@ -24,12 +24,12 @@ from emotion_task.config import PipelineConfig
 from emotion_task.evaluation.bootstrap import MEAN, Estimate, estimate, estimate_gain
 from emotion_task.evaluation.report import plot_ablation
 from emotion_task.perception.emotions import read_answers, recall_scores
-from emotion_task.pipeline import Pipeline
-from emotion_task.stages import Stages
-from rlcore.checkpoint import run_settings, write_json
+from emotion_task.pipeline.line import Pipeline
+from emotion_task.pipeline.stages import Stages
 from rlcore.config import RunConfig, load_config
 from rlcore.errors import ConfigError, StoppedError
-from rlcore.tracking import read_metrics
+from rlcore.records.checkpoint import run_settings, write_json
+from rlcore.records.tracking import read_metrics
 
 TRAINED = {
     "v2": "GRPO, rule rewards only (V2)",
@@ -40,7 +40,7 @@ TRAINED = {
 }
 """Variants that are trained by reinforcement learning, by their file in configs/ablations."""
 VARIANTS = {"base": "base model", "sft": "prosody SFT", **TRAINED}
-_FOLDER = Path(__file__).parent / "configs" / "ablations"
+_FOLDER = Path(__file__).parents[1] / "configs" / "ablations"
 _MAX_GRADE = 5
 
 

@@ -25,15 +25,15 @@ from emotion_task.config import (
     SFTConfig,
     SupervisedConfig,
 )
-from emotion_task.estimate import describe, estimate
 from emotion_task.labels import labels_among
+from emotion_task.pipeline.estimate import describe, estimate
+from emotion_task.pipeline.stages import Stages
 from emotion_task.records import Utterance, by_speaker, read_manifest
 from emotion_task.sft.examples import Question
-from emotion_task.stages import Stages
-from rlcore.checkpoint import LAYOUT, run_settings
+from rlcore.config.targets import check_target
 from rlcore.errors import DataError, MissingDependencyError, StoppedError
+from rlcore.records.checkpoint import LAYOUT, run_settings
 from rlcore.rewards.loading import check_reward
-from rlcore.targets import check_target
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ class Pipeline:
     def run(self, until: str | None = None) -> dict[str, Any]:
         """Runs the stages, up to and with `until` (all by default), and returns the last one's result; at
         the end that is the summary, which is also written to `run_dir/summary.json`."""
+        from emotion_task.pipeline.summary import write_summary
         from emotion_task.sft.projector import check_base_model
-        from emotion_task.summary import write_summary
         from rlcore.actors.session import ray_session
         from rlcore.config import save_config
 
@@ -203,8 +203,8 @@ class Pipeline:
 
     def base_model(self, may_resume: bool) -> dict[str, Any]:
         """The checkpoint to start from: the configured one, or the tiny model."""
+        from emotion_task.models.tiny import build_tiny_model
         from emotion_task.prompt import tokenizer_corpus
-        from emotion_task.tiny_model import build_tiny_model
 
         if self.config.base_model is not None:
             return {"model": self.config.base_model}
@@ -294,7 +294,7 @@ class Pipeline:
         from emotion_task.cot.template import TemplateWriter
         from emotion_task.sft.mixing import mix
         from emotion_task.sft.tasks import MixtureConfig
-        from rlcore.engines.hf_model import load_processor
+        from rlcore.models.hf_model import load_processor
 
         sft, utterances = self.config.sft, self._split("train")
         writer = TemplateWriter(quote_rate=sft.quote_rate)
@@ -365,7 +365,7 @@ class Pipeline:
     ) -> dict[str, Any]:
         from emotion_task.sft.examples import format_examples
         from emotion_task.sft.job import run_supervised
-        from rlcore.engines.hf_model import load_processor
+        from rlcore.models.hf_model import load_processor
 
         processor = load_processor(model)
         folder = self.run_dir / name

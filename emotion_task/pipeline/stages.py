@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from emotion_task.estimate import minutes
-from rlcore.checkpoint import write_json
-from rlcore.config_io import plain
+from emotion_task.pipeline.estimate import minutes
+from rlcore.config.io import plain
+from rlcore.records.checkpoint import write_json
 
 log = logging.getLogger(__name__)
 

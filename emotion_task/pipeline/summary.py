@@ -11,8 +11,8 @@ import numpy as np
 from emotion_task.config import PipelineConfig
 from emotion_task.evaluation.report import Row, print_results, write_report
 from emotion_task.perception.emotions import recall_report, recall_section
-from rlcore.tracking import merge_summary
-from rlcore.versions import versions
+from rlcore.records.tracking import merge_summary
+from rlcore.records.versions import versions
 
 
 def write_summary(
@@ -21,7 +21,7 @@ def write_summary(
     """Writes `run_dir/summary.json` and `report.md`, prints the table, and returns the summary.
 
     Args:
-        results: what each stage returned, by its name (see `emotion_task.pipeline`).
+        results: what each stage returned, by its name (see `emotion_task.pipeline.line`).
         seconds: by stage.
     """
     rl, classifier = results["rl"], results["reference"]["classifier"]

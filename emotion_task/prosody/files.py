@@ -12,9 +12,9 @@ import numpy as np
 from emotion_task.prosody.audio import Recording, read_recording
 from emotion_task.prosody.measure import measure
 from emotion_task.records import Utterance
-from rlcore.config_io import check
+from rlcore.config.io import check
+from rlcore.config.targets import build_target
 from rlcore.errors import DataError, RLCoreError
-from rlcore.targets import build_target
 
 SAMPLE_RATE = 16000
 _SILENT_PEAK = 1e-4

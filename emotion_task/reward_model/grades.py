@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from emotion_task.evaluation.claims import find_claims
-from emotion_task.evaluation.quotes import clean_words, quoted_claims
+from emotion_task.claims.finder import find_claims
+from emotion_task.claims.quotes import clean_words, quoted_claims
 from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.parsing import QUOTE, Parsed, named_emotions, normalise_label, parse_response
 from emotion_task.prompt import Messages, audio_messages

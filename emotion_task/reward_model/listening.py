@@ -1,7 +1,7 @@
 """What the judge hears before it reads: one row of digits a recording, and how it bears on a response.
 
     recording -> digits, one an aspect (pitch level 2, energy level 0, ...), as probabilities
-    response  -> claims (`emotion_task.evaluation.claims`)
+    response  -> claims (`emotion_task.claims.finder`)
     both      -> `Heard: 92-593`: of each aspect, how likely what is claimed is, from 0 to 9
 
 The row depends on the recording alone, so the K responses of a group share it. A judge that reads it compares
@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from emotion_task.evaluation.claims import find_claims
+from emotion_task.claims.finder import find_claims
 from emotion_task.facts import VALUES, stated_facts
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import named_emotions, normalise_label, parse_response

@@ -24,11 +24,11 @@ from emotion_task.reward_model.calibration import OVERALL, Agreement, agreements
 from emotion_task.reward_model.data import GradedExample, graded_examples, graded_samples
 from emotion_task.reward_model.faults import Plan, wrong_claim, wrong_emotion
 from emotion_task.reward_model.grades import DIMENSIONS
-from rlcore.checkpoint import write_json
 from rlcore.errors import DataError
+from rlcore.records.checkpoint import write_json
+from rlcore.records.versions import versions
 from rlcore.rewards.samples import completion_of, read_groups
 from rlcore.types import Group, Prompt, RewardContext, Score
-from rlcore.versions import versions
 
 _TITLES = {"made": "Responses made with known faults", "policy": "A policy's own answers, graded by rules"}
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from itertools import chain, pairwise
 from typing import Any
 
-from emotion_task.evaluation.claims import read_claims
-from emotion_task.evaluation.faithfulness import Tally, check_claims, check_response, total
+from emotion_task.claims.check import Tally, check_claims, check_response, total
+from emotion_task.claims.finder import read_claims
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward
 from rlcore.rewards.steps import last_tokens
@@ -38,7 +38,7 @@ class FaithfulnessReward(Reward):
     Theory 16(1), 1970); a policy finds this out only if it sometimes is silent (`sft.fact_rate`).
 
     Parts: `precision`, `recall` and `contradictions` (a count), as in
-    `emotion_task.evaluation.faithfulness.Tally`, over all claim types.
+    `emotion_task.claims.check.Tally`, over all claim types.
 
     Args:
         wrong_cost: at least 0; what a wrong claim costs, where a right one earns 1.
@@ -52,7 +52,7 @@ class FaithfulnessReward(Reward):
         self._lowest = -max(1.0, wrong_cost)
         self._tokenizer: Any = None
         if tokenizer is not None:
-            from rlcore.engines.hf_model import load_processor, tokenizer_of
+            from rlcore.models.hf_model import load_processor, tokenizer_of
 
             self._tokenizer = tokenizer_of(load_processor(tokenizer))
 

@@ -18,9 +18,12 @@ import torch
 
 from emotion_task.audio_window import model_waveform
 from emotion_task.sft.examples import Example
-from rlcore.engines.device import own_device
-from rlcore.engines.families import family_of
-from rlcore.engines.hf_model import (
+from rlcore.engines.logprobs import TokenGroup
+from rlcore.engines.trainable import is_frozen
+from rlcore.errors import DataError
+from rlcore.models.device import own_device
+from rlcore.models.families import family_of
+from rlcore.models.hf_model import (
     audio_token_id,
     encode_media,
     load_config,
@@ -29,10 +32,7 @@ from rlcore.engines.hf_model import (
     tokenizer_of,
     without_padding,
 )
-from rlcore.engines.logprobs import TokenGroup
-from rlcore.engines.media_cache import MediaCache
-from rlcore.engines.trainable import is_frozen
-from rlcore.errors import DataError
+from rlcore.models.media_cache import MediaCache
 
 _FEATURES = ("input_features", "feature_attention_mask")
 """The processor's tensors of a recording."""

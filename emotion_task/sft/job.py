@@ -30,7 +30,7 @@ from emotion_task.config import SupervisedConfig
 from emotion_task.sft.examples import Example, read_examples, write_examples
 from rlcore.config import ModelConfig
 from rlcore.errors import DataError, NonFiniteError, StoppedError
-from rlcore.signals import StopFlag
+from rlcore.records.signals import StopFlag
 
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
@@ -88,7 +88,7 @@ def _trainer(work: dict[str, Any], folder: Path, config: SupervisedConfig, has_v
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from rlcore.engines.host_memory import heap_env
+    from rlcore.models.host_memory import heap_env
 
     # Train polls its workers at this interval; the default makes every report wait for a second or two.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
@@ -245,7 +245,7 @@ def _resume(engine: Any) -> tuple[int, float]:
     and infinity."""
     import ray.train
 
-    from rlcore.checkpoint import read_json
+    from rlcore.records.checkpoint import read_json
 
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -290,7 +290,7 @@ def _report(engine: Any, metrics: dict[str, float], validation: Validation, *, i
     validation the last, the exported model."""
     import ray.train
 
-    from rlcore.checkpoint import write_json
+    from rlcore.records.checkpoint import write_json
 
     step = int(metrics["step"])
     # Ranks write files of their own, which Train puts together.

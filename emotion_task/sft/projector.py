@@ -142,7 +142,7 @@ def fit_projector(
         ConfigError: the model's projector is no single linear layer.
         DataError: nothing to fit, or fewer than two speakers.
     """
-    from rlcore.engines.hf_model import load_model, load_processor, save_checkpoint, tokenizer_of
+    from rlcore.models.hf_model import load_model, load_processor, save_checkpoint, tokenizer_of
 
     model = load_model(model_path)
     linear = _linear(model, model_path)
@@ -176,8 +176,8 @@ def check_base_model(model_path: str, *, fits: bool) -> None:
         ConfigError: an architecture that is not known, takes no audio, or has no projector to fit.
         DataError: no such model.
     """
-    from rlcore.engines.families import family_of
-    from rlcore.engines.hf_model import load_config
+    from rlcore.models.families import family_of
+    from rlcore.models.hf_model import load_config
 
     config = load_config(model_path)
     family, architecture = family_of(config), (config.architectures or ["?"])[0]
@@ -191,7 +191,7 @@ def check_base_model(model_path: str, *, fits: bool) -> None:
 
 
 def _linear(model: Any, model_path: str) -> nn.Linear:
-    from rlcore.engines.families import family_of
+    from rlcore.models.families import family_of
 
     path = family_of(model).projector
     modules = [] if path is None else model.get_submodule(path).modules()

@@ -19,8 +19,8 @@ import ray
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from rlcore.actors.placement import Reservation
 from rlcore.errors import ActorError, ConfigError, DeadlineError
-from rlcore.placement import Reservation
 
 # The first failure of a call is raised; Ray would print those of the other ranks over it.
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
@@ -146,7 +146,7 @@ class ActorGroup:
         self._class, self._arguments = ray.remote(cls), list(arguments)
         self._can_close = hasattr(cls, "close")
         own: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_restarts": 0}
-        # Ray's own record of each call costs a sixth of the controller's time; `rlcore.timeline` has ours.
+        # Ray's record of each call costs a sixth of the controller's time; `records.timeline` has ours.
         own |= {"enable_task_events": False, **(options or {})}
         if env_vars:
             runtime_env = own.get("runtime_env", {})

@@ -42,8 +42,8 @@ class LearnerWorker:
         os.environ.update({name: str(value) for name, value in environment.items()})
         # Imported here: the process group's settings must be in the environment before DeepSpeed.
         from rlcore.engines.deepspeed_engine import DeepSpeedEngine
+        from rlcore.models.checkpoint_names import check_trained
         from rlcore.weight_sync import make_sender
-        from rlcore.weight_sync.checkpoint_names import check_trained
 
         config = self._config
         self._engine = DeepSpeedEngine(
@@ -69,8 +69,8 @@ class LearnerWorker:
         """Trains on this rank's groups of the batch; metrics of the whole batch."""
         import torch
 
-        from rlcore.engines.host_memory import give_back
         from rlcore.engines.shares import PolicyObjective
+        from rlcore.models.host_memory import give_back
 
         config = self._config
         objective = PolicyObjective(
@@ -89,8 +89,8 @@ class LearnerWorker:
 
     def reference_logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
         """As `ReferenceWorker.logprobs`, of the policy without its adapters; every rank's groups."""
-        from rlcore.engines.host_memory import give_back
         from rlcore.engines.logprobs import TokenGroup
+        from rlcore.models.host_memory import give_back
 
         temperature = self._config.rollout.temperature
         rows = self._engine.reference_logprobs(list(map(TokenGroup.of, groups)), temperature=temperature)

@@ -9,11 +9,11 @@ import torch
 
 from rlcore.algorithms.batching import consecutive
 from rlcore.config import ModelConfig
-from rlcore.engines.device import own_device
-from rlcore.engines.hf_model import load_model
-from rlcore.engines.host_memory import give_back
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs, regrouped
-from rlcore.engines.media_modules import detach_media_modules
+from rlcore.models.device import own_device
+from rlcore.models.hf_model import load_model
+from rlcore.models.host_memory import give_back
+from rlcore.models.media_modules import detach_media_modules
 from rlcore.types import Group
 
 

@@ -1,5 +1,5 @@
 """The reward actor: groups in, scores out. A plain class; `rlcore.actors.reward_pool` spawns it. A reward
-that holds an engine needs `rlcore.engines.environment.engine_env` in its environment."""
+that holds an engine needs `rlcore.models.environment.engine_env` in its environment."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from rlcore.actors.group import ActorGroup, last_line
+from rlcore.actors.placement import Reservation, reserve, reward_bundles
 from rlcore.actors.reward import RewardWorker
 from rlcore.config import RewardConfig
-from rlcore.engines.environment import engine_env
-from rlcore.placement import Reservation, reserve, reward_bundles
+from rlcore.models.environment import engine_env
 from rlcore.rewards.base import failed_scores
 from rlcore.rewards.cache import ScoreCache
 from rlcore.types import Group, RewardContext, Score

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig
+from rlcore.config.targets import build_target
 from rlcore.engines.engine_loop import EngineLoop
-from rlcore.engines.media import EncodedPrompt, MediaEncoder
 from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
 from rlcore.engines.vllm_engine import VLLMEngine
 from rlcore.errors import ConfigError
-from rlcore.targets import build_target
-from rlcore.timeline import Recorder, Span
+from rlcore.models.media import EncodedPrompt, MediaEncoder
+from rlcore.records.timeline import Recorder, Span
 from rlcore.types import Completion, FinishedJob, Group, Prompt, RolloutJob
 from rlcore.weight_sync.base import Push
 

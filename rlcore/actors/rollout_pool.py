@@ -2,7 +2,7 @@
 
 Every replica is asked for its finished jobs by a call that waits in the actor, so a poll costs nothing while
 nothing happens. A replica that dies, or whose engine does not come back from a step, is started anew, and its
-jobs go to the others; it takes no work until it has been given the current weights (`rlcore.dispatch`).
+jobs go to the others; it takes no work until it has the current weights (`rlcore.actors.dispatch`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rlcore.actors.dispatch import READY, STALE, STARTING, Dispatcher
 from rlcore.actors.group import ActorGroup, Inbox, PendingCall
 from rlcore.actors.rollout import RolloutReport
 from rlcore.config import RolloutConfig
-from rlcore.dispatch import READY, STALE, STARTING, Dispatcher
 from rlcore.errors import ActorError, DeadlineError, RLCoreError, WeightSyncError
-from rlcore.timeline import Recorder
+from rlcore.records.timeline import Recorder
 from rlcore.types import FinishedJob, RolloutJob
 from rlcore.weight_sync.base import Push
 from rlcore.weight_sync.messages import call_off

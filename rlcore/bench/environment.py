@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from rlcore.versions import versions
+from rlcore.records.versions import versions
 
 
 def environment() -> dict[str, Any]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from time import perf_counter, time
 
 from rlcore.config import RunConfig
-from rlcore.targets import build_target
-from rlcore.timeline import Recorder, Span, busy_seconds, within
+from rlcore.config.targets import build_target
+from rlcore.records.timeline import Recorder, Span, busy_seconds, within
 
 WARM_UP = 2
 """Steps that are not counted: kernels and caches are warm, and rounds that run ahead are under way."""
@@ -66,7 +66,7 @@ def measure(config: RunConfig, *, num_steps: int) -> Measured:
     Raises as `rlcore.actors.spawn.spawn` and `Controller.train`.
     """
     from rlcore.actors.spawn import spawn
-    from rlcore.controller import Controller, StepResult
+    from rlcore.loop.controller import Controller, StepResult
 
     total = WARM_UP + num_steps + LAST
     # Rounds are opened to the end, as in the middle of a run.

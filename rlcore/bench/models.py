@@ -30,7 +30,7 @@ def write_text_model(folder: Path) -> Path:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from rlcore.engines.hf_model import save_checkpoint
+    from rlcore.models.hf_model import save_checkpoint
 
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(Qwen2Config(**_TEXT, tie_word_embeddings=True)).float()
@@ -48,7 +48,7 @@ def write_audio_model(folder: Path) -> Path:
         WhisperFeatureExtractor,
     )
 
-    from rlcore.engines.hf_model import save_checkpoint
+    from rlcore.models.hf_model import save_checkpoint
 
     extractor = WhisperFeatureExtractor(
         feature_size=128, sampling_rate=16000, chunk_length=AUDIO_SECONDS, return_attention_mask=True

@@ -17,7 +17,7 @@ from rlcore.bench.measure import measure
 from rlcore.bench.roofline import measure_ceilings, shares
 from rlcore.bench.workloads import WORKLOADS, Workload
 from rlcore.config import RunConfig, load_config, save_config
-from rlcore.config_io import check
+from rlcore.config.io import check
 from rlcore.errors import ConfigError
 from rlcore.plan.hardware import Hardware
 

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from rlcore.errors import RLCoreError
-from rlcore.versions import TESTED, VLLM_BUILDS, installed_version
+from rlcore.records.versions import TESTED, VLLM_BUILDS, installed_version
 
 GIB = 1 << 30
 _GPU_ENVIRONMENT = (

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 from aiohttp import ClientError
 
+from rlcore.actors.placement import Bundle, check_fits, run_bundles
 from rlcore.errors import ClusterError, StoppedError
-from rlcore.placement import Bundle, check_fits, run_bundles
 from rlcore.submit.cluster import JobClient, asking, connect, nodes
 from rlcore.submit.request import RUN_KEY, JobRequest
 from rlcore.submit.working_dir import MB, check_working_dir

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from rlcore import config_io
+from rlcore.config import io as config_io
 from rlcore.config.algorithm import AlgorithmConfig, PTRConfig
 from rlcore.config.checks import check
 from rlcore.config.job import JobConfig

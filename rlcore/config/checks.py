@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rlcore.config_io import check
+from rlcore.config.io import check
 
 
 def at_least(section: Any, low: float, *names: str) -> None:

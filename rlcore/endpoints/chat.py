@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from rlcore.endpoints.secrets import read_secret, redact
 from rlcore.errors import ConfigError
-from rlcore.rewards.secrets import read_secret, redact
 
 T = TypeVar("T")
 

@@ -24,18 +24,10 @@ import torch
 import torch.distributed as dist
 
 from rlcore.algorithms.batching import consecutive, micro_batches, num_packed_tokens, smallest_sample
-from rlcore.budget import fit_groups
+from rlcore.algorithms.budget import fit_groups
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
-from rlcore.engines.hf_model import (
-    load_config,
-    load_model,
-    load_processor,
-    multiplied_weights,
-    save_checkpoint,
-)
 from rlcore.engines.logprobs import TWO_TOKENS, CompletionLogprobs, TokenGroup, regrouped
-from rlcore.engines.media_modules import attach_media_modules, detach_media_modules, silent_media
 from rlcore.engines.scorer import Scorer, check_packing
 from rlcore.engines.shares import PolicyObjective, SupervisedObjective, token_weights
 from rlcore.engines.skipped_steps import SkippedSteps
@@ -51,6 +43,14 @@ from rlcore.engines.trainable import (
     without_adapters,
 )
 from rlcore.errors import ConfigError, DataError
+from rlcore.models.hf_model import (
+    load_config,
+    load_model,
+    load_processor,
+    multiplied_weights,
+    save_checkpoint,
+)
+from rlcore.models.media_modules import attach_media_modules, detach_media_modules, silent_media
 from rlcore.types import TrainGroup
 from rlcore.weight_sync.buckets import DTYPES
 

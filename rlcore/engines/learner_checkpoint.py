@@ -21,9 +21,9 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from rlcore.checkpoint import DamagedCheckpointError, read_json, sync, write_json
 from rlcore.engines.zero import MOMENTS, AdamState, num_parameter_bytes
 from rlcore.errors import CheckpointError
+from rlcore.records.checkpoint import DamagedCheckpointError, read_json, sync, write_json
 
 HEADER = "engine.json"
 FORMAT = 2

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlcore.engines.hf_model import audio_token_id, decoder_of, embed_media, project_media, stacked
 from rlcore.engines.packing import PackedLayout, packed_hidden_states
 from rlcore.errors import DataError
+from rlcore.models.hf_model import audio_token_id, decoder_of, embed_media, project_media, stacked
 from rlcore.types import Group, TrainGroup
 
 LOGITS_PER_CHUNK = 16 * 1024 * 1024

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlcore.engines.media import EncodedPrompt
+from rlcore.models.media import EncodedPrompt
 
 
 def sampling_seed(*parts: int | str) -> int:

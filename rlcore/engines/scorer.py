@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from rlcore.engines.families import CAUSAL_LM, family_of
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_logprobs
 from rlcore.errors import ConfigError
+from rlcore.models.families import CAUSAL_LM, family_of
 
 _TOLERANCE = {"none": 0.01, "bfloat16": 0.5}
 """Nats, by `learner.autocast`. Architectures that do not pack are off by 2 to 5."""

@@ -22,8 +22,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlcore.config import LoRAConfig
-from rlcore.engines.families import FAMILIES
-from rlcore.engines.hf_model import (
+from rlcore.errors import ConfigError
+from rlcore.models.adapters import A, B
+from rlcore.models.families import FAMILIES
+from rlcore.models.hf_model import (
     Part,
     checkpoint_parameters,
     checkpoint_parts,
@@ -33,9 +35,7 @@ from rlcore.engines.hf_model import (
     is_media_parameter,
     own_name,
 )
-from rlcore.errors import ConfigError
-from rlcore.weight_sync.adapters import A, B
-from rlcore.weight_sync.rounding import adapted
+from rlcore.models.rounding import adapted
 
 ADAPTER = "default"
 """peft's name for the one adapter of a model."""
@@ -220,7 +220,7 @@ class Weight:
 
     @torch.no_grad()
     def tensor(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Full, detached, and merged for engines of `dtype` (`rlcore.weight_sync.rounding`)."""
+        """Full, detached, and merged for engines of `dtype` (`rlcore.models.rounding`)."""
         own = self.parameters[0].detach()[self.part].float()
         if self.adapter is not None:
             return adapted(own, self.adapter.get_delta_weight(ADAPTER), dtype, self.hub_name)
@@ -251,7 +251,7 @@ def rollout_weights(model: PreTrainedModel) -> Iterator[Weight]:
 
 def adapter_weights(model: PreTrainedModel) -> Iterator[Weight]:
     """What engines are pushed with `learner.lora.push: adapters`: instead of whole adapted weights their
-    factors (`rlcore.weight_sync.adapters`), and what else is trained."""
+    factors (`rlcore.models.adapters`), and what else is trained."""
     for weight in in_parts(model, weights(model)):
         # A layer that is trained whole beside its adapter goes whole, merged.
         if weight.adapter is not None and not weight.parameters[0].requires_grad:

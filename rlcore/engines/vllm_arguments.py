@@ -8,9 +8,9 @@ from dataclasses import fields
 from math import prod
 from typing import Any
 
-from rlcore.engines.families import family_of
-from rlcore.engines.hf_model import audio_token_id
 from rlcore.errors import ConfigError
+from rlcore.models.families import family_of
+from rlcore.models.hf_model import audio_token_id
 
 _OWN_ARGUMENTS = {
     "model": "model.path",

@@ -14,16 +14,6 @@ from typing import Any
 
 import torch
 
-from rlcore.engines.environment import engine_env as engine_env
-from rlcore.engines.hf_model import (
-    audio_token_id,
-    load_config,
-    load_processor,
-    media_token_ids,
-    tokenizer_of,
-)
-from rlcore.engines.host_memory import give_back
-from rlcore.engines.media import EncodedPrompt
 from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.engines.vllm_arguments import engine_arguments
 from rlcore.engines.vllm_plugin import BACKENDS
@@ -34,10 +24,20 @@ from rlcore.errors import (
     MixedWeightsError,
     WeightSyncError,
 )
+from rlcore.models.checkpoint_names import check_names, checkpoint_shapes
+from rlcore.models.environment import engine_env as engine_env
+from rlcore.models.hf_model import (
+    audio_token_id,
+    load_config,
+    load_processor,
+    media_token_ids,
+    tokenizer_of,
+)
+from rlcore.models.host_memory import give_back
+from rlcore.models.media import EncodedPrompt
 from rlcore.types import Completion
 from rlcore.weight_sync import check_platform
 from rlcore.weight_sync.base import Push
-from rlcore.weight_sync.checkpoint_names import check_names, checkpoint_shapes
 
 _MIXED_PAUSE_S = 0.01
 """Between two looks of an engine that waits for whole weights."""

@@ -8,8 +8,8 @@ One controller drives the actors and waits for each arrow with a deadline: the r
 prompts of a step; rewards and reference start on groups as they finish, while others are generated; the
 learner's ranks update together; the rollout actors take the new weights between two tokens. With
 `train.staleness: 0` the next prompts wait for the new weights; above, the rollouts of the following steps go
-on during update and weight sync (`rlcore.rollouts`), and `rlcore.staleness` bounds how far. Every token knows
-the version of the weights that wrote it.
+on during update and weight sync (`rlcore.loop.rollouts`), and `rlcore.loop.rounds` bounds how far. Every
+token knows the version of the weights that wrote it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from rlcore.actors.reward_pool import RewardPool
 from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.algorithms.advantage import group_advantages, groups_with_signal
 from rlcore.algorithms.batching import shard_groups
+from rlcore.algorithms.budget import fit_batch
 from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards, ProgressiveGate, annealing, mix_rewards
-from rlcore.batch import build_batch, completion_lengths, shape_rewards, train_group
-from rlcore.budget import fit_batch
 from rlcore.config import RunConfig
 from rlcore.errors import DeadlineError, LogprobError, RLCoreError, WeightSyncError
+from rlcore.loop.batch import build_batch, completion_lengths, shape_rewards, train_group
+from rlcore.loop.metrics import batch_metrics, completion_metrics, reward_metrics
+from rlcore.loop.rollouts import RolloutPipeline, ScoredGroup, num_scorers
+from rlcore.records.timeline import Clock, Recorder
 from rlcore.rewards.policy import apply_error_policy
-from rlcore.rollouts import RolloutPipeline, ScoredGroup, num_scorers
-from rlcore.step_metrics import batch_metrics, completion_metrics, reward_metrics
-from rlcore.timeline import Clock, Recorder
 from rlcore.types import Group, Prompt, RewardContext, Score, TrainBatch, TrainGroup, repeated
 from rlcore.weight_sync.messages import call_off
 

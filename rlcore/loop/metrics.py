@@ -8,7 +8,7 @@ import numpy as np
 
 from rlcore.algorithms.advantage import groups_with_signal
 from rlcore.algorithms.ptr import MixedRewards
-from rlcore.batch import is_truncated
+from rlcore.loop.batch import is_truncated
 from rlcore.types import Group, Score, TrainBatch
 
 

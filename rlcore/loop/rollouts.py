@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 from rlcore.config import RunConfig
 from rlcore.errors import DataError, DeadlineError
-from rlcore.prompts import PromptStream
-from rlcore.staleness import Changes, GroupBuffer, Round, Ticket
-from rlcore.timeline import Clock
+from rlcore.loop.prompts import PromptStream
+from rlcore.loop.rounds import Changes, GroupBuffer, Round, Ticket
+from rlcore.records.timeline import Clock
 from rlcore.types import Group, Prompt, RolloutJob, Score, TrainGroup
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlcore.errors import WeightSyncError
-from rlcore.weight_sync.rounding import adapted
+from rlcore.models.rounding import adapted
 
 A, B = "::lora_A", "::lora_B"
 """What the hub name of an adapted weight is followed by; A comes first."""

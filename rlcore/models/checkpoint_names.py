@@ -11,9 +11,9 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from rlcore.engines.hf_model import is_language_name, load_config
 from rlcore.errors import ConfigError, WeightSyncError
-from rlcore.weight_sync.adapters import are_adapters, check_adapters
+from rlcore.models.adapters import are_adapters, check_adapters
+from rlcore.models.hf_model import is_language_name, load_config
 
 
 class Checkpoint:
@@ -53,7 +53,7 @@ def check_trained(shapes: Sequence[tuple[str, tuple[int, ...]]], path: str) -> N
 
     Raises:
         ConfigError: transformers holds the weights in another form than the checkpoint, which
-            `rlcore.engines.hf_model` does not know to undo, so that no engine could take them.
+            `rlcore.models.hf_model` does not know to undo, so that no engine could take them.
     """
     checkpoint = checkpoint_shapes(path)
     try:

@@ -1,4 +1,4 @@
-"""Loading, naming and saving Hugging Face models, by what `rlcore.engines.families` says of their
+"""Loading, naming and saving Hugging Face models, by what `rlcore.models.families` says of their
 architecture. `rlcore.engines.logprobs` scores completions with what is loaded here."""
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PretrainedCon
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import Concatenate, MergeModulelist
 
-from rlcore.engines.experts import EXPERTS
-from rlcore.engines.families import CAUSAL_LM, Family, family_of
 from rlcore.errors import ConfigError, DataError
+from rlcore.models.experts import EXPERTS
+from rlcore.models.families import CAUSAL_LM, Family, family_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlcore.engines.device import own_device
-from rlcore.engines.hf_model import (
+from rlcore.errors import DataError
+from rlcore.models.device import own_device
+from rlcore.models.hf_model import (
     audio_token_id,
     embed_media,
     load_config,
@@ -28,8 +29,7 @@ from rlcore.engines.hf_model import (
     whole_hops,
     without_padding,
 )
-from rlcore.engines.media_cache import MediaCache
-from rlcore.errors import DataError
+from rlcore.models.media_cache import MediaCache
 from rlcore.types import Prompt
 
 _TOKEN_KEYS = ("input_ids", "attention_mask", "token_type_ids")
@@ -59,7 +59,7 @@ class MediaEncoder:
         media: `embeds` or `raw`, as `model.media`.
         batch_size: prompts in one pass of the tower.
         cache_bytes: bound on what is kept in memory.
-        cache_folder: where embeddings are also kept on disk (`rlcore.engines.media_cache`); `None`: nowhere.
+        cache_folder: where embeddings are also kept on disk (`rlcore.models.media_cache`); `None`: nowhere.
     """
 
     def __init__(

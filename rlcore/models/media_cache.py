@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from rlcore.digest import update_digest
+from rlcore.records.digest import update_digest
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
 
-from rlcore.engines.families import family_of
+from rlcore.models.families import family_of
 
 
 def detach_media_modules(model: PreTrainedModel) -> dict[str, nn.Module]:

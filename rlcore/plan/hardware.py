@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlcore.config import load_config
-from rlcore.config_io import check
+from rlcore.config.io import check
 from rlcore.errors import ConfigError
 
 

@@ -107,8 +107,8 @@ class Phases:
         return self.prefill + self.decode
 
     def step(self, staleness: int, chunks: float) -> float:
-        """Seconds a step (`rlcore.rollouts`): scoring runs beside the rollout but for the last of `chunks`
-        parts; with staleness the next rollout runs beside update and weight sync."""
+        """Seconds per step (`rlcore.loop.rollouts`): scoring runs beside the rollout but for the last of
+        `chunks` parts; with staleness the next rollout runs beside update and weight sync."""
         material = max(self.rollout, self.score) + min(self.rollout, self.score) / max(chunks, 1.0)
         learn = self.update + self.weight_sync
         return material + learn if staleness == 0 else max(material, learn)

@@ -212,7 +212,7 @@ class Device:
 
 def place(roles: Sequence[Role], *, colocate: bool = False) -> list[Device]:
     """Actors on as few GPUs as they need: whole ones first, parts where there is room, as Ray's PACK does.
-    With `colocate` a rollout engine and a learner rank are placed as one (`rlcore.placement.run_bundles`)."""
+    With `colocate` a rollout engine and a learner rank are placed as one (`actors.placement.run_bundles`)."""
     pair = [role for role in roles if colocate and role.name in ("rollout", "learner")]
     bundles = [pair] if pair else []
     bundles += [[role] for role in roles if role not in pair]

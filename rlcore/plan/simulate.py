@@ -4,9 +4,9 @@ ahead.
     rounds open -> prompts to the engine with the least to do -> groups finish -> chunks are scored in order
       -> the round is ready -> update -> weights to all engines (they pause) -> ...
 
-The rules are those of `rlcore.rollouts` and `rlcore.staleness`: at most `staleness` rounds are open beyond
-the one that is trained next; a group's samples stay on one engine; with `oversample` the first groups make
-the round and the others are cancelled; after a push an engine computes the cached keys and values of all
+The rules are those of `rlcore.loop.rollouts` and `rlcore.loop.rounds`: at most `staleness` rounds are open
+beyond the one that is trained next; a group's samples stay on one engine; with `oversample` the first groups
+make the round and the others are cancelled; after a push an engine computes the cached keys and values of all
 that it is writing anew. Engines decode as `rlcore.plan.phases` says. Built on SimPy.
 """
 
@@ -248,7 +248,7 @@ class _Run:
             self._marks.append((self.env.now, sum(engine.busy_seconds for engine in self._engines)))
 
     def _open(self, step: int) -> None:
-        """Prompts to the engines, each to the one with the fewest (`rlcore.dispatch`)."""
+        """Prompts to the engines, each to the one with the fewest (`rlcore.actors.dispatch`)."""
         loop = self.loop
         count = math.ceil(loop.prompts_per_step * (1 + loop.oversample) - 1e-9)
         least = [(engine.num_groups, rank) for rank, engine in enumerate(self._engines)]

@@ -153,7 +153,7 @@ def sizes_of(model: ModelConfig) -> ModelSizes:
     """
     if model.path in KNOWN:
         return KNOWN[model.path]
-    from rlcore.engines.hf_model import load_config
+    from rlcore.models.hf_model import load_config
 
     return sizes_of_config(load_config(model.path, trust_remote_code=model.trust_remote_code))
 
@@ -163,8 +163,8 @@ def sizes_of_config(config: Any) -> ModelSizes:
     import torch
     import transformers
 
-    from rlcore.engines.families import family_of
-    from rlcore.engines.hf_model import decoder_of, is_media_parameter, multiplied_weights
+    from rlcore.models.families import family_of
+    from rlcore.models.hf_model import decoder_of, is_media_parameter, multiplied_weights
 
     family = family_of(config)
     model_class = getattr(transformers, family.model_class)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import norm
 
 from rlcore.config import RunConfig
-from rlcore.config_io import check
+from rlcore.config.io import check
 
 AUDIO_TOKENS_PER_S = 25
 """Embeddings of a second of audio in Qwen2-Audio and Qwen2.5-Omni (arXiv:2503.20215, 2.2: one in 40 ms)."""

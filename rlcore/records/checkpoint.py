@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlcore import config_io
 from rlcore.config import RunConfig
+from rlcore.config import io as config_io
 from rlcore.errors import CheckpointError
 
 _PLACEMENT = ("num_cpus", "num_gpus", "resources", "timeout_s")

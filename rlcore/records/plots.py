@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rlcore.tracking import read_metrics
+from rlcore.records.tracking import read_metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

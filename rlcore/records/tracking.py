@@ -20,8 +20,8 @@ import numpy as np
 
 from rlcore.config import save_config
 from rlcore.errors import DataError
+from rlcore.records.versions import versions
 from rlcore.types import Group, Score
-from rlcore.versions import versions
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from rlcore.digest import update_digest
+from rlcore.records.digest import update_digest
 from rlcore.types import Completion, Group, Score
 
 MAX_ENTRIES = 200_000

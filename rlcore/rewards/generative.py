@@ -52,17 +52,17 @@ class GenerativeRewardModel(Reward):
         media_cache: str | None = None,
     ):
         # The engine's modules import vLLM's world; a configuration that merely names a reward must not.
-        from rlcore.engines.families import family_of
-        from rlcore.engines.hf_model import (
+        from rlcore.engines.sampling import Sampling
+        from rlcore.engines.vllm_engine import VLLMEngine
+        from rlcore.models.families import family_of
+        from rlcore.models.hf_model import (
             audio_token_id,
             load_config,
             load_processor,
             media_token_ids,
             tokenizer_of,
         )
-        from rlcore.engines.media import MediaEncoder
-        from rlcore.engines.sampling import Sampling
-        from rlcore.engines.vllm_engine import VLLMEngine
+        from rlcore.models.media import MediaEncoder
 
         self._weights = normalise_weights(dimensions)
         self.processor = load_processor(model_path)
@@ -129,8 +129,8 @@ class GenerativeRewardModel(Reward):
         return [token_odds(answer, self._observation_ids, self._num_observed) for (answer,) in answers]
 
     def _requests(self, group: Group, observed: Sequence[Sequence[float]]) -> list[Any]:
-        from rlcore.engines.media import EncodedPrompt
         from rlcore.engines.sampling import EngineRequest
+        from rlcore.models.media import EncodedPrompt
 
         prompt = group.prompt
         bare = Prompt(id=prompt.id, text=self.judge_prompt(prompt, "", observed), media=prompt.media)

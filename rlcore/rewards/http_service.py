@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from rlcore.endpoints.secrets import read_secret, redact
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward
-from rlcore.rewards.secrets import read_secret, redact
 from rlcore.types import Group, RewardContext, Score
 
 SCHEMA_VERSION = 1

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlcore.chat import ChatEndpoint, Usage, content_of, usage_of
+from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, usage_of
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward, describe_error
 from rlcore.rewards.generative import normalise_weights, without_tokens

@@ -18,8 +18,8 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
 from rlcore.config import JobConfig
+from rlcore.config.io import check
 from rlcore.config.job import is_dashboard
-from rlcore.config_io import check
 from rlcore.errors import ClusterError
 from rlcore.submit.request import environment
 

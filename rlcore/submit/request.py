@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rlcore import config_io
 from rlcore.config import JobConfig, RunConfig, load_config
+from rlcore.config import io as config_io
 from rlcore.errors import ConfigError
-from rlcore.versions import versions
+from rlcore.records.versions import versions
 
 RUN_KEY = "rlcore_run"
 """Of the job's metadata: which run it is a part of."""

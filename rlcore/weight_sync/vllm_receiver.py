@@ -22,11 +22,11 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.platforms import current_platform
 
-from rlcore.engines.hf_model import is_language_name, load_config
-from rlcore.weight_sync.adapters import are_adapters, by_weight, check_adapters, merged, weight_of
+from rlcore.models.adapters import are_adapters, by_weight, check_adapters, merged, weight_of
+from rlcore.models.checkpoint_names import Checkpoint, check_names
+from rlcore.models.hf_model import is_language_name, load_config
 from rlcore.weight_sync.base import Push
 from rlcore.weight_sync.buckets import Layout
-from rlcore.weight_sync.checkpoint_names import Checkpoint, check_names
 from rlcore.weight_sync.direct import DirectCopies, record
 from rlcore.weight_sync.receiver import Receiver
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rlcore.engines.environment import engine_env
 from rlcore.engines.vllm_engine import VLLMEngine
+from rlcore.models.environment import engine_env
 
 
 @pytest.fixture(scope="module")

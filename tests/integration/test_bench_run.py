@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from rlcore import cli
-from rlcore.bench import command, measure
+from rlcore.bench import measure
 from rlcore.bench.workloads import WORKLOADS, Workload
+from rlcore.commands import bench as command
 from rlcore.config import RunConfig
-from rlcore.controller import Controller, StepResult
 from rlcore.engines.sampling import sampling_seed
+from rlcore.loop.controller import Controller, StepResult
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 QUICK = "train: {staleness: 1}\nrollout: {num_cpus: 0.9}\nlearner: {num_cpus: 0.9}\ncluster: {num_cpus: 2}\n"

@@ -35,10 +35,10 @@ from tiny_models import make_causal_lm, make_qwen2_audio, make_text
 from weight_pushes import collect
 
 from rlcore.actors.group import ActorGroup
+from rlcore.actors.placement import Bundle, reserve
 from rlcore.actors.reference import ReferenceWorker
 from rlcore.algorithms.batching import micro_batches, shard_groups
 from rlcore.config import AlgorithmConfig, LoRAConfig, ModelConfig, RolloutConfig
-from rlcore.engines.hf_model import checkpoint_parameters, load_model, load_processor, save_checkpoint
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.errors import (
     ActorError,
@@ -48,9 +48,9 @@ from rlcore.errors import (
     NonFiniteError,
     PlacementError,
 )
-from rlcore.placement import Bundle, reserve
-from rlcore.weight_sync import adapters
-from rlcore.weight_sync.checkpoint_names import Checkpoint
+from rlcore.models import adapters
+from rlcore.models.checkpoint_names import Checkpoint
+from rlcore.models.hf_model import checkpoint_parameters, load_model, load_processor, save_checkpoint
 
 pytestmark = pytest.mark.integration
 

@@ -30,9 +30,9 @@ from rlcore.config import (
     RunConfig,
     TargetConfig,
 )
+from rlcore.records.timeline import busy_seconds, read_spans, write_trace
+from rlcore.records.tracking import read_metrics
 from rlcore.run import ray_session, train
-from rlcore.timeline import busy_seconds, read_spans, write_trace
-from rlcore.tracking import read_metrics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -46,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster():
     with pytest.MonkeyPatch.context() as patch:
         # Ray's workers import loop_cases by name.
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"), prepend=os.pathsep)
         with ray_session(ClusterConfig(num_cpus=2)):
             yield
 

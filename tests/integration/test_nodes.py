@@ -24,11 +24,11 @@ from loop_cases import loop_config
 from tiny_models import make_text
 
 from rlcore.config import LearnerConfig, RewardConfig, RunConfig, WeightSyncConfig, save_config
-from rlcore.tracking import read_metrics
+from rlcore.records.tracking import read_metrics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-HERE = Path(__file__).resolve().parent
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
 PLACES = """
 import json, ray
 from ray._private.state import actors
@@ -48,7 +48,7 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[LocalNodes]:
         pytest.skip("network namespaces are permitted, and show more; RLCORE_TEST_LOOPBACK=1 runs it")
     with pytest.MonkeyPatch.context() as patch:
         # Ray's workers import loop_cases by name.
-        patch.setenv("PYTHONPATH", f"{HERE}{os.pathsep}{HERE.parents[1]}")
+        patch.setenv("PYTHONPATH", f"{SUPPORT}{os.pathsep}{SUPPORT.parents[1]}")
         nodes = LocalNodes(loopback=request.param == "loopback")
     with nodes:
         yield nodes

@@ -9,8 +9,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from rlcore.actors.group import ActorGroup
+from rlcore.actors.placement import Bundle, reserve
 from rlcore.errors import PlacementError
-from rlcore.placement import Bundle, reserve
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

@@ -14,6 +14,7 @@ from tiny_models import tone
 
 from emotion_task.audio_window import model_waveform
 from emotion_task.cot import TemplateWriter
+from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
 from emotion_task.prompt import format_prompt, tokenizer_corpus
 from emotion_task.records import Utterance
 from emotion_task.reward_model.attacks import ATTACKS
@@ -25,10 +26,9 @@ from emotion_task.reward_model.listening import (
     listen_messages,
     support,
 )
-from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
 from rlcore.actors.reward import RewardWorker
 from rlcore.config import RewardConfig
-from rlcore.engines.hf_model import load_model, load_processor
+from rlcore.models.hf_model import load_model, load_processor
 from rlcore.rewards.generative import without_tokens
 from rlcore.types import Completion, Group, Prompt, RewardContext
 

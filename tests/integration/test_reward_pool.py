@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import ray
 
+from rlcore.actors.placement import Bundle, reserve
 from rlcore.actors.reward_pool import RewardPool
 from rlcore.config import RewardConfig
 from rlcore.errors import ActorError, RewardError
-from rlcore.placement import Bundle, reserve
 from rlcore.rewards.policy import apply_error_policy
 from rlcore.types import Completion, Group, Prompt, RewardContext
 
@@ -27,7 +27,7 @@ CONTEXT = RewardContext(step=3)
 
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1] / "support")
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     ray.init(
         address="local",

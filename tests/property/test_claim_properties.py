@@ -9,9 +9,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emotion_task.evaluation.claims import CONTRADICTORY, find_claims, read_claims
-from emotion_task.evaluation.faithfulness import check_claims, total
-from emotion_task.evaluation.labelled import read_labelled
+from emotion_task.claims.check import check_claims, total
+from emotion_task.claims.finder import CONTRADICTORY, find_claims, read_claims
+from emotion_task.claims.labelled import read_labelled
 from emotion_task.facts import VALUES
 
 TEXTS = [r["text"] for r in read_labelled(Path(__file__).parent.parent / "data" / "claims.jsonl")]

@@ -7,7 +7,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcore.dispatch import READY, Dispatcher
+from rlcore.actors.dispatch import READY, Dispatcher
 
 
 def one_at_a_time(num_jobs: dict[int, int], jobs: list[int]) -> dict[int, list[int]]:

@@ -7,9 +7,9 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emotion_task.claims.finder import find_claims
 from emotion_task.cot import TemplateWriter
 from emotion_task.cot.phrases import CLAUSES, NOUN_PHRASES
-from emotion_task.evaluation.claims import find_claims
 from emotion_task.facts import PROSODY, VALUES, known_facts
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import format_response, named_emotions, normalise_label, parse_response

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcore.prompts import PromptStream
+from rlcore.loop.prompts import PromptStream
 
 
 @st.composite

@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rlcore.dispatch import READY, STALE, STARTING, Dispatcher
-from rlcore.staleness import GroupBuffer, Ticket
+from rlcore.actors.dispatch import READY, STALE, STARTING, Dispatcher
+from rlcore.loop.rounds import GroupBuffer, Ticket
 
 NUM_STEPS = 6
 

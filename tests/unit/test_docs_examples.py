@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from emotion_task.config import PipelineConfig
-from emotion_task.pipeline import Pipeline
+from emotion_task.pipeline.line import Pipeline
 from rlcore import cli
-from rlcore.bench.command import _OWN
-from rlcore.checkpoint import LAYOUT, REWARD_LAYOUT
+from rlcore.commands.bench import _OWN
 from rlcore.config import load_config
+from rlcore.config.targets import build_target, check_target
+from rlcore.records.checkpoint import LAYOUT, REWARD_LAYOUT
 from rlcore.rewards.loading import build_reward, check_reward
-from rlcore.targets import build_target, check_target
 from rlcore.types import Completion, Group, RewardContext
 
 PROJECT = Path(__file__).resolve().parents[2]

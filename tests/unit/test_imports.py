@@ -17,9 +17,9 @@ HOMES = (
     "rlcore/engines/",
     "rlcore/weight_sync/",
     "rlcore/actors/",
-    "rlcore/placement.py",
     "rlcore/run.py",
     "rlcore/submit/",
+    "rlcore/commands/",
     "emotion_task/sft/",
     "emotion_task/prosody/stream.py",
 )

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from emotion_task.small_model import whisper
-from emotion_task.small_model.smollm2 import LanguageModel
-from emotion_task.small_model.wheels import (
+from emotion_task.models.small import whisper
+from emotion_task.models.small.smollm2 import LanguageModel
+from emotion_task.models.small.wheels import (
     SMOLLM2,
     WHISPER_BASE,
     cache_folder,
@@ -24,7 +24,7 @@ from emotion_task.small_model.wheels import (
     read_members,
     refuse_full_disk,
 )
-from emotion_task.tiny_model import AUDIO_TOKENS, CHAT_TEMPLATE
+from emotion_task.models.tiny import AUDIO_TOKENS, CHAT_TEMPLATE
 from rlcore.errors import ConfigError
 
 MANIFEST = "small_model.json"
@@ -133,9 +133,9 @@ def _write(folder: Path, config: SmallModelConfig, whisper_base: list[Path], smo
     import torch
     from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor, WhisperFeatureExtractor
 
-    from emotion_task.small_model.ctranslate2 import read_model
-    from emotion_task.small_model.smollm2 import build_tokenizer, read_language_model
-    from rlcore.engines.hf_model import save_checkpoint
+    from emotion_task.models.small.ctranslate2 import read_model
+    from emotion_task.models.small.smollm2 import build_tokenizer, read_language_model
+    from rlcore.models.hf_model import save_checkpoint
 
     gguf = extract_member(smollm2, ".gguf", folder)
     language = read_language_model(gguf)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emotion_task.small_model.ctranslate2 import ModelFile
+from emotion_task.models.small.ctranslate2 import ModelFile
 from rlcore.errors import DataError
 
 NUM_LAYERS = 6

@@ -1,0 +1,1 @@
+"""What reasoning claims about a voice, and whether that was measured."""

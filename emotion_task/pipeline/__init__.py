@@ -1,0 +1,1 @@
+"""The whole line, from recordings to a trained model."""

@@ -1,0 +1,1 @@
+"""What `rlcore` can do, one file per command: parsers and printing."""

@@ -1,0 +1,1 @@
+"""Services that speak HTTP, and their keys."""

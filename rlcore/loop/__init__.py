@@ -1,0 +1,1 @@
+"""One step of reinforcement learning, in the order of the data."""

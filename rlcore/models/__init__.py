@@ -1,0 +1,1 @@
+"""Models as Hugging Face folders hold them: families, loading, names, media."""

@@ -1,0 +1,143 @@
+"""What an engine in the tests' own process must do with any checkpoint, and the means to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import AUDIO_PROMPT, TEXT_PROMPT, tone
+from weight_pushes import push_to
+
+from rlcore.actors.rollout import RolloutWorker
+from rlcore.config import LoRAConfig, ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
+from rlcore.engines import trainable
+from rlcore.engines.logprobs import TokenGroup, completion_logprobs
+from rlcore.engines.sampling import EngineRequest, Sampling
+from rlcore.engines.trainable import adapter_weights, add_lora
+from rlcore.engines.vllm_engine import VLLMEngine
+from rlcore.errors import ConfigError, WeightSyncError
+from rlcore.models.hf_model import is_media_parameter, load_model, load_processor, media_token_ids
+from rlcore.models.media import MediaEncoder
+from rlcore.types import Group, Prompt
+from rlcore.weight_sync import make_sender
+
+# Few tokens a step, so that the prompts of one call do not fit into one: seeds must survive that.
+ENGINE = {"max_model_len": 256, "max_num_batched_tokens": 256}
+
+
+class ToneTask:
+    """Prompt i plays tone i, or several."""
+
+    def load_media(self, prompt: Prompt) -> dict[str, Any]:
+        indices = prompt.media.get("tones") or [prompt.media["tone"]]
+        audio = [tone(index, 0.6 + 0.4 * index) for index in indices]
+        return {
+            "audio": [a[: len(a) - prompt.media.get("short_of", 0)] for a in audio],
+            "sampling_rate": 16000,
+        }
+
+
+PROMPTS = [Prompt(id=f"p{i}", text=AUDIO_PROMPT, media={"tone": i}) for i in range(5)]
+
+
+def worst_difference(model: torch.nn.Module, groups: Sequence[Group], *, temperature: float = 1.0) -> float:
+    """Largest difference of log-probabilities between the rollout and the learner's function."""
+    tokens = [TokenGroup.of(group) for group in groups]
+    with torch.no_grad():
+        rows = completion_logprobs(model, tokens, temperature=temperature).rows()
+    rollout = [np.array(c.logprobs) for group in groups for c in group.completions]
+    return max(float(np.abs(a - b).max()) for a, b in zip(rows, rollout, strict=True))
+
+
+def perturb(model: torch.nn.Module, seed: int, *, media: bool) -> None:
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if media or not is_media_parameter(model, name):
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+
+
+def weights(model: torch.nn.Module, *, media: bool) -> list[tuple[str, torch.Tensor]]:
+    parts = trainable.in_parts(model, trainable.weights(model, media=media))
+    return [(part.hub_name, part.tensor()) for part in parts]
+
+
+def sender_of(model: torch.nn.Module, *, media: bool, **settings: Any) -> Any:
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in weights(model, media=media)]
+    return make_sender(WeightSyncConfig(timeout_s=60, **settings), shapes, dtype="float32")
+
+
+def transformers_greedy(model: Any, path: str, prompt: Prompt, max_tokens: int) -> tuple[int, ...]:
+    """The model's own generation from the raw audio."""
+    processor = load_processor(path)
+    media = ToneTask().load_media(prompt) if prompt.media else {}
+    inputs = processor(text=prompt.text, return_tensors="pt", **media)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    banned = media_token_ids(model.config, tokenizer)
+    tokens = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False, suppress_tokens=banned)
+    return tuple(tokens[0, inputs["input_ids"].shape[1] :].tolist())
+
+
+def check_adapters(path: str) -> None:
+    """Factors pushed alone make the weights that they were trained for."""
+    model, engine = load_model(path), VLLMEngine(path, engine_args=ENGINE)
+    add_lora(model, LoRAConfig(rank=4, alpha=16), ("audio_tower", "visual"))
+
+    def factors() -> list[tuple[str, torch.Tensor]]:
+        return [(weight.hub_name, weight.tensor()) for weight in adapter_weights(model)]
+
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in factors()]
+    sender = make_sender(WeightSyncConfig(timeout_s=60), shapes, dtype="float32")
+    prompt = Prompt(id="t", text=TEXT_PROMPT)
+    (encoded,) = MediaEncoder(path, ToneTask().load_media).encode([prompt])
+    answers = []
+    for version in (1, 2):  # the second push does not add to the first
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".lora_" in name:
+                    parameter.normal_(std=0.15, generator=torch.Generator().manual_seed(version))
+        assert push_to(sender, version, factors(), [engine.apply_weights]) == [version]
+        request = EngineRequest(id="t", text=TEXT_PROMPT, encoded=encoded)
+        (answer,) = engine.generate([request], Sampling(max_tokens=24, temperature=0.0))[0]
+        assert answer.token_ids == transformers_greedy(model, path, prompt, 24)
+        answers.append(answer.token_ids)
+    assert answers[0] != answers[1]
+    sender.close()
+    other = make_sender(WeightSyncConfig(timeout_s=60), [("lm.weight::lora_A", (4, 8))], dtype="float32")
+    with pytest.raises(WeightSyncError, match="the engine has no lm"):
+        push_to(other, 3, [("lm.weight::lora_A", torch.zeros(4, 8))], [engine.apply_weights])
+    other.close()
+
+
+def check_raw_audio(path: str) -> None:
+    """Recordings go through the engine's own tower, which may be trained and pushed, too."""
+    with pytest.raises(ConfigError, match=r"model.media: .* set it to raw"):
+        VLLMEngine(path, engine_args=ENGINE)
+    worker = RolloutWorker(
+        ModelConfig(path=path, media="raw"),
+        RolloutConfig(samples_per_prompt=2, max_tokens=16, engine=ENGINE),
+        TargetConfig(target="engine_cases:ToneTask"),
+        seed=0,
+    )
+    model, before = load_model(path), worker.generate(PROMPTS[:3], step=0)
+    assert worst_difference(model, before) <= 1e-4
+    # As many frames as each recording has, though the processor pads all alike.
+    frames = [group.media_inputs["input_features"].shape[-1] for group in before]
+    assert frames == [60, 100, 140]
+
+    # No whole number of hops: 164 and a bit, of which one processor makes an embedding more than the other.
+    odd = Prompt(id="odd", text=AUDIO_PROMPT, media={"tone": 3, "short_of": 2555})
+    assert worst_difference(model, worker.generate([odd], step=0)) <= 1e-4
+    sender = sender_of(model, media=True)
+    for version in (1, 2):
+        perturb(model, version, media=True)
+        pushed = push_to(sender, version, weights(model, media=True), [worker.update_weights])
+        assert pushed == [version]
+        after = worker.generate(PROMPTS[:3], step=version)
+        assert worst_difference(model, after) <= 1e-4
+    (greedy,) = worker.generate(PROMPTS[:1], step=2, greedy=True)[0].completions
+    assert greedy.token_ids == transformers_greedy(model, path, PROMPTS[0], 16)
+    sender.close()

@@ -1,0 +1,84 @@
+"""Tiny, randomly initialised checkpoints of real architectures, for tests and benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from emotion_task.models.tiny import AUDIO_TOKENS, TinyModelConfig, build_tiny_model, train_tokenizer
+from rlcore.models.hf_model import save_checkpoint
+
+TEXT_PROMPT = "<|im_start|>user\nwhat is the emotion?<|im_end|>\n<|im_start|>assistant\n"
+AUDIO_PROMPT = TEXT_PROMPT.replace("what", "<|audio_bos|><|AUDIO|><|audio_eos|>what")
+
+_CORPUS = ["the speaker has a high pitch and fast speech so angry <think> </think> system user assistant"] * 5
+
+
+def tone(index: int, seconds: float = 1.0) -> np.ndarray:
+    """A noisy tone, float32 [seconds * 16000]; another index is another sound."""
+    rng = np.random.default_rng(index)
+    time = np.arange(int(16000 * seconds)) / 16000
+    wave = 0.3 * np.sin(2 * np.pi * (120 + 40 * index) * time) + 0.05 * rng.standard_normal(len(time))
+    return wave.astype(np.float32)
+
+
+def make_qwen2_audio(folder: Path, *, chunk_length: int = 3) -> Path:
+    """Qwen2-Audio with `chunk_length` second windows: 128 mel bins, 20 ms hops, 12.5 embeddings a second."""
+    return build_tiny_model(folder, _CORPUS, TinyModelConfig(window_seconds=chunk_length))
+
+
+def make_qwen2_5_omni(folder: Path) -> Path:
+    """The Qwen2.5-Omni thinker. Needs torchvision (rlcore.engines.torchvision_shim)."""
+    return build_tiny_model(folder, _CORPUS, TinyModelConfig(architecture="qwen2_5_omni"))
+
+
+def make_qwen3_omni(folder: Path) -> Path:
+    """The Qwen3-Omni thinker, a mixture of experts. Needs torchvision (rlcore.engines.torchvision_shim)."""
+    return build_tiny_model(folder, _CORPUS, TinyModelConfig(architecture="qwen3_omni"))
+
+
+def make_causal_lm(folder: Path, architecture: str, **settings: Any) -> Path:
+    """A text model of another architecture (`Granite`, `Qwen3Moe`)."""
+    config = getattr(transformers, f"{architecture}Config")(
+        vocab_size=320,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        **settings,
+    )
+    torch.manual_seed(0)
+    getattr(transformers, f"{architecture}ForCausalLM")(config).float().save_pretrained(folder)
+    train_tokenizer(_CORPUS, 320, list(AUDIO_TOKENS.values())).save_pretrained(folder)
+    return folder
+
+
+def make_text(folder: Path, *, tie_word_embeddings: bool = True) -> Path:
+    """Qwen2 for text alone."""
+    tokenizer = train_tokenizer(_CORPUS, 512, list(AUDIO_TOKENS.values()))
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tie_word_embeddings,
+        initializer_range=0.05,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config).float()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    save_checkpoint(model, folder, processor=tokenizer)
+    return folder

@@ -1,0 +1,49 @@
+"""The claim finder on passages that were written before it was run on them (docs/faithfulness.md)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emotion_task.claims.labelled import read_labelled, score_finder
+from emotion_task.cot.template import all_phrases
+from emotion_task.facts import VALUES
+from rlcore.errors import DataError
+
+FILE = Path(__file__).parents[3] / "data" / "claims.jsonl"
+HELD_OUT = ("held_out_4", "held_out_5")
+"""The sets on which nothing was changed after they were first read."""
+
+
+def test_the_held_out_passages_are_read_as_labelled() -> None:
+    rows = [row for row in read_labelled(FILE) if row["split"] in HELD_OUT]
+    found = score_finder(rows)["all"]
+    assert len(rows) >= 100 and found.num_labelled >= 200
+    assert found.precision >= 0.95 and found.recall >= 0.95
+
+
+def test_every_claim_type_is_read_as_labelled() -> None:
+    for name, found in score_finder(read_labelled(FILE)).items():
+        assert found.num_labelled >= 40, name
+        assert found.precision >= 0.95 and found.recall >= 0.95, (name, found)
+
+
+def test_the_labels_are_values_and_the_passages_no_templates() -> None:
+    rows = read_labelled(FILE)
+    assert len({row["text"] for row in rows}) == len(rows) >= 200
+    templates = {phrase.strip() for phrase in all_phrases() if phrase.strip().endswith(".")}
+    assert not templates & {row["text"] for row in rows}
+    for row in rows:
+        for name, value in row["claims"]:
+            assert value in VALUES.get(name, (value,)), row
+            if name in ("quoted_words", "stressed_words"):
+                assert value.split()[0] in row["text"].lower(), row
+
+
+def test_a_wrong_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "claims.jsonl"
+    path.write_text(json.dumps({"text": "a", "claims": [["colour", "red"]], "split": "x"}))
+    with pytest.raises(DataError, match=r"claims.jsonl:1: not a labelled passage.*colour"):
+        read_labelled(path)

@@ -1,0 +1,286 @@
+"""Generation against a real HTTP server that writes good and bad traces, and counts what it is paid for."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from local_service import service
+
+from emotion_task.cli import EPILOG
+from emotion_task.cot.generate import CotConfig, EndpointError, generate
+from emotion_task.cot.ledger import Budget, Ledger
+from emotion_task.records import Utterance, read_manifest
+from rlcore.config import load_config
+from rlcore.errors import ConfigError, DataError
+
+WORDS = "I told you not to touch it"
+THINK = (
+    f'This voice is loud, and the pitch is high. "{WORDS}" is what is said, and there is no please in '
+    "it, nor any thought of a reply. Somebody was asked before and did not listen. There is no fun in it "
+    "and no worry, only a wall going up between two people who know each other. All of it speaks of anger."
+)
+GOOD = f"<think>{THINK}</think><answer>angry</answer>"
+DATA_MD = Path(__file__).resolve().parents[4] / "docs" / "data.md"
+PRICE = {"input": 10.0, "output": 100.0}
+COST = (300 * 10 + 100 * 100) / 1e6
+
+
+def utterances(count: int) -> list[Utterance]:
+    return [
+        Utterance(
+            id=f"u{i:03d}",
+            audio=f"/corpus/a/u{i:03d}.wav",
+            text=WORDS,
+            emotion="angry",
+            pitch_level="high",
+            energy_level="high",
+            speaker=f"s{i % 2}",
+            dataset="mine",
+            language="en",
+            split="train" if i % 2 else "eval",
+            measured={"duration_s": 3.6},
+        )
+        for i in range(count)
+    ]
+
+
+def reply(text: str | None = GOOD) -> tuple[int, dict[str, str], str]:
+    usage = {"prompt_tokens": 300, "completion_tokens": 100}
+    return 200, {}, json.dumps({"choices": [{"message": {"content": text}}], "usage": usage})
+
+
+class Endpoint:
+    """Answers with `texts` by attempt (the seed of the request), and counts."""
+
+    def __init__(self, *texts: str):
+        self.texts = texts or (GOOD,)
+        self.bodies: list[Any] = []
+
+    def __call__(self, path: str, headers: dict[str, str], body: Any) -> tuple[int, dict[str, str], str]:
+        self.bodies.append(body)
+        return reply(self.texts[body.get("seed", 0)])
+
+
+def config(url: str, **settings: Any) -> CotConfig:
+    return CotConfig(
+        **{"model": "writer", "base_url": f"{url}/v1", "concurrency": 4, "retries": 0, **settings}
+    )
+
+
+def run(url: str, out: Path, count: int, **settings: Any):
+    return generate(utterances(count), out, config(url, **settings), progress=False)
+
+
+def test_traces_checks_and_files(tmp_path):
+    endpoint = Endpoint(GOOD.replace("pitch is high", "pitch is low"), GOOD)
+    with service(endpoint) as url:
+        report = run(url, tmp_path, 3, price=PRICE)
+        assert (report.num_accepted, report.num_requests, report.left_out) == (3, 6, {})
+        assert report.cost_usd == pytest.approx(6 * COST)
+        again = run(url, tmp_path, 3, price=PRICE)
+    assert again.num_requests == 0 and len(endpoint.bodies) == 6
+    assert again.cost_usd == pytest.approx(6 * COST)
+    assert [u.trace for u in read_manifest(tmp_path / "manifest.jsonl")] == [GOOD] * 3
+    rejected = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["attempt"]) for row in rejected] == [("u000", 0), ("u001", 0), ("u002", 0)]
+    assert rejected[0]["reasons"] == ["contradiction: pitch_level said 'low', measured 'high'"]
+    assert "pitch is low" in rejected[0]["text"]
+    statistics = json.loads((tmp_path / "statistics.json").read_text())
+    assert statistics["rejected_traces"] == {"contradiction": 3}
+    assert statistics["by_split"] == {"eval": 2, "train": 1} and statistics["hours"] == 0.003
+    assert statistics["words"]["p50"] == len(THINK.split()) and statistics["completion_tokens"] == 600
+    assert statistics["faithfulness"]["faithfulness/precision"] == 1.0
+    body = endpoint.bodies[0]
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("writer", 0.9, 600)
+
+
+def test_no_trace_is_better_than_a_bad_one(tmp_path):
+    endpoint = Endpoint("I cannot do that.", f"<think>Anger. {THINK}</think><answer>angry</answer>")
+    with service(endpoint) as url:
+        report = run(url, tmp_path, 2, extra={"max_tokens": None, "top_p": 0.5})
+        # Without a seed two attempts are the same request, and still two.
+        assert run(url, tmp_path / "b", 1, extra={"seed": None}).left_out == {"schema": 1}
+        assert len(endpoint.bodies) == 4 + 2
+    assert (report.num_accepted, report.left_out) == (0, {"opening": 2})
+    assert "max_tokens" not in endpoint.bodies[0] and endpoint.bodies[0]["top_p"] == 0.5
+    assert len((tmp_path / "rejected.jsonl").read_text().splitlines()) == 4
+
+
+def test_what_a_model_thinks_by_itself_is_no_part_of_its_trace(tmp_path):
+    own = "<think>\nThe prose stands between <think> and </think>.\n</think>\n\n"
+    with service(Endpoint(own + GOOD)) as url:
+        assert run(url, tmp_path, 1).num_accepted == 1
+    (kept,) = read_manifest(tmp_path / "manifest.jsonl")
+    assert kept.trace == GOOD
+    # Nothing else is taken away.
+    texts = own + THINK, own + own + GOOD, f"Here it is: {GOOD}", own + GOOD + GOOD
+    with service(Endpoint(*texts)) as url:
+        report = run(url, tmp_path / "none", 1, attempts=len(texts))
+    assert (report.num_requests, report.left_out) == (len(texts), {"schema": 1})
+
+
+@pytest.mark.parametrize("text", [EPILOG, DATA_MD.read_text(encoding="utf-8")], ids=["help", "docs"])
+def test_the_documented_command_tells_qwen3_not_to_think(text):
+    (command,) = re.findall(r"emotion cot (.*Qwen3.*)", text.replace("\\\n", " "))
+    overrides = [word for word in shlex.split(command) if "=" in word]
+    config = load_config([], overrides, schema=CotConfig)
+    assert config.extra == {"chat_template_kwargs": {"enable_thinking": False}}
+
+
+def test_half_a_surrogate_pair_does_not_lose_an_answer(tmp_path):
+    with service(Endpoint(f"{GOOD} \ud83d", GOOD)) as url:
+        assert run(url, tmp_path, 2).num_accepted == 2
+        assert run(url, tmp_path, 2).num_requests == 0
+    rejected = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["text"] for line in rejected] == [f"{GOOD} \ufffd"] * 2
+
+
+def test_other_checks_cost_nothing_and_another_model_does(tmp_path):
+    endpoint = Endpoint()
+    with service(endpoint) as url:
+        assert run(url, tmp_path, 2, attempts=1).num_accepted == 2
+        # The prompt names the bounds of length, so they are part of what was asked.
+        assert run(url, tmp_path, 2, attempts=1, concurrency=1, timeout_s=5).num_requests == 0
+        assert run(url, tmp_path, 2, attempts=1, model="other").num_requests == 2
+        assert run(url, tmp_path, 3, attempts=1).num_requests == 1
+
+
+def test_the_budget_is_never_passed(tmp_path):
+    endpoint = Endpoint()
+    with service(endpoint) as url:
+        # Reserved: 600 output tokens at least; spent: 100. The cap holds for what is reserved.
+        report = run(url, tmp_path, 20, price=PRICE, max_usd=0.2)
+        assert 0 < report.num_accepted < 20 and report.cost_usd <= 0.2
+        assert report.left_out == {"budget": 20 - report.num_accepted}
+        assert len(endpoint.bodies) == report.num_accepted
+        more = run(url, tmp_path, 20, price=PRICE, max_usd=5.0)
+    assert more.num_accepted == 20 and len(endpoint.bodies) == 20
+    with pytest.raises(ConfigError, match=r"max_usd.*without `price`"):
+        CotConfig(model="m", max_usd=1.0)
+
+
+def test_refusals_are_asked_for_again_and_lost_answers_are_not(tmp_path):
+    state = {"mode": "refuse"}
+    asked: Counter[str] = Counter()
+
+    def answer(path, headers, body):
+        asked[state["mode"]] += 1
+        return {"refuse": (400, {}, "no"), "empty": reply(None), "good": reply()}[state["mode"]]
+
+    with service(answer) as url:
+        assert run(url, tmp_path, 2).left_out == {"refused": 2}
+        state["mode"] = "empty"  # an answer without text was paid for all the same
+        assert run(url, tmp_path, 2).left_out == {"lost": 2}
+        state["mode"] = "good"
+        assert run(url, tmp_path, 2).left_out == {"lost": 2}
+        report = run(url, tmp_path, 2, ask_lost=True)
+    assert report.num_accepted == 2 and asked == {"refuse": 2, "empty": 2, "good": 2}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(httpx.ConnectTimeout, httpx.InvalidURL, httpx.LocalProtocolError, httpx.PoolTimeout),
+        *(httpx.ProxyError, httpx.UnsupportedProtocol),
+    ],
+)
+def test_what_was_never_sent_is_refused_and_costs_nothing(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error("not sent")
+
+    # Enough for two requests: nothing may stay set aside for the first two.
+    settings = {"price": PRICE, "max_usd": 0.2}
+    with service(Endpoint()) as url:
+        with monkeypatch.context() as patch:
+            patch.setattr(httpx.Client, "post", fail)
+            assert run(url, tmp_path, 2, **settings).left_out == {"refused": 2}
+        assert run(url, tmp_path, 2, **settings).num_accepted == 2
+
+
+@pytest.mark.parametrize("status", [408, 504])
+def test_a_time_out_on_the_way_may_have_been_paid_for(tmp_path, status):
+    asked = []
+    with service(lambda *_: (asked.append(1), (status, {}, ""))[1]) as url:
+        assert run(url, tmp_path, 2, retries=3, price=PRICE).left_out == {"lost": 2}
+        assert run(url, tmp_path, 2, retries=3, price=PRICE).left_out == {"lost": 2}
+    assert len(asked) == 2
+    ledger = Ledger(tmp_path / "requests.jsonl")
+    assert len(ledger.open) == 2 and ledger.spent() > 2 * 600 * PRICE["output"] / 1e6
+    ledger.close()
+
+
+def test_an_address_has_a_scheme():
+    for address in ("localhost:8000/v1", "api.openai.com/v1", "ftp://localhost/v1", "http:///v1"):
+        with pytest.raises(ConfigError, match=r"base_url: got .*, must be .* http://localhost:8000/v1"):
+            CotConfig(model="m", base_url=address)
+
+
+def test_a_lost_answer_does_not_show_the_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("COT_KEY", "sk-s3cret")
+    with (
+        service(lambda path, headers, body: (200, {}, json.dumps(headers["authorization"]))) as url,
+        pytest.raises(EndpointError, match=r"ValueError: .* no completion: .*Bearer \[secret\]") as error,
+    ):
+        run(url, tmp_path, 100, api_key_env="COT_KEY")
+    assert "s3cret" not in str(error.value) + (tmp_path / "requests.jsonl").read_text()
+
+
+def test_it_gives_up_where_nobody_answers(tmp_path, monkeypatch):
+    monkeypatch.setenv("COT_KEY", "sk-s3cret")
+    with (
+        service(lambda path, headers, body: (401, {}, f"bad key {headers['authorization']}")) as url,
+        pytest.raises(EndpointError, match=r"9 requests in a row got no answer; the last: .*401.*\[secret\]"),
+    ):
+        run(url, tmp_path, 100, api_key_env="COT_KEY")
+    assert "s3cret" not in (tmp_path / "requests.jsonl").read_text()
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
+        generate(utterances(1), tmp_path, CotConfig(model="m"), progress=False)
+
+
+def test_the_ledger_after_a_kill(tmp_path):
+    path = tmp_path / "requests.jsonl"
+    ledger = Ledger(path)
+    with pytest.raises(DataError, match="another run writes it"):
+        Ledger(path)
+    ledger.write("a", "asked", id="1", at_most_usd=0.5)
+    ledger.write("a", "answered", id="1", text="\u00e9\u2028x", cost_usd=0.1)
+    ledger.write("b", "asked", id="2", at_most_usd=0.5)
+    ledger.write("c", "asked", id="3", at_most_usd=0.5)
+    ledger.write("c", "refused", reason="no")
+    ledger.close()
+    with path.open("a") as file:
+        file.write('{"key": "b", "event": "answe')
+    found = Ledger(path)
+    assert found.answers["a"]["text"] == "\u00e9\u2028x" and list(found.open) == ["b"]
+    assert found.spent() == pytest.approx(0.6)
+    found.write("b", "asked", id="2", at_most_usd=0.5)
+    found.write("b", "answered", id="2", text="later", cost_usd=0.2)
+    found.close()
+    again = Ledger(path)
+    assert again.answers["b"]["text"] == "later" and not again.open
+    assert again.spent() == pytest.approx(0.1 + 0.5 + 0.2)
+    again.close()
+    path.write_text('{"key": "a"}\n')
+    with pytest.raises(DataError, match=r"requests.jsonl:1: not a line of a ledger"):
+        Ledger(path)
+
+
+def test_budget():
+    budget = Budget(1.0, 0.4)
+    assert budget.reserve(0.3) and budget.reserve(0.3) and not budget.reserve(0.1)
+    budget.settle(0.3, 0.1)
+    assert budget.reserve(0.2) and not budget.reserve(0.01)
+    assert Budget(None, 100.0).reserve(1e9)
+
+
+def test_ids_must_be_one_each(tmp_path):
+    with pytest.raises(DataError, match="1 ids more than once: u000"):
+        generate(utterances(1) * 2, tmp_path, CotConfig(model="m"), progress=False)

@@ -1,0 +1,161 @@
+"""What is wrong with a line's later stages is said before its first is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emotion_task.config import PipelineConfig
+from emotion_task.pipeline.line import Pipeline
+from emotion_task.pipeline.stages import Stages
+from emotion_task.records import Utterance, write_manifest
+from emotion_task.sft.tasks import may_reveal
+from rlcore.config import load_config
+from rlcore.errors import DataError, RLCoreError
+
+CONFIGS = Path(__file__).resolve().parents[4] / "emotion_task" / "configs"
+EMOTION_TASK = "emotion_task.task:EmotionTask"
+
+
+def pipeline(tmp_path: Path, name: str, *overrides: str) -> Pipeline:
+    files = [str(CONFIGS / "quickstart.yaml"), str(CONFIGS / f"{name}.yaml")]
+    if name in ("quickstart", "small"):
+        del files[0]
+    config = load_config(files, [f"run_dir={tmp_path}", *overrides], schema=PipelineConfig)
+    return Pipeline(config)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "ravdess", "small", "two_stages", "three_nodes"])
+def test_the_ready_lines_pass(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAVDESS_ROOT", "/data/ravdess")
+    pipeline(tmp_path, name).check()
+
+
+def test_a_base_model_that_is_not_there_is_refused_before_the_first_stage(tmp_path: Path) -> None:
+    line = pipeline(tmp_path, "quickstart", f"base_model={tmp_path / 'gone'}")
+    with pytest.raises(DataError, match=r"gone: no such model"):
+        line.run()
+    assert not list((tmp_path / "stages").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sft.weights.reasonin=0.5", r"unknown tasks \['reasonin'\]"),
+        ("cold_start.weights.reasonin=0.5", r"unknown tasks \['reasonin'\]"),
+        ("corpus.args.num_trian=10", r"does not take \['num_trian'\]; allowed are num_train"),
+        ("corpus.name=ravdes", "corpus 'ravdes': not known; allowed are"),
+        (
+            "rl.rewards.outcome.target=emotion_task.rewards:Outcome",
+            "rl.rewards.outcome.target: .* has no 'Outcome'",
+        ),
+        (f"rl.rewards.outcome.target={EMOTION_TASK}", "rl.rewards.outcome"),
+        ("rl.rewards.outcome.args.weigth=1", "rl.rewards.outcome.args: .* 'weigth'"),
+        ("rl.task.args.max_tran=3", "rl.task.args: .* 'max_tran'"),
+        ("reward_model.graded=/no/such.jsonl", "/no/such.jsonl: no such file"),
+        ("sft.text_data=/no/such.jsonl", "/no/such.jsonl: no such file"),
+    ],
+)
+def test_mistakes_of_later_stages_are_found_first(tmp_path: Path, override: str, message: str) -> None:
+    overrides = [override, *(["corpus.root=/data"] if "corpus.name" in override else [])]
+    with pytest.raises(RLCoreError, match=message):
+        pipeline(tmp_path, "quickstart", *overrides).check()
+
+
+@pytest.mark.parametrize(
+    ("override", "run_again"),
+    [
+        ("corpus.num_workers=8", []),
+        ("sft.train.checkpoint_every=50", []),
+        ("sft.train.learner.num_ranks=1", []),
+        ("sft.train.learner.micro_batch_tokens=600", []),
+        ("sft.full_label_steps=20", ["full_label_sft"]),
+        ("rl.model.media_cache=cache", []),
+        ("rl.rollout.timeout_s=9000", []),
+        ("rl.rollout.num_replicas=2", []),
+        ("egemaps=true", ["reference"]),
+        ("perception=100", ["perception"]),
+        ("rl.learner.lr=1", ["rl", "full_label_sft"]),
+        ("sft.fact_rate=0.5", ["sft", "cold_start", "perception", "reward_model", "rl", "full_label_sft"]),
+    ],
+)
+def test_a_change_costs_the_stages_that_it_changes(
+    tmp_path: Path, override: str, run_again: list[str]
+) -> None:
+    line = [(name, settings) for name, settings, _ in pipeline(tmp_path, "quickstart")._line()]
+    stages = Stages(tmp_path)
+    for name, settings in line:
+        stages.run(name, settings, lambda may_resume: {})
+    changed = [(name, settings) for name, settings, _ in pipeline(tmp_path, "quickstart", override)._line()]
+    found = Stages(tmp_path).finished(changed)
+    assert [name for name, _ in line if name not in found] == run_again
+
+
+def test_another_value_of_the_environment_costs_no_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def line(value: str) -> list[tuple[str, Any]]:
+        monkeypatch.setenv("PLACE", value)
+        names = ("corpus.root", "base_model", "sft.text_data", "rl.rewards.outcome.args.key")
+        overrides = [f"{name}=${{oc.env:PLACE}}" for name in names]
+        return [(n, settings) for n, settings, _ in pipeline(tmp_path, "quickstart", *overrides)._line()]
+
+    stages = Stages(tmp_path)
+    for name, settings in line("here"):
+        stages.run(name, settings, lambda may_resume: {})
+    assert len(Stages(tmp_path).finished(line("there"))) == len(line("there"))
+
+
+def test_when_checkpoints_are_written_counts_where_the_best_is_kept(tmp_path: Path) -> None:
+    rare, often = (
+        dict((name, settings) for name, settings, _ in pipeline(tmp_path, "two_stages", override)._line())
+        for override in ("sft.train.checkpoint_every=200", "sft.train.checkpoint_every=20")
+    )
+    assert rare["sft"] != often["sft"] and rare["reward_model"] == often["reward_model"]
+
+
+def test_what_alignment_is_made_of_counts_for_it(tmp_path: Path) -> None:
+    """Captions may quote; facts are left out of SFT's traces alone."""
+    plain, quoting, leaving_out = (
+        dict((name, settings) for name, settings, _ in pipeline(tmp_path, "quickstart", *override)._line())
+        for override in ([], ["sft.quote_rate=0.5"], ["sft.fact_rate=0.5"])
+    )
+    assert plain["alignment"] == leaving_out["alignment"] != quoting["alignment"]
+    assert plain["sft"] != leaving_out["sft"]
+
+
+def test_what_a_fit_may_see_counts_for_the_alignment(tmp_path: Path) -> None:
+    def alignment(*overrides: str) -> Any:
+        line = pipeline(tmp_path, "quickstart", *overrides)._line()
+        return dict((name, settings) for name, settings, _ in line)["alignment"]
+
+    changes = ("sft.label_fraction=0.3", "sft.without_speakers=[a]")
+    assert all(alignment(change) == alignment() for change in changes)
+    assert all(
+        alignment(change, "alignment.fit=true") != alignment("alignment.fit=true") for change in changes
+    )
+
+
+def test_a_fit_sees_the_emotions_that_sft_may_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken = [
+        Utterance(id=f"u{i}", audio=f"/{i}.wav", emotion="sad", speaker="ab"[i % 2], split="train")
+        for i in range(40)
+    ]
+    (tmp_path / "annotated").mkdir()
+    write_manifest(tmp_path / "annotated" / "manifest.jsonl", spoken)
+    seen: dict[str, str | None] = {}
+
+    def fit_projector(_: str, utterances: list[Utterance], *__: object, **___: object) -> dict[str, Any]:
+        seen.update((utterance.id, utterance.emotion) for utterance in utterances)
+        return {}
+
+    monkeypatch.setattr("emotion_task.sft.projector.fit_projector", fit_projector)
+    line = pipeline(tmp_path, "quickstart", "sft.label_fraction=0.5", "sft.without_speakers=[b]")
+    line._fit_projector("base")
+    # Every voice is heard; an emotion is told where SFT hears the speaker and may see the label.
+    assert list(seen) == [utterance.id for utterance in spoken]
+    told = {id for id, emotion in seen.items() if emotion is not None}
+    assert told == {u.id for u in spoken if u.speaker == "a" and may_reveal(u, 0.5, seed=line.config.seed)}
+    assert 3 < len(told) < 17

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from emotion_task.claims.finder import find_claims
+from emotion_task.cot import TemplateWriter
+from emotion_task.facts import stated_facts
+from emotion_task.parsing import format_response
+from emotion_task.records import Utterance
+from emotion_task.reward_model.data import (
+    ListeningExample,
+    graded_examples,
+    graded_samples,
+    read_graded,
+    training_examples,
+)
+from emotion_task.reward_model.faults import (
+    CONTENT_FAULTS,
+    FORM_FAULTS,
+    Fault,
+    Plan,
+    shuffled_sentences,
+    shuffled_words,
+    wrong_quotation,
+)
+from emotion_task.reward_model.grades import DIMENSIONS, grade_response, judge_messages, weighted
+from rlcore.errors import ConfigError, DataError
+
+UTTERANCE = Utterance(
+    id="1",
+    audio="1.wav",
+    text="Wait outside, please",
+    emotion="angry",
+    gender="male",
+    pitch_level="low",
+    energy_level="high",
+    speed_level="fast",
+    intonation="falling",
+)
+GOOD = "A man speaks. The pitch is low and the energy is high. I hear fast speech and falling intonation."
+
+
+def grades(think: str, answer: str = "angry") -> tuple[int, ...]:
+    graded = grade_response(f"<think>{think}</think><answer>{answer}</answer>", UTTERANCE)
+    return tuple(graded[d.name] for d in DIMENSIONS)
+
+
+@pytest.mark.parametrize(
+    ("think", "answer", "expected"),
+    [
+        (f"{GOOD} So the emotion is angry.", "angry", (5, 5, 5, 5, 5)),
+        (f"{GOOD} So the emotion is angry.", "sad", (5, 1, 5, 5, 5)),
+        (f"{GOOD} So the emotion is sad.", "sad", (5, 3, 5, 5, 5)),
+        (GOOD, "angry", (5, 2, 5, 5, 5)),
+        (f"So the emotion is angry. {GOOD}", "angry", (5, 5, 5, 5, 3)),
+        (f"{GOOD} A man speaks. So the emotion is angry.", "angry", (5, 5, 5, 3, 5)),
+        (f"{GOOD} So the the emotion is angry.", "angry", (5, 5, 5, 4, 5)),
+        (f"{GOOD} So the emotion is angry", "angry", (5, 5, 5, 4, 5)),
+        (f'{GOOD} The words are "not here". So the emotion is angry.', "angry", (4, 5, 5, 5, 5)),
+        (f'{GOOD} The words are "wait outside". So the emotion is angry.', "angry", (5, 5, 5, 5, 5)),
+        ("The pitch is high and the energy is low. This points to angry.", "angry", (3, 5, 1, 5, 5)),
+        ("The pitch is low. This points to angry.", "angry", (5, 5, 1, 5, 5)),
+        ("This points to angry.", "angry", (1, 5, 1, 5, 5)),
+    ],
+)
+def test_rules_grade_responses(think: str, answer: str, expected: tuple[int, ...]) -> None:
+    assert grades(think, answer) == expected
+
+
+def test_a_broken_schema_costs_structure_and_interpretation() -> None:
+    graded = grade_response(f"{GOOD} So the emotion is angry.", UTTERANCE)
+    assert graded == {"factual": 5, "interpretation": 1, "completeness": 5, "fluency": 5, "structure": 2}
+
+
+def test_what_was_not_measured_is_not_denied() -> None:
+    utterance = Utterance(id="2", audio="2.wav", emotion="sad", pitch_level="low")
+    think = "A woman speaks. The pitch is low and the energy is high. This points to sad."
+    assert grade_response(format_response(think, "sad"), utterance)["factual"] == 5
+
+
+def test_the_reward_is_the_weighted_mean_of_grades() -> None:
+    assert sum(d.weight for d in DIMENSIONS) == pytest.approx(1.0)
+    assert weighted((5, 5, 5, 5, 5)) == pytest.approx(1.0)
+    assert weighted((1, 5, 3, 5, 4)) == pytest.approx((0.4 * 1 + 0.2 * 5 + 0.2 * 3 + 0.1 * 5 + 0.1 * 4) / 5)
+
+
+def make(seed: int = 0, **kwargs):
+    utterances = [
+        Utterance(
+            id=str(i),
+            audio=f"{i}.wav",
+            emotion=("sad", "angry", "happy")[i % 3],
+            pitch_level=("low", "normal", "high")[i % 3],
+            energy_level=("low", "normal", "high")[i // 3 % 3],
+            speed_level=("slow", "normal", "fast")[i // 9 % 3],
+            intonation=("rising", "falling", "flat")[i // 27 % 3],
+            gender=("male", "female")[i % 2],
+        )
+        for i in range(250)
+    ]
+    return utterances, list(graded_examples(utterances, TemplateWriter(), seed=seed, **kwargs))
+
+
+def test_grades_cover_the_scale_and_agree_with_the_rules() -> None:
+    utterances, examples = make(per_utterance=4)
+    by_id = {u.id: u for u in utterances}
+    assert len(examples) == 1000
+    factual = Counter(example.grades[0] for example in examples)
+    assert min(factual[grade] for grade in (1, 2, 3, 4, 5)) > 150
+    for column in zip(*(example.grades for example in examples), strict=True):
+        assert {1, 5} < set(column) and Counter(column)[5] < 900
+    # Words in disorder and foreign text are faults that only their maker knows of.
+    plain = [example for example in examples if example.grades[3] > 2]
+    agreeing = 0
+    for example in plain:
+        graded = grade_response(example.response, by_id[example.id.split("#")[0]])
+        agreeing += example.grades == tuple(graded.values())
+        assert len(example.target) == 5 and set(example.target) <= set("12345")
+    assert len(plain) > 700 and agreeing > 0.98 * len(plain)
+
+
+def lowered(fault: Fault, quote: str | None = None) -> dict[str, int]:
+    plan = Plan(
+        facts=stated_facts(UTTERANCE),
+        truth=stated_facts(UTTERANCE),
+        emotion="angry",
+        answer="angry",
+        labels=("angry", "sad"),
+        quote=quote,
+    )
+    return {name: 5 - grade for name, grade in fault(plan, random.Random(0)).grades.items() if grade < 5}
+
+
+def test_each_fault_lowers_known_dimensions_by_known_amounts() -> None:
+    amounts = {fault.__name__: lowered(fault, "wait outside") for fault in (*CONTENT_FAULTS, *FORM_FAULTS)}
+    assert amounts == {
+        "wrong_claim": {"factual": 1},
+        "missing_claim": {"completeness": 2},
+        "nothing_claimed": {"factual": 4, "completeness": 4},
+        "wrong_emotion": {"interpretation": 2},
+        "contradiction": {"interpretation": 4},
+        "wrong_quotation": {"factual": 1},
+        "repeated_sentence": {"fluency": 2},
+        "shuffled_words": {"fluency": 3},
+        "shuffled_sentences": {"structure": 2},
+        "broken_schema": {"interpretation": 4, "structure": 3},
+        "foreign_text": {"fluency": 4, "structure": 4},
+        "foreign_ending": {"interpretation": 4, "fluency": 4, "structure": 4},
+    }
+    assert lowered(wrong_quotation) == {}
+
+
+def test_a_wrong_quotation_is_wrong_however_long_the_transcript() -> None:
+    spoken = " ".join(f"word{i}" for i in range(20))
+    plan = Plan(facts={}, truth={}, emotion="sad", answer="sad", labels=("sad", "happy"), quote=spoken)
+    rng = random.Random(0)
+    for _ in range(20):
+        trace = wrong_quotation(plan, rng).write(TemplateWriter(), rng)
+        quoted = trace.split('"')[1]
+        assert quoted not in spoken, trace
+
+
+def test_what_is_not_there_is_not_shuffled() -> None:
+    rng = random.Random(0)
+    plan = Plan(facts={}, truth={}, emotion="sad", answer="sad", labels=("sad", "happy"))
+    assert shuffled_words(plan, rng) is plan and shuffled_sentences(plan, rng) is plan
+
+
+def test_facts_cannot_be_graded_from_the_text_alone() -> None:
+    """The same claims are right of one voice and wrong of another: over the data, a claim's value says
+    next to nothing about its grade."""
+    _, examples = make()
+    by_claim: dict[str, list[int]] = {}
+    for example in examples:
+        pitch = find_claims(example.response).get("pitch_level")
+        by_claim.setdefault(str(pitch), []).append(example.grades[0])
+    means = [
+        sum(values) / len(values) for name, values in by_claim.items() if name in ("low", "normal", "high")
+    ]
+    assert max(means) - min(means) < 0.35
+
+
+def test_data_are_a_function_of_the_seed() -> None:
+    assert make(seed=3)[1] == make(seed=3)[1]
+    assert [e.response for e in make(seed=3)[1]] != [e.response for e in make(seed=4)[1]]
+
+
+def test_samples_of_a_policy_are_graded_by_the_same_rules() -> None:
+    (example,) = graded_samples([(UTTERANCE, "no schema at all")])
+    assert example.grades == (1, 1, 1, 4, 2) and example.id == "1#sample0"
+    assert example.messages == judge_messages("no schema at all", "------")
+    (empty,) = graded_samples([(UTTERANCE, "\n")])
+    assert empty.grades == (1, 1, 1, 1, 1)
+
+
+def test_grades_of_others_are_read_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "graded.jsonl"
+    grades = {"factual": 4, "interpretation": 5, "completeness": 3, "fluency": 5, "structure": 2}
+    row = {"id": "1", "response": "The pitch is low.", "grades": grades}
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (example,) = read_graded(path, [UTTERANCE])
+    assert (example.grades, example.audio, example.response) == (
+        (4, 5, 3, 5, 2),
+        "1.wav",
+        "The pitch is low.",
+    )
+    for bad in ({"id": "2"}, {"grades": grades | {"fluency": 6}}, {"grades": {"fluency": 5}}):
+        path.write_text(json.dumps(row) + "\n" + json.dumps(row | bad) + "\n", encoding="utf-8")
+        with pytest.raises(DataError, match=r"graded.jsonl:2: not a graded response"):
+            read_graded(path, [UTTERANCE])
+
+
+def test_training_mixes_listening_and_grading() -> None:
+    utterances, _ = make()
+    others = list(graded_samples([(UTTERANCE, "no schema at all")]))
+    examples = training_examples(
+        utterances, TemplateWriter(), 600, seed=1, listening=0.5, per_utterance=1, imported=others
+    )
+    heard = [example for example in examples if isinstance(example, ListeningExample)]
+    assert len(examples) == 600 and len(heard) == 300
+    assert len({example.id for example in heard}) == 250
+    assert sum(example.id == others[0].id for example in examples) == 2  # 300 of 1 + 250, gone round again
+    assert [e.id for e in examples[:50]] != sorted(e.id for e in examples[:50])
+    bare = [Utterance(id=str(i), audio="a.wav", emotion=("sad", "angry")[i % 2]) for i in range(4)]
+    with pytest.raises(DataError, match="4 utterances, none with an emotion and prosody"):
+        training_examples(bare, TemplateWriter(), 10, seed=1, listening=0.5, per_utterance=1)
+
+
+def test_one_emotion_leaves_nothing_to_answer_wrongly() -> None:
+    with pytest.raises(ConfigError, match="at least two emotions"):
+        list(graded_examples([UTTERANCE], TemplateWriter(), seed=0))

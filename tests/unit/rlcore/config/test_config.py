@@ -1,0 +1,404 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from emotion_task.config import PipelineConfig
+from rlcore.config import (
+    LearnerConfig,
+    PTRConfig,
+    RewardConfig,
+    RolloutConfig,
+    RunConfig,
+    load_config,
+    save_config,
+    to_yaml,
+)
+from rlcore.config.io import keys
+from rlcore.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[4] / "emotion_task" / "configs"
+
+MINIMAL = """
+model: {path: some/model}
+task: {target: "my_task.task:Task"}
+rewards:
+  outcome: {target: "my_task.rewards:Outcome", weight: 1}
+  brevity: {target: "my_rewards.brevity:Brevity", args: {limit: 80}, weight: 0.2, on_error: mask}
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    path = tmp_path / "minimal.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def write(folder: Path, text: str, name: str = "more.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_files_merge_left_to_right_and_overrides_win(minimal: Path, tmp_path: Path) -> None:
+    more = write(tmp_path, "learner: {lr: 1e-5, betas: [0.8, 0.9]}\nrewards: {brevity: {weight: 0.5}}")
+    config = load_config([minimal, more], ["learner.lr=3e-4", "rewards.brevity.args.limit=40", "seed=7"])
+    assert config.learner.lr == 3e-4
+    assert config.learner.betas == (0.8, 0.9)
+    assert config.rewards["brevity"] == RewardConfig(
+        target="my_rewards.brevity:Brevity", args={"limit": 40}, weight=0.5, on_error="mask"
+    )
+    assert list(config.rewards) == ["outcome", "brevity"]
+    assert config.seed == 7
+    assert config.rollout == RolloutConfig()
+
+
+def test_result_is_frozen_and_pickles(minimal: Path) -> None:
+    config = load_config([minimal])
+    with pytest.raises(FrozenInstanceError):
+        config.rollout.num_replicas = 2  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_saved_config_reads_back_equal(minimal: Path, tmp_path: Path) -> None:
+    config = load_config([minimal], ["model.freeze=[audio]", "rollout.engine={max_model_len: 512}", "seed=3"])
+    save_config(config, tmp_path / "run" / "config.yaml")
+    assert load_config([tmp_path / "run" / "config.yaml"]) == config
+
+
+def test_null_removes_a_reward(minimal: Path) -> None:
+    assert list(load_config([minimal], ["rewards.brevity=null"]).rewards) == ["outcome"]
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("rollout.num_replica=2", "rollout.num_replicas"),
+        ("algorithm.ptr.treshold=0.4", "algorithm.ptr.threshold"),
+        ("rewards.brevity.weigth=1", "rewards.brevity.weight"),
+        ("lerner.lr=1", "learner"),
+        ("max_tokens=20", "rollout.max_tokens"),
+    ],
+)
+def test_unknown_key_names_its_path_and_the_nearest(minimal: Path, override: str, nearest: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    key = override.split("=")[0].split(".")[0] if override.startswith("lerner") else override.split("=")[0]
+    assert f"{key}: unknown key; did you mean {nearest}?" in str(error.value)
+    assert repr(override) in str(error.value)
+
+
+def test_unknown_key_in_a_file_names_the_file(minimal: Path, tmp_path: Path) -> None:
+    more = write(tmp_path, "train: {num_step: 3}")
+    with pytest.raises(ConfigError, match=r"more\.yaml: train\.num_step: .*train\.num_steps"):
+        load_config([minimal, more])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("rollout.num_replicas=two", ["rollout.num_replicas", "two", "Integer"]),
+        ("rollout.num_replicas=1.5", ["rollout.num_replicas", "1.5", "Integer"]),
+        ("learner.lr=fast", ["learner.lr", "fast", "Float"]),
+        ("learner.betas=[0.9]", ["learner.betas", "list of 2"]),
+        ("rollout=3", ["rollout", "3"]),
+        ("rewards=[a]", ["rewards"]),
+        ("train.num_steps=null", ["train.num_steps", "None"]),
+    ],
+)
+def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "rollout.structured={regexp: a}",
+            "rollout.structured: got {'regexp': 'a'}, must be empty, or one",
+        ),
+        ("rollout.num_replicas=0", "rollout.num_replicas: got 0, must be at least 1"),
+        (
+            "rollout.structured={regex: a}",
+            "rollout.structured: got {'regex': 'a'}, must be empty unless",
+        ),
+        ("algorithm.step_discount=2", "algorithm.step_discount: got 2.0, must be between 0 and 1"),
+        ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
+        ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: got 1, must be at least 2"),
+        ("learner.ranks_per_node=2", "learner.ranks_per_node: got 2, must be a divisor of num_ranks (1), or"),
+        ("rollout.resources.gpu_kind=0", "rollout.resources.gpu_kind: got 0.0, must be above 0"),
+        ("learner.zero_stage=4", "learner.zero_stage: got 4, must be one of 0, 1, 2, 3"),
+        ("learner.offload_optimizer=disk", "learner.offload_optimizer: got 'disk', must be one of none, cpu"),
+        (
+            "learner.offload_parameters=cpu",
+            "learner.offload_parameters: got 'cpu', must be none below zero_stage 3 (it is 2)",
+        ),
+        ("learner.over_budget=cut", "learner.over_budget: got 'cut', must be one of error, drop"),
+        (
+            "learner.lora.push=adapters",
+            "learner.lora.push: got 'adapters', must be merged unless learner",
+        ),
+        (
+            "reference.num_replicas=0",
+            "reference.num_replicas: got 0, must be at least 1; 0 is the learner without its adapters",
+        ),
+        ("learner.lora.dropout=1", "learner.lora.dropout: got 1.0, must be at least 0 and below 1"),
+        ("learner.betas=[0.9, 1.5]", "learner.betas: got (0.9, 1.5)"),
+        ("model.dtype=float16", "model.dtype: got 'float16', must be one of float32, bfloat16"),
+        (
+            "rewards.brevity.on_error=ignore",
+            "rewards.brevity.on_error: got 'ignore', must be abort, mask or a",
+        ),
+        (
+            "rewards.brevity.target='my rewards:Brevity'",
+            "rewards.brevity.target: got 'my rewards:Brevity', must be package.module:Class, package.",
+        ),
+        ("rewards.brevity.batch_size=0", "rewards.brevity.batch_size: got 0, must be at least 1"),
+        ("rewards.brevity.cache=disk", "rewards.brevity.cache: got 'disk', must be one of none, group, comp"),
+        ("rewards.brevity.resources.rack=0", "rewards.brevity.resources.rack: got 0.0, must be above 0"),
+        ("rewards.brevity.num_cpus=0", "rewards.brevity.num_cpus: got 0.0, must be above 0 where neither"),
+        ("task.target=task", "task.target: got 'task', must be a class as package.module:Class"),
+        ("algorithm.clip_low=2", "algorithm.clip_low: got 2.0, must be between 0 and 1"),
+        ("algorithm.advantage=gae", "algorithm.advantage: got 'gae', must be one of grpo, dr_grpo, rloo,"),
+        ("algorithm.loss=dpo", "algorithm.loss: got 'dpo', must be one of ppo, gspo, cispo"),
+        ("algorithm.clip_dual=0.5", "algorithm.clip_dual: got 0.5, must be above 1, or null"),
+        ("algorithm={clip_dual: 3, loss: gspo}", "algorithm.clip_dual: got 3.0, must be null where"),
+        ("algorithm.kl_estimator=k4", "algorithm.kl_estimator: got 'k4', must be one of k1, k2, k3"),
+        ("algorithm.kl_in=both", "algorithm.kl_in: got 'both', must be one of loss, reward"),
+        ("algorithm.loss_aggregation=mean", "must be one of token, sequence, constant"),
+        ("algorithm.correction=clip", "algorithm.correction: got 'clip', must be one of none, tis, icepop,"),
+        ("algorithm.correction=tis", "must be none unless learner.recompute_logprobs is true"),
+        ("algorithm.correction_low=2", "algorithm.correction_low: got 2.0, must be below 2.0"),
+        ("algorithm.overlong_buffer=999", "algorithm.overlong_buffer: got 999, must be at most rollout.max_"),
+        ("algorithm.ptr.schedule=never", "algorithm.ptr.schedule: got 'never', must be one of progressive,"),
+        ("algorithm.ptr.anneal_steps=0", "algorithm.ptr.anneal_steps: got 0.0, must be above 0"),
+        ("algorithm.ptr.outcome=right", "algorithm.ptr.outcome: got 'right', must be the name of a reward"),
+        ("train.eval_every=-1", "train.eval_every: got -1, must be at least 0"),
+        ("cluster.job.address=ray://head:10001", "cluster.job.address: got 'ray://head:10001', must be the"),
+        (
+            "cluster.job.secrets.HF_TOKEN=hf_abc",
+            "cluster.job.secrets.HF_TOKEN: must be one of submitter, cluster, n",
+        ),
+        ("cluster.placement_timeout_s=0", "cluster.placement_timeout_s: got 0.0, must be above 0"),
+    ],
+)
+def test_value_out_of_range_names_the_full_path(minimal: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rollout.num_replicas=2"], "rollout.num_replicas: got 2, must be learner.num_ranks (1) with"),
+        (["train.staleness=1"], "train.staleness: got 1, must be 0 with cluster.colocate"),
+        (["weight_sync.backend=nccl", "rollout.num_gpus=0.4", "learner.num_gpus=0.4"], "nccl without it"),
+        (["rollout.num_gpus=0.6", "learner.num_gpus=0.5"], "rollout.num_gpus: got 0.6, must be at most 1 - "),
+        (
+            ["rollout.engine={tensor_parallel_size: 2}"],
+            "rollout.engine: got {'tensor_parallel_size': 2}, must",
+        ),
+    ],
+)
+def test_what_cannot_share_a_gpu_is_refused(minimal: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], ["cluster.colocate=true", *overrides])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("recomputing", ["learner.recompute_logprobs=true", "learner.updates_per_batch=2"])
+def test_old_tokens_are_weighted_where_the_ratio_does_not(minimal: Path, recomputing: str) -> None:
+    ahead = ["train.staleness=1", recomputing]
+    with pytest.raises(ConfigError, match=r"algorithm.correction: got 'none', must be one of tis, icepop"):
+        load_config([minimal], ahead)
+    load_config([minimal], [*ahead, "algorithm.correction=tis"])
+    load_config([minimal], ["train.staleness=1"])
+    load_config([minimal], [recomputing])
+
+
+def test_classes_validate_when_built_directly() -> None:
+    with pytest.raises(ConfigError, match="zero_stage"):
+        LearnerConfig(zero_stage=5)
+    with pytest.raises(ConfigError, match="window"):
+        replace(PTRConfig(), window=0)
+
+
+def test_missing_values_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"model\.path, task\.target: no value given"):
+        load_config([])
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2", "seed: 1\nseed: 2"])
+def test_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load_config([write(tmp_path, text, "broken.yaml")])
+
+
+def test_missing_file_and_malformed_override(minimal: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_config([tmp_path / "none.yaml"])
+    with pytest.raises(ConfigError, match="key=value"):
+        load_config([minimal], ["seed"])
+
+
+def test_values_refer_to_each_other(minimal: Path) -> None:
+    config = load_config([minimal], ["run_dir=runs/x", "model.path=${run_dir}/sft"])
+    assert config.model.path == "runs/x/sft"
+    with pytest.raises(ConfigError, match="nowhere"):
+        load_config([minimal], ["model.path=${nowhere}"])
+
+
+def test_environment_is_read_and_never_saved(minimal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "s3cret-value")
+    overrides = [
+        "rewards.outcome.args.key=${oc.env:JUDGE_KEY}",
+        "rewards.outcome.args.header=Bearer ${rewards.outcome.args.key}",
+    ]
+    config = load_config([minimal], overrides)
+    assert config.rewards["outcome"].args == {"key": "s3cret-value", "header": "Bearer s3cret-value"}
+    sent = pickle.loads(pickle.dumps(config))
+    assert sent == config
+    for each in (config, sent):
+        assert "s3cret" not in to_yaml(each) and "s3cret" not in repr(each)
+        assert "key: ${oc.env:JUDGE_KEY}" in to_yaml(each)
+        assert "header: Bearer ${oc.env:JUDGE_KEY}" in to_yaml(each)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${oc.env: KEY}",
+        "${oc.env:KEY }",
+        "${ oc.env:KEY}",
+        "${oc.env:'KEY'}",
+        '${oc.env:"KEY"}',
+        "${oc.env:KEY,x}",
+        "${oc.env:UNSET,${oc.env:KEY}}",
+        "${oc.env:${oc.env:WHICH}}",
+        "${model.path}",
+    ],
+)
+def test_the_environment_is_never_saved_however_it_is_asked_for(
+    minimal: Path, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "s3cret")
+    monkeypatch.setenv("WHICH", "KEY")
+    layer = {"model": {"path": "${oc.env: KEY}"}, "rewards": {"outcome": {"args": {"keys": [text]}}}}
+    config = load_config([minimal, write(tmp_path, yaml.safe_dump(layer))])
+    assert config.rewards["outcome"].args["keys"] == ["s3cret"]
+    assert yaml.safe_load(to_yaml(config))["rewards"]["outcome"]["args"]["keys"] == ["${oc.env:KEY}"]
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config([tmp_path / "config.yaml"]) == config
+
+
+def test_each_string_keeps_its_own_source(minimal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where variables have the same value, or one's is a part of another's or of what is no secret."""
+    for name, value in {"A": "key", "B": "key", "LONG": "key2"}.items():
+        monkeypatch.setenv(name, value)
+    args = "{a: '${oc.env:A}', b: '${oc.env:B}', both: '${oc.env:LONG} ${oc.env:A}', c: '${seed}key'}"
+    config = load_config([minimal], [f"rewards.outcome.args={args}", "seed=5"])
+    assert yaml.safe_load(to_yaml(config))["rewards"]["outcome"]["args"] == {
+        "a": "${oc.env:A}",
+        "b": "${oc.env:B}",
+        "both": "${oc.env:LONG} ${oc.env:A}",
+        "c": "5key",
+    }
+
+
+def test_unset_environment_variable_is_named(minimal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    with pytest.raises(ConfigError, match="NOT_SET"):
+        load_config([minimal], ["run_dir=${oc.env:NOT_SET}"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    folder: str = "data"
+    speakers: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineConfig:
+    corpus: CorpusConfig | None = None
+    rl: RunConfig = field(default_factory=lambda: RunConfig(seed=5, rollout=RolloutConfig(max_tokens=64)))
+
+
+def test_loader_serves_any_frozen_schema(tmp_path: Path) -> None:
+    path = write(tmp_path, "corpus: {speakers: [a, b]}\nrl: {model: {path: m}, task: {target: 'a.b:C'}}")
+    config = load_config([path], ["rl.rollout.num_replicas=2", "corpus.options.x.y=1"], LineConfig)
+    assert config.corpus == CorpusConfig(speakers=("a", "b"), options={"x": {"y": 1}})
+    assert (config.rl.seed, config.rl.rollout.max_tokens, config.rl.rollout.num_replicas) == (5, 64, 2)
+    with pytest.raises(ConfigError, match=r"rl\.learner\.zero_stage: got 9"):
+        load_config([path], ["rl.learner.zero_stage=9"], LineConfig)
+    with pytest.raises(ConfigError, match=r"corpus\.speaker: unknown key; did you mean corpus\.speakers"):
+        load_config([path], ["corpus.speaker=x"], LineConfig)
+
+
+def test_keys_are_these() -> None:
+    """Adding a key is a decision: it is added here too."""
+    assert keys(RunConfig) == EXPECTED_KEYS.split()
+
+
+EXPECTED_KEYS = """
+run_dir
+seed
+model.path model.dtype model.freeze model.media model.media_cache model.trust_remote_code
+task.target task.args
+rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.resources rollout.samples_per_prompt
+rollout.max_tokens rollout.temperature rollout.top_p rollout.stop rollout.banned_tokens
+rollout.structured rollout.engine rollout.over_context rollout.timeout_s
+rollout.hang_timeout_s rollout.max_restarts
+rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
+rewards.*.num_gpus rewards.*.resources rewards.*.runtime_env rewards.*.batch_size rewards.*.concurrency
+rewards.*.timeout_s rewards.*.retries rewards.*.cache rewards.*.on_error
+algorithm.advantage algorithm.std_eps algorithm.step_discount algorithm.loss algorithm.clip_low
+algorithm.clip_high
+algorithm.clip_dual algorithm.kl_coef algorithm.kl_estimator algorithm.kl_in algorithm.loss_aggregation
+algorithm.entropy_coef algorithm.correction algorithm.correction_low algorithm.correction_high
+algorithm.overlong_buffer algorithm.overlong_penalty algorithm.mask_truncated
+algorithm.drop_groups_without_signal
+algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust algorithm.ptr.schedule
+algorithm.ptr.anneal_steps algorithm.ptr.threshold algorithm.ptr.window algorithm.ptr.max_spread
+learner.num_ranks learner.num_cpus learner.num_gpus learner.resources learner.ranks_per_node
+learner.zero_stage learner.offload_optimizer
+learner.offload_parameters learner.activation_checkpointing learner.lora.rank learner.lora.alpha
+learner.lora.dropout learner.lora.target_modules learner.lora.also_train learner.lora.push learner.lr
+learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
+learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
+learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps learner.timeout_s
+reference.num_replicas reference.num_cpus reference.num_gpus reference.resources reference.micro_batch_tokens
+reference.timeout_s
+weight_sync.backend weight_sync.bucket_mb weight_sync.timeout_s
+train.num_steps train.prompts_per_step train.staleness train.groups_per_score train.oversample
+train.max_replaced train.max_logprob_diff train.on_logprob_diff
+train.eval_every train.checkpoint_every train.max_eval_prompts
+cluster.address cluster.num_cpus cluster.colocate cluster.log_to_driver cluster.placement_timeout_s
+cluster.startup_timeout_s
+cluster.job.address cluster.job.storage cluster.job.working_dir cluster.job.exclude cluster.job.max_mb
+cluster.job.pip cluster.job.env_vars cluster.job.secrets cluster.job.metadata cluster.job.num_cpus
+cluster.job.autoscales
+cluster.job.stop_timeout_s cluster.job.timeout_s
+"""
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configurations_load(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each over quickstart.yaml, from which the others differ."""
+    monkeypatch.setenv("RAVDESS_ROOT", "/data/ravdess")
+    config = load_config([CONFIGS / "quickstart.yaml", path], [], PipelineConfig)
+    last = "cold_start" if config.cold_start.weights else "sft"
+    assert config.rl.model.path == f"{config.run_dir}/{last}/model"
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config([tmp_path / "config.yaml"], [], PipelineConfig) == config

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlcore.engines.vllm_arguments import _gpu_arguments
+from rlcore.models.environment import engine_env
+
+
+@pytest.mark.parametrize(
+    ("engine", "backend"),
+    [({}, None), ({"tensor_parallel_size": 2}, "mp"), ({"pipeline_parallel_size": 2}, "mp")],
+)
+def test_an_engine_of_several_gpus_has_processes_of_its_own(engine: dict[str, Any], backend: str) -> None:
+    """Ray's executor wants a bundle for each GPU, and the actor holds them all in one."""
+    assert _gpu_arguments(engine, can_sleep=True).get("distributed_executor_backend") == backend
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+def test_engines_step_in_the_process_that_takes_the_weights(cpu: bool) -> None:
+    assert engine_env(cpu=cpu)["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from rlcore.algorithms.overlong import overlong_penalty
+from rlcore.algorithms.ptr import MixedRewards
+from rlcore.config import AlgorithmConfig
+from rlcore.loop.batch import build_batch, shape_rewards, train_group
+from rlcore.types import Completion, Group, Prompt, TrainGroup
+
+LENGTHS = [[4, 8, 10], [1, 0, 6]]
+LIMIT = 10
+
+
+def make_groups() -> list[Group]:
+    """Two groups of three; every token has logprob -1; the completion of ten tokens was cut."""
+    return [
+        Group(
+            prompt=Prompt(id=str(g), text=""),
+            prompt_token_ids=(1, 2),
+            completions=tuple(
+                Completion(
+                    token_ids=tuple(range(length)),
+                    logprobs=(-1.0,) * length,
+                    text="",
+                    finish_reason="length" if length == LIMIT else "stop",
+                    policy_version=3,
+                )
+                for length in lengths
+            ),
+        )
+        for g, lengths in enumerate(LENGTHS)
+    ]
+
+
+MIXED = MixedRewards(
+    rewards=np.array([[1.0, 0.5, 1.0], [0.0, 1.0, 0.0]]),
+    mask=np.array([[True] * 3, [True, True, False]]),
+    tau=np.ones(2),
+)
+REFERENCE = [[np.full(length, -1.5, np.float32) for length in lengths] for lengths in LENGTHS]
+
+
+def arrays(reference=None) -> list[TrainGroup]:
+    return [
+        train_group(group, None if reference is None else reference[g])
+        for g, group in enumerate(make_groups())
+    ]
+
+
+def shape(reference=None, **settings) -> MixedRewards:
+    return shape_rewards(
+        MIXED, make_groups(), arrays(reference), AlgorithmConfig(**settings), max_tokens=LIMIT
+    )
+
+
+def test_without_settings_rewards_stay_as_they_were_mixed() -> None:
+    shaped = shape(REFERENCE)
+    np.testing.assert_array_equal(shaped.rewards, MIXED.rewards)
+    np.testing.assert_array_equal(shaped.mask, MIXED.mask)
+
+
+def test_the_penalty_grows_over_the_buffer() -> None:
+    lengths = np.array([0, 6, 7, 8, 9, 10, 12])
+    np.testing.assert_allclose(overlong_penalty(lengths, 10, 4), [0, 0, -0.25, -0.5, -0.75, -1, -1])
+    shaped = shape(overlong_buffer=4, overlong_penalty=2.0)
+    np.testing.assert_allclose(shaped.rewards, [[1.0, 0.5 - 1.0, 1.0 - 2.0], [0.0, 1.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "of_a_token"), [("k1", 0.5), ("k2", 0.125), ("k3", np.exp(-0.5) - 0.5)]
+)
+def test_kl_in_the_reward_is_that_of_the_whole_sequence(estimator: str, of_a_token: float) -> None:
+    shaped = shape(REFERENCE, kl_in="reward", kl_coef=0.1, kl_estimator=estimator)
+    expected = MIXED.rewards - 0.1 * of_a_token * np.array(LENGTHS)
+    expected[1, 2] = 0  # masked
+    np.testing.assert_allclose(shaped.rewards, expected, rtol=1e-6)
+
+
+def test_truncated_completions_can_be_left_out() -> None:
+    assert shape(mask_truncated=True).mask.tolist() == [[True, True, False], [True, True, False]]
+
+
+def test_the_batch_counts_what_it_holds() -> None:
+    keep = np.array([[True, False, True], [False, False, False]])
+    advantages = np.arange(6, dtype=np.float32).reshape(2, 3)
+    of_tokens = [[np.full(length, 0.1 * length) for length in lengths] for lengths in LENGTHS]
+    batch = build_batch(make_groups(), arrays(REFERENCE), advantages, keep, 3, of_tokens)
+    (group,) = batch.groups
+    assert [len(tokens) for tokens in group.token_ids] == [4, 10]
+    assert [len(row) for row in group.rollout_logprobs] == [len(row) for row in group.reference_logprobs]
+    assert group.advantages.tolist() == [0.0, 2.0]
+    assert [row.tolist() for row in group.token_advantages] == [[0.4] * 4, [1.0] * 10]
+    assert (batch.num_sequences, batch.num_tokens, batch.policy_version) == (2, 14, 3)
+
+
+def test_a_batch_travels_as_a_few_arrays_and_arrives_as_it_was() -> None:
+    keep, advantages = np.ones((2, 3), bool), np.arange(6, dtype=np.float32).reshape(2, 3)
+    sent = build_batch(make_groups(), arrays(REFERENCE), advantages, keep, 3)
+    groups = (sent.groups[0], replace(sent.groups[1], reference_logprobs=(), media_inputs={"x": np.ones(2)}))
+    for batch in (replace(sent, groups=groups), replace(sent, groups=())):
+        buffers: list[pickle.PickleBuffer] = []
+        wire = pickle.dumps(batch, protocol=5, buffer_callback=buffers.append)
+        arrived = pickle.loads(wire, buffers=buffers)
+        assert len(buffers) <= 8
+        assert (arrived.num_sequences, arrived.num_tokens, arrived.policy_version) == (6, 29, 3)
+        assert len(arrived.groups) == len(batch.groups)
+        for mine, theirs in zip(arrived.groups, batch.groups, strict=True):
+            for one in fields(TrainGroup):
+                assert same(getattr(mine, one.name), getattr(theirs, one.name)), one.name
+
+
+def same(one, other) -> bool:
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and one.tolist() == other.tolist()
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    return one == other
+
+
+def test_a_batch_may_be_empty_and_an_empty_completion_counts_as_a_sequence() -> None:
+    zeros, none = np.zeros((2, 3), np.float32), np.zeros((2, 3), bool)
+    empty = build_batch(make_groups(), arrays(), zeros, none, policy_version=1)
+    assert (empty.groups, empty.num_sequences, empty.num_tokens) == ((), 0, 0)
+    whole = build_batch(make_groups(), arrays(), zeros, ~none, policy_version=1)
+    assert (whole.num_sequences, whole.num_tokens) == (6, 29)
+    assert whole.groups[0].reference_logprobs == ()
+
+
+def test_tokens_of_other_versions_are_told_apart() -> None:
+    """Version 3 wrote them all, but for the first two tokens of one."""
+    groups, keep = make_groups(), np.ones((2, 3), bool)
+    mixed = replace(groups[1].completions[2], policy_version=2, version_spans=((2, 2), (3, 4)))
+    groups[1] = replace(groups[1], completions=(*groups[1].completions[:2], mixed))
+    now = build_batch(groups, arrays(), np.zeros((2, 3)), keep, 3)
+    assert now.groups[0].is_current == ()  # all of them
+    assert [row.tolist() for row in now.groups[1].is_current] == [[True], [], [False, False, *[True] * 4]]
+    later = build_batch(groups, arrays(), np.zeros((2, 3)), keep, 4)
+    assert not any(row.any() for group in later.groups for row in group.is_current)

@@ -1,0 +1,344 @@
+"""The controller's decisions, with actors that answer at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rlcore.algorithms.advantage import group_advantages
+from rlcore.config import (
+    AlgorithmConfig,
+    LearnerConfig,
+    PTRConfig,
+    RewardConfig,
+    RolloutConfig,
+    RunConfig,
+    TrainConfig,
+)
+from rlcore.errors import DataError, LogprobError
+from rlcore.loop.controller import Actors, Controller
+from rlcore.types import Completion, FinishedJob, Group, Prompt, RewardContext, Score, TrainBatch
+
+K = 4
+ANSWER = Completion(token_ids=(1, 2), logprobs=(-1.0, -1.0), text="", finish_reason="stop", policy_version=1)
+SCORES = {"outcome": [[1, 0, 0, 0], [1, 1, 1, 1]], "reasoning": [[0.2, 0.8, 0.8, 0.8], [0.5, 0.6, 0.7, 0.8]]}
+TAU = math.exp(0.2 - 0.8)
+
+
+class FakeActors:
+    """Records calls; `result` is what every one of them gives."""
+
+    size = 1
+    name = "fake"
+
+    def __init__(self, result=None):
+        self.calls: list[str] = []
+        self.contexts: list[RewardContext] = []
+        self._result = result
+
+    def call(self, method: str, *arguments, timeout_s: float):
+        self.calls.append(method)
+        return self._result(method, *arguments)
+
+    def call_one(self, rank: int, method: str, *arguments, timeout_s: float):
+        return self.call(method, *arguments, timeout_s=timeout_s)[rank]
+
+    def call_async(self, method: str, *arguments):
+        result = self.call(method, *arguments, timeout_s=0)
+        return SimpleNamespace(
+            done=lambda: True, when_done=lambda callback: callback(), result=lambda timeout_s: result
+        )
+
+    def call_each_async(self, method: str, arguments):
+        """As one actor that has all parts."""
+        groups = tuple(group for (part,) in arguments for group in part.groups)
+        return self.call_async(method, replace(arguments[0][0], groups=groups))
+
+    def call_shards(self, method: str, groups, *, timeout_s: float):
+        self.calls.append(method)
+        # As many as asked for: a prompt that replaces another is answered as the first.
+        return self._result[: len(groups)]
+
+    def score(self, groups, context):
+        """As a reward's pool."""
+        self.contexts.append(context)
+        return self._result[: len(groups)]
+
+
+class FakePool:
+    """Finishes every job at once, with `answers`."""
+
+    stale, standing, num_restarts = (), (0,), 0
+
+    def __init__(self, answers=(ANSWER,) * K):
+        self._jobs, self._answers = [], answers
+
+    def submit(self, jobs):
+        self._jobs += jobs
+
+    def wake(self):
+        pass
+
+    def poll(self, timeout_s: float):
+        jobs, self._jobs = self._jobs, []
+        groups = [Group(prompt=j.prompt, prompt_token_ids=(1,), completions=self._answers) for j in jobs]
+        return [FinishedJob(id=j.id, group=g, num_encoded=1) for j, g in zip(jobs, groups, strict=True)]
+
+    def update_weights(self, push, ranks, *, timeout_s: float):
+        return ranks
+
+
+def learning(**update: float) -> FakeActors:
+    """A learner, whose answer to a batch is `update`, and the batch."""
+
+    def learn(method: str, *arguments):
+        found = {"loss": 0.5, "current_fraction": 0.0, "logprob_max_diff": 0.0, "batch": arguments[0]}
+        return [found | update] if method == "update" else [None]
+
+    return FakeActors(learn)
+
+
+def controller(
+    ptr: PTRConfig | None = None,
+    scores=SCORES,
+    num_ranks: int = 2,
+    learner=None,
+    train=None,
+    actors=None,
+    **algorithm,
+) -> Controller:
+    config = RunConfig(
+        rewards={
+            "outcome": RewardConfig(weight=1.0, on_error="mask"),
+            "reasoning": RewardConfig(weight=0.5, on_error="mask"),
+        },
+        algorithm=AlgorithmConfig(
+            ptr=ptr or PTRConfig(outcome="outcome", reasoning="reasoning"), **{"kl_coef": 0.0} | algorithm
+        ),
+        rollout=RolloutConfig(max_tokens=1),  # no longer than every budget here; completions are given
+        learner=LearnerConfig(num_ranks=num_ranks, **(learner or {})),
+        train=TrainConfig(num_steps=20, prompts_per_step=2, **(train or {})),
+    )
+    prompts = [Prompt(id=str(i), text="") for i in range(2)]
+    rewards = {name: FakeActors(made(rows)) for name, rows in scores.items()}
+    all_actors = {"rollout": FakePool(), "rewards": rewards, "learner": learning(), "reference": None}
+    made_controller = Controller(config, prompts, Actors(**all_actors | (actors or {})))
+    made_controller.policy_version = 1
+    return made_controller
+
+
+def made(rows) -> list[list[Score]]:
+    def score(v) -> Score:
+        return v if isinstance(v, Score) else Score(0.0, error="no") if v is None else Score(v)
+
+    return [[score(v) for v in row] for row in rows]
+
+
+def mix(chosen: Controller) -> tuple[np.ndarray, float]:
+    mixed, factor = chosen.mix([None, None], {name: made(rows) for name, rows in SCORES.items()})
+    return mixed.rewards, factor
+
+
+def expected(factor: float, tau: float = TAU) -> np.ndarray:
+    outcome, reasoning = np.array(SCORES["outcome"]), np.array(SCORES["reasoning"])
+    return outcome + 0.5 * factor * np.array([[tau], [1.0]]) * reasoning
+
+
+def ptr(**settings) -> PTRConfig:
+    return PTRConfig(outcome="outcome", reasoning="reasoning", **settings)
+
+
+def test_the_variants_of_the_paper_are_settings_of_one_mix():
+    rewards, factor = mix(controller(ptr(schedule="constant")))
+    assert factor == 1.0
+    np.testing.assert_allclose(rewards, expected(1.0))
+    np.testing.assert_allclose(mix(controller(ptr(schedule="constant", trust=False)))[0], expected(1.0, 1.0))
+    np.testing.assert_allclose(mix(controller(PTRConfig()))[0], expected(1.0, 1.0))
+
+
+def test_the_gate_keeps_reasoning_out_until_the_outcome_is_stable_and_resumes():
+    gated = controller(ptr(threshold=0.5, window=3))  # the outcome's mean is 0.625
+    results = [mix(gated) for _ in range(2)]
+    assert [factor for _, factor in results] == [0.0, 0.0]
+    np.testing.assert_allclose(results[0][0], expected(0.0))
+    resumed = controller(ptr(threshold=0.5, window=3))
+    resumed.load_state_dict(gated.state_dict())
+    rewards, factor = mix(resumed)
+    assert factor == 1.0
+    np.testing.assert_allclose(rewards, expected(1.0))
+
+
+def test_annealing_fades_over_the_run_or_over_its_own_time():
+    fading = controller(ptr(schedule="anneal"))
+    assert mix(fading)[1] == 1.0
+    fading.step = 5
+    rewards, factor = mix(fading)
+    assert factor == pytest.approx(math.exp(-5 / 20))
+    np.testing.assert_allclose(rewards, expected(math.exp(-5 / 20)))
+    faster = controller(ptr(schedule="anneal", anneal_steps=2.5))
+    faster.step = 5
+    assert mix(faster)[1] == pytest.approx(math.exp(-2))
+
+
+def test_a_group_without_signal_is_dropped_and_counted():
+    rules = ptr(schedule="progressive", threshold=0.99)  # outcome alone: the second group is all right
+    kept, dropped = (
+        controller(rules).train_step(),
+        controller(rules, drop_groups_without_signal=True).train_step(),
+    )
+    assert (kept.metrics["batch/sequences"], kept.metrics["batch/tokens"]) == (8, 16)
+    assert (dropped.metrics["batch/sequences"], dropped.metrics["batch/tokens"]) == (4, 8)
+    assert (kept.metrics["batch/groups_dropped"], dropped.metrics["batch/groups_dropped"]) == (0, 1)
+    assert kept.metrics["groups_without_signal"] == dropped.metrics["groups_without_signal"] == 0.5
+    np.testing.assert_array_equal(kept.advantages, dropped.advantages)
+    batch: TrainBatch = dropped.metrics["batch"]
+    # Halved, so that both ranks have a part; the totals are the whole batch's.
+    assert [(group.prompt_id, len(group.token_ids)) for group in batch.groups] == [("0", 2), ("0", 2)]
+    assert (batch.num_sequences, batch.num_tokens) == (4, 8)
+
+
+def test_steps_that_a_reward_judges_reach_the_batch():
+    """All answers of the second group are right: only what a step of one and of another is worth differs."""
+    judged = [Score(1.0, token_values={1: 0.75}), Score(1.0, token_values={0: 0.25}), 1.0, 1.0]
+    scores = {"outcome": [SCORES["outcome"][0], judged], "reasoning": SCORES["reasoning"]}
+    result = controller(ptr(threshold=0.99), scores, drop_groups_without_signal=True).train_step()
+    assert result.metrics["groups_without_signal"] == 0
+    assert result.metrics["reward/outcome/token_values"] == pytest.approx(1 / 8)
+    first, second = result.metrics["batch"].groups
+    assert not np.concatenate(first.token_advantages).any() and not second.advantages.any()
+    rows = np.array([row.tolist() for row in second.token_advantages])
+    np.testing.assert_allclose(rows, [[1, 1], [-1, 0], [0, 0], [0, 0]], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("estimator", "worth"), [("dr_grpo", 0.5), ("grpo", 0.5 / (0.5 + 0.3))])
+def test_later_steps_count_less_by_the_discount(estimator: str, worth: float):
+    judged = [Score(1.0, token_values={0: 1.0, 1: 1.0}), Score(1.0, token_values={0: 0.0, 1: 0.0}), 1.0, 1.0]
+    scores = {"outcome": [SCORES["outcome"][0], judged], "reasoning": SCORES["reasoning"]}
+    settings = {"advantage": estimator, "std_eps": 0.3, "step_discount": 0.25}
+    _, group = controller(ptr(threshold=0.99), scores, **settings).train_step().metrics["batch"].groups
+    np.testing.assert_allclose(group.token_advantages[0], [worth + 0.25 * worth, worth], rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["dr_grpo", "grpo"])
+def test_what_the_settings_take_off_the_rewards_is_in_the_advantages(estimator: str):
+    """The outcome of the second group is the same for all: only their KL tells its answers apart."""
+    kl = np.array([[0.0, 0.5, 1.0, 1.5], [2.0, 0.0, 0.0, 0.0]])
+    reference = [[np.array([-1.0, -1.0 - nats], np.float32) for nats in of_group] for of_group in kl]
+    chosen = controller(
+        ptr(threshold=0.99),
+        actors={"reference": FakeActors(reference)},
+        kl_coef=0.5,
+        kl_in="reward",
+        kl_estimator="k1",
+        advantage=estimator,
+        std_eps=0.3,
+        drop_groups_without_signal=True,
+    )
+    result = chosen.train_step()
+    shaped = group_advantages(np.array(SCORES["outcome"]) - 0.5 * kl, estimator=estimator, eps=0.3)
+    np.testing.assert_allclose(result.advantages, shaped, rtol=1e-5)
+    sent = [group.advantages for group in result.metrics["batch"].groups]
+    np.testing.assert_allclose(sent, shaped, rtol=1e-5)
+
+
+def test_answers_that_were_cut_are_left_out_where_the_settings_say_so():
+    cut = replace(ANSWER, finish_reason="length")
+    for mask_truncated, num_sequences in ((True, 6), (False, 8)):
+        pool = FakePool((cut, ANSWER, ANSWER, ANSWER))
+        chosen = controller(actors={"rollout": pool}, mask_truncated=mask_truncated)
+        assert chosen.train_step().metrics["batch"].num_sequences == num_sequences
+
+
+def test_a_failed_reward_leaves_its_completion_out_and_is_counted():
+    scores = {"outcome": [[1, None, 0, 0], [None] * 4], "reasoning": SCORES["reasoning"]}
+    result = controller(ptr(threshold=0.99), scores).train_step()
+    assert result.metrics["reward/masked"] == result.metrics["reward_errors/outcome"] == 5
+    assert result.metrics["batch/sequences"] == 3
+    assert result.metrics["batch/groups_dropped"] == 0  # it had nothing to drop
+    assert np.isfinite(result.advantages).all() and result.advantages[0, 1] == 0
+    np.testing.assert_allclose(result.advantages[0, 0], math.sqrt(2), rtol=1e-3)
+
+
+def test_a_step_with_nothing_to_learn_from_changes_nothing():
+    scores = {"outcome": [[None] * 4, [1, None, None, None]], "reasoning": SCORES["reasoning"]}
+    idle = controller(ptr(threshold=0.99), scores)
+    result = idle.train_step()
+    assert (result.metrics["update_skipped"], result.metrics["policy_version"]) == (1.0, 1.0)
+    assert idle.actors.learner.calls == []
+    busy = controller(ptr(threshold=0.99), scores, num_ranks=1)
+    assert busy.train_step().metrics["update_skipped"] == 0.0
+    assert busy.actors.learner.calls == ["update", "announce_push", "push_weights"]
+
+
+def test_samples_over_the_learners_budget_end_the_run_or_are_left_out_and_counted():
+    """Every row has a prompt of one token and two completion tokens."""
+    with pytest.raises(DataError, match=r"8 samples exceed learner.micro_batch_tokens \(2\): prompt 0 "):
+        controller(learner={"micro_batch_tokens": 2}).train_step()
+    idle = controller(learner={"micro_batch_tokens": 2, "over_budget": "drop"})
+    metrics = idle.train_step().metrics
+    assert (metrics["update_skipped"], metrics["dropped_samples"]) == (1.0, 8.0)
+    assert idle.actors.learner.calls == []
+    fitting = controller(learner={"micro_batch_tokens": 3}).train_step().metrics
+    assert (fitting["update_skipped"], fitting["dropped_samples"]) == (0.0, 0.0)
+
+
+def test_the_gate_does_not_move_where_every_outcome_failed():
+    gated = controller(ptr(window=1, threshold=0.0))
+    gated.mix([None, None], {"outcome": made([[None] * 4] * 2), "reasoning": made(SCORES["reasoning"])})
+    assert not gated.gate.is_open
+
+
+def test_rollout_and_learner_that_disagree_raise_the_alarm(caplog: pytest.LogCaptureFixture):
+    chosen = controller()
+    for action in ("warn", "abort"):
+        limits = replace(chosen.config.train, max_logprob_diff=0.01, on_logprob_diff=action)
+        chosen.config = replace(chosen.config, train=limits)
+        chosen.check_logprobs({"logprob_max_diff": 0.01})
+        chosen.check_logprobs({"update_skipped": 1.0})
+        assert not caplog.records
+        if action == "warn":
+            chosen.check_logprobs({"logprob_max_diff": 0.02})
+            assert "step 1: rollout and learner differ by 0.02" in caplog.text
+            caplog.clear()
+    with pytest.raises(LogprobError, match=r"train\.max_logprob_diff is 0\.01"):
+        chosen.check_logprobs({"logprob_max_diff": 0.02})
+
+
+def test_a_step_raises_the_alarm_itself_and_only_where_there_was_something_to_compare():
+    limits = {"max_logprob_diff": 0.01, "on_logprob_diff": "abort"}
+    nothing = controller(train=limits, actors={"learner": learning(logprob_max_diff=0.5)})
+    assert "logprob_max_diff" not in nothing.train_step().metrics
+    compared = controller(
+        train=limits, actors={"learner": learning(logprob_max_diff=0.5, current_fraction=0.1)}
+    )
+    with pytest.raises(LogprobError, match=r"step 1: .* differ by 0\.5"):
+        compared.train_step()
+
+
+def test_a_group_without_signal_is_replaced_and_a_step_finds_enough():
+    """Every second group has no signal, whatever prompt it is of."""
+    rules = ptr(schedule="progressive", threshold=0.99)
+    chosen = controller(rules, train={"max_replaced": 4}, drop_groups_without_signal=True)
+    result = chosen.train_step()
+    assert result.metrics["rollout/replaced_prompts"] == 1
+    assert len(result.groups) == 3 and result.metrics["batch/sequences"] == 8
+    assert chosen.rollouts.buffer.state_dict() == {"next_position": 3, "open_rounds": {}}
+
+
+def test_rewards_are_told_the_step_that_they_score_and_the_last_steps_figures():
+    chosen, resumed = controller(ptr(threshold=0.99)), controller(ptr(threshold=0.99))
+    groups = chosen.train_step().groups
+    chosen.step = 1
+    resumed.load_state_dict(chosen.state_dict())
+    assert (resumed.step, resumed.policy_version) == (1, 2)
+    chosen.score_groups(groups, step=2)  # of a round that runs ahead
+    resumed.score_groups(groups, step=2)
+    told = [c.actors.rewards["outcome"].contexts for c in (chosen, resumed)]
+    first, ahead = told[0]
+    assert (first.step, first.num_steps, first.statistics) == (0, 20, {})
+    assert (ahead.step, ahead.num_steps, ahead.statistics["reward/outcome"]) == (2, 20, 0.625)
+    assert told[1] == [ahead]

@@ -1,0 +1,485 @@
+"""The plan's arithmetic against independent numbers, published models, and a learner's measured memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import plan_memory
+from rlcore import cli
+from rlcore.config import AlgorithmConfig, LearnerConfig, LoRAConfig, ModelConfig, RunConfig, load_config
+from rlcore.engines import logprobs
+from rlcore.errors import ConfigError
+from rlcore.plan import memory
+from rlcore.plan.hardware import KNOWN, Efficiency, Hardware, load_hardware
+from rlcore.plan.memory import MicroBatch, learner_memory
+from rlcore.plan.phases import (
+    Engine,
+    Phases,
+    forward_flops,
+    reference_seconds,
+    sync_seconds,
+    update_seconds,
+)
+from rlcore.plan.planner import find_problems, make_plan, phases_of, with_settings
+from rlcore.plan.roles import Role, Rollout, largest_batch, learner_of, place, roles_of, rollout_memory
+from rlcore.plan.sizes import (
+    QWEN2_5_OMNI_3B,
+    QWEN2_5_OMNI_7B,
+    QWEN3_OMNI_30B_A3B,
+    ModelSizes,
+    sizes_of,
+    sizes_of_config,
+)
+from rlcore.plan.workload import Batch, Workload
+
+PROJECT = Path(__file__).resolve().parents[4]
+OMNI = PROJECT / "emotion_task" / "configs" / "omni"
+H100 = KNOWN["h100-80g"]
+EXACT = Efficiency(prefill=1, decode=1, decode_step_s=0, forward=1, train=1, link=1)
+TINY = ModelSizes(
+    hidden=4,
+    intermediate=8,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=2,
+    vocab=10,
+    layer=100,
+    embedding=40,
+    head=40,
+)
+
+
+def run_config(**settings: Any) -> RunConfig:
+    config = RunConfig(model=ModelConfig(path="somewhere"), algorithm=AlgorithmConfig(kl_coef=0))
+    return with_settings(config, {"rollout.num_gpus": 1.0, "learner.num_gpus": 1.0, **settings})
+
+
+@pytest.mark.parametrize("known", [QWEN2_5_OMNI_3B, QWEN2_5_OMNI_7B])
+def test_sizes_of_published_models_are_those_of_their_modules(known: ModelSizes) -> None:
+    import transformers
+
+    def built(layers: int) -> ModelSizes:
+        config = transformers.Qwen2_5OmniThinkerConfig(
+            text_config={
+                "hidden_size": known.hidden,
+                "intermediate_size": known.intermediate,
+                "num_hidden_layers": 1,
+                "num_attention_heads": known.num_heads,
+                "num_key_value_heads": known.num_kv_heads,
+                "vocab_size": known.vocab,
+                "tie_word_embeddings": False,
+            },
+            audio_config={"output_dim": known.hidden, "encoder_layers": layers},
+            vision_config={"hidden_size": 1280, "out_hidden_size": known.hidden, "depth": layers},
+            tie_word_embeddings=False,
+        )
+        config.architectures = ["Qwen2_5OmniThinkerForConditionalGeneration"]
+        config.dtype = "bfloat16"
+        return sizes_of_config(config)
+
+    one, two = built(1), built(2)
+    for name in ("layer", "embedding", "head", "head_dim", "kv_values_per_token"):
+        expected = getattr(known, name) / (known.num_layers if name == "kv_values_per_token" else 1)
+        assert getattr(one, name) == expected, name
+    assert (one.linear - one.head) * known.num_layers == known.linear - known.head
+    for name in ("audio", "other_media"):  # 32 layers each
+        first, second = getattr(one, name), getattr(two, name)
+        assert first + 31 * (second - first) == getattr(known, name), name
+
+
+def test_published_models_have_the_parameters_that_their_names_say() -> None:
+    assert QWEN2_5_OMNI_3B.language == pytest.approx(3.4e9, rel=0.01)
+    assert QWEN2_5_OMNI_7B.language == pytest.approx(7.62e9, rel=0.01)
+    assert sizes_of(ModelConfig(path="Qwen/Qwen2.5-Omni-7B")) is QWEN2_5_OMNI_7B
+
+
+def test_a_token_passes_some_of_the_experts() -> None:
+    """The published 30B-A3B: sizes as of the modules of one decoder layer, and what the name says."""
+    import transformers
+
+    config = transformers.Qwen3OmniMoeThinkerConfig(
+        text_config={
+            "hidden_size": 2048,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768,
+            "vocab_size": 152_064,
+        },
+        audio_config={"output_dim": 2048},
+        vision_config={"out_hidden_size": 2048, "hidden_size": 1152},
+    )
+    config.architectures = ["Qwen3OmniMoeThinkerForConditionalGeneration"]
+    config.dtype = "bfloat16"
+    sizes, known = sizes_of_config(config), QWEN3_OMNI_30B_A3B
+    assert (sizes.linear - sizes.head) * known.num_layers == known.linear - known.head
+    for name in ("layer", "idle", "embedding", "head", "head_dim", "audio", "other_media"):
+        assert getattr(sizes, name) == getattr(known, name), name
+    assert known.language == pytest.approx(30.5e9, rel=0.01)
+    assert known.active + known.head + known.embedding == pytest.approx(3.3e9, rel=0.02)
+    assert forward_flops(known, tokens=10.0, context=0.0) == 20.0 * known.active
+
+
+def test_layers_with_experts_and_without_are_counted_together() -> None:
+    import torch
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    config = Qwen3MoeConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_experts=8,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        mlp_only_layers=[0],
+        architectures=["Qwen3MoeForCausalLM"],
+    )
+    with torch.device("meta"):
+        decoder = Qwen3MoeForCausalLM(config).model
+    sizes = sizes_of_config(config)
+    counted = sum(p.numel() for p in decoder.layers.parameters()) + decoder.norm.weight.numel()
+    assert sizes.decoder == pytest.approx(counted, abs=2)
+    assert sizes.decoder - sizes.active == 6 * 3 * 64 * 32  # six of eight experts, of one layer of two
+
+
+def test_tied_heads_count_once() -> None:
+    from transformers import Qwen2Config
+
+    def head(tied: bool) -> int:
+        config = Qwen2Config(
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            vocab_size=16,
+            tie_word_embeddings=tied,
+            architectures=["Qwen2ForCausalLM"],
+        )
+        return sizes_of_config(config).head
+
+    assert (head(True), head(False)) == (0, 128)
+
+
+def test_adapters_are_rank_times_inputs_and_outputs() -> None:
+    lora = LoRAConfig(rank=4, target_modules=("q_proj", "v_proj", "down_proj"))
+    assert TINY.lora(lora) == 2 * 4 * ((4 + 4) + (4 + 2) + (8 + 4))
+    with pytest.raises(ConfigError, match="got lm_head; plan knows"):
+        TINY.lora(LoRAConfig(rank=4, target_modules=("lm_head",)))
+
+
+@pytest.mark.parametrize(
+    ("stage", "ranks", "weights", "optimizer"), [(0, 4, 4, 8), (1, 4, 5, 2), (2, 4, 5, 2), (3, 4, 2, 2)]
+)
+def test_zero_stages_share_out_what_they_say(
+    stage: int, ranks: int, weights: float, optimizer: float
+) -> None:
+    """Bytes a parameter: float32 weights, from stage 1 on a copy of the rank's part, Adam's moments."""
+    learner = LearnerConfig(zero_stage=stage, num_ranks=ranks)
+    shape = MicroBatch(num_groups=1, num_rows=1, prompt=1, completion=1, longest=1)
+    memory = learner_memory(TINY, ModelConfig(path="x"), learner, shape, H100, num_micro_batches=1)
+    assert memory.weights / TINY.language == weights
+    assert memory.optimizer / TINY.language == optimizer
+
+
+RECORDED = json.loads((PROJECT / "benchmarks/results/plan_memory.json").read_text())
+
+
+@pytest.mark.parametrize("row", RECORDED["rows"], ids=lambda row: row["case"])
+def test_memory_is_within_a_tenth_of_what_was_measured(row: dict[str, Any]) -> None:
+    (case,) = [case for case in plan_memory.CASES if case.name == row["case"]]
+    assert plan_memory.planned(case) / 2**20 == pytest.approx(row["measured_MB"], rel=plan_memory.GOAL)
+
+
+def test_decoding_reads_weights_and_cache_at_every_step() -> None:
+    slow = Hardware(bandwidth_gb_s=1e-6, bf16_tflops=1e9)  # 1000 bytes a second, and no limit to arithmetic
+    engine = Engine(
+        sizes=TINY,
+        hardware=slow,
+        efficiency=EXACT,
+        dtype="bfloat16",
+        tensor_parallel=1,
+        max_num_seqs=2,
+    )
+    lengths, prompt = [3, 1, 2], 5
+    # Two slots: the third starts where the second ends.
+    spans = [(0, 3), (0, 1), (1, 3)]
+    expected = 0.0
+    for step in range(3):
+        cached = [prompt + step - start for start, end in spans if start <= step < end]
+        expected += 2 * (TINY.decoder + 40 + sum(cached) * 2 * 2 * 1 * 2) / 1000
+    assert engine.decode_seconds(lengths, prompt) == pytest.approx(expected, rel=1e-9)
+
+
+def test_gradients_take_six_operations_a_parameter_and_token() -> None:
+    config = run_config(**{"learner.zero_stage": 0, "train.prompts_per_step": 2, "rollout.max_tokens": 20})
+    hardware = replace(H100, fp32_tflops=1e-12, link_gb_s=1e9, bandwidth_gb_s=1e9)  # 1 operation a second
+    work = Workload(prompt_tokens=10, audio_seconds=0, completion_tokens=20, length_spread=0)
+    seconds = update_seconds(config, TINY, Batch(config, work), hardware, EXACT, num_micro_batches=1)
+    tokens, written = 2 * (10 + 8 * 20), 2 * 8 * 20
+    attention = 2 * 2 * 4 * 10
+    # The head's forward pass is made twice.
+    assert seconds == pytest.approx(tokens * 3 * (2 * 204 + attention) + written * 4 * 2 * 40, rel=1e-6)
+
+
+def test_pushing_moves_every_weight_once() -> None:
+    config = run_config(**{"weight_sync.backend": "nccl", "model.dtype": "bfloat16"})
+    assert sync_seconds(config, QWEN2_5_OMNI_7B, H100, EXACT) == pytest.approx(
+        2 * QWEN2_5_OMNI_7B.language / 450e9
+    )
+
+
+def test_frozen_weights_of_a_bfloat16_checkpoint_take_half() -> None:
+    config = run_config(**{"learner.lora.rank": 16, "learner.zero_stage": 0})
+    batch, sizes = Batch(config, Workload()), QWEN2_5_OMNI_7B
+    low = with_settings(config, {"learner.autocast": "bfloat16"})
+    wide, narrow = (learner_of(each, sizes, batch, H100).weights for each in (config, low))
+    assert wide == 4 * (sizes.language + sizes.lora(config.learner.lora))
+    assert wide - narrow == 2 * sizes.linear
+    assert learner_of(low, replace(sizes, linear=0), batch, H100).weights == wide  # not in bfloat16 on disk
+
+
+def test_a_learner_that_is_its_own_reference_takes_no_more() -> None:
+    config = run_config(**{"learner.lora.rank": 16, "algorithm.kl_coef": 0.04})
+    batch, sizes = Batch(config, Workload()), QWEN2_5_OMNI_7B
+    own = with_settings(config, {"reference.num_replicas": 0})
+    names = [[role.name for role in roles_of(each, sizes, batch, H100)] for each in (config, own)]
+    assert names == [["rollout", "learner", "reference"], ["rollout", "learner"]]
+    four = with_settings(own, {"learner.num_ranks": 4, "learner.autocast": "bfloat16"})
+    one, shared = (reference_seconds(each, sizes, batch, H100, EXACT) for each in (config, four))
+    bfloat16 = H100.tflops("bfloat16") / H100.tflops("float32")
+    assert one == pytest.approx(shared * 4 * bfloat16)
+
+    ahead = with_settings(own, {"train.staleness": 1})
+    now, later = (phases_of(each, sizes, batch, H100, EXACT) for each in (own, ahead))
+    assert (now.score, later.score) == (pytest.approx(one), 0.0)
+    assert later.update - now.update == pytest.approx(one)
+
+
+def test_pushing_adapters_moves_their_factors_alone() -> None:
+    lora = {"learner.lora.rank": 16, "learner.zero_stage": 0, "model.dtype": "bfloat16"}
+    config = run_config(**lora, **{"weight_sync.backend": "gloo", "learner.lora.push": "adapters"})
+    factors = 4 * QWEN2_5_OMNI_7B.lora(config.learner.lora)
+    cpu = replace(H100, is_cpu=True)
+    assert sync_seconds(config, QWEN2_5_OMNI_7B, cpu, EXACT) == pytest.approx(factors / 1.1e9)
+    # On GPUs the engine loads every layer again from its checkpoint.
+    loaded = 2 * QWEN2_5_OMNI_7B.language / 50e9
+    assert sync_seconds(config, QWEN2_5_OMNI_7B, H100, EXACT) == pytest.approx(factors / 1.1e9 + loaded)
+    gathered = with_settings(config, {"learner.zero_stage": 3, "learner.num_ranks": 2})
+    assert sync_seconds(gathered, QWEN2_5_OMNI_7B, cpu, EXACT) == pytest.approx(
+        factors / 1.1e9 + factors / 450e9
+    )
+
+
+def test_a_step_hides_what_runs_beside_it() -> None:
+    phases = Phases(prefill=1, decode=9, score=4, update=6, weight_sync=1)
+    assert phases.step(0, 1) == 10 + 4 + 6 + 1  # one chunk: scored when all is written
+    assert phases.step(0, 4) == 10 + 1 + 6 + 1
+    assert phases.step(1, 4) == 11
+    assert replace(phases, update=30).step(1, 4) == 31
+
+
+def test_chunks_of_logits_are_the_learners() -> None:
+    for name in ("LOGITS_PER_CHUNK", "LOGITS_PER_CHUNK_ON_GPU"):
+        assert getattr(memory, name) == getattr(logprobs, name)
+
+
+def test_lengths_have_the_mean_and_spread_that_were_given() -> None:
+    config = run_config(**{"learner.over_budget": "drop", "rollout.max_tokens": 10**6})
+    batch = Batch(config, Workload(completion_tokens=300, length_spread=0.5))
+    assert batch.completion_length == pytest.approx(300, rel=0.01)
+    assert batch.quantiles.std() == pytest.approx(150, rel=0.03)
+    cut = Batch(run_config(**{"rollout.max_tokens": 400}), Workload(completion_tokens=300))
+    assert cut.quantiles.max() == 400 and cut.completion_length < 300
+    assert np.all(np.diff(batch.lengths(17)) >= 0)
+
+
+def test_parts_of_gpus_are_packed_and_whole_ones_are_not() -> None:
+    roles = [
+        Role(name="reference", count=2, num_gpus=0.5, num_bytes=10),
+        Role(name="learner", count=2, num_gpus=1, num_bytes=60),
+        Role(name="reward", count=1, num_gpus=0.25, num_bytes=5),
+    ]
+    assert [(d.roles, d.num_bytes) for d in place(roles)] == [
+        (["learner"], 60),
+        (["learner"], 60),
+        (["reference", "reference"], 20),
+        (["reward"], 5),
+    ]
+
+
+def test_colocated_roles_are_placed_in_pairs_and_take_turns() -> None:
+    roles = [
+        Role(name="rollout", count=2, num_gpus=0.5, num_bytes=40, idle_bytes=2),
+        Role(name="learner", count=2, num_gpus=0.4, num_bytes=60, idle_bytes=30),
+        Role(name="reference", count=1, num_gpus=0.1, num_bytes=5),
+    ]
+    assert [(d.roles, d.num_bytes) for d in place(roles, colocate=True)] == [
+        (["rollout", "learner", "reference"], 40 + 30 + 5),
+        (["rollout", "learner"], 40 + 30),
+    ]
+    roles[0] = replace(roles[0], num_bytes=31)
+    assert place(roles, colocate=True)[1].num_bytes == 2 + 60
+    assert [d.roles for d in place(roles)] == [["rollout", "rollout"], ["learner"] * 2 + ["reference"]]
+
+
+COLOCATED = [
+    "cluster.colocate=true",
+    "weight_sync.backend=ipc",
+    "rollout={num_replicas: 8, num_gpus: 0.5, engine: {gpu_memory_utilization: 0.3}}",
+    "learner={num_ranks: 8, num_gpus: 0.5}",
+    "algorithm.kl_coef=0",
+    "rewards.reasoning.num_gpus=0",
+]
+
+
+def test_a_colocated_run_has_an_engine_and_a_rank_on_every_gpu() -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"], COLOCATED)
+    sizes, h100s = sizes_of(config.model), load_hardware("h100-80g:8")
+    plan = make_plan(config, sizes, h100s)
+    assert plan.problems == () and [d.roles for d in plan.devices] == [["rollout", "learner"]] * 8
+    rollout, learner = plan.roles
+    assert rollout.num_bytes == pytest.approx(0.3 * 80e9) and rollout.idle_bytes == 2e9  # context and graphs
+    assert plan.devices[0].num_bytes == max(rollout.num_bytes + learner.idle_bytes, 2e9 + learner.num_bytes)
+    phases = plan.phases
+    assert plan.step_seconds == phases.rollout + phases.update + phases.weight_sync
+    # With a tower of its own an engine keeps its weights in main memory while it sleeps.
+    small = replace(h100s, host_memory_gb=130)
+    (problem,) = find_problems(config, sizes, plan.batch, small)
+    assert problem == ("learner: 8 ranks and their sleeping engines keep 132.1 GB in main memory of 130 GB")
+    large = with_settings(config, {"rollout.engine.gpu_memory_utilization": 0.7})
+    (problem,) = find_problems(large, sizes, plan.batch, h100s)
+    assert problem.startswith("a GPU of learner and rollout takes 86.1 GB")
+
+
+def test_colocated_roles_do_not_wait_for_a_reference_elsewhere() -> None:
+    words = [*COLOCATED, "algorithm.kl_coef=0.04", "reference.num_gpus=1"]
+    config = load_config([OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"], words)
+    plan = make_plan(config, sizes_of(config.model), load_hardware("h100-80g:9"))
+    assert plan.problems == () and plan.phases.score > 0
+    assert plan.step_seconds == plan.phases.step(0, 8)
+
+
+NODES = {1: "h100-80g:1", 4: "h100-80g:4", 8: "h100-80g:8", 64: "h100-80g:8x8"}
+
+
+@pytest.mark.parametrize("num_gpus", NODES)
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_ready_configurations_fit_and_split_their_gpus_well(size: str, num_gpus: int) -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / f"{size}_{num_gpus}gpu.yaml"])
+    plan = make_plan(config, sizes_of(config.model), load_hardware(NODES[num_gpus]))
+    assert plan.problems == ()
+    assert len(plan.devices) == num_gpus
+    if num_gpus > 1:
+        assert plan.best is not None and plan.step_seconds <= 1.02 * plan.best.step_seconds
+    assert plan.tokens_per_second > 500
+
+
+def test_the_mixture_fits_eight_gpus() -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / "30b_8gpu.yaml"])
+    plan = make_plan(config, sizes_of(config.model), load_hardware(NODES[8]))
+    assert plan.problems == () and len(plan.devices) == 8
+    assert plan.best is not None and plan.step_seconds <= 1.02 * plan.best.step_seconds
+
+
+def test_splits_keep_to_the_ranks_of_a_node() -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / "7b_64gpu.yaml"], ["learner.ranks_per_node=8"])
+    best = make_plan(config, sizes_of(config.model), load_hardware(NODES[64])).best
+    assert best is not None and best.learner_ranks == 40
+
+
+def test_what_does_not_fit_is_said_with_what_would() -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"])
+    sizes, l40s = sizes_of(config.model), load_hardware("l40s:8")
+    plan = make_plan(config, sizes, l40s)
+    assert not plan.fits and plan.problems[0].startswith("a GPU of learner takes")
+    (change,) = plan.changes
+    changed = with_settings(config, change)
+    assert find_problems(changed, sizes, Batch(changed, Workload()), l40s) == []
+    assert make_plan(config, sizes, load_hardware("h100-80g:4")).problems[0].startswith("the roles ask for 8")
+
+
+def test_a_cache_too_small_for_one_group_is_a_problem() -> None:
+    config = load_config(
+        [OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"], ["rollout.engine.gpu_memory_utilization=0.25"]
+    )
+    sizes = sizes_of(config.model)
+    assert rollout_memory(config, sizes, Batch(config, Workload()), H100).cache < 0.5e9
+    problems = find_problems(config, sizes, Batch(config, Workload()), H100)
+    assert "for keys and values" in problems[0] and "one group needs up to" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("hardware", "limits"),
+    [
+        (KNOWN["h100-80g"], (1024, 16384)),
+        (KNOWN["h200-141g"], (1024, 16384)),
+        (KNOWN["a100-80g"], (256, 8192)),
+        (replace(H100, name="NVIDIA A100-SXM4-80GB"), (256, 8192)),
+        (KNOWN["l40s"], (256, 8192)),
+        (replace(H100, is_cpu=True), (256, 4096)),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_batches_are_as_large_as_vllms_defaults(hardware: Hardware, limits: tuple[int, int]) -> None:
+    assert largest_batch(run_config(), hardware) == limits
+    own = run_config(**{"rollout.engine": {"max_num_seqs": 3, "max_num_batched_tokens": 5}})
+    assert largest_batch(own, hardware) == (3, 5)
+
+
+def given_cache(**engine: Any) -> Rollout:
+    config = run_config(**{"rollout.engine": {"kv_cache_memory_bytes": 3e9, **engine}})
+    return rollout_memory(config, QWEN2_5_OMNI_7B, Batch(config, Workload()), H100)
+
+
+def test_a_cache_of_given_size_is_taken_whatever_the_share() -> None:
+    plain = given_cache()
+    needed = plain.weights + plain.media + plain.activations + 2e9
+    assert plain.cache == 3e9 and plain.num_bytes == pytest.approx(needed + 3e9)
+    assert given_cache(gpu_memory_utilization=0.1) == plain
+    assert given_cache(enforce_eager=True).num_bytes == pytest.approx(needed + 3e9 - 1e9)
+
+
+def test_pipeline_stages_share_weights_and_cache() -> None:
+    alone, four = given_cache(), given_cache(tensor_parallel_size=2, pipeline_parallel_size=2)
+    assert four.weights == alone.weights / 4
+    assert four.cache_tokens == pytest.approx(4 * alone.cache_tokens)
+
+
+def test_hardware_by_name_count_and_file(tmp_path: Path) -> None:
+    assert load_hardware("a100-80g:4x2").num_gpus == 8
+    assert load_hardware("l40s").gpus_per_node == 8
+    path = tmp_path / "mine.yaml"
+    path.write_text("{name: mine, memory_gb: 24, gpus_per_node: 2}")
+    assert load_hardware(str(path)).memory_gb == 24
+    path.write_text("{memory: 24}")
+    with pytest.raises(ConfigError, match=r"mine.yaml: memory: unknown key; did you mean memory_gb"):
+        load_hardware(str(path))
+    for wrong in ("b300", "h100-80g:", "h100-80g:8x"):
+        with pytest.raises(ConfigError, match="must be one of h100-80g"):
+            load_hardware(wrong)
+    with pytest.raises(ConfigError, match="gpus_per_node"):
+        load_hardware("l40s:0")
+
+
+def test_the_command_prints_a_plan_and_ends_with_1_where_it_does_not_fit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = ["--config", str(OMNI / "base.yaml"), "--config", str(OMNI / "7b_8gpu.yaml")]
+    assert cli.main(["plan", *files, "--hardware", "h100-80g:8"]) == 0
+    text = capsys.readouterr().out
+    assert "5 x learner" in text and "GPU-hours" in text and text.endswith("fits\n")
+    assert cli.main(["plan", *files, "--hardware", "l40s:8", "--json", "--audio-seconds", "20"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["fits"] is False and answer["changes"] and answer["gpu_hours"] > 0
+    assert cli.main(["plan", *files, "--hardware", "l40s", "--prompt-tokens", "0"]) == 2
+    assert "prompt_tokens: got 0, must be at least 1" in capsys.readouterr().err

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rlcore.config import LearnerConfig, RewardConfig, RolloutConfig, RunConfig, WeightSyncConfig
+from rlcore.config.io import EnvStr
+from rlcore.errors import CheckpointError
+from rlcore.records.checkpoint import (
+    DamagedCheckpointError,
+    complete,
+    latest,
+    read,
+    run_settings,
+    write_json,
+    writing,
+)
+
+SETTINGS = {"seed": 0, "learner": {"lr": 1e-6}}
+STATE = {"step": 40, "gate": {"is_open": True, "history": [0.5, 0.6]}}
+
+
+def save(folder, step, **kwargs):
+    with writing(folder, step=step, state=STATE | {"step": step}, settings=SETTINGS, **kwargs) as partial:
+        (partial / "learner").mkdir()
+        (partial / "learner" / "weights").write_text(str(step))
+
+
+def test_a_checkpoint_is_what_was_written(tmp_path):
+    save(tmp_path, 40, versions={"torch": "2.13.0"})
+    assert latest(tmp_path) == tmp_path / "step_000040"
+    assert read(tmp_path / "step_000040", settings=SETTINGS) == STATE
+    assert (tmp_path / "step_000040" / "learner" / "weights").read_text() == "40"
+    marker = json.loads((tmp_path / "step_000040" / "complete.json").read_text())
+    assert marker == {"step": 40, "settings": SETTINGS, "versions": {"torch": "2.13.0"}}
+
+
+def test_the_newest_are_kept_and_a_step_may_be_written_again(tmp_path):
+    for step in (1, 20, 3, 20, 100):
+        save(tmp_path, step, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000020", "step_000100"]
+    assert latest(tmp_path).name == "step_000100"
+
+
+def test_a_failed_save_leaves_what_there_was(tmp_path):
+    save(tmp_path, 1)
+    with pytest.raises(RuntimeError, match="rank 1"), writing(tmp_path, step=2, state={}, settings={}):
+        raise RuntimeError("rank 1 is gone")
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
+
+
+def test_an_incomplete_one_is_passed_over_and_refused(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "step_000002" / "learner").mkdir(parents=True)
+    assert latest(tmp_path).name == "step_000001"
+    with pytest.raises(DamagedCheckpointError, match="complete"):
+        read(tmp_path / "step_000002")
+    (tmp_path / "step_000001" / "controller.json").write_text("{")
+    with pytest.raises(DamagedCheckpointError, match=r"controller\.json"):
+        read(tmp_path / "step_000001")
+    assert latest(tmp_path / "nowhere") is None
+
+
+def test_a_copy_under_another_name_is_left_alone(tmp_path):
+    save(tmp_path, 1)
+    shutil.copytree(tmp_path / "step_000001", tmp_path / "step_000001_backup")
+    for step in (2, 3):
+        save(tmp_path, step, keep=2)
+    assert [path.name for path in complete(tmp_path)] == ["step_000002", "step_000003"]
+    assert (tmp_path / "step_000001_backup" / "complete.json").is_file()
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(descriptor: int) -> None:
+        assert not (tmp_path / "step_000001").exists() or not synced[-1].is_file()
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    save(tmp_path, 1)
+    partial = tmp_path / ".step_000001.partial"
+    names = [".controller.json.partial", "", ".complete.json.partial", ""]
+    assert synced == [*(partial / name for name in names), tmp_path]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch):
+    def fsync(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).is_dir():
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+
+
+def test_a_key_may_change_and_is_not_in_the_settings(tmp_path):
+    def settings(key: str) -> dict:
+        args = {"keys": [EnvStr(key, "${oc.env:KEY}")], "limit": 3}
+        return run_settings(RunConfig(rewards={"a": RewardConfig(target="a:A", args=args)}))
+
+    with writing(tmp_path, step=1, state=STATE, settings=settings("s3cret")):
+        pass
+    assert "s3cret" not in (tmp_path / "step_000001" / "complete.json").read_text()
+    assert read(tmp_path / "step_000001", settings=settings("another")) == STATE
+    changed = settings("another")
+    changed["rewards"]["a"]["args"]["keys"] = []
+    with pytest.raises(CheckpointError, match=r"args\.keys was \['\$\{oc\.env:KEY\}'\], is \[\]"):
+        read(tmp_path / "step_000001", settings=changed)
+
+
+def test_another_configuration_is_refused(tmp_path):
+    save(tmp_path, 1)
+    changed = {"seed": 0, "learner": {"lr": 2e-6}, "rewards": {"a": 1}}
+    with pytest.raises(CheckpointError, match=r"learner.lr was 1e-06, is 2e-06; rewards was None, is .'a'"):
+        read(tmp_path / "step_000001", settings=changed)
+
+
+def test_a_run_may_go_on_elsewhere_and_with_other_deadlines():
+    config = RunConfig(rewards={"a": RewardConfig(target="a:A")})
+    for other in (
+        dataclasses.replace(config, run_dir="elsewhere"),
+        dataclasses.replace(
+            config, learner=LearnerConfig(num_ranks=8, num_gpus=1, zero_stage=3, offload_optimizer="cpu")
+        ),
+        dataclasses.replace(config, rollout=RolloutConfig(num_replicas=4, timeout_s=9e3, max_restarts=9)),
+        dataclasses.replace(config, weight_sync=WeightSyncConfig(backend="gloo", timeout_s=9e3)),
+        dataclasses.replace(config, rewards={"a": RewardConfig(target="a:A", replicas=2, timeout_s=9e3)}),
+    ):
+        assert run_settings(other) == run_settings(config)
+    for other in (
+        dataclasses.replace(config, learner=LearnerConfig(lr=2e-6)),
+        dataclasses.replace(config, rollout=RolloutConfig(max_tokens=9)),
+        dataclasses.replace(config, rewards={"a": RewardConfig(target="a:A", weight=0.5)}),
+    ):
+        assert run_settings(other) != run_settings(config)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from rlcore.config import RewardConfig
+from rlcore.config.io import EnvStr
+from rlcore.errors import ConfigError
+from rlcore.rewards import loading
+from rlcore.rewards.loading import build_reward, record_of
+from rlcore.rewards.rules import RegexFormat
+
+
+def test_an_entry_point_names_a_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [
+        metadata.EntryPoint("tags", "rlcore.rewards.rules:RegexFormat", loading.ENTRY_POINTS),
+        metadata.EntryPoint("two", "a:A", loading.ENTRY_POINTS),
+        metadata.EntryPoint("two", "b:B", loading.ENTRY_POINTS),
+    ]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: points if group == "rlcore.rewards" else [])
+    reward = build_reward(RewardConfig(target="tags", args={"pattern": "x"}), where="rewards.form")
+    assert isinstance(reward, RegexFormat)
+    with pytest.raises(
+        ConfigError,
+        match=r"rewards.form.target: no installed package has an entry point 'tag' .* \['tags', 'two'\]",
+    ):
+        build_reward(RewardConfig(target="tag"), where="rewards.form")
+    with pytest.raises(ConfigError, match=r"several packages name a reward 'two': \['a:A', 'b:B'\]"):
+        build_reward(RewardConfig(target="two"), where="rewards.form")
+
+
+def test_the_record_says_which_code_and_arguments_without_their_secrets() -> None:
+    args = {"pattern": "x", "token": EnvStr("s3cret", "${oc.env:TOKEN}")}
+    record = record_of(RewardConfig(target="rlcore.rewards.rules:RegexFormat", args=args))
+    source = Path(loading.__file__).with_name("rules.py").read_bytes()
+    assert record == {
+        "target": "rlcore.rewards.rules:RegexFormat",
+        "package": "rlcore",
+        "version": metadata.version("rlcore"),
+        "sha256": hashlib.sha256(source).hexdigest(),
+        "args": {"pattern": "x", "token": "${oc.env:TOKEN}"},
+    }
+
+
+def test_a_reward_of_the_working_directory_has_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loose_reward.py").write_text("def one(completion):\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    record = record_of(RewardConfig(target="loose_reward:one"))
+    assert (record["package"], record["version"], len(record["sha256"])) == (None, None, 64)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import argparse
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlcore import cli
+from rlcore.config.targets import load_target
+from rlcore.errors import ConfigError, DataError, PlacementError, RLCoreError
+
+
+def test_overrides_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[argparse.Namespace] = []
+    monkeypatch.setattr(cli, "_train", lambda arguments: seen.append(arguments) or 0)
+    assert (
+        cli.main(["train", "a=1", "--config", "x.yaml", "b=2", "--config", "y.yaml", "--resume", "c=-3"]) == 0
+    )
+    (arguments,) = seen
+    assert arguments.config == ["x.yaml", "y.yaml"]
+    assert arguments.overrides == ["a=1", "b=2", "c=-3"]
+    assert arguments.resume is True
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "train",
+        "train --config x --resum-e",
+        "dance",
+        "doctor seed=1",
+        "evaluate --config x --resume",
+        "reward",
+        "reward score x:Y",
+    ],
+)
+def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words.split())
+    assert stop.value.code == 2
+    assert "usage: rlcore" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "train",
+        "evaluate",
+        "reward",
+        "reward check",
+        "reward score",
+        "timeline",
+        "plan",
+        "bench",
+        "bench compare",
+        "submit",
+        "doctor",
+        "version",
+    ],
+)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert "usage: rlcore" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ConfigError("a.b: no"), 2), (DataError("x: no"), 2), (PlacementError("few"), 1), (RLCoreError("?"), 1)],
+)
+def test_errors_are_one_line_and_a_code(
+    error: RLCoreError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> int:
+        raise pickle.loads(pickle.dumps(error))
+
+    assert cli.run_command(fail, program="rlcore", debug=False) == code
+    assert capsys.readouterr().err == f"rlcore: error: {error}\n"
+    assert cli.run_command(fail, program="rlcore", debug=True) == code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_path_that_cannot_be_read_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        return len(Path("/no/such/file").read_text())
+
+    assert cli.run_command(fail, program="rlcore", debug=False) == 2
+    assert capsys.readouterr().err == (
+        "rlcore: error: /no/such/file: No such file or directory (--debug shows where)\n"
+    )
+    assert cli.run_command(fail, program="rlcore", debug=True) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_interrupt_is_130_and_defects_keep_their_traceback() -> None:
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    def defect() -> int:
+        raise KeyError("oops")
+
+    assert cli.run_command(interrupt, program="rlcore", debug=False) == 130
+    with pytest.raises(KeyError):
+        cli.run_command(defect, program="rlcore", debug=False)
+
+
+def test_an_error_that_crossed_ray_is_told_by_its_cause() -> None:
+    class Wrapped(DataError):
+        cause = DataError("x.wav: not audio")
+
+    assert cli.message_of(Wrapped("ray::Actor.load() ... many lines")) == "x.wav: not audio"
+
+
+def test_misspelt_key_ends_with_2_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("model: {path: m}\ntask: {target: 'a.b:C'}\nrolout: {num_replicas: 2}\n")
+    assert cli.main(["train", "--config", str(path)]) == 2
+    assert "c.yaml: rolout: unknown key; did you mean rollout?" in capsys.readouterr().err
+
+
+def test_version_lists_the_tested_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["version"]) == 0
+    assert "deepspeed" in capsys.readouterr().out
+
+
+def test_metrics_are_listed_with_dotted_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.print_metrics("run", {"eval": {"accuracy": 0.56789}, "steps": 3})
+    assert capsys.readouterr().out.split() == ["run", "eval.accuracy", "0.5679", "steps", "3"]
+
+
+def test_classes_in_the_working_directory_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_module_of_mine.py").write_text("class Brevity: ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+
+    def command() -> int:
+        return len(load_target("a_module_of_mine:Brevity", where="rewards.brevity").__name__)
+
+    assert cli.run_command(command, program="rlcore", debug=False) == 7
+
+
+def test_settings_of_a_reward_are_read_as_in_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "reward check my.rewards:Brevity args.limit=80"
+    assert cli.main([*words.split(), "replica=2"]) == 2
+    assert "replica: unknown key; did you mean replicas?" in capsys.readouterr().err
+    assert cli.main(["reward", "check", "my.rewards:Brevity", "--reference", "sad"]) == 2
+    assert "--reference: got 'sad', must be like '{label: sad}'" in capsys.readouterr().err
+    assert cli.main(["reward", "check", "not a target"]) == 2
+    assert "target: got 'not a target', must be package.module:Class" in capsys.readouterr().err

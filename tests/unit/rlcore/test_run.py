@@ -1,0 +1,258 @@
+"""What is around the loop, with a loop that fails when the test wants."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rlcore.config import RunConfig, TrainConfig
+from rlcore.errors import CheckpointError, NonFiniteError
+from rlcore.loop.rounds import GroupBuffer
+from rlcore.records import checkpoint
+from rlcore.records.signals import StopFlag
+from rlcore.records.tracking import Tracker
+from rlcore.run import _go_on, _Run, bar_values
+from rlcore.types import Completion, Group, Prompt
+
+
+class FailingLoop:
+    """Of two prompts a step; the learner gives up in step 2 (from 0), when its round has been taken."""
+
+    step = 1
+
+    def __init__(self) -> None:
+        self.buffer: GroupBuffer[str] = GroupBuffer(2)
+        self.buffer.load_state_dict({"next_position": 2, "open_rounds": {}}, step=1)
+        self.learner = SimpleNamespace(
+            call=lambda method, folder, timeout_s: Path(folder).mkdir(parents=True)
+        )
+
+    def push_weights(self) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "rounds": self.buffer.state_dict()}
+
+    def train(self, num_steps: int, *, after_step: Callable[[Any], None], should_stop: Any) -> None:
+        for _ in range(2):
+            for ticket in self.buffer.open(self.step, num_steps):
+                self.buffer.add(ticket, "group")
+            self.buffer.take(self.step)
+            if self.step == 2:
+                raise NonFiniteError("6 optimizer steps in a row were skipped")
+            self.step += 1
+            after_step(None)
+
+
+def test_a_run_that_gives_up_keeps_the_prompts_of_the_step_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Run, "log_step", lambda self, result, bar: None)
+    loop, config = FailingLoop(), RunConfig(train=TrainConfig(num_steps=4))
+    task, tracker = SimpleNamespace(prompts=lambda split: []), SimpleNamespace()
+    run = _Run(config, tmp_path, loop, task, tracker)  # type: ignore[arg-type]
+    with pytest.raises(NonFiniteError):
+        run.train(SimpleNamespace())  # type: ignore[arg-type]
+    saved = checkpoint.latest(tmp_path / "checkpoints")
+    assert saved is not None and saved.name == "step_000002"
+    resumed: GroupBuffer[str] = GroupBuffer(2)
+    resumed.load_state_dict(checkpoint.read(saved)["rounds"], step=2)
+    assert [ticket.position for ticket in resumed.open(2, 4)] == [4, 5]
+
+
+class Loop:
+    """A controller whose steps do nothing, from `step` on; `learner` writes down what it is called for."""
+
+    def __init__(self, step: int = 0) -> None:
+        self.step = step
+        self.calls: list[str] = []
+        self.learner = SimpleNamespace(call=self.call)
+
+    def call(self, method: str, folder: str, timeout_s: float) -> None:
+        self.calls.append(f"{method} {self.step}")
+        Path(folder).mkdir(parents=True)
+
+    def push_weights(self) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step}
+
+    def generate(self, prompts: Any, *, greedy: bool, should_stop: Callable[[], bool]) -> list[Group] | None:
+        self.calls.append(f"evaluate {self.step}")
+        if should_stop():
+            return None
+        answer = Completion(token_ids=(1,), logprobs=(0.0,), text="a", finish_reason="stop", policy_version=0)
+        prompt = Prompt(id="p", text="?")
+        return [Group(prompt=prompt, prompt_token_ids=(0,), completions=(answer,))]
+
+    def score(self, groups: Any) -> tuple[dict[str, Any], None]:
+        return {}, None
+
+    def train(self, num_steps: int, *, after_step: Callable[[Any], None], should_stop: Any) -> None:
+        while self.step < num_steps and not should_stop():
+            self.step += 1
+            after_step(None)
+
+
+class Stop(StopFlag):
+    """A signal that comes while the loop is at `step`, in the evaluation before training at 0."""
+
+    def __init__(self, loop: Loop, step: int) -> None:
+        super().__init__()
+        self.loop, self.step = loop, step
+
+    def __bool__(self) -> bool:
+        if self.loop.step == self.step and self.loop.calls:
+            self.request("SIGTERM")
+        return super().__bool__()
+
+
+def run(
+    folder: Path, loop: Loop, *, resume_step: int | None = None, stop_at: int | None = None
+) -> dict[str, Any]:
+    """Of four steps, with an evaluation and a checkpoint after every second."""
+    config = RunConfig(train=TrainConfig(num_steps=4, eval_every=2, checkpoint_every=2))
+    task = SimpleNamespace(
+        prompts=lambda split: [], evaluate=lambda groups, scores: {"accuracy": 0.1 * loop.step}
+    )
+    stop = StopFlag() if stop_at is None else Stop(loop, stop_at)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    with Tracker(folder, config, resume_step=resume_step) as tracker:
+        started: Any = _Run(config, folder, loop, task, tracker, saved_step=resume_step)  # type: ignore[arg-type]
+        return started.train(stop)
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Ray and no pictures; of a step, one metric."""
+    monkeypatch.setattr(_Run, "log_step", lambda self, result, bar: self.log({"kl": 0.5}))
+    monkeypatch.setattr("rlcore.run.RayMetrics.log", lambda self, step, metrics: None)
+    monkeypatch.setattr("rlcore.run.plot_run", lambda run_dir: None)
+
+
+def records(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
+    """Metrics that do not hang on the clock, a row a line; step and split of the samples."""
+    metrics, samples = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("metrics.jsonl", "samples.jsonl")
+    )
+    lasting = [{k: v for k, v in row.items() if k not in ("time", "eval/latency_ms")} for row in metrics]
+    return lasting, [(row["step"], row["split"]) for row in samples]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_who_is_stopped_saves_first_and_evaluates_when_resumed(tmp_path: Path) -> None:
+    whole = Loop()
+    summary = run(tmp_path / "whole", whole)
+    assert whole.calls == ["evaluate 0", "save 2", "evaluate 2", "save 4", "export 4", "evaluate 4"]
+
+    stopped = Loop()
+    assert "after" not in run(tmp_path / "stopped", stopped, stop_at=2)
+    assert stopped.calls == ["evaluate 0", "save 2", "export 2"]
+    resumed = Loop(step=2)
+    again = run(tmp_path / "stopped", resumed, resume_step=2)
+    assert resumed.calls == ["evaluate 2", "save 4", "export 4", "evaluate 4"]
+    assert records(tmp_path / "stopped") == records(tmp_path / "whole")
+    assert (again["before"]["accuracy"], again["after"]["accuracy"]) == (0.0, 0.4)
+    assert again["after"].keys() == summary["after"].keys()
+
+
+@pytest.mark.usefixtures("quiet")
+def test_an_evaluation_in_which_the_signal_comes_is_left_to_the_resumed_run(tmp_path: Path) -> None:
+    """And that of a run which is over is made once."""
+    run(tmp_path / "whole", Loop())
+    folder = tmp_path / "stopped"
+    first = Loop()
+    run(folder, first, stop_at=0)
+    assert first.calls == ["evaluate 0", "save 0", "export 0"]
+    second = Loop()
+    run(folder, second, resume_step=0)
+    assert second.calls == [
+        "evaluate 0",
+        "save 2",
+        "evaluate 2",
+        "save 4",
+        "export 4",
+        "evaluate 4",
+    ]
+    third = Loop(step=4)
+    summary = run(folder, third, resume_step=4)
+    assert third.calls == ["export 4"] and summary["after"]["accuracy"] == 0.4
+    assert records(folder) == records(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("quiet")
+def test_an_evaluation_that_was_cut_short_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "whole", Loop())
+    folder, log = tmp_path / "killed", _Run.log
+
+    def killed(self: _Run, metrics: Any) -> None:
+        if "eval/accuracy" in metrics and self.controller.step == 4:
+            raise KeyboardInterrupt
+        log(self, metrics)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_Run, "log", killed)
+        run(folder, Loop())
+    assert records(folder)[1] == [(0, "eval"), (2, "eval"), (4, "eval")]
+    run(folder, Loop(step=4), resume_step=4)
+    assert records(folder) == records(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("quiet")
+class Learner:
+    """Loads any checkpoint but those that are damaged."""
+
+    def __init__(self, damaged: dict[int, type[CheckpointError]]) -> None:
+        self.damaged, self.loaded = damaged, list[int]()
+
+    def call(self, method: str, folder: str, timeout_s: float) -> None:
+        step = int(Path(folder).parent.name.removeprefix("step_"))
+        if step in self.damaged:
+            raise self.damaged[step](f"{folder}: not as it was")
+        self.loaded.append(step)
+
+
+def go_on(folder: Path, damaged: dict[int, type[CheckpointError]]) -> tuple[int | None, list[int]]:
+    learner = Learner(damaged)
+    controller = SimpleNamespace(learner=learner, step=0)
+    controller.load_state_dict = lambda state: setattr(controller, "step", state["step"])
+    step = _go_on(RunConfig(), folder, controller)  # type: ignore[arg-type]
+    assert step is None or step == controller.step
+    return step, learner.loaded
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert go_on(tmp_path, {}) == (None, [])
+    for step in (2, 4):
+        settings = checkpoint.run_settings(RunConfig())
+        with checkpoint.writing(tmp_path, step=step, state={"step": step}, settings=settings):
+            pass
+    damage = checkpoint.DamagedCheckpointError
+    assert go_on(tmp_path, {}) == (4, [4]) and not caplog.text
+    assert go_on(tmp_path, {4: damage}) == (2, [2])
+    assert "step_000004/learner: not as it was. The run goes on from" in caplog.text
+    with pytest.raises(CheckpointError, match="step_000002"):
+        go_on(tmp_path, {2: damage, 4: damage})
+    with pytest.raises(CheckpointError, match="step_000004"):
+        go_on(tmp_path, {4: CheckpointError})  # another model's
+    (tmp_path / "step_000004" / "controller.json").write_text("")
+    assert go_on(tmp_path, {}) == (2, [2])
+
+
+def test_the_bar_shows_rewards_and_kl_but_none_that_is_0_by_construction() -> None:
+    metrics = {"reward/outcome": 0.0, "reward/claims": 0.0, "reward/claims/token_values": 0.1, "kl": 0.25}
+    assert bar_values(metrics, ["outcome", "claims"]) == {"outcome": "0.000", "kl": "0.250"}
+    both = metrics | {"reward/claims": 0.5}
+    assert bar_values(both, ["outcome", "claims"]) == {"outcome": "0.000", "claims": "0.500", "kl": "0.250"}
