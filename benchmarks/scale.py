@@ -33,6 +33,7 @@ import numpy as np
 from benchmarks.report import Row, argument_parser, finish
 from rlcore.actors.group import ActorGroup, PendingCall
 from rlcore.actors.reward_pool import open_pool
+from rlcore.actors.roles import Actors
 from rlcore.actors.rollout import RolloutReport
 from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.actors.session import ray_session
@@ -46,7 +47,7 @@ from rlcore.config import (
     TargetConfig,
     TrainConfig,
 )
-from rlcore.loop.controller import Actors, Controller
+from rlcore.loop.controller import Controller
 from rlcore.types import Completion, FinishedJob, Group, Prompt, RolloutJob, TrainBatch
 from rlcore.weight_sync.base import Push
 

@@ -13,6 +13,7 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,9 @@ import numpy as np
 from benchmarks.report import finish, parse_arguments
 from rlcore.actors.dispatch import Dispatcher
 from rlcore.config import ModelConfig, RolloutConfig, RunConfig, TrainConfig
-from rlcore.loop.rollouts import RolloutPipeline, ScoredGroup
+from rlcore.loop.rollouts import RolloutPipeline
+from rlcore.loop.scored import ScoredGroup
+from rlcore.loop.scoring import num_scorers
 from rlcore.plan.simulate import Loop, simulate
 from rlcore.records.timeline import Clock, Recorder
 from rlcore.types import FinishedJob, Prompt, RolloutJob
@@ -154,25 +157,27 @@ def measure(loop: Loop) -> float:
     def score(groups: list[Any], step: int) -> list[ScoredGroup]:
         with scorer:
             time.sleep(loop.score_seconds * len(groups) / loop.prompts_per_step)
-        return [ScoredGroup(group=group, scores={}, arrays=group) for group in groups]
+        return [ScoredGroup(group=group, scores={}, values={}, arrays=group) for group in groups]
 
     pool, recorder, marks = SleepingPool(loop), Recorder(), []
+    scorers = ThreadPoolExecutor(num_scorers(config))
     pipeline = RolloutPipeline(
         config,
         [Prompt(id=str(i), text="") for i in range(64)],
         pool,
-        score=score,
-        has_signal=lambda group: True,
-        restore=lambda: None,
+        score=lambda groups, step: scorers.submit(score, groups, step),
+        counts=lambda group, step: True,
+        restore=lambda step: None,
     )
     for step in range(warm_up + NUM_STEPS):
-        pipeline.next_round(step, Clock(recorder, step + 1))
+        pipeline.open(step)
+        pipeline.take(step, Clock(recorder, step + 1))
         pipeline.wait(Wait(time.monotonic() + loop.update_seconds), timeout_s=60)
         pool.pause(loop.sync_seconds)
         time.sleep(loop.sync_seconds)
         marks.append(time.monotonic())
     pipeline.stop()
-    pipeline.close()
+    scorers.shutdown()
     return (marks[-1] - marks[warm_up - 1]) / NUM_STEPS
 
 

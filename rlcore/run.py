@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from rlcore.actors.group import last_line
 from rlcore.actors.metrics import RayMetrics
+from rlcore.actors.roles import Actors
 from rlcore.actors.session import ray_session as ray_session
 from rlcore.actors.spawn import spawn as spawn
 from rlcore.config import RunConfig
 from rlcore.config.targets import build_target
 from rlcore.errors import NonFiniteError, StoppedError
-from rlcore.loop.controller import Actors, Controller, StepResult
+from rlcore.loop.controller import Controller, StepResult
 from rlcore.records import checkpoint
 from rlcore.records.plots import plot_run
 from rlcore.records.run_lock import run_lock
@@ -184,7 +185,7 @@ class _Run:
         metrics, step = result.metrics, self.controller.step
         self.log(metrics)
         self.tracker.log_samples(
-            step, result.groups, result.scores, rewards=result.mixed.rewards, advantages=result.advantages
+            step, result.groups, result.scores, rewards=result.rewards, advantages=result.advantages.samples
         )
         bar.set_postfix(bar_values(metrics, self.config.rewards))
         bar.update(1)
@@ -211,7 +212,7 @@ class _Run:
         if groups is None:
             return None
         seconds = time.perf_counter() - began
-        scores, _ = self.controller.score(groups)
+        scores = self.controller.score(groups)
         flat = {name: [group[0] for group in per_group] for name, per_group in scores.items()}
         metrics = self.task.evaluate(groups, flat)
         metrics["latency_ms"] = 1000 * seconds * self.config.rollout.num_replicas / len(groups)

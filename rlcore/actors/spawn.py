@@ -11,11 +11,11 @@ from rlcore.actors.learner import LearnerWorker, start_learner
 from rlcore.actors.placement import Reservation, reserve, run_bundles
 from rlcore.actors.reference import ReferenceWorker
 from rlcore.actors.reward_pool import RewardPool
+from rlcore.actors.roles import Actors
 from rlcore.actors.rollout import NUM_THREADS, RolloutWorker
 from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.config import RunConfig
 from rlcore.errors import ConfigError
-from rlcore.loop.controller import Actors
 from rlcore.models.environment import engine_env
 from rlcore.models.host_memory import heap_env
 from rlcore.records.timeline import Recorder

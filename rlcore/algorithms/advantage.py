@@ -7,7 +7,7 @@ the count).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -90,24 +90,6 @@ def group_advantages(
     if estimator not in ADVANTAGES:
         raise ValueError(f"algorithm.advantage must be one of {tuple(ADVANTAGES)}, got {estimator!r}")
     return ADVANTAGES[estimator](np.where(mask, rewards, 0.0), mask, eps).astype(np.float32)
-
-
-def groups_with_signal(
-    rewards: np.ndarray, mask: np.ndarray, steps: Sequence[Sequence[Sequence[Mapping[int, float]]]] = ()
-) -> np.ndarray:
-    """Which groups' counting samples differ in reward: bool [G] of `rewards`, `mask` [G, K], or in the values
-    of steps, which are [G][K] for each reward that judges some.
-
-    DAPO (arXiv 2503.14476, section 3.2) leaves the others out of the batch, as their gradient is zero while
-    they still dilute the mean.
-    """
-    low = np.where(mask, rewards, np.inf).min(axis=1, initial=np.inf)
-    differ = np.where(mask, rewards, -np.inf).max(axis=1, initial=-np.inf) > low
-    for of_reward in steps:
-        for g, row in enumerate(of_reward):
-            values = {value for k, of_sample in enumerate(row) if mask[g, k] for value in of_sample.values()}
-            differ[g] |= len(values) > 1
-    return differ
 
 
 def _centre(values: np.ndarray, mask: np.ndarray, axis: int | None) -> np.ndarray:

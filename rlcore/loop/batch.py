@@ -1,33 +1,41 @@
-"""From scored groups to the learner's batch."""
+"""From mixed rewards to the learner's batch: penalties, advantages, and what each rank is sent."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from rlcore.algorithms.advantage import group_advantages
 from rlcore.algorithms.kl import sequence_kl
 from rlcore.algorithms.overlong import overlong_penalty
+from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.config import AlgorithmConfig
-from rlcore.types import Group, TrainBatch, TrainGroup
+from rlcore.loop.scored import ScoredGroup, completion_lengths
+from rlcore.types import TrainBatch, TrainGroup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advantages:
+    """How much better each completion is than it might have been, and which completions are trained on."""
+
+    samples: np.ndarray
+    """float32 [G, K]; 0 where masked."""
+    tokens: list[list[np.ndarray]] | None
+    """[G][K] of float32 [T], added to the sample's; None where no reward judges single tokens."""
+    keep: np.ndarray
+    """bool [G, K]: completions that enter the batch."""
 
 
 def shape_rewards(
-    mixed: MixedRewards,
-    groups: Sequence[Group],
-    arrays: Sequence[TrainGroup],
-    algorithm: AlgorithmConfig,
-    *,
-    max_tokens: int,
-) -> MixedRewards:
-    """The rewards less what the settings take off: the sequence's KL (`kl_in: reward`) and the over-long
-    penalty. With `mask_truncated`, completions cut at `max_tokens` are masked as well.
-
-    `arrays` are the groups by `train_group`; without reference log-probabilities there is no KL.
+    mixed: MixedRewards, scored: Sequence[ScoredGroup], algorithm: AlgorithmConfig, *, max_tokens: int
+) -> np.ndarray:
+    """Returns float64 [G, K]: the mixed rewards less the sequence's KL (`kl_in: reward`) and the over-long
+    penalty; 0 where masked. Without reference log-probabilities there is no KL.
     """
-    rewards, mask = mixed.rewards, mixed.mask
+    rewards, arrays = mixed.rewards, [one.arrays for one in scored]
     if algorithm.kl_in == "reward" and all(ready.reference_logprobs for ready in arrays):
         kl = [
             [
@@ -38,72 +46,57 @@ def shape_rewards(
         ]
         rewards = rewards - algorithm.kl_coef * np.array(kl)
     if algorithm.overlong_buffer:
-        penalty = overlong_penalty(completion_lengths(groups), max_tokens, algorithm.overlong_buffer)
+        penalty = overlong_penalty(completion_lengths(scored), max_tokens, algorithm.overlong_buffer)
         rewards = rewards + algorithm.overlong_penalty * penalty
-    if algorithm.mask_truncated:
-        mask = mask & ~is_truncated(groups)
-    return replace(mixed, rewards=np.where(mask, rewards, 0.0), mask=mask)
+    return np.where(mixed.mask, rewards, 0.0)
 
 
-def completion_lengths(groups: Sequence[Group]) -> np.ndarray:
-    """int [G, K]: tokens of each completion."""
-    return np.array([[len(c.token_ids) for c in group.completions] for group in groups])
+def estimate_advantages(
+    rewards: np.ndarray, mixed: MixedRewards, scored: Sequence[ScoredGroup], algorithm: AlgorithmConfig
+) -> Advantages:
+    """Estimates advantages of `rewards` [G, K] (by `shape_rewards`), and of the steps that `mixed` judges.
 
-
-def is_truncated(groups: Sequence[Group]) -> np.ndarray:
-    """bool [G, K]: completions that were cut at the token limit."""
-    return np.array([[c.finish_reason == "length" for c in group.completions] for group in groups])
-
-
-def train_group(group: Group, reference_logprobs: Sequence[np.ndarray] | None) -> TrainGroup:
-    """A group as arrays, with the advantages (zeros) and what depends on the time of the update still to
-    come. `reference_logprobs` [K] of float32 [T], or None where no KL is asked for."""
-    return TrainGroup(
-        prompt_token_ids=np.asarray(group.prompt_token_ids, dtype=np.int64),
-        media_inputs=group.media_inputs,
-        token_ids=tuple(np.asarray(c.token_ids, dtype=np.int64) for c in group.completions),
-        rollout_logprobs=tuple(np.asarray(c.logprobs, dtype=np.float32) for c in group.completions),
-        reference_logprobs=() if reference_logprobs is None else tuple(reference_logprobs),
-        advantages=np.zeros(len(group.completions), dtype=np.float32),
-        prompt_id=group.prompt.id,
-    )
-
-
-def build_batch(
-    groups: Sequence[Group],
-    arrays: Sequence[TrainGroup],
-    advantages: np.ndarray,
-    keep: np.ndarray,
-    policy_version: int,
-    token_advantages: Sequence[Sequence[np.ndarray]] | None = None,
-) -> TrainBatch:
-    """The global batch of a step.
-
-    `arrays` are the groups by `train_group`; `advantages` float32 [G, K]; `keep` bool [G, K]: the other
-    completions are left out, and so is a group that keeps none; `token_advantages` [G][K] of float32 [T], or
-    None where no reward judges single tokens.
-    The totals count every completion token that is kept, a zero advantage's included, because the KL reaches
-    those too.
+    Groups without signal in the mixed reward are left out where `algorithm.drop_groups_without_signal` says
+    so.
     """
-    assert advantages.shape == keep.shape and len(keep) == len(groups), (advantages.shape, keep.shape)
+    keep = mixed.mask
+    if algorithm.drop_groups_without_signal:
+        keep = keep & mixed.has_signal[:, None]
+    estimator, eps, lengths = algorithm.advantage, algorithm.std_eps, completion_lengths(scored)
+    tokens = token_advantages(
+        mixed.steps, lengths, keep, estimator=estimator, eps=eps, discount=algorithm.step_discount
+    )
+    samples = group_advantages(rewards, keep, estimator=estimator, eps=eps)
+    return Advantages(samples=samples, tokens=tokens, keep=keep)
+
+
+def build_batch(scored: Sequence[ScoredGroup], advantages: Advantages, policy_version: int) -> TrainBatch:
+    """Builds the global batch of a step, whose update starts from `policy_version`.
+
+    Completions that `advantages` does not keep are left out, and so is a group that keeps none. The totals
+    count every completion token that is kept, a zero advantage's included, because the KL reaches those too.
+    """
+    keep = advantages.keep
+    assert advantages.samples.shape == keep.shape and len(keep) == len(scored), keep.shape
     train_groups = []
-    for g, (group, ready) in enumerate(zip(groups, arrays, strict=True)):
+    for g, one in enumerate(scored):
         kept = np.flatnonzero(keep[g]).tolist()
         if not kept:
             continue
-        completions = [group.completions[k] for k in kept]
+        completions, ready = [one.group.completions[k] for k in kept], one.arrays
         is_old = any(c.version_spans or c.policy_version != policy_version for c in completions)
+        reference, of_tokens = ready.reference_logprobs, advantages.tokens
         train_groups.append(
-            replace(
-                ready,
+            TrainGroup(
+                prompt_id=ready.prompt_id,
+                prompt_token_ids=ready.prompt_token_ids,
+                media_inputs=ready.media_inputs,
                 token_ids=tuple(ready.token_ids[k] for k in kept),
                 rollout_logprobs=tuple(ready.rollout_logprobs[k] for k in kept),
-                reference_logprobs=tuple(ready.reference_logprobs[k] for k in kept)
-                if ready.reference_logprobs
-                else (),
+                reference_logprobs=tuple(reference[k] for k in kept) if reference else (),
                 is_current=tuple(c.token_versions == policy_version for c in completions) if is_old else (),
-                advantages=np.asarray(advantages[g, kept], dtype=np.float32),
-                token_advantages=tuple(token_advantages[g][k] for k in kept) if token_advantages else (),
+                advantages=np.asarray(advantages.samples[g, kept], dtype=np.float32),
+                token_advantages=tuple(of_tokens[g][k] for k in kept) if of_tokens else (),
             )
         )
     return TrainBatch(

@@ -1,27 +1,27 @@
-"""Metrics of a step, from what went into its update. docs/runs.md explains each."""
+"""Metrics of a step, computed from what went into its update. docs/runs.md explains each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from rlcore.algorithms.advantage import groups_with_signal
 from rlcore.algorithms.ptr import MixedRewards
-from rlcore.loop.batch import is_truncated
-from rlcore.types import Group, Score, TrainBatch
+from rlcore.loop.batch import Advantages
+from rlcore.loop.scored import ScoredGroup, columns, is_truncated
+from rlcore.types import TrainBatch, repeated
 
 
 def reward_metrics(
-    scores: Mapping[str, Sequence[Sequence[Score]]], mixed: MixedRewards, factor: float
+    scored: Sequence[ScoredGroup], mixed: MixedRewards, rewards: np.ndarray
 ) -> dict[str, float]:
-    """`scores` are reward name to [G][K]; `factor` is the schedule's on the reasoning reward."""
-    metrics = {"reward/mean": float(mixed.rewards[mixed.mask].mean()) if mixed.mask.any() else float("nan")}
+    """Returns the metrics of a step's rewards. `rewards` [G, K] are the mixed ones after KL and over-long
+    penalty."""
+    metrics = {"reward/mean": float(rewards[mixed.mask].mean()) if mixed.mask.any() else float("nan")}
     metrics["reward/masked"] = float((~mixed.mask).sum())
-    metrics["ptr/tau"], metrics["ptr/gate"] = float(mixed.tau.mean()), factor
-    with_signal = groups_with_signal(mixed.rewards, mixed.mask, mixed.step_values)
-    metrics["groups_without_signal"] = float((~with_signal).mean())
-    for name, per_group in scores.items():
+    metrics["ptr/tau"], metrics["ptr/gate"] = float(mixed.tau.mean()), mixed.factor
+    metrics["groups_without_signal"] = float((~mixed.has_signal).mean())
+    for name, per_group in columns(scored).items():
         made = [score for group in per_group for score in group if score.error is None]
         metrics[f"reward/{name}"] = float(np.mean([s.value for s in made])) if made else float("nan")
         metrics[f"reward_errors/{name}"] = float(sum(len(group) for group in per_group) - len(made))
@@ -34,18 +34,29 @@ def reward_metrics(
     return metrics
 
 
-def completion_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    completions = [completion for group in groups for completion in group.completions]
+def completion_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Returns the mean length of the completions and the share that was cut at the token limit."""
+    completions = [completion for one in scored for completion in one.group.completions]
     return {
         "completion/tokens": float(np.mean([len(c.token_ids) for c in completions])),
-        "completion/truncated": float(is_truncated(groups).mean()),
+        "completion/truncated": float(is_truncated(scored).mean()),
     }
 
 
-def batch_metrics(batch: TrainBatch, mask: np.ndarray, keep: np.ndarray) -> dict[str, float]:
-    """What the update saw, and what was left out."""
+def batch_metrics(batch: TrainBatch, mixed: MixedRewards, advantages: Advantages) -> dict[str, float]:
+    """Returns what the update saw, and how many groups were left out for want of signal."""
     return {
         "batch/sequences": float(batch.num_sequences),
         "batch/tokens": float(batch.num_tokens),
-        "batch/groups_dropped": float((mask.any(axis=1) & ~keep.any(axis=1)).sum()),
+        "batch/groups_dropped": float((mixed.mask.any(axis=1) & ~advantages.keep.any(axis=1)).sum()),
+    }
+
+
+def staleness_metrics(scored: Sequence[ScoredGroup], policy_version: int) -> dict[str, float]:
+    """Returns by how many policy versions completion tokens are behind: mean and maximum."""
+    completions = [completion for one in scored for completion in one.group.completions]
+    ages = policy_version - repeated([span for completion in completions for span in completion.spans])
+    return {
+        "staleness/mean": float(ages.mean()) if ages.size else 0.0,
+        "staleness/max": float(ages.max(initial=0)),
     }

@@ -2,69 +2,67 @@
 
     buffer: tickets -> pool: groups, as they finish -> score: a few at a time -> buffer -> the step's round
 
-Everything happens in the thread that waits: for a round, or for a call of the learner's. Scoring alone has
-threads, which do nothing but wait for rewards and reference, so that both work while others are generated.
-What is scored together is settled when its prompts are handed out, not by what finishes when: a synchronous
-run is the same run every time.
+Everything happens in the thread that waits: for a round, or for a call of the learner's. Only the scores come
+from elsewhere, as futures, so that rewards and reference work while others are generated. What is scored
+together is settled when its prompts are handed out, not by what finishes when: a synchronous run is the same
+run every time. The pipeline knows neither rewards nor weights: it is given functions for both.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from rlcore.config import RunConfig
 from rlcore.errors import DataError, DeadlineError
 from rlcore.loop.prompts import PromptStream
 from rlcore.loop.rounds import Changes, GroupBuffer, Round, Ticket
+from rlcore.loop.scored import ScoredGroup
+from rlcore.loop.scoring import groups_per_score
 from rlcore.records.timeline import Clock
-from rlcore.types import Group, Prompt, RolloutJob, Score, TrainGroup
+from rlcore.types import FinishedJob, Group, Prompt, RolloutJob
 
 logger = logging.getLogger(__name__)
+
+T_co = TypeVar("T_co", covariant=True)
 
 _POLL_S = 0.2
 """Longest wait for the pool, which ends as well when scores or the learner's answer come: between two looks
 whether to stop."""
-_MOST_SCORERS = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredGroup:
-    """A group with all that is known of it before the update."""
+class GenerationPool(Protocol):
+    """Takes prompts and gives groups, as `rlcore.actors.rollout_pool.RolloutPool` documents."""
 
-    group: Group
-    scores: Mapping[str, Sequence[Score]]
-    """Reward name to [K]."""
-    arrays: TrainGroup
-    """The group for the learner, with the reference's log-probabilities where a KL is asked for. Made with
-    the scores: what every group takes is not left until the learner waits for it."""
+    @property
+    def stale(self) -> Sequence[int]: ...
+
+    def submit(self, jobs: Sequence[RolloutJob]) -> None: ...
+
+    def poll(self, timeout_s: float) -> list[FinishedJob]: ...
+
+    def wake(self) -> None: ...
+
+    def cancel(self, job_ids: Iterable[int]) -> None: ...
+
+    def describe(self) -> str: ...
 
 
-class Pending(Protocol):
-    """Work that goes on elsewhere."""
+class Pending(Protocol[T_co]):
+    """Work that goes on elsewhere: `rlcore.actors.group.PendingCall`."""
 
     def done(self) -> bool: ...
 
     def when_done(self, callback: Callable[[], None]) -> None: ...
 
-    def result(self, *, timeout_s: float) -> Any: ...
+    def result(self, *, timeout_s: float) -> T_co: ...
 
 
-def groups_per_score(config: RunConfig) -> int:
-    """Groups of a chunk. Of prompts that compete to be first, none may wait for another."""
-    return 1 if config.train.oversample else config.train.groups_per_score
-
-
-def num_scorers(config: RunConfig) -> int:
-    """Chunks in scoring at once: as many as keep every replica of every reward at work, and one for the
-    rewards that are ahead of the slowest."""
-    room = [r.replicas * r.concurrency * (r.batch_size or 1) for r in config.rewards.values()]
-    chunks = -(-max(room, default=1) // groups_per_score(config))
-    return min(_MOST_SCORERS, chunks + 1)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -81,25 +79,26 @@ class RolloutPipeline:
     """Rounds of scored groups, `train.staleness` of them ahead.
 
     Args:
-        pool: `rlcore.actors.rollout_pool.RolloutPool`, or what behaves like it.
-        score: makes the scores of some groups of a step (from 0); called in threads.
-        has_signal: whether a group counts towards its round.
-        restore: brings the current weights to the pool's stale replicas; called while the learner is idle.
+        pool: generates the groups.
+        score: starts to score some groups of a step (from 0).
+        counts: whether a scored group counts towards the round of a step.
+        restore: brings the current weights to the pool's stale replicas, at a step; called only while the
+            learner is idle.
     """
 
     def __init__(
         self,
         config: RunConfig,
         prompts: Sequence[Prompt],
-        pool: Any,
+        pool: GenerationPool,
         *,
-        score: Callable[[list[Group], int], list[ScoredGroup]],
-        has_signal: Callable[[ScoredGroup], bool],
-        restore: Callable[[], None],
+        score: Callable[[list[Group], int], Future[list[ScoredGroup]]],
+        counts: Callable[[ScoredGroup, int], bool],
+        restore: Callable[[int], None],
     ):
         train = config.train
         self._config, self._prompts, self._pool = config, prompts, pool
-        self._score, self._has_signal, self._restore = score, has_signal, restore
+        self._score, self._counts, self._restore = score, counts, restore
         self._stream = PromptStream(len(prompts), train.prompts_per_step, config.seed)
         self.buffer: GroupBuffer[ScoredGroup] = GroupBuffer(
             train.prompts_per_step,
@@ -114,18 +113,23 @@ class RolloutPipeline:
         self._extra: dict[int, Group | None] = {}
         """Finished jobs of `generate`, whose ids are negative."""
         self._next_extra = -1
-        self._scorers = ThreadPoolExecutor(num_scorers(config), thread_name_prefix="score")
+        self._step = 0
+        """The step that is worked for, which a restored engine's push is recorded under."""
         self.num_encoded = 0
         """Audios that went through the tower for training prompts, over the run."""
 
-    def next_round(self, step: int, clock: Clock) -> Round[ScoredGroup]:
+    def open(self, step: int) -> None:
+        """Hands out the prompts of every round that may be generated while `step` (from 0) comes next."""
+        self._step = step
+        self._begin(self.buffer.open(step, self._config.train.num_steps))
+
+    def take(self, step: int, clock: Clock) -> Round[ScoredGroup]:
         """Waits for the round of `step`; the waits are the clock's phases `rollout` and `score`.
 
         Raises:
             DataError: no prompt of the step can be generated.
             DeadlineError: no group was finished within `rollout.timeout_s`.
         """
-        self._begin(self.buffer.open(step, self._config.train.num_steps))
         while not self.buffer.is_ready(step):
             if self._is_generating(step):
                 with clock.phase("rollout"):
@@ -143,8 +147,8 @@ class RolloutPipeline:
             )
         return round_
 
-    def wait(self, call: Pending, *, timeout_s: float) -> Any:
-        """The result of a call of the learner's, while rollouts and scores go on."""
+    def wait(self, call: Pending[T], *, timeout_s: float) -> T:
+        """Returns the result of a call of the learner's; rollouts and scores go on meanwhile."""
         deadline = time.monotonic() + timeout_s
         call.when_done(self._pool.wake)
         while self.is_busy and not call.done() and time.monotonic() < deadline:
@@ -159,12 +163,13 @@ class RolloutPipeline:
         greedy: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> list[Group] | None:
-        """Groups of some prompts beside the training's, in order; greedy gives one completion each. A prompt
-        over the context is left out where `rollout.over_context` is `drop`. None where `should_stop` said so
-        before all were there: what was left is cancelled.
+        """Generates groups of some prompts beside the training's, in order; greedy gives one completion each.
+        A prompt over the context is left out where `rollout.over_context` is `drop`. Returns None where
+        `should_stop` said so before all were there: what was left is cancelled.
 
-        Raises as `next_round`.
+        Raises as `take`.
         """
+        self._step = step
         ids = range(self._next_extra, self._next_extra - len(prompts), -1)
         self._next_extra -= len(prompts)
         self._pool.submit(
@@ -190,10 +195,6 @@ class RolloutPipeline:
         self._jobs.clear()
         self._chunks.clear()
 
-    def close(self) -> None:
-        """Ends the threads; their waits end with the actors."""
-        self._scorers.shutdown(wait=False, cancel_futures=True)
-
     def _begin(self, tickets: Sequence[Ticket]) -> None:
         """Generates tickets; those of one step are scored together in chunks of their order."""
         size = groups_per_score(self._config)
@@ -218,7 +219,7 @@ class RolloutPipeline:
     def _advance(self, *, is_learner_idle: bool = True) -> bool:
         """Takes in what there is, waiting shortly for something; whether there was anything."""
         if self._pool.stale and is_learner_idle:
-            self._restore()
+            self._restore(self._step)
         finished = self._pool.poll(_POLL_S)
         for job in finished:
             if job.id < 0:
@@ -243,12 +244,12 @@ class RolloutPipeline:
     def _score_if_whole(self, chunk: _Chunk) -> None:
         if chunk.scores is None and len(chunk.groups) == len(chunk.tickets):
             groups = [chunk.groups[ticket] for ticket in chunk.tickets]
-            chunk.scores = self._scorers.submit(self._score, groups, chunk.step)
+            chunk.scores = self._score(groups, chunk.step)
             chunk.scores.add_done_callback(lambda _: self._pool.wake())
 
     def _take_scores(self) -> bool:
         """Gives scored chunks to the buffer. Those of a step in order of their prompts, so that what replaces
-        a group without signal does not hang on which reward was faster; but not where prompts compete."""
+        a group without signal does not depend on which reward was faster; but not where prompts compete."""
         taken = False
         while chunk := next(filter(None, map(self._scored, self._chunks)), None):
             self._keep(chunk.step, [other for other in self._chunks[chunk.step] if other is not chunk])
@@ -266,7 +267,7 @@ class RolloutPipeline:
     def _add(self, chunk: _Chunk, scored: Sequence[ScoredGroup]) -> None:
         new: list[Ticket] = []
         for ticket, group in zip(chunk.tickets, scored, strict=True):
-            changes: Changes = self.buffer.add(ticket, group, has_signal=self._has_signal(group))
+            changes: Changes = self.buffer.add(ticket, group, counts=self._counts(group, chunk.step))
             new += changes.new
             if changes.cancelled:
                 self._pool.cancel(t.position for t in changes.cancelled if t.position in self._jobs)

@@ -101,14 +101,14 @@ class GroupBuffer(Generic[G]):
             tickets += initial
         return tickets
 
-    def add(self, ticket: Ticket, group: G, *, has_signal: bool = True) -> Changes:
+    def add(self, ticket: Ticket, group: G, *, counts: bool = True) -> Changes:
         """Takes a finished group. One that was cancelled meanwhile is thrown away."""
         round_ = self._rounds.get(ticket.step)
         if round_ is None or ticket not in round_.pending:
             return Changes()
         round_.pending.remove(ticket)
         round_.groups[ticket] = group
-        if not has_signal:
+        if not counts:
             return self._replace(ticket.step, round_)
         round_.num_counting += 1
         if round_.num_counting < self._per_step:

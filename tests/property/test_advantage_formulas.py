@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rlcore.algorithms.advantage import ADVANTAGES, group_advantages, groups_with_signal
+from rlcore.algorithms.advantage import ADVANTAGES, group_advantages
+from rlcore.algorithms.signal import groups_with_signal
 
 SIZES = st.tuples(st.integers(1, 4), st.integers(1, 8))
 ESTIMATORS = st.sampled_from(sorted(ADVANTAGES))

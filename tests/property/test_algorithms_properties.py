@@ -9,7 +9,8 @@ from hypothesis.extra import numpy as hnp
 from rlcore.algorithms.advantage import group_advantages
 from rlcore.algorithms.batching import micro_batches, num_packed_tokens, num_samples, shard_groups
 from rlcore.algorithms.loss import policy_loss
-from rlcore.algorithms.ptr import ProgressiveGate, trust_weight
+from rlcore.algorithms.ptr import trust_weight
+from rlcore.algorithms.ptr_schedule import ProgressiveGate
 from rlcore.types import TrainGroup
 
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 8))
@@ -54,7 +55,7 @@ def test_trust_weight_lies_above_zero_and_not_above_one(samples):
 @given(st.lists(UNIT, max_size=30), st.integers(1, 6), UNIT, UNIT)
 def test_gate_never_closes_again_and_never_opens_early(outcomes, window, threshold, max_spread):
     gate = ProgressiveGate(threshold, window, max_spread)
-    states = [gate.update(x) for x in outcomes]
+    states = [gate.observe(x) or gate.is_open for x in outcomes]
     assert states == sorted(states)
     assert not any(states[: window - 1])
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcore.algorithms.advantage import ADVANTAGES, groups_with_signal
+from rlcore.algorithms.advantage import ADVANTAGES
 from rlcore.algorithms.process import StepValues, token_advantages
 from rlcore.algorithms.ptr import mix_rewards
+from rlcore.algorithms.signal import groups_with_signal
 
 VALUES = st.integers(-12, 12).map(lambda quarters: quarters / 4)
 """Equal ones among them, and none that are nearly equal: their deviation would be rounding."""

@@ -70,7 +70,7 @@ class TrainingStates(RuleBasedStateMachine):
         group = (job, self.engines[rank].started_at.pop(job))
         if not self.dispatcher.finish(rank, job):
             return
-        changes = self.buffer.add(self.tickets.pop(job), group, has_signal=has_signal)
+        changes = self.buffer.add(self.tickets.pop(job), group, counts=has_signal)
         for rank, jobs in self.dispatcher.cancel(t.position for t in changes.cancelled).items():
             for cancelled in jobs:
                 assert cancelled in self.engines[rank].started_at
@@ -227,8 +227,8 @@ TestTrainingStates.settings = settings(max_examples=150, stateful_step_count=40,
 def test_a_round_counts_what_became_of_its_prompts():
     buffer: GroupBuffer[str] = GroupBuffer(2, oversample=0.5, max_replaced=1)
     first, second, third = buffer.open(0, 1)
-    assert buffer.add(first, "no", has_signal=False).new == ()  # two others are under way
-    assert buffer.add(second, "no", has_signal=False).new == (Ticket(0, 3),)
+    assert buffer.add(first, "no", counts=False).new == ()  # two others are under way
+    assert buffer.add(second, "no", counts=False).new == (Ticket(0, 3),)
     buffer.drop(third)
     assert not buffer.is_ready(0)
     buffer.add(Ticket(0, 3), "yes")

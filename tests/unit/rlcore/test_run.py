@@ -92,8 +92,8 @@ class Loop:
         prompt = Prompt(id="p", text="?")
         return [Group(prompt=prompt, prompt_token_ids=(0,), completions=(answer,))]
 
-    def score(self, groups: Any) -> tuple[dict[str, Any], None]:
-        return {}, None
+    def score(self, groups: Any) -> dict[str, Any]:
+        return {}
 
     def train(self, num_steps: int, *, after_step: Callable[[Any], None], should_stop: Any) -> None:
         while self.step < num_steps and not should_stop():

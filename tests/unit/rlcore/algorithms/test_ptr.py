@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from rlcore.algorithms.ptr import ProgressiveGate, annealing, mix_rewards, trust_weight
+from rlcore.algorithms.ptr import mix_rewards, trust_weight
+from rlcore.algorithms.ptr_schedule import Annealing, ProgressiveGate
 
 OUTCOME = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
 REASONING = np.array([[0.8, 0.6, 0.2, 0.4], [0.3, 0.9, 0.7, 0.8]])
@@ -43,7 +44,7 @@ def test_ablations_without_trust_without_gate_and_plain_sum():
     closed = mix_rewards(SCORES, WEIGHTS, **PTR, factor=0.0)
     np.testing.assert_allclose(closed.rewards, 0.3 + OUTCOME)
     assert closed.tau[1] < 1  # still measured
-    faded = mix_rewards(SCORES, WEIGHTS, **PTR, trust=False, factor=annealing(30, 20))
+    faded = mix_rewards(SCORES, WEIGHTS, **PTR, trust=False, factor=Annealing(20).factor(30))
     np.testing.assert_allclose(faded.rewards, 0.3 + OUTCOME + 0.5 * math.exp(-1.5) * REASONING)
 
 
@@ -67,30 +68,34 @@ def test_mixing_names_what_disagrees():
         mix_rewards(SCORES, WEIGHTS, outcome="label", reasoning="reasoning")
 
 
+def openings(gate: ProgressiveGate, *outcomes: float) -> list[bool]:
+    """Whether the gate is open after each outcome."""
+    return [gate.observe(outcome) or gate.is_open for outcome in outcomes]
+
+
 def test_gate_waits_for_a_full_stable_window_and_stays_open():
     gate = ProgressiveGate(threshold=0.5, window=4, max_spread=0.1)
-    climbing = [gate.update(x) for x in (0.3, 0.4, 0.8, 0.9)]  # mean 0.6, but the halves are 0.5 apart
+    climbing = openings(gate, 0.3, 0.4, 0.8, 0.9)  # mean 0.6, but the halves are 0.5 apart
     assert climbing == [False] * 4
     # Windows: (.4 .8 .9 .9) halves .60/.90, (.8 .9 .9 .85) halves .85/.875.
-    assert [gate.update(x) for x in (0.9, 0.85)] == [False, True]
-    assert gate.update(0.0)
+    assert openings(gate, 0.9, 0.85, 0.0) == [False, True, True]
 
 
 def test_gate_opens_at_the_bounds_themselves_and_leaves_out_the_middle_of_an_odd_window():
     mean_is_threshold = ProgressiveGate(threshold=0.5, window=3, max_spread=0.0)
-    assert [mean_is_threshold.update(x) for x in (0.75, 0.0, 0.75)] == [False, False, True]
+    assert openings(mean_is_threshold, 0.75, 0.0, 0.75) == [False, False, True]
     spread_is_widest = ProgressiveGate(threshold=0.5, window=2, max_spread=0.25)
-    assert [spread_is_widest.update(x) for x in (0.5, 0.75)] == [False, True]
+    assert openings(spread_is_widest, 0.5, 0.75) == [False, True]
 
 
 def test_gate_below_the_threshold_stays_closed():
     gate = ProgressiveGate(threshold=0.5, window=2, max_spread=0.1)
-    assert not any(gate.update(0.49) for _ in range(20))
+    assert not any(openings(gate, *[0.49] * 20))
 
 
 def test_gate_survives_json_and_ignores_steps_without_an_outcome():
     gate = ProgressiveGate(threshold=0.5, window=3, max_spread=0.5)
-    assert [gate.update(x) for x in (0.6, float("nan"), 0.6)] == [False, False, False]
+    assert openings(gate, 0.6, float("nan"), 0.6) == [False, False, False]
     other = ProgressiveGate(threshold=0.5, window=3, max_spread=0.5)
     other.load_state_dict(json.loads(json.dumps(gate.state_dict())))
-    assert other.update(0.6) and gate.update(0.6)
+    assert openings(other, 0.6) == openings(gate, 0.6) == [True]

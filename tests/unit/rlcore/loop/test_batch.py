@@ -9,7 +9,8 @@ import pytest
 from rlcore.algorithms.overlong import overlong_penalty
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.config import AlgorithmConfig
-from rlcore.loop.batch import build_batch, shape_rewards, train_group
+from rlcore.loop.batch import Advantages, build_batch, shape_rewards
+from rlcore.loop.scored import ScoredGroup, group_arrays
 from rlcore.types import Completion, Group, Prompt, TrainGroup
 
 LENGTHS = [[4, 8, 10], [1, 0, 6]]
@@ -45,30 +46,36 @@ MIXED = MixedRewards(
 REFERENCE = [[np.full(length, -1.5, np.float32) for length in lengths] for lengths in LENGTHS]
 
 
-def arrays(reference=None) -> list[TrainGroup]:
+def scored(reference=None, groups: list[Group] | None = None) -> list[ScoredGroup]:
     return [
-        train_group(group, None if reference is None else reference[g])
-        for g, group in enumerate(make_groups())
+        ScoredGroup(
+            group=group,
+            scores={},
+            values={},
+            arrays=group_arrays(group, None if reference is None else reference[g]),
+        )
+        for g, group in enumerate(groups or make_groups())
     ]
 
 
-def shape(reference=None, **settings) -> MixedRewards:
-    return shape_rewards(
-        MIXED, make_groups(), arrays(reference), AlgorithmConfig(**settings), max_tokens=LIMIT
-    )
+def shape(reference=None, **settings) -> np.ndarray:
+    return shape_rewards(MIXED, scored(reference), AlgorithmConfig(**settings), max_tokens=LIMIT)
+
+
+def plain(samples: np.ndarray, keep: np.ndarray) -> Advantages:
+    """Without a reward that judges steps."""
+    return Advantages(samples=samples, tokens=None, keep=keep)
 
 
 def test_without_settings_rewards_stay_as_they_were_mixed() -> None:
-    shaped = shape(REFERENCE)
-    np.testing.assert_array_equal(shaped.rewards, MIXED.rewards)
-    np.testing.assert_array_equal(shaped.mask, MIXED.mask)
+    np.testing.assert_array_equal(shape(REFERENCE), MIXED.rewards)
 
 
 def test_the_penalty_grows_over_the_buffer() -> None:
     lengths = np.array([0, 6, 7, 8, 9, 10, 12])
     np.testing.assert_allclose(overlong_penalty(lengths, 10, 4), [0, 0, -0.25, -0.5, -0.75, -1, -1])
     shaped = shape(overlong_buffer=4, overlong_penalty=2.0)
-    np.testing.assert_allclose(shaped.rewards, [[1.0, 0.5 - 1.0, 1.0 - 2.0], [0.0, 1.0, 0.0]])
+    np.testing.assert_allclose(shaped, [[1.0, 0.5 - 1.0, 1.0 - 2.0], [0.0, 1.0, 0.0]])
 
 
 @pytest.mark.parametrize(
@@ -78,18 +85,15 @@ def test_kl_in_the_reward_is_that_of_the_whole_sequence(estimator: str, of_a_tok
     shaped = shape(REFERENCE, kl_in="reward", kl_coef=0.1, kl_estimator=estimator)
     expected = MIXED.rewards - 0.1 * of_a_token * np.array(LENGTHS)
     expected[1, 2] = 0  # masked
-    np.testing.assert_allclose(shaped.rewards, expected, rtol=1e-6)
-
-
-def test_truncated_completions_can_be_left_out() -> None:
-    assert shape(mask_truncated=True).mask.tolist() == [[True, True, False], [True, True, False]]
+    np.testing.assert_allclose(shaped, expected, rtol=1e-6)
 
 
 def test_the_batch_counts_what_it_holds() -> None:
     keep = np.array([[True, False, True], [False, False, False]])
     advantages = np.arange(6, dtype=np.float32).reshape(2, 3)
     of_tokens = [[np.full(length, 0.1 * length) for length in lengths] for lengths in LENGTHS]
-    batch = build_batch(make_groups(), arrays(REFERENCE), advantages, keep, 3, of_tokens)
+    chosen = Advantages(samples=advantages, tokens=of_tokens, keep=keep)
+    batch = build_batch(scored(REFERENCE), chosen, 3)
     (group,) = batch.groups
     assert [len(tokens) for tokens in group.token_ids] == [4, 10]
     assert [len(row) for row in group.rollout_logprobs] == [len(row) for row in group.reference_logprobs]
@@ -100,7 +104,7 @@ def test_the_batch_counts_what_it_holds() -> None:
 
 def test_a_batch_travels_as_a_few_arrays_and_arrives_as_it_was() -> None:
     keep, advantages = np.ones((2, 3), bool), np.arange(6, dtype=np.float32).reshape(2, 3)
-    sent = build_batch(make_groups(), arrays(REFERENCE), advantages, keep, 3)
+    sent = build_batch(scored(REFERENCE), plain(advantages, keep), 3)
     groups = (sent.groups[0], replace(sent.groups[1], reference_logprobs=(), media_inputs={"x": np.ones(2)}))
     for batch in (replace(sent, groups=groups), replace(sent, groups=())):
         buffers: list[pickle.PickleBuffer] = []
@@ -126,9 +130,9 @@ def same(one, other) -> bool:
 
 def test_a_batch_may_be_empty_and_an_empty_completion_counts_as_a_sequence() -> None:
     zeros, none = np.zeros((2, 3), np.float32), np.zeros((2, 3), bool)
-    empty = build_batch(make_groups(), arrays(), zeros, none, policy_version=1)
+    empty = build_batch(scored(), plain(zeros, none), policy_version=1)
     assert (empty.groups, empty.num_sequences, empty.num_tokens) == ((), 0, 0)
-    whole = build_batch(make_groups(), arrays(), zeros, ~none, policy_version=1)
+    whole = build_batch(scored(), plain(zeros, ~none), policy_version=1)
     assert (whole.num_sequences, whole.num_tokens) == (6, 29)
     assert whole.groups[0].reference_logprobs == ()
 
@@ -138,8 +142,8 @@ def test_tokens_of_other_versions_are_told_apart() -> None:
     groups, keep = make_groups(), np.ones((2, 3), bool)
     mixed = replace(groups[1].completions[2], policy_version=2, version_spans=((2, 2), (3, 4)))
     groups[1] = replace(groups[1], completions=(*groups[1].completions[:2], mixed))
-    now = build_batch(groups, arrays(), np.zeros((2, 3)), keep, 3)
+    now = build_batch(scored(groups=groups), plain(np.zeros((2, 3)), keep), 3)
     assert now.groups[0].is_current == ()  # all of them
     assert [row.tolist() for row in now.groups[1].is_current] == [[True], [], [False, False, *[True] * 4]]
-    later = build_batch(groups, arrays(), np.zeros((2, 3)), keep, 4)
+    later = build_batch(scored(groups=groups), plain(np.zeros((2, 3)), keep), 4)
     assert not any(row.any() for group in later.groups for row in group.is_current)

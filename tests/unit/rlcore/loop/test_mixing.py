@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rlcore.actors.roles import Actors
 from rlcore.algorithms.advantage import group_advantages
 from rlcore.config import (
     AlgorithmConfig,
@@ -20,7 +21,8 @@ from rlcore.config import (
     TrainConfig,
 )
 from rlcore.errors import DataError, LogprobError
-from rlcore.loop.controller import Actors, Controller
+from rlcore.loop.controller import Controller
+from rlcore.loop.scored import ScoredGroup, group_arrays
 from rlcore.types import Completion, FinishedJob, Group, Prompt, RewardContext, Score, TrainBatch
 
 K = 4
@@ -109,6 +111,7 @@ def controller(
     learner=None,
     train=None,
     actors=None,
+    max_tokens: int = 1,
     **algorithm,
 ) -> Controller:
     config = RunConfig(
@@ -119,7 +122,7 @@ def controller(
         algorithm=AlgorithmConfig(
             ptr=ptr or PTRConfig(outcome="outcome", reasoning="reasoning"), **{"kl_coef": 0.0} | algorithm
         ),
-        rollout=RolloutConfig(max_tokens=1),  # no longer than every budget here; completions are given
+        rollout=RolloutConfig(max_tokens=max_tokens),  # within every budget here; completions are given
         learner=LearnerConfig(num_ranks=num_ranks, **(learner or {})),
         train=TrainConfig(num_steps=20, prompts_per_step=2, **(train or {})),
     )
@@ -127,7 +130,7 @@ def controller(
     rewards = {name: FakeActors(made(rows)) for name, rows in scores.items()}
     all_actors = {"rollout": FakePool(), "rewards": rewards, "learner": learning(), "reference": None}
     made_controller = Controller(config, prompts, Actors(**all_actors | (actors or {})))
-    made_controller.policy_version = 1
+    made_controller.weights.version = 1
     return made_controller
 
 
@@ -138,9 +141,30 @@ def made(rows) -> list[list[Score]]:
     return [[score(v) for v in row] for row in rows]
 
 
+def scored(scores=SCORES) -> list[ScoredGroup]:
+    """Two groups as scoring gives them; None is a failed score, to be masked."""
+    group = Group(prompt=Prompt(id="0", text=""), prompt_token_ids=(1,), completions=(ANSWER,) * K)
+    rows = {name: made(rows) for name, rows in scores.items()}
+    return [
+        ScoredGroup(
+            group=group,
+            scores={name: of_name[g] for name, of_name in rows.items()},
+            values={
+                name: np.array([np.nan if score.error else score.value for score in of_name[g]])
+                for name, of_name in rows.items()
+            },
+            arrays=group_arrays(group, None),
+        )
+        for g in range(2)
+    ]
+
+
 def mix(chosen: Controller) -> tuple[np.ndarray, float]:
-    mixed, factor = chosen.mix([None, None], {name: made(rows) for name, rows in SCORES.items()})
-    return mixed.rewards, factor
+    """One step's mix: the schedule moves on."""
+    chosen.mixer.advance(scored())
+    mixed = chosen.mixer.mix(scored(), chosen.step)
+    assert chosen.mixer.mix(scored(), chosen.step).factor == mixed.factor  # asking changes nothing
+    return mixed.rewards, mixed.factor
 
 
 def expected(factor: float, tau: float = TAU) -> np.ndarray:
@@ -194,7 +218,7 @@ def test_a_group_without_signal_is_dropped_and_counted():
     assert (dropped.metrics["batch/sequences"], dropped.metrics["batch/tokens"]) == (4, 8)
     assert (kept.metrics["batch/groups_dropped"], dropped.metrics["batch/groups_dropped"]) == (0, 1)
     assert kept.metrics["groups_without_signal"] == dropped.metrics["groups_without_signal"] == 0.5
-    np.testing.assert_array_equal(kept.advantages, dropped.advantages)
+    np.testing.assert_array_equal(kept.advantages.samples, dropped.advantages.samples)
     batch: TrainBatch = dropped.metrics["batch"]
     # Halved, so that both ranks have a part; the totals are the whole batch's.
     assert [(group.prompt_id, len(group.token_ids)) for group in batch.groups] == [("0", 2), ("0", 2)]
@@ -225,24 +249,26 @@ def test_later_steps_count_less_by_the_discount(estimator: str, worth: float):
 
 @pytest.mark.parametrize("estimator", ["dr_grpo", "grpo"])
 def test_what_the_settings_take_off_the_rewards_is_in_the_advantages(estimator: str):
-    """The outcome of the second group is the same for all: only their KL tells its answers apart."""
+    """The outcome of the second group is the same for all: only their KL tells its answers apart, which is
+    in the advantages but no signal."""
     kl = np.array([[0.0, 0.5, 1.0, 1.5], [2.0, 0.0, 0.0, 0.0]])
     reference = [[np.array([-1.0, -1.0 - nats], np.float32) for nats in of_group] for of_group in kl]
-    chosen = controller(
-        ptr(threshold=0.99),
-        actors={"reference": FakeActors(reference)},
-        kl_coef=0.5,
-        kl_in="reward",
-        kl_estimator="k1",
-        advantage=estimator,
-        std_eps=0.3,
-        drop_groups_without_signal=True,
-    )
-    result = chosen.train_step()
+    settings = {"kl_coef": 0.5, "kl_in": "reward", "kl_estimator": "k1", "std_eps": 0.3}
+
+    def step(**more):
+        actors = {"reference": FakeActors(reference)}
+        return controller(
+            ptr(threshold=0.99), actors=actors, advantage=estimator, **settings, **more
+        ).train_step()
+
+    result, dropping = step(), step(drop_groups_without_signal=True)
     shaped = group_advantages(np.array(SCORES["outcome"]) - 0.5 * kl, estimator=estimator, eps=0.3)
-    np.testing.assert_allclose(result.advantages, shaped, rtol=1e-5)
+    np.testing.assert_allclose(result.advantages.samples, shaped, rtol=1e-5)
     sent = [group.advantages for group in result.metrics["batch"].groups]
     np.testing.assert_allclose(sent, shaped, rtol=1e-5)
+    assert result.metrics["groups_without_signal"] == dropping.metrics["groups_without_signal"] == 0.5
+    sent = np.concatenate([group.advantages for group in dropping.metrics["batch"].groups])
+    np.testing.assert_allclose(sent, shaped[0], rtol=1e-5)
 
 
 def test_answers_that_were_cut_are_left_out_where_the_settings_say_so():
@@ -259,8 +285,9 @@ def test_a_failed_reward_leaves_its_completion_out_and_is_counted():
     assert result.metrics["reward/masked"] == result.metrics["reward_errors/outcome"] == 5
     assert result.metrics["batch/sequences"] == 3
     assert result.metrics["batch/groups_dropped"] == 0  # it had nothing to drop
-    assert np.isfinite(result.advantages).all() and result.advantages[0, 1] == 0
-    np.testing.assert_allclose(result.advantages[0, 0], math.sqrt(2), rtol=1e-3)
+    samples = result.advantages.samples
+    assert np.isfinite(samples).all() and samples[0, 1] == 0
+    np.testing.assert_allclose(samples[0, 0], math.sqrt(2), rtol=1e-3)
 
 
 def test_a_step_with_nothing_to_learn_from_changes_nothing():
@@ -288,8 +315,8 @@ def test_samples_over_the_learners_budget_end_the_run_or_are_left_out_and_counte
 
 def test_the_gate_does_not_move_where_every_outcome_failed():
     gated = controller(ptr(window=1, threshold=0.0))
-    gated.mix([None, None], {"outcome": made([[None] * 4] * 2), "reasoning": made(SCORES["reasoning"])})
-    assert not gated.gate.is_open
+    gated.mixer.advance(scored({"outcome": [[None] * 4] * 2, "reasoning": SCORES["reasoning"]}))
+    assert gated.mixer.schedule.factor(0) == 0.0
 
 
 def test_rollout_and_learner_that_disagree_raise_the_alarm(caplog: pytest.LogCaptureFixture):
@@ -334,11 +361,70 @@ def test_rewards_are_told_the_step_that_they_score_and_the_last_steps_figures():
     groups = chosen.train_step().groups
     chosen.step = 1
     resumed.load_state_dict(chosen.state_dict())
-    assert (resumed.step, resumed.policy_version) == (1, 2)
-    chosen.score_groups(groups, step=2)  # of a round that runs ahead
-    resumed.score_groups(groups, step=2)
+    assert (resumed.step, resumed.weights.version) == (1, 2)
+    chosen.scoring.score_groups(groups, step=2)  # of a round that runs ahead
+    resumed.scoring.score_groups(groups, step=2)
     told = [c.actors.rewards["outcome"].contexts for c in (chosen, resumed)]
     first, ahead = told[0]
     assert (first.step, first.num_steps, first.statistics) == (0, 20, {})
     assert (ahead.step, ahead.num_steps, ahead.statistics["reward/outcome"]) == (2, 20, 0.625)
     assert told[1] == [ahead]
+
+
+def signal_of_a_step(outcome, answers=(ANSWER,) * K, *, max_tokens=4, **algorithm) -> dict[str, float]:
+    """Metrics of a step in which every group has these outcomes and answers, and three may be replaced."""
+    scores = {"outcome": [outcome] * 2, "reasoning": SCORES["reasoning"]}
+    chosen = controller(
+        ptr(threshold=2.0),  # outcome alone
+        scores,
+        actors={"rollout": FakePool(answers)},
+        train={"max_replaced": 3},
+        drop_groups_without_signal=True,
+        max_tokens=max_tokens,
+        **algorithm,
+    )
+    return chosen.train_step().metrics
+
+
+def of_lengths(*lengths: int, max_tokens: int = 4) -> tuple[Completion, ...]:
+    return tuple(
+        replace(
+            ANSWER,
+            token_ids=tuple(range(length)),
+            logprobs=(-1.0,) * length,
+            finish_reason="length" if length == max_tokens else "stop",
+        )
+        for length in lengths
+    )
+
+
+def test_groups_that_differ_in_length_alone_are_replaced_and_dropped():
+    """DAPO's recipe, four right answers: an over-long penalty tells them apart and is no signal."""
+    metrics = signal_of_a_step([1] * 4, of_lengths(1, 2, 3, 4), overlong_buffer=3)
+    assert (metrics["rollout/replaced_prompts"], metrics["batch/groups_dropped"]) == (3, 5)
+    assert (metrics["groups_without_signal"], metrics["update_skipped"]) == (1.0, 1.0)
+    kept = signal_of_a_step([1, 0, 1, 1], of_lengths(1, 2, 3, 4), overlong_buffer=3)
+    assert (kept["rollout/replaced_prompts"], kept["batch/groups_dropped"]) == (0, 0)
+
+
+def test_a_truncated_answer_gives_no_signal_where_it_is_left_out():
+    """Only the answer that was cut is wrong: once it is masked, the others agree."""
+    answers = of_lengths(4, 2, 3, 3)
+    masked = signal_of_a_step([0, 1, 1, 1], answers, mask_truncated=True)
+    assert (masked["rollout/replaced_prompts"], masked["batch/groups_dropped"]) == (3, 5)
+    counted = signal_of_a_step([0, 1, 1, 1], answers)
+    assert (counted["rollout/replaced_prompts"], counted["batch/groups_dropped"]) == (0, 0)
+
+
+def test_rewards_that_are_equal_within_rounding_are_no_signal():
+    metrics = signal_of_a_step([0.1 + 0.2, 0.3, 0.3, 0.3])
+    assert (metrics["rollout/replaced_prompts"], metrics["batch/groups_dropped"]) == (3, 5)
+
+
+def test_a_group_is_mixed_alike_wherever_it_is_asked_for():
+    """Whether a group counts, and the mix that is trained on, agree; to ask moves nothing."""
+    chosen = controller(ptr(threshold=0.5, window=1), drop_groups_without_signal=True)
+    before = chosen.state_dict()
+    counts = [chosen.mixer.counts(one, 0) for one in scored()]
+    assert chosen.state_dict() == before
+    assert counts == chosen.mixer.mix(scored(), 0).has_signal.tolist() == [True, False]

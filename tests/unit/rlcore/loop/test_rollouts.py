@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,12 +13,14 @@ import pytest
 from rlcore.actors.group import PendingCall
 from rlcore.config import RewardConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.errors import DataError, DeadlineError
-from rlcore.loop.batch import train_group
-from rlcore.loop.rollouts import RolloutPipeline, ScoredGroup, num_scorers
+from rlcore.loop.rollouts import RolloutPipeline
+from rlcore.loop.scored import ScoredGroup, group_arrays
+from rlcore.loop.scoring import num_scorers
 from rlcore.records.timeline import Clock, Recorder
 from rlcore.types import Completion, FinishedJob, Group, Prompt
 
 ANSWER = Completion(token_ids=(1,), logprobs=(0.0,), text="", finish_reason="stop", policy_version=0)
+SCORERS = ThreadPoolExecutor(8)
 
 
 class ScriptedPool:
@@ -60,7 +62,7 @@ class ScriptedPool:
     def describe(self):
         return "rollout[0] is ready"
 
-    def restore(self):
+    def restore(self, step):
         """As the controller, which brings weights to those that are stale."""
         self.restored.append(self.stale)
         self.stale = ()
@@ -69,7 +71,7 @@ class ScriptedPool:
 def pipeline(
     next_finished,
     *,
-    has_signal=lambda scored: True,
+    counts=lambda scored, step: True,
     before_score=lambda names: None,
     timeout_s=60.0,
     pool_class=ScriptedPool,
@@ -87,11 +89,21 @@ def pipeline(
         before_score(names)
         with lock:
             scored.append((step, names))
-        return [ScoredGroup(group=group, scores={}, arrays=train_group(group, None)) for group in groups]
+        return [
+            ScoredGroup(group=group, scores={}, values={}, arrays=group_arrays(group, None))
+            for group in groups
+        ]
 
     pool = pool_class(next_finished)
     prompts = [Prompt(id=str(i), text="") for i in range(40)]
-    made = RolloutPipeline(config, prompts, pool, score=score, has_signal=has_signal, restore=pool.restore)
+    made = RolloutPipeline(
+        config,
+        prompts,
+        pool,
+        score=lambda groups, step: SCORERS.submit(score, groups, step),
+        counts=counts,
+        restore=pool.restore,
+    )
     return made, pool, scored
 
 
@@ -100,7 +112,8 @@ def ids(made, positions):
 
 
 def take(made, step):
-    return made.next_round(step, Clock(Recorder(), step + 1))
+    made.open(step)
+    return made.take(step, Clock(Recorder(), step + 1))
 
 
 def last_first(unfinished):
@@ -108,7 +121,7 @@ def last_first(unfinished):
 
 
 @pytest.mark.parametrize("next_finished", [last_first, lambda u: u[:1], lambda u: u])
-def test_what_is_scored_together_does_not_hang_on_what_finishes_when(next_finished):
+def test_what_is_scored_together_does_not_depend_on_what_finishes_when(next_finished):
     made, pool, scored = pipeline(next_finished)
     for step in range(2):
         groups = take(made, step).groups
@@ -119,7 +132,6 @@ def test_what_is_scored_together_does_not_hang_on_what_finishes_when(next_finish
         (step, ids(made, (first, first + 1))) for step in (0, 1) for first in (4 * step, 4 * step + 2)
     )
     assert made.num_encoded == 8 and not made.is_busy
-    made.close()
 
 
 def test_the_next_rollout_goes_on_while_the_learner_works():
@@ -137,7 +149,6 @@ def test_the_next_rollout_goes_on_while_the_learner_works():
     made.stop()
     assert set(pool.cancelled) <= {8, 9, 10, 11} and not made.is_busy
     assert made.buffer.state_dict() == {"next_position": 12, "open_rounds": {"2": [8, 9, 10, 11]}}
-    made.close()
 
 
 def test_who_waits_for_the_learner_goes_on_as_it_answers_and_restores_no_engine_meanwhile():
@@ -157,7 +168,6 @@ def test_who_waits_for_the_learner_goes_on_as_it_answers_and_restores_no_engine_
     may_finish |= {5, 6, 7}
     take(made, 1)
     assert pool.restored == [(0,)]
-    made.close()
 
 
 class WaitingPool(ScriptedPool):
@@ -193,11 +203,10 @@ def test_scores_and_the_learner_end_a_wait_for_the_pool():
     assert made.wait(call, timeout_s=60) == "updated"
     assert set(pool.unfinished) == {4, 5, 6, 7}
     timer.join(60)
-    made.close()
 
 
 def test_groups_without_signal_are_replaced_by_the_prompts_that_come_next():
-    made, pool, _ = pipeline(last_first, has_signal=lambda s: s.group.prompt.id not in bad, max_replaced=9)
+    made, pool, _ = pipeline(last_first, counts=lambda s, step: s.group.prompt.id not in bad, max_replaced=9)
     bad = set(ids(made, [0, 3, 4]))
     round_ = take(made, 0)
     assert tuple(s.group.prompt.id for s in round_.groups) == ids(made, range(7))
@@ -206,7 +215,6 @@ def test_groups_without_signal_are_replaced_by_the_prompts_that_come_next():
     assert pool.draws[5] == 5  # a function of its place alone
     take(made, 1)
     assert pool.submitted[4][0] == 7  # none is left out
-    made.close()
 
 
 def test_groups_are_replaced_in_the_order_of_their_prompts_whichever_are_scored_first():
@@ -220,14 +228,13 @@ def test_groups_are_replaced_in_the_order_of_their_prompts_whichever_are_scored_
 
     made, pool, _ = pipeline(
         last_first,
-        has_signal=lambda s: s.group.prompt.id not in bad,
+        counts=lambda s, step: s.group.prompt.id not in bad,
         before_score=second_chunk_first,
         max_replaced=9,
     )
     bad = set(ids(made, [0, 2, 3]))
     take(made, 0)
     assert pool.submitted == [[0, 1, 2, 3], [4], [5, 6]]
-    made.close()
 
 
 def test_of_oversampled_prompts_the_last_to_finish_are_cancelled():
@@ -237,7 +244,6 @@ def test_of_oversampled_prompts_the_last_to_finish_are_cancelled():
     assert len(round_.groups) == 4 and round_.num_cancelled == 2
     assert tuple(s.group.prompt.id for s in round_.groups) == ids(made, [2, 3, 4, 5])
     assert all(len(names) == 1 for _, names in scored)
-    made.close()
 
 
 def test_prompts_that_do_not_fit_leave_the_step_smaller_until_nothing_is_left():
@@ -248,7 +254,6 @@ def test_prompts_that_do_not_fit_leave_the_step_smaller_until_nothing_is_left():
     assert round_.num_dropped == 2
     with pytest.raises(DataError, match="step 2: all 4 prompts are over the engine's context"):
         take(made, 1)
-    made.close()
 
 
 def test_evaluation_prompts_go_beside_those_of_the_training():
@@ -257,7 +262,6 @@ def test_evaluation_prompts_go_beside_those_of_the_training():
     prompts = [Prompt(id=name, text="") for name in "ab"]
     assert [g.prompt.id for g in made.generate(prompts, step=1, greedy=True)] == ["a", "b"]
     assert len(take(made, 1).groups) == 4
-    made.close()
 
 
 def test_an_evaluation_that_is_given_up_leaves_nothing_behind():
@@ -269,7 +273,6 @@ def test_an_evaluation_that_is_given_up_leaves_nothing_behind():
     assert -3 in pool.cancelled and not any(i < 0 for i in pool.unfinished)
     assert len(take(made, 1).groups) == 4
     assert [g.prompt.id for g in made.generate(prompts, step=2, greedy=True)] == ["a", "b", "c"]
-    made.close()
 
 
 def test_an_evaluation_prompt_over_the_context_is_left_out():
@@ -277,14 +280,12 @@ def test_an_evaluation_prompt_over_the_context_is_left_out():
     pool.refused = {-2}
     prompts = [Prompt(id=name, text="") for name in "abc"]
     assert [g.prompt.id for g in made.generate(prompts, step=0, greedy=True)] == ["a", "c"]
-    made.close()
 
 
 def test_a_rollout_that_stands_still_ends_the_run_and_says_who_does_what():
     made, _, _ = pipeline(lambda u: [], timeout_s=0.05)
     with pytest.raises(DeadlineError, match=r"rollout of step 1: .* 0\.05 s .*rollout\[0\] is ready"):
         take(made, 0)
-    made.close()
 
 
 def test_the_deadline_is_for_the_next_prompt_and_not_for_all(monkeypatch: pytest.MonkeyPatch):
@@ -297,7 +298,6 @@ def test_the_deadline_is_for_the_next_prompt_and_not_for_all(monkeypatch: pytest
 
     made, _, _ = pipeline(at_every_second_poll, timeout_s=60.0)
     assert len(take(made, 0).groups) == 4  # after 175 s, of which never 60 without a prompt
-    made.close()
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from rlcore.config import RunConfig, TrainConfig
+from rlcore.actors.roles import Actors
+from rlcore.config import RunConfig
 from rlcore.errors import ActorError, DeadlineError, WeightSyncError
-from rlcore.loop.controller import Actors, Controller
-from rlcore.types import Prompt
+from rlcore.loop.weight_push import WeightPush
+from rlcore.records.timeline import Recorder
 
 
 class Learner:
@@ -66,23 +67,22 @@ class EndedPool(Pool):
 def called_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
     """Pushes, and why."""
     seen: list[tuple[str, str]] = []
-    monkeypatch.setattr("rlcore.loop.controller.call_off", lambda push, reason: seen.append((push, reason)))
+    monkeypatch.setattr("rlcore.loop.weight_push.call_off", lambda push, reason: seen.append((push, reason)))
     yield seen
 
 
-def controller(pool: Pool, learner: Learner) -> Controller:
+def pushes(pool: Pool, learner: Learner) -> WeightPush:
     actors = Actors(rollout=pool, rewards={}, learner=learner, reference=None)  # type: ignore[arg-type]
-    config = RunConfig(train=TrainConfig(prompts_per_step=1))
-    made = Controller(config, [Prompt(id="p", text="")], actors)
-    made.policy_version = 1
+    made = WeightPush(RunConfig(), actors, Recorder())
+    made.version = 1
     return made
 
 
 def test_where_an_engine_is_lost_in_a_push_the_others_are_pushed_to_again() -> None:
     pool, learner = Pool([0, 1, 2], [], is_lost=True), Learner(WeightSyncError("called off"))
-    chosen = controller(pool, learner)
-    chosen.push_weights()
-    assert pool.pushed == [[0, 1, 2], [0, 1]] and chosen.policy_version == 2
+    chosen = pushes(pool, learner)
+    chosen.push(0)
+    assert pool.pushed == [[0, 1, 2], [0, 1]] and chosen.version == 2
     assert learner.asked == [
         ("announce_push", 2, [0, 1, 2], 1),
         ("push_weights", "a push"),
@@ -92,10 +92,10 @@ def test_where_an_engine_is_lost_in_a_push_the_others_are_pushed_to_again() -> N
 
 
 def test_a_push_that_fails_though_no_engine_was_lost_ends_the_run() -> None:
-    chosen = controller(Pool([0], []), Learner(WeightSyncError("the layouts differ")))
+    chosen = pushes(Pool([0], []), Learner(WeightSyncError("the layouts differ")))
     with pytest.raises(WeightSyncError, match="the layouts differ"):
-        chosen.push_weights()
-    assert chosen.policy_version == 1
+        chosen.push(0)
+    assert chosen.version == 1
 
 
 @pytest.mark.parametrize(
@@ -109,23 +109,23 @@ def test_a_push_that_fails_though_no_engine_was_lost_ends_the_run() -> None:
 def test_a_push_that_the_engines_end_is_called_off_and_the_cause_is_the_runs_error(
     learners: Exception, cause: str, called_off: list[tuple[str, str]]
 ) -> None:
-    chosen = controller(EndedPool([0], []), Learner(learners))
+    chosen = pushes(EndedPool([0], []), Learner(learners))
     with pytest.raises(ActorError, match=cause):
-        chosen.push_weights()
-    assert called_off == [("a push", "max_restarts allows no more")] and chosen.policy_version == 1
+        chosen.push(0)
+    assert called_off == [("a push", "max_restarts allows no more")] and chosen.version == 1
 
 
 def test_engines_that_were_started_anew_get_the_version_that_counts() -> None:
     pool, learner = Pool([0, 1], [1]), Learner()
-    chosen = controller(pool, learner)
-    chosen.restore_engines()
+    chosen = pushes(pool, learner)
+    chosen.restore(0)
     assert learner.asked == [("announce_push", 1, [1], 1), ("push_weights", "a push")]
-    assert pool.pushed == [[1]] and chosen.policy_version == 1
+    assert pool.pushed == [[1]] and chosen.version == 1
 
 
 def test_where_no_engine_stands_the_next_version_is_what_it_will_have_to_hold() -> None:
     pool, learner = Pool([], []), Learner()
-    chosen = controller(pool, learner)
-    chosen.push_weights()
-    assert pool.expected == [2] and chosen.policy_version == 2
+    chosen = pushes(pool, learner)
+    chosen.push(0)
+    assert pool.expected == [2] and chosen.version == 2
     assert learner.asked == pool.pushed == []

@@ -1,0 +1,77 @@
+"""From the scores of groups to one reward per completion, under the schedule of the reasoning reward.
+
+Mixing is pure: it asks the schedule for the factor of a step and changes nothing. The schedule moves in
+`advance` alone, which the training loop calls once per step.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlcore.algorithms.ptr import MixedRewards, mix_rewards
+from rlcore.algorithms.ptr_schedule import REWARD_SCHEDULES, Constant, RewardSchedule
+from rlcore.config import RunConfig
+from rlcore.loop.scored import ScoredGroup, is_truncated
+
+
+class Mixer:
+    """Mixes scores as `algorithm` and the rewards' weights say."""
+
+    def __init__(self, config: RunConfig):
+        self._config = config
+        self.schedule = make_schedule(config)
+
+    def advance(self, scored: Sequence[ScoredGroup]) -> None:
+        """Moves the schedule on by one step, by the mean outcome of the step's groups."""
+        outcome = self._config.algorithm.ptr.outcome
+        if outcome is None:
+            return
+        values = np.concatenate([one.values[outcome] for one in scored])
+        known = values[np.isfinite(values)]
+        self.schedule.observe(float(known.mean()) if known.size else float("nan"))
+
+    def mix(self, scored: Sequence[ScoredGroup], step: int) -> MixedRewards:
+        """Returns the reward of each completion at `step` (from 0). With `algorithm.mask_truncated`, answers
+        that were cut at the token limit are masked."""
+        algorithm, rewards = self._config.algorithm, self._config.rewards
+        names = list(scored[0].values)
+        mixed = mix_rewards(
+            {name: np.stack([one.values[name] for one in scored]) for name in names},
+            {name: rewards[name].weight for name in names},
+            outcome=algorithm.ptr.outcome,
+            reasoning=algorithm.ptr.reasoning,
+            trust=algorithm.ptr.trust,
+            factor=self.schedule.factor(step),
+            token_values={
+                name: [[score.token_values for score in one.scores[name]] for one in scored]
+                for name in names
+                if any(score.token_values for one in scored for score in one.scores[name])
+            },
+        )
+        return mixed.without(is_truncated(scored)) if algorithm.mask_truncated else mixed
+
+    def counts(self, scored: ScoredGroup, step: int) -> bool:
+        """Whether a group counts towards the round of `step`: always, unless groups without signal are
+        dropped."""
+        if not self._config.algorithm.drop_groups_without_signal:
+            return True
+        return bool(self.mix([scored], step).has_signal[0])
+
+
+def make_schedule(config: RunConfig) -> RewardSchedule:
+    """Builds the schedule that `algorithm.ptr.schedule` names; without an outcome reward there is none."""
+    ptr = config.algorithm.ptr
+    if ptr.outcome is None and ptr.schedule == "progressive":
+        return Constant()
+    build = REWARD_SCHEDULES[ptr.schedule]
+    settings = {
+        "threshold": ptr.threshold,
+        "window": ptr.window,
+        "max_spread": ptr.max_spread,
+        "anneal_steps": ptr.anneal_steps or config.train.num_steps,
+    }
+    wanted = inspect.signature(build).parameters
+    return build(**{name: value for name, value in settings.items() if name in wanted})
