@@ -13,14 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError
 
-from rlcore.actors.group import ActorGroup, last_line
+from rlcore.actors.group import ActorGroup, Inbox, PendingCall, last_line
 from rlcore.actors.placement import Reservation, reserve, reward_bundles
 from rlcore.actors.reward import RewardWorker
 from rlcore.config import RewardConfig
@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 MAX_RESTARTS = 10
 """How often a replica that does not start is tried again before it is left alone."""
-_POLL_S = 0.02
-"""Between two looks for what other threads ask for, or have done."""
+_LOOK_S = 5.0
+"""Longest wait for news: an answer, a deadline or new groups end it before."""
 
 
 @contextmanager
@@ -74,6 +74,8 @@ class _Work:
     scores: dict[int, list[Score]] = field(default_factory=dict)
     attempts: dict[int, int] = field(default_factory=dict)
     failures_in_a_row: int = 0
+    done: Future[None] = field(default_factory=Future)
+    """Ends when every group has its scores, or the pool has shut down."""
 
     @property
     def is_done(self) -> bool:
@@ -91,9 +93,8 @@ class _Call:
 
 
 class RewardPool(ActorGroup):
-    """Actors of one reward, for any number of threads that ask for scores: what they ask for is dealt out in
-    the order in which it came, so that no replica is idle while another thread's groups wait. One of the
-    threads does the dealing for all.
+    """Actors of one reward, for any number of threads that ask for scores. One thread of the pool's own deals
+    out what they ask for, in the order in which it came, so that no replica is idle while groups wait.
 
     Args:
         startup_timeout_s: for a replica that is started anew.
@@ -127,16 +128,20 @@ class RewardPool(ActorGroup):
         self._config, self._startup_timeout_s = config, startup_timeout_s
         self._cache = None if config.cache == "none" else ScoreCache(by_group=config.cache == "group")
         self._free = [rank for _ in range(config.concurrency) for rank in range(config.replicas)]
-        self._running: dict[ray.ObjectRef, _Call] = {}
+        self._inbox = Inbox()
+        self._calls: dict[PendingCall, _Call] = {}
+        """Calls without an answer."""
         self._arrived: deque[_Work] = deque()
+        """What was asked for since the dealing thread last looked."""
         self._works: list[_Work] = []
-        """What is not done, of the thread that deals."""
-        self._dealing = threading.Lock()
+        """What is not done, in the order in which it came."""
         self._lost: dict[int, str] = {}
         """Replicas that did not start, and why."""
         self._num_restarts = [0] * config.replicas
         """Of each replica, since it last stood."""
         self._max_failures_in_a_row = 2 * config.replicas * config.concurrency + 2
+        self._end, self._has_ended = threading.Lock(), False
+        threading.Thread(target=self._deal, name=f"deal {self.name}", daemon=True).start()
 
     def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
         """One score a completion, [G][K]; what could not be scored carries an error. Never raises for what a
@@ -156,40 +161,65 @@ class RewardPool(ActorGroup):
             tuple(range(start, min(start + size, len(groups)))) for start in range(0, len(groups), size)
         ]
         work = _Work(groups=groups, context=context, queue=deque(batches))
-        self._arrived.append(work)
-        while not work.is_done and self._actors:
-            if self._dealing.acquire(timeout=_POLL_S):
-                try:
-                    self._deal(work)
-                finally:
-                    self._dealing.release()
+        if groups and self._accept(work):
+            work.done.result()  # every call that it waits for has a deadline
         return [
             work.scores[i] if i in work.scores else failed_scores(group, "the run was ending")
             for i, group in enumerate(groups)
         ]
 
-    def _deal(self, own: _Work) -> None:
-        """Sends groups to replicas and takes their answers, whosever they are, until `own` is done."""
-        self._restart_lost()
-        while not own.is_done and self._actors:
-            while self._arrived:
-                self._works.append(self._arrived.popleft())
-            self._send()
-            if self._running:
-                first = min(call.deadline for call in self._running.values())
-                timeout_s = max(0.0, first - time.monotonic())
-                # With room for more, what has arrived meanwhile must not wait for a slow answer.
-                timeout_s = min(timeout_s, _POLL_S) if self._free else timeout_s
-                ready, _ = ray.wait(list(self._running), timeout=timeout_s)
-                for ref in ready:
-                    self._receive(ref)
-                if not ready:
-                    self._expire()
-            else:
-                reasons = "; ".join(sorted(set(self._lost.values())))
-                for work in self._works:
-                    self._give_up(work, f"no replica is left: {reasons}")
-            self._works = [work for work in self._works if not work.is_done]
+    def _accept(self, work: _Work) -> bool:
+        """Hands work to the dealing thread, unless that has ended."""
+        with self._end:
+            if not self._has_ended:
+                self._arrived.append(work)
+                self._inbox.wake()
+            return not self._has_ended
+
+    def shutdown(self) -> None:
+        """Ends the actors; who still waits for scores gets errors. Idempotent."""
+        super().shutdown()
+        self._inbox.wake()
+
+    def _deal(self) -> None:
+        """Sends groups to replicas and takes their answers, until the pool is shut down."""
+        failure: BaseException | None = None
+        try:
+            while self._actors:
+                self._take_arrived()
+                self._send()
+                self._finish_done()
+                for call in self._inbox.take(self._seconds_to_deadline()):
+                    self._receive(call)
+                self._expire()
+        except BaseException as error:  # a defect of ours: whoever waits must hear of it
+            failure = error
+            raise
+        finally:
+            with self._end:
+                self._has_ended = True
+                for work in [*self._works, *self._arrived]:
+                    work.done.set_exception(failure) if failure else work.done.set_result(None)
+
+    def _take_arrived(self) -> None:
+        if self._arrived:
+            self._restart_lost()
+        while self._arrived:
+            self._works.append(self._arrived.popleft())
+
+    def _seconds_to_deadline(self) -> float:
+        first = min((call.deadline for call in self._calls.values()), default=float("inf"))
+        return min(_LOOK_S, max(0.0, first - time.monotonic()))
+
+    def _finish_done(self) -> None:
+        if self._works and not self._calls:
+            reasons = "; ".join(sorted(set(self._lost.values())))
+            for work in self._works:
+                self._give_up(work, f"no replica is left: {reasons}")
+        for work in self._works:
+            if work.is_done:
+                work.done.set_result(None)
+        self._works = [work for work in self._works if not work.is_done]
 
     def _restart_lost(self) -> None:
         """What a replica lacked when it did not start may be there again by the next groups."""
@@ -207,28 +237,28 @@ class RewardPool(ActorGroup):
             while work.queue and self._free:
                 rank, indices = self._free.pop(0), work.queue.popleft()
                 batch = [work.groups[i] for i in indices]
-                ref = self._actors[rank].score.remote(batch, work.context)
-                self._running[ref] = _Call(rank, work, indices, time.monotonic() + self._config.timeout_s)
+                call = self.call_one_async(rank, "score", batch, work.context)
+                self._expect(call, _Call(rank, work, indices, time.monotonic() + self._config.timeout_s))
 
-    def _receive(self, ref: ray.ObjectRef) -> None:
-        call = self._running.pop(ref, None)
+    def _expect(self, pending: PendingCall, call: _Call) -> None:
+        self._calls[pending] = call
+        self._inbox.expect(pending)
+
+    def _receive(self, pending: PendingCall) -> None:
+        call = self._calls.pop(pending, None)
         if call is None:
             return  # it ended with its replica
-        try:
-            answer = ray.get(ref, timeout=60)
-        except RayActorError as error:
+        (answer,) = pending.answers
+        error = answer.exception()
+        if error is None:
+            self._answered(call, answer.result())
+        elif isinstance(error, RayActorError) or call.work is None:
             self._died(call, last_line(error))
-        except RayError as error:
-            if call.work is None:
-                self._died(call, last_line(error))
-                return
-            # What was sent or answered could not be read on the other side.
+        else:  # what was sent or answered could not be read on the other side
             self._free.append(call.rank)
             self._failed(call, f"the call failed: {last_line(error)}")
-        else:
-            self._answered(call, answer)
 
-    def _answered(self, call: _Call, answer: Any) -> None:
+    def _answered(self, call: _Call, answer: list[list[Score]]) -> None:
         if call.work is None:  # it has started
             self._num_restarts[call.rank] = 0
             self._free += [call.rank] * self._config.concurrency
@@ -252,9 +282,9 @@ class RewardPool(ActorGroup):
     def _expire(self) -> None:
         """Ends the calls that passed their deadline, with their replicas."""
         now = time.monotonic()
-        expired = [(ref, call) for ref, call in self._running.items() if call.deadline <= now]
-        for ref, call in expired:
-            if self._running.pop(ref, None) is None:
+        expired = [(pending, call) for pending, call in self._calls.items() if call.deadline <= now]
+        for pending, call in expired:
+            if self._calls.pop(pending, None) is None:
                 continue  # it went with another call of its replica
             if call.work is None:
                 self._lost[call.rank] = (
@@ -300,13 +330,14 @@ class RewardPool(ActorGroup):
     def _take_running(self, rank: int) -> list[_Call]:
         """The calls of a replica that is gone, no longer waited for; its slots are gone too."""
         self._free = [free for free in self._free if free != rank]
-        refs = [ref for ref, call in self._running.items() if call.rank == rank]
-        return [self._running.pop(ref) for ref in refs]
+        lost = [pending for pending, call in self._calls.items() if call.rank == rank]
+        return [self._calls.pop(pending) for pending in lost]
 
     def _start(self, rank: int) -> None:
         """Waits, in the loop, until Ray has started the replica anew."""
-        ref = self._actors[rank].ready.options(max_task_retries=-1).remote()
-        self._running[ref] = _Call(rank, None, (), time.monotonic() + self._startup_timeout_s)
+        answer = self._actors[rank].ready.options(max_task_retries=-1).remote().future()
+        pending = PendingCall(self.name, "ready", [answer], [rank], lambda answers: answers[0], self.where)
+        self._expect(pending, _Call(rank, None, (), time.monotonic() + self._startup_timeout_s))
 
     def _report(self, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
         """One warning a step: metrics have the count, samples.jsonl every failure."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, RuntimeEnvSetupError
 
-from rlcore.actors.group import ActorGroup
+from rlcore.actors.group import ActorGroup, PendingCall
 from rlcore.actors.reward_pool import MAX_RESTARTS, RewardPool
 from rlcore.config import RewardConfig
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
@@ -41,22 +43,22 @@ class Ref:
     """To a call, which has its answer already."""
 
     def __init__(self, answer: Any):
-        self.answer = answer
+        self._answer = answer
+
+    def future(self) -> Future[Any]:
+        future: Future[Any] = Future()
+        if isinstance(self._answer, Exception):
+            future.set_exception(self._answer)
+        else:
+            future.set_result(self._answer)
+        return future
 
 
 @pytest.fixture
 def replicas(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Replica]]:
     """Those to be started, in order."""
     waiting: list[Replica] = []
-
-    def get(ref: Ref, *, timeout: float) -> Any:
-        if isinstance(ref.answer, Exception):
-            raise ref.answer
-        return ref.answer
-
     monkeypatch.setattr(ActorGroup, "_spawn", lambda group, rank: waiting.pop(0))
-    monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs[:1], refs[1:]))
-    monkeypatch.setattr(ray, "get", get)
     monkeypatch.setattr(ray, "kill", lambda actor, no_restart: None)
     yield waiting
 
@@ -69,29 +71,58 @@ class SlowReplica(Replica):
         self.now, self._seconds = 0.0, seconds
         self.asked: list[tuple[str, float]] = []
         """Prompts, and when."""
-        self.score = self._method(self._score)
+        self.due: dict[Future[Any], float] = {}
+        """When each answer is there."""
 
-    def _score(self, groups: list[Group], context: RewardContext) -> float:
-        """When the answer is there."""
+    def remote_score(self, groups: list[Group], context: RewardContext) -> SimpleNamespace:
         (group,) = groups
         self.asked.append((group.prompt.id, self.now))
-        return self.now + self._seconds[group.prompt.id]
+        answer: Future[Any] = Future()
+        answer.set_result([[Score(1.0)]])
+        self.due[answer] = self.now + self._seconds[group.prompt.id]
+        return SimpleNamespace(future=lambda: answer)
 
-    def wait(self, refs: Sequence[Ref], timeout: float) -> tuple[list[Ref], list[Ref]]:
-        due = [ref.answer if isinstance(ref.answer, float) else self.now for ref in refs]
-        if min(due) > self.now + timeout:
-            self.now += timeout
-            return [], list(refs)
-        self.now = max(self.now, min(due))
-        return [refs[due.index(min(due))]], []
+
+class SlowInbox:
+    """An inbox on the replica's clock: what is waited for comes when it is due."""
+
+    def __init__(self, replica: SlowReplica):
+        self._replica, self._expected = replica, list[PendingCall]()
+        self._woken = threading.Event()
+
+    def expect(self, call: PendingCall) -> None:
+        self._expected.append(call)
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def forget(self) -> None:
+        """The replica is killed, and what it was asked with it."""
+        self._expected.clear()
+
+    def take(self, timeout_s: float) -> list[PendingCall]:
+        if not self._expected:
+            self._woken.wait(timeout_s)
+            self._woken.clear()
+            return []
+        due = {call: self._replica.due.get(call.answers[0], self._replica.now) for call in self._expected}
+        first = min(self._expected, key=due.__getitem__)
+        if due[first] > self._replica.now + timeout_s:
+            self._replica.now += timeout_s
+            return []
+        self._replica.now = max(self._replica.now, due[first])
+        self._expected.remove(first)
+        return [first]
 
 
 @pytest.fixture
 def slow_replica(replicas: list[Replica], monkeypatch: pytest.MonkeyPatch) -> SlowReplica:
     replica = SlowReplica({"hang": math.inf, "quick": 5.0, "a": 8.0, "b": 8.0, "c": 8.0})
+    replica.score = SimpleNamespace(remote=replica.remote_score)
     replicas.append(replica)
-    monkeypatch.setattr(ray, "wait", replica.wait)
-    monkeypatch.setattr(ray, "get", lambda ref, timeout: [[Score(1.0)]] if ref.answer else None)
+    inbox = SlowInbox(replica)
+    monkeypatch.setattr("rlcore.actors.reward_pool.Inbox", lambda: inbox)
+    monkeypatch.setattr(ray, "kill", lambda actor, no_restart: inbox.forget())
     monkeypatch.setattr("rlcore.actors.reward_pool.time", SimpleNamespace(monotonic=lambda: replica.now))
     return replica
 
