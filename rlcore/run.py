@@ -64,10 +64,11 @@ def train(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
 
 
 def evaluate(config: RunConfig) -> dict[str, float]:
-    """Metrics of greedy answers to the held-out prompts by the policy at `model.path`; records go to
-    `run_dir/eval`.
+    """Returns the metrics of greedy answers to the held-out prompts by the policy at `model.path`. Records go
+    to `run_dir/eval`.
 
-    Raises StoppedError on SIGINT or SIGTERM."""
+    Raises StoppedError on SIGINT or SIGTERM.
+    """
     run_dir = Path(config.run_dir).resolve() / "eval"
     run_dir.mkdir(parents=True, exist_ok=True)
     with (
@@ -111,14 +112,14 @@ def _task(config: RunConfig) -> Any:
 
 
 def reward_records(config: RunConfig, actors: Actors) -> dict[str, Any]:
-    """Which rewards these are: each one's package, version, file hash and args."""
+    """Returns which rewards these are: each one's package, version, file hash and arguments."""
     timeout_s = config.cluster.startup_timeout_s
     return {name: group.call_one(0, "ready", timeout_s=timeout_s) for name, group in actors.rewards.items()}
 
 
 def bar_values(metrics: Mapping[str, float], rewards: Iterable[str]) -> dict[str, str]:
-    """What the progress bar shows of a step: the rewards' means and the KL. A reward that judges single
-    tokens alone is 0 for every completion, and left out."""
+    """Returns what the progress bar shows of a step: the rewards' means and the KL. A reward that judges
+    single tokens alone is 0 for every completion, and left out."""
     means = {name: metrics.get(f"reward/{name}") for name in rewards}
     shown = {n: v for n, v in means.items() if v or f"reward/{n}/token_values" not in metrics}
     shown["kl"] = metrics.get("kl")

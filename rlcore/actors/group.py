@@ -34,7 +34,7 @@ _REFUSED = f"{ConfigError.__module__}.{ConfigError.__qualname__}: "
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingCall:
-    """A call that all ranks are busy with."""
+    """A pending call is one that some ranks are busy with."""
 
     group: str
     method: str
@@ -46,11 +46,11 @@ class PendingCall:
     """` on NODE, ...` of some ranks, for errors."""
 
     def done(self) -> bool:
-        """Whether every rank has answered."""
+        """Says whether every rank has answered."""
         return all(answer.done() for answer in self.answers)
 
     def when_done(self, callback: Callable[[], None]) -> None:
-        """Has `callback` called, in any thread, as each rank answers: the last time when all have."""
+        """Calls `callback`, in any thread, as each rank answers; the last call comes when all have."""
         for answer in self.answers:
             answer.add_done_callback(lambda _: callback())
 
@@ -87,26 +87,27 @@ class PendingCall:
 
 
 class Inbox:
-    """Calls come in here as they are answered: to wait for one of a thousand costs no more than for one."""
+    """Calls come into an inbox as they are answered. To wait for one of a thousand costs no more than for
+    one."""
 
     def __init__(self) -> None:
         self._expected: dict[Future[Any], PendingCall] = {}
         self._answered: SimpleQueue[Future[Any] | None] = SimpleQueue()
 
     def expect(self, call: PendingCall) -> None:
-        """`take` will give this call, once for each rank that answers. Twice is as good as once."""
+        """Has `take` give this call, once for each rank that answers. To expect a call twice changes nothing."""
         for answer in call.answers:
             if answer not in self._expected:
                 self._expected[answer] = call
                 answer.add_done_callback(self._answered.put)
 
     def wake(self) -> None:
-        """Ends a `take`, the present or else the next one, with what there is. From any thread."""
+        """Ends a `take`, the present or else the next one, with what there is. Any thread may call this."""
         self._answered.put(None)
 
     def take(self, timeout_s: float) -> Iterator[PendingCall]:
-        """The calls that were answered since, as soon as there is one; none after `timeout_s`. What is not
-        iterated over stays."""
+        """Yields the calls that were answered since, as soon as there is one; none after `timeout_s`. Calls
+        that are not iterated over stay."""
         with suppress(Empty):
             if first := self._answered.get(timeout=max(0.0, timeout_s)):
                 yield self._expected.pop(first)
@@ -116,11 +117,11 @@ class Inbox:
 
 
 class ActorGroup:
-    """Actors of one class, ranks 0 to size - 1.
+    """A group holds the actors of one class, ranks 0 to size - 1.
 
     `arguments` holds one rank's constructor keywords each. With a reservation, rank i runs in the i-th bundle
-    of the role `name`. `env_vars` are set before the actor's Python starts. `options` are further ones of a
-    Ray actor.
+    of the role `name`. `env_vars` are set before the actor's Python starts. `options` are further options of
+    a Ray actor.
     """
 
     def __init__(
@@ -168,7 +169,8 @@ class ActorGroup:
         self._actors[rank] = self._spawn(rank)
 
     def where(self, ranks: Iterable[int]) -> str:
-        """` on NODE, ...`: the addresses of the nodes that some ranks run on, as far as Ray knows them."""
+        """Returns ` on NODE, ...`: the addresses of the nodes that some ranks run on, as far as Ray knows
+        them."""
         # Ray's public calls need the dashboard for this.
         from ray._private.state import actors
 
@@ -180,17 +182,17 @@ class ActorGroup:
         return f" on {', '.join(sorted(nodes))}" if nodes else ""
 
     def call(self, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> list[Any]:
-        """The same call on every rank; one result each. Raises as `PendingCall.result`."""
+        """Makes the same call on every rank and returns one result per rank. Raises as `PendingCall.result`."""
         return self.call_async(method, *args, **kwargs).result(timeout_s=timeout_s)
 
     def call_each(
         self, method: str, arguments: Sequence[tuple[Any, ...]], *, timeout_s: float, **kwargs: Any
     ) -> list[Any]:
-        """Rank i with `arguments[i]` and the shared keywords; one result each."""
+        """Calls rank i with `arguments[i]` and the shared keywords, and returns one result per rank."""
         return self.call_each_async(method, arguments, **kwargs).result(timeout_s=timeout_s)
 
     def call_one(self, rank: int, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> Any:
-        """One rank alone."""
+        """Calls one rank alone and returns its result."""
         return self.call_one_async(rank, method, *args, **kwargs).result(timeout_s=timeout_s)
 
     def call_one_async(self, rank: int, method: str, *args: Any, **kwargs: Any) -> PendingCall:
@@ -217,9 +219,10 @@ class ActorGroup:
         return PendingCall(self.name, method, answers, list(range(self.size)), list, self.where)
 
     def call_shards(self, method: str, items: Sequence[Any], *, timeout_s: float) -> list[Any]:
-        """Deals `items` out, rank r getting the list items[r::size]; one list of values in their order.
+        """Deals `items` out, rank r getting the list items[r::size]. Returns one list of values in the items'
+        order.
 
-        The method must return one value an item, and may be given an empty list. Raises as
+        The method must return one value per item, and may be given an empty list. Raises as
         `PendingCall.result`.
         """
         parts = [(list(items[r :: self.size]),) for r in range(self.size)]
@@ -244,6 +247,6 @@ def _join(ranks: Any) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """Ray's messages are pages long; their last line with content says why."""
+    """Returns the last line with content of an error: Ray's messages are pages long, and that line says why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -41,7 +41,7 @@ _LOOK_S = 5.0
 def open_pool(
     name: str, config: RewardConfig, *, placement_timeout_s: float, startup_timeout_s: float
 ) -> Iterator[RewardPool]:
-    """A reward's replicas, ready, for the length of the block.
+    """Opens a reward's replicas, ready, for the length of the block.
 
     Raises:
         PlacementError: the cluster cannot hold them.
@@ -93,11 +93,13 @@ class _Call:
 
 
 class RewardPool(ActorGroup):
-    """Actors of one reward, for any number of threads that ask for scores. One thread of the pool's own deals
-    out what they ask for, in the order in which it came, so that no replica is idle while groups wait.
+    """A reward pool holds the actors of one reward, for any number of threads that ask for scores.
+
+    One thread of the pool deals out what they ask for, in the order in which it came, so that no replica is
+    idle while groups wait.
 
     Args:
-        startup_timeout_s: for a replica that is started anew.
+        startup_timeout_s: seconds that a replica may take to start anew.
     """
 
     def __init__(
@@ -144,8 +146,8 @@ class RewardPool(ActorGroup):
         threading.Thread(target=self._deal, name=f"deal {self.name}", daemon=True).start()
 
     def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
-        """One score a completion, [G][K]; what could not be scored carries an error. Never raises for what a
-        reward does."""
+        """Returns one score per completion, [G][K]. What could not be scored carries an error: nothing that a
+        reward does raises here."""
         # What the learner's forward pass needs is no business of a reward, and may be large.
         bare = [replace(group, media_inputs={}) for group in groups]
         if self._cache is None:

@@ -12,7 +12,7 @@ from rlcore.actors.rollout_pool import RolloutPool
 
 @dataclass(frozen=True, kw_only=True)
 class Actors:
-    """Everything of a run that lives in other processes."""
+    """Actors are everything of a run that lives in other processes, by role."""
 
     rollout: RolloutPool
     rewards: Mapping[str, RewardPool]
@@ -23,6 +23,6 @@ class Actors:
 
     @property
     def needed_learner(self) -> ActorGroup:
-        """The learner of a run that trains."""
+        """Returns the learner of a run that trains."""
         assert self.learner is not None, "spawned for evaluation only"
         return self.learner

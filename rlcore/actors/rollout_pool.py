@@ -34,9 +34,9 @@ _LOOK_S = 1.0
 
 
 class RolloutPool:
-    """`group` holds the rollout actors, which are starting. `startup_timeout_s` is for one that is started
-    anew. What the actors did goes into `recorder`.
+    """A rollout pool takes jobs and gives finished ones, from the actors of `group`, which are starting.
 
+    `startup_timeout_s` is for an actor that is started anew. What the actors did goes into `recorder`.
     Methods raise what a replica raised on purpose (ConfigError, DataError), and ActorError once more replicas
     were lost than `rollout.max_restarts`.
     """
@@ -65,7 +65,7 @@ class RolloutPool:
             self._call(rank, "ready", overdue_s=startup_timeout_s)
 
     def wait_until_ready(self, *, timeout_s: float) -> None:
-        """Until all replicas stand. Raises DeadlineError, and what a replica's constructor raised."""
+        """Waits until all replicas stand. Raises DeadlineError, and what a replica's constructor raised."""
         deadline = time.monotonic() + timeout_s
         for call in list(self._calls):
             version = call.result(timeout_s=max(0.0, deadline - time.monotonic()))
@@ -79,8 +79,8 @@ class RolloutPool:
         self._send_waiting()
 
     def poll(self, timeout_s: float) -> list[FinishedJob]:
-        """Jobs that have finished, as soon as there are some; none after `timeout_s`, or where `wake` ended
-        it. Lost replicas are dealt with here."""
+        """Returns jobs that have finished, as soon as there are some; none after `timeout_s`, or where `wake`
+        ended the wait. Lost replicas are dealt with here."""
         finished: list[FinishedJob] = []
         for call in self._inbox.take(timeout_s):
             # Else it is of a replica that has been replaced.
@@ -95,8 +95,8 @@ class RolloutPool:
         return finished
 
     def wake(self) -> None:
-        """Ends a poll, the present or else the next one: something else has come that its caller waits for.
-        From any thread."""
+        """Ends a poll, the present or else the next one, because something else has come that its caller
+        waits for. Any thread may call this."""
         self._inbox.wake()
 
     def cancel(self, job_ids: Iterable[int]) -> None:
@@ -108,8 +108,8 @@ class RolloutPool:
             self._call(rank, "cancel", jobs)
 
     def expect(self, version: int) -> None:
-        """From now on a replica must hold `version` to be given work: for a push that finds none standing,
-        and so comes to no `update_weights`."""
+        """Requires that a replica holds `version` before it is given work. Needed for a push that finds no
+        replica standing, and so comes to no `update_weights`."""
         self._dispatcher.updated(version, [])
 
     def update_weights(self, push: Push, ranks: Sequence[int], *, timeout_s: float) -> list[int]:
@@ -151,8 +151,8 @@ class RolloutPool:
         return updated
 
     def sleep(self, *, timeout_s: float) -> None:
-        """All engines give their GPU memory back; nothing may be running. One that fails is started anew; one
-        that is starting is waited for, as it takes its memory sooner or later."""
+        """Has all engines give their GPU memory back; nothing may be running. One that fails is started anew;
+        one that is starting is waited for, as it takes its memory sooner or later."""
         self._call_standing("sleep", timeout_s=timeout_s)
         while starting := self._dispatcher.ranks(STARTING):
             self.poll(_LOOK_S)
@@ -160,11 +160,13 @@ class RolloutPool:
             self._call_standing("sleep", timeout_s=timeout_s, ranks=sorted(risen))
 
     def wake_up(self, what: str, *, timeout_s: float) -> None:
-        """Takes the memory of `weights`, then of the `kv_cache` again. One that fails is started anew."""
+        """Has all engines take the memory of `weights`, or of the `kv_cache`, again. One that fails is
+        started anew."""
         self._call_standing("wake_up", what, timeout_s=timeout_s)
 
     def num_unfinished(self, *, timeout_s: float) -> int:
-        """Prompts in the engines, by their own account: those that are being cancelled included."""
+        """Returns how many prompts are in the engines by their own account, those that are being cancelled
+        included."""
         return sum(stats["num_unfinished"] for stats in self._group.call("stats", timeout_s=timeout_s))
 
     def _call_standing(
@@ -183,16 +185,16 @@ class RolloutPool:
 
     @property
     def standing(self) -> list[int]:
-        """Replicas that can take weights."""
+        """Returns the replicas that can take weights."""
         return self._dispatcher.ranks(READY, STALE)
 
     @property
     def stale(self) -> list[int]:
-        """Replicas that wait for the current weights."""
+        """Returns the replicas that wait for the current weights."""
         return self._dispatcher.ranks(STALE)
 
     def describe(self) -> str:
-        """Who is doing what, for errors."""
+        """Returns who is doing what, for errors."""
         states = (STARTING, STALE, READY)
         state_of = {rank: state for state in states for rank in self._dispatcher.ranks(state)}
         return ", ".join(

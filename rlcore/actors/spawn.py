@@ -25,8 +25,8 @@ from rlcore.records.timeline import Recorder
 def spawn(
     config: RunConfig, *, with_learner: bool = True, recorder: Recorder | None = None
 ) -> Iterator[Actors]:
-    """All actors of a run, ready; killed at the end, their resources given back. What the rollout actors do
-    goes into `recorder`.
+    """Starts all actors of a run and yields them ready. At the end they are killed and their resources given
+    back. What the rollout actors do goes into `recorder`.
 
     Raises:
         PlacementError: the cluster cannot hold them (within `cluster.placement_timeout_s`).

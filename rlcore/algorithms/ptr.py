@@ -36,7 +36,7 @@ def trust_weight(outcomes: np.ndarray, reasoning: np.ndarray) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedRewards:
-    """The one reward of each completion in a batch, before KL and over-long penalty."""
+    """Mixed rewards hold the one reward of each completion in a batch, before KL and over-long penalty."""
 
     rewards: np.ndarray
     """float64 [G, K]; 0 where masked."""
@@ -52,7 +52,7 @@ class MixedRewards:
 
     @property
     def has_signal(self) -> np.ndarray:
-        """bool [G]: the groups whose counting samples differ (`rlcore.algorithms.signal`)."""
+        """Returns bool [G]: whether the counting samples of each group differ (`rlcore.algorithms.signal`)."""
         return groups_with_signal(self.rewards, self.mask, [of_reward.values for of_reward in self.steps])
 
     def without(self, excluded: np.ndarray) -> MixedRewards:

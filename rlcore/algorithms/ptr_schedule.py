@@ -18,7 +18,7 @@ State = Mapping[str, object]
 
 
 class RewardSchedule(Protocol):
-    """The factor on the reasoning reward, step by step."""
+    """A reward schedule gives the factor on the reasoning reward, step by step."""
 
     def factor(self, step: int) -> float:
         """Returns the factor at `step` (from 0), at least 0."""
@@ -68,7 +68,8 @@ class Annealing(Constant):
 
 
 class ProgressiveGate:
-    """Closed until the outcome is good enough and has stabilised; then open for good.
+    """A progressive gate is closed until the outcome is good enough and has stabilised; then it is open for
+    good.
 
     The gate opens at the first step at which the last `window` outcome means average at least `threshold` and
     the averages of the window's two halves differ by no more than `max_spread`. (EmotionThinker, arXiv

@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one step produced, for tracking."""
+    """A step's result holds what one step produced, for tracking."""
 
     step: int
     metrics: dict[str, float]
@@ -191,7 +191,7 @@ class Controller:
 
     @property
     def learner(self) -> ActorGroup:
-        """The learner's ranks; a run that only evaluates has none."""
+        """Returns the learner's ranks. A run that only evaluates has none."""
         return self.actors.needed_learner
 
     def push_weights(self) -> None:

@@ -54,7 +54,7 @@ class Mixer:
         return mixed.without(is_truncated(scored)) if algorithm.mask_truncated else mixed
 
     def counts(self, scored: ScoredGroup, step: int) -> bool:
-        """Whether a group counts towards the round of `step`: always, unless groups without signal are
+        """Says whether a group counts towards the round of `step`: always, unless groups without signal are
         dropped."""
         if not self._config.algorithm.drop_groups_without_signal:
             return True

@@ -15,10 +15,11 @@ from rlcore.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class PromptStream:
-    """Endless shuffled passes over `num_prompts` prompts, `per_step` at a time.
+    """A prompt stream is an endless series of shuffled passes over `num_prompts` prompts, `per_step` at a
+    time.
 
-    Each epoch is a permutation of its own, drawn from (seed, epoch). Steps run on over the end of an epoch,
-    so no prompt is left out and none comes twice within one epoch.
+    Each epoch is a permutation drawn from (seed, epoch). Steps run on over the end of an epoch, so no prompt
+    is left out and none comes twice within one epoch.
     """
 
     num_prompts: int
@@ -33,16 +34,17 @@ class PromptStream:
             )
 
     def epoch(self, step: int) -> int:
-        """Number of whole passes made when `step` (from 0) begins."""
+        """Returns the number of whole passes made when `step` (from 0) begins."""
         return step * self.per_step // self.num_prompts
 
     def indices(self, step: int) -> list[int]:
-        """Indices of the prompts of `step` (from 0), `per_step` of them."""
+        """Returns the indices of the `per_step` prompts of `step` (from 0)."""
         first = step * self.per_step
         return [self.index(position) for position in range(first, first + self.per_step)]
 
     def index(self, position: int) -> int:
-        """Index of the prompt at a place of the endless stream; step s begins at place s * per_step."""
+        """Returns the index of the prompt at a position of the endless stream. Step s begins at position s *
+        per_step."""
         epoch, place = divmod(position, self.num_prompts)
         return int(_permutation(self.seed, epoch, self.num_prompts)[place])
 

@@ -53,7 +53,7 @@ class GenerationPool(Protocol):
 
 
 class Pending(Protocol[T_co]):
-    """Work that goes on elsewhere: `rlcore.actors.group.PendingCall`."""
+    """Work that goes on elsewhere, as `rlcore.actors.group.PendingCall` documents."""
 
     def done(self) -> bool: ...
 
@@ -185,7 +185,7 @@ class RolloutPipeline:
 
     @property
     def is_busy(self) -> bool:
-        """Whether anything is being generated or scored."""
+        """Says whether anything is being generated or scored."""
         return bool(self._jobs or self._chunks)
 
     def stop(self) -> None:

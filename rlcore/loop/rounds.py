@@ -25,7 +25,7 @@ G = TypeVar("G")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Ticket:
-    """One prompt to generate for one round."""
+    """A ticket is one prompt to generate for one round."""
 
     step: int
     """The round: the training step (from 0) that will use it."""
@@ -35,7 +35,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What has to happen after a group has come in."""
+    """Changes are what has to happen after a group has come in."""
 
     new: tuple[Ticket, ...] = ()
     """To generate in the place of groups without signal."""
@@ -45,7 +45,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round(Generic[G]):
-    """The groups of one training step."""
+    """A round holds the groups of one training step."""
 
     step: int
     groups: tuple[G, ...]
@@ -70,13 +70,13 @@ class _OpenRound(Generic[G]):
 
 
 class GroupBuffer(Generic[G]):
-    """The open rounds.
+    """The buffer holds the rounds that are open.
 
     Args:
         prompts_per_step: groups that make a round.
         staleness: rounds open beyond the one that is trained next.
         oversample: share of prompts generated beyond `prompts_per_step`, at the start of a round.
-        max_replaced: prompts of a round that may be generated in the place of groups without signal.
+        max_replaced: prompts of a round that may be generated in the place of groups that do not count.
     """
 
     def __init__(
@@ -90,7 +90,8 @@ class GroupBuffer(Generic[G]):
         self._reopened: dict[int, tuple[Ticket, ...]] = {}
 
     def open(self, step: int, num_steps: int) -> list[Ticket]:
-        """Opens what may be open while `step` is trained next, up to `num_steps`; the tickets to generate."""
+        """Opens every round that may be open while `step` is trained next, up to `num_steps`. Returns the
+        tickets to generate."""
         tickets: list[Ticket] = []
         for number in range(max(step, self._next_round), min(step + self._staleness + 1, num_steps)):
             initial = self._reopened.pop(number, None)
@@ -119,22 +120,22 @@ class GroupBuffer(Generic[G]):
         return Changes(cancelled=cancelled)
 
     def drop(self, ticket: Ticket) -> None:
-        """A prompt that cannot be generated at all leaves its round smaller."""
+        """Makes a round smaller by a prompt that cannot be generated at all."""
         round_ = self._rounds.get(ticket.step)
         if round_ is not None and ticket in round_.pending:
             round_.pending.remove(ticket)
             round_.num_dropped += 1
 
     def is_ready(self, step: int) -> bool:
-        """Whether the round of `step` has all that it will get."""
+        """Says whether the round of `step` has all that it will get."""
         return step in self._rounds and not self._rounds[step].pending
 
     def pending(self, step: int) -> int:
-        """Tickets of a round that have not come in."""
+        """Returns how many tickets of a round have not come in."""
         return len(self._rounds[step].pending) if step in self._rounds else 0
 
     def take(self, step: int) -> Round[G]:
-        """The round of `step`, which leaves the buffer: rounds go in order, and once."""
+        """Returns the round of `step`, which leaves the buffer. Rounds go in order, and once."""
         assert self.is_ready(step) and step == min(self._rounds), (step, sorted(self._rounds))
         round_ = self._rounds.pop(step)
         return Round(
@@ -146,7 +147,8 @@ class GroupBuffer(Generic[G]):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-ready. Rounds that are open will be generated again, from the prompts that they began with."""
+        """Returns the state as JSON values. Rounds that are open will be generated again, from the prompts
+        that they began with."""
         open_rounds = {str(n): [t.position for t in r.initial] for n, r in self._rounds.items()}
         waiting = {str(n): [t.position for t in tickets] for n, tickets in self._reopened.items()}
         return {"next_position": self._next_position, "open_rounds": {**waiting, **open_rounds}}

@@ -15,7 +15,7 @@ Scores = dict[str, list[list[Score]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupArrays:
-    """A group as arrays: all of a `TrainGroup` that is known before the update."""
+    """A group as arrays holds all of a `TrainGroup` that is known before the update."""
 
     prompt_id: str
     prompt_token_ids: np.ndarray
@@ -32,7 +32,7 @@ class GroupArrays:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredGroup:
-    """A group with all that is known of it before the update."""
+    """A scored group holds all that is known of a group before the update."""
 
     group: Group
     scores: Mapping[str, Sequence[Score]]

@@ -17,7 +17,7 @@ _MARGIN_S = 15.0
 
 
 class WeightPush:
-    """Pushes of one run. Engines start from `model.path` as version 0."""
+    """Pushes the weights of one run. Engines start from `model.path` as version 0."""
 
     def __init__(self, config: RunConfig, actors: Actors, recorder: Recorder):
         self._config, self._actors, self._recorder = config, actors, recorder
@@ -39,8 +39,8 @@ class WeightPush:
             pool.wake_up("kv_cache", timeout_s=timeout_s)
 
     def restore(self, step: int) -> None:
-        """Brings the current version into engines that were started anew. Only while the learner is idle: its
-        weights are the current version then."""
+        """Brings the current version into engines that were started anew. The learner must be idle: its
+        weights are the current version only then."""
         self._push(self.version, self._actors.rollout.stale, step)
 
     def _push(self, version: int, ranks: Sequence[int], step: int) -> None:
