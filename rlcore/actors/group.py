@@ -95,7 +95,8 @@ class Inbox:
         self._answered: SimpleQueue[Future[Any] | None] = SimpleQueue()
 
     def expect(self, call: PendingCall) -> None:
-        """Has `take` give this call, once for each rank that answers. To expect a call twice changes nothing."""
+        """Has `take` give this call, once for each rank that answers. To expect a call twice changes
+        nothing."""
         for answer in call.answers:
             if answer not in self._expected:
                 self._expected[answer] = call
@@ -106,8 +107,8 @@ class Inbox:
         self._answered.put(None)
 
     def take(self, timeout_s: float) -> Iterator[PendingCall]:
-        """Yields the calls that were answered since, as soon as there is one; none after `timeout_s`. Calls
-        that are not iterated over stay."""
+        """Yields the calls that were answered since, as soon as there is one; none after `timeout_s`.
+        Calls that are not iterated over stay."""
         with suppress(Empty):
             if first := self._answered.get(timeout=max(0.0, timeout_s)):
                 yield self._expected.pop(first)
@@ -182,7 +183,8 @@ class ActorGroup:
         return f" on {', '.join(sorted(nodes))}" if nodes else ""
 
     def call(self, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> list[Any]:
-        """Makes the same call on every rank and returns one result per rank. Raises as `PendingCall.result`."""
+        """Makes the same call on every rank and returns one result per rank. Raises as
+        `PendingCall.result`."""
         return self.call_async(method, *args, **kwargs).result(timeout_s=timeout_s)
 
     def call_each(
@@ -247,6 +249,7 @@ def _join(ranks: Any) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """Returns the last line with content of an error: Ray's messages are pages long, and that line says why."""
+    """Returns the last line with content of an error: Ray's messages are pages long, and that line says
+    why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

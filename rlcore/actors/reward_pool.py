@@ -146,8 +146,8 @@ class RewardPool(ActorGroup):
         threading.Thread(target=self._deal, name=f"deal {self.name}", daemon=True).start()
 
     def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
-        """Returns one score per completion, [G][K]. What could not be scored carries an error: nothing that a
-        reward does raises here."""
+        """Returns one score per completion, [G][K]. What could not be scored carries an error: nothing
+        that a reward does raises here."""
         # What the learner's forward pass needs is no business of a reward, and may be large.
         bare = [replace(group, media_inputs={}) for group in groups]
         if self._cache is None:

@@ -79,8 +79,8 @@ class RolloutPool:
         self._send_waiting()
 
     def poll(self, timeout_s: float) -> list[FinishedJob]:
-        """Returns jobs that have finished, as soon as there are some; none after `timeout_s`, or where `wake`
-        ended the wait. Lost replicas are dealt with here."""
+        """Returns jobs that have finished, as soon as there are some; none after `timeout_s`, or where
+        `wake` ended the wait. Lost replicas are dealt with here."""
         finished: list[FinishedJob] = []
         for call in self._inbox.take(timeout_s):
             # Else it is of a replica that has been replaced.
@@ -151,8 +151,8 @@ class RolloutPool:
         return updated
 
     def sleep(self, *, timeout_s: float) -> None:
-        """Has all engines give their GPU memory back; nothing may be running. One that fails is started anew;
-        one that is starting is waited for, as it takes its memory sooner or later."""
+        """Has all engines give their GPU memory back; nothing may be running. One that fails is started
+        anew; one that is starting is waited for, as it takes its memory sooner or later."""
         self._call_standing("sleep", timeout_s=timeout_s)
         while starting := self._dispatcher.ranks(STARTING):
             self.poll(_LOOK_S)

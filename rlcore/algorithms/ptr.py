@@ -52,7 +52,8 @@ class MixedRewards:
 
     @property
     def has_signal(self) -> np.ndarray:
-        """Returns bool [G]: whether the counting samples of each group differ (`rlcore.algorithms.signal`)."""
+        """Returns bool [G]: whether the counting samples of each group differ
+        (`rlcore.algorithms.signal`)."""
         return groups_with_signal(self.rewards, self.mask, [of_reward.values for of_reward in self.steps])
 
     def without(self, excluded: np.ndarray) -> MixedRewards:

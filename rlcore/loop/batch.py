@@ -19,8 +19,8 @@ from rlcore.types import TrainBatch, TrainGroup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advantages:
-    """Advantages say how much better each completion is than it might have been. `keep` says which ones are
-    trained on."""
+    """Advantages say how much better each completion is than it might have been. `keep` says which ones
+    are trained on."""
 
     samples: np.ndarray
     """float32 [G, K]; 0 where masked."""

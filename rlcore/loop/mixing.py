@@ -54,8 +54,8 @@ class Mixer:
         return mixed.without(is_truncated(scored)) if algorithm.mask_truncated else mixed
 
     def counts(self, scored: ScoredGroup, step: int) -> bool:
-        """Says whether a group counts towards the round of `step`: always, unless groups without signal are
-        dropped."""
+        """Says whether a group counts towards the round of `step`: always, unless groups without signal
+        are dropped."""
         if not self._config.algorithm.drop_groups_without_signal:
             return True
         return bool(self.mix([scored], step).has_signal[0])

@@ -43,8 +43,8 @@ class PromptStream:
         return [self.index(position) for position in range(first, first + self.per_step)]
 
     def index(self, position: int) -> int:
-        """Returns the index of the prompt at a position of the endless stream. Step s begins at position s *
-        per_step."""
+        """Returns the index of the prompt at a position of the endless stream. Step s begins at position s
+        * per_step."""
         epoch, place = divmod(position, self.num_prompts)
         return int(_permutation(self.seed, epoch, self.num_prompts)[place])
 
