@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from rlcore.algorithms.kl import sequence_kl
-from rlcore.algorithms.overlong import overlong_penalty
 from rlcore.algorithms.ptr import MixedRewards
+from rlcore.algorithms.shaping import overlong_penalty, sequence_kl
 from rlcore.config import AlgorithmConfig
 from rlcore.types import Group, TrainBatch, TrainGroup
 
@@ -31,7 +30,7 @@ def shape_rewards(
     if algorithm.kl_in == "reward" and all(ready.reference_logprobs for ready in arrays):
         kl = [
             [
-                sequence_kl(ours, reference, algorithm.kl_estimator)
+                sequence_kl(ours, reference, algorithm.kl_function)
                 for ours, reference in zip(ready.rollout_logprobs, ready.reference_logprobs, strict=True)
             ]
             for ready in arrays

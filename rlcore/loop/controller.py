@@ -137,7 +137,7 @@ class Controller:
         keep = rewards.mask
         if algorithm.drop_groups_without_signal:
             keep = keep & groups_with_signal(rewards.rewards, keep, rewards.step_values)[:, None]
-        estimator, eps, lengths = algorithm.advantage, algorithm.std_eps, completion_lengths(groups)
+        estimator, eps, lengths = algorithm.advantage_estimator, algorithm.std_eps, completion_lengths(groups)
         advantages = group_advantages(rewards.rewards, keep, estimator=estimator, eps=eps)
         of_tokens = token_advantages(
             rewards.steps,

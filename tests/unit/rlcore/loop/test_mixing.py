@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rlcore.algorithms.advantage import group_advantages
+from rlcore.algorithms.advantage import ADVANTAGES, group_advantages
 from rlcore.config import (
     AlgorithmConfig,
     LearnerConfig,
@@ -239,7 +239,9 @@ def test_what_the_settings_take_off_the_rewards_is_in_the_advantages(estimator: 
         drop_groups_without_signal=True,
     )
     result = chosen.train_step()
-    shaped = group_advantages(np.array(SCORES["outcome"]) - 0.5 * kl, estimator=estimator, eps=0.3)
+    shaped = group_advantages(
+        np.array(SCORES["outcome"]) - 0.5 * kl, estimator=ADVANTAGES[estimator], eps=0.3
+    )
     np.testing.assert_allclose(result.advantages, shaped, rtol=1e-5)
     sent = [group.advantages for group in result.metrics["batch"].groups]
     np.testing.assert_allclose(sent, shaped, rtol=1e-5)
