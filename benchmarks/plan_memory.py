@@ -163,6 +163,7 @@ def work(case: Case, folder: Path) -> None:
     the first use of a ZeRO stage is no part of the model's cost."""
     import torch
 
+    from rlcore.algorithms.aggregation import BatchTotals
     from rlcore.config import AlgorithmConfig, ModelConfig
     from rlcore.engines import zero
     from rlcore.engines.deepspeed_engine import DeepSpeedEngine
@@ -178,9 +179,11 @@ def work(case: Case, folder: Path) -> None:
         num_sequences = case.num_ranks * case.num_groups * case.samples
         for _ in range(num_updates):
             objective = PolicyObjective(
-                num_tokens=num_sequences * case.completion,
-                num_sequences=num_sequences,
-                max_tokens=case.completion,
+                totals=BatchTotals(
+                    num_tokens=num_sequences * case.completion,
+                    num_sequences=num_sequences,
+                    max_tokens=case.completion,
+                ),
                 algorithm=AlgorithmConfig(),
                 recompute_logprobs=False,
             )

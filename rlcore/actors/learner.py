@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from rlcore.algorithms.aggregation import BatchTotals
 from rlcore.config import RunConfig
 from rlcore.types import Group, TrainBatch
 from rlcore.weight_sync.base import Push, PushReport, WeightSender
@@ -74,9 +75,11 @@ class LearnerWorker:
 
         config = self._config
         objective = PolicyObjective(
-            num_tokens=batch.num_tokens,
-            num_sequences=batch.num_sequences,
-            max_tokens=config.rollout.max_tokens,
+            totals=BatchTotals(
+                num_tokens=batch.num_tokens,
+                num_sequences=batch.num_sequences,
+                max_tokens=config.rollout.max_tokens,
+            ),
             algorithm=config.algorithm,
             temperature=config.rollout.temperature,
             recompute_logprobs=config.learner.recomputes_logprobs,

@@ -1,64 +1,79 @@
 """Advantages from the rewards of G groups of K samples: how much better a sample is than it might have been.
 
-Each estimator takes `rewards` [G, K] (float64, 0 where masked), `mask` [G, K] bool and `eps`, and returns
-float64 [G, K]. A masked sample enters no mean and no deviation. Deviations are the population's (divided by
-the count).
+A masked sample enters no mean and no deviation. Deviations are the population's (divided by the count). This
+module knows neither where rewards come from nor what is done with advantages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 
+class Advantage(Protocol):
+    """An advantage estimator is a function from rewards of groups to advantages.
+
+    The arguments are `rewards` [G, K] float64, 0 where masked, `mask` [G, K] bool, True where a sample
+    counts, and `eps`, which is added to what is divided by. The function returns [G, K]; what it returns
+    where the mask is False is not used.
+    """
+
+    def __call__(self, rewards: np.ndarray, mask: np.ndarray, eps: float, /) -> np.ndarray: ...
+
+
 def grpo(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
-    """(r - group mean) / (group std + eps): DeepSeekMath, arXiv 2402.03300, section 4.1.2."""
+    """Returns (r - group mean) / (group std + eps): DeepSeekMath, arXiv 2402.03300, section 4.1.2."""
     centred = _centre(rewards, mask, axis=1)
     return centred / (_std(centred, mask, axis=1) + eps)
 
 
 def dr_grpo(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
-    """r - group mean: Dr. GRPO, arXiv 2503.20783, which leaves out the deviation because dividing by it
-    weighs up prompts whose samples nearly agree. `eps` is not used."""
+    """Returns r - group mean: Dr. GRPO, arXiv 2503.20783. The paper leaves out the deviation because dividing
+    by the deviation weighs up prompts whose samples nearly agree. `eps` is not used."""
     return _centre(rewards, mask, axis=1)
 
 
 def rloo(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
-    """r - mean of the group's *other* samples: REINFORCE leave-one-out, arXiv 2402.14740. A sample does not
-    enter its own baseline, so the gradient is unbiased. Equals `dr_grpo` times K / (K - 1); a sample alone in
-    its group has no baseline and gets 0. `eps` is not used."""
+    """Returns r - mean of the group's *other* samples: REINFORCE leave-one-out, arXiv 2402.14740.
+
+    A sample does not enter its own baseline, so the gradient is unbiased. The result is `dr_grpo` times
+    K / (K - 1). A sample alone in its group has no baseline and gets 0. `eps` is not used.
+    """
     count_G1 = mask.sum(axis=1, keepdims=True)
     return _centre(rewards, mask, axis=1) * count_G1 / np.maximum(count_G1 - 1, 1)
 
 
 def reinforce_pp(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
-    """(r - batch mean) / (batch std + eps): REINFORCE++, arXiv 2501.03262. Statistics of the whole batch, so
-    a group whose samples agree still says something. Here a sequence counts once, however long it is."""
+    """Returns (r - batch mean) / (batch std + eps): REINFORCE++, arXiv 2501.03262.
+
+    The statistics are of the whole batch, so a group whose samples agree still says something. A sequence
+    counts once, however long.
+    """
     centred = _centre(rewards, mask, axis=None)
     return centred / (_std(centred, mask, axis=None) + eps)
 
 
 def reinforce_pp_baseline(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
-    """The same after the group's mean has been subtracted ("w/ baseline" in arXiv 2501.03262)."""
+    """Returns `reinforce_pp` of r - group mean ("w/ baseline" in arXiv 2501.03262)."""
     return reinforce_pp(_centre(rewards, mask, axis=1), mask, eps)
 
 
 def maxrl(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
-    """(r - group mean) / (group mean - group minimum + eps): "Maximum Likelihood Reinforcement Learning",
-    arXiv 2602.02710, algorithm 1, which divides by the mean. For rewards of 0 and 1 it estimates the gradient
-    of the *log* of the success probability, truncated at order K, where GRPO's expected reward has that of
-    order 1: a prompt that is rarely solved pulls as hard as likelihood would, and minority answers survive.
+    """Returns (r - group mean) / (group mean - group minimum + eps), which lies within [-1, K - 1].
 
-    Ours is measured from the lowest reward of the group (the same where that is 0), so
-    that what all samples earn (format) does not count as success. Lies within [-1, K - 1].
+    "Maximum Likelihood Reinforcement Learning", arXiv 2602.02710, algorithm 1, divides by the mean. For
+    rewards of 0 and 1 that estimates the gradient of the *log* of the success probability, truncated at order
+    K; the expected reward of GRPO has the gradient of order 1. A prompt that is rarely solved pulls as hard
+    as likelihood would, and minority answers survive. Here the mean is measured from the lowest reward of the
+    group (the same where that is 0), so that what all samples earn (format) does not count as success.
     """
     centred = _centre(rewards, mask, axis=1)
     above_lowest = -np.where(mask, centred, np.inf).min(axis=1, keepdims=True, initial=0.0)
     return centred / (above_lowest + eps)
 
 
-ADVANTAGES: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+ADVANTAGES: dict[str, Advantage] = {
     "grpo": grpo,
     "dr_grpo": dr_grpo,
     "rloo": rloo,
@@ -66,18 +81,24 @@ ADVANTAGES: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
     "reinforce_pp_baseline": reinforce_pp_baseline,
     "maxrl": maxrl,
 }
-"""Setting to estimator."""
+"""The advantage estimators by their names in `algorithm.advantage`."""
 
 
 def group_advantages(
-    rewards: np.ndarray, mask: np.ndarray | None = None, *, estimator: str = "grpo", eps: float = 1e-6
+    rewards: np.ndarray, mask: np.ndarray | None = None, *, estimator: Advantage = grpo, eps: float = 1e-6
 ) -> np.ndarray:
-    """Advantages of G groups of K samples.
+    """Returns the advantages of G groups of K samples as float32 [G, K].
 
-    `rewards` [G, K]; `mask` [G, K] bool, True where the sample counts; `estimator` a key of `ADVANTAGES`;
-    `eps` is added to the deviation where the estimator divides by one. Returns float32 [G, K]: 0 where
-    masked, and exactly 0 where all that is compared is equal.
-    Raises ValueError on other shapes, or where a reward that counts is not finite.
+    An advantage is 0 where masked, and exactly 0 where all that is compared is equal.
+
+    Args:
+        rewards: [G, K].
+        mask: [G, K] bool, True where the sample counts; None counts all.
+        estimator: one of `ADVANTAGES`, or a function of your own.
+        eps: is added to the deviation where the estimator divides by one.
+
+    Raises:
+        ValueError: the shapes disagree, or a reward that counts is not finite.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     if rewards.ndim != 2:
@@ -87,9 +108,10 @@ def group_advantages(
         raise ValueError(f"mask must have the rewards' shape {rewards.shape}, got {mask.shape}")
     if not np.isfinite(rewards[mask]).all():
         raise ValueError("a reward that is not masked is NaN or infinite; mask the sample or fix its reward")
-    if estimator not in ADVANTAGES:
-        raise ValueError(f"algorithm.advantage must be one of {tuple(ADVANTAGES)}, got {estimator!r}")
-    return ADVANTAGES[estimator](np.where(mask, rewards, 0.0), mask, eps).astype(np.float32)
+    advantages = np.asarray(estimator(np.where(mask, rewards, 0.0), mask, eps))
+    if advantages.shape != rewards.shape:
+        raise ValueError(f"the estimator must return advantages {rewards.shape}, got {advantages.shape}")
+    return np.where(mask, advantages, 0.0).astype(np.float32)
 
 
 def _centre(values: np.ndarray, mask: np.ndarray, axis: int | None) -> np.ndarray:

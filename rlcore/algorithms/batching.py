@@ -1,8 +1,9 @@
 """Cutting the global batch, over ranks and within a rank into micro-batches, by the tokens to be computed.
 
-A cut never changes the loss, because losses are divided by totals of the global batch (`loss.py`); it only
+A cut never changes the loss, because losses are divided by totals of the global batch (`loss.py`); a cut only
 decides who computes what. Groups stay whole where they can, so that a prompt's media are fed once; where they
-cannot, samples are moved into smaller groups of the same prompt.
+cannot, samples are moved into smaller groups of the same prompt. This module knows neither models nor ranks'
+processes.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 
 class TokenRows(Protocol):
-    """What is cut here: `rlcore.types.TrainGroup`, or any frozen dataclass with its first fields."""
+    """Token rows are what is cut here: `rlcore.types.TrainGroup`, or a frozen dataclass with the same first
+    fields."""
 
     @property
     def prompt_token_ids(self) -> np.ndarray: ...  # [P]
@@ -39,9 +41,9 @@ PER_SAMPLE = (
 
 
 def take_samples(group: G, indices: Iterable[int]) -> G:
-    """The group with only these of its samples, in this order."""
+    """Returns the group with only the samples of these indices, in this order."""
     indices = list(indices)
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     for name in PER_SAMPLE:
         values = getattr(group, name, ())
         if len(values):
@@ -52,16 +54,17 @@ def take_samples(group: G, indices: Iterable[int]) -> G:
 
 
 def num_samples(group: TokenRows) -> int:
+    """Returns the number of completions of the group."""
     return len(group.token_ids)
 
 
 def num_packed_tokens(group: TokenRows) -> int:
-    """Tokens of the group as the learner computes it: its prompt once, and its completions."""
+    """Returns how many tokens the learner computes for the group: the prompt once, and all completions."""
     return len(group.prompt_token_ids) + sum(len(ids) for ids in group.token_ids)
 
 
 def consecutive(groups: Sequence[G], max_tokens: int) -> list[list[G]]:
-    """Runs of groups, in order, of at most `max_tokens`; a larger group alone."""
+    """Returns runs of groups, in order, of at most `max_tokens`; a larger group stands alone."""
     batches: list[list[G]] = []
     load = 0
     for group in groups:
@@ -76,11 +79,13 @@ def consecutive(groups: Sequence[G], max_tokens: int) -> list[list[G]]:
 
 
 def shard_groups(groups: Sequence[G], num_ranks: int) -> list[list[G]]:
-    """Disjoint groups for each rank, balanced by tokens; deterministic.
+    """Returns disjoint groups for each rank, balanced by tokens; the result is deterministic.
 
-    Longest first to the least loaded rank (within 4/3 of the best possible largest load; Graham 1969). Where
-    there are fewer groups than ranks, the largest are halved, as every rank must take part.
-    Raises ValueError where there are fewer samples than ranks.
+    The longest goes first, to the least loaded rank (within 4/3 of the best possible largest load; Graham
+    1969). Where there are fewer groups than ranks, the largest are halved, as every rank must take part.
+
+    Raises:
+        ValueError: there are fewer samples than ranks.
     """
     groups = [group for group in groups if num_samples(group)]
     total = sum(num_samples(group) for group in groups)
@@ -108,18 +113,19 @@ def shard_groups(groups: Sequence[G], num_ranks: int) -> list[list[G]]:
     return shards
 
 
-def num_audio_frames(group: Any) -> int:
-    """Mel frames that the audio tower computes for the group; 0 where its media come as embeddings."""
+def num_audio_frames(group: TokenRows) -> int:
+    """Returns how many mel frames the audio tower computes for the group; 0 where media come as
+    embeddings."""
     features = getattr(group, "media_inputs", {}).get("input_features")  # [A, M, F]
     return 0 if features is None else features.shape[0] * features.shape[-1]
 
 
 def micro_batches(groups: Sequence[G], max_tokens: int, max_audio_frames: int | None = None) -> list[list[G]]:
-    """Groups packed into batches of at most `max_tokens` and `max_audio_frames`; deterministic.
+    """Returns groups packed into batches of at most `max_tokens` and `max_audio_frames`, deterministically.
 
-    First fit, largest first (at most 11/9 of the fewest possible batches; Johnson 1973). A group above the
-    bound of tokens is cut by samples, each piece with the prompt; a single sample or its audio above a bound
-    gets a batch of its own.
+    The method is first fit, largest first (at most 11/9 of the fewest possible batches; Johnson 1973). A
+    group above the bound of tokens is cut by samples, each piece with the prompt. A single sample above a
+    bound, in tokens or audio, gets a batch of its own.
     """
     pieces = [piece for group in groups if num_samples(group) for piece in _cut(group, max_tokens)]
     limits = (max_tokens, math.inf if max_audio_frames is None else max_audio_frames)
@@ -138,16 +144,17 @@ def micro_batches(groups: Sequence[G], max_tokens: int, max_audio_frames: int | 
 
 
 def smallest_sample(groups: Sequence[G]) -> G:
-    """The shortest sample as a group of its own: fed, with weight 0, while other ranks have work left.
+    """Returns the shortest sample as a group of its own, to feed with weight 0 while other ranks have work
+    left.
 
-    A real sample and not an invented one: every rank must then enter the same modules, media included.
+    The sample is a real one and not invented: every rank must then enter the same modules, media included.
     """
     samples = [take_samples(group, [i]) for group in groups for i in range(num_samples(group))]
     return min(samples, key=num_packed_tokens)
 
 
 def _cut(group: G, max_tokens: int) -> list[G]:
-    """The group in pieces of at most `max_tokens`, samples in their order."""
+    """Returns the group in pieces of at most `max_tokens`, samples in their order."""
     if num_packed_tokens(group) <= max_tokens:
         return [group]
     pieces: list[list[int]] = []

@@ -1,4 +1,7 @@
-"""Samples that no micro-batch can hold: an error that names them, or left out and counted."""
+"""Samples that no micro-batch can hold: an error that names them, or a batch without them.
+
+This module knows lengths alone: neither the learner nor where the skipped samples are logged.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ G = TypeVar("G", bound=TokenRows)
 
 
 def fit_batch(batch: TrainBatch, max_tokens: int, over_budget: str) -> tuple[TrainBatch, int]:
-    """`fit_groups` for a global batch, whose totals then count what is left."""
+    """Returns a global batch by `fit_groups`, with totals that count what is left, and how many samples
+    went."""
     groups, num_dropped = fit_groups(batch.groups, max_tokens, over_budget)
     if not num_dropped:
         return batch, 0
@@ -28,9 +32,11 @@ def fit_batch(batch: TrainBatch, max_tokens: int, over_budget: str) -> tuple[Tra
 
 
 def fit_groups(groups: Sequence[G], max_tokens: int, over_budget: str) -> tuple[list[G], int]:
-    """The groups without samples of more than `max_tokens` prompt and completion tokens, and their number.
+    """Returns the groups without the samples that are too long, and how many samples went.
 
     Args:
+        groups: the groups of a batch or of a rank.
+        max_tokens: most tokens of a sample, prompt and completion together.
         over_budget: `error` or `drop` (`learner.over_budget`).
 
     Raises:

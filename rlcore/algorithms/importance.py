@@ -1,69 +1,108 @@
 """Correction between two engines that should agree and do not quite.
 
-The rollout engine samples with its own kernels and dtypes; the learner recomputes the logprobs of the same
-tokens with the same weights and finds others. Where the learner's are the old logprobs of the surrogate, the
-samples are still the rollout's: a detached weight learner / rollout makes up for it, bounded because its
-variance is not.
-
-    tis       min(ratio, high) of each token: truncated importance sampling (Ionides 2008; Yao et al., "Your
-              Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025, with high = 2)
-    icepop    the ratio of each token where it lies in [low, high], else 0 (IcePop, Ring-1T, arXiv 2510.18855,
-              with 0.5 and 5): a token on which the engines disagree teaches nothing
-    sequence_tis, sequence_icepop
-              the same with the ratio of the whole sequence, the product of its tokens' (Liu, Li et al.,
-              "When Speed Kills Stability", 2025): unbiased but for the bound, and noisier the longer it is
+The rollout engine samples with its own kernels and dtypes; the learner recomputes the log-probabilities of
+the same tokens with the same weights and finds others. Where the learner's are the old log-probabilities of
+the surrogate, the samples are still the rollout's. A detached weight learner / rollout makes up for that, and
+is bounded because its variance is not.
 
 Only the surrogate is weighted; KL and entropy are not. The totals that the loss is divided by stay the whole
-batch's, masked tokens included.
+batch's, masked tokens included. This module does not import torch, so that the configuration can read
+`CORRECTIONS` and stay light.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from rlcore.algorithms.kl import MAX_LOG_RATIO
 
-CORRECTIONS = ("none", "tis", "icepop", "sequence_tis", "sequence_icepop")
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The bounds of the ratio learner / rollout."""
+
+    low: float
+    """Ratios below are masked by `icepop` and `sequence_icepop`."""
+    high: float
+    """Ratios above are masked by `icepop` and `sequence_icepop`, and held there by `tis` and
+    `sequence_tis`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """Weights for the surrogate's tokens; all detached."""
+    """A correction holds the weights of the surrogate's tokens. All tensors are detached."""
 
     weights: torch.Tensor
-    """[B, T]"""
+    """Factors [B, T] on the surrogate's loss."""
     ratios: torch.Tensor
-    """[B, T] learner / rollout before any bound; a sequence's on each of its tokens."""
+    """Ratios learner / rollout [B, T] before any bound; a sequence's ratio stands on each of its tokens."""
     bounded: torch.Tensor
-    """[B, T] bool: truncated or masked."""
+    """Bool [B, T], True where a ratio was truncated or masked."""
 
 
-def importance_correction(
-    old_logprobs: torch.Tensor,
-    rollout_logprobs: torch.Tensor,
-    mask: torch.Tensor,
-    *,
-    correction: str,
-    low: float,
-    high: float,
-) -> Correction:
-    """All [B, T], the logprobs 0 where `mask` is False. `low` is used by the masking variants alone.
+class CorrectionRule(Protocol):
+    """A correction rule is a function from log ratios to weights of the surrogate's tokens.
 
-    Raises ValueError where `correction` is none of `CORRECTIONS`.
+    The arguments are `log_ratios` [B, T], the detached log(learner / rollout) that is 0 where the mask is
+    False, `mask` [B, T] bool and the `Bounds`. What the function returns where the mask is False is not used.
     """
-    if correction not in CORRECTIONS:
-        raise ValueError(f"algorithm.correction must be one of {CORRECTIONS}, got {correction!r}")
-    difference = (old_logprobs - rollout_logprobs).detach()
-    if correction.startswith("sequence"):
-        difference = difference.sum(dim=-1, keepdim=True).expand_as(difference)
-    ratios = difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    if correction == "none":
-        weights, bounded = torch.ones_like(ratios), torch.zeros_like(mask)
-    elif correction.endswith("tis"):
-        weights, bounded = ratios.clamp(max=high), ratios > high
-    else:
-        bounded = (ratios < low) | (ratios > high)
-        weights = ratios.masked_fill(bounded, 0.0)
-    return Correction(weights=weights, ratios=ratios, bounded=bounded & mask)
+
+    def __call__(self, log_ratios: torch.Tensor, mask: torch.Tensor, bounds: Bounds, /) -> Correction: ...
+
+
+def none(log_ratios: torch.Tensor, mask: torch.Tensor, bounds: Bounds) -> Correction:
+    """Returns weights of 1; the ratios are measured all the same."""
+    ratios = _ratios(log_ratios)
+    return Correction(
+        weights=ratios.new_ones(ratios.shape), ratios=ratios, bounded=mask.new_zeros(mask.shape)
+    )
+
+
+def tis(log_ratios: torch.Tensor, mask: torch.Tensor, bounds: Bounds) -> Correction:
+    """Returns min(ratio, high) of each token: truncated importance sampling (Ionides 2008; Yao et al., "Your
+    Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025, with high = 2)."""
+    ratios = _ratios(log_ratios)
+    return Correction(weights=ratios.clamp(max=bounds.high), ratios=ratios, bounded=ratios > bounds.high)
+
+
+def icepop(log_ratios: torch.Tensor, mask: torch.Tensor, bounds: Bounds) -> Correction:
+    """Returns the ratio of each token where it lies in [low, high], else 0: IcePop, Ring-1T, arXiv
+    2510.18855, with 0.5 and 5. A token on which the engines disagree teaches nothing."""
+    ratios = _ratios(log_ratios)
+    bounded = (ratios < bounds.low) | (ratios > bounds.high)
+    return Correction(weights=ratios.masked_fill(bounded, 0.0), ratios=ratios, bounded=bounded)
+
+
+def sequence_tis(log_ratios: torch.Tensor, mask: torch.Tensor, bounds: Bounds) -> Correction:
+    """Returns `tis` of the whole sequence's ratio, the product of its tokens' ratios (Liu, Li et al., "When
+    Speed Kills Stability", 2025). The weight is unbiased but for the bound, and noisier for longer
+    sequences."""
+    return tis(_of_sequence(log_ratios), mask, bounds)
+
+
+def sequence_icepop(log_ratios: torch.Tensor, mask: torch.Tensor, bounds: Bounds) -> Correction:
+    """Returns `icepop` of the whole sequence's ratio, the product of its tokens' ratios (see
+    `sequence_tis`)."""
+    return icepop(_of_sequence(log_ratios), mask, bounds)
+
+
+CORRECTIONS: dict[str, CorrectionRule] = {
+    "none": none,
+    "tis": tis,
+    "icepop": icepop,
+    "sequence_tis": sequence_tis,
+    "sequence_icepop": sequence_icepop,
+}
+"""The correction rules by their names in `algorithm.correction`."""
+
+
+def _ratios(log_ratios: torch.Tensor) -> torch.Tensor:
+    return log_ratios.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+
+
+def _of_sequence(log_ratios: torch.Tensor) -> torch.Tensor:
+    return log_ratios.sum(dim=-1, keepdim=True).expand_as(log_ratios)

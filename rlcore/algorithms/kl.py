@@ -1,4 +1,5 @@
-"""Per-token estimates of KL(policy || reference) from the logprobs of tokens that the policy sampled.
+"""Per-token estimates of KL(policy || reference) from the log-probabilities of tokens that the policy
+sampled.
 
 John Schulman, "Approximating KL divergence" (joschu.net/blog/kl-approx.html). With r = reference / policy:
 k1 = -log r is unbiased but noisy and may be negative; k2 = (log r)^2 / 2 is biased, and its gradient is that
@@ -6,47 +7,45 @@ of the KL; k3 = r - 1 - log r is unbiased and never negative (GRPO's choice, arX
 
 As a penalty in the loss it is the *gradient* that counts: that of k1 is zero in expectation, so k1 belongs in
 the reward; k2's is the KL's on policy; k3's is another divergence's, near it while the two policies are.
+
+This module does not import torch, so that the configuration can read `KL_ESTIMATORS` and stay light.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import torch
+if TYPE_CHECKING:
+    import torch
 
 # exp(20) is 5e8: far past anything a trained policy shows, small enough for sums in float32.
 MAX_LOG_RATIO = 20.0
 
 
+class KLEstimator(Protocol):
+    """A KL estimator is a function from log-probabilities of policy and reference to estimates in nats.
+
+    Both arguments have the same shape [...], and the function returns that shape.
+    """
+
+    def __call__(self, logprobs: torch.Tensor, reference_logprobs: torch.Tensor, /) -> torch.Tensor: ...
+
+
 def kl_k1(logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:
-    """Both [...], same shape; returns that shape."""
+    """Returns log(policy / reference) of each token, which may be negative."""
     return logprobs - reference_logprobs
 
 
 def kl_k2(logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:
-    """Both [...], same shape; returns that shape."""
+    """Returns half the squared log(policy / reference) of each token."""
     return 0.5 * (logprobs - reference_logprobs) ** 2
 
 
 def kl_k3(logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:
-    """Both [...], same shape; returns that shape, never negative."""
+    """Returns r - 1 - log r of each token with r = reference / policy, which is never negative."""
     log_ratio = (reference_logprobs - logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     return log_ratio.exp() - 1.0 - log_ratio
 
 
-KL_ESTIMATORS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "k1": kl_k1,
-    "k2": kl_k2,
-    "k3": kl_k3,
-}
-"""Setting to estimator."""
-
-
-def sequence_kl(logprobs: np.ndarray, reference_logprobs: np.ndarray, estimator: str) -> float:
-    """The estimate for a whole sequence, for a penalty in its reward: the sum over its tokens, nats.
-
-    Both [T]. Summed because the log-probability of a sequence is the sum of its tokens'.
-    """
-    pair = [torch.as_tensor(np.asarray(x, dtype=np.float64)) for x in (logprobs, reference_logprobs)]
-    return float(KL_ESTIMATORS[estimator](*pair).sum())
+KL_ESTIMATORS: dict[str, KLEstimator] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
+"""The KL estimators by their names in `algorithm.kl_estimator`."""

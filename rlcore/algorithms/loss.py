@@ -3,174 +3,143 @@
     loss = aggregate(w * surrogate) + kl_coef * aggregate(KL) - entropy_coef * aggregate(entropy)
 
 The surrogate is one of `surrogate.py`, its correction weight w one of `importance.py`, KL one of `kl.py`
-(GRPO's penalty inside the loss, arXiv 2402.03300, equation 3). Every sum is divided by totals of the
-*global* batch, which the caller passes in: the loss of a batch is the sum of the losses of its parts, however
-it is cut.
+(GRPO's penalty inside the loss, arXiv 2402.03300, equation 3) and the aggregation one of `aggregation.py`.
+Every sum is divided by totals of the *global* batch: the loss of a batch is the sum of the losses of its
+parts, however the batch is cut. This module does not import torch, so that the configuration can build
+`LossSettings` and stay light.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from typing import TYPE_CHECKING
 
-import torch
+from rlcore.algorithms.aggregation import Aggregation, BatchTotals
+from rlcore.algorithms.importance import Bounds, CorrectionRule
+from rlcore.algorithms.kl import KLEstimator
+from rlcore.algorithms.surrogate import Clip, Surrogate
 
-from rlcore.algorithms.importance import Correction, importance_correction
-from rlcore.algorithms.kl import KL_ESTIMATORS
-from rlcore.algorithms.surrogate import SURROGATES, cispo, clipped_surrogate, gspo
+if TYPE_CHECKING:
+    import torch
 
-AGGREGATIONS = ("token", "sequence", "constant")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSettings:
+    """The settings of a policy loss: which functions it is made of, and their constants."""
+
+    surrogate: Surrogate
+    """Function that gives the loss of each token."""
+    clip: Clip
+    """Bounds of the surrogate's ratio."""
+    correction: CorrectionRule
+    """Function that weighs in what rollout engine and learner compute differently."""
+    bounds: Bounds
+    """Bounds of the correction's ratio."""
+    aggregation: Aggregation
+    """Function that sums up the values of tokens."""
+    kl_estimator: KLEstimator
+    """Function that estimates the KL of each token to the reference."""
+    kl_coef: float
+    """Factor on the KL in the loss; with 0 the KL is only measured."""
+    entropy_coef: float
+    """Factor on the entropy bonus; with 0 there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossInputs:
+    """The inputs of a policy loss: some sequences of a batch as padded tensors.
+
+    What stands where `mask` is False is never read, NaN included.
+    """
+
+    logprobs: torch.Tensor
+    """Log-probabilities [B, T] of the policy, with gradient."""
+    behaviour_logprobs: torch.Tensor
+    """Log-probabilities [B, T] of the engine that sampled."""
+    advantages: torch.Tensor
+    """Advantages [B] of sequences, or [B, T] of tokens."""
+    mask: torch.Tensor
+    """Bool [B, T], True on completion tokens."""
+    old_logprobs: torch.Tensor | None = None
+    """The learner's own log-probabilities [B, T] before the first update on this batch, from which the
+    surrogate's ratio starts; None starts from the behaviour policy's."""
+    reference_logprobs: torch.Tensor | None = None
+    """Log-probabilities [B, T] of the reference; where they are given a KL is measured, whatever
+    `kl_coef`."""
+    entropies: torch.Tensor | None = None
+    """Entropies [B, T] of the policy in nats, with gradient where `entropy_coef` is above 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyLoss:
-    """The loss of a part of the batch, and sums over its completion tokens for the metrics."""
+    """The loss of a part of the batch, and sums over the part's completion tokens for the metrics."""
 
     loss: torch.Tensor
-    """[] differentiable; its sum over all parts is the loss of the global batch."""
+    """Differentiable scalar [], whose sum over all parts is the loss of the global batch."""
     policy_loss: torch.Tensor
-    """[] detached: the surrogate's share of `loss`."""
+    """Detached scalar []: the surrogate's share of `loss`."""
     num_tokens: torch.Tensor
-    """[] completion tokens of this part."""
+    """Completion tokens of this part, a scalar []."""
     kl_sum: torch.Tensor
-    """[] KL to the reference, summed over tokens; 0 without a reference."""
+    """KL to the reference summed over tokens, a scalar []; 0 without a reference."""
     clipped_sum: torch.Tensor
-    """[] tokens on which the clipping took hold."""
+    """Number of tokens on which the clipping took hold, a scalar []."""
     bounded_sum: torch.Tensor
-    """[] tokens whose correction weight was truncated or masked."""
+    """Number of tokens whose correction weight was truncated or masked, a scalar []."""
     ratio_sum: torch.Tensor
-    """[] ratio of old to behaviour policy, before any bound, summed over tokens."""
+    """Ratio of old to behaviour policy before any bound, summed over tokens, a scalar []."""
     ratio_max: torch.Tensor
-    """[] the largest of them."""
+    """Largest ratio of old to behaviour policy, a scalar []; 0 for a part without a token."""
 
 
-def aggregate(
-    values: torch.Tensor,
-    mask: torch.Tensor,
-    aggregation: str,
-    *,
-    num_tokens: int,
-    num_sequences: int,
-    max_tokens: int | None = None,
-) -> torch.Tensor:
-    """This part's share of the global batch's mean.
+def policy_loss(inputs: LossInputs, totals: BatchTotals, settings: LossSettings) -> PolicyLoss:
+    """Returns the loss and the metric sums of some sequences of the batch.
 
-    `values` [B, T]; `mask` [B, T] bool. `token`: mean over all completion tokens (DAPO, arXiv 2503.14476,
-    equation 12); `sequence`: mean over sequences of each one's mean (GRPO; an empty sequence counts as 0);
-    `constant`: sum over num_sequences * max_tokens, so that no sequence's length changes its weight (Dr.
-    GRPO, arXiv 2503.20783). `num_tokens` and `num_sequences` are global totals, and `max_tokens` is the
-    longest completion allowed. A batch without tokens gives 0.
+    The surrogate's ratio starts from `inputs.old_logprobs`, and `settings.correction` weighs in what the
+    engines compute differently. Without them the ratio is to the behaviour policy, and holds both in one.
+
+    Raises:
+        ValueError: the surrogate does not return one loss for each token.
     """
-    sums_B = values.masked_fill(~mask, 0.0).sum(dim=-1)
-    if aggregation == "token":
-        return sums_B.sum() / max(num_tokens, 1)
-    if aggregation == "sequence":
-        return (sums_B / mask.sum(dim=-1).clamp(min=1)).sum() / max(num_sequences, 1)
-    if aggregation == "constant":
-        if max_tokens is None:
-            raise ValueError("loss aggregation `constant` needs max_tokens")
-        return sums_B.sum() / max(num_sequences * max_tokens, 1)
-    raise ValueError(f"loss aggregation must be one of {AGGREGATIONS}, got {aggregation!r}")
-
-
-def policy_loss(
-    logprobs: torch.Tensor,
-    behaviour_logprobs: torch.Tensor,
-    advantages: torch.Tensor,
-    mask: torch.Tensor,
-    *,
-    num_tokens: int,
-    num_sequences: int,
-    max_tokens: int | None = None,
-    aggregation: str = "token",
-    surrogate: str = "ppo",
-    clip_low: float,
-    clip_high: float,
-    clip_dual: float | None = None,
-    old_logprobs: torch.Tensor | None = None,
-    correction: str = "none",
-    correction_low: float = 0.0,
-    correction_high: float = float("inf"),
-    reference_logprobs: torch.Tensor | None = None,
-    kl_coef: float = 0.0,
-    kl_estimator: str = "k3",
-    entropies: torch.Tensor | None = None,
-    entropy_coef: float = 0.0,
-) -> PolicyLoss:
-    """Loss and metric sums of some sequences of the batch.
-
-    `logprobs` [B, T] of the policy, with gradient; `behaviour_logprobs` [B, T] of the engine that sampled;
-    `advantages` [B] or [B, T]; `mask` [B, T] bool, True on completion tokens. `old_logprobs` [B, T]: the
-    learner's own before the first update on this batch, where the surrogate's ratio starts from those;
-    `correction` then weighs in what the engines compute differently. Without them the ratio is to the
-    behaviour policy, which holds both in one. `reference_logprobs` [B, T] or None; a KL is measured where
-    they are given, whatever `kl_coef`. `entropies` [B, T], with gradient where `entropy_coef` is above 0.
-    What stands under a False of the mask is never read, NaN included.
-    """
+    mask = inputs.mask
     # Padding is replaced before any arithmetic: 0 * NaN would poison the gradient.
-    logprobs = logprobs.masked_fill(~mask, 0.0)
-    behaviour = behaviour_logprobs.masked_fill(~mask, 0.0)
-    old = behaviour if old_logprobs is None else old_logprobs.masked_fill(~mask, 0.0)
+    logprobs = inputs.logprobs.masked_fill(~mask, 0.0)
+    behaviour = inputs.behaviour_logprobs.masked_fill(~mask, 0.0)
+    old = behaviour if inputs.old_logprobs is None else inputs.old_logprobs.masked_fill(~mask, 0.0)
 
-    mean = partial(
-        aggregate,
-        mask=mask,
-        aggregation=aggregation,
-        num_tokens=num_tokens,
-        num_sequences=num_sequences,
-        max_tokens=max_tokens,
-    )
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return settings.aggregation(values.masked_fill(~mask, 0.0), mask, totals)
 
-    losses, clipped = _surrogate(surrogate, logprobs, old, advantages, mask, clip_low, clip_high, clip_dual)
-    corrected = importance_correction(
-        old, behaviour, mask, correction=correction, low=correction_low, high=correction_high
-    )
-    policy_share = mean(losses if correction == "none" else corrected.weights * losses)
+    advantages = _of_tokens(inputs.advantages, mask)
+    losses, clipped = settings.surrogate(logprobs, old, advantages, mask, settings.clip)
+    if losses.shape != mask.shape:
+        raise ValueError(f"the surrogate must return losses {tuple(mask.shape)}, got {tuple(losses.shape)}")
+    corrected = settings.correction((old - behaviour).detach(), mask, settings.bounds)
+    policy_share = mean(corrected.weights * losses)
     loss, kl_sum = policy_share, logprobs.new_zeros(())
-    if reference_logprobs is not None:
-        kl = KL_ESTIMATORS[kl_estimator](logprobs, reference_logprobs.masked_fill(~mask, 0.0))
-        kl_sum = kl.detach().sum()
-        if kl_coef:
-            loss = loss + kl_coef * mean(kl)
-    if entropy_coef:
-        assert entropies is not None, "an entropy bonus needs the entropies"
-        loss = loss - entropy_coef * mean(entropies)
+    if inputs.reference_logprobs is not None:
+        kl = settings.kl_estimator(logprobs, inputs.reference_logprobs.masked_fill(~mask, 0.0))
+        kl_sum = kl.detach().masked_fill(~mask, 0.0).sum()
+        if settings.kl_coef:
+            loss = loss + settings.kl_coef * mean(kl)
+    if settings.entropy_coef:
+        assert inputs.entropies is not None, "an entropy bonus needs the entropies"
+        loss = loss - settings.entropy_coef * mean(inputs.entropies)
 
+    ratios = corrected.ratios.masked_fill(~mask, 0.0)
     return PolicyLoss(
         loss=loss,
         policy_loss=policy_share.detach(),
         num_tokens=mask.sum(),
         kl_sum=kl_sum,
         clipped_sum=(clipped & mask).sum(),
-        **_correction_sums(mask, corrected),
+        bounded_sum=(corrected.bounded & mask).sum(),
+        ratio_sum=ratios.sum(),
+        ratio_max=ratios.max() if ratios.numel() else ratios.new_zeros(()),
     )
 
 
-def _surrogate(
-    name: str,
-    logprobs: torch.Tensor,
-    old: torch.Tensor,
-    advantages: torch.Tensor,
-    mask: torch.Tensor,
-    clip_low: float,
-    clip_high: float,
-    clip_dual: float | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss [B, T] and clipped [B, T] of the named surrogate."""
-    if name == "ppo":
-        return clipped_surrogate(logprobs, old, advantages, clip_low, clip_high, clip_dual)
-    if name == "gspo":
-        return gspo(logprobs, old, advantages, mask, clip_low, clip_high)
-    if name == "cispo":
-        return cispo(logprobs, old, advantages, clip_low, clip_high)
-    raise ValueError(f"algorithm.loss must be one of {SURROGATES}, got {name!r}")
-
-
-def _correction_sums(mask: torch.Tensor, corrected: Correction) -> dict[str, torch.Tensor]:
-    """A part without a token has a maximum of 0."""
-    ratios = corrected.ratios.masked_fill(~mask, 0.0)
-    return {
-        "bounded_sum": corrected.bounded.sum(),
-        "ratio_sum": ratios.sum(),
-        "ratio_max": ratios.max() if ratios.numel() else ratios.new_zeros(()),
-    }
+def _of_tokens(advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Returns advantages of sequences [B] or of tokens [B, T] as [B, T]."""
+    assert advantages.shape in (mask.shape[:1], mask.shape), (advantages.shape, mask.shape)
+    return (advantages.unsqueeze(-1) if advantages.ndim == 1 else advantages).expand_as(mask)

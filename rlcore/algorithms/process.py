@@ -1,4 +1,7 @@
-"""Process supervision: from values of single tokens, due at the end of each step, to advantages."""
+"""Process supervision: from values of single tokens, due at the end of each step, to advantages.
+
+This module knows neither which reward judged a step nor how an advantage enters the loss.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlcore.algorithms.advantage import group_advantages
+from rlcore.algorithms.advantage import Advantage, group_advantages, grpo
 
 TokenValues = Sequence[Sequence[Mapping[int, float]]]
-"""[G][K] of token index to value."""
+"""Values of tokens: [G][K] of token index to value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepValues:
-    """What one reward says of steps, and what it counts for."""
+    """The values that one reward gives to steps, and the weights that they count with."""
 
     values: TokenValues
-    """[G][K] of token index to the value of the step that ends there."""
+    """Values of steps: [G][K] of the index of a step's last token to the value of the step."""
     weights: np.ndarray
-    """float64 [G]: of the reward, trust weight and schedule included."""
+    """Weights of the reward, float64 [G], trust weight and schedule included."""
 
 
 def token_advantages(
@@ -28,19 +31,30 @@ def token_advantages(
     lengths: np.ndarray,
     mask: np.ndarray,
     *,
-    estimator: str = "grpo",
+    estimator: Advantage = grpo,
     eps: float = 1e-6,
     discount: float = 1.0,
 ) -> list[list[np.ndarray]] | None:
-    """A_t = sum over s >= t of discount^(s - t) r~_s, where s counts steps and t is the token's own, the next
-    that ends at it or later: DeepSeekMath, arXiv 2402.03300, section 4.1.3, which has no discount. r~ are the
-    values of all steps of all samples of a group, normalised by `estimator` as the rewards of samples are.
-    Each reward's values are normalised by themselves and weighted then (the other way round the deviation
-    would take the weight out again); A is the sum over `steps`, one a reward.
+    """Returns the advantages that values of steps give to tokens: [G][K] of float32 [T], or None where
+    `steps` are empty.
 
-    `lengths` int [G, K]: tokens of each completion; `mask` bool [G, K], False where a sample does not count.
-    Returns [G][K] of float32 [T], 0 where masked; None where `steps` are empty.
-    Raises as `group_advantages`.
+    A_t = sum over s >= t of discount^(s - t) r~_s (DeepSeekMath, arXiv 2402.03300, section 4.1.3, which has
+    no discount). Here s counts steps, and t is the token's own step: the next that ends at the token or
+    later. The r~ are the values of all steps of all samples of a group, normalised by `estimator` as the
+    rewards of samples are. Each reward's values are normalised by themselves and weighted then, because the
+    other way round the deviation would take the weight out again. A is the sum over `steps`, one for each
+    reward.
+
+    Args:
+        steps: the values of each reward that judges steps.
+        lengths: int [G, K], the tokens of each completion.
+        mask: bool [G, K], False where a sample does not count; its tokens get 0.
+        estimator: one of `rlcore.algorithms.advantage.ADVANTAGES`, or a function of your own.
+        eps: is added to the deviation where the estimator divides by one.
+        discount: factor for each step between a token and the value, in [0, 1].
+
+    Raises:
+        ValueError: as `group_advantages`.
     """
     if not steps:
         return None
@@ -54,7 +68,7 @@ def _add(
     advantages: list[list[np.ndarray]],
     of_reward: StepValues,
     mask: np.ndarray,
-    estimator: str,
+    estimator: Advantage,
     eps: float,
     discount: float,
 ) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from rlcore.algorithms.importance import CORRECTIONS
 from rlcore.config import io as config_io
 from rlcore.config.algorithm import AlgorithmConfig, PTRConfig
 from rlcore.config.checks import check
@@ -133,13 +134,14 @@ class RunConfig:
             "none unless learner.recompute_logprobs is true: the rollout's own logprobs need no correction",
         )
         # Else what older weights wrote would pass for the learner's own: neither weighted nor clipped.
+        set_right = [name for name in CORRECTIONS if name != "none"]
         is_weighted = correction != "none" or not self.learner.recomputes_logprobs
         check(
             self.train.staleness == 0 or is_weighted,
             "algorithm.correction",
             correction,
-            "one of tis, icepop, sequence_tis, sequence_icepop with train.staleness above 0 and recomputed "
-            "log-probabilities (learner.recompute_logprobs, or updates_per_batch above 1)",
+            f"one of {', '.join(set_right)} with train.staleness above 0 and recomputed log-probabilities "
+            "(learner.recompute_logprobs, or updates_per_batch above 1)",
         )
         structured = dict(self.rollout.structured)
         check(

@@ -4,33 +4,43 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rlcore.algorithms.advantage import ADVANTAGES, Advantage
+from rlcore.algorithms.aggregation import AGGREGATIONS
+from rlcore.algorithms.importance import CORRECTIONS, Bounds
+from rlcore.algorithms.kl import KL_ESTIMATORS, KLEstimator
+from rlcore.algorithms.loss import LossSettings
+from rlcore.algorithms.ptr_schedule import REWARD_SCHEDULES
+from rlcore.algorithms.surrogate import SURROGATES, Clip
 from rlcore.config.checks import at_least, check, one_of, positive
+from rlcore.config.targets import choice
 
 
 @dataclass(frozen=True, kw_only=True)
 class PTRConfig:
-    """GRPO-PTR (EmotionThinker): which reward is trusted by which, and when it joins."""
+    """Settings of GRPO-PTR (EmotionThinker, arXiv 2601.15668): which reward is trusted by which, and when the
+    reasoning reward joins."""
 
     outcome: str | None = None
-    """Name of the reward that tells right from wrong; null: no trust weight and no gate."""
+    """Name of the reward that tells right from wrong; null means no trust weight and no gate."""
     reasoning: str | None = None
     """Name of the reward that is trust-weighted and scheduled."""
     trust: bool = True
-    """Weigh the reasoning reward of a group by its trust weight."""
+    """Weighs the reasoning reward of a group by the group's trust weight."""
     schedule: str = "progressive"
-    """When the reasoning reward counts. `progressive`: from where the outcome has stabilised; `anneal`: from
-    the start, times exp(-step / anneal_steps) (SophiaVL-R1); `constant`: always."""
+    """Name of the reasoning reward's schedule, in `rlcore.algorithms.ptr_schedule.REWARD_SCHEDULES`, or
+    `module:Class`. `progressive` waits until the outcome has stabilised. `anneal` fades by
+    exp(-step / anneal_steps) (SophiaVL-R1). `constant` counts always."""
     anneal_steps: float | None = None
-    """T of `anneal`; null: train.num_steps."""
+    """Steps T over which `anneal` fades; null takes train.num_steps."""
     threshold: float = 0.5
     """Mean outcome reward at which the gate may open."""
     window: int = 10
-    """Steps over which the outcome is averaged."""
+    """Number of steps over which the outcome is averaged."""
     max_spread: float = 0.1
-    """The gate opens once the window's halves differ by no more than this (the outcome has stabilised)."""
+    """Difference between the means of the window's halves up to which the outcome counts as stable."""
 
     def __post_init__(self) -> None:
-        one_of(self, "schedule", "progressive", "anneal", "constant")
+        choice(REWARD_SCHEDULES, self.schedule, where="schedule")
         if self.anneal_steps is not None:
             positive(self, "anneal_steps")
         at_least(self, 1, "window")
@@ -39,61 +49,74 @@ class PTRConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmConfig:
-    """Rewards to advantages to loss; formulas and sources in docs/algorithms.md."""
+    """The way from rewards to advantages to the loss; formulas and sources are in docs/algorithms.md.
+
+    Where a key names a function, `module:name` names a function of your own (docs/algorithms.md). The module
+    is imported where the configuration is read, and in every process that uses the function.
+    """
 
     advantage: str = "grpo"
-    """`grpo`, `dr_grpo`, `rloo`, `reinforce_pp`, `reinforce_pp_baseline` or `maxrl`."""
+    """Name of the advantage estimator, in `rlcore.algorithms.advantage.ADVANTAGES` (for instance `grpo`), or
+    `module:name`."""
     std_eps: float = 1e-4
-    """Added to what an estimator divides by. A larger one keeps groups whose rewards nearly agree, and differ
-    by a reward model's noise alone, from counting as much as groups that tell right from wrong."""
+    """Number that is added to what an estimator divides by. A larger one keeps groups whose rewards differ by
+    a reward model's noise alone from counting as much as groups that tell right from wrong."""
     step_discount: float = 1.0
-    """Where rewards judge the steps of an answer: by how much a step counts less for the tokens of the step
-    before it. 1: all that follows counts in full; 0: a step's tokens answer for that step alone, which has
-    the least noise where steps do not build on each other."""
+    """Factor by which a judged step counts less for the tokens of the step before. With 1, all that follows
+    counts in full. With 0, a step's tokens answer for that step alone, which has the least noise where steps
+    do not build on each other."""
     loss: str = "ppo"
-    """Surrogate: `ppo` (clipped ratio of a token), `gspo` (of a sequence; wants bounds near 3e-4) or `cispo`
-    (clipped weight, every token keeps its gradient)."""
+    """Name of the surrogate, in `rlcore.algorithms.surrogate.SURROGATES`, or `module:name`. `ppo` clips the
+    ratio of a token, `gspo` that of a sequence (and needs bounds near 3e-4). `cispo` clips the weight, so
+    that every token keeps its gradient."""
     clip_low: float = 0.2
-    """Ratios below 1 - clip_low are clipped; 1: there is no lower bound."""
+    """Ratios below 1 - clip_low are clipped; 1 sets no lower bound."""
     clip_high: float = 0.2
     """Ratios above 1 + clip_high are clipped."""
     clip_dual: float | None = None
-    """Above 1: bounds the loss of a token with a negative advantage by this times the advantage (`ppo`)."""
+    """Factor above 1: bounds the loss of a token with a negative advantage by this times the advantage. Only
+    `ppo`, or a surrogate of your own, takes one."""
     kl_coef: float = 0.04
-    """0: no KL, and no reference is spawned."""
+    """Factor on the KL to the reference; 0 means no KL, and no reference is spawned."""
     kl_estimator: str = "k3"
-    """`k1`, `k2` or `k3`. In the loss, k1's expected gradient is zero: use it in the reward."""
+    """Name of the KL estimator, in `rlcore.algorithms.kl.KL_ESTIMATORS`, or `module:name`. In the loss, the
+    expected gradient of `k1` is zero: use `k1` in the reward."""
     kl_in: str = "loss"
-    """`loss`, or `reward`: the rollout policy's KL of a sequence is subtracted from its reward."""
+    """Place of the KL: `loss`, or `reward`, where the rollout policy's KL of a sequence is subtracted from
+    the sequence's reward."""
     loss_aggregation: str = "token"
-    """`token`: mean over all completion tokens of the global batch; `sequence`: mean of sequence means;
-    `constant`: sum over num_sequences * rollout.max_tokens (Dr.GRPO)."""
+    """Name of the aggregation, in `rlcore.algorithms.aggregation.AGGREGATIONS`, or `module:name`. `token` is
+    the mean over all completion tokens of the global batch, `sequence` the mean of sequence means. `constant`
+    is the sum over num_sequences * rollout.max_tokens (Dr. GRPO)."""
     entropy_coef: float = 0.0
-    """Bonus on the policy's mean entropy, in nats a token."""
+    """Bonus on the policy's mean entropy, in nats per token."""
     correction: str = "none"
-    """Weight for what rollout engine and learner compute differently, where the learner recomputes the old
-    logprobs: `none`, `tis`, `icepop`, `sequence_tis` or `sequence_icepop`."""
+    """Name of the correction rule, in `rlcore.algorithms.importance.CORRECTIONS`, or `module:name`. The rule
+    weighs in what rollout engine and learner compute differently, where the learner recomputes the old
+    log-probabilities."""
     correction_low: float = 0.5
-    """Ratios learner / rollout below are masked (icepop variants)."""
+    """Ratios learner / rollout below this are masked (by `icepop` and `sequence_icepop`)."""
     correction_high: float = 2.0
-    """Ratios above are masked (icepop variants) or held there (tis variants)."""
+    """Ratios learner / rollout above this are masked (by `icepop` and `sequence_icepop`) or held there (by
+    `tis` and `sequence_tis`)."""
     overlong_buffer: int = 0
-    """Tokens before rollout.max_tokens over which a length penalty grows to `overlong_penalty`; 0: none."""
+    """Number of tokens before rollout.max_tokens over which a length penalty grows to `overlong_penalty`; 0
+    sets no penalty."""
     overlong_penalty: float = 1.0
-    """Subtracted from the reward of a completion that reaches rollout.max_tokens."""
+    """Penalty that is subtracted from the reward of a completion that reaches rollout.max_tokens."""
     mask_truncated: bool = False
-    """Leave completions that were cut at rollout.max_tokens out of the update."""
+    """Leaves completions that were cut at rollout.max_tokens out of the update."""
     drop_groups_without_signal: bool = False
-    """Leave groups whose rewards are all equal out of the update."""
+    """Leaves groups whose rewards are all equal out of the update."""
     ptr: PTRConfig = field(default_factory=PTRConfig)
 
     def __post_init__(self) -> None:
-        one_of(self, "advantage", "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "maxrl")
-        one_of(self, "loss", "ppo", "gspo", "cispo")
-        one_of(self, "kl_estimator", "k1", "k2", "k3")
+        choice(ADVANTAGES, self.advantage, where="advantage")
+        choice(SURROGATES, self.loss, where="loss")
+        choice(AGGREGATIONS, self.loss_aggregation, where="loss_aggregation")
+        choice(CORRECTIONS, self.correction, where="correction")
+        choice(KL_ESTIMATORS, self.kl_estimator, where="kl_estimator")
         one_of(self, "kl_in", "loss", "reward")
-        one_of(self, "loss_aggregation", "token", "sequence", "constant")
-        one_of(self, "correction", "none", "tis", "icepop", "sequence_tis", "sequence_icepop")
         check(0 <= self.step_discount <= 1, "step_discount", self.step_discount, "between 0 and 1")
         check(0 < self.clip_low <= 1, "clip_low", self.clip_low, "between 0 and 1")
         positive(self, "clip_high", "std_eps", "correction_high")
@@ -102,5 +125,30 @@ class AlgorithmConfig:
         check(self.correction_low < high, "correction_low", self.correction_low, f"below {high}")
         dual = self.clip_dual
         if dual is not None:
-            check(self.loss == "ppo", "clip_dual", dual, f"null where algorithm.loss is {self.loss}")
+            knows_it = self.loss == "ppo" or self.loss not in SURROGATES
+            check(knows_it, "clip_dual", dual, f"null where algorithm.loss is {self.loss}")
             check(dual > 1, "clip_dual", dual, "above 1, or null")
+
+    @property
+    def advantage_estimator(self) -> Advantage:
+        """The function that `advantage` names."""
+        return choice(ADVANTAGES, self.advantage, where="algorithm.advantage")
+
+    @property
+    def kl_function(self) -> KLEstimator:
+        """The function that `kl_estimator` names."""
+        return choice(KL_ESTIMATORS, self.kl_estimator, where="algorithm.kl_estimator")
+
+    @property
+    def loss_settings(self) -> LossSettings:
+        """The settings of the policy loss. A KL in the reward is only measured there."""
+        return LossSettings(
+            surrogate=choice(SURROGATES, self.loss, where="algorithm.loss"),
+            clip=Clip(low=self.clip_low, high=self.clip_high, dual=self.clip_dual),
+            correction=choice(CORRECTIONS, self.correction, where="algorithm.correction"),
+            bounds=Bounds(low=self.correction_low, high=self.correction_high),
+            aggregation=choice(AGGREGATIONS, self.loss_aggregation, where="algorithm.loss_aggregation"),
+            kl_estimator=self.kl_function,
+            kl_coef=self.kl_coef if self.kl_in == "loss" else 0.0,
+            entropy_coef=self.entropy_coef,
+        )

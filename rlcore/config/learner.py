@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rlcore.algorithms.schedule import LR_SCHEDULES
 from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
+from rlcore.config.targets import choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,8 @@ class LearnerConfig:
     lr: float = 1e-6
     warmup_steps: int = 0
     lr_schedule: str = "constant"
-    """`constant`, `linear` or `cosine`, over `train.num_steps`."""
+    """Name of the learning-rate schedule over `train.num_steps`, in `rlcore.algorithms.schedule.LR_SCHEDULES`
+    (`constant`, `linear`, `cosine`), or `module:name`."""
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     max_grad_norm: float = 1.0
@@ -103,7 +106,7 @@ class LearnerConfig:
                 fits, name, getattr(self, name), f"none below zero_stage {lowest} (it is {self.zero_stage})"
             )
         one_of(self, "over_budget", "error", "drop")
-        one_of(self, "lr_schedule", "constant", "linear", "cosine")
+        choice(LR_SCHEDULES, self.lr_schedule, where="lr_schedule")
         one_of(self, "autocast", "none", "bfloat16")
         positive(self, "max_grad_norm", "timeout_s")
         betas_ok = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from rlcore.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def load_target(target: str, *, where: str) -> Any:
@@ -19,20 +21,49 @@ def load_target(target: str, *, where: str) -> Any:
     Raises:
         ConfigError: malformed, the module does not import, or it has no such attribute.
     """
+    return _imported(target, key=f"{where}.target", form="package.module:Class")
+
+
+def choice(choices: Mapping[str, T], name: str, *, where: str) -> T:
+    """Returns what `name` stands for: an entry of `choices`, or a function of your own as `module:name`.
+
+    Args:
+        choices: the functions of one kind by their names, for instance `rlcore.algorithms.kl.KL_ESTIMATORS`.
+        where: config path of the key that holds the name, for errors (`algorithm.kl_estimator`).
+
+    Raises:
+        ConfigError: the name is unknown, its module does not import or has no such function.
+    """
+    if name in choices:
+        return choices[name]
+    if ":" not in name:
+        allowed = ", ".join(choices)
+        raise ConfigError(f"{where}: got {name!r}, must be one of {allowed}, or your own as `module:name`")
+    found = _imported(name, key=where, form="module:name")
+    if not callable(found):
+        raise ConfigError(f"{where}: {name} is no function, but of type {type(found).__name__}")
+    return found
+
+
+def _imported(target: str, *, key: str, form: str) -> Any:
     module_name, separator, attribute = target.partition(":")
     if not (module_name and separator and attribute):
-        raise ConfigError(f"{where}.target: got {target!r}, must be `package.module:Class`")
+        raise ConfigError(f"{key}: got {target!r}, must be `{form}`")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(
-            f"{where}.target: module {module_name!r} of {target!r} cannot be imported ({error}). Install its "
+            f"{key}: module {module_name!r} of {target!r} cannot be imported ({error}). Install its "
             "package, or put its folder on PYTHONPATH on every node"
         ) from error
     if not hasattr(module, attribute):
-        public = [name for name in vars(module) if name[0].isupper()]
-        raise ConfigError(f"{where}.target: module {module_name!r} has no {attribute!r}; it has {public}")
+        public = [name for name, value in vars(module).items() if _is_public(name, value, module_name)]
+        raise ConfigError(f"{key}: module {module_name!r} has no {attribute!r}; it has {public}")
     return getattr(module, attribute)
+
+
+def _is_public(name: str, value: object, module_name: str) -> bool:
+    return name[0] != "_" and callable(value) and getattr(value, "__module__", None) == module_name
 
 
 def check_target(target: str, args: Mapping[str, Any], *, where: str) -> Any:

@@ -138,7 +138,7 @@ class DeepSpeedEngine:
         seconds = time.perf_counter() - start
         self._num_calls += 1
         first = {name: steps[0][name] for name in ("logprob_max_diff", "logprob_mean_diff")}
-        return steps[-1] | first | {"tokens_per_second": objective.num_tokens * len(steps) / seconds}
+        return steps[-1] | first | {"tokens_per_second": objective.totals.num_tokens * len(steps) / seconds}
 
     def supervised_update(self, groups: Sequence[TokenGroup]) -> dict[str, float]:
         """One optimizer step on the weighted mean negative log-likelihood of all ranks' completion tokens.

@@ -20,8 +20,9 @@ from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimiz
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from rlcore.algorithms.schedule import lr_factor
+from rlcore.algorithms.schedule import LR_SCHEDULES, lr_factor
 from rlcore.config import LearnerConfig
+from rlcore.config.targets import choice
 from rlcore.engines.trainable import Weight
 
 GATHER_BYTES = 256 << 20
@@ -117,9 +118,10 @@ def lr_schedule(
     optimizer: torch.optim.Optimizer, learner: LearnerConfig, num_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """`learner.lr_schedule` over `num_steps` optimizer steps."""
+    schedule = choice(LR_SCHEDULES, learner.lr_schedule, where="learner.lr_schedule")
 
     def factor(step: int) -> float:
-        return lr_factor(step, learner.lr_schedule, warmup_steps=learner.warmup_steps, num_steps=num_steps)
+        return lr_factor(step, schedule, warmup_steps=learner.warmup_steps, num_steps=num_steps)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlcore.algorithms.advantage import group_advantages
-from rlcore.algorithms.kl import sequence_kl
-from rlcore.algorithms.overlong import overlong_penalty
 from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards
+from rlcore.algorithms.shaping import overlong_penalty, sequence_kl
 from rlcore.config import AlgorithmConfig
 from rlcore.loop.scored import ScoredGroup, completion_lengths
 from rlcore.types import TrainBatch, TrainGroup
@@ -40,7 +39,7 @@ def shape_rewards(
     if algorithm.kl_in == "reward" and all(ready.reference_logprobs for ready in arrays):
         kl = [
             [
-                sequence_kl(ours, reference, algorithm.kl_estimator)
+                sequence_kl(ours, reference, algorithm.kl_function)
                 for ours, reference in zip(ready.rollout_logprobs, ready.reference_logprobs, strict=True)
             ]
             for ready in arrays
@@ -63,7 +62,7 @@ def estimate_advantages(
     keep = mixed.mask
     if algorithm.drop_groups_without_signal:
         keep = keep & mixed.has_signal[:, None]
-    estimator, eps, lengths = algorithm.advantage, algorithm.std_eps, completion_lengths(scored)
+    estimator, eps, lengths = algorithm.advantage_estimator, algorithm.std_eps, completion_lengths(scored)
     tokens = token_advantages(
         mixed.steps, lengths, keep, estimator=estimator, eps=eps, discount=algorithm.step_discount
     )

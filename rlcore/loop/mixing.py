@@ -14,6 +14,7 @@ import numpy as np
 from rlcore.algorithms.ptr import MixedRewards, mix_rewards
 from rlcore.algorithms.ptr_schedule import REWARD_SCHEDULES, Constant, RewardSchedule
 from rlcore.config import RunConfig
+from rlcore.config.targets import choice
 from rlcore.loop.scored import ScoredGroup, is_truncated
 
 
@@ -66,7 +67,7 @@ def make_schedule(config: RunConfig) -> RewardSchedule:
     ptr = config.algorithm.ptr
     if ptr.outcome is None and ptr.schedule == "progressive":
         return Constant()
-    build = REWARD_SCHEDULES[ptr.schedule]
+    build = choice(REWARD_SCHEDULES, ptr.schedule, where="algorithm.ptr.schedule")
     settings = {
         "threshold": ptr.threshold,
         "window": ptr.window,

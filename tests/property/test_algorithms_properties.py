@@ -6,23 +6,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rlcore.algorithms.advantage import group_advantages
+from rlcore.algorithms.advantage import ADVANTAGES, group_advantages
+from rlcore.algorithms.aggregation import BatchTotals
 from rlcore.algorithms.batching import micro_batches, num_packed_tokens, num_samples, shard_groups
-from rlcore.algorithms.loss import policy_loss
+from rlcore.algorithms.loss import LossInputs, policy_loss
 from rlcore.algorithms.ptr import trust_weight
 from rlcore.algorithms.ptr_schedule import ProgressiveGate
+from rlcore.config import AlgorithmConfig
 from rlcore.types import TrainGroup
 
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 8))
 REWARDS = SIZES.flatmap(lambda shape: hnp.arrays(np.float64, shape, elements=st.floats(-3, 3, width=16)))
-SETTINGS = {"num_tokens": 17, "num_sequences": 5, "clip_low": 0.2, "clip_high": 0.3, "kl_coef": 0.1}
+TOTALS = BatchTotals(num_tokens=17, num_sequences=5, max_tokens=6)
 
 
 @given(REWARDS, st.sampled_from(["grpo", "dr_grpo", "rloo", "reinforce_pp_baseline"]))
 def test_advantages_sum_to_zero_and_ignore_shifts(rewards, estimator):
-    advantages = group_advantages(rewards, estimator=estimator)
+    advantages = group_advantages(rewards, estimator=ADVANTAGES[estimator])
     np.testing.assert_allclose(advantages.sum(axis=1), 0, atol=1e-4)
-    shifted = group_advantages(rewards + 2.0, estimator=estimator)
+    shifted = group_advantages(rewards + 2.0, estimator=ADVANTAGES[estimator])
     np.testing.assert_allclose(advantages, shifted, atol=1e-4)
 
 
@@ -76,15 +78,15 @@ def token_batches(draw):
 def gradient(logprobs, behaviour, advantages, mask, reference, aggregation, rows):
     """Loss of some of the rows, and its gradient with respect to all of them."""
     logprobs = logprobs.clone().requires_grad_()
-    loss = policy_loss(
-        logprobs[rows],
-        behaviour[rows],
-        advantages[rows],
-        mask[rows],
+    inputs = LossInputs(
+        logprobs=logprobs[rows],
+        behaviour_logprobs=behaviour[rows],
+        advantages=advantages[rows],
+        mask=mask[rows],
         reference_logprobs=reference[rows],
-        aggregation=aggregation,
-        **SETTINGS,
-    ).loss
+    )
+    algorithm = AlgorithmConfig(loss_aggregation=aggregation, clip_low=0.2, clip_high=0.3, kl_coef=0.1)
+    loss = policy_loss(inputs, TOTALS, algorithm.loss_settings).loss
     loss.backward()
     return loss.detach(), logprobs.grad
 

@@ -10,23 +10,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlcore.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from rlcore.algorithms.importance import CORRECTIONS
-from rlcore.algorithms.loss import AGGREGATIONS, policy_loss
+from rlcore.algorithms.kl import KL_ESTIMATORS
+from rlcore.algorithms.loss import LossInputs, policy_loss
+from rlcore.algorithms.surrogate import SURROGATES
+from rlcore.config import AlgorithmConfig
 
 TOLERANCE = {"rtol": 1e-6, "atol": 1e-6}
 MAX_TOKENS = 9
 SETTINGS = st.fixed_dictionaries(
     {
-        "surrogate": st.sampled_from(["ppo", "gspo", "cispo"]),
-        "aggregation": st.sampled_from(AGGREGATIONS),
+        "loss": st.sampled_from(list(SURROGATES)),
+        "loss_aggregation": st.sampled_from(list(AGGREGATIONS)),
         "clip_low": st.sampled_from([0.1, 0.2, 1.0]),
         "clip_high": st.sampled_from([0.15, 0.3]),
         "clip_dual": st.none() | st.just(1.5),
-        "correction": st.sampled_from(CORRECTIONS),
+        "correction": st.sampled_from(list(CORRECTIONS)),
         "correction_low": st.just(0.6),
         "correction_high": st.just(1.7),
         "kl_coef": st.sampled_from([0.0, 0.3]),
-        "kl_estimator": st.sampled_from(["k1", "k2", "k3"]),
+        "kl_estimator": st.sampled_from(list(KL_ESTIMATORS)),
         "entropy_coef": st.sampled_from([0.0, 0.05]),
     }
 )
@@ -80,22 +84,23 @@ def batches(draw) -> Batch:
     )
 
 
-def ours(batch: Batch, settings: dict, rows: list[int], **changes):
-    """Loss of some rows and its gradient by the logprobs and entropies of all."""
+def ours(batch: Batch, settings: dict, rows: list[int]):
+    """Loss of some rows and its gradient by the logprobs and entropies of all; no KL unless one is set."""
     logprobs, entropies = batch.logprobs.clone().requires_grad_(), batch.entropies.clone().requires_grad_()
-    result = policy_loss(
-        logprobs[rows],
-        batch.behaviour[rows],
-        batch.advantages[rows],
-        batch.mask[rows],
-        num_tokens=sum(batch.lengths),
-        num_sequences=len(batch.lengths),
-        max_tokens=MAX_TOKENS,
+    inputs = LossInputs(
+        logprobs=logprobs[rows],
+        behaviour_logprobs=batch.behaviour[rows],
+        advantages=batch.advantages[rows],
+        mask=batch.mask[rows],
         old_logprobs=batch.old[rows],
         reference_logprobs=batch.reference[rows],
         entropies=entropies[rows],
-        **{**settings, **changes},
     )
+    totals = BatchTotals(
+        num_tokens=sum(batch.lengths), num_sequences=len(batch.lengths), max_tokens=MAX_TOKENS
+    )
+    algorithm = AlgorithmConfig(**{"kl_coef": 0.0, **settings})
+    result = policy_loss(inputs, totals, algorithm.loss_settings)
     if not result.loss.requires_grad:
         return result, torch.zeros_like(logprobs), torch.zeros_like(entropies)
     grads = torch.autograd.grad(result.loss, (logprobs, entropies), allow_unused=True)
@@ -108,7 +113,7 @@ def plain(batch: Batch, settings: dict):
     entropy_gradient = torch.zeros_like(batch.logprobs)
     total = 0.0
     for b, length in enumerate(batch.lengths):
-        weight = weight_of_a_token(batch, settings["aggregation"], length)
+        weight = weight_of_a_token(batch, settings["loss_aggregation"], length)
         for t in range(length):
             value, slopes = plain_token(batch, settings, b, t)
             total += weight * value
@@ -137,11 +142,11 @@ def plain_token(batch: Batch, settings: dict, b: int, t: int) -> tuple[float, di
     low, high = 1 - settings["clip_low"], 1 + settings["clip_high"]
     w = plain_correction(settings, old, rollout, t)
     slopes = dict.fromkeys(range(length), 0.0)
-    if settings["surrogate"] == "cispo":
+    if settings["loss"] == "cispo":
         bounded = min(max(math.exp(new[t] - old[t]), low), high)
         value = -w * bounded * advantage * new[t]
         slopes[t] += -w * bounded * advantage
-    elif settings["surrogate"] == "gspo":
+    elif settings["loss"] == "gspo":
         s = math.exp(sum(n - o for n, o in zip(new, old, strict=True)) / length)
         objective = min(s * advantage, min(max(s, low), high) * advantage)
         value = -w * objective
@@ -187,7 +192,7 @@ def everything(batch: Batch) -> list[int]:
 
 # The surrogates that know no dual clip are not given one, as the configuration refuses it.
 def settled(settings: dict) -> dict:
-    return settings if settings["surrogate"] == "ppo" else settings | {"clip_dual": None}
+    return settings if settings["loss"] == "ppo" else settings | {"clip_dual": None}
 
 
 @given(batches(), SETTINGS)
@@ -265,10 +270,10 @@ def test_a_batch_without_tokens_gives_zero(batch, settings):
 @given(batches(), st.sampled_from(["ppo", "cispo"]))
 def test_on_policy_every_surrogate_has_the_policy_gradient(batch, surrogate):
     """At ratio 1 nothing is clipped and the gradient of a token is its advantage's."""
-    settings = {"surrogate": surrogate, "aggregation": "sequence", "clip_low": 0.2, "clip_high": 0.2}
+    settings = {"loss": surrogate, "loss_aggregation": "sequence", "clip_low": 0.2, "clip_high": 0.2}
     same = replace(batch, old=batch.logprobs, behaviour=batch.logprobs)
     _, gradient, _ = ours(same, settings, everything(batch))
-    _, of_gspo, _ = ours(same, settings | {"surrogate": "gspo"}, everything(batch))
+    _, of_gspo, _ = ours(same, settings | {"loss": "gspo"}, everything(batch))
     lengths = torch.tensor(batch.lengths, dtype=torch.float64)[:, None].clamp(min=1)
     expected = (-batch.of_tokens / lengths / len(batch.lengths)) * batch.mask
     torch.testing.assert_close(gradient, expected, **TOLERANCE)
@@ -277,7 +282,7 @@ def test_on_policy_every_surrogate_has_the_policy_gradient(batch, surrogate):
 
 @given(batches())
 def test_correction_metrics_count_what_was_bounded(batch):
-    base = {"surrogate": "ppo", "aggregation": "token", "clip_low": 0.2, "clip_high": 0.2}
+    base = {"loss": "ppo", "loss_aggregation": "token", "clip_low": 0.2, "clip_high": 0.2}
     bounds = {"correction_low": 0.6, "correction_high": 1.7}
     ratios = [
         math.exp(float(batch.old[b, t] - batch.behaviour[b, t]))

@@ -67,7 +67,7 @@ def test_values_of_tokens_are_weighted_as_the_rewards_that_give_them(batch, esti
         mixed = mix_rewards(scores, weights, token_values={"judge": values, "plain": values})
         return [
             row
-            for of_group in token_advantages(mixed.steps, lengths, mask, estimator=estimator)
+            for of_group in token_advantages(mixed.steps, lengths, mask, estimator=ADVANTAGES[estimator])
             for row in of_group
         ]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlcore.algorithms.advantage import group_advantages
+from rlcore.algorithms.advantage import dr_grpo, group_advantages
 
 
 def test_grpo_divides_by_the_population_deviation_of_each_group():
@@ -14,7 +14,7 @@ def test_grpo_divides_by_the_population_deviation_of_each_group():
 
 def test_dr_grpo_only_centres():
     expected = [[0.5, -0.5, -0.5, 0.5]]
-    np.testing.assert_array_equal(group_advantages([[1, 0, 0, 1]], estimator="dr_grpo"), expected)
+    np.testing.assert_array_equal(group_advantages([[1, 0, 0, 1]], estimator=dr_grpo), expected)
 
 
 def test_a_group_whose_samples_agree_teaches_nothing():
@@ -35,3 +35,5 @@ def test_wrong_input_is_named():
         group_advantages(np.zeros((2, 3)), np.ones((3, 2)))
     with pytest.raises(ValueError, match="NaN"):
         group_advantages([[np.nan, 1.0]])
+    with pytest.raises(ValueError, match=r"must return advantages \(1, 2\), got \(1,\)"):
+        group_advantages([[0.0, 1.0]], estimator=lambda rewards, mask, eps: rewards.sum(axis=1))

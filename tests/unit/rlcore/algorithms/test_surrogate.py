@@ -5,54 +5,45 @@ import math
 import pytest
 import torch
 
-from rlcore.algorithms.loss import policy_loss
-from rlcore.algorithms.surrogate import cispo, clipped_surrogate, gspo
+from rlcore.algorithms.surrogate import Clip, cispo, gspo, ppo
 
 RATIOS = torch.tensor([[1.0, 1.5, 0.5], [1.0, 4.0, 0.5]])
-ADVANTAGES = torch.tensor([1.0, -2.0])
+ADVANTAGES = torch.tensor([[1.0] * 3, [-2.0] * 3])
 OLD = torch.zeros(2, 3)
+ALL = torch.ones(2, 3, dtype=torch.bool)
+DUAL = Clip(low=0.2, high=0.3, dual=3.0)
 
 
 def test_the_dual_clip_bounds_a_bad_sample_alone():
-    loss, clipped = clipped_surrogate(RATIOS.log(), OLD, ADVANTAGES, 0.2, 0.3, clip_dual=3.0)
+    loss, clipped = ppo(RATIOS.log(), OLD, ADVANTAGES, ALL, DUAL)
     torch.testing.assert_close(loss, torch.tensor([[-1.0, -1.3, -0.5], [2.0, 6.0, 1.6]]))
     assert clipped.tolist() == [[False, True, False], [False, True, True]]
 
 
 def test_the_dual_clip_takes_the_gradient_away():
     logprobs = RATIOS.log().requires_grad_()
-    clipped_surrogate(logprobs, OLD, ADVANTAGES, 0.2, 0.3, clip_dual=3.0)[0].sum().backward()
+    ppo(logprobs, OLD, ADVANTAGES, ALL, DUAL)[0].sum().backward()
     torch.testing.assert_close(logprobs.grad, torch.tensor([[-1.0, 0.0, -0.5], [2.0, 0.0, 0.0]]))
 
 
 def test_gspo_clips_whole_sequences_by_their_geometric_mean():
     mask = torch.tensor([[True, True, True], [True, True, False]])
     logprobs = RATIOS.log().masked_fill(~mask, 0.0).requires_grad_()
-    loss, clipped = gspo(logprobs, OLD, ADVANTAGES, mask, 0.2, 0.2)
+    clip = Clip(low=0.2, high=0.2)
+    loss, clipped = gspo(logprobs, OLD, ADVANTAGES, mask, clip)
     good, bad = 0.75 ** (1 / 3), 2.0  # (1 * 1.5 * 0.5)^(1/3) within the bounds, (1 * 4)^(1/2) beyond them
     torch.testing.assert_close(loss, torch.tensor([[-good] * 3, [2 * bad] * 3]))
     assert not clipped.any()  # a bad sequence that grew likelier keeps its gradient
     loss[0].mean().backward()
     torch.testing.assert_close(logprobs.grad, torch.tensor([[-good / 3] * 3, [0.0] * 3]))
-    clipped = gspo(RATIOS.log(), OLD, -ADVANTAGES, torch.ones(2, 3, dtype=torch.bool), 0.2, 0.2)[1]
+    clipped = gspo(RATIOS.log(), OLD, -ADVANTAGES, ALL, clip)[1]
     assert clipped.tolist() == [[False] * 3, [True] * 3]
 
 
 def test_cispo_clips_the_weight_and_keeps_every_gradient():
     logprobs = RATIOS.log().requires_grad_()
-    loss, clipped = cispo(logprobs, OLD, ADVANTAGES, 1.0, 0.3)
+    loss, clipped = cispo(logprobs, OLD, ADVANTAGES, ALL, Clip(low=1.0, high=0.3))
     loss.sum().backward()
     torch.testing.assert_close(logprobs.grad, torch.tensor([[-1.0, -1.3, -0.5], [2.0, 2.6, 1.0]]))
     assert clipped.tolist() == [[False, True, False], [False, True, False]]
     assert loss[0, 1].item() == pytest.approx(-1.3 * math.log(1.5))
-
-
-def test_unknown_names_are_refused():
-    settings = {"num_tokens": 1, "num_sequences": 1, "clip_low": 0.2, "clip_high": 0.2}
-    batch = (torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1), torch.ones(1, 1, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"algorithm\.loss .* 'dpo'"):
-        policy_loss(*batch, **settings, surrogate="dpo")
-    with pytest.raises(ValueError, match=r"algorithm\.correction .* 'clip'"):
-        policy_loss(*batch, **settings, correction="clip")
-    with pytest.raises(ValueError, match="max_tokens"):
-        policy_loss(*batch, **settings, aggregation="constant")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlcore.algorithms.aggregation import BatchTotals
 from rlcore.algorithms.batching import take_samples
 from rlcore.config import AlgorithmConfig
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup
@@ -35,7 +36,9 @@ def scored(logprobs: list[list[float]], entropy_grad: bool = False) -> Completio
 
 def objective(algorithm: AlgorithmConfig = NO_KL, **changes) -> PolicyObjective:
     made = PolicyObjective(
-        num_tokens=3, num_sequences=2, max_tokens=4, algorithm=algorithm, recompute_logprobs=False
+        totals=BatchTotals(num_tokens=3, num_sequences=2, max_tokens=4),
+        algorithm=algorithm,
+        recompute_logprobs=False,
     )
     return replace(made, **changes)
 

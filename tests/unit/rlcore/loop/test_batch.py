@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from rlcore.algorithms.overlong import overlong_penalty
 from rlcore.algorithms.ptr import MixedRewards
+from rlcore.algorithms.shaping import overlong_penalty
 from rlcore.config import AlgorithmConfig
 from rlcore.loop.batch import Advantages, build_batch, shape_rewards
 from rlcore.loop.scored import ScoredGroup, group_arrays

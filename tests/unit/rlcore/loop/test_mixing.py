@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rlcore.actors.roles import Actors
-from rlcore.algorithms.advantage import group_advantages
+from rlcore.algorithms.advantage import ADVANTAGES, group_advantages
 from rlcore.config import (
     AlgorithmConfig,
     LearnerConfig,
@@ -20,7 +20,7 @@ from rlcore.config import (
     RunConfig,
     TrainConfig,
 )
-from rlcore.errors import DataError, LogprobError
+from rlcore.errors import ConfigError, DataError, LogprobError
 from rlcore.loop.controller import Controller
 from rlcore.loop.scored import ScoredGroup, group_arrays
 from rlcore.types import Completion, FinishedJob, Group, Prompt, RewardContext, Score, TrainBatch
@@ -262,7 +262,9 @@ def test_what_the_settings_take_off_the_rewards_is_in_the_advantages(estimator: 
         ).train_step()
 
     result, dropping = step(), step(drop_groups_without_signal=True)
-    shaped = group_advantages(np.array(SCORES["outcome"]) - 0.5 * kl, estimator=estimator, eps=0.3)
+    shaped = group_advantages(
+        np.array(SCORES["outcome"]) - 0.5 * kl, estimator=ADVANTAGES[estimator], eps=0.3
+    )
     np.testing.assert_allclose(result.advantages.samples, shaped, rtol=1e-5)
     sent = [group.advantages for group in result.metrics["batch"].groups]
     np.testing.assert_allclose(sent, shaped, rtol=1e-5)
@@ -428,3 +430,37 @@ def test_a_group_is_mixed_alike_wherever_it_is_asked_for():
     counts = [chosen.mixer.counts(one, 0) for one in scored()]
     assert chosen.state_dict() == before
     assert counts == chosen.mixer.mix(scored(), 0).has_signal.tolist() == [True, False]
+
+
+WARM_UP = """
+class WarmUp:
+    \"\"\"The reasoning reward fades in over `window` steps.\"\"\"
+
+    def __init__(self, window):
+        self.window = window
+
+    def factor(self, step):
+        return min(1.0, step / self.window)
+
+    def observe(self, outcome_mean):
+        pass
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+"""
+
+
+def test_a_schedule_of_your_own_from_outside(tmp_path, monkeypatch):
+    (tmp_path / "my_schedule.py").write_text(WARM_UP)
+    monkeypatch.syspath_prepend(tmp_path)
+    fading = controller(ptr(schedule="my_schedule:WarmUp", window=4))
+    assert mix(fading)[1] == 0.0
+    fading.step = 3
+    rewards, factor = mix(fading)
+    assert factor == 0.75
+    np.testing.assert_allclose(rewards, expected(0.75))
+    with pytest.raises(ConfigError, match=r"schedule: got 'aneal', must be one of progressive, anneal"):
+        ptr(schedule="aneal")

@@ -1,0 +1,182 @@
+"""Functions from a file outside the repository, in the place of every kind of choice."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rlcore.algorithms.advantage import group_advantages
+from rlcore.algorithms.aggregation import BatchTotals
+from rlcore.algorithms.loss import LossInputs, policy_loss
+from rlcore.algorithms.schedule import LR_SCHEDULES, lr_factor
+from rlcore.algorithms.shaping import sequence_kl
+from rlcore.config import RunConfig, load_config, to_yaml
+from rlcore.config.targets import choice
+from rlcore.errors import ConfigError
+
+NEEDED = ["model.path=m", "task.target=a:B"]
+LN = math.log
+
+SOURCE = """
+import numpy as np
+from rlcore.algorithms.importance import Correction
+
+NOT_A_FUNCTION = 3
+
+def median(rewards, mask, eps):
+    return rewards - np.nanmedian(np.where(mask, rewards, np.nan), axis=1, keepdims=True)
+
+def likelihood(logprobs, old_logprobs, advantages, mask, clip):
+    return -advantages * logprobs * (clip.dual or 1.0), old_logprobs > logprobs
+
+def longest(values, mask, totals):
+    return values.sum() / totals.max_tokens
+
+def halved(log_ratios, mask, bounds):
+    ratios = log_ratios.exp()
+    return Correction(weights=ratios.new_full(ratios.shape, 0.5), ratios=ratios, bounded=ratios > bounds.high)
+
+def absolute(logprobs, reference_logprobs):
+    return (logprobs - reference_logprobs).abs()
+
+def squared(progress):
+    return (1.0 - progress) ** 2
+"""
+KEYS = {
+    "algorithm.advantage": "median",
+    "algorithm.loss": "likelihood",
+    "algorithm.loss_aggregation": "longest",
+    "algorithm.correction": "halved",
+    "algorithm.kl_estimator": "absolute",
+    "learner.lr_schedule": "squared",
+}
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module that lies outside the repository."""
+    (tmp_path / "my_choices.py").write_text(SOURCE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return "my_choices"
+
+
+def config_of(*overrides: str) -> RunConfig:
+    return load_config([], [*NEEDED, "learner.recompute_logprobs=true", *overrides])
+
+
+@pytest.mark.parametrize(("key", "function"), KEYS.items())
+def test_a_configuration_takes_and_keeps_a_name_from_outside(
+    outside: str, key: str, function: str, tmp_path: Path
+) -> None:
+    config = config_of(f"{key}={outside}:{function}")
+    section, name = key.split(".")
+    assert getattr(getattr(config, section), name) == f"{outside}:{function}"
+    (tmp_path / "saved.yaml").write_text(to_yaml(config), encoding="utf-8")
+    assert load_config([tmp_path / "saved.yaml"]) == config
+
+
+def test_an_advantage_of_your_own(outside: str) -> None:
+    algorithm = config_of(f"algorithm.advantage={outside}:median").algorithm
+    rewards = np.array([[1.0, 2.0, 6.0, 9.0], [0.0, 5.0, 1.0, np.nan]])
+    got = group_advantages(rewards, np.isfinite(rewards), estimator=algorithm.advantage_estimator)
+    np.testing.assert_array_equal(got, [[-3.0, -2.0, 2.0, 5.0], [-1.0, 4.0, 0.0, 0.0]])
+
+
+def loss_of(*overrides: str) -> tuple[list[float], list[list[float]]]:
+    """Loss, sums and gradient of two sequences of two tokens and one."""
+    logprobs = torch.tensor([[LN(0.5), LN(0.25)], [LN(0.9), float("nan")]], requires_grad=True)
+    inputs = LossInputs(
+        logprobs=logprobs,
+        behaviour_logprobs=torch.tensor([[LN(0.5), LN(0.5)], [LN(0.3), float("nan")]]),
+        advantages=torch.tensor([1.0, 2.0]),
+        mask=torch.tensor([[True, True], [True, False]]),
+        old_logprobs=torch.tensor([[LN(0.5), LN(0.5)], [LN(0.9), float("nan")]]),
+        reference_logprobs=torch.tensor([[LN(0.5), LN(0.5)], [LN(0.9), float("nan")]]),
+    )
+    totals = BatchTotals(num_tokens=3, num_sequences=2, max_tokens=4)
+    settings = config_of("algorithm.kl_coef=0.1", *overrides).algorithm.loss_settings
+    result = policy_loss(inputs, totals, settings)
+    result.loss.backward()
+    sums = [result.loss, result.policy_loss, result.kl_sum, result.clipped_sum, result.bounded_sum]
+    assert logprobs.grad is not None
+    return [x.item() for x in sums], logprobs.grad.tolist()
+
+
+def test_a_loss_made_of_functions_of_your_own(outside: str) -> None:
+    sums, gradient = loss_of(
+        f"algorithm.loss={outside}:likelihood",
+        f"algorithm.loss_aggregation={outside}:longest",
+        f"algorithm.correction={outside}:halved",
+        f"algorithm.kl_estimator={outside}:absolute",
+        "algorithm.clip_dual=3.0",
+    )
+    # Half of 3 * -A log p over 4 tokens, and 0.1 times the one distance of ln 2 over 4.
+    surrogate = -0.5 * 3 * (LN(0.5) + LN(0.25) + 2 * LN(0.9)) / 4
+    assert sums == pytest.approx([surrogate + 0.1 * LN(2) / 4, surrogate, LN(2), 1, 1], rel=1e-6)
+    expected = [[-0.375, -0.375 - 0.025], [-0.75, 0.0]]
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+def test_a_surrogate_alone_of_your_own(outside: str) -> None:
+    sums, gradient = loss_of(f"algorithm.loss={outside}:likelihood", "algorithm.kl_coef=0")
+    assert sums[0] == sums[1] == pytest.approx(-(LN(0.5) + LN(0.25) + 2 * LN(0.9)) / 3)
+    np.testing.assert_allclose(gradient, [[-1 / 3, -1 / 3], [-2 / 3, 0.0]], rtol=1e-6)
+
+
+def test_a_divergence_of_your_own_in_the_reward(outside: str) -> None:
+    config = config_of("algorithm.kl_in=reward", f"algorithm.kl_estimator={outside}:absolute")
+    ours, reference = np.array([-1.0, -2.0], np.float32), np.array([-1.5, -1.0], np.float32)
+    assert sequence_kl(ours, reference, config.algorithm.kl_function) == 1.5
+
+
+def test_a_schedule_of_your_own(outside: str) -> None:
+    name = config_of(f"learner.lr_schedule={outside}:squared").learner.lr_schedule
+    schedule = choice(LR_SCHEDULES, name, where="learner.lr_schedule")
+    factors = [lr_factor(i, schedule, warmup_steps=1, num_steps=5) for i in range(6)]
+    assert factors == [1.0, 1.0, 0.5625, 0.25, 0.0625, 0.0]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module_here:f", "{key}: module 'no_such_module_here' of 'no_such_module_here:f' cannot be"),
+        ("my_choices:medain", "{key}: module 'my_choices' has no 'medain'; it has ['median', 'likelihood',"),
+        ("my_choices:NOT_A_FUNCTION", "{key}: my_choices:NOT_A_FUNCTION is no function, but of type int"),
+        ("my_choices:", "{key}: got 'my_choices:', must be `module:name`"),
+    ],
+)
+def test_what_is_missing_outside_is_named(outside: str, key: str, name: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config_of(f"{key}='{name}'")
+    assert message.format(key=key) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [
+        ("algorithm.advantage=gpro", "grpo, dr_grpo, rloo, reinforce_pp, reinforce_pp_baseline, maxrl"),
+        ("algorithm.loss=pop", "ppo, gspo, cispo"),
+        ("algorithm.loss_aggregation=tokens", "token, sequence, constant"),
+        ("algorithm.correction=tsi", "none, tis, icepop, sequence_tis, sequence_icepop"),
+        ("algorithm.kl_estimator=k4", "k1, k2, k3"),
+        ("learner.lr_schedule=step", "constant, linear, cosine"),
+    ],
+)
+def test_a_misspelt_name_is_told_what_is_allowed(override: str, names: str) -> None:
+    key, _, name = override.partition("=")
+    with pytest.raises(ConfigError) as error:
+        config_of(override)
+    assert str(error.value) == f"{key}: got {name!r}, must be one of {names}, or your own as `module:name`"
+
+
+def test_losses_of_another_shape_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "def whole(logprobs, old, advantages, mask, clip):\n    return logprobs.sum(), mask\n"
+    (tmp_path / "my_sum.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"the surrogate must return losses \(2, 2\), got \(\)"):
+        loss_of("algorithm.loss=my_sum:whole")
