@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlcore.algorithms.advantage import group_advantages
+from rlcore.algorithms.advantage import group_advantages, grpo
 from rlcore.algorithms.aggregation import BatchTotals
 from rlcore.algorithms.loss import LossInputs, policy_loss
 from rlcore.algorithms.ptr import mix_rewards
@@ -140,7 +140,7 @@ def train(num_steps: int = 60, *, seed: int = 0) -> list[dict[str, float]]:
         factor = gate.factor(step)
         mixed = mix_rewards(scores, WEIGHTS, outcome="outcome", reasoning="reasoning", factor=factor)
         keep = mixed.mask & mixed.has_signal[:, None]
-        advantages = group_advantages(mixed.rewards, keep, estimator="grpo", eps=ALGORITHM.std_eps)
+        advantages = group_advantages(mixed.rewards, keep, estimator=grpo, eps=ALGORITHM.std_eps)
 
         kept = torch.from_numpy(keep.reshape(-1))
         with torch.no_grad():
@@ -167,7 +167,7 @@ def train(num_steps: int = 60, *, seed: int = 0) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description="GRPO-PTR in one file, on a toy task.")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
