@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from emotion_task.models.tiny import TinyModelConfig
 from rlcore.config import LearnerConfig, LoRAConfig, RunConfig
-from rlcore.config.io import check
+from rlcore.config.io import Arguments, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,7 @@ class CorpusConfig:
     """`synthetic` is made on the spot; `manifest` and the corpora of docs/data.md are read from `root`."""
     root: str | None = None
     """Folder of a corpus on disk, or the manifest file."""
-    args: Mapping[str, Any] = field(default_factory=dict)
+    args: Arguments = field(default_factory=dict)
     """Further arguments of the corpus (synthetic: `num_train`, `num_eval`, `spread`; others, such as
     `eval_speakers`: docs/data.md). Null takes one back that an earlier file gave."""
     num_workers: int = 2

@@ -27,6 +27,10 @@ from rlcore.errors import ConfigError
 
 T = TypeVar("T")
 
+Arguments = Mapping[str, Any]
+"""Settings by name that another program defines (arguments of a class, of vLLM, of Ray). Layers merge them
+entry by entry, as they merge sections; a mapping of any other type is one value: that of the last layer."""
+
 
 class EnvStr(str):
     """A string that came from the environment. It reads as its value and is saved as its source, so that a
@@ -98,11 +102,14 @@ def required_variables(raw: Mapping[str, Any]) -> set[str]:
 
 def _merge(files: Sequence[str | Path], overrides: Sequence[str], schema: type) -> DictConfig:
     merged: DictConfig = OmegaConf.structured(_open_twin(schema))  # type: ignore[arg-type]
-    layers = [(str(file), _read(Path(file))) for file in files]
-    layers += [(f"override {text!r}", _parse_override(text)) for text in overrides]
-    for origin, layer in layers:
+    layers = [(str(file), "", _read(Path(file))) for file in files]
+    layers += [(f"override {text!r}", text.partition("=")[0], _parse_override(text)) for text in overrides]
+    for origin, key, layer in layers:
+        depth = len(re.findall(r"[^.\[\]]+", key))
         try:
-            _check_keys(schema, OmegaConf.to_container(layer), "", schema)
+            for path in _whole_values(schema, OmegaConf.to_container(layer), (), schema):
+                if depth <= len(path):  # else the override sets one entry
+                    _clear(merged, path)
             merged = OmegaConf.merge(merged, layer)  # type: ignore[assignment]
         except ConfigError as error:
             raise ConfigError(f"{origin}: {error}") from None
@@ -178,23 +185,42 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _check_keys(schema: type, layer: Any, path: str, root: type) -> None:
+def _whole_values(schema: type, layer: Any, path: tuple[str, ...], root: type) -> Iterator[tuple[str, ...]]:
+    """Yields the paths of the mappings in `layer` that are one value.
+
+    Raises:
+        ConfigError: a key of `layer` is unknown.
+    """
     if not isinstance(layer, Mapping):
         return  # the merge reports the wrong type
     hints = get_type_hints(schema)
     for key, value in layer.items():
-        full_key = f"{path}{key}"
         if key not in hints:
-            raise ConfigError(_unknown_key(full_key, str(key), path, list(hints), root))
+            raise ConfigError(_unknown_key(str(key), ".".join(path), list(hints), root))
         section, is_mapping = _section_of(hints[key])
         if section and is_mapping and isinstance(value, Mapping):
             for name, entry in value.items():
-                _check_keys(section, entry, f"{full_key}.{name}.", root)
+                yield from _whole_values(section, entry, (*path, key, str(name)), root)
         elif section and not is_mapping:
-            _check_keys(section, value, f"{full_key}.", root)
+            yield from _whole_values(section, value, (*path, key), root)
+        elif isinstance(value, Mapping) and get_args(_without_none(hints[key]))[-1:] != (Any,):
+            yield (*path, key)
 
 
-def _unknown_key(full_key: str, key: str, path: str, siblings: list[str], root: type) -> str:
+def _clear(config: DictConfig, path: tuple[str, ...]) -> None:
+    """Empties the mapping at `path`, where there is one."""
+    *sections, key = path
+    node: Any = config
+    for name in sections:
+        node = None if OmegaConf.is_interpolation(node, name) else node.get(name)
+        if not isinstance(node, DictConfig):
+            return
+    node[key] = {}
+
+
+def _unknown_key(key: str, section: str, siblings: list[str], root: type) -> str:
+    path = f"{section}." if section else ""
+    full_key = f"{path}{key}"
     near = [f"{path}{k}" for k in difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)]
     # A key in the wrong section is as common a mistake as a misspelt one.
     near = near or [k for k in keys(root) if k.rsplit(".", 1)[-1] == key][:1]
@@ -263,7 +289,7 @@ def _open_hint(hint: Any) -> Any:
         return dict[str, entry | None] if is_section else dict[str, entry]  # type: ignore[valid-type]
     if origin in (tuple, list):
         return list[_open_hint(args[0])]  # type: ignore[misc]
-    return hint
+    return Any if hint is object else hint
 
 
 def _open_default(factory: Any) -> Any:

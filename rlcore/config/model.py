@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rlcore.config.checks import check, one_of
+from rlcore.config.io import Arguments
 
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 """`package.module:Name`."""
@@ -43,7 +42,7 @@ class TargetConfig:
 
     target: str = MISSING
     """`package.module:Class`"""
-    args: Mapping[str, Any] = field(default_factory=dict)
+    args: Arguments = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ok = self.target == MISSING or TARGET.fullmatch(self.target)

@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rlcore.config.checks import at_least, check, is_number, one_of, positive, positive_amounts
+from rlcore.config.io import Arguments
 from rlcore.config.model import MISSING, TARGET
 
 _REWARD = re.compile(rf"{TARGET.pattern}|[A-Za-z_][\w.-]*")
@@ -21,7 +21,7 @@ class RewardConfig:
     target: str = MISSING
     """`package.module:Class`, `package.module:function`, or the name of an installed package's entry point in
     the group `rlcore.rewards`."""
-    args: Mapping[str, Any] = field(default_factory=dict)
+    args: Arguments = field(default_factory=dict)
     """Of the class's constructor, or of the function beside what it is called with."""
     weight: float = 1.0
     replicas: int = 1
@@ -29,7 +29,7 @@ class RewardConfig:
     num_gpus: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
     """Ray's custom resources of a replica, for instance `{judge_node: 1}`."""
-    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    runtime_env: Arguments = field(default_factory=dict)
     """Ray's runtime environment of the replicas: `pip`, `env_vars`, `working_dir`, ..."""
     batch_size: int | None = None
     """Groups in one call; null: a step's groups are dealt evenly to the replicas."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
+from rlcore.config.io import Arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,11 @@ class RolloutConfig:
     banned_tokens: tuple[str, ...] = ()
     """Never sampled, beside the model's media placeholders; as the tokenizer writes them, for instance
     `<|im_start|>`."""
-    structured: Mapping[str, Any] = field(default_factory=dict)
+    structured: Mapping[str, object] = field(default_factory=dict)
     """The form that every completion has: one of `regex`, `choice`, `json` (a schema) or `grammar`, as in
     vLLM's structured outputs. vLLM's log-probabilities are those under the constraint, which the learner does
     not know: it wants learner.recompute_logprobs, and `logprob_max_diff` shows the constraint."""
-    engine: Mapping[str, Any] = field(default_factory=dict)
+    engine: Arguments = field(default_factory=dict)
     """Further vLLM engine arguments (`max_model_len`, `gpu_memory_utilization`, `tensor_parallel_size`)."""
     over_context: str = "error"
     """What befalls a prompt that leaves no room in the engine's context: `error` ends the run, `drop` leaves
