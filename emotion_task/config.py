@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from emotion_task.models.tiny import TinyModelConfig
 from rlcore.config import LearnerConfig, LoRAConfig, RunConfig
-from rlcore.config.io import Arguments, check
+from rlcore.config.io import MAY_CHANGE, Arguments, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +51,17 @@ class SupervisedConfig:
     freeze: tuple[str, ...] = ("visual",)
     """Parameters whose name contains one of these are not trained."""
     checkpoint_every: int = 200
-    max_failures: int = 1
+    max_failures: int = field(default=1, metadata=MAY_CHANGE)
     """Restarts from the last checkpoint after a worker's death."""
-    min_ranks: int = 0
+    min_ranks: int = field(default=0, metadata=MAY_CHANGE)
     """Where the cluster has no room for `learner.num_ranks`, the job runs with as few as these, and grows
     when there is room again; 0: always `learner.num_ranks`."""
-    feature_cache_mb: int = 1024
+    feature_cache_mb: int = field(default=1024, metadata=MAY_CHANGE)
     """Audio features that a worker keeps in memory."""
-    media_cache: str | None = None
+    media_cache: str | None = field(default=None, metadata=MAY_CHANGE)
     """Folder that keeps a frozen audio tower's output from run to run, by content and weights (as
     `rl.model.media_cache`), or the tower's input where it is trained."""
-    ingest_cpus: float = 0.0
+    ingest_cpus: float = field(default=0.0, metadata=MAY_CHANGE)
     """CPUs that encode examples ahead of each rank, as Ray Data actors wherever the cluster has them free; 0:
     a rank encodes by itself."""
 

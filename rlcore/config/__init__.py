@@ -14,6 +14,7 @@ from typing import Any, TypeVar, overload
 from rlcore.config import io as config_io
 from rlcore.config.algorithm import AlgorithmConfig, PTRConfig
 from rlcore.config.checks import check
+from rlcore.config.io import MAY_CHANGE
 from rlcore.config.job import JobConfig
 from rlcore.config.learner import LearnerConfig, LoRAConfig, ReferenceConfig, WeightSyncConfig
 from rlcore.config.model import MISSING, ModelConfig, TargetConfig
@@ -47,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    run_dir: str = "runs/run"
+    run_dir: str = field(default="runs/run", metadata=MAY_CHANGE)
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TargetConfig = field(default_factory=TargetConfig)
@@ -56,9 +57,9 @@ class RunConfig:
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
-    weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig)
+    weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig, metadata=MAY_CHANGE)
     train: TrainConfig = field(default_factory=TrainConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
         k = self.rollout.samples_per_prompt

@@ -31,6 +31,10 @@ Arguments = Mapping[str, Any]
 """Settings by name that another program defines (arguments of a class, of vLLM, of Ray). Layers merge them
 entry by entry, as they merge sections; a mapping of any other type is one value: that of the last layer."""
 
+MAY_CHANGE = {"may_change": True}
+"""Metadata of a field that a resumed run may change: places, layout, deadlines, how often something is saved
+or evaluated. Results depend on every other field."""
+
 
 class EnvStr(str):
     """A string that came from the environment. It reads as its value and is saved as its source, so that a
@@ -124,14 +128,19 @@ def to_yaml(config: Any) -> str:
     return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
 
 
-def plain(value: Any) -> Any:
-    """Of a configuration or a part of it: mappings, lists and values as `to_yaml` writes them, JSON-ready."""
+def plain(value: Any, *, lasting: bool = False) -> Any:
+    """Returns a configuration, or a part of it, as the JSON-ready mappings, lists and values of its YAML.
+
+    Args:
+        lasting: leaves out what a resumed run may change (`MAY_CHANGE`).
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        kept = [f.name for f in dataclasses.fields(value) if not (lasting and f.metadata.get("may_change"))]
+        return {name: plain(getattr(value, name), lasting=lasting) for name in kept}
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): plain(v, lasting=lasting) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
-        return [plain(v) for v in value]
+        return [plain(v, lasting=lasting) for v in value]
     if isinstance(value, EnvStr):
         return str(value.source)
     if isinstance(value, str):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
+from rlcore.config.io import MAY_CHANGE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +37,21 @@ class LoRAConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
-    num_ranks: int = 1
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    resources: Mapping[str, float] = field(default_factory=dict)
+    num_ranks: int = field(default=1, metadata=MAY_CHANGE)
+    num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)
+    num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a rank, for instance `{accelerator_type:H100: 0.001}`, which Ray gives
     every node with such a GPU."""
-    ranks_per_node: int | None = None
+    ranks_per_node: int | None = field(default=None, metadata=MAY_CHANGE)
     """So many ranks in a row share a node, or the run does not start; null: Ray packs them where it can."""
-    zero_stage: int = 2
+    zero_stage: int = field(default=2, metadata=MAY_CHANGE)
     """What the ranks share out: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters too."""
-    offload_optimizer: str = "none"
+    offload_optimizer: str = field(default="none", metadata=MAY_CHANGE)
     """`cpu` keeps the optimizer's state and update in main memory (`zero_stage` 1 to 3)."""
-    offload_parameters: str = "none"
+    offload_parameters: str = field(default="none", metadata=MAY_CHANGE)
     """`cpu` keeps the parameters in main memory between their uses (`zero_stage` 3)."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool = field(default=False, metadata=MAY_CHANGE)
     """Decoder layers keep their input alone and are computed again in the backward pass."""
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     lr: float = 1e-6
@@ -62,9 +63,9 @@ class LearnerConfig:
     max_grad_norm: float = 1.0
     autocast: str = "none"
     """`none` or `bfloat16` (autocast over fp32 weights)."""
-    micro_batch_tokens: int = 8192
+    micro_batch_tokens: int = field(default=8192, metadata=MAY_CHANGE)
     """Tokens in one forward pass: each prompt once, and its completions."""
-    micro_batch_audio_frames: int = 96_000
+    micro_batch_audio_frames: int = field(default=96_000, metadata=MAY_CHANGE)
     """Mel frames in one forward pass, where the audio tower is part of it (32 windows of 30 s)."""
     over_budget: str = "error"
     """What befalls a sample that alone exceeds `micro_batch_tokens`: `error` ends the run, `drop` leaves the
@@ -76,7 +77,7 @@ class LearnerConfig:
     max_skipped_steps: int = 5
     """Optimizer steps in a row that may be skipped for a loss or gradient that is not finite; one more ends
     the run, after a checkpoint."""
-    timeout_s: float = 600.0
+    timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
 
     @property
     def compute_dtype(self) -> str:
@@ -114,15 +115,15 @@ class LearnerConfig:
 class ReferenceConfig:
     """The frozen starting policy, spawned where `algorithm.kl_coef` is above 0."""
 
-    num_replicas: int = 1
+    num_replicas: int = field(default=1, metadata=MAY_CHANGE)
     """0: none; the learner computes its logprobs with its adapters switched off (`learner.lora`)."""
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    resources: Mapping[str, float] = field(default_factory=dict)
+    num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)
+    num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a replica."""
-    micro_batch_tokens: int = 16384
+    micro_batch_tokens: int = field(default=16384, metadata=MAY_CHANGE)
     """Tokens in one forward pass: each prompt once, and its completions."""
-    timeout_s: float = 600.0
+    timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
         at_least(self, 1, "micro_batch_tokens")

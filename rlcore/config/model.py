@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from rlcore.config.checks import check, one_of
-from rlcore.config.io import Arguments
+from rlcore.config.io import MAY_CHANGE, Arguments
 
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 """`package.module:Name`."""
@@ -27,7 +27,7 @@ class ModelConfig:
     known family may be missing from the model at hand; any other pattern must match."""
     media: str = "embeds"
     """`embeds`: the frozen tower runs once a prompt and vLLM takes its output; `raw`: vLLM runs the tower."""
-    media_cache: str | None = None
+    media_cache: str | None = field(default=None, metadata=MAY_CHANGE)
     """Folder that keeps the frozen tower's embeddings from run to run, by content and weights."""
     trust_remote_code: bool = False
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rlcore.config.checks import at_least, check, is_number, one_of, positive, positive_amounts
-from rlcore.config.io import Arguments
+from rlcore.config.io import MAY_CHANGE, Arguments
 from rlcore.config.model import MISSING, TARGET
 
 _REWARD = re.compile(rf"{TARGET.pattern}|[A-Za-z_][\w.-]*")
@@ -24,20 +24,20 @@ class RewardConfig:
     args: Arguments = field(default_factory=dict)
     """Of the class's constructor, or of the function beside what it is called with."""
     weight: float = 1.0
-    replicas: int = 1
-    num_cpus: float = 0.1
-    num_gpus: float = 0.0
-    resources: Mapping[str, float] = field(default_factory=dict)
+    replicas: int = field(default=1, metadata=MAY_CHANGE)
+    num_cpus: float = field(default=0.1, metadata=MAY_CHANGE)
+    num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a replica, for instance `{judge_node: 1}`."""
     runtime_env: Arguments = field(default_factory=dict)
     """Ray's runtime environment of the replicas: `pip`, `env_vars`, `working_dir`, ..."""
     batch_size: int | None = None
     """Groups in one call; null: a step's groups are dealt evenly to the replicas."""
-    concurrency: int = 1
+    concurrency: int = field(default=1, metadata=MAY_CHANGE)
     """Calls that a replica works on at once, in threads."""
-    timeout_s: float = 120.0
+    timeout_s: float = field(default=120.0, metadata=MAY_CHANGE)
     """Of one call. A replica that exceeds it is killed and started anew."""
-    retries: int = 1
+    retries: int = field(default=1, metadata=MAY_CHANGE)
     """Further attempts for a group whose scoring raised, timed out or lost its actor."""
     cache: str = "none"
     """Whether equal content is scored once a run: `none`, `group` (prompt and all its completions) or

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
-from rlcore.config.io import Arguments
+from rlcore.config.io import MAY_CHANGE, Arguments
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
-    num_replicas: int = 1
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    resources: Mapping[str, float] = field(default_factory=dict)
+    num_replicas: int = field(default=1, metadata=MAY_CHANGE)
+    num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)
+    num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a replica, for instance `{accelerator_type:H100: 0.001}`, which Ray gives
     every node with such a GPU."""
     samples_per_prompt: int = 8
@@ -39,11 +39,11 @@ class RolloutConfig:
     over_context: str = "error"
     """What befalls a prompt that leaves no room in the engine's context: `error` ends the run, `drop` leaves
     the prompt out and counts it (`rollout/dropped_prompts`)."""
-    timeout_s: float = 600.0
+    timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
     """The run ends where no prompt is finished in this time."""
-    hang_timeout_s: float = 120.0
+    hang_timeout_s: float = field(default=120.0, metadata=MAY_CHANGE)
     """A replica whose engine does not come back from a step in this time is replaced."""
-    max_restarts: int = 3
+    max_restarts: int = field(default=3, metadata=MAY_CHANGE)
     """Replicas that may be replaced in a run, because they died or hung; one more ends it."""
 
     @property

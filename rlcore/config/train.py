@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rlcore.config.checks import at_least, one_of, positive
+from rlcore.config.io import MAY_CHANGE
 from rlcore.config.job import JobConfig
 
 
@@ -28,9 +29,9 @@ class TrainConfig:
     that both computed with the same weights; null: none."""
     on_logprob_diff: str = "warn"
     """What happens above it: `warn` or `abort`."""
-    eval_every: int = 0
+    eval_every: int = field(default=0, metadata=MAY_CHANGE)
     """Steps between evaluations; 0: only before and after."""
-    checkpoint_every: int = 0
+    checkpoint_every: int = field(default=0, metadata=MAY_CHANGE)
     """Steps between checkpoints; 0: only at the end and on a signal."""
     max_eval_prompts: int | None = None
 
