@@ -29,7 +29,6 @@ class ModelConfig:
     """`embeds`: the frozen tower runs once a prompt and vLLM takes its output; `raw`: vLLM runs the tower."""
     media_cache: str | None = field(default=None, metadata=MAY_CHANGE)
     """Folder that keeps the frozen tower's embeddings from run to run, by content and weights."""
-    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         one_of(self, "dtype", "float32", "bfloat16")
