@@ -15,7 +15,7 @@ from rlcore.config.io import MAY_CHANGE, Arguments, check
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """Where the recordings come from."""
+    """Source of the recordings."""
 
     name: str = "synthetic"
     """`synthetic` is made on the spot; `manifest` and the corpora of docs/data.md are read from `root`."""
@@ -23,7 +23,7 @@ class CorpusConfig:
     """Folder of a corpus on disk, or the manifest file."""
     args: Arguments = field(default_factory=dict)
     """Further arguments of the corpus (synthetic: `num_train`, `num_eval`, `spread`; others, such as
-    `eval_speakers`: docs/data.md). Null takes one back that an earlier file gave."""
+    `eval_speakers`: docs/data.md). Null takes an argument back that an earlier file gave."""
     num_workers: int = 2
     """Processes that generate and measure audio."""
     max_seconds: float = 30.0
@@ -54,8 +54,8 @@ class SupervisedConfig:
     max_failures: int = field(default=1, metadata=MAY_CHANGE)
     """Restarts from the last checkpoint after a worker's death."""
     min_ranks: int = field(default=0, metadata=MAY_CHANGE)
-    """Where the cluster has no room for `learner.num_ranks`, the job runs with as few as these, and grows
-    when there is room again; 0: always `learner.num_ranks`."""
+    """Fewest ranks that the job runs with while the cluster has no room for `learner.num_ranks`; it grows
+    when there is room again. 0: always `learner.num_ranks`."""
     feature_cache_mb: int = field(default=1024, metadata=MAY_CHANGE)
     """Audio features that a worker keeps in memory."""
     media_cache: str | None = field(default=None, metadata=MAY_CHANGE)
@@ -91,7 +91,7 @@ class AlignmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SFTConfig:
-    """Prosody SFT: which tasks, and how much of the emotion labels it sees."""
+    """Prosody SFT: its tasks, and the share of the emotion labels that it sees."""
 
     train: SupervisedConfig = field(default_factory=SupervisedConfig)
     weights: Mapping[str, float] = field(
@@ -100,7 +100,8 @@ class SFTConfig:
     """Task to its share of the examples: pitch, energy, rate, intonation, age (one attribute each), stress
     (the stressed word), order (three versions of one utterance), profile (all attributes), melody (the pitch
     contour), transcript (the words), caption (a sentence or two on the voice), reasoning (think and answer),
-    description (reasoning whose label is withheld), text (conversations of `text_data`)."""
+    description (reasoning whose label is withheld), text (conversations of `text_data`). What a file gives
+    takes the place of the default."""
     text_data: str | None = None
     """JSON lines of chat messages for the task `text`."""
     num_validation: int = 0
@@ -117,7 +118,7 @@ class SFTConfig:
     """Speakers of the training split that neither stage of SFT hears. Reinforcement learning on them
     (`rl.task.args.train_speakers`) is about voices that the model does not know by heart."""
     label_weight: float = 1.0
-    """What a token of the emotion's name counts for in a trace's loss; the others count 1."""
+    """Weight of a token of the emotion's name in a trace's loss; the other tokens count 1."""
     full_label_steps: int = 0
     """Steps of a reference model that goes on from the SFT model with every label; 0: no reference."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 from rlcore.config import io as config_io
 from rlcore.config.algorithm import AlgorithmConfig, PTRConfig
@@ -48,6 +48,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
+    """One training run, as `rlcore train` reads it."""
+
     run_dir: str = field(default="runs/run", metadata=MAY_CHANGE)
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -125,7 +127,7 @@ class RunConfig:
             )
 
     def _check_logprobs(self) -> None:
-        """Against which log-probabilities the ratio is, and what makes up for the others."""
+        """Log-probabilities that are not the learner's own need a correction."""
         correction = self.algorithm.correction
         check(
             correction == "none" or self.learner.recomputes_logprobs,
@@ -167,7 +169,9 @@ class RunConfig:
 def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig: ...
 @overload
 def load_config(files: Sequence[str | Path], overrides: Sequence[str], schema: type[T]) -> T: ...
-def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), schema: type = RunConfig) -> Any:
+def load_config(
+    files: Sequence[str | Path], overrides: Sequence[str] = (), schema: type = RunConfig
+) -> object:
     """Merges YAML files from left to right, then `key=value` overrides, over the defaults of `schema`.
 
     Values may refer to others (`${run_dir}/model`) and to the environment (`${oc.env:NAME}`).
@@ -178,12 +182,12 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), sche
     return config_io.load(files, overrides, schema)
 
 
-def to_yaml(config: Any) -> str:
-    """The configuration as YAML, as resolved; strings from the environment stay `${oc.env:NAME}`."""
+def to_yaml(config: object) -> str:
+    """Returns the configuration as YAML, resolved; strings from the environment stay `${oc.env:NAME}`."""
     return config_io.to_yaml(config)
 
 
-def save_config(config: Any, path: str | Path) -> None:
+def save_config(config: object, path: str | Path) -> None:
     """Writes `to_yaml(config)`; `load_config([path])` gives an equal configuration."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The policy, and what is plugged in by name."""
+"""Settings of the policy, and of classes that are plugged in by name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rlcore.config.checks import check, one_of
 from rlcore.config.io import MAY_CHANGE, Arguments
 
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-"""`package.module:Name`."""
+"""Pattern of `package.module:Name`."""
 MISSING = "???"
 """Default of a key that must be set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The policy to train, and how its media reach it."""
+    """The policy to train, and how its media reach the engines."""
 
     path: str = MISSING
     """Folder or hub id of a Hugging Face checkpoint with its processor."""
@@ -37,10 +37,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetConfig:
-    """A class of the user's, by name, with its arguments."""
+    """A class of your own, by name, with its arguments."""
 
     target: str = MISSING
-    """`package.module:Class`"""
+    """Name of the class, as `package.module:Class`."""
     args: Arguments = field(default_factory=dict)
 
     def __post_init__(self) -> None:

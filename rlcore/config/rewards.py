@@ -1,4 +1,4 @@
-"""What is plugged in as a reward, and in which actors."""
+"""Settings of a reward and its actors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RewardConfig:
     """`package.module:Class`, `package.module:function`, or the name of an installed package's entry point in
     the group `rlcore.rewards`."""
     args: Arguments = field(default_factory=dict)
-    """Of the class's constructor, or of the function beside what it is called with."""
+    """Arguments of the class's constructor, or of the function beside the completion or group."""
     weight: float = 1.0
     replicas: int = field(default=1, metadata=MAY_CHANGE)
     num_cpus: float = field(default=0.1, metadata=MAY_CHANGE)
@@ -36,14 +36,15 @@ class RewardConfig:
     concurrency: int = field(default=1, metadata=MAY_CHANGE)
     """Calls that a replica works on at once, in threads."""
     timeout_s: float = field(default=120.0, metadata=MAY_CHANGE)
-    """Of one call. A replica that exceeds it is killed and started anew."""
+    """Seconds that a call may take. A replica that takes longer is killed and started anew."""
     retries: int = field(default=1, metadata=MAY_CHANGE)
     """Further attempts for a group whose scoring raised, timed out or lost its actor."""
     cache: str = "none"
-    """Whether equal content is scored once a run: `none`, `group` (prompt and all its completions) or
-    `completion` (right where a score depends on prompt and completion alone)."""
+    """Content that is scored once per run where it is equal: `none`, `group` (prompt and all its completions)
+    or `completion` (right where a score depends on prompt and completion alone)."""
     on_error: str = "abort"
-    """`abort` the run, `mask` the completion (leave it out of the update), or a number for its value."""
+    """Fate of a completion that could not be scored: `abort` the run, `mask` the completion (leave it out of
+    the update), or a number for its value."""
 
     def __post_init__(self) -> None:
         known_target = self.target == MISSING or _REWARD.fullmatch(self.target)

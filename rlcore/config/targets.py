@@ -1,4 +1,4 @@
-"""Classes of the user's, named in the configuration as `package.module:Class`."""
+"""Imports and builds your own classes, named in the configuration as `package.module:Class`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ def load_target(target: str, *, where: str) -> Any:
 
 
 def check_target(target: str, args: Mapping[str, Any], *, where: str) -> Any:
-    """What `target` names, which takes `args`; nothing is built. Raises as `build_target`."""
+    """Imports what `target` names and checks that it takes `args`; nothing is built.
+
+    Raises:
+        ConfigError: as `build_target`.
+    """
     found = load_target(target, where=where)
     try:
         inspect.signature(found).bind(**args)
