@@ -1,4 +1,4 @@
-"""Settings of the way from rewards to the loss."""
+"""Rewards to loss."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class PTRConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmConfig:
-    """The way from rewards to advantages to the loss; docs/algorithms.md has formulas and sources."""
+    """Rewards to advantages to loss; formulas and sources in docs/algorithms.md."""
 
     advantage: str = "grpo"
     """`grpo`, `dr_grpo`, `rloo`, `reinforce_pp`, `reinforce_pp_baseline` or `maxrl`."""
     std_eps: float = 1e-4
-    """Number added to what an estimator divides by. A larger one keeps groups whose rewards differ by a
-    reward model's noise alone from counting as much as groups that tell right from wrong."""
+    """Added to what an estimator divides by. A larger one keeps groups whose rewards nearly agree, and differ
+    by a reward model's noise alone, from counting as much as groups that tell right from wrong."""
     step_discount: float = 1.0
-    """Factor by which a judged step counts less for the tokens of the step before it. 1: all that follows
-    counts in full; 0: a step's tokens answer for that step alone, which has the least noise where steps do
-    not build on each other."""
+    """Where rewards judge the steps of an answer: by how much a step counts less for the tokens of the step
+    before it. 1: all that follows counts in full; 0: a step's tokens answer for that step alone, which has
+    the least noise where steps do not build on each other."""
     loss: str = "ppo"
     """Surrogate: `ppo` (clipped ratio of a token), `gspo` (of a sequence; wants bounds near 3e-4) or `cispo`
     (clipped weight, every token keeps its gradient)."""
@@ -58,10 +58,9 @@ class AlgorithmConfig:
     clip_high: float = 0.2
     """Ratios above 1 + clip_high are clipped."""
     clip_dual: float | None = None
-    """Bound on the loss of a token with a negative advantage, in multiples of the advantage (`ppo`); above 1,
-    or null: none."""
+    """Above 1: bounds the loss of a token with a negative advantage by this times the advantage (`ppo`)."""
     kl_coef: float = 0.04
-    """Weight of the KL divergence from the reference; 0: no KL, and no reference is spawned."""
+    """0: no KL, and no reference is spawned."""
     kl_estimator: str = "k3"
     """`k1`, `k2` or `k3`. In the loss, k1's expected gradient is zero: use it in the reward."""
     kl_in: str = "loss"
@@ -70,22 +69,22 @@ class AlgorithmConfig:
     """`token`: mean over all completion tokens of the global batch; `sequence`: mean of sequence means;
     `constant`: sum over num_sequences * rollout.max_tokens (Dr.GRPO)."""
     entropy_coef: float = 0.0
-    """Bonus on the policy's mean entropy, in nats per token."""
+    """Bonus on the policy's mean entropy, in nats a token."""
     correction: str = "none"
     """Weight for what rollout engine and learner compute differently, where the learner recomputes the old
     logprobs: `none`, `tis`, `icepop`, `sequence_tis` or `sequence_icepop`."""
     correction_low: float = 0.5
     """Ratios learner / rollout below are masked (icepop variants)."""
     correction_high: float = 2.0
-    """Ratios learner / rollout above are masked (icepop variants) or held there (tis variants)."""
+    """Ratios above are masked (icepop variants) or held there (tis variants)."""
     overlong_buffer: int = 0
     """Tokens before rollout.max_tokens over which a length penalty grows to `overlong_penalty`; 0: none."""
     overlong_penalty: float = 1.0
-    """Penalty subtracted from the reward of a completion that reaches rollout.max_tokens."""
+    """Subtracted from the reward of a completion that reaches rollout.max_tokens."""
     mask_truncated: bool = False
-    """Leaves completions that were cut at rollout.max_tokens out of the update."""
+    """Leave completions that were cut at rollout.max_tokens out of the update."""
     drop_groups_without_signal: bool = False
-    """Leaves groups whose rewards are all equal out of the update."""
+    """Leave groups whose rewards are all equal out of the update."""
     ptr: PTRConfig = field(default_factory=PTRConfig)
 
     def __post_init__(self) -> None:
