@@ -7,24 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from emotion_task.models.tiny import TinyModelConfig
 from rlcore.config import LearnerConfig, LoRAConfig, RunConfig
-from rlcore.config.io import check
+from rlcore.config.io import MAY_CHANGE, Arguments, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """Where the recordings come from."""
+    """Source of the recordings."""
 
     name: str = "synthetic"
     """`synthetic` is made on the spot; `manifest` and the corpora of docs/data.md are read from `root`."""
     root: str | None = None
     """Folder of a corpus on disk, or the manifest file."""
-    args: Mapping[str, Any] = field(default_factory=dict)
+    args: Arguments = field(default_factory=dict)
     """Further arguments of the corpus (synthetic: `num_train`, `num_eval`, `spread`; others, such as
-    `eval_speakers`: docs/data.md). Null takes one back that an earlier file gave."""
+    `eval_speakers`: docs/data.md). Null takes an argument back that an earlier file gave."""
     num_workers: int = 2
     """Processes that generate and measure audio."""
     max_seconds: float = 30.0
@@ -52,17 +51,17 @@ class SupervisedConfig:
     freeze: tuple[str, ...] = ("visual",)
     """Parameters whose name contains one of these are not trained."""
     checkpoint_every: int = 200
-    max_failures: int = 1
+    max_failures: int = field(default=1, metadata=MAY_CHANGE)
     """Restarts from the last checkpoint after a worker's death."""
-    min_ranks: int = 0
-    """Where the cluster has no room for `learner.num_ranks`, the job runs with as few as these, and grows
-    when there is room again; 0: always `learner.num_ranks`."""
-    feature_cache_mb: int = 1024
+    min_ranks: int = field(default=0, metadata=MAY_CHANGE)
+    """Fewest ranks that the job runs with while the cluster has no room for `learner.num_ranks`; it grows
+    when there is room again. 0: always `learner.num_ranks`."""
+    feature_cache_mb: int = field(default=1024, metadata=MAY_CHANGE)
     """Audio features that a worker keeps in memory."""
-    media_cache: str | None = None
+    media_cache: str | None = field(default=None, metadata=MAY_CHANGE)
     """Folder that keeps a frozen audio tower's output from run to run, by content and weights (as
     `rl.model.media_cache`), or the tower's input where it is trained."""
-    ingest_cpus: float = 0.0
+    ingest_cpus: float = field(default=0.0, metadata=MAY_CHANGE)
     """CPUs that encode examples ahead of each rank, as Ray Data actors wherever the cluster has them free; 0:
     a rank encodes by itself."""
 
@@ -92,7 +91,7 @@ class AlignmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SFTConfig:
-    """Prosody SFT: which tasks, and how much of the emotion labels it sees."""
+    """Prosody SFT: its tasks, and the share of the emotion labels that it sees."""
 
     train: SupervisedConfig = field(default_factory=SupervisedConfig)
     weights: Mapping[str, float] = field(
@@ -101,7 +100,8 @@ class SFTConfig:
     """Task to its share of the examples: pitch, energy, rate, intonation, age (one attribute each), stress
     (the stressed word), order (three versions of one utterance), profile (all attributes), melody (the pitch
     contour), transcript (the words), caption (a sentence or two on the voice), reasoning (think and answer),
-    description (reasoning whose label is withheld), text (conversations of `text_data`)."""
+    description (reasoning whose label is withheld), text (conversations of `text_data`). What a file gives
+    takes the place of the default."""
     text_data: str | None = None
     """JSON lines of chat messages for the task `text`."""
     num_validation: int = 0
@@ -118,7 +118,7 @@ class SFTConfig:
     """Speakers of the training split that neither stage of SFT hears. Reinforcement learning on them
     (`rl.task.args.train_speakers`) is about voices that the model does not know by heart."""
     label_weight: float = 1.0
-    """What a token of the emotion's name counts for in a trace's loss; the others count 1."""
+    """Weight of a token of the emotion's name in a trace's loss; the other tokens count 1."""
     full_label_steps: int = 0
     """Steps of a reference model that goes on from the SFT model with every label; 0: no reference."""
 

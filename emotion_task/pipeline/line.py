@@ -30,26 +30,21 @@ from emotion_task.pipeline.estimate import describe, estimate
 from emotion_task.pipeline.stages import Stages
 from emotion_task.records import Utterance, by_speaker, read_manifest
 from emotion_task.sft.examples import Question
+from rlcore.config.io import plain
 from rlcore.config.targets import check_target
 from rlcore.errors import DataError, MissingDependencyError, StoppedError
-from rlcore.records.checkpoint import LAYOUT, run_settings
+from rlcore.records.checkpoint import run_settings
 from rlcore.rewards.loading import check_reward
 
 log = logging.getLogger(__name__)
 
 
-_UPKEEP = ("max_failures", "min_ranks", "feature_cache_mb", "ingest_cpus", "media_cache")
-"""Settings of a supervised stage that do not change its model; and those of `LAYOUT` of its learner."""
-
-
 def _lasting(config: Any, *, validates: bool = False) -> dict[str, Any]:
     """A supervised stage's settings, without those that do not change its model. Where it `validates`, that
     is the best of its checkpoints, so their times count."""
-    fields = asdict(config)
-    for name in _UPKEEP if validates else (*_UPKEEP, "checkpoint_every"):
-        del fields["train"][name]
-    for name in LAYOUT["learner"]:
-        del fields["train"]["learner"][name]
+    fields = plain(config, lasting=True)
+    if not validates:
+        del fields["train"]["checkpoint_every"]
     fields.pop("full_label_steps", None)  # of a stage of its own
     return fields
 

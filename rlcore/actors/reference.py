@@ -23,7 +23,7 @@ class ReferenceWorker:
 
     def __init__(self, model: ModelConfig, micro_batch_tokens: int, temperature: float = 1.0):
         self._micro_batch_tokens, self._temperature = micro_batch_tokens, temperature
-        self._model = load_model(model.path, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
+        self._model = load_model(model.path, dtype=model.dtype)
         if model.media == "embeds":
             detach_media_modules(self._model)
         self._model.to(own_device()).requires_grad_(False)

@@ -72,7 +72,6 @@ class RolloutWorker:
                 media=model.media,
                 engine_args=rollout.engine,
                 weight_backend=weight_backend,
-                trust_remote_code=model.trust_remote_code,
                 rank=rank,
                 can_sleep=can_sleep,
                 temperature=rollout.temperature,

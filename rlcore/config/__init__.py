@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 from rlcore.algorithms.importance import CORRECTIONS
 from rlcore.config import io as config_io
 from rlcore.config.algorithm import AlgorithmConfig, PTRConfig
 from rlcore.config.checks import check
+from rlcore.config.io import MAY_CHANGE
 from rlcore.config.job import JobConfig
 from rlcore.config.learner import LearnerConfig, LoRAConfig, ReferenceConfig, WeightSyncConfig
 from rlcore.config.model import MISSING, ModelConfig, TargetConfig
@@ -48,7 +49,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    run_dir: str = "runs/run"
+    """One training run, as `rlcore train` reads it."""
+
+    run_dir: str = field(default="runs/run", metadata=MAY_CHANGE)
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TargetConfig = field(default_factory=TargetConfig)
@@ -57,9 +60,9 @@ class RunConfig:
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
-    weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig)
+    weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig, metadata=MAY_CHANGE)
     train: TrainConfig = field(default_factory=TrainConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
         k = self.rollout.samples_per_prompt
@@ -125,7 +128,7 @@ class RunConfig:
             )
 
     def _check_logprobs(self) -> None:
-        """Against which log-probabilities the ratio is, and what makes up for the others."""
+        """Log-probabilities that are not the learner's own need a correction."""
         correction = self.algorithm.correction
         check(
             correction == "none" or self.learner.recomputes_logprobs,
@@ -168,7 +171,9 @@ class RunConfig:
 def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig: ...
 @overload
 def load_config(files: Sequence[str | Path], overrides: Sequence[str], schema: type[T]) -> T: ...
-def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), schema: type = RunConfig) -> Any:
+def load_config(
+    files: Sequence[str | Path], overrides: Sequence[str] = (), schema: type = RunConfig
+) -> object:
     """Merges YAML files from left to right, then `key=value` overrides, over the defaults of `schema`.
 
     Values may refer to others (`${run_dir}/model`) and to the environment (`${oc.env:NAME}`).
@@ -179,12 +184,12 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = (), sche
     return config_io.load(files, overrides, schema)
 
 
-def to_yaml(config: Any) -> str:
-    """The configuration as YAML, as resolved; strings from the environment stay `${oc.env:NAME}`."""
+def to_yaml(config: object) -> str:
+    """Returns the configuration as YAML, resolved; strings from the environment stay `${oc.env:NAME}`."""
     return config_io.to_yaml(config)
 
 
-def save_config(config: Any, path: str | Path) -> None:
+def save_config(config: object, path: str | Path) -> None:
     """Writes `to_yaml(config)`; `load_config([path])` gives an equal configuration."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,38 +1,41 @@
-"""What values may be: each raises ConfigError with the key, what it got and what is allowed."""
+"""Checks of values for `__post_init__`. Each raises ConfigError: the key, what it got, what is allowed."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from rlcore.config.io import check
 
 
-def at_least(section: Any, low: float, *names: str) -> None:
+def at_least(section: object, low: float, *names: str) -> None:
+    """Refuses fields of a section that are below `low`."""
     for name in names:
         value = getattr(section, name)
         check(value >= low, name, value, f"at least {low}")
 
 
-def positive(section: Any, *names: str) -> None:
+def positive(section: object, *names: str) -> None:
+    """Refuses fields of a section that are not above 0."""
     for name in names:
         value = getattr(section, name)
         check(value > 0, name, value, "above 0")
 
 
-def positive_amounts(section: Any, name: str) -> None:
-    """Of a mapping."""
+def positive_amounts(section: object, name: str) -> None:
+    """Refuses a mapping of a section whose values are not all above 0."""
     for key, amount in getattr(section, name).items():
         check(is_number(amount) and float(amount) > 0, f"{name}.{key}", amount, "above 0")
 
 
-def one_of(section: Any, name: str, *choices: Any) -> None:
+def one_of(section: object, name: str, *choices: object) -> None:
+    """Refuses a field of a section that is none of the choices."""
     value = getattr(section, name)
     check(value in choices, name, value, f"one of {', '.join(map(str, choices))}")
 
 
-def is_number(text: Any) -> bool:
+def is_number(value: object) -> bool:
+    """Tells whether a value is a finite number, or its text."""
     try:
-        return math.isfinite(float(text))
-    except (TypeError, ValueError):
+        return isinstance(value, (str, int, float)) and math.isfinite(float(value))
+    except ValueError:
         return False

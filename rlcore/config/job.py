@@ -1,4 +1,4 @@
-"""A run as a job of a cluster."""
+"""Settings of a run that is a job of a cluster."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from rlcore.config.checks import at_least, check, positive
 from rlcore.errors import ConfigError
 
 SOURCES = ("submitter", "cluster")
-"""Where a secret's value comes from."""
+"""Places that a secret's value can come from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
-    """What `rlcore submit` brings to a cluster, and where (docs/cluster.md)."""
+    """The job that `rlcore submit` brings to a cluster (docs/cluster.md)."""
 
     address: str | None = None
-    """The dashboard, as `http://HOST:8265`; null: RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265."""
+    """Address of the dashboard, as `http://HOST:8265`; null: RAY_API_SERVER_ADDRESS, else
+    http://127.0.0.1:8265."""
     storage: str | None = None
-    """Absolute folder that the nodes share; a relative `run_dir` lies below it."""
+    """Absolute folder that the nodes share; a relative `run_dir` lies below."""
     working_dir: str = "."
     """Folder that the job runs in a copy of, without what .gitignore and .rayignore name."""
     exclude: tuple[str, ...] = (".git", "/runs", "/checkpoints", "/data")
-    """What else of it stays here; patterns as in .gitignore."""
+    """Parts of `working_dir` that stay here; patterns as in .gitignore."""
     max_mb: float = 100.0
-    """Of the copy, before it is compressed. Ray takes 512 at most."""
+    """Largest size of the copy before compression, in MB; Ray takes 512 at most."""
     pip: tuple[str, ...] = ()
-    """Packages that the job wants beside the nodes' own."""
+    """Packages that the job needs beside the nodes' own."""
     env_vars: Mapping[str, str] = field(default_factory=dict)
-    """Environment of the job and its actors."""
+    """Environment variables of the job and its actors."""
     secrets: Mapping[str, str] = field(default_factory=dict)
-    """Name of an environment variable to where its value comes from: `submitter` (this terminal, it travels
-    with the job) or `cluster` (the nodes have it)."""
+    """Name of an environment variable to the place of its value: `submitter` (this terminal; the value
+    travels with the job) or `cluster` (the nodes have the variable)."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Shown by `ray job list`."""
+    """Notes that `ray job list` shows."""
     num_cpus: float = 0.0
-    """CPUs of the driver, on whichever node has them; 0: it runs on the head, and takes none."""
+    """CPUs of the driver, on whichever node has them; 0: the driver runs on the head, and takes none."""
     autoscales: bool = False
-    """Nodes come on demand: a run is not measured against those that are there."""
+    """Nodes come on demand: a run is not measured against the nodes that are there."""
     stop_timeout_s: int = 120
-    """How long a job that is stopped may take for its step and its checkpoint."""
+    """Seconds that a stopped job may take for its step and its checkpoint."""
     timeout_s: float = 30.0
-    """For an answer of the dashboard."""
+    """Seconds that an answer of the dashboard may take."""
 
     def __post_init__(self) -> None:
         known = self.address is None or is_dashboard(self.address)
@@ -61,7 +62,7 @@ class JobConfig:
 
 
 def is_dashboard(address: str) -> bool:
-    """Whether this may be the address of one."""
+    """Tells whether a text may be the address of a dashboard."""
     try:
         url = urlsplit(address)
         return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0

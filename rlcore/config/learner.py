@@ -1,4 +1,4 @@
-"""How weights are updated, compared with a reference, and brought to the engines."""
+"""Settings of the learner, the reference and the way of weights to the engines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rlcore.algorithms.schedule import LR_SCHEDULES
 from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
+from rlcore.config.io import MAY_CHANGE
 from rlcore.config.targets import choice
 
 
@@ -19,14 +20,14 @@ class LoRAConfig:
     alpha: int = 32
     """An adapter's product is scaled by `alpha / rank`."""
     dropout: float = 0.0
-    """On the adapters' input. Above 0 the learner's policy differs from the one that was sampled."""
+    """Dropout on the adapters' input. Above 0 the learner's policy differs from the one that was sampled."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     """Linear layers by the end of their name (`q_proj`, `layers.0.mlp.up_proj`); frozen ones get none."""
     also_train: tuple[str, ...] = ()
     """Parameters whose name contains one of these are trained beside the adapters, whole (a projector)."""
     push: str = "merged"
-    """What travels to the engines: `merged` weights of the language model, or the `adapters` alone, which
-    engines add to the weights of `model.path` (by shared_memory or gloo)."""
+    """Weights that travel to the engines: the `merged` ones of the language model, or the `adapters` alone,
+    which engines add to the weights of `model.path` (by shared_memory or gloo)."""
 
     def __post_init__(self) -> None:
         at_least(self, 0, "rank")
@@ -38,21 +39,23 @@ class LoRAConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
-    num_ranks: int = 1
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    resources: Mapping[str, float] = field(default_factory=dict)
+    """Ranks that update the policy, their optimizer and their memory (docs/learner.md)."""
+
+    num_ranks: int = field(default=1, metadata=MAY_CHANGE)
+    num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)
+    num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a rank, for instance `{accelerator_type:H100: 0.001}`, which Ray gives
     every node with such a GPU."""
-    ranks_per_node: int | None = None
-    """So many ranks in a row share a node, or the run does not start; null: Ray packs them where it can."""
-    zero_stage: int = 2
-    """What the ranks share out: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters too."""
-    offload_optimizer: str = "none"
+    ranks_per_node: int | None = field(default=None, metadata=MAY_CHANGE)
+    """Ranks in a row that share a node, or the run does not start; null: Ray packs ranks where it can."""
+    zero_stage: int = field(default=2, metadata=MAY_CHANGE)
+    """State that the ranks share out: 0 nothing, 1 the optimizer's, 2 gradients too, 3 parameters too."""
+    offload_optimizer: str = field(default="none", metadata=MAY_CHANGE)
     """`cpu` keeps the optimizer's state and update in main memory (`zero_stage` 1 to 3)."""
-    offload_parameters: str = "none"
+    offload_parameters: str = field(default="none", metadata=MAY_CHANGE)
     """`cpu` keeps the parameters in main memory between their uses (`zero_stage` 3)."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool = field(default=False, metadata=MAY_CHANGE)
     """Decoder layers keep their input alone and are computed again in the backward pass."""
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     lr: float = 1e-6
@@ -65,29 +68,30 @@ class LearnerConfig:
     max_grad_norm: float = 1.0
     autocast: str = "none"
     """`none` or `bfloat16` (autocast over fp32 weights)."""
-    micro_batch_tokens: int = 8192
+    micro_batch_tokens: int = field(default=8192, metadata=MAY_CHANGE)
     """Tokens in one forward pass: each prompt once, and its completions."""
-    micro_batch_audio_frames: int = 96_000
+    micro_batch_audio_frames: int = field(default=96_000, metadata=MAY_CHANGE)
     """Mel frames in one forward pass, where the audio tower is part of it (32 windows of 30 s)."""
     over_budget: str = "error"
-    """What befalls a sample that alone exceeds `micro_batch_tokens`: `error` ends the run, `drop` leaves the
+    """Fate of a sample that alone exceeds `micro_batch_tokens`: `error` ends the run, `drop` leaves the
     sample out of the batch and counts it (`dropped_samples`)."""
     updates_per_batch: int = 1
     recompute_logprobs: bool | None = None
-    """Whether the old logprobs are the learner's own before the first update on a batch (its first forward
-    pass gives them) or the rollout's; null: the learner's where updates_per_batch is above 1."""
+    """True: the old logprobs are the learner's own before the first update on a batch (its first forward pass
+    gives them); false: the rollout's; null: the learner's where updates_per_batch is above 1."""
     max_skipped_steps: int = 5
     """Optimizer steps in a row that may be skipped for a loss or gradient that is not finite; one more ends
     the run, after a checkpoint."""
-    timeout_s: float = 600.0
+    timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
 
     @property
     def compute_dtype(self) -> str:
-        """Of matrix products."""
+        """Dtype of matrix products."""
         return "float32" if self.autocast == "none" else self.autocast
 
     @property
     def recomputes_logprobs(self) -> bool:
+        """Tells whether the old logprobs are the learner's own (`recompute_logprobs`)."""
         return self.updates_per_batch > 1 if self.recompute_logprobs is None else self.recompute_logprobs
 
     def __post_init__(self) -> None:
@@ -117,15 +121,16 @@ class LearnerConfig:
 class ReferenceConfig:
     """The frozen starting policy, spawned where `algorithm.kl_coef` is above 0."""
 
-    num_replicas: int = 1
-    """0: none; the learner computes its logprobs with its adapters switched off (`learner.lora`)."""
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    resources: Mapping[str, float] = field(default_factory=dict)
+    num_replicas: int = field(default=1, metadata=MAY_CHANGE)
+    """Replicas of the reference; 0: none, the learner computes the reference's logprobs with its adapters
+    switched off (`learner.lora`)."""
+    num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)
+    num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a replica."""
-    micro_batch_tokens: int = 16384
+    micro_batch_tokens: int = field(default=16384, metadata=MAY_CHANGE)
     """Tokens in one forward pass: each prompt once, and its completions."""
-    timeout_s: float = 600.0
+    timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
         at_least(self, 1, "micro_batch_tokens")

@@ -1,23 +1,22 @@
-"""The policy, and what is plugged in by name."""
+"""Settings of the policy, and of classes that are plugged in by name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rlcore.config.checks import check, one_of
+from rlcore.config.io import MAY_CHANGE, Arguments
 
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-"""`package.module:Name`."""
+"""Pattern of `package.module:Name`."""
 MISSING = "???"
 """Default of a key that must be set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The policy to train, and how its media reach it."""
+    """The policy to train, and how its media reach the engines."""
 
     path: str = MISSING
     """Folder or hub id of a Hugging Face checkpoint with its processor."""
@@ -28,9 +27,8 @@ class ModelConfig:
     known family may be missing from the model at hand; any other pattern must match."""
     media: str = "embeds"
     """`embeds`: the frozen tower runs once a prompt and vLLM takes its output; `raw`: vLLM runs the tower."""
-    media_cache: str | None = None
+    media_cache: str | None = field(default=None, metadata=MAY_CHANGE)
     """Folder that keeps the frozen tower's embeddings from run to run, by content and weights."""
-    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         one_of(self, "dtype", "float32", "bfloat16")
@@ -39,11 +37,11 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetConfig:
-    """A class of the user's, by name, with its arguments."""
+    """A class of your own, by name, with its arguments."""
 
     target: str = MISSING
-    """`package.module:Class`"""
-    args: Mapping[str, Any] = field(default_factory=dict)
+    """Name of the class, as `package.module:Class`."""
+    args: Arguments = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ok = self.target == MISSING or TARGET.fullmatch(self.target)

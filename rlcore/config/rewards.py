@@ -1,4 +1,4 @@
-"""What is plugged in as a reward, and in which actors."""
+"""Settings of a reward and its actors."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rlcore.config.checks import at_least, check, is_number, one_of, positive, positive_amounts
+from rlcore.config.io import MAY_CHANGE, Arguments
 from rlcore.config.model import MISSING, TARGET
 
 _REWARD = re.compile(rf"{TARGET.pattern}|[A-Za-z_][\w.-]*")
@@ -21,29 +21,30 @@ class RewardConfig:
     target: str = MISSING
     """`package.module:Class`, `package.module:function`, or the name of an installed package's entry point in
     the group `rlcore.rewards`."""
-    args: Mapping[str, Any] = field(default_factory=dict)
-    """Of the class's constructor, or of the function beside what it is called with."""
+    args: Arguments = field(default_factory=dict)
+    """Arguments of the class's constructor, or of the function beside the completion or group."""
     weight: float = 1.0
-    replicas: int = 1
-    num_cpus: float = 0.1
-    num_gpus: float = 0.0
-    resources: Mapping[str, float] = field(default_factory=dict)
+    replicas: int = field(default=1, metadata=MAY_CHANGE)
+    num_cpus: float = field(default=0.1, metadata=MAY_CHANGE)
+    num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a replica, for instance `{judge_node: 1}`."""
-    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    runtime_env: Arguments = field(default_factory=dict)
     """Ray's runtime environment of the replicas: `pip`, `env_vars`, `working_dir`, ..."""
     batch_size: int | None = None
     """Groups in one call; null: a step's groups are dealt evenly to the replicas."""
-    concurrency: int = 1
+    concurrency: int = field(default=1, metadata=MAY_CHANGE)
     """Calls that a replica works on at once, in threads."""
-    timeout_s: float = 120.0
-    """Of one call. A replica that exceeds it is killed and started anew."""
-    retries: int = 1
+    timeout_s: float = field(default=120.0, metadata=MAY_CHANGE)
+    """Seconds that a call may take. A replica that takes longer is killed and started anew."""
+    retries: int = field(default=1, metadata=MAY_CHANGE)
     """Further attempts for a group whose scoring raised, timed out or lost its actor."""
     cache: str = "none"
-    """Whether equal content is scored once a run: `none`, `group` (prompt and all its completions) or
-    `completion` (right where a score depends on prompt and completion alone)."""
+    """Content that is scored once per run where it is equal: `none`, `group` (prompt and all its completions)
+    or `completion` (right where a score depends on prompt and completion alone)."""
     on_error: str = "abort"
-    """`abort` the run, `mask` the completion (leave it out of the update), or a number for its value."""
+    """Fate of a completion that could not be scored: `abort` the run, `mask` the completion (leave it out of
+    the update), or a number for its value."""
 
     def __post_init__(self) -> None:
         known_target = self.target == MISSING or _REWARD.fullmatch(self.target)

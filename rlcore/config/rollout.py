@@ -1,54 +1,58 @@
-"""How answers are sampled."""
+"""Settings of the engines that sample answers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
+from rlcore.config.io import MAY_CHANGE, Arguments
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
-    num_replicas: int = 1
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    resources: Mapping[str, float] = field(default_factory=dict)
+    """Engines that sample answers, and the form of the answers (docs/rollout.md)."""
+
+    num_replicas: int = field(default=1, metadata=MAY_CHANGE)
+    num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)
+    num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a replica, for instance `{accelerator_type:H100: 0.001}`, which Ray gives
     every node with such a GPU."""
     samples_per_prompt: int = 8
-    """K, the group size."""
+    """K, the number of answers in a group."""
     max_tokens: int = 256
     temperature: float = 1.0
-    """Of the policy: engine, learner and reference all divide the model's logits by it."""
+    """Temperature of the policy: engine, learner and reference all divide the model's logits by this
+    number."""
     top_p: float = 1.0
-    """Below 1 improbable tokens are never sampled; log-probabilities stay those of all tokens."""
+    """Probability mass that is sampled from; below 1 improbable tokens are never sampled, and
+    log-probabilities stay those of all tokens."""
     stop: tuple[str, ...] = ()
     """Texts that end a completion, which keeps them."""
     banned_tokens: tuple[str, ...] = ()
-    """Never sampled, beside the model's media placeholders; as the tokenizer writes them, for instance
-    `<|im_start|>`."""
-    structured: Mapping[str, Any] = field(default_factory=dict)
+    """Tokens that are never sampled, beside the model's media placeholders; as the tokenizer writes them, for
+    instance `<|im_start|>`."""
+    structured: Mapping[str, object] = field(default_factory=dict)
     """The form that every completion has: one of `regex`, `choice`, `json` (a schema) or `grammar`, as in
     vLLM's structured outputs. vLLM's log-probabilities are those under the constraint, which the learner does
-    not know: it wants learner.recompute_logprobs, and `logprob_max_diff` shows the constraint."""
-    engine: Mapping[str, Any] = field(default_factory=dict)
+    not know: it needs learner.recompute_logprobs, and `logprob_max_diff` shows the constraint."""
+    engine: Arguments = field(default_factory=dict)
     """Further vLLM engine arguments (`max_model_len`, `gpu_memory_utilization`, `tensor_parallel_size`)."""
     over_context: str = "error"
-    """What befalls a prompt that leaves no room in the engine's context: `error` ends the run, `drop` leaves
+    """Fate of a prompt that leaves no room in the engine's context: `error` ends the run, `drop` leaves
     the prompt out and counts it (`rollout/dropped_prompts`)."""
-    timeout_s: float = 600.0
+    timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
     """The run ends where no prompt is finished in this time."""
-    hang_timeout_s: float = 120.0
+    hang_timeout_s: float = field(default=120.0, metadata=MAY_CHANGE)
     """A replica whose engine does not come back from a step in this time is replaced."""
-    max_restarts: int = 3
+    max_restarts: int = field(default=3, metadata=MAY_CHANGE)
     """Replicas that may be replaced in a run, because they died or hung; one more ends it."""
 
     @property
     def workers_per_engine(self) -> int:
-        """vLLM worker processes of one engine."""
+        """Number of vLLM's worker processes in one engine."""
         sizes = (self.engine.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline"))
         return math.prod(sizes)
 

@@ -1,4 +1,4 @@
-"""Classes of the user's, named in the configuration as `package.module:Class`."""
+"""Imports and builds your own classes, named in the configuration as `package.module:Class`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,11 @@ def _is_public(name: str, value: object, module_name: str) -> bool:
 
 
 def check_target(target: str, args: Mapping[str, Any], *, where: str) -> Any:
-    """What `target` names, which takes `args`; nothing is built. Raises as `build_target`."""
+    """Imports what `target` names and checks that it takes `args`; nothing is built.
+
+    Raises:
+        ConfigError: as `build_target`.
+    """
     found = load_target(target, where=where)
     try:
         inspect.signature(found).bind(**args)

@@ -1,36 +1,39 @@
-"""The loop, and where it runs."""
+"""Settings of the loop and of the cluster that runs it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from rlcore.config.checks import at_least, one_of, positive
+from rlcore.config.io import MAY_CHANGE
 from rlcore.config.job import JobConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
+    """Length and rhythm of the training loop."""
+
     num_steps: int = 100
     prompts_per_step: int = 16
     staleness: int = 0
     """Steps that rollouts may run ahead of updates. 0: they take turns; 1: the next rollout goes on during
     an update; more: a longer queue. Completions that are being written take new weights as they come."""
     groups_per_score: int = 4
-    """Groups that rewards and reference are given at a time, as they finish."""
+    """Groups that rewards and reference are given at a time, as groups finish."""
     oversample: float = 0.0
     """Share of prompts generated beyond `prompts_per_step`: the first `prompts_per_step` groups to finish
     make the step, the others are cancelled."""
     max_replaced: int = 0
-    """With `algorithm.drop_groups_without_signal`: prompts of a step that may be generated in the place of
-    groups without signal; 0: such groups leave the batch smaller."""
+    """Prompts of a step that may be generated in the place of groups without signal, under
+    `algorithm.drop_groups_without_signal`; 0: such groups leave the batch smaller."""
     max_logprob_diff: float | None = None
     """Alarm threshold on `logprob_max_diff`, the largest difference between rollout and learner on one token
     that both computed with the same weights; null: none."""
     on_logprob_diff: str = "warn"
-    """What happens above it: `warn` or `abort`."""
-    eval_every: int = 0
+    """Reaction to a difference above `max_logprob_diff`: `warn` or `abort`."""
+    eval_every: int = field(default=0, metadata=MAY_CHANGE)
     """Steps between evaluations; 0: only before and after."""
-    checkpoint_every: int = 0
+    checkpoint_every: int = field(default=0, metadata=MAY_CHANGE)
     """Steps between checkpoints; 0: only at the end and on a signal."""
     max_eval_prompts: int | None = None
 
@@ -47,6 +50,8 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
+    """The Ray cluster that a run joins or starts."""
+
     address: str | None = None
     """Ray address; `None` joins the job's cluster where there is one, else starts a local one."""
     num_cpus: float | None = None
@@ -55,7 +60,7 @@ class ClusterConfig:
     """Learner rank i and rollout replica i share one bundle, hence its GPU; the engine sleeps during an
     update and gives its GPU memory back."""
     log_to_driver: bool = False
-    """Show the actors' own output in the terminal too; it always lies in Ray's session folder."""
+    """Shows the actors' own output in the terminal too; the output always lies in Ray's session folder."""
     placement_timeout_s: float = 30.0
     startup_timeout_s: float = 300.0
     job: JobConfig = field(default_factory=JobConfig)

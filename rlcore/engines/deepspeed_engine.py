@@ -82,10 +82,10 @@ class DeepSpeedEngine:
         self._seed, self._num_calls, self._num_updates = seed, 0, 0
         self._skipped = SkippedSteps(learner.max_skipped_steps, skipped_log)
         self._frozen_fingerprint: str | None = None
-        text_config = load_config(model_path, trust_remote_code=model.trust_remote_code).get_text_config()
+        text_config = load_config(model_path).get_text_config()
         deepspeed_config = zero.deepspeed_config(learner, hidden_size=text_config.hidden_size)
         with zero.partitioned_loading(deepspeed_config):
-            self._model = load_model(model_path, dtype="float32", trust_remote_code=model.trust_remote_code)
+            self._model = load_model(model_path, dtype="float32")
         self._choose_trained()
         if learner.autocast == "bfloat16":
             zero.narrow_frozen(multiplied_weights(self._model))
@@ -372,9 +372,7 @@ class DeepSpeedEngine:
                 if self.rank == 0:
                     full[weight.name] = tensor.cpu().clone()
             if self.rank == 0:
-                processor = load_processor(
-                    self._model_path, trust_remote_code=self._model_config.trust_remote_code
-                )
+                processor = load_processor(self._model_path)
                 state = self._model.state_dict() | full
                 save_checkpoint(self._model, folder, state_dict=state, processor=processor)
         dist.barrier()

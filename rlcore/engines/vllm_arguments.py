@@ -15,7 +15,7 @@ from rlcore.models.hf_model import audio_token_id
 _OWN_ARGUMENTS = {
     "model": "model.path",
     "dtype": "model.dtype",
-    "trust_remote_code": "model.trust_remote_code",
+    "trust_remote_code": None,
     "limit_mm_per_prompt": "model.media",
     "enable_mm_embeds": "model.media",
     "weight_transfer_config": "weight_sync.backend",

@@ -84,7 +84,6 @@ class VLLMEngine:
         media: str = "embeds",
         engine_args: Mapping[str, Any] | None = None,
         weight_backend: str = "shared_memory",
-        trust_remote_code: bool = False,
         rank: int = 0,
         policy_version: int = 0,
         can_sleep: bool = False,
@@ -99,12 +98,11 @@ class VLLMEngine:
             raise MissingDependencyError(
                 f"vLLM does not import ({error}); install rlcore with the extra `cpu` or `gpu`"
             ) from error
-        config = load_config(model_path, trust_remote_code=trust_remote_code)
+        config = load_config(model_path)
         self._llm = LLM(
             model_path,
             dtype=dtype,
             seed=seed % 2**32,
-            trust_remote_code=trust_remote_code,
             weight_transfer_config=WeightTransferConfig(backend=weight_backend),
             worker_extension_cls="rlcore.engines.vllm_plugin.PolicyTemperature",
             **engine_arguments(config, media, engine_args or {}, can_sleep=can_sleep),
@@ -113,7 +111,7 @@ class VLLMEngine:
             self._llm.collective_rpc("divide_logits", args=(temperature,))
         if weight_backend in BACKENDS:
             self._llm.init_weight_transfer_engine({"init_info": {}})
-        tokenizer = tokenizer_of(load_processor(model_path, trust_remote_code=trust_remote_code))
+        tokenizer = tokenizer_of(load_processor(model_path))
         self._banned = tuple(media_token_ids(config, tokenizer))
         self._tokenizer = tokenizer
         self._embeds = media == "embeds"

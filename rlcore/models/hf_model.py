@@ -24,14 +24,15 @@ from rlcore.models.families import CAUSAL_LM, Family, family_of
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_config(path: str, *, trust_remote_code: bool = False) -> PretrainedConfig:
+def load_config(path: str) -> PretrainedConfig:
     """The checkpoint's config.
 
     Raises:
         DataError: no such folder, and no such hub id within reach.
     """
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        # Left out, it would ask on the terminal whether a stranger's code may run.
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError(_missing_model(path)) from error
 
@@ -48,15 +49,15 @@ def _missing_model(path: str) -> str:
     )
 
 
-def load_model(path: str, *, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
+def load_model(path: str, *, dtype: str = "float32") -> PreTrainedModel:
     """Loads the policy in eval mode on the CPU, from safetensors only.
 
     Raises:
         DataError: no checkpoint there.
         ConfigError: an architecture or dtype that is not supported.
     """
-    family = family_of(load_config(path, trust_remote_code=trust_remote_code))
-    return _from_pretrained(path, family, dtype, trust_remote_code=trust_remote_code)
+    family = family_of(load_config(path))
+    return _from_pretrained(path, family, dtype)
 
 
 def _from_pretrained(path: str, family: Family, dtype: str, **kwargs: Any) -> PreTrainedModel:
@@ -98,7 +99,7 @@ def load_media_encoder(path: str, *, dtype: str = "float32") -> PreTrainedModel:
     return model
 
 
-def load_processor(path: str, *, trust_remote_code: bool = False) -> Any:
+def load_processor(path: str) -> Any:
     """The checkpoint's processor; the tokenizer alone for a text model.
 
     Raises:
@@ -106,7 +107,7 @@ def load_processor(path: str, *, trust_remote_code: bool = False) -> Any:
     """
     loader = AutoTokenizer if family_of(load_config(path)) is CAUSAL_LM else AutoProcessor
     try:
-        return loader.from_pretrained(path, trust_remote_code=trust_remote_code)
+        return loader.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no processor or tokenizer ({error}); put it beside the weights") from error
 

@@ -155,7 +155,7 @@ def sizes_of(model: ModelConfig) -> ModelSizes:
         return KNOWN[model.path]
     from rlcore.models.hf_model import load_config
 
-    return sizes_of_config(load_config(model.path, trust_remote_code=model.trust_remote_code))
+    return sizes_of_config(load_config(model.path))
 
 
 def sizes_of_config(config: Any) -> ModelSizes:

@@ -24,28 +24,6 @@ from rlcore.config import RunConfig
 from rlcore.config import io as config_io
 from rlcore.errors import CheckpointError
 
-_PLACEMENT = ("num_cpus", "num_gpus", "resources", "timeout_s")
-LAYOUT: dict[str, tuple[str, ...]] = {
-    "learner": (
-        *_PLACEMENT,
-        "num_ranks",
-        "ranks_per_node",
-        "zero_stage",
-        "offload_optimizer",
-        "offload_parameters",
-        "activation_checkpointing",
-        "micro_batch_tokens",
-        "micro_batch_audio_frames",
-    ),
-    "rollout": (*_PLACEMENT, "num_replicas", "hang_timeout_s", "max_restarts"),
-    "reference": (*_PLACEMENT, "num_replicas", "micro_batch_tokens"),
-    "model": ("media_cache",),
-    "train": ("checkpoint_every", "eval_every"),
-}
-"""Settings by section that a resumed run may change, beside all of `run_dir`, `cluster` and `weight_sync`."""
-REWARD_LAYOUT = (*_PLACEMENT, "replicas", "concurrency", "retries")
-"""And of each reward."""
-
 _MAX_SHOWN = 5
 COMPLETE = "complete.json"
 CONTROLLER = "controller.json"
@@ -56,19 +34,10 @@ class DamagedCheckpointError(CheckpointError):
 
 
 def run_settings(config: RunConfig) -> dict[str, Any]:
-    """What the run's results hang on, JSON-ready. Its place and machines, deadlines and how often it saves or
-    looks are left out, and how the work is laid out over the machines, which changes no more than
-    rounding. What came from the environment stands as `${oc.env:NAME}`: a key may change."""
-    fields = config_io.plain(config)
-    for place in ("run_dir", "cluster", "weight_sync"):
-        del fields[place]
-    for section, names in LAYOUT.items():
-        for name in names:
-            del fields[section][name]
-    for reward in fields["rewards"].values():
-        for name in REWARD_LAYOUT:
-            del reward[name]
-    return fields
+    """Returns what the run's results depend on, JSON-ready. Left out are the settings that a resumed run may
+    change (`MAY_CHANGE` in the configuration's classes); they change results by no more than rounding. What
+    came from the environment stands as `${oc.env:NAME}`: a key may change."""
+    return config_io.plain(config, lasting=True)
 
 
 @contextmanager

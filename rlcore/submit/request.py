@@ -13,6 +13,7 @@ from typing import Any
 
 from rlcore.config import JobConfig, RunConfig, load_config
 from rlcore.config import io as config_io
+from rlcore.config.environment import required_variables
 from rlcore.errors import ConfigError
 from rlcore.records.versions import versions
 
@@ -82,7 +83,7 @@ def job_request(
     job = raw["cluster"]["job"]
     secrets, env_vars = dict(job["secrets"]), dict(job["env_vars"])
     with environment(_stand_ins(secrets, env_vars)):
-        _check_environment(config_io.required_variables(raw), secrets, env_vars)
+        _check_environment(required_variables(raw), secrets, env_vars)
         config = load_config(files, overrides)
         _check_paths(config, secrets)
         run_dir = _run_dir(config, run_id)

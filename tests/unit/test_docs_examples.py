@@ -3,11 +3,13 @@ example that is a whole file names it in its first line (`# sums.yaml`)."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -16,9 +18,9 @@ from emotion_task.config import PipelineConfig
 from emotion_task.pipeline.line import Pipeline
 from rlcore import cli
 from rlcore.commands.bench import _OWN
-from rlcore.config import load_config
+from rlcore.config import RewardConfig, RunConfig, load_config
+from rlcore.config.io import MAY_CHANGE
 from rlcore.config.targets import build_target, check_target
-from rlcore.records.checkpoint import LAYOUT, REWARD_LAYOUT
 from rlcore.rewards.loading import build_reward, check_reward
 from rlcore.types import Completion, Group, RewardContext
 
@@ -157,10 +159,18 @@ def test_a_configuration_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_a_resumed_run_may_change() -> None:
+    def free(schema: type) -> set[str]:
+        return {field.name for field in dataclasses.fields(schema) if field.metadata == MAY_CHANGE}
+
     text = (PROJECT / "docs" / "runs.md").read_text(encoding="utf-8")
+    (whole,) = re.findall(r"^All of (.*?) may change with `--resume`", text, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", whole)) == free(RunConfig)
     rows = re.findall(
         r"^\| `(\w+|rewards\.NAME)` \| (`.*?) \|", text.partition("may change")[2], re.MULTILINE
     )
     named = {section: set(re.findall(r"`(\w+)`", settings)) for section, settings in rows}
-    expected = {section: set(names) for section, names in LAYOUT.items()}
-    assert named == expected | {"rewards.NAME": set(REWARD_LAYOUT)}
+    sections = {
+        name: hint for name, hint in get_type_hints(RunConfig).items() if dataclasses.is_dataclass(hint)
+    }
+    schemas = {**sections, "rewards.NAME": RewardConfig}
+    assert named == {name: free(schema) for name, schema in schemas.items() if free(schema)}

@@ -60,6 +60,51 @@ def test_files_merge_left_to_right_and_overrides_win(minimal: Path, tmp_path: Pa
     assert config.rollout == RolloutConfig()
 
 
+WEIGHTS = {"pitch": 0.1, "energy": 0.1, "rate": 0.1, "intonation": 0.1, "reasoning": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("files", "overrides", "expected"),
+    [
+        ([], [], WEIGHTS),
+        (["{pitch: 1}"], [], {"pitch": 1}),
+        (["{pitch: 1, rate: 2}", "{age: 3}"], [], {"age": 3}),
+        (["{pitch: 1}", "{}"], [], {}),
+        (["{pitch: 1}"], ["sft.weights.rate=2"], {"pitch": 1, "rate": 2}),
+        (["{pitch: 1}"], ["sft.weights[rate]=2"], {"pitch": 1, "rate": 2}),
+        (["{pitch: 1}"], ["sft.weights={rate: 2}"], {"rate": 2}),
+        (["{pitch: 1}"], ["sft={weights: {rate: 2}}", "sft.weights.age=3"], {"rate": 2, "age": 3}),
+        ([], ["sft.weights.pitch=0.5"], {**WEIGHTS, "pitch": 0.5}),
+        (["${cold_start.weights}", "{age: 3}"], ["cold_start.weights={rate: 2}"], {"age": 3}),
+        (["${cold_start.weights}"], ["cold_start.weights={rate: 2}"], {"rate": 2}),
+    ],
+)
+def test_a_mapping_of_values_is_what_the_last_layer_says(
+    files: list[str], overrides: list[str], expected: dict[str, float], tmp_path: Path
+) -> None:
+    paths = [write(tmp_path, f"sft:\n  weights: {text}", f"{n}.yaml") for n, text in enumerate(files)]
+    needed = ["rl.model.path=m", "rl.task.target=a:B"]
+    weights = load_config(paths, [*needed, *overrides], PipelineConfig).sft.weights
+    assert weights == expected and list(weights) == list(expected)
+
+
+def test_values_within_a_mapping_of_sections(minimal: Path, tmp_path: Path) -> None:
+    first = write(tmp_path, "rewards: {outcome: {resources: {a: 1, b: 1}, args: {x: 1}}}", "first.yaml")
+    then = write(tmp_path, "rewards: {outcome: {resources: {c: 1}, args: {y: 2}}, new: {resources: {d: 1}}}")
+    config = load_config([minimal, first, then], ["rewards.outcome.resources.e=2", "rewards.new.target=a:b"])
+    assert config.rewards["outcome"].resources == {"c": 1, "e": 2}
+    assert config.rewards["outcome"].args == {"x": 1, "y": 2}
+    assert config.rewards["new"].resources == {"d": 1}
+
+
+def test_one_form_takes_the_place_of_another(minimal: Path, tmp_path: Path) -> None:
+    files = [
+        write(tmp_path, f"rollout: {{structured: {{{form}: x}}}}", form) for form in ("regex", "grammar")
+    ]
+    config = load_config([minimal, *files], ["learner.recompute_logprobs=true"])
+    assert config.rollout.structured == {"grammar": "x"}
+
+
 def test_result_is_frozen_and_pickles(minimal: Path) -> None:
     config = load_config([minimal])
     with pytest.raises(FrozenInstanceError):
@@ -354,7 +399,7 @@ def test_keys_are_these() -> None:
 EXPECTED_KEYS = """
 run_dir
 seed
-model.path model.dtype model.freeze model.media model.media_cache model.trust_remote_code
+model.path model.dtype model.freeze model.media model.media_cache
 task.target task.args
 rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.resources rollout.samples_per_prompt
 rollout.max_tokens rollout.temperature rollout.top_p rollout.stop rollout.banned_tokens
