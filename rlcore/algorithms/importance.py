@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """The bounds of the ratio learner / rollout."""
+    """Bounds limit the ratio learner / rollout."""
 
     low: float
-    """Ratios below are masked by `icepop` and `sequence_icepop`."""
+    """Ratios below this are masked by `icepop` and `sequence_icepop`."""
     high: float
-    """Ratios above are masked by `icepop` and `sequence_icepop`, and held there by `tis` and
+    """Ratios above this are masked by `icepop` and `sequence_icepop`, and held there by `tis` and
     `sequence_tis`."""
 
 

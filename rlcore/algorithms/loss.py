@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSettings:
-    """The settings of a policy loss: which functions it is made of, and their constants."""
+    """Loss settings say which functions a policy loss is made of, and with which constants."""
 
     surrogate: Surrogate
     """Function that gives the loss of each token."""
@@ -47,7 +47,7 @@ class LossSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossInputs:
-    """The inputs of a policy loss: some sequences of a batch as padded tensors.
+    """Loss inputs are some sequences of a batch as padded tensors.
 
     What stands where `mask` is False is never read, NaN included.
     """
@@ -72,7 +72,7 @@ class LossInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyLoss:
-    """The loss of a part of the batch, and sums over the part's completion tokens for the metrics."""
+    """A policy loss is the loss of a part of the batch, with sums over the part's tokens for the metrics."""
 
     loss: torch.Tensor
     """Differentiable scalar [], whose sum over all parts is the loss of the global batch."""

@@ -18,7 +18,7 @@ TokenValues = Sequence[Sequence[Mapping[int, float]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepValues:
-    """The values that one reward gives to steps, and the weights that they count with."""
+    """Step values are what one reward gives to the steps of answers, and how much these values count."""
 
     values: TokenValues
     """Values of steps: [G][K] of the index of a step's last token to the value of the step."""

@@ -49,9 +49,11 @@ class PTRConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmConfig:
-    """The way from rewards to advantages to the loss; formulas and sources are in docs/algorithms.md.
+    """Holds the settings of the way from rewards over advantages to the loss.
 
-    Where a key names a function, `module:name` names a function of your own (docs/algorithms.md). The module
+    Formulas and sources are in docs/algorithms.md.
+
+    Where a key names a function, `module:name` names a function of your own. The module
     is imported where the configuration is read, and in every process that uses the function.
     """
 
@@ -131,17 +133,17 @@ class AlgorithmConfig:
 
     @property
     def advantage_estimator(self) -> Advantage:
-        """The function that `advantage` names."""
+        """Returns the function that `advantage` names."""
         return choice(ADVANTAGES, self.advantage, where="algorithm.advantage")
 
     @property
     def kl_function(self) -> KLEstimator:
-        """The function that `kl_estimator` names."""
+        """Returns the function that `kl_estimator` names."""
         return choice(KL_ESTIMATORS, self.kl_estimator, where="algorithm.kl_estimator")
 
     @property
     def loss_settings(self) -> LossSettings:
-        """The settings of the policy loss. A KL in the reward is only measured there."""
+        """Returns the settings of the policy loss. A KL in the reward is only measured in the loss."""
         return LossSettings(
             surrogate=choice(SURROGATES, self.loss, where="algorithm.loss"),
             clip=Clip(low=self.clip_low, high=self.clip_high, dual=self.clip_dual),

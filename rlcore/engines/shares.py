@@ -34,8 +34,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyObjective:
-    """The policy loss of one global batch (`rlcore.algorithms.loss`). An objective is made anew for each
-    batch, because the learner's first log-probabilities are remembered."""
+    """A policy objective is the policy loss of one global batch (`rlcore.algorithms.loss`).
+
+    Each batch gets a new objective, because an objective remembers the learner's first log-probabilities.
+    """
 
     totals: BatchTotals
     """Totals of the global batch."""
@@ -51,7 +53,7 @@ class PolicyObjective:
 
     @property
     def entropy_grad(self) -> bool:
-        """True where `share` needs entropies with a gradient."""
+        """Returns True where `share` needs entropies with a gradient."""
         return self.algorithm.entropy_coef > 0
 
     def share(self, scored: CompletionLogprobs, groups: Sequence[TrainGroup], index: int) -> Share:
@@ -126,7 +128,7 @@ class PolicyObjective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisedObjective:
-    """The mean negative log-likelihood of the completion tokens of a global batch, by their weights."""
+    """A supervised objective is the weighted mean negative log-likelihood of a global batch's tokens."""
 
     total_weight: float
     """Sum of the weights of all tokens of the global batch."""

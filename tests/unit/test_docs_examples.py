@@ -7,16 +7,26 @@ import dataclasses
 import importlib
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_type_hints
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from emotion_task.config import PipelineConfig
 from emotion_task.pipeline.line import Pipeline
 from rlcore import cli
+from rlcore.algorithms.advantage import ADVANTAGES, group_advantages
+from rlcore.algorithms.aggregation import AGGREGATIONS, BatchTotals
+from rlcore.algorithms.importance import CORRECTIONS
+from rlcore.algorithms.kl import KL_ESTIMATORS
+from rlcore.algorithms.loss import LossInputs, policy_loss
+from rlcore.algorithms.schedule import LR_SCHEDULES
+from rlcore.algorithms.surrogate import SURROGATES
 from rlcore.commands.bench import _OWN
 from rlcore.config import RewardConfig, RunConfig, load_config
 from rlcore.config.io import MAY_CHANGE
@@ -74,6 +84,45 @@ def test_the_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     scores = [score for row in reward.score_batch(groups, RewardContext()) for score in row]
     assert [score.value for score in scores] == [1, 1, 0, 0, 0]
     assert task.evaluate(groups, {"right": scores}) == {"accuracy": 0.4, "tokens": 2}
+
+
+def test_the_estimator_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written("docs/algorithms.md", "my_choices.py", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = written("docs/algorithms.md", "my_choices.yaml", tmp_path)
+    algorithm = load_config([path], ["model.path=m", "task.target=a:B"]).algorithm
+    rewards = np.array([[1.0, 2.0, 6.0, 9.0], [0.0, 5.0, 1.0, np.nan], [np.nan] * 4])
+    got = group_advantages(rewards, np.isfinite(rewards), estimator=algorithm.advantage_estimator)
+    np.testing.assert_array_equal(got, [[-3, -2, 2, 5], [-1, 4, 0, 0], [0] * 4])
+    logprobs = torch.tensor([[-1.0, -2.0], [-0.5, float("nan")]], requires_grad=True)
+    inputs = LossInputs(
+        logprobs=logprobs,
+        behaviour_logprobs=logprobs.detach() - 3,
+        advantages=torch.tensor([3.0, -1.0]),
+        mask=torch.tensor([[True, True], [True, False]]),
+    )
+    totals = BatchTotals(num_tokens=4, num_sequences=2, max_tokens=2)
+    result = policy_loss(inputs, totals, algorithm.loss_settings)
+    result.loss.backward()
+    assert (result.loss.item(), result.clipped_sum.item()) == ((3 + 6 - 0.5) / 4, 0)
+    assert logprobs.grad is not None and logprobs.grad.tolist() == [[-0.75, -0.75], [0.25, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("key", "choices"),
+    [
+        ("advantage", ADVANTAGES),
+        ("loss", SURROGATES),
+        ("loss_aggregation", AGGREGATIONS),
+        ("correction", CORRECTIONS),
+        ("kl_estimator", KL_ESTIMATORS),
+        ("learner.lr_schedule", LR_SCHEDULES),
+    ],
+)
+def test_every_choice_has_its_row(key: str, choices: Mapping[str, object]) -> None:
+    text = (PROJECT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    rows = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    assert re.findall(rf"`{re.escape(key)}: (\w+)`", rows) == list(choices)
 
 
 def test_rewards_of_the_pages_load(tmp_path: Path) -> None:

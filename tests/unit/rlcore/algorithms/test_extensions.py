@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +22,7 @@ from rlcore.config import RunConfig, load_config, to_yaml
 from rlcore.config.targets import choice
 from rlcore.errors import ConfigError
 
+PROJECT = Path(__file__).resolve().parents[4]
 NEEDED = ["model.path=m", "task.target=a:B"]
 LN = math.log
 
@@ -77,6 +82,25 @@ def test_a_configuration_takes_and_keeps_a_name_from_outside(
     assert getattr(getattr(config, section), name) == f"{outside}:{function}"
     (tmp_path / "saved.yaml").write_text(to_yaml(config), encoding="utf-8")
     assert load_config([tmp_path / "saved.yaml"]) == config
+
+
+def test_each_process_finds_the_function_by_its_name(outside: str, tmp_path: Path) -> None:
+    """A configuration travels to actors as it is pickled: with the name, and without the function."""
+    config = config_of(*(f"{key}={outside}:{function}" for key, function in KEYS.items()))
+    program = (
+        "import pickle, sys; a = pickle.load(sys.stdin.buffer).algorithm; s = a.loss_settings; print("
+        "*(f.__name__ for f in (a.advantage_estimator, s.surrogate, s.aggregation, s.correction, "
+        "s.kl_estimator)), 'torch' in sys.modules)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        input=pickle.dumps(config),
+        capture_output=True,
+        check=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), str(tmp_path)])},
+    )
+    assert answer.stdout.split() == b"median likelihood longest halved absolute False".split()
 
 
 def test_an_advantage_of_your_own(outside: str) -> None:
