@@ -12,7 +12,6 @@ while it is saved leaves nothing that could be taken for one.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from typing import Any
 from rlcore.config import RunConfig
 from rlcore.config import io as config_io
 from rlcore.errors import CheckpointError
+from rlcore.records.files import replaced, write_json
 
 _PLACEMENT = ("num_cpus", "num_gpus", "resources", "timeout_s")
 LAYOUT: dict[str, tuple[str, ...]] = {
@@ -89,20 +89,12 @@ def writing(
     """
     folder = Path(folder)
     final = folder / f"step_{step:06d}"
-    partial = folder / f".{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with replaced(final, durable=True) as partial:
+        partial.mkdir()
         yield partial
-        write_json(partial / CONTROLLER, state)
-        write_json(partial / COMPLETE, {"step": step, "settings": settings, "versions": dict(versions or {})})
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-        sync(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        write_json(partial / CONTROLLER, state, durable=True)
+        marker = {"step": step, "settings": settings, "versions": dict(versions or {})}
+        write_json(partial / COMPLETE, marker, durable=True)
     for old in complete(folder)[:-keep]:
         shutil.rmtree(old)
 
@@ -145,30 +137,6 @@ def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
             yield from _changes(before.get(name), now.get(name), f"{path}.{name}" if path else name)
     elif before != now:
         yield f"{path} was {before}, is {now}"
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes and syncs, then renames: a reader sees the whole file or none. At the end it is on the disk, and
-    so are the names beside it."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, would outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not path.is_dir():  # some network file systems cannot sync a folder
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlcore.errors import DataError
+from rlcore.records.files import append_rows, keep_rows, read_rows, write_text
 
 SPANS = "spans.jsonl"
 TRACE = "timeline.json"
@@ -63,8 +63,7 @@ class Recorder:
             if self._path is None:
                 self._spans += spans
                 return
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(map(_line, spans))
+            append_rows(self._path, map(asdict, spans))
 
     def take(self) -> list[Span]:
         """The spans kept so far, which are then forgotten."""
@@ -94,15 +93,9 @@ def keep_spans(run_dir: str | Path, last_step: int) -> None:
     """For a run that goes on after `last_step`: drops the spans of later steps, which will be done again. One
     without a step is kept where it began before the end of `last_step`."""
     path = Path(run_dir) / SPANS
-    if not path.is_file():
-        return
-    spans = list(_whole(path))
-    ends = [span.end for span in spans if span.step is not None and span.step <= last_step]
+    ends = [row["end"] for row in read_rows(path) if row["step"] is not None and row["step"] <= last_step]
     end = max(ends, default=-math.inf)
-    kept = [s for s in spans if (s.start < end if s.step is None else s.step <= last_step)]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
-    temporary.replace(path)
+    keep_rows(path, lambda row: row["start"] < end if row["step"] is None else row["step"] <= last_step)
 
 
 def read_spans(run_dir: str | Path) -> list[Span]:
@@ -114,22 +107,10 @@ def read_spans(run_dir: str | Path) -> list[Span]:
     path = Path(run_dir) / SPANS
     if not path.is_file():
         raise DataError(f"{path}: no such file. Name the folder of a run (run_dir of its config).")
-    spans = list(_whole(path))
+    spans = [Span(**row) for row in read_rows(path)]
     if not spans:
         raise DataError(f"{path}: holds no spans; the run ended before its first step")
     return sorted(spans, key=lambda span: span.start)
-
-
-def _whole(path: Path) -> Iterator[Span]:
-    """The spans of a file, without lines that a kill has cut short."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            with suppress(ValueError):
-                yield Span(**json.loads(line))
-
-
-def _line(span: Span) -> str:
-    return json.dumps(asdict(span)) + "\n"
 
 
 def write_trace(run_dir: str | Path) -> Path:
@@ -156,7 +137,7 @@ def write_trace(run_dir: str | Path) -> Path:
             }
         )
     path = Path(run_dir) / TRACE
-    path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}), encoding="utf-8")
+    write_text(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
     return path
 
 

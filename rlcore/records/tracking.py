@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from rlcore.config import save_config
 from rlcore.errors import DataError
+from rlcore.records.files import RowAppender, keep_rows, read_rows, write_json
 from rlcore.records.versions import versions
 from rlcore.types import Group, Score
 
@@ -44,34 +44,34 @@ class Tracker:
                 events.unlink()
         save_config(config, self.run_dir / "config.yaml")
         self.update_summary({"versions": versions()})
-        self._metrics = _opened(self.run_dir / METRICS, "a")
-        self._samples = _opened(self.run_dir / SAMPLES, "a")
+        self._metrics = RowAppender(self.run_dir / METRICS)
+        self._samples = RowAppender(self.run_dir / SAMPLES)
         purge_step = None if resume_step is None else resume_step + 1
         self._tensorboard = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=purge_step)
 
     def _drop_rows(self, last: int) -> None:
         """What a run that goes on after the step `last` will do again."""
-        _keep_rows(self.run_dir / METRICS, lambda row: row["step"] <= last)
+        keep_rows(self.run_dir / METRICS, lambda row: row["step"] <= last)
         ends = {"train": last, "eval": last if self.evaluation(last) else last - 1}
-        _keep_rows(self.run_dir / SAMPLES, lambda row: row["step"] <= ends[row["split"]])
+        keep_rows(self.run_dir / SAMPLES, lambda row: row["step"] <= ends[row["split"]])
         # The learner numbers its own updates: a step that was left out is none of them.
-        num_updates = sum(row.get("update_skipped") == 0 for row in _rows(self.run_dir / METRICS))
-        _keep_rows(self.run_dir / "skipped.jsonl", lambda row: row["step"] <= num_updates)
+        num_updates = sum(row.get("update_skipped") == 0 for row in read_rows(self.run_dir / METRICS))
+        keep_rows(self.run_dir / "skipped.jsonl", lambda row: row["step"] <= num_updates)
 
     def evaluation(self, step: int) -> dict[str, float]:
         """Metrics of the evaluation of `step`; empty where there is none."""
         found: dict[str, float] = {}
-        for row in _rows(self.run_dir / METRICS):
+        for row in read_rows(self.run_dir / METRICS):
             if row["step"] == step:
                 found |= {n.removeprefix("eval/"): v for n, v in row.items() if n.startswith("eval/")}
         return {name: math.nan if value is None else value for name, value in found.items()}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """One row of metrics.jsonl and the same scalars in TensorBoard. NaN and infinity become null."""
-        row = {name: _finite(value) for name, value in metrics.items()}
-        _write_row(self._metrics, {"step": step, "time": round(time.time(), 3), **row})
+        row = {name: float(value) for name, value in metrics.items()}
+        self._metrics.write({"step": step, "time": round(time.time(), 3), **row})
         for name, value in row.items():
-            if value is not None:
+            if math.isfinite(value):
                 self._tensorboard.add_scalar(name, value, step)
         self._tensorboard.flush()
 
@@ -93,8 +93,8 @@ class Tracker:
                     "split": split,
                     "prompt": group.prompt.id,
                     "sample": k,
-                    "media": {name: _readable(value) for name, value in group.prompt.media.items()},
-                    "reference": {name: _readable(value) for name, value in group.prompt.reference.items()},
+                    "media": group.prompt.media,
+                    "reference": group.prompt.reference,
                     "text": completion.text,
                     "tokens": len(completion.token_ids),
                     "finish_reason": completion.finish_reason,
@@ -104,10 +104,10 @@ class Tracker:
                     "scores": {name: _score_row(per_group[g][k]) for name, per_group in scores.items()},
                 }
                 if rewards is not None:
-                    row["reward"] = _finite(rewards[g, k])
+                    row["reward"] = float(rewards[g, k])
                 if advantages is not None:
-                    row["advantage"] = _finite(advantages[g, k])
-                _write_row(self._samples, row)
+                    row["advantage"] = float(advantages[g, k])
+                self._samples.write(_readable(row))
 
     def update_summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Merges `values` into summary.json and returns the whole."""
@@ -132,11 +132,7 @@ def merge_summary(path: str | Path, values: Mapping[str, Any]) -> dict[str, Any]
     """
     path = Path(path)
     merged = _merge(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, values)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with _opened(temporary, "w") as file:
-        file.write(json.dumps(merged, indent=2, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+    write_json(path, merged)
     return merged
 
 
@@ -150,49 +146,19 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file. Name the folder of a run (run_dir of its config).")
     by_step: dict[int, dict[str, Any]] = {}
-    for row in _rows(path):
+    for row in read_rows(path):
         by_step.setdefault(row["step"], {}).update(row)
     return [by_step[step] for step in sorted(by_step)]
-
-
-def _opened(path: Path, mode: str) -> Any:
-    """For JSON. A text may hold half a surrogate pair: written out, it is JSON's own escape for it."""
-    return path.open(mode, encoding="utf-8", errors="backslashreplace")
-
-
-def _rows(path: Path) -> Iterable[dict[str, Any]]:
-    """Rows of a JSONL file, none where it is missing. A last line cut short by a kill is left out."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n"):
-                yield json.loads(line)
-
-
-def _keep_rows(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
-    if not path.is_file():
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with _opened(temporary, "w") as out:
-        for row in filter(is_kept, _rows(path)):
-            _write_row(out, row)
-    temporary.replace(path)
-
-
-def _write_row(file: Any, row: Mapping[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False, default=str) + "\n")
-    file.flush()
 
 
 def _score_row(score: Score) -> dict[str, Any]:
     if score.error is not None:
         return {"error": score.error}
-    row: dict[str, Any] = {"value": _finite(score.value)}
+    row: dict[str, Any] = {"value": float(score.value)}
     if score.parts:
-        row["parts"] = {name: _finite(v) for name, v in score.parts.items()}
+        row["parts"] = {name: float(v) for name, v in score.parts.items()}
     if score.token_values:
-        row["token_values"] = {str(at): _finite(v) for at, v in score.token_values.items()}
+        row["token_values"] = {str(at): float(v) for at, v in score.token_values.items()}
     return row
 
 
@@ -203,16 +169,11 @@ def _readable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_readable(inner) for inner in value]
     if isinstance(value, (float, np.floating)):
-        return _finite(value)
+        return float(value)
     if value is None or isinstance(value, (str, bool, int)):
         return value
     shape = getattr(value, "shape", None)
     return str(value) if shape is None else f"{type(value).__name__}{list(shape)}"
-
-
-def _finite(value: float | np.floating) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
 
 
 def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
