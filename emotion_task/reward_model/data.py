@@ -27,7 +27,7 @@ from emotion_task.reward_model.faults import (
     wrong_emotion,
     wrong_quotation,
 )
-from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, grade_response, judge_messages, weighted
+from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, grade_response, judge_messages
 from emotion_task.reward_model.listening import (
     UNKNOWN,
     claimed_aspects,
@@ -77,11 +77,6 @@ class GradedExample:
     def target(self) -> str:
         """The grades as digits, without spaces."""
         return "".join(map(str, self.grades))
-
-    @property
-    def reward(self) -> float:
-        """R_t of the known grades."""
-        return weighted(self.grades)
 
 
 def training_examples(

@@ -32,10 +32,6 @@ class PromptStream:
                 f"prompts, which is {self.num_prompts}"
             )
 
-    def epoch(self, step: int) -> int:
-        """Number of whole passes made when `step` (from 0) begins."""
-        return step * self.per_step // self.num_prompts
-
     def indices(self, step: int) -> list[int]:
         """Indices of the prompts of `step` (from 0), `per_step` of them."""
         first = step * self.per_step

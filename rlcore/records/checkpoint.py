@@ -107,12 +107,6 @@ def complete(folder: str | Path) -> list[Path]:
     return sorted(numbered, key=lambda path: int(path.name.removeprefix("step_")))
 
 
-def latest(folder: str | Path) -> Path | None:
-    """The newest complete checkpoint below `folder`, if there is one."""
-    found = complete(folder)
-    return found[-1] if found else None
-
-
 def read(checkpoint: str | Path, *, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The controller's state of a checkpoint; the learner's files lie in its `learner` folder.
 
