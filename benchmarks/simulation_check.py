@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import finish, parse_arguments
+from benchmarks.simulator import Loop, simulate
 from rlcore.actors.dispatch import Dispatcher
 from rlcore.config import ModelConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.loop.rollouts import RolloutPipeline, ScoredGroup
-from rlcore.plan.simulate import Loop, simulate
 from rlcore.records.timeline import Clock, Recorder
 from rlcore.types import FinishedJob, Prompt, RolloutJob
 
