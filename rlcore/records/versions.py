@@ -11,7 +11,6 @@ TESTED = {
     "transformers": "5.19.0",
     "ray": "2.60.0",
     "deepspeed": "0.19.8",
-    "datasets": "5.2.0",
     "omegaconf": "2.4.0",
     "numpy": "2.3.5",
 }
