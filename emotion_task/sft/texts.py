@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emotion_task.prompt import Messages
 from rlcore.errors import DataError
-from rlcore.records.files import Row, numbered_rows
+from rlcore.records.files import JsonObject, numbered_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ def read_conversations(path: str | Path) -> list[Conversation]:
     return found
 
 
-def _conversation(row: Row, where: str, number: int) -> Conversation:
+def _conversation(row: JsonObject, where: str, number: int) -> Conversation:
     try:
         turns = row["messages"]
         roles = [turn["role"] for turn in turns]

@@ -20,8 +20,8 @@ import numpy as np
 
 from rlcore.errors import DataError
 
-Row = dict[str, Any]
-"""One line of JSON lines."""
+JsonObject = dict[str, Any]
+"""A JSON object as it was read: its names to whatever they hold."""
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def _remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, would outlast a power cut."""
+    """Waits until a file, or the names in a folder, are on the disk and would outlast a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -133,7 +133,7 @@ def append_rows(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
             file.write(row)
 
 
-def keep_rows(path: str | Path, is_kept: Callable[[Row], bool]) -> None:
+def keep_rows(path: str | Path, is_kept: Callable[[JsonObject], bool]) -> None:
     """Drops the rows of a file that are not to be kept, and a last line cut short.
 
     A missing file stays missing.
@@ -142,7 +142,7 @@ def keep_rows(path: str | Path, is_kept: Callable[[Row], bool]) -> None:
         write_rows(path, (row for row in read_rows(path) if is_kept(row)))
 
 
-def read_rows(path: str | Path) -> Iterator[Row]:
+def read_rows(path: str | Path) -> Iterator[JsonObject]:
     """Yields the rows of a file that this module wrote, and none where the file is missing.
 
     Raises:
@@ -152,7 +152,9 @@ def read_rows(path: str | Path) -> Iterator[Row]:
         yield from (row for _, row in numbered_rows(path, "a JSON object", leave_out_cut=True))
 
 
-def numbered_rows(path: str | Path, what: str, *, leave_out_cut: bool = False) -> Iterator[tuple[int, Row]]:
+def numbered_rows(
+    path: str | Path, what: str, *, leave_out_cut: bool = False
+) -> Iterator[tuple[int, JsonObject]]:
     """Yields the rows of JSON lines with their numbers (from 1). Empty lines are passed over.
 
     Args:
@@ -201,7 +203,7 @@ def _as_utf8(path: str | Path) -> Iterator[None]:
 
 
 def finite(value: object) -> object:
-    """Returns nested values with NaN and infinity, which JSON does not have, as None."""
+    """Returns nested values with None in the place of NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
         return {name: finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

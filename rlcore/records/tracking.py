@@ -1,4 +1,4 @@
-"""What a run leaves behind: metrics.jsonl, samples.jsonl, TensorBoard events, summary.json, config.yaml (and
+"""The records of a run: metrics.jsonl, samples.jsonl, TensorBoard events, summary.json, config.yaml (and
 skipped.jsonl, which the learner writes).
 
 Steps are counted as finished updates: the first update is logged as step 1, an evaluation before training
@@ -13,13 +13,12 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rlcore.config import save_config
 from rlcore.errors import DataError
-from rlcore.records.files import RowAppender, keep_rows, read_rows, write_json
+from rlcore.records.files import JsonObject, RowAppender, keep_rows, read_rows, write_json
 from rlcore.records.versions import versions
 from rlcore.types import Group, Score
 
@@ -29,11 +28,13 @@ METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 class Tracker:
     """Writes one run's records into `run_dir`. Rows are flushed as they come; `close` ends TensorBoard.
 
-    `resume_step` is the checkpoint's step; without it the rows of an earlier run in the folder go.
     summary.json is only ever merged into: stages before the training may have written their sections.
+
+    Args:
+        resume_step: the checkpoint's step; without one the rows of an earlier run in the folder go.
     """
 
-    def __init__(self, run_dir: str | Path, config: Any, *, resume_step: int | None = None):
+    def __init__(self, run_dir: str | Path, config: object, *, resume_step: int | None = None):
         from torch.utils.tensorboard import SummaryWriter  # imports torch: not for readers of metrics.jsonl
 
         self.run_dir = Path(run_dir)
@@ -50,7 +51,7 @@ class Tracker:
         self._tensorboard = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=purge_step)
 
     def _drop_rows(self, last: int) -> None:
-        """What a run that goes on after the step `last` will do again."""
+        """Drops the rows of what a run that goes on after the step `last` will do again."""
         keep_rows(self.run_dir / METRICS, lambda row: row["step"] <= last)
         ends = {"train": last, "eval": last if self.evaluation(last) else last - 1}
         keep_rows(self.run_dir / SAMPLES, lambda row: row["step"] <= ends[row["split"]])
@@ -59,7 +60,7 @@ class Tracker:
         keep_rows(self.run_dir / "skipped.jsonl", lambda row: row["step"] <= num_updates)
 
     def evaluation(self, step: int) -> dict[str, float]:
-        """Metrics of the evaluation of `step`; empty where there is none."""
+        """Returns the metrics of the evaluation of `step`, none where that was not evaluated."""
         found: dict[str, float] = {}
         for row in read_rows(self.run_dir / METRICS):
             if row["step"] == step:
@@ -67,7 +68,7 @@ class Tracker:
         return {name: math.nan if value is None else value for name, value in found.items()}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One row of metrics.jsonl and the same scalars in TensorBoard. NaN and infinity become null."""
+        """Writes a row of metrics.jsonl and the same scalars to TensorBoard. NaN and infinity become null."""
         row = {name: float(value) for name, value in metrics.items()}
         self._metrics.write({"step": step, "time": round(time.time(), 3), **row})
         for name, value in row.items():
@@ -85,10 +86,17 @@ class Tracker:
         rewards: np.ndarray | None = None,
         advantages: np.ndarray | None = None,
     ) -> None:
-        """One row of samples.jsonl a completion. `scores` [G][K] a reward; `rewards`, `advantages` [G, K]."""
+        """Writes a row of samples.jsonl per completion.
+
+        Args:
+            groups: G groups of K completions.
+            scores: [G][K] by reward.
+            rewards: [G, K], mixed.
+            advantages: [G, K].
+        """
         for g, group in enumerate(groups):
             for k, completion in enumerate(group.completions):
-                row: dict[str, Any] = {
+                row: dict[str, object] = {
                     "step": step,
                     "split": split,
                     "prompt": group.prompt.id,
@@ -107,13 +115,14 @@ class Tracker:
                     row["reward"] = float(rewards[g, k])
                 if advantages is not None:
                     row["advantage"] = float(advantages[g, k])
-                self._samples.write(_readable(row))
+                self._samples.write({name: _readable(value) for name, value in row.items()})
 
-    def update_summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def update_summary(self, values: Mapping[str, object]) -> JsonObject:
         """Merges `values` into summary.json and returns the whole."""
         return merge_summary(self.run_dir / "summary.json", values)
 
     def close(self) -> None:
+        """Closes the files and TensorBoard."""
         self._metrics.close()
         self._samples.close()
         self._tensorboard.close()
@@ -125,10 +134,10 @@ class Tracker:
         self.close()
 
 
-def merge_summary(path: str | Path, values: Mapping[str, Any]) -> dict[str, Any]:
+def merge_summary(path: str | Path, values: Mapping[str, object]) -> JsonObject:
     """Merges `values` into a JSON file, section by section, and returns the whole.
 
-    The file is replaced at once: a reader, or a run that is killed, never leaves half of one.
+    The file is replaced at once: a reader never finds half of one, and a kill never leaves one.
     """
     path = Path(path)
     merged = _merge(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, values)
@@ -136,8 +145,8 @@ def merge_summary(path: str | Path, values: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl in order of step, rows of one step merged into one.
+def read_metrics(run_dir: str | Path) -> list[JsonObject]:
+    """Returns the rows of metrics.jsonl in order of step, rows of one step merged into one.
 
     Raises:
         DataError: there is no metrics.jsonl.
@@ -145,16 +154,16 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     path = Path(run_dir) / METRICS
     if not path.is_file():
         raise DataError(f"{path}: no such file. Name the folder of a run (run_dir of its config).")
-    by_step: dict[int, dict[str, Any]] = {}
+    by_step: dict[int, JsonObject] = {}
     for row in read_rows(path):
         by_step.setdefault(row["step"], {}).update(row)
     return [by_step[step] for step in sorted(by_step)]
 
 
-def _score_row(score: Score) -> dict[str, Any]:
+def _score_row(score: Score) -> dict[str, object]:
     if score.error is not None:
         return {"error": score.error}
-    row: dict[str, Any] = {"value": float(score.value)}
+    row: dict[str, object] = {"value": float(score.value)}
     if score.parts:
         row["parts"] = {name: float(v) for name, v in score.parts.items()}
     if score.token_values:
@@ -162,8 +171,8 @@ def _score_row(score: Score) -> dict[str, Any]:
     return row
 
 
-def _readable(value: Any) -> Any:
-    """What a person can read in a line of text: paths and labels as they are, arrays by their shape."""
+def _readable(value: object) -> object:
+    """Returns what a person can read in a line: paths and labels as they are, arrays by their shape."""
     if isinstance(value, Mapping):
         return {str(name): _readable(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -176,7 +185,7 @@ def _readable(value: Any) -> Any:
     return str(value) if shape is None else f"{type(value).__name__}{list(shape)}"
 
 
-def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(old: Mapping[str, object], new: Mapping[str, object]) -> JsonObject:
     merged = dict(old)
     for name, value in new.items():
         inner = merged.get(name)
