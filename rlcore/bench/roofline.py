@@ -120,7 +120,7 @@ def shares(
 def _decode_gigabytes(
     config: RunConfig, sizes: ModelSizes, batch: Batch, lengths: Sequence[int], hardware: Hardware
 ) -> float:
-    """Returns the 10^9 bytes that the busiest engine reads for the batch: weights and cache at every token."""
+    """Returns the gigabytes that the busiest engine reads for the batch: weights and cache at every token."""
     # On memory of 1 GB/s without any other limit, seconds are gigabytes.
     memory = Hardware(bandwidth_gb_s=1.0, bf16_tflops=1e12, fp32_tflops=1e12)
     engine = Engine(
