@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlcore.bench.environment import environment
+from rlcore.records.files import finite, write_json
 
 Row = Mapping[str, float | int | str]
 
@@ -42,19 +41,10 @@ def finish(name: str, rows: Sequence[Row], headline: Row, goals: Mapping[str, bo
         print(f"missed: {goal}")
     if arguments.json:
         result = {"benchmark": name, "rows": rows, "headline": headline, "missed": missed, **environment()}
-        arguments.json.write_text(json.dumps(_finite(result), indent=2, allow_nan=False) + "\n")
+        write_json(arguments.json, finite(result))
     print(f"{name}: " + " ".join(f"{key}={_format(value)}" for key, value in headline.items()), flush=True)
     if missed and arguments.gate:
         sys.exit(1)
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinity, which JSON does not have, as null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(of_key) for key, of_key in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _format(value: float | int | str) -> str:

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import finish, parse_arguments
+from benchmarks.simulator import Loop, simulate
 from rlcore.config import load_config
 from rlcore.plan.hardware import Efficiency, load_hardware
 from rlcore.plan.planner import engine_of, phases_of, with_settings
-from rlcore.plan.simulate import Loop, simulate
 from rlcore.plan.sizes import QWEN2_5_OMNI_7B
 from rlcore.plan.workload import Batch, Workload, completion_lengths
 

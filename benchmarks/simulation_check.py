@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import finish, parse_arguments
+from benchmarks.simulator import Loop, simulate
 from rlcore.actors.dispatch import Dispatcher
 from rlcore.config import ModelConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.loop.rollouts import RolloutPipeline
 from rlcore.loop.scored import ScoredGroup
 from rlcore.loop.scoring import num_scorers
-from rlcore.plan.simulate import Loop, simulate
 from rlcore.records.timeline import Clock, Recorder
 from rlcore.types import FinishedJob, Prompt, RolloutJob
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Sequence
 
 from emotion_task.commands import data, models
 from rlcore.cli import parse, run_command
+from rlcore.errors import MissingDependencyError
 
 EPILOG = """\
 examples:
@@ -24,11 +26,30 @@ examples:
   emotion explain call.wav --model runs/quickstart/rl/model
 """
 
+_EXTRA = {
+    "datasets": "datasets",
+    "pyarrow": "pyarrow",
+    "rich": "rich",
+    "sklearn": "scikit-learn",
+    "soundfile": "soundfile",
+}
+"""Module to package: what emotion_task imports and rlcore does not ask for."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     arguments = parse(build_parser(), argv)
-    return run_command(lambda: arguments.run(arguments), program="emotion", debug=arguments.debug)
+    return run_command(lambda: _run(arguments), program="emotion", debug=arguments.debug)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    for module, package in _EXTRA.items():
+        if importlib.util.find_spec(module) is None:
+            raise MissingDependencyError(
+                f"`emotion` needs {package}, which is not installed: pip install -e '.[emotion]' in the "
+                "project's folder"
+            )
+    return arguments.run(arguments)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from typing import Any
 from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
+from rlcore.records.files import write_json
 
 LABELS_FILE = "emotion_labels.json"
 """Beside a model of the pipeline: the options it was trained with."""
@@ -123,5 +124,5 @@ def _units(measured: dict[str, Any]) -> list[str]:
 def write_companions(model: str | Path, calibration: str | Path, labels: Sequence[str]) -> None:
     """Puts the cut points and options beside a trained model, so that `explain` needs nothing else."""
     folder = Path(model)
-    (folder / LABELS_FILE).write_text(json.dumps(list(labels)) + "\n", encoding="utf-8")
+    write_json(folder / LABELS_FILE, list(labels))
     (folder / "calibration.json").write_text(Path(calibration).read_text(encoding="utf-8"), encoding="utf-8")

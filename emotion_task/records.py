@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rlcore.errors import ConfigError, DataError
+from rlcore.records.files import numbered_rows, write_rows
 
 AGE_LEVELS = {"child": 13.0, "young": 40.0, "middle-aged": 60.0, "elderly": float("inf")}
 """Age group to the age in years that it ends at."""
@@ -68,40 +67,23 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     return list(iter_manifest(path))
 
 
-@contextmanager
-def open_text(path: str | Path, newline: str | None = None) -> Iterator[TextIO]:
-    """A text file that people wrote, with or without a byte order mark. Raises DataError where it is not
-    UTF-8."""
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline=newline) as lines:
-            yield lines
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 ({error.reason}, byte {error.object[error.start]:#x}); save it as UTF-8"
-        ) from error
-
-
 def iter_manifest(path: str | Path) -> Iterator[Utterance]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such manifest. Make one with `emotion corpus` or `emotion annotate`.")
     known = {f.name for f in fields(Utterance)}
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                unknown = set(row) - known
-                if unknown:
-                    raise ValueError(f"unknown fields {sorted(unknown)}; known are {sorted(known)}")
-                utterance = Utterance(**row)
-                if not isinstance(utterance.speaker, str | None):
-                    raise ValueError(f"speaker {utterance.speaker!r} is no text; write it in quotes")
-            except (ValueError, TypeError) as error:
-                raise DataError(f"{path}:{number}: not an utterance: {error}") from error
-            audio = Path(utterance.audio)
-            yield utterance if audio.is_absolute() else _with_audio(utterance, path.parent / audio)
+    for number, row in numbered_rows(path, "an utterance"):
+        try:
+            unknown = set(row) - known
+            if unknown:
+                raise ValueError(f"unknown fields {sorted(unknown)}; known are {sorted(known)}")
+            utterance = Utterance(**row)
+            if not isinstance(utterance.speaker, str | None):
+                raise ValueError(f"speaker {utterance.speaker!r} is no text; write it in quotes")
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}:{number}: not an utterance: {error}") from error
+        audio = Path(utterance.audio)
+        yield utterance if audio.is_absolute() else _with_audio(utterance, path.parent / audio)
 
 
 def _with_audio(utterance: Utterance, audio: Path) -> Utterance:
@@ -111,7 +93,7 @@ def _with_audio(utterance: Utterance, audio: Path) -> Utterance:
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
-    """Writes a JSONL manifest (through a temporary file, so that a reader never sees half of one).
+    """Replaces a JSONL manifest and returns how many utterances it holds.
 
     Raises:
         DataError: a folder has the name.
@@ -119,16 +101,8 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file in it, such as {path / 'manifest.jsonl'}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    count = 0
-    with temporary.open("w", encoding="utf-8") as out:
-        for utterance in utterances:
-            row = {k: v for k, v in asdict(utterance).items() if v is not None}
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
-    temporary.replace(path)
-    return count
+    rows = ({k: v for k, v in asdict(utterance).items() if v is not None} for utterance in utterances)
+    return write_rows(path, rows)
 
 
 def by_speaker(

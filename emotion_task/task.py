@@ -11,7 +11,7 @@ import numpy as np
 
 from emotion_task.audio_window import model_waveform
 from emotion_task.claims.check import faithfulness_metrics
-from emotion_task.evaluation.metrics import confusion, emotion_metrics, predicted_labels, prosody_metrics
+from emotion_task.evaluation.metrics import emotion_metrics, predicted_labels, prosody_metrics
 from emotion_task.facts import reference_of
 from emotion_task.labels import ALL_LABELS, check_labels, labels_among
 from emotion_task.parsing import parse_response
@@ -106,13 +106,6 @@ class EmotionTask:
         for name, of_prompts in scores.items():
             metrics.update(_reward_means(name, of_prompts))
         return metrics
-
-    def confusion(self, groups: Sequence[Group]) -> np.ndarray:
-        """Confusion counts [L, L + 1] of greedy answers (see `evaluation.metrics.confusion`), rows as
-        `labels`."""
-        truth = [str(group.prompt.reference["emotion"]) for group in groups]
-        answers = predicted_labels([group.completions[0].text for group in groups], self.labels)
-        return confusion(truth, answers, self.labels)
 
 
 def _choose_labels(utterances: Sequence[Utterance], labels: Sequence[str] | None, manifest: str) -> list[str]:

@@ -3,9 +3,8 @@
     make lock        # or: python requirements/lock.py
 
 Run with Python 3.11 on Linux x86-64, where PyTorch's CPU wheels can be found. pip resolves the project with
-the extras `cpu`, `synth`, `small`, `variants` and `dev` in a fresh environment without installing it; the
-answer is written down less what must not be installed on a CPU machine. The lock is therefore installed with
-`--no-deps`.
+the extras that `resolve` names in a fresh environment without installing it; the answer is written down less
+what must not be installed on a CPU machine. The lock is therefore installed with `--no-deps`.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def resolve() -> dict[str, str]:
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip"], check=True)
         report = Path(folder) / "report.json"
         install = [python, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
-        wanted = [f"{PROJECT}[cpu,synth,small,variants,dev]", "setuptools"]
+        wanted = [f"{PROJECT}[cpu,emotion,synth,small,variants,bench,dev]", "setuptools"]
         subprocess.run([*install, "--report", report, *wanted], check=True)
         packages = json.loads(report.read_text())["install"]
     return {p["metadata"]["name"]: p["metadata"]["version"] for p in packages}

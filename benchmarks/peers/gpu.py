@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rlcore.bench.measure import WARM_UP
 from rlcore.bench.workloads import PROMPTS_PER_STEP, SAMPLES_PER_PROMPT, WORKLOADS, WordTask
+from rlcore.records.files import write_rows
 
 
 def prepare(workload: str, folder: Path) -> None:
@@ -28,8 +29,7 @@ def prepare(workload: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "lengths.json").write_text(json.dumps(WORKLOADS[workload].lengths), encoding="utf-8")
     texts = [prompt.text for prompt in WordTask().prompts("train")]
-    with (folder / "prompts.jsonl").open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps({"prompt": text, "label": ""}) + "\n" for text in texts)
+    write_rows(folder / "prompts.jsonl", ({"prompt": text, "label": ""} for text in texts))
     rows = [
         {
             "data_source": workload,

@@ -6,7 +6,6 @@ A line of the file is `{"text": ..., "claims": [[type, value], ...], "split": ..
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from emotion_task.claims.finder import CLAIM_TYPES, read_claims
 from rlcore.errors import DataError
+from rlcore.records.files import numbered_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,8 @@ def read_labelled(path: str | Path) -> list[dict[str, Any]]:
         DataError: a line that is no row, or a claim type that does not exist.
     """
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, row in numbered_rows(path, "a labelled passage"):
         try:
-            row = json.loads(line)
             unknown = {name for name, _ in row["claims"]} - set(CLAIM_TYPES)
             if unknown or not row["text"] or not row["split"]:
                 raise ValueError(f"claim types {sorted(unknown)}; allowed are {list(CLAIM_TYPES)}")

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from emotion_task.corpora.listing import CONTAINERS
 from emotion_task.records import Utterance
 from rlcore.errors import DataError, MissingDependencyError
+from rlcore.records.files import replaced
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +104,5 @@ def _pyav() -> Any:
 
 
 def _write(target: Path, samples: np.ndarray, rate: int) -> None:
-    """Through a temporary file: half a recording must not be taken for a whole one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".part")
-    soundfile.write(temporary, samples, rate, format="FLAC")
-    temporary.replace(target)
+    with replaced(target) as partial:
+        soundfile.write(partial, samples, rate, format="FLAC")

@@ -21,6 +21,7 @@ import soundfile
 from emotion_task.corpora.listing import Listing
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
+from rlcore.records.files import replaced
 
 LABELS = {
     "default": "neutral",
@@ -127,7 +128,7 @@ def _add_turn(
 
 
 def _cut(path: Path, audio: Path, turn: _Turn) -> None:
-    """Writes one turn. Through a temporary file: half a turn must not be taken for a whole one."""
+    """Writes one turn, whole or not at all."""
     try:
         with soundfile.SoundFile(path) as file:
             file.seek(round(turn.start * file.samplerate))
@@ -135,10 +136,8 @@ def _cut(path: Path, audio: Path, turn: _Turn) -> None:
             samples, rate = file.read(count, always_2d=True), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise DataError(f"{path}: no turn can be cut at {turn.start:.2f} s: {error}") from error
-    audio.parent.mkdir(parents=True, exist_ok=True)
-    temporary = audio.with_suffix(".part")
-    soundfile.write(temporary, samples[:, (turn.channel or 1) - 1], rate, format="FLAC")
-    temporary.replace(audio)
+    with replaced(audio) as partial:
+        soundfile.write(partial, samples[:, (turn.channel or 1) - 1], rate, format="FLAC")
 
 
 def _place(root: Path, name: str) -> tuple[list[str], list[str], Path]:

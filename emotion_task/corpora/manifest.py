@@ -8,7 +8,6 @@ Parquet may hold every field of `emotion_task.records.Utterance`.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import fields
 from os.path import abspath
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from emotion_task.labels import ALL_LABELS
-from emotion_task.records import Utterance, open_text
+from emotion_task.records import Utterance
 from rlcore.errors import DataError
+from rlcore.records.files import numbered_rows, open_text
 
 _COLUMNS = (
     *("id", "audio", "text", "emotion", "speaker", "dataset", "gender", "age_years", "language", "split"),
@@ -138,17 +138,8 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: not an utterance: not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: not an utterance: {line.strip()[:80]!r}")
-            yield f"{path.name}:{number}", row
+    for number, row in numbered_rows(path, "an utterance"):
+        yield f"{path.name}:{number}", row
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:

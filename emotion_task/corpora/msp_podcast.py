@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from emotion_task.corpora.listing import HeldOut, Listing
-from emotion_task.records import Utterance, open_text
+from emotion_task.records import Utterance
 from rlcore.errors import DataError
+from rlcore.records.files import open_text
 
 LABELS = {
     "N": "neutral",

@@ -27,6 +27,7 @@ from emotion_task.corpora.espeak import require_synthesis
 from emotion_task.corpora.render import SAMPLE_RATE, render
 from emotion_task.records import Utterance, write_manifest
 from rlcore.errors import ConfigError
+from rlcore.records.files import write_json, write_rows
 
 DEFAULT_SPREAD = 1.0
 """Within-emotion spread at which a classifier on measured prosody is right 81 or 82 times in 100."""
@@ -77,8 +78,8 @@ def build_corpus(
     designs = draw_corpus(num_train, num_eval, seed, spread)
     _render_all(folder / "audio", designs, num_workers, progress)
     write_manifest(manifest, (_utterance(design) for design in designs))
-    _write_designs(folder / "design.jsonl", designs)
-    stamp.write_text(json.dumps(settings, indent=2) + "\n")
+    write_rows(folder / "design.jsonl", map(asdict, designs))
+    write_json(stamp, settings)
     return manifest
 
 
@@ -123,9 +124,3 @@ def _utterance(design: Design) -> Utterance:
         gender=design.speaker.gender,
         stressed_words=[design.text.split()[design.stressed_word]],
     )
-
-
-def _write_designs(path: Path, designs: list[Design]) -> None:
-    with path.open("w", encoding="utf-8") as out:
-        for design in designs:
-            out.write(json.dumps(asdict(design)) + "\n")

@@ -33,7 +33,7 @@ from emotion_task.records import Utterance, write_manifest
 from rlcore.config.io import check
 from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, never_sent, usage_of
 from rlcore.errors import DataError, RLCoreError
-from rlcore.records.checkpoint import write_json
+from rlcore.records.files import write_json, write_rows
 
 OPENAI = "https://api.openai.com/v1"
 _OWN_THINKING = re.compile(r"\s*<think>.*?</think>\s*(?=<think>)", re.DOTALL)
@@ -160,8 +160,7 @@ def _write(out: Path, outcomes: Sequence[_Outcome], writer: _Writer, ledger: Led
     rejected = [row for outcome in outcomes for row in outcome.rejected]
     left_out = Counter(outcome.left_out for outcome in outcomes if outcome.left_out is not None)
     write_manifest(out / "manifest.jsonl", accepted)
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
-    (out / "rejected.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_rows(out / "rejected.jsonl", rejected)
     answers = ledger.answers.values()
     report = CotReport(
         manifest=out / "manifest.jsonl",

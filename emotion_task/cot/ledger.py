@@ -8,12 +8,12 @@ been paid for and is lost: a later run can tell, and does not ask for it a secon
 from __future__ import annotations
 
 import fcntl
-import json
 import threading
 from pathlib import Path
 from typing import Any
 
 from rlcore.errors import DataError
+from rlcore.records.files import RowAppender, numbered_rows
 
 
 class Ledger:
@@ -32,24 +32,21 @@ class Ledger:
         self.open: dict[str, dict[str, Any]] = {}
         """Key to the line of a request that has no answer."""
         self._lost_usd = 0.0
-        self._file = self._path.open("ab+")
+        self._held = self._path.open("ab")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            self._file.close()
+            self._held.close()
             raise DataError(f"{path}: another run writes it; wait, or choose another folder") from error
+        # A line cut short by a kill goes: its request stays open.
+        self._file = RowAppender(self._path)
         self._read()
 
     def _read(self) -> None:
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        # A line cut short by a kill: its request stays open.
-        self._file.truncate(whole)
-        for number, line in enumerate(content[:whole].splitlines(), 1):
+        for number, row in numbered_rows(self._path, "a line of a ledger"):
             try:
-                self._note(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+                self._note(row)
+            except (KeyError, TypeError) as error:
                 raise DataError(f"{self._path}:{number}: not a line of a ledger: {error}") from error
 
     def _note(self, row: dict[str, Any]) -> None:
@@ -67,8 +64,7 @@ class Ledger:
         """Appends a line and hands it to the system, so that a kill of this process does not lose it."""
         row = {"key": key, "event": event, **fields}
         with self._lock:
-            self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-            self._file.flush()
+            self._file.write(row)
             self._note(row)
         return row
 
@@ -80,6 +76,7 @@ class Ledger:
 
     def close(self) -> None:
         self._file.close()
+        self._held.close()
 
 
 class Budget:

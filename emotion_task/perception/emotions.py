@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from emotion_task.evaluation.intervals import estimates_table
 from emotion_task.evaluation.metrics import predicted_labels
 from emotion_task.labels import labels_among
 from rlcore.errors import DataError
+from rlcore.records.files import numbered_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +33,10 @@ def read_answers(samples: str | Path) -> tuple[Answers, Answers]:
         DataError: it holds none, or a broken line.
     """
     by_step: dict[int, list[tuple[str, str, str]]] = {}
-    with Path(samples).open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{samples}:{number}: not JSON, perhaps cut off: {error}") from error
-            if row["split"] == "eval":
-                answer = (row["prompt"], row["text"], row["reference"]["emotion"])
-                by_step.setdefault(row["step"], []).append(answer)
+    for _, row in numbered_rows(samples, "a JSON object", leave_out_cut=True):
+        if row["split"] == "eval":
+            answer = (row["prompt"], row["text"], row["reference"]["emotion"])
+            by_step.setdefault(row["step"], []).append(answer)
     if not by_step:
         raise DataError(f"{samples}: no answer to a held-out prompt (split 'eval')")
     first, last = (

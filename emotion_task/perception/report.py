@@ -18,7 +18,7 @@ from emotion_task.perception.emotions import recall_report, recall_section
 from emotion_task.perception.questions import FORMS, STRESS, Turn, attributes_of, is_graded, turns_of
 from emotion_task.records import Utterance, choose, read_manifest
 from rlcore.errors import ConfigError, DataError
-from rlcore.records.checkpoint import write_json
+from rlcore.records.files import write_json
 from rlcore.records.versions import versions
 
 

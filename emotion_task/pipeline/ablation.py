@@ -28,7 +28,8 @@ from emotion_task.pipeline.line import Pipeline
 from emotion_task.pipeline.stages import Stages
 from rlcore.config import RunConfig, load_config
 from rlcore.errors import ConfigError, StoppedError
-from rlcore.records.checkpoint import run_settings, write_json
+from rlcore.records.checkpoint import run_settings
+from rlcore.records.files import write_json
 from rlcore.records.tracking import read_metrics
 
 TRAINED = {

@@ -12,7 +12,7 @@ from typing import Any
 
 from emotion_task.pipeline.estimate import minutes
 from rlcore.config.io import plain
-from rlcore.records.checkpoint import write_json
+from rlcore.records.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class Stages:
         write_json(
             self._folder / f"{name}.json",
             {"digest": digest, "seconds": self.seconds[name], "result": result},
+            durable=True,
         )
         return result
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
+from rlcore.records.files import write_json
 
 TERTILES = (100 / 3, 200 / 3)
 MIN_SAMPLES = 20
@@ -53,7 +54,7 @@ class Calibration:
     warnings: tuple[str, ...] = ()
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:

@@ -11,7 +11,6 @@ words, gender, age) is kept; what it does not tell is filled where a plug-in is 
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from emotion_task.prosody.speaker import fill_traits
 from emotion_task.prosody.store import MeasuredStore, key_of
 from emotion_task.records import Utterance, read_manifest, write_manifest
 from rlcore.errors import DataError
+from rlcore.records.files import read_rows, write_rows
 
 Source = str | Path | Iterable[Utterance]
 Failures = list[tuple[Utterance, str]]
@@ -224,16 +224,10 @@ def _without_duplicates(utterances: Iterable[Utterance]) -> tuple[list[Utterance
 
 
 def _write_quarantine(path: Path, failures: Failures) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as out:
-        for utterance, reason in failures:
-            row = {"id": utterance.id, "audio": utterance.audio, "reason": reason}
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+    write_rows(path, ({"id": u.id, "audio": u.audio, "reason": reason} for u, reason in failures))
 
 
 def _read_quarantine(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise DataError(f"{path.parent}: nothing was measured to its end here. Run the measuring pass first.")
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    return list(read_rows(path))

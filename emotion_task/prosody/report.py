@@ -6,7 +6,6 @@ out/calibration_report.json              the same numbers
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from emotion_task.prosody.calibrate import (
     values_by_group,
 )
 from emotion_task.records import Utterance
+from rlcore.records.files import write_json
 
 PERCENTILES = (5, 25, 50, 75, 95)
 UNITS = {"pitch": "Hz", "energy": "dBFS", "speed": "syllables/s"}
@@ -62,8 +62,7 @@ def write_report(
         },
     }
     report["warnings"] = [*calibration.warnings, *_warnings(calibration, report)]
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    (folder / "calibration_report.json").write_text(text, encoding="utf-8")
+    write_json(folder / "calibration_report.json", report)
     (folder / "calibration.md").write_text(_markdown(calibration, report), encoding="utf-8")
     _plot(folder / "calibration.png", calibration, values)
     return report

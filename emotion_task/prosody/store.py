@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from emotion_task.prosody.files import MeasureConfig, Outcome
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
+from rlcore.records.files import RowAppender, read_rows, write_json
 
 _VERSION = 2
 """Raise when a measurement changes its meaning, so that old and new are not mixed."""
@@ -54,26 +55,12 @@ class MeasuredStore:
             if not resume:
                 self._lines.unlink(missing_ok=True)
             self._check_settings(config)
-            kept = self.read()
-            # Without the line that a killed run tore.
-            temporary = self._lines.with_suffix(".tmp")
-            with temporary.open("w", encoding="utf-8") as out:
-                for key, measured in kept.items():
-                    out.write(_line(key, measured))
-            temporary.replace(self._lines)
-            with self._lines.open("a", encoding="utf-8", buffering=1) as out:
-                yield Writer(out, kept)
+            with RowAppender(self._lines) as out:
+                yield Writer(out, self.read())
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Key to measurements."""
-        measured: dict[str, dict[str, Any]] = {}
-        if self._lines.is_file():
-            with self._lines.open(encoding="utf-8") as lines:
-                for line in lines:
-                    if line.endswith("\n"):
-                        row = json.loads(line)
-                        measured[row["key"]] = row["measured"]
-        return measured
+        return {row["key"]: row["measured"] for row in read_rows(self._lines)}
 
     def _check_settings(self, config: MeasureConfig) -> None:
         settings = {"version": _VERSION, **asdict(config)}
@@ -86,22 +73,18 @@ class MeasuredStore:
                     f"{self._lines}: measured with other settings ({told}). Measure into another folder, or "
                     "start afresh (resume=False, --fresh)"
                 )
-        self._settings.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_json(self._settings, settings)
 
 
 class Writer:
     """Appends measurements; each reaches the file before the next is taken."""
 
-    def __init__(self, out: TextIO, measured: dict[str, dict[str, Any]]):
+    def __init__(self, out: RowAppender, measured: dict[str, dict[str, Any]]):
         self._out = out
         self.measured = measured
         """By key: found and added."""
 
     def add(self, outcome: Outcome) -> None:
         if outcome.measured is not None:
-            self._out.write(_line(outcome.key, outcome.measured))
+            self._out.write({"key": outcome.key, "measured": outcome.measured})
             self.measured[outcome.key] = outcome.measured
-
-
-def _line(key: str, measured: dict[str, Any]) -> str:
-    return json.dumps({"key": key, "measured": measured}, ensure_ascii=False) + "\n"

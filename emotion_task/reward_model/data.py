@@ -6,7 +6,6 @@ grading:   (recording, response, heard, grades)  known by construction, by rules
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from emotion_task.reward_model.faults import (
     wrong_emotion,
     wrong_quotation,
 )
-from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, grade_response, judge_messages, weighted
+from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, grade_response, judge_messages
 from emotion_task.reward_model.listening import (
     UNKNOWN,
     claimed_aspects,
@@ -39,6 +38,7 @@ from emotion_task.reward_model.listening import (
     support,
 )
 from rlcore.errors import ConfigError, DataError
+from rlcore.records.files import numbered_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +77,6 @@ class GradedExample:
     def target(self) -> str:
         """The grades as digits, without spaces."""
         return "".join(map(str, self.grades))
-
-    @property
-    def reward(self) -> float:
-        """R_t of the known grades."""
-        return weighted(self.grades)
 
 
 def training_examples(
@@ -186,18 +181,16 @@ def read_graded(path: str | Path, utterances: Sequence[Utterance], *, seed: int 
     """
     by_id = {utterance.id: utterance for utterance in utterances}
     examples = []
-    with Path(path).open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                utterance, response = by_id[row["id"]], str(row["response"])
-                grades = tuple(row["grades"][d.name] for d in DIMENSIONS)
-                if not all(type(grade) is int and 1 <= grade <= MAX_GRADE for grade in grades):
-                    raise ValueError(f"grades are integers from 1 to {MAX_GRADE}, got {row['grades']}")
-            except (ValueError, TypeError, KeyError) as error:
-                raise DataError(f"{path}:{number}: not a graded response: {error!r}") from error
-            name = f"{utterance.id}#file{number}"
-            examples.append(_graded(name, utterance, response, grades, random.Random(f"{seed}/{name}")))
+    for number, row in numbered_rows(path, "a graded response"):
+        try:
+            utterance, response = by_id[row["id"]], str(row["response"])
+            grades = tuple(row["grades"][d.name] for d in DIMENSIONS)
+            if not all(type(grade) is int and 1 <= grade <= MAX_GRADE for grade in grades):
+                raise ValueError(f"grades are integers from 1 to {MAX_GRADE}, got {row['grades']}")
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path}:{number}: not a graded response: {error!r}") from error
+        name = f"{utterance.id}#file{number}"
+        examples.append(_graded(name, utterance, response, grades, random.Random(f"{seed}/{name}")))
     return examples
 
 

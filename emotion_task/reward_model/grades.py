@@ -8,7 +8,7 @@ label, completeness, form. It needs the utterance's facts, so a model that predi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,17 +26,14 @@ class Dimension:
     name: str
     weight: float
     """Share in the reward; the weights sum to 1."""
-    meaning: str
 
 
 DIMENSIONS: tuple[Dimension, ...] = (
-    Dimension("factual", 0.4, "what is said of the voice is what is heard"),
-    Dimension(
-        "interpretation", 0.2, "the reasoning names the emotion that it answers, and the voice bears it out"
-    ),
-    Dimension("completeness", 0.2, "pitch, energy, rate and intonation are all spoken of"),
-    Dimension("fluency", 0.1, "whole sentences, words in order, nothing repeated"),
-    Dimension("structure", 0.1, "the schema is kept, and the emotion follows from what is described before"),
+    Dimension("factual", 0.4),  # what is said of the voice is what is heard
+    Dimension("interpretation", 0.2),  # the emotion is named in the reasoning, and the voice bears it out
+    Dimension("completeness", 0.2),  # pitch, energy, rate and intonation are all spoken of
+    Dimension("fluency", 0.1),  # whole sentences, words in order, nothing repeated
+    Dimension("structure", 0.1),  # the schema is kept, and the emotion follows from what is described before
 )
 """In the order of the score tokens. The paper's weights are not known; facts weigh double here, because
 they are what the other rewards cannot see, and its `fluency and structural clarity` is two of ours."""
@@ -93,11 +90,6 @@ def grade_response(text: str, utterance: Utterance) -> dict[str, int]:
 
 def clamp(grade: int) -> int:
     return max(1, min(MAX_GRADE, grade))
-
-
-def weighted(grades: Sequence[float]) -> float:
-    """R_t = sum_j w_j g_j / 5 of grades in the order of `DIMENSIONS`."""
-    return sum(d.weight * g for d, g in zip(DIMENSIONS, grades, strict=True)) / MAX_GRADE
 
 
 def _interpretation(parsed: Parsed | None, emotion: str | None) -> int:

@@ -25,7 +25,7 @@ from emotion_task.reward_model.data import GradedExample, graded_examples, grade
 from emotion_task.reward_model.faults import Plan, wrong_claim, wrong_emotion
 from emotion_task.reward_model.grades import DIMENSIONS
 from rlcore.errors import DataError
-from rlcore.records.checkpoint import write_json
+from rlcore.records.files import write_json
 from rlcore.records.versions import versions
 from rlcore.rewards.samples import completion_of, read_groups
 from rlcore.types import Group, Prompt, RewardContext, Score

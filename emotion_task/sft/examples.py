@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 from emotion_task.prompt import Messages, format_prompt
 from rlcore.errors import DataError
+from rlcore.records.files import numbered_rows, write_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,20 +60,15 @@ def format_examples(processor: Any, questions: Iterable[Question], weight: float
 
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as out:
-        for example in examples:
-            out.write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
+    write_rows(path, map(asdict, examples))
 
 
 def read_examples(path: str | Path) -> list[Example]:
     """Raises DataError where a line is not an example; the message names file and line."""
     examples = []
-    with Path(path).open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                examples.append(Example(**json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise DataError(f"{path}:{number}: not a supervised example: {error}") from error
+    for number, row in numbered_rows(path, "a supervised example"):
+        try:
+            examples.append(Example(**row))
+        except TypeError as error:
+            raise DataError(f"{path}:{number}: not a supervised example: {error}") from error
     return examples

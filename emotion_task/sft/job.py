@@ -12,13 +12,13 @@ step, so a job that is resumed at step n sees what the uninterrupted one would h
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -30,6 +30,7 @@ from emotion_task.config import SupervisedConfig
 from emotion_task.sft.examples import Example, read_examples, write_examples
 from rlcore.config import ModelConfig
 from rlcore.errors import DataError, NonFiniteError, StoppedError
+from rlcore.records.files import append_rows, keep_rows, read_rows, write_json
 from rlcore.records.signals import StopFlag
 
 METRICS = "metrics.jsonl"
@@ -152,9 +153,7 @@ def _fit(trainer: Any, folder: Path, name: str, num_steps: int) -> Any:
 
 
 def _advance(bar: Any, metrics: Path) -> None:
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
-    if lines and lines[-1].endswith("}"):
-        row = json.loads(lines[-1])
+    for row in deque(read_rows(metrics), maxlen=1):
         bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
         bar.update(row["step"] - bar.n)
 
@@ -187,7 +186,7 @@ def _train_worker(job: dict[str, Any]) -> None:
     )
     if engine.rank == 0:
         for name in (METRICS, SKIPPED):
-            _keep_rows(folder / name, start)
+            keep_rows(folder / name, lambda row: row["step"] <= start)
     _train(engine, validation, config, job["model_path"], folder, start)
 
 
@@ -223,21 +222,11 @@ def _train(
         if is_due and validation:
             metrics[VALIDATION_LOSS] = validation.measure(engine)
         if engine.rank == 0:
-            with (folder / METRICS).open("a", encoding="utf-8") as out:
-                out.write(json.dumps(metrics) + "\n")
+            append_rows(folder / METRICS, [metrics])
         if is_due or is_stopped:
             _report(engine, metrics, validation, is_last=done == num_steps)
         if is_stopped:
             return
-
-
-def _keep_rows(path: Path, last_step: int) -> None:
-    """Drops the rows of steps that will be run again."""
-    if not path.is_file():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= last_step]
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def _resume(engine: Any) -> tuple[int, float]:
@@ -290,8 +279,6 @@ def _report(engine: Any, metrics: dict[str, float], validation: Validation, *, i
     validation the last, the exported model."""
     import ray.train
 
-    from rlcore.records.checkpoint import write_json
-
     step = int(metrics["step"])
     # Ranks write files of their own, which Train puts together.
     with tempfile.TemporaryDirectory() as folder:
@@ -300,7 +287,8 @@ def _report(engine: Any, metrics: dict[str, float], validation: Validation, *, i
             engine.export(Path(folder) / "model")
         if engine.rank == 0:
             lowest = validation.lowest if math.isfinite(validation.lowest) else None
-            write_json(Path(folder) / "step.json", {"step": step, "lowest_validation_loss": lowest})
+            state = {"step": step, "lowest_validation_loss": lowest}
+            write_json(Path(folder) / "step.json", state, durable=True)
         checkpoint = ray.train.Checkpoint.from_directory(folder)
         if validation:
             metrics = {VALIDATION_LOSS: _UNMEASURED} | metrics

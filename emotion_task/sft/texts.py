@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from emotion_task.prompt import Messages
 from rlcore.errors import DataError
+from rlcore.records.files import JsonObject, numbered_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,21 +31,19 @@ def read_conversations(path: str | Path) -> list[Conversation]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; sft.text_data names JSON lines of chat messages")
     found = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                found.append(_conversation(line, f"{path}:{number}", number))
+    for number, row in numbered_rows(path, 'like {"messages": [{"role", "content"}, ...]}'):
+        found.append(_conversation(row, f"{path}:{number}", number))
     if not found:
         raise DataError(f"{path}: empty; sft.text_data names JSON lines of chat messages")
     return found
 
 
-def _conversation(line: str, where: str, number: int) -> Conversation:
+def _conversation(row: JsonObject, where: str, number: int) -> Conversation:
     try:
-        turns = json.loads(line)["messages"]
+        turns = row["messages"]
         roles = [turn["role"] for turn in turns]
         texts = [turn["content"] for turn in turns]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DataError(f'{where}: not {{"messages": [{{"role", "content"}}, ...]}}: {error!r}') from error
     if len(turns) < 2 or roles[-1] != "assistant" or not all(isinstance(t, str) and t for t in texts):
         raise DataError(

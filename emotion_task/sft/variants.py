@@ -20,6 +20,7 @@ from emotion_task.audio_window import trim_silence
 from emotion_task.prompt import ORDER_LEVELS
 from emotion_task.prosody.audio import load_audio
 from rlcore.errors import MissingDependencyError
+from rlcore.records.files import replaced
 
 SAMPLE_RATE = 16000
 PITCH_ST = 4.0
@@ -106,7 +107,5 @@ def render_all(orders: Iterable[Order], *, num_workers: int = 1) -> int:
 
 def _write(order: Order) -> None:
     target = Path(order.target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".tmp.flac")
-    soundfile.write(unfinished, render(order), SAMPLE_RATE)
-    unfinished.replace(target)
+    with replaced(target) as partial:
+        soundfile.write(partial, render(order), SAMPLE_RATE, format="FLAC")

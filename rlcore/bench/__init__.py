@@ -1,1 +1,1 @@
-"""What this machine makes of fixed workloads: `rlcore bench`."""
+"""Measures what this machine makes of fixed workloads (`rlcore bench`)."""

@@ -1,41 +1,43 @@
-"""Two results of `rlcore bench`, measure by measure."""
+"""Compares two results of `rlcore bench`, measure by measure."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rlcore.errors import DataError
+from rlcore.records.files import JsonObject
 
 _RATES = ("samples_per_second", "tokens_per_second")
 _MIN_SHARE = 0.05
-"""Of a step: phases that take less are noise, and not compared."""
+"""Share of a step; phases that take less are noise, and not compared."""
 _MACHINE = ("cpu", "num_cpus", "gpu", "config")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One measure in both results."""
+    """One measure, as both results have it."""
 
     name: str
-    """For instance `text-forced: seconds of update`."""
+    """Workload and measure, for instance `text-forced: seconds of update`."""
     before: float
     after: float
     higher_is_better: bool
 
     @property
     def loss(self) -> float:
-        """How much worse, as a share of `before`; negative where it is better."""
+        """How much worse `after` is, as a share of `before`; negative where `after` is better."""
         change = self.after / self.before - 1 if self.before else math.inf * bool(self.after)
         return -change if self.higher_is_better else change
 
 
 def compare(before: str | Path, after: str | Path) -> tuple[list[Change], list[str]]:
-    """What both files have, and warnings: other hardware, settings or a busier machine explain a change too.
+    """Returns the measures that both files have, and warnings.
+
+    Warned of is what explains a change too: other hardware, other settings, a busy machine.
 
     Raises:
         DataError: a file is no result of `rlcore bench`, or they share no workload.
@@ -57,7 +59,7 @@ def compare(before: str | Path, after: str | Path) -> tuple[list[Change], list[s
     return changes, warnings
 
 
-def _changes(workload: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+def _changes(workload: str, old: JsonObject, new: JsonObject) -> Iterator[Change]:
     for name in _RATES:
         yield Change(name=f"{workload}: {name}", before=old[name], after=new[name], higher_is_better=True)
     for phase, seconds in old["seconds"].items():
@@ -71,7 +73,7 @@ def _changes(workload: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> I
             yield Change(name=name, before=peak, after=new["peak_mb"][process], higher_is_better=False)
 
 
-def _read(path: str | Path) -> dict[str, Any]:
+def _read(path: str | Path) -> JsonObject:
     try:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a measurement was taken on."""
+"""The machine that a measurement was taken on, and the code."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from rlcore.records.versions import versions
 
 
-def environment() -> dict[str, Any]:
-    """Hardware, versions, commit (with `-dirty` where files differ from it; null outside a checkout), and how
-    busy the machine is, so that a number can be compared."""
+def environment() -> dict[str, object]:
+    """Returns hardware, versions, commit and load, without which a number cannot be compared.
+
+    The commit ends in `-dirty` where files differ from it, and is null outside a checkout.
+    """
     import torch
 
     return {
@@ -27,7 +28,7 @@ def environment() -> dict[str, Any]:
 
 
 def _commit(folder: Path = Path(__file__).parent) -> str | None:
-    """Of the checkout that `folder` lies in. Results that benchmarks have just written make it no other."""
+    """Returns the commit of the checkout around `folder`. Results that benchmarks just wrote do not count."""
     commit = _git(folder, "rev-parse", "HEAD")
     changed = _git(
         folder,
@@ -42,7 +43,7 @@ def _commit(folder: Path = Path(__file__).parent) -> str | None:
 
 
 def _git(folder: Path, *command: str) -> str:
-    """What git prints; nothing where it fails or is not installed."""
+    """Returns what git prints; nothing where git fails or is not installed."""
     try:
         git = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -51,7 +52,7 @@ def _git(folder: Path, *command: str) -> str:
 
 
 def _cpu() -> str:
-    """The model's name, where Linux tells it."""
+    """Returns the name of the CPU's model, or of its architecture where Linux tells no more."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Some steps of the real loop, timed: the run's own actors and controller, without evaluation, checkpoints
+"""Times some steps of the real loop: the run's own actors and controller, without evaluation, checkpoints
 and tracking."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PHASES = ("rollout", "score", "update", "weight_sync")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What the counted steps of one run took."""
+    """What the counted steps of a run took, in seconds, tokens and memory."""
 
     step_seconds: tuple[float, ...]
     phases: dict[str, float]
@@ -33,24 +33,25 @@ class Measured:
     lengths: tuple[tuple[int, ...], ...]
     """Completion lengths of each counted step, in tokens."""
     prompt_tokens: int
-    """Of a prompt, with its audio."""
+    """Tokens of the longest prompt, with its audio."""
     peak_mb: dict[str, float]
-    """Highest resident memory of a process of each role."""
+    """Highest resident memory (MB) of a process, by role."""
     spans: tuple[Span, ...]
-    """Those of the counted steps, cut at their ends, by start."""
+    """Spans of the counted steps, cut at the first step's start and the last one's end, by start."""
 
     @property
     def samples_per_second(self) -> float:
+        """Completions per second."""
         return sum(map(len, self.lengths)) / sum(self.step_seconds)
 
     @property
     def tokens_per_second(self) -> float:
-        """Completion tokens."""
+        """Completion tokens per second."""
         return sum(map(sum, self.lengths)) / sum(self.step_seconds)
 
     @property
     def busy_seconds(self) -> dict[str, float]:
-        """Of a step, of the engine or rank that had most to do: generating, updating, sending weights."""
+        """Seconds per step, by phase, of the engine or rank that had most to do in it."""
         seconds: dict[str, float] = {}
         for actor, phases in busy_seconds(self.spans).items():
             for phase, name in _WORK.items():
@@ -60,10 +61,9 @@ class Measured:
 
 
 def measure(config: RunConfig, *, num_steps: int) -> Measured:
-    """Trains `WARM_UP`, `num_steps` and `LAST` steps in the Ray session at hand, and counts those in the
-    middle. The updates are real.
+    """Trains `WARM_UP`, `num_steps` and `LAST` steps in the open Ray session, and counts those in the middle.
 
-    Raises as `rlcore.actors.spawn.spawn` and `Controller.train`.
+    The updates are real. Raises as `rlcore.actors.spawn.spawn` and `Controller.train`.
     """
     from rlcore.actors.spawn import spawn
     from rlcore.loop.controller import Controller, StepResult
@@ -110,8 +110,10 @@ def measure(config: RunConfig, *, num_steps: int) -> Measured:
 
 
 def process_memory() -> dict[str, float]:
-    """Peak resident MB of this process (`controller`) and of Ray's workers below it, by class of actor; of
-    several of one class the highest."""
+    """Returns the peak resident MB of this process (`controller`) and of Ray's workers below it.
+
+    Workers are named by their class of actor; of several of one class the highest counts.
+    """
     import psutil
 
     peaks = {"controller": _peak_mb("self")}

@@ -1,15 +1,18 @@
-"""Small random checkpoints to measure with: of real architectures, made on the spot."""
+"""Writes small random checkpoints of real architectures to measure with."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY = 512
 AUDIO_SECONDS = 4
 _SPECIAL = ("<|endoftext|>", "<|im_end|>", "<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>")
 WORDS = tuple(f"<{i}>" for i in range(VOCABULARY - len(_SPECIAL)))
-"""One token each."""
+"""Words of the vocabulary that are one token each."""
 _TEXT = {
     "vocab_size": VOCABULARY,
     "hidden_size": 128,
@@ -26,7 +29,7 @@ _TEXT = {
 
 
 def write_text_model(folder: Path) -> Path:
-    """A Qwen2 of 0.4M parameters."""
+    """Writes a Qwen2 of 0.4M parameters and returns the folder."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -39,7 +42,10 @@ def write_text_model(folder: Path) -> Path:
 
 
 def write_audio_model(folder: Path) -> Path:
-    """A Qwen2-Audio of 1M parameters: `AUDIO_SECONDS` at 16 kHz, 25 embeddings a second."""
+    """Writes a Qwen2-Audio of 1M parameters and returns the folder.
+
+    The model hears `AUDIO_SECONDS` at 16 kHz, as 25 embeddings per second.
+    """
     import torch
     from transformers import (
         Qwen2AudioConfig,
@@ -75,8 +81,8 @@ def write_audio_model(folder: Path) -> Path:
     return folder
 
 
-def _tokenizer() -> Any:
-    """Of words that stand for themselves alone, so that a prompt has as many tokens as words."""
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """Returns a tokenizer by which a prompt has as many tokens as words."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -90,6 +96,6 @@ def _tokenizer() -> Any:
     )
 
 
-def _ending(model: Any) -> Any:
+def _ending(model: PreTrainedModel) -> PreTrainedModel:
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, 0
     return model

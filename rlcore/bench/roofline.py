@@ -1,4 +1,4 @@
-"""What share of the machine's measured ceilings each phase reaches (Williams et al. 2009,
+"""The share of the machine's measured ceilings that each phase reaches (Williams et al. 2009,
 doi:10.1145/1498765.1498785): decoding against the memory's bandwidth, training against matrix products,
 weight pushes against plain copies. Work is counted as in `rlcore.plan`."""
 
@@ -24,26 +24,27 @@ _MEASURE_S = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """One phase against its ceiling, of one engine or of all learner ranks."""
+    """A phase of one engine, or of all learner ranks, against the ceiling of the machine."""
 
     phase: str
     seconds: float
-    """Busy with it, a step."""
+    """Seconds per step that were spent in the phase."""
     work: float
-    """Of a step, in 10^9 of bytes or floating-point operations."""
+    """Work per step, in 10^9 bytes or floating-point operations."""
     unit: str
-    """Of the rates: `GB/s` or `GFLOP/s`."""
+    """Unit of `rate` and `ceiling`: `GB/s` or `GFLOP/s`."""
     rate: float
     ceiling: float
 
     @property
     def share(self) -> float:
+        """The share of the ceiling that was reached."""
         return self.rate / self.ceiling
 
 
 @dataclass(frozen=True)
 class _StepBatch(Batch):
-    """A batch with the lengths that it had."""
+    """A batch with the lengths that were measured, in the place of planned ones."""
 
     lengths_seen: tuple[int, ...] = ()
     prompt_tokens_seen: int = 0
@@ -58,10 +59,15 @@ class _StepBatch(Batch):
 
 
 def measure_ceilings(device: str) -> Hardware:
-    """This machine's rates (`rlcore.plan.hardware.this_machine`), measured in a process of its own, which
-    gives a GPU back whole. `device` is `cpu` or `cuda`.
+    """Measures this machine's rates (`rlcore.plan.hardware.this_machine`) in a process of its own.
 
-    Raises RLCoreError where the device cannot be measured.
+    When that process ends, it gives a GPU back whole.
+
+    Args:
+        device: `cpu` or `cuda`.
+
+    Raises:
+        RLCoreError: the device cannot be measured.
     """
     program = (
         "import dataclasses, json, sys; from rlcore.plan.hardware import this_machine; "
@@ -82,7 +88,7 @@ def measure_ceilings(device: str) -> Hardware:
 def shares(
     measured: Measured, config: RunConfig, sizes: ModelSizes, hardware: Hardware, *, audio_seconds: float
 ) -> list[Share]:
-    """Rollout, update and weight sync of the run; `hardware` holds the ceilings."""
+    """Returns rollout, update and weight sync of the run against the ceilings, which `hardware` holds."""
     workload = Workload(audio_seconds=audio_seconds)
     num_steps, seconds = len(measured.lengths), measured.busy_seconds
     read = flops = 0.0
@@ -114,7 +120,7 @@ def shares(
 def _decode_gigabytes(
     config: RunConfig, sizes: ModelSizes, batch: Batch, lengths: Sequence[int], hardware: Hardware
 ) -> float:
-    """What the busiest engine reads for the batch: at every token the weights once, and the cache."""
+    """Returns the gigabytes that the busiest engine reads for the batch: weights and cache at every token."""
     # On memory of 1 GB/s without any other limit, seconds are gigabytes.
     memory = Hardware(bandwidth_gb_s=1.0, bf16_tflops=1e12, fp32_tflops=1e12)
     engine = Engine(

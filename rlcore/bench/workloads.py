@@ -1,11 +1,10 @@
-"""The fixed workloads: what is generated and trained on, so that two measurements are of the same work."""
+"""The fixed workloads that are generated and trained on, so that two measurements are of the same work."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.stats import norm
@@ -35,7 +34,7 @@ _AUDIO = "<|audio_bos|><|AUDIO|><|audio_eos|>"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One fixed piece of work: 16 prompts of 128 words a step, 8 completions of each."""
+    """A fixed piece of work: 16 prompts of 128 words per step, 8 completions of each."""
 
     name: str
     has_audio: bool
@@ -44,11 +43,14 @@ class Workload:
 
     @property
     def audio_seconds(self) -> float:
+        """Seconds of audio in each prompt."""
         return AUDIO_SECONDS if self.has_audio else 0.0
 
     def config(self, folder: Path) -> RunConfig:
-        """A run of this workload, with its model written to `folder`: every update is real, but too small to
-        change what is measured."""
+        """Writes the model to `folder` and returns a run of this workload.
+
+        Every update is real, but too small to change what is measured.
+        """
         write = write_audio_model if self.has_audio else write_text_model
         longest = max(self.lengths)
         return RunConfig(
@@ -73,8 +75,11 @@ class Workload:
 
 
 def ragged_lengths(count: int = 1000) -> tuple[int, ...]:
-    """A lognormal distribution (median 64, sigma 0.9; mean 95) cut to 16 to 512 tokens, at the middles of
-    `count` equal shares, in an order of its own."""
+    """Returns completion lengths with a long tail, shuffled: always the same.
+
+    They are a lognormal distribution's (median 64, sigma 0.9; mean 95) at the middles of `count` equal
+    shares, cut to 16 to 512 tokens.
+    """
     shares = (np.arange(count) + 0.5) / count
     lengths = np.exp(np.log(RAGGED_MEDIAN) + RAGGED_SIGMA * norm.ppf(shares))
     order = np.random.default_rng(0).permutation(count)
@@ -93,12 +98,13 @@ WORKLOADS = {
 
 
 class WordTask:
-    """Prompts of random words, with noise to listen to."""
+    """A task of prompts of random words, with noise to listen to."""
 
     def __init__(self, has_audio: bool = False):
         self._has_audio = has_audio
 
     def prompts(self, split: str) -> Sequence[Prompt]:
+        """Returns `NUM_PROMPTS` training prompts, or a single one of another split."""
         return [self._prompt(split, i) for i in range(NUM_PROMPTS if split == "train" else 1)]
 
     def _prompt(self, split: str, index: int) -> Prompt:
@@ -107,14 +113,16 @@ class WordTask:
             return Prompt(id=f"{split}{index}", text=text)
         return Prompt(id=f"{split}{index}", text=_AUDIO + text, media={"seed": index})
 
-    def load_media(self, prompt: Prompt) -> Mapping[str, Any]:
+    def load_media(self, prompt: Prompt) -> Mapping[str, object]:
+        """Returns the prompt's noise."""
         noise = np.random.default_rng(prompt.media["seed"]).standard_normal(16000 * AUDIO_SECONDS)
         return {"audio": [(0.1 * noise).astype(np.float32)], "sampling_rate": 16000}
 
     def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
+        """Returns the mean reward."""
         return {"reward": float(np.mean([score.value for score in scores["even"]]))}
 
 
 def even_tokens(prompt: Prompt, completion: Completion) -> float:
-    """Share of tokens with an even id: a reward that costs nothing and tells completions apart."""
+    """Returns the share of tokens with an even id: a cheap reward that tells completions apart."""
     return sum(token % 2 == 0 for token in completion.token_ids) / len(completion.token_ids)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import tempfile
@@ -20,6 +19,7 @@ from rlcore.config import RunConfig, load_config, save_config
 from rlcore.config.io import check
 from rlcore.errors import ConfigError
 from rlcore.plan.hardware import Hardware
+from rlcore.records.files import write_json
 
 _OWN = ("task", "rewards", "rollout.max_tokens", "rollout.samples_per_prompt", "train.prompts_per_step")
 """Sections and keys that make the workload: a file that changes them would measure something else."""
@@ -64,8 +64,7 @@ def bench(
         "workloads": rows,
     }
     if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_json(json_path, result)
     return result
 
 

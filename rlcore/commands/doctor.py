@@ -29,7 +29,7 @@ from rlcore.records.versions import TESTED, VLLM_BUILDS, installed_version
 
 GIB = 1 << 30
 _GPU_ENVIRONMENT = (
-    "in the project's folder, python3.11 -m venv .venv && .venv/bin/pip install -e '.[gpu,synth]'"
+    "in the project's folder, python3.11 -m venv .venv && .venv/bin/pip install -e '.[gpu,emotion,synth]'"
 )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from rlcore.actors.reward_pool import RewardPool, open_pool
 from rlcore.actors.session import ray_session
 from rlcore.config import ClusterConfig, RewardConfig
 from rlcore.errors import DataError
+from rlcore.records.files import write_rows
 from rlcore.rewards.check import Finding, check_reward
 from rlcore.rewards.samples import generated_groups, read_groups
 from rlcore.types import RewardContext
@@ -73,7 +72,7 @@ def score(config: RewardConfig, *, samples: str, out: str | None) -> bool:
         for k, each in enumerate(row)
     ]
     if out is not None:
-        Path(out).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_rows(out, rows)
     return _summarise(rows)
 
 

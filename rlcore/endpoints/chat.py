@@ -1,7 +1,7 @@
 """Chat completions of any OpenAI-compatible endpoint: pace, retries, secrets, tokens and what they cost.
 
-For judges and for whatever else asks a language model over HTTP. A call blocks; who wants many at once calls
-from threads.
+Judges use this, and whatever else asks a language model over HTTP. A call blocks; callers that want many at
+once call from threads. What is asked, and what an answer means, is not known here.
 """
 
 from __future__ import annotations
@@ -19,39 +19,40 @@ from rlcore.errors import ConfigError
 T = TypeVar("T")
 
 _FIRST_PAUSE_S = 0.5
-"""Before the second attempt; doubles with each."""
+"""Seconds to wait before the second attempt; each further wait is twice as long."""
 
 _WORTH_REPEATING = (408, 409, 429, 500, 502, 503, 504, 524)
 _TIMED_OUT = (408, 504, 524)
-"""Somebody on the way gave up waiting; the model may have answered all the same."""
+"""Statuses of somebody on the way who gave up waiting; the model may have answered all the same."""
 _PRICED = ("input", "output")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer, as the endpoint counts them."""
+    """The tokens of one answer, as the endpoint counts them."""
 
     prompt_tokens: int
     completion_tokens: int
 
 
 class ChatEndpoint:
-    """One model behind an endpoint.
+    """A chat endpoint, asked at a steady rate and again where that may help.
 
     Args:
-        base_url: of the endpoint, with `/v1`.
+        base_url: address of the endpoint, with `/v1`.
         api_key_env: environment variable that holds the key; null: none is sent.
         requests_per_minute: null: no limit.
         retries: of a request that was refused for a while (429), met a server error or nobody there, each
             after a growing pause or the one that the server asks for.
         repeat_unknown: retry as well where an answer may have been paid for: after a time-out, here or on
             the way (408, 504, 524), a broken connection, or an answer that `read` refuses.
-        timeout_s: of one request.
+        timeout_s: seconds that one request may take.
         price: US dollars for a million `input` and `output` tokens.
 
     Raises:
-        ConfigError: no key in the environment, a price for anything else, or a rate that is not positive.
+        ConfigError: there is no key in the environment, `price` names anything else than `input` and
+            `output`, or the rate is not positive.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class ChatEndpoint:
         self._attempts, self._pace = retries + 1, Pace(requests_per_minute)
         self._repeat_unknown = repeat_unknown
 
-    def ask(self, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
-        """What `read` makes of the answer's JSON.
+    def ask(self, body: Mapping[str, object], read: Callable[[Any], T]) -> T:
+        """Sends a request and returns what `read` makes of the answer's JSON.
 
         Args:
             body: the request, with `model` and `messages`.
@@ -118,17 +119,17 @@ class ChatEndpoint:
         raise failure
 
     def cost(self, usage: Usage) -> float:
-        """US dollars; 0 for what has no price."""
+        """Returns the US dollars that `usage` costs; what has no price costs 0."""
         spent = {"input": usage.prompt_tokens, "output": usage.completion_tokens}
         return sum(self.price.get(kind, 0.0) * tokens / 1e6 for kind, tokens in spent.items())
 
     def redact(self, text: str) -> str:
-        """`text` without the key."""
+        """Returns `text` without the key."""
         return redact(text, [self._secret])
 
 
 def never_sent() -> tuple[type[Exception], ...]:
-    """What httpx raises before any of a request has reached the endpoint."""
+    """Returns the errors that httpx raises before any of a request has reached the endpoint."""
     import httpx
 
     return (
@@ -138,8 +139,13 @@ def never_sent() -> tuple[type[Exception], ...]:
 
 
 def content_of(answer: Any) -> str:
-    """The text of the first choice; JSON can spell half of a surrogate pair, which no file in UTF-8 can hold,
-    so U+FFFD stands in its place. Raises ValueError where there is none."""
+    """Returns the text of an answer's first choice.
+
+    JSON can spell half of a surrogate pair, which no file in UTF-8 can hold: U+FFFD stands in its place.
+
+    Raises:
+        ValueError: the answer holds no text.
+    """
     try:
         content = answer["choices"][0]["message"]["content"]
     except (LookupError, TypeError) as error:
@@ -150,7 +156,11 @@ def content_of(answer: Any) -> str:
 
 
 def usage_of(answer: Any) -> Usage:
-    """What the answer counts. Raises ValueError where that is no record."""
+    """Returns the tokens that an answer counts, zeros where it counts none.
+
+    Raises:
+        ValueError: `usage` of the answer is no record.
+    """
     usage = answer.get("usage") or {}
     if not isinstance(usage, Mapping):
         raise ValueError(f"the endpoint answered no usage: {str(usage)[:300]}")
@@ -158,7 +168,7 @@ def usage_of(answer: Any) -> Usage:
 
 
 def _asked_pause(retry_after: str | None, otherwise: float) -> float:
-    """The seconds of a Retry-After header; services may also send a date, which is not waited for."""
+    """Returns the seconds of a Retry-After header; a date, which services may send too, is not waited for."""
     try:
         return min(120.0, max(0.0, float(retry_after or "")))
     except ValueError:
@@ -166,7 +176,7 @@ def _asked_pause(retry_after: str | None, otherwise: float) -> float:
 
 
 class Pace:
-    """Lets callers through at a steady rate."""
+    """Lets callers through at a steady rate; threads may share one."""
 
     def __init__(self, per_minute: float | None):
         if per_minute is not None and per_minute <= 0:
@@ -175,6 +185,7 @@ class Pace:
         self._lock, self._next = threading.Lock(), 0.0
 
     def wait(self) -> None:
+        """Blocks until the caller's turn has come."""
         with self._lock:
             start = max(time.monotonic(), self._next)
             self._next = start + self._seconds

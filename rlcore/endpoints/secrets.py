@@ -1,4 +1,4 @@
-"""Keys and tokens of services: read from the environment of the reward's own process, never part of a
+"""Keys and tokens of services: read from the environment of the process that uses them, never part of a
 configuration, a record or an error."""
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from rlcore.errors import ConfigError
 
 
 def read_secret(variable: str) -> str:
-    """The value of an environment variable, without white space around it: mounted secrets often end in a
-    newline.
+    """Returns the value of an environment variable without white space around it.
+
+    Mounted secrets often end in a newline.
 
     Raises:
-        ConfigError: it is not set in this process, or no header could carry it.
+        ConfigError: the variable is not set in this process, or no header could carry its value.
     """
     value = os.environ.get(variable, "").strip()
     if not value:
@@ -33,7 +34,7 @@ def read_secret(variable: str) -> str:
 
 
 def redact(text: str, secrets: Iterable[str | None]) -> str:
-    """`text` without the secrets: services repeat keys in their error messages."""
+    """Returns `text` without the secrets: services repeat keys in their error messages."""
     for secret in filter(None, secrets):
         text = text.replace(secret, "[secret]")
     return text

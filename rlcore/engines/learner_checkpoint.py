@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 
 from rlcore.engines.zero import MOMENTS, AdamState, num_parameter_bytes
 from rlcore.errors import CheckpointError
-from rlcore.records.checkpoint import DamagedCheckpointError, read_json, sync, write_json
+from rlcore.records.checkpoint import DamagedCheckpointError, read_json
+from rlcore.records.files import sync, write_json
 
 HEADER = "engine.json"
 FORMAT = 2
@@ -61,7 +62,7 @@ def save(folder: Path, parameters: Parameters, state: AdamState, header: Mapping
             for file, names in files.items()
             for name in names
         }
-        write_json(folder / HEADER, {"format": FORMAT, **header, "parameters": rows})
+        write_json(folder / HEADER, {"format": FORMAT, **header, "parameters": rows}, durable=True)
     dist.barrier()
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import torch.distributed as dist
 
 from rlcore.errors import NonFiniteError
+from rlcore.records.files import append_rows
 
 
 class SkippedSteps:
@@ -31,8 +31,7 @@ class SkippedSteps:
         prompts = sorted({prompt for ids in by_rank for prompt in ids})
         reason = "gradient" if math.isfinite(loss) else "loss"
         if dist.get_rank() == 0 and self._log is not None:
-            with self._log.open("a", encoding="utf-8") as out:
-                out.write(json.dumps({"step": step, "reason": reason, "prompts": prompts}) + "\n")
+            append_rows(self._log, [{"step": step, "reason": reason, "prompts": prompts}])
         if self.num_in_a_row > self._most_in_a_row:
             shown = ", ".join([*prompts[:5], *(["..."] if prompts[5:] else [])])
             raise NonFiniteError(

@@ -33,10 +33,6 @@ class PromptStream:
                 f"prompts, which is {self.num_prompts}"
             )
 
-    def epoch(self, step: int) -> int:
-        """Returns the number of whole passes made when `step` (from 0) begins."""
-        return step * self.per_step // self.num_prompts
-
     def indices(self, step: int) -> list[int]:
         """Returns the indices of the `per_step` prompts of `step` (from 0)."""
         first = step * self.per_step

@@ -11,10 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from rlcore.records.digest import update_digest
+from rlcore.records.files import replaced
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +51,13 @@ class MediaCache:
     def put(self, media: Mapping[str, Any], embeds: Sequence[np.ndarray]) -> None:
         """Keeps them, where the disk takes them: the first failure is logged, and none stops the run."""
         path = self._path(media)
-        unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            save_file({str(i): np.ascontiguousarray(e) for i, e in enumerate(embeds)}, unfinished)
-            os.replace(unfinished, path)
+            with replaced(path, is_shared=True) as unfinished:
+                save_file({str(i): np.ascontiguousarray(e) for i, e in enumerate(embeds)}, unfinished)
         except (OSError, SafetensorError) as error:
             if not self._has_warned:
                 logger.warning("model.media_cache: %s cannot be written: %s", self._folder, error)
             self._has_warned = True
-            with suppress(OSError):
-                unfinished.unlink()
 
     def _path(self, media: Mapping[str, Any]) -> Path:
         digest = hashlib.sha256()

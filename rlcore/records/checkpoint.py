@@ -12,7 +12,6 @@ while it is saved leaves nothing that could be taken for one.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from typing import Any
 from rlcore.config import RunConfig
 from rlcore.config import io as config_io
 from rlcore.errors import CheckpointError
+from rlcore.records.files import JsonObject, replaced, write_json
 
 _MAX_SHOWN = 5
 COMPLETE = "complete.json"
@@ -30,7 +30,7 @@ CONTROLLER = "controller.json"
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A part of it is missing or cannot be read. An older one may do."""
+    """A part of a checkpoint is missing or cannot be read. An older checkpoint may do."""
 
 
 def run_settings(config: RunConfig) -> dict[str, Any]:
@@ -45,56 +45,47 @@ def writing(
     folder: str | Path,
     *,
     step: int,
-    state: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    state: Mapping[str, object],
+    settings: Mapping[str, object],
     versions: Mapping[str, str] | None = None,
     keep: int = 2,
 ) -> Iterator[Path]:
-    """Gives a folder to write into; when the block ends well it becomes the checkpoint of `step`.
+    """Yields a folder to write into, which becomes the checkpoint of `step` when the block ends well.
 
-    `folder` holds all checkpoints of the run, of which the `keep` newest stay. `state` is the controller's,
-    `settings` are the run's (`run_settings`); JSON values only. An exception in the block leaves the
-    checkpoints as they were.
+    An exception in the block leaves the checkpoints as they were.
+
+    Args:
+        folder: holds all checkpoints of the run.
+        state: the controller's, of JSON values.
+        settings: the run's (`run_settings`), which a resumed run is compared with.
+        keep: this many checkpoints stay, the newest ones.
     """
     folder = Path(folder)
     final = folder / f"step_{step:06d}"
-    partial = folder / f".{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with replaced(final, durable=True) as partial:
+        partial.mkdir()
         yield partial
-        write_json(partial / CONTROLLER, state)
-        write_json(partial / COMPLETE, {"step": step, "settings": settings, "versions": dict(versions or {})})
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-        sync(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        write_json(partial / CONTROLLER, state, durable=True)
+        marker = {"step": step, "settings": settings, "versions": dict(versions or {})}
+        write_json(partial / COMPLETE, marker, durable=True)
     for old in complete(folder)[:-keep]:
         shutil.rmtree(old)
 
 
 def complete(folder: str | Path) -> list[Path]:
-    """The checkpoints below `folder`, oldest first."""
+    """Returns the complete checkpoints below `folder`, oldest first."""
     found = [path for path in Path(folder).glob("step_*") if (path / COMPLETE).is_file()]
     # Beside them may lie copies under names of the user's own.
     numbered = [path for path in found if re.fullmatch(r"step_\d+", path.name)]
     return sorted(numbered, key=lambda path: int(path.name.removeprefix("step_")))
 
 
-def latest(folder: str | Path) -> Path | None:
-    """The newest complete checkpoint below `folder`, if there is one."""
-    found = complete(folder)
-    return found[-1] if found else None
+def read(checkpoint: str | Path, *, settings: Mapping[str, object] | None = None) -> JsonObject:
+    """Returns the controller's state of a checkpoint, whose folder `learner` holds the learner's files.
 
-
-def read(checkpoint: str | Path, *, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The controller's state of a checkpoint; the learner's files lie in its `learner` folder.
-
-    Raises DamagedCheckpointError where it is missing or incomplete, and CheckpointError where it was written
-    under other settings than `settings` (names them).
+    Raises:
+        DamagedCheckpointError: the checkpoint is missing or incomplete.
+        CheckpointError: the checkpoint was written under other settings than `settings`; names them.
     """
     checkpoint = Path(checkpoint)
     marker = read_json(checkpoint / COMPLETE)
@@ -107,8 +98,8 @@ def read(checkpoint: str | Path, *, settings: Mapping[str, Any] | None = None) -
     return read_json(checkpoint / CONTROLLER)
 
 
-def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Settings that differ, as `learner.lr was 1e-06, is 2e-06`."""
+def _changes(before: object, now: object, path: str = "") -> Iterator[str]:
+    """Yields settings that differ, as `learner.lr was 1e-06, is 2e-06`."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in {**before, **now}:
             yield from _changes(before.get(name), now.get(name), f"{path}.{name}" if path else name)
@@ -116,32 +107,12 @@ def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
         yield f"{path} was {before}, is {now}"
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes and syncs, then renames: a reader sees the whole file or none. At the end it is on the disk, and
-    so are the names beside it."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync(path.parent)
+def read_json(path: Path) -> JsonObject:
+    """Reads one JSON file of a checkpoint.
 
-
-def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, would outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not path.is_dir():  # some network file systems cannot sync a folder
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises DamagedCheckpointError where the file is missing or malformed."""
+    Raises:
+        DamagedCheckpointError: the file is missing or malformed.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 
-def update_digest(digest: Any, value: Any) -> None:
-    """Feeds nested values to a hashlib digest, types and lengths included, so that no two read alike."""
+class Digest(Protocol):
+    """A hashlib object, as far as it is fed here."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Adds bytes to the digest."""
+
+
+def update_digest(digest: Digest, value: object) -> None:
+    """Feeds nested values to a digest, types and lengths included, so that no two values read alike."""
     digest.update(type(value).__name__.encode())
     if isinstance(value, Mapping):
         for key in sorted(value):

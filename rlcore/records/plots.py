@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from rlcore.records.files import JsonObject
 from rlcore.records.tracking import read_metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """One picture: every metric that matches one of the patterns becomes a line."""
+    """A picture in which every metric that matches one of the patterns becomes a line."""
 
     name: str
     """File name without suffix."""
     title: str
     patterns: tuple[str, ...]
-    """As `fnmatch`; `*` matches slashes too."""
+    """Patterns of metrics, as `fnmatch` reads them; `*` matches slashes too."""
     but_not: tuple[str, ...] = ()
     """Patterns of metrics that are left out."""
     log_scale: bool = False
@@ -39,9 +39,9 @@ PLOTS = (
     ),
     Plot(name="eval_parts", title="Held-out rewards by part", patterns=("eval/reward/*/*",)),
     Plot(name="ptr", title="Trust weight (tau) and gate", patterns=("ptr/*",)),
-    Plot(name="kl", title="KL to the reference (nats a token)", patterns=("kl",)),
-    Plot(name="entropy", title="Entropy of the policy (nats a token)", patterns=("entropy",)),
-    Plot(name="lengths", title="Tokens a completion", patterns=("completion/tokens",)),
+    Plot(name="kl", title="KL to the reference (nats per token)", patterns=("kl",)),
+    Plot(name="entropy", title="Entropy of the policy (nats per token)", patterns=("entropy",)),
+    Plot(name="lengths", title="Tokens per completion", patterns=("completion/tokens",)),
     Plot(name="truncated", title="Completions cut at max_tokens", patterns=("completion/truncated",)),
     Plot(
         name="logprob_diff",
@@ -50,7 +50,7 @@ PLOTS = (
         log_scale=True,
     ),
     Plot(name="update", title="Gradient norm and clipped share", patterns=("grad_norm", "clip_fraction")),
-    Plot(name="seconds", title="Seconds a step, by phase", patterns=("seconds/*",)),
+    Plot(name="seconds", title="Seconds per step, by phase", patterns=("seconds/*",)),
 )
 
 SMOOTHING = 20
@@ -58,7 +58,7 @@ SMOOTHING = 20
 
 
 def plot_run(run_dir: str | Path, plots: Sequence[Plot] = PLOTS) -> list[Path]:
-    """Draws into `run_dir/plots` the pictures that have data, and returns their paths.
+    """Draws the pictures that have data into `run_dir/plots` and returns their paths.
 
     Raises:
         DataError: `run_dir` holds no metrics.jsonl.
@@ -75,8 +75,8 @@ def plot_run(run_dir: str | Path, plots: Sequence[Plot] = PLOTS) -> list[Path]:
     return paths
 
 
-def _series(rows: Sequence[dict[str, Any]], plot: Plot) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Metric name to its steps and values, missing ones left out."""
+def _series(rows: Sequence[JsonObject], plot: Plot) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns the steps and values of each metric in the plot, missing values left out."""
     names = sorted({name for row in rows for name in row})
     series = {}
     for name in names:
@@ -117,7 +117,7 @@ def _draw(plot: Plot, series: dict[str, tuple[np.ndarray, np.ndarray]], path: Pa
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """[N] to [N]: the mean of the last `window` values, of fewer at the start."""
+    """Returns the mean of the last `window` values at each place, of fewer at the start: [N] to [N]."""
     sums = np.cumsum(np.insert(values, 0, 0.0))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)

@@ -1,4 +1,4 @@
-"""One run a folder: two would delete each other's checkpoints and rows."""
+"""Keeps a run's folder to one run: two would delete each other's checkpoints and rows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ LOCK = "run.lock"
 
 @contextmanager
 def run_lock(run_dir: Path) -> Iterator[None]:
-    """Keeps other runs out of the folder for the length of the block, or until the process ends, however it
-    does. Where the file system knows no locks, a warning says so.
+    """Keeps other runs out of the folder until the block or the process ends, however that happens.
+
+    Where the file system knows no locks, a warning says so.
 
     Raises:
         ConfigError: another run is in the folder; names its process, host and start.

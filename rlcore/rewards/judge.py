@@ -20,6 +20,7 @@ from typing import Any
 
 from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, usage_of
 from rlcore.errors import ConfigError
+from rlcore.records.files import append_rows, read_rows
 from rlcore.rewards.base import Reward, describe_error
 from rlcore.rewards.generative import normalise_weights, without_tokens
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
@@ -200,11 +201,9 @@ class GradeCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._known: dict[str, Grades] = {}
         for path in sorted(self._folder.glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):
-                    row = json.loads(line)
-                    key = row.pop("key")
-                    self._known[key] = Grades(**row)
+            for row in read_rows(path):
+                key = row.pop("key")
+                self._known[key] = Grades(**row)
         self._path = self._folder / f"{uuid.uuid4().hex}.jsonl"
         self._lock = threading.Lock()
 
@@ -213,6 +212,6 @@ class GradeCache:
 
     def put(self, key: str, grades: Grades) -> None:
         row = {"key": key, **asdict(grades)}
-        with self._lock, self._path.open("a", encoding="utf-8") as file:
+        with self._lock:
             self._known[key] = grades
-            file.write(json.dumps(row) + "\n")
+            append_rows(self._path, [row])

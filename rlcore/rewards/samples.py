@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlcore.errors import DataError
+from rlcore.records.files import numbered_rows
 from rlcore.types import Completion, Group, Prompt
 
+_NEEDED = ("step", "split", "prompt", "sample", "text", "tokens", "finish_reason", "policy_version")
 _ANSWERS = (
     "The voice is high and fast, so the speaker sounds angry.",
     "<think>The pitch is low and the rate is slow.</think><answer>sad</answer>",
@@ -38,15 +39,13 @@ def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[dic
     if not path.is_file():
         raise DataError(f"{path}: no such file; name the samples.jsonl of a run")
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.endswith("\n"):
-                break  # cut short by a kill
-            row = _read_row(line, f"{path}:{number}")
-            key = (row["step"], row["split"], row["prompt"], row["policy_version"])
-            if key not in groups and limit is not None and len(groups) == limit:
-                break
-            groups.setdefault(key, []).append(row)
+    for number, row in numbered_rows(path, "a JSON object", leave_out_cut=True):
+        if missing := [name for name in _NEEDED if name not in row]:
+            raise DataError(f"{path}:{number}: no sample of a run, it lacks {missing}")
+        key = (row["step"], row["split"], row["prompt"], row["policy_version"])
+        if key not in groups and limit is not None and len(groups) == limit:
+            break
+        groups.setdefault(key, []).append(row)
     return [(rows[0], _group(rows)) for rows in groups.values()]
 
 
@@ -77,18 +76,6 @@ def completion_of(text: str, num_tokens: int | None = None, finish_reason: str =
         finish_reason=finish_reason,
         policy_version=0,
     )
-
-
-def _read_row(line: str, where: str) -> dict[str, Any]:
-    needed = ("step", "split", "prompt", "sample", "text", "tokens", "finish_reason", "policy_version")
-    try:
-        row = json.loads(line)
-        missing = [name for name in needed if name not in row]
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{where}: not a JSON object ({error})") from error
-    if missing:
-        raise DataError(f"{where}: no sample of a run, it lacks {missing}")
-    return row
 
 
 def _group(rows: Sequence[dict[str, Any]]) -> Group:

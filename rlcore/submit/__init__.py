@@ -1,1 +1,1 @@
-"""`rlcore submit`: a run as a job of a Ray cluster. What is wrong is said before it starts."""
+"""A run as a job of a Ray cluster (`rlcore submit`). What is wrong is said before the job starts."""

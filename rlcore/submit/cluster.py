@@ -1,4 +1,4 @@
-"""The cluster's end of `rlcore submit`: its dashboard over HTTP. Every answer has a deadline."""
+"""The cluster's end of `rlcore submit`: the dashboard, over HTTP. Every answer has a deadline."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NO_AGENT = (
 
 
 class JobClient(JobSubmissionClient):
-    """Ray's client, with a deadline for each answer."""
+    """Ray's job client, with a deadline of `timeout_s` for each answer."""
 
     def __init__(self, address: str, *, timeout_s: float):
         self.address, self.timeout_s = address, timeout_s
@@ -44,12 +44,16 @@ class JobClient(JobSubmissionClient):
 
     @property
     def ray_version(self) -> str:
-        """Of the cluster."""
+        """The version of Ray that the cluster runs."""
         return str(self._server_ray_version)
 
 
 def address_of(job: JobConfig) -> str:
-    """Of the dashboard, whichever way it was named. Raises ConfigError."""
+    """Returns the dashboard's address: the configuration's, the environment's or that of this machine.
+
+    Raises:
+        ConfigError: what was named is no address of a dashboard.
+    """
     address = job.address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
     address = (address if "://" in address else f"http://{address}").rstrip("/")
     check(is_dashboard(address), ADDRESS_VARIABLE, address, "the dashboard's, as http://HOST:8265")
@@ -57,9 +61,11 @@ def address_of(job: JobConfig) -> str:
 
 
 def connect(job: JobConfig) -> JobClient:
-    """A client of a cluster that answers, knows its token and runs the same Ray.
+    """Returns a client of the cluster, once that has answered, taken the token and told the same Ray.
 
-    Raises ClusterError, and ConfigError where the address is none.
+    Raises:
+        ClusterError: the cluster does not answer, refuses the token or runs another Ray.
+        ConfigError: the address is no address of a dashboard.
     """
     address = address_of(job)
     _knock(address, job.timeout_s)
@@ -85,7 +91,11 @@ def connect(job: JobConfig) -> JobClient:
 
 @contextmanager
 def asking(client: JobClient, failed: str) -> Iterator[None]:
-    """What Ray raises where an answer does not come, or is no good, is ClusterError: the cluster `failed`."""
+    """Turns what Ray raises in the block, for an answer that is missing or no good, into a ClusterError.
+
+    Args:
+        failed: what the cluster did not do, for the message: "did not say which nodes it has".
+    """
     try:
         yield
     except AuthenticationError as error:
@@ -102,7 +112,11 @@ def asking(client: JobClient, failed: str) -> Iterator[None]:
 
 
 def nodes(client: JobClient) -> list[Mapping[str, float]]:
-    """What each living node has in all, by name of the resource. Raises ClusterError."""
+    """Returns the whole resources of each living node, by their names.
+
+    Raises:
+        ClusterError: the cluster does not answer in time.
+    """
     deadline = time.monotonic() + client.timeout_s
     while True:
         with (

@@ -1,4 +1,4 @@
-"""From configuration files to what Ray's job API is given. Knows no Ray and no cluster."""
+"""Makes of configuration files what Ray's job API is given. Knows no Ray and no cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from rlcore.config import JobConfig, RunConfig, load_config
 from rlcore.config import io as config_io
@@ -18,28 +17,29 @@ from rlcore.errors import ConfigError
 from rlcore.records.versions import versions
 
 RUN_KEY = "rlcore_run"
-"""Of the job's metadata: which run it is a part of."""
+"""Key of the job's metadata that names the run."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
-    """One job. Its repr holds no secret's value."""
+    """A job as it will be submitted. The repr holds no secret's value."""
 
     run_id: str
     config: RunConfig
-    """As the job will load it; strings that only the cluster knows are stand-ins."""
+    """The configuration as the job will load it; strings that only the cluster knows are stand-ins."""
     entrypoint: str
     working_dir: Path
     files: tuple[str, ...]
-    """The configuration's, below `working_dir`."""
+    """The configuration's files, below `working_dir`."""
     env_vars: Mapping[str, str]
-    """Without secrets."""
+    """Environment variables of the job, without secrets."""
     secrets: tuple[str, ...]
-    """Names of variables that travel with the job."""
+    """Names of the secret variables that travel with the job."""
 
     @property
     def job(self) -> JobConfig:
+        """The section `cluster.job` of the configuration."""
         return self.config.cluster.job
 
     @property
@@ -50,9 +50,9 @@ class JobRequest:
         return (*self.files, *([model.as_posix()] if is_local else []))
 
     @property
-    def runtime_env(self) -> dict[str, Any]:
+    def runtime_env(self) -> dict[str, object]:
         """Ray's runtime environment, secrets included."""
-        environment: dict[str, Any] = {
+        environment: dict[str, object] = {
             "working_dir": str(self.working_dir),
             "excludes": list(self.job.exclude),
             "env_vars": {**self.env_vars, **{name: os.environ[name] for name in self.secrets}},
@@ -61,6 +61,7 @@ class JobRequest:
 
     @property
     def metadata(self) -> dict[str, str]:
+        """What Ray records of the job: the run, its folder and the version, beside the user's own."""
         return {
             **self.job.metadata,
             RUN_KEY: self.run_id,
@@ -72,7 +73,7 @@ class JobRequest:
 def job_request(
     files: Sequence[str], overrides: Sequence[str], *, run_id: str | None = None, resume: bool = False
 ) -> JobRequest:
-    """What the job will be. A run is named by the last part of its `run_dir`, which `run_id` replaces.
+    """Returns the job that the files describe. The last part of `run_dir`, or `run_id`, names the run.
 
     Raises:
         ConfigError: the configuration is wrong, would not be found by the job, reads a variable that the job
@@ -111,7 +112,7 @@ def job_request(
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Variables set for the length of the block."""
+    """Sets environment variables for the length of the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -125,7 +126,7 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _check_environment(names: set[str], secrets: Mapping[str, str], env_vars: Mapping[str, str]) -> None:
-    """The job has none of this terminal's variables but those that are named."""
+    """Refuses variables that the job will not have: this terminal's stay here unless they are named."""
     for name in sorted(names - set(secrets) - set(env_vars)):
         raise ConfigError(
             f"{name}: the configuration reads it from the environment, which the job does not share. Say "
@@ -141,14 +142,16 @@ def _check_environment(names: set[str], secrets: Mapping[str, str], env_vars: Ma
 
 
 def _stand_ins(secrets: Mapping[str, str], env_vars: Mapping[str, str]) -> dict[str, str]:
-    """What `load_config` finds in the place of variables that the job will have and this terminal may not;
-    where a path is wanted it passes for one."""
+    """Returns stand-ins for variables that the job will have and this terminal may not have.
+
+    `load_config` reads them; where a path is wanted they pass for one.
+    """
     there = {name: f"/({name} of the cluster)" for name, source in secrets.items() if source == "cluster"}
     return there | {name: str(value) for name, value in env_vars.items() if "${" not in str(value)}
 
 
 def _check_paths(config: RunConfig, secrets: Iterable[str]) -> None:
-    """What `run_dir` is made of stands in the job's command, as this terminal knows it."""
+    """Refuses secrets in paths, which stand in the job's command as this terminal knows them."""
     for key, path in (("run_dir", config.run_dir), ("cluster.job.storage", config.cluster.job.storage or "")):
         for name in secrets:
             value = os.environ.get(name)

@@ -1,4 +1,4 @@
-"""What Ray would copy to the cluster, and how large it is."""
+"""The files that Ray would copy to the cluster, and their sizes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ MB = 1e6
 def check_working_dir(
     folder: Path, exclude: Sequence[str], *, max_mb: float, needed: Sequence[str]
 ) -> dict[PurePosixPath, int]:
-    """The files that would travel, and their bytes.
+    """Returns the files that would travel, and their bytes.
 
-    Raises ConfigError where they are too many bytes, saying which are the most, or where one of `needed`
-    (paths in the folder) is not among them.
+    Raises:
+        ConfigError: they are more than `max_mb`, with the largest named, or one of `needed` (paths in the
+            folder) is not among them.
     """
     sizes = files_to_copy(folder, exclude)
     there = {*sizes, *(parent for path in sizes for parent in path.parents)}
@@ -41,7 +42,7 @@ def check_working_dir(
 
 
 def files_to_copy(folder: Path, exclude: Sequence[str]) -> dict[PurePosixPath, int]:
-    """Path below `folder` to size in bytes, by Ray's own walk, so that both agree on the patterns."""
+    """Returns the bytes of each file that Ray's own walk of `folder` finds: both agree on the patterns."""
     from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
 
     sizes: dict[PurePosixPath, int] = {}
@@ -57,8 +58,10 @@ def files_to_copy(folder: Path, exclude: Sequence[str]) -> dict[PurePosixPath, i
 
 
 def heaviest(sizes: Mapping[PurePosixPath, int], count: int = 5) -> list[tuple[PurePosixPath, int]]:
-    """Where the bytes are: the largest entries, each followed down for as long as one thing in it is more
-    than half of it."""
+    """Returns the largest entries and their bytes, the largest first.
+
+    Each is followed down for as long as one thing in it is more than half of it.
+    """
     totals: Counter[PurePosixPath] = Counter()
     children: dict[PurePosixPath, set[PurePosixPath]] = {}
     for path, size in sizes.items():

@@ -18,7 +18,7 @@ from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
 from emotion_task.prompt import format_prompt, tokenizer_corpus
 from emotion_task.records import Utterance
 from emotion_task.reward_model.attacks import ATTACKS
-from emotion_task.reward_model.grades import DIMENSIONS, judge_messages, weighted
+from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages
 from emotion_task.reward_model.listening import (
     ASPECTS,
     claimed_aspects,
@@ -111,7 +111,10 @@ def test_grades_are_those_of_transformers(model: str, groups: list[Group], worke
             expected, heard = judge.grades(group.prompt.media["audio"], response)
             assert heard.count("-") == (2 if response is TRACE else 6)  # what the trace claims, or nothing
             np.testing.assert_allclose(list(score.parts.values()), expected, atol=1e-3)
-            assert score.value == pytest.approx(weighted(expected), abs=1e-3)
+            weighted = (
+                sum(d.weight * grade for d, grade in zip(DIMENSIONS, expected, strict=True)) / MAX_GRADE
+            )
+            assert score.value == pytest.approx(weighted, abs=1e-3)
         assert list(row[0].parts) == [d.name for d in DIMENSIONS]
         # An attack is read as the plain text that is left of it.
         assert row[3].error is None and row[3].parts == pytest.approx(row[4].parts, abs=1e-6)

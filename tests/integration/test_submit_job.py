@@ -158,8 +158,7 @@ def test_a_job_is_refused_stopped_and_resumed(head: Head) -> None:
     assert running.returncode == 130, answer
     assert "tuesday: job tuesday on http" in answer, answer
     assert "job tuesday was stopped" in answer
-    last = checkpoint.latest(run_dir / "checkpoints")
-    assert last is not None
+    last = checkpoint.complete(run_dir / "checkpoints")[-1]
     num_done = int(last.name.removeprefix("step_"))
     assert 1 <= num_done < NUM_STEPS and f"stopped by SIGTERM after step {num_done};" in answer
     print(f"stopped after step {num_done} of {NUM_STEPS}")

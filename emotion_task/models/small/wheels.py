@@ -17,6 +17,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from rlcore.errors import DataError, DeadlineError, MissingDependencyError
+from rlcore.records.files import replaced
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,8 @@ def fetch(wheel: Wheel, cache: Path) -> Path:
                     f"{wheel.sha256}. It was dropped. Look which index pip uses (`pip config list`); a copy "
                     f"with the right checksum may be put into {cache}"
                 )
-            _sync(downloaded)
-            downloaded.replace(path)
+            with replaced(path, durable=True) as partial:
+                downloaded.replace(partial)
     return path
 
 
@@ -181,8 +182,3 @@ def refuse_full_disk(folder: Path, num_bytes: int) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DataError(message.format("and the disk ran full")) from error
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

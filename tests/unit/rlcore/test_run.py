@@ -59,8 +59,8 @@ def test_a_run_that_gives_up_keeps_the_prompts_of_the_step_that_failed(
     run = _Run(config, tmp_path, loop, task, tracker)  # type: ignore[arg-type]
     with pytest.raises(NonFiniteError):
         run.train(SimpleNamespace())  # type: ignore[arg-type]
-    saved = checkpoint.latest(tmp_path / "checkpoints")
-    assert saved is not None and saved.name == "step_000002"
+    saved = checkpoint.complete(tmp_path / "checkpoints")[-1]
+    assert saved.name == "step_000002"
     resumed: GroupBuffer[str] = GroupBuffer(2)
     resumed.load_state_dict(checkpoint.read(saved)["rounds"], step=2)
     assert [ticket.position for ticket in resumed.open(2, 4)] == [4, 5]

@@ -28,7 +28,7 @@ from emotion_task.reward_model.faults import (
     shuffled_words,
     wrong_quotation,
 )
-from emotion_task.reward_model.grades import DIMENSIONS, grade_response, judge_messages, weighted
+from emotion_task.reward_model.grades import DIMENSIONS, grade_response, judge_messages
 from rlcore.errors import ConfigError, DataError
 
 UTTERANCE = Utterance(
@@ -83,10 +83,8 @@ def test_what_was_not_measured_is_not_denied() -> None:
     assert grade_response(format_response(think, "sad"), utterance)["factual"] == 5
 
 
-def test_the_reward_is_the_weighted_mean_of_grades() -> None:
+def test_the_weights_of_the_dimensions_sum_to_one() -> None:
     assert sum(d.weight for d in DIMENSIONS) == pytest.approx(1.0)
-    assert weighted((5, 5, 5, 5, 5)) == pytest.approx(1.0)
-    assert weighted((1, 5, 3, 5, 4)) == pytest.approx((0.4 * 1 + 0.2 * 5 + 0.2 * 3 + 0.1 * 5 + 0.1 * 4) / 5)
 
 
 def make(seed: int = 0, **kwargs):

@@ -14,12 +14,11 @@ from rlcore.errors import CheckpointError
 from rlcore.records.checkpoint import (
     DamagedCheckpointError,
     complete,
-    latest,
     read,
     run_settings,
-    write_json,
     writing,
 )
+from rlcore.records.files import write_json
 
 SETTINGS = {"seed": 0, "learner": {"lr": 1e-6}}
 STATE = {"step": 40, "gate": {"is_open": True, "history": [0.5, 0.6]}}
@@ -33,7 +32,7 @@ def save(folder, step, **kwargs):
 
 def test_a_checkpoint_is_what_was_written(tmp_path):
     save(tmp_path, 40, versions={"torch": "2.13.0"})
-    assert latest(tmp_path) == tmp_path / "step_000040"
+    assert complete(tmp_path)[-1] == tmp_path / "step_000040"
     assert read(tmp_path / "step_000040", settings=SETTINGS) == STATE
     assert (tmp_path / "step_000040" / "learner" / "weights").read_text() == "40"
     marker = json.loads((tmp_path / "step_000040" / "complete.json").read_text())
@@ -44,7 +43,7 @@ def test_the_newest_are_kept_and_a_step_may_be_written_again(tmp_path):
     for step in (1, 20, 3, 20, 100):
         save(tmp_path, step, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000020", "step_000100"]
-    assert latest(tmp_path).name == "step_000100"
+    assert complete(tmp_path)[-1].name == "step_000100"
 
 
 def test_a_failed_save_leaves_what_there_was(tmp_path):
@@ -57,13 +56,13 @@ def test_a_failed_save_leaves_what_there_was(tmp_path):
 def test_an_incomplete_one_is_passed_over_and_refused(tmp_path):
     save(tmp_path, 1)
     (tmp_path / "step_000002" / "learner").mkdir(parents=True)
-    assert latest(tmp_path).name == "step_000001"
+    assert complete(tmp_path)[-1].name == "step_000001"
     with pytest.raises(DamagedCheckpointError, match="complete"):
         read(tmp_path / "step_000002")
     (tmp_path / "step_000001" / "controller.json").write_text("{")
     with pytest.raises(DamagedCheckpointError, match=r"controller\.json"):
         read(tmp_path / "step_000001")
-    assert latest(tmp_path / "nowhere") is None
+    assert complete(tmp_path / "nowhere") == []
 
 
 def test_a_copy_under_another_name_is_left_alone(tmp_path):
@@ -95,7 +94,7 @@ def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch):
             raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    write_json(tmp_path / "a.json", {"a": 1})
+    write_json(tmp_path / "a.json", {"a": 1}, durable=True)
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
 
 

@@ -66,9 +66,9 @@ def test_a_resumed_run_drops_what_it_does_again_and_a_line_cut_short(tmp_path: P
 def test_a_line_torn_by_an_earlier_kill_costs_that_line_alone(tmp_path: Path) -> None:
     (tmp_path / SPANS).write_text('{"actor": "cut sho')
     recorder = Recorder(tmp_path / SPANS)
-    recorder.add([span("a", "lost", 0, 1)])
-    recorder.add([span("a", "kept", 1, 2)])
-    assert [each.phase for each in read_spans(tmp_path)] == ["kept"]
+    recorder.add([span("a", "first", 0, 1)])
+    recorder.add([span("a", "second", 1, 2)])
+    assert [each.phase for each in read_spans(tmp_path)] == ["first", "second"]
 
 
 def test_overlapping_spans_of_a_phase_count_once() -> None:

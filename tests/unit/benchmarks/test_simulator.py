@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rlcore.plan.simulate import Loop, simulate
+from benchmarks.simulator import Loop, simulate
 
 
 def constant(length: int) -> object:

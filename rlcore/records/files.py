@@ -1,0 +1,232 @@
+"""How files are written and read here: a file whole or not at all, JSON lines one after another.
+
+A kill in the middle leaves the file that was there before, or a last line that is cut short and left out.
+This module knows files and JSON; what the rows mean, their writers know.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import numpy as np
+
+from rlcore.errors import DataError
+
+JsonObject = dict[str, Any]
+"""A JSON object as it was read: its names to whatever they hold."""
+
+
+@contextmanager
+def replaced(path: str | Path, *, durable: bool = False, is_shared: bool = False) -> Iterator[Path]:
+    """Yields another name beside `path`, to write a file or a folder to; at the end it is renamed to `path`.
+
+    A reader finds the old `path` or the new one, never a part. An exception in the block leaves the old one.
+
+    Args:
+        durable: the file, and the names in its folder, would outlast a power cut once the block has ended.
+            The files in a folder are left to the caller (`sync`).
+        is_shared: others may write the same path at the same time; the last one wins.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without others the name is always the same, so that what a kill leaves is found and goes.
+    partial = path.with_name(f".{path.name}.{f'{uuid.uuid4().hex}.' if is_shared else ''}partial")
+    _remove(partial)
+    try:
+        yield partial
+        if durable and partial.is_file():
+            sync(partial)
+        if path.is_dir():
+            shutil.rmtree(path)
+        partial.replace(path)
+    except BaseException:
+        _remove(partial)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk and would outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
+    """Replaces the file by `text` in UTF-8. Half a surrogate pair becomes JSON's escape for it."""
+    with replaced(path, durable=durable) as partial:
+        partial.write_bytes(_encoded(text))
+
+
+def write_json(path: str | Path, value: object, *, durable: bool = False) -> None:
+    """Replaces the file by `value` as JSON. NaN and infinity stay, as Python reads them back."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable=durable)
+
+
+def write_rows(path: str | Path, rows: Iterable[Mapping[str, object]]) -> int:
+    """Replaces the file by JSON lines and returns how many there are. NaN and infinity become null."""
+    count = 0
+    with replaced(path) as partial, partial.open("wb") as file:
+        for row in rows:
+            file.write(_line(row))
+            count += 1
+    return count
+
+
+class RowAppender:
+    """Appends JSON lines to a file that no one else writes. Each is with the system before `write` returns.
+
+    A last line that a kill has cut short is removed first, so that nothing is appended to it. NaN and
+    infinity become null.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._file = self.path.open("ab+")
+        _drop_cut_line(self._file)
+
+    def write(self, row: Mapping[str, object]) -> None:
+        """Appends one row.
+
+        Raises:
+            TypeError: JSON has no form for a value.
+        """
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def __enter__(self) -> RowAppender:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def append_rows(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Appends JSON lines to a file that no one else writes, as `RowAppender` does."""
+    with RowAppender(path) as file:
+        for row in rows:
+            file.write(row)
+
+
+def keep_rows(path: str | Path, is_kept: Callable[[JsonObject], bool]) -> None:
+    """Drops the rows of a file that are not to be kept, and a last line cut short.
+
+    A missing file stays missing.
+    """
+    if Path(path).is_file():
+        write_rows(path, (row for row in read_rows(path) if is_kept(row)))
+
+
+def read_rows(path: str | Path) -> Iterator[JsonObject]:
+    """Yields the rows of a file that this module wrote, and none where the file is missing.
+
+    Raises:
+        DataError: a line is no JSON object; the message names file and line.
+    """
+    if Path(path).is_file():
+        yield from (row for _, row in numbered_rows(path, "a JSON object", leave_out_cut=True))
+
+
+def numbered_rows(
+    path: str | Path, what: str, *, leave_out_cut: bool = False
+) -> Iterator[tuple[int, JsonObject]]:
+    """Yields the rows of JSON lines with their numbers (from 1). Empty lines are passed over.
+
+    Args:
+        what: what a line should be, for the message: "an utterance".
+        leave_out_cut: a last line without its end is what a kill left, and left out. People's own files may
+            end that way.
+
+    Raises:
+        DataError: a line is no JSON object, or the file is not UTF-8; the message names file and line.
+    """
+    # In bytes: a kill may have cut a line within a character.
+    with Path(path).open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip() or (leave_out_cut and not line.endswith(b"\n")):
+                continue
+            with _as_utf8(path):
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            try:
+                row = json.loads(text)
+            except ValueError as error:
+                raise DataError(f"{path}:{number}: not {what}: not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: not {what}: {text.strip()[:80]!r}")
+            yield number, row
+
+
+@contextmanager
+def open_text(path: str | Path, newline: str | None = None) -> Iterator[TextIO]:
+    """Opens a text file that people wrote, with or without a byte order mark.
+
+    Raises:
+        DataError: the file is not UTF-8.
+    """
+    with _as_utf8(path), Path(path).open(encoding="utf-8-sig", newline=newline) as lines:
+        yield lines
+
+
+@contextmanager
+def _as_utf8(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 ({error.reason}, byte {error.object[error.start]:#x}); save it as UTF-8"
+        ) from error
+
+
+def finite(value: object) -> object:
+    """Returns nested values with None in the place of NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def _line(row: Mapping[str, object]) -> bytes:
+    return _encoded(json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def _drop_cut_line(file: BinaryIO) -> None:
+    """Truncates a file behind its last whole line."""
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    file.seek(size - 1)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)

@@ -1,0 +1,195 @@
+"""Files that are whole or absent, and JSON lines of which a kill costs no more than the last."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlcore.errors import DataError
+from rlcore.records.files import (
+    RowAppender,
+    append_rows,
+    keep_rows,
+    numbered_rows,
+    read_rows,
+    replaced,
+    write_json,
+    write_rows,
+    write_text,
+)
+
+ROOT = Path(__file__).resolve().parents[4]
+
+WRITE_AND_WAIT = """
+import sys, time
+from rlcore.records.files import replaced
+with replaced(sys.argv[1], durable=True) as partial:
+    partial.write_text("new, and only half")
+    print("written", flush=True)
+    time.sleep(60)
+"""
+APPEND_FOR_EVER = """
+import sys
+from rlcore.records.files import RowAppender
+with RowAppender(sys.argv[1]) as file:
+    number = 0
+    while True:
+        file.write({"number": number, "text": "\u00e4" * 5000})
+        number += 1
+        print(number, flush=True)
+"""
+
+
+def kill_in_the_middle(program: str, path: Path, num_lines: int) -> int:
+    """Kills the program after it has printed so many lines, and returns the last whole line's number."""
+    command = [sys.executable, "-c", program, str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    printed = [process.stdout.readline().strip() for _ in range(num_lines)]
+    process.send_signal(signal.SIGKILL)
+    rest = process.stdout.read().splitlines()
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    return int([*printed, *rest][-1]) if printed[-1].isdigit() else 0
+
+
+def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    write_text(path, "old")
+    kill_in_the_middle(WRITE_AND_WAIT, path, num_lines=1)
+    assert path.read_text() == "old"
+    assert (tmp_path / ".state.json.partial").read_text() == "new, and only half"
+    write_text(path, "newest")
+    assert path.read_text() == "newest" and os.listdir(tmp_path) == ["state.json"]
+
+
+def test_a_killed_writer_of_lines_loses_the_last_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    num_told = kill_in_the_middle(APPEND_FOR_EVER, path, num_lines=20)
+    numbers = [row["number"] for row in read_rows(path)]
+    assert numbers == list(range(len(numbers))) and len(numbers) in (num_told, num_told + 1)
+    append_rows(path, [{"number": -1}])
+    assert [row["number"] for row in read_rows(path)] == [*numbers, -1]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    is_done = threading.Event()
+    write_json(path, [0] * 20_000)
+
+    def write() -> None:
+        for number in range(1, 30):
+            write_json(path, [number] * 20_000)
+        is_done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = []
+    while not is_done.is_set():
+        values = json.loads(path.read_text())
+        assert len(values) == 20_000 and len(set(values)) == 1
+        seen.append(values[0])
+    writer.join()
+    assert seen == sorted(seen) and len(set(seen)) > 1
+
+
+def test_a_folder_takes_the_place_of_a_folder_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for name in ("first", "second"):
+        with replaced(folder) as partial:
+            partial.mkdir()
+            (partial / name).write_text(name)
+    with pytest.raises(ZeroDivisionError), replaced(folder) as partial:
+        partial.mkdir()
+        (partial / "third").write_text(str(1 / 0))
+    assert os.listdir(tmp_path) == ["model"] and os.listdir(folder) == ["second"]
+
+
+def test_writers_of_one_path_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "entry"
+    with replaced(path, is_shared=True) as one, replaced(path, is_shared=True) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one" and os.listdir(tmp_path) == ["entry"]
+
+
+@pytest.mark.parametrize("cut", [b'{"a": ', '{"a": "\u00e4'.encode()[:-1], b'{"a": 2}'])
+def test_a_line_cut_short_is_left_out_and_gone_before_the_next(tmp_path: Path, cut: bytes) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + cut)
+    assert list(read_rows(path)) == [{"a": 1}]
+    with RowAppender(path) as file:
+        file.write({"a": 3})
+        assert list(read_rows(path)) == [{"a": 1}, {"a": 3}]
+    path.write_bytes(cut)
+    append_rows(path, [{"a": 4}])
+    assert path.read_bytes() == b'{"a": 4}\n'
+
+
+def test_what_json_cannot_hold_is_null_and_half_a_surrogate_its_escape(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {"\udc80": "bad \udcff byte", "x": [np.float32(0.5), float("nan")], "y": {"z": float("inf")}}
+    append_rows(path, [row])
+    assert path.read_bytes() == b'{"\\udc80": "bad \\udcff byte", "x": [0.5, null], "y": {"z": null}}\n'
+    (read,) = read_rows(path)
+    assert read == {"\udc80": "bad \udcff byte", "x": [0.5, None], "y": {"z": None}}
+    write_json(tmp_path / "a.json", {"\udc80": [1]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"\udc80": [1]}
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        append_rows(path, [{"path": path}])
+    assert len(list(read_rows(path))) == 1
+
+
+def test_rows_are_kept_or_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    keep_rows(path, lambda row: True)
+    assert not path.exists() and list(read_rows(path)) == []
+    assert write_rows(path, ({"step": step} for step in range(5))) == 5
+    keep_rows(path, lambda row: row["step"] % 2 == 0)
+    assert path.read_text() == '{"step": 0}\n{"step": 2}\n{"step": 4}\n'
+
+
+def test_people_may_end_a_file_without_a_newline_and_start_it_with_a_mark(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}')
+    assert list(numbered_rows(path, "a row")) == [(1, {"a": 1}), (3, {"a": 2})]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"a": 1', "rows.jsonl:2: not a row: not JSON"),
+        (b"[1, 2]", "rows.jsonl:2: not a row: '[1, 2]'"),
+        (b'{"a": "\xe4"}', "rows.jsonl: not UTF-8 (invalid continuation byte, byte 0xe4); save it as UTF-8"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: bytes, said: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b"\n")
+    with pytest.raises(DataError, match=re.escape(said)):
+        list(numbered_rows(path, "a row"))
+
+
+def test_no_one_else_renames_files_or_writes_json_lines() -> None:
+    """Left out is the wire: JSON messages, and shared memory that is named once it is locked."""
+    by_hand = re.compile(
+        r"os\.(replace|rename)\(|\.rename\(|temporary\.replace|with_suffix\([^)]*(tmp|part)|json\.dumps\(.*\\n"
+    )
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for package in ("rlcore", "emotion_task")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if path.parent.name != "weight_sync" and path.name != "files.py"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if by_hand.search(line)
+    ]
+    assert found == []
