@@ -42,14 +42,14 @@ class Finding:
     subject: str
     detail: str
     advice: str = ""
-    """What to do; empty where nothing is to be done."""
+    """Advice to the user; empty where nothing is to be done."""
 
 
 Check = Callable[[], Iterator[Finding]]
 
 
 def check_versions() -> Iterator[Finding]:
-    """Python and the packages, against the set that was tested together."""
+    """Compares Python and the packages with the set that was tested together."""
     python = ".".join(map(str, sys.version_info[:3]))
     ok = (3, 10) <= sys.version_info[:2] <= (3, 12)
     advice = "" if ok else "use Python 3.11, which the lock is for"
@@ -68,7 +68,7 @@ def check_versions() -> Iterator[Finding]:
 
 
 def check_builds() -> Iterator[Finding]:
-    """torch, vLLM and torchvision must be of one kind: all CPU builds or all CUDA builds."""
+    """Checks that torch, vLLM and torchvision are of one kind: all CPU builds or all CUDA builds."""
     torch = probe(
         "import json, torch; print(json.dumps([torch.__version__, torch.version.cuda, "
         "[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]]))"
@@ -108,7 +108,7 @@ def check_builds() -> Iterator[Finding]:
 
 
 def check_plugin() -> Iterator[Finding]:
-    """vLLM finds rlcore's plug-in through its installed entry point, in every process that it starts."""
+    """Checks that vLLM finds rlcore's plug-in through its entry point, in every process that vLLM starts."""
     found = [entry.name for entry in metadata.entry_points(group="vllm.general_plugins")]
     if "rlcore" in found:
         yield Finding(status="ok", subject="vLLM plug-in", detail="registered")
@@ -118,7 +118,7 @@ def check_plugin() -> Iterator[Finding]:
 
 
 def check_machine() -> Iterator[Finding]:
-    """CPUs, memory, shared memory, disk and open files."""
+    """Looks at CPUs, memory, shared memory, disk, open files and threads."""
     cpus = len(os.sched_getaffinity(0))
     advice = "" if cpus >= 2 else "the quickstart is planned for two; it will be slow"
     yield Finding(status="ok" if cpus >= 2 else "warn", subject="CPUs", detail=str(cpus), advice=advice)
@@ -138,7 +138,7 @@ def check_machine() -> Iterator[Finding]:
 
 
 def check_network() -> Iterator[Finding]:
-    """Sockets on the loopback, the machine's own name, and Ray's well-known ports."""
+    """Tries sockets on the loopback, the machine's own name, and Ray's well-known ports."""
     try:
         with (
             socket.create_server(("127.0.0.1", 0)) as server,
@@ -165,7 +165,7 @@ def check_network() -> Iterator[Finding]:
 
 
 def check_extras() -> Iterator[Finding]:
-    """What the synthetic corpus and the prosody measurement need."""
+    """Looks for the packages that the synthetic corpus and the prosody measurement need."""
     for module, package in (("espeakng_loader", "espeakng-loader"), ("parselmouth", "praat-parselmouth")):
         if importlib.util.find_spec(module):
             yield Finding(status="ok", subject="extra synth", detail=package)
@@ -176,7 +176,7 @@ def check_extras() -> Iterator[Finding]:
 
 
 def check_writing() -> Iterator[Finding]:
-    """Folders that a run writes to."""
+    """Tries to write into the folders that a run writes to."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     places = {
         "runs": (Path.cwd(), "start it in a folder of yours, or set run_dir"),
@@ -225,7 +225,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 class ProbeFailure(RLCoreError):
-    """Why a child process could not do what it was asked. Returned, not raised."""
+    """A child process could not do what it was asked; says why. Returned, not raised."""
 
 
 def probe(program: str, *, timeout_s: float = 60.0) -> Any | ProbeFailure:

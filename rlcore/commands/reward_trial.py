@@ -56,7 +56,7 @@ def score(config: RewardConfig, *, samples: str, out: str | None) -> bool:
     """Scores a finished run and returns whether every completion got a score.
 
     Args:
-        out: JSON lines of step, split, prompt, sample and score; None: only the summary is printed.
+        out: file for JSON lines of step, split, prompt, sample and score; None: only the summary is printed.
     """
     recorded = read_groups(samples)
     if not recorded:

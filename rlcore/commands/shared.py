@@ -1,4 +1,4 @@
-"""What several commands need: the options that they share, and the listing of metrics."""
+"""Parts that several commands share: their common options, and the listing of metrics."""
 
 from __future__ import annotations
 

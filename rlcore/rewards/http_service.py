@@ -1,4 +1,4 @@
-"""A reward that is a service: groups go out as JSON, scores come back. docs/rewards.md has the schema."""
+"""Rewards by a service: groups go out as JSON, scores come back. docs/rewards.md has the schema."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class HTTPReward(Reward):
-    """POSTs every call's groups to `url`. Certificates are verified.
+    """Posts the groups of every call to `url` and reads their scores. Certificates are verified.
 
     Args:
         url: `https://...`; plain `http` is allowed to this machine, and elsewhere where no token is sent.
         token_env: environment variable of the actor's process whose value goes out as a bearer token.
         ca_file: certificates to trust instead of the system's, for a service with one of its own.
-        timeout_s: of one request.
+        timeout_s: deadline of one request.
 
     Raises:
         ConfigError: a token would travel unencrypted, or is not in the environment.
@@ -72,7 +72,7 @@ class HTTPReward(Reward):
 
 
 def request_of(groups: Sequence[Group], context: RewardContext) -> dict[str, Any]:
-    """The body of a request."""
+    """Returns the body of a request, as JSON-ready values."""
     return {
         "version": SCHEMA_VERSION,
         "step": context.step,

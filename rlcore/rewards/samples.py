@@ -23,7 +23,7 @@ _ANSWERS = (
 
 
 def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[dict[str, Any], Group]]:
-    """The groups of a samples.jsonl, in its order, each with the row of its first completion.
+    """Reads the groups of a samples.jsonl, in its order, each with the row of its first completion.
 
     A sample's text, length, media and reference are as in the run. The prompt's text, token ids and their
     log-probabilities are not recorded: they read as an empty text and as zeros.
@@ -51,10 +51,10 @@ def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[dic
 
 
 def generated_groups(reference: Mapping[str, Any], num_groups: int = 6) -> list[Group]:
-    """Prompts without media, answered in many ways.
+    """Makes up groups: prompts without media, answered in many ways.
 
     Args:
-        reference: of every prompt.
+        reference: the reference of every prompt.
     """
     return [
         Group(
@@ -67,8 +67,10 @@ def generated_groups(reference: Mapping[str, Any], num_groups: int = 6) -> list[
 
 
 def completion_of(text: str, num_tokens: int | None = None, finish_reason: str = "stop") -> Completion:
-    """A completion of which only the text is known; its tokens are zeros, as many as it has words unless
-    `num_tokens` says otherwise."""
+    """Makes a completion of which only the text is known.
+
+    Its tokens are zeros, as many as the text has words unless `num_tokens` says otherwise.
+    """
     count = len(text.split()) if num_tokens is None else num_tokens
     return Completion(
         token_ids=(0,) * count,

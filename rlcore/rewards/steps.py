@@ -1,4 +1,4 @@
-"""Where in a completion's tokens a step of its text ends, for rewards that judge steps."""
+"""Finds the tokens at which the steps of a completion's text end, for rewards that judge steps."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 
 def last_tokens(token_ids: Sequence[int], ends: Sequence[int], tokenizer: Any) -> list[int]:
-    """Index of the token that completes each of the text's first `ends` characters; the last token where the
-    text is shorter.
+    """Returns the index of the token that completes the text's first `end` characters, for each of `ends`;
+    the last token where the text is shorter.
 
-    `token_ids` [T], at least one; `tokenizer` is the policy's, of transformers.
+    Args:
+        token_ids: [T], at least one.
+        tokenizer: the policy's tokenizer, of transformers.
     """
 
     def length(count: int) -> int:
