@@ -26,7 +26,7 @@ OWN_KEYS = ("task", "rewards", "rollout.max_tokens", "rollout.samples_per_prompt
 
 
 class Row(TypedDict):
-    """What was measured on one workload, as its result is written."""
+    """A row is all that was measured on one workload, as JSON-ready values."""
 
     name: str
     samples_per_second: float

@@ -1,4 +1,4 @@
-"""The plan of one run: does it fit, how long is a step, what would be better."""
+"""Plans one run: says whether it fits, how long a step is, and what would be better."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CHANGES: tuple[Mapping[str, Any], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """GPUs by role, and what a step then takes."""
+    """A split deals GPUs to roles; `step_seconds` is what a step then takes."""
 
     rollout_replicas: int
     learner_ranks: int
@@ -54,6 +54,8 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
+    """A plan holds the memory and the time of one run, and advice where the run does not fit."""
+
     config: RunConfig
     hardware: Hardware
     batch: Batch
@@ -63,9 +65,9 @@ class Plan:
     phases: Phases
     staleness: int
     problems: tuple[str, ...]
-    """Why it does not fit; none where it does."""
+    """Reasons why the run does not fit; none where it does."""
     changes: tuple[Mapping[str, Any], ...]
-    """Settings with which it would, where some are known."""
+    """Settings with which the run would fit, where some are known."""
     best: Split | None
     """The fastest split of the same number of GPUs; null where roles share GPUs."""
 
@@ -79,12 +81,12 @@ class Plan:
 
     @property
     def tokens_per_second(self) -> float:
-        """Completion tokens that are trained on."""
+        """Completion tokens per second that are trained on."""
         return self.batch.completion_tokens / self.step_seconds
 
     @property
     def gpu_hours(self) -> float:
-        """Of `train.num_steps`; start, evaluations and checkpoints are left out."""
+        """GPU-hours of `train.num_steps` steps; start, evaluations and checkpoints are left out."""
         return self.config.train.num_steps * self.step_seconds * len(self.devices) / 3600
 
 
@@ -95,7 +97,7 @@ def make_plan(
     workload: Workload | None = None,
     efficiency: Efficiency | None = None,
 ) -> Plan:
-    """Memory, time and advice for a run. Pure: nothing is read and nothing is started."""
+    """Computes memory, time and advice for a run. Nothing is read and nothing is started."""
     batch = Batch(config, workload or Workload())
     efficiency = efficiency or Efficiency()
     roles = roles_of(config, sizes, batch, hardware)
@@ -117,7 +119,7 @@ def make_plan(
 
 
 def num_chunks(config: RunConfig) -> float:
-    """Parts in which a step's groups are scored while others are generated."""
+    """Returns the number of parts in which a step's groups are scored while others are generated."""
     return config.train.prompts_per_step / min(config.train.groups_per_score, config.train.prompts_per_step)
 
 
@@ -134,6 +136,7 @@ def _step_seconds(config: RunConfig, phases: Phases, devices: Sequence[Device]) 
 def phases_of(
     config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency
 ) -> Phases:
+    """Computes the seconds of a step's phases."""
     engine = engine_of(config, sizes, batch, hardware, efficiency)
     num_prompts = math.ceil(batch.num_prompts / config.rollout.num_replicas)
     audio_s = batch.workload.audio_seconds if config.model.media == "raw" else 0.0
@@ -162,6 +165,7 @@ def phases_of(
 def engine_of(
     config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency
 ) -> Engine:
+    """Returns a rollout engine, with the number of sequences that its cache holds at once."""
     return Engine(
         sizes=sizes,
         hardware=hardware,
@@ -173,7 +177,7 @@ def engine_of(
 
 
 def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> list[str]:
-    """Everything that would not fit, in words."""
+    """Returns everything that would not fit, in words."""
     roles = roles_of(config, sizes, batch, hardware)
     problems = []
     longest = batch.prompt_length + batch.max_completion
@@ -223,7 +227,7 @@ def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: 
 
 
 def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
-    """The configuration with some keys, dotted, set otherwise."""
+    """Returns the configuration with some keys, dotted, set otherwise."""
     for key, value in settings.items():
         config = _set(config, key.split("."), value)
     return config
