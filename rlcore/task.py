@@ -6,7 +6,7 @@ rlcore imports no task; a configuration names it as `module:Class`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from rlcore.types import Group, Prompt, Score
 
@@ -22,7 +22,7 @@ class Task(Protocol):
         """Returns the prompts of `split` (`train` or `eval`), always in the same order."""
         ...
 
-    def load_media(self, prompt: Prompt) -> Mapping[str, Any]:
+    def load_media(self, prompt: Prompt) -> Mapping[str, object]:
         """Returns the processor's keyword arguments beside `text`, for instance `{"audio": [waveform]}`."""
         ...
 

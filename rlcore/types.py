@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -179,7 +179,7 @@ class TrainBatch:
     policy_version: int
     """Version of the weights that the update starts from."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Pickles the batch as a few flat arrays: an array costs more than its bytes, and a batch has tens of
         thousands of them."""
         return _unpacked, (_packed(self.groups), self.num_sequences, self.num_tokens, self.policy_version)
@@ -189,8 +189,16 @@ _RAGGED = ("token_ids", "rollout_logprobs", "reference_logprobs", "is_current", 
 """Fields of `TrainGroup` with one row per completion, or none at all."""
 
 
-def _packed(groups: Sequence[TrainGroup]) -> dict[str, Any]:
-    """Name to (all rows one after the other, length of each row), and what is no row."""
+class _Packed(TypedDict):
+    columns: dict[str, tuple[np.ndarray, list[int]]]
+    """Field to (all rows one after the other, length of each row)."""
+    counts: dict[str, list[int]]
+    """Ragged field to the number of its rows in each group."""
+    media_inputs: list[Mapping[str, np.ndarray]]
+    prompt_id: list[str]
+
+
+def _packed(groups: Sequence[TrainGroup]) -> _Packed:
     columns = {
         "prompt_token_ids": _flat([group.prompt_token_ids for group in groups]),
         "advantages": _flat([group.advantages for group in groups]),
@@ -204,15 +212,20 @@ def _packed(groups: Sequence[TrainGroup]) -> dict[str, Any]:
     }
 
 
-def _unpacked(packed: Mapping[str, Any], *totals: int) -> TrainBatch:
+def _unpacked(packed: _Packed, *totals: int) -> TrainBatch:
     rows = {name: _rows(*column) for name, column in packed["columns"].items()}
     groups = []
     for g, (media, prompt_id) in enumerate(zip(packed["media_inputs"], packed["prompt_id"], strict=True)):
-        ragged: dict[str, Any] = {
-            name: tuple(islice(rows[name], packed["counts"][name][g])) for name in _RAGGED
-        }
-        own: dict[str, Any] = {name: next(rows[name]) for name in ("prompt_token_ids", "advantages")}
-        groups.append(TrainGroup(media_inputs=media, prompt_id=prompt_id, **own, **ragged))
+        ragged = {name: tuple(islice(rows[name], packed["counts"][name][g])) for name in _RAGGED}
+        groups.append(
+            TrainGroup(
+                prompt_token_ids=next(rows["prompt_token_ids"]),
+                advantages=next(rows["advantages"]),
+                media_inputs=media,
+                prompt_id=prompt_id,
+                **ragged,
+            )
+        )
     num_sequences, num_tokens, policy_version = totals
     return TrainBatch(
         groups=tuple(groups),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rlcore.commands.shared import Commands
 
 if TYPE_CHECKING:
-    from rlcore.plan.planner import Plan
+    from rlcore.plan.planner import Plan, Settings
 
 
 def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if plan.fits else 1
 
 
-def summary(plan: Plan) -> dict[str, Any]:
+def summary(plan: Plan) -> dict[str, object]:
     """Returns the plan as JSON-ready values."""
     phases = plan.phases
     return {
@@ -153,5 +153,5 @@ def _verdict(plan: Plan) -> list[str]:
     return lines
 
 
-def _settings(change: Mapping[str, Any]) -> str:
+def _settings(change: Settings) -> str:
     return " ".join(f"{key}={str(value).lower()}" for key, value in change.items())

@@ -21,7 +21,7 @@ from rlcore.rewards.samples import generated_groups, read_groups
 from rlcore.types import RewardContext
 
 
-def check(config: RewardConfig, *, samples: str | None, reference: Mapping[str, Any], limit: int) -> bool:
+def check(config: RewardConfig, *, samples: str | None, reference: Mapping[str, object], limit: int) -> bool:
     """Prints a line for each finding and returns whether all are good.
 
     Args:

@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlcore.config import load_config
 from rlcore.config.io import check
 from rlcore.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +189,7 @@ def this_machine(device: str = "cpu") -> Hardware:
     return replace(measured, is_cpu=True, link_gb_s=half, network_gb_s=1.0, host_link_gb_s=copy_gb_s)
 
 
-def _product_tflops(device: str, dtype: Any) -> float:
+def _product_tflops(device: str, dtype: torch.dtype) -> float:
     import torch
 
     size = 768 if device == "cpu" else 8192
@@ -203,7 +206,7 @@ def _copy_gb_s(device: str) -> float:
     return 2 * num_bytes / _seconds(lambda: target.copy_(source), device) / 1e9
 
 
-def _seconds(work: Callable[[], Any], device: str, *, repeats: int = 5, times: int = 5) -> float:
+def _seconds(work: Callable[[], object], device: str, *, repeats: int = 5, times: int = 5) -> float:
     """Seconds of one call: the best of some repeats, as others may be at work on the machine."""
     import torch
 

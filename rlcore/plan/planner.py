@@ -25,7 +25,10 @@ from rlcore.plan.workload import Batch, Workload
 RESERVE = 0.03
 """Share of a GPU's memory that is left alone."""
 
-CHANGES: tuple[Mapping[str, Any], ...] = (
+Settings = Mapping[str, bool | int | float | str]
+"""Dotted key to value."""
+
+CHANGES: tuple[Settings, ...] = (
     {"learner.activation_checkpointing": True},
     {"learner.autocast": "bfloat16"},
     {"learner.zero_stage": 3},
@@ -66,7 +69,7 @@ class Plan:
     staleness: int
     problems: tuple[str, ...]
     """Reasons why the run does not fit; none where it does."""
-    changes: tuple[Mapping[str, Any], ...]
+    changes: tuple[Settings, ...]
     """Settings with which the run would fit, where some are known."""
     best: Split | None
     """The fastest split of the same number of GPUs; null where roles share GPUs."""
@@ -226,7 +229,7 @@ def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: 
     return problems
 
 
-def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
     """Returns the configuration with some keys, dotted, set otherwise."""
     for key, value in settings.items():
         config = _set(config, key.split("."), value)
@@ -241,9 +244,7 @@ def _set(section: Any, path: list[str], value: Any) -> Any:
     return replace(section, **{path[0]: _set(getattr(section, path[0]), path[1:], value)})
 
 
-def _changes(
-    config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware
-) -> tuple[Mapping[str, Any], ...]:
+def _changes(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> tuple[Settings, ...]:
     """The smallest set of `CHANGES`, of at most three, with which it fits; the first by their order."""
     for count in (1, 2, 3):
         for chosen in itertools.combinations(CHANGES, count):

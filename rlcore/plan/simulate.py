@@ -17,7 +17,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import simpy
@@ -136,7 +135,7 @@ class _Engine:
     def _in_cache(self, sequence: _Sequence) -> float:
         return self._prompt_share + self._steps - (sequence.last_step - sequence.length)
 
-    def _work(self) -> Generator[simpy.Event, Any, None]:
+    def _work(self) -> Generator[simpy.Event, object, None]:
         while True:
             seconds = self._pause_seconds + self._admit()
             self._pause_seconds = 0.0
@@ -164,7 +163,7 @@ class _Engine:
             self._cached += self._prompt_share
         return self._loop.prefill_seconds(num_prompts * self._loop.prompt_length) if num_prompts else 0.0
 
-    def _decode(self) -> Generator[simpy.Event, Any, None]:
+    def _decode(self) -> Generator[simpy.Event, object, None]:
         """Steps until a sequence ends, or something else is to be done."""
         num_active, num_steps = len(self._active), self._active[0].last_step - self._steps
         each = self._loop.step_seconds(num_active, self._cached + num_active * num_steps / 2)
@@ -231,7 +230,7 @@ class _Run:
         if all(each.num_left == 0 for each in chunk):
             self.env.process(self._score(chunk))
 
-    def _train(self, num_steps: int) -> Generator[simpy.Event, Any, None]:
+    def _train(self, num_steps: int) -> Generator[simpy.Event, object, None]:
         loop = self.loop
         for step in range(num_steps):
             # Rounds beyond the last step keep the engines as busy as they are in the middle of a run.
@@ -267,7 +266,7 @@ class _Run:
         for group, row in zip(groups, lengths, strict=True):
             group.engine.add(group, row)
 
-    def _score(self, chunk: list[_Group]) -> Generator[simpy.Event, Any, None]:
+    def _score(self, chunk: list[_Group]) -> Generator[simpy.Event, object, None]:
         loop = self.loop
         parts = (
             (self._controller, loop.controller_seconds * len(chunk)),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlcore.config import LoRAConfig, ModelConfig
 from rlcore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +166,7 @@ def sizes_of(model: ModelConfig) -> ModelSizes:
     return sizes_of_config(load_config(model.path, trust_remote_code=model.trust_remote_code))
 
 
-def sizes_of_config(config: Any) -> ModelSizes:
+def sizes_of_config(config: PretrainedConfig) -> ModelSizes:
     """Returns the sizes of the model that a transformers configuration describes."""
     import torch
     import transformers
@@ -200,7 +204,7 @@ def sizes_of_config(config: Any) -> ModelSizes:
     )
 
 
-def _idle(layers: Any, text: Any) -> int:
+def _idle(layers: nn.ModuleList, text: PretrainedConfig) -> int:
     """Parameters of experts, [E, ...] a tensor, that a token does not pass."""
     experts = [p for name, p in layers.named_parameters() if ".experts." in name and p.ndim == 3]
     return sum(p.numel() // len(p) * (len(p) - text.num_experts_per_tok) for p in experts)

@@ -49,7 +49,9 @@ class FunctionReward(Reward):
         ConfigError: the function takes neither `group` nor `completion`, or not these args.
     """
 
-    def __init__(self, function: Callable[..., Any], args: Mapping[str, Any] | None = None, retries: int = 0):
+    def __init__(
+        self, function: Callable[..., object], args: Mapping[str, object] | None = None, retries: int = 0
+    ):
         self._function, self._args, self._attempts = function, dict(args or {}), retries + 1
         parameters = inspect.signature(function).parameters
         self._given = [name for name in _GIVEN if name in parameters]
@@ -82,12 +84,12 @@ class FunctionReward(Reward):
         scores = map(_as_score, await self._all(calls))
         return [[next(scores) for _ in group.completions] for group in groups]
 
-    async def _all(self, calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    async def _all(self, calls: Sequence[Coroutine[object, object, object]]) -> list[object]:
         if inspect.iscoroutinefunction(self._function):
             return list(await asyncio.gather(*calls))
         return [await call for call in calls]  # nothing is waited for: no task each
 
-    async def _attempt(self, **given: Any) -> Any:
+    async def _attempt(self, **given: object) -> object:
         """What the function answers; a failed Score once every attempt has raised."""
         failed = Score(0.0)
         for _ in range(self._attempts):
@@ -125,7 +127,7 @@ def describe_error(error: BaseException) -> str:
 _PLUMBING = ("rlcore/rewards/base.py", "rlcore/actors/reward.py")
 
 
-def _group_scores(group: Group, answer: Any) -> Sequence[Score]:
+def _group_scores(group: Group, answer: object) -> Sequence[Score]:
     if isinstance(answer, Score) and answer.error is not None:
         return failed_scores(group, answer.error)
     if not isinstance(answer, Iterable):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward
@@ -99,7 +98,7 @@ class SequenceClassifier(Reward):
     def _forward(self, rows: Sequence[list[int]]) -> list[Score]:
         import torch
 
-        inputs: Any = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
+        inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
         with torch.inference_mode():
             logits = self._model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]

@@ -13,12 +13,17 @@ This module knows no task: a subclass says how the judge is asked and how media 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlcore.engines.sampling import EngineRequest
 
 
 class GenerativeRewardModel(Reward):
@@ -49,7 +54,7 @@ class GenerativeRewardModel(Reward):
         score_tokens: Sequence[str] = ("1", "2", "3", "4", "5"),
         observation_tokens: Sequence[str] = (),
         num_observed: int = 0,
-        engine: Mapping[str, Any] | None = None,
+        engine: Mapping[str, object] | None = None,
         dtype: str = "float32",
         media_cache: str | None = None,
     ):
@@ -105,7 +110,7 @@ class GenerativeRewardModel(Reward):
         """
         raise NotImplementedError(f"{type(self).__name__} must define judge_prompt")
 
-    def load_media(self, prompt: Prompt) -> Mapping[str, Any]:
+    def load_media(self, prompt: Prompt) -> Mapping[str, object]:
         """Returns arguments of the judge's processor beside `text`, as `Task.load_media` does."""
         raise NotImplementedError(f"{type(self).__name__} must define load_media")
 
@@ -135,7 +140,7 @@ class GenerativeRewardModel(Reward):
         answers = self._engine.generate(requests, self._observing)
         return [token_odds(answer, self._observation_ids, self._num_observed) for (answer,) in answers]
 
-    def _requests(self, group: Group, observed: Sequence[Sequence[float]]) -> list[Any]:
+    def _requests(self, group: Group, observed: Sequence[Sequence[float]]) -> list[EngineRequest]:
         from rlcore.engines.sampling import EngineRequest
         from rlcore.models.media import EncodedPrompt
 
@@ -161,10 +166,10 @@ class GenerativeRewardModel(Reward):
             text = text.replace(placeholder, placeholder * bare_token_ids.count(self._placeholder_id))
         return tuple(self._tokenizer(text)["input_ids"])
 
-    def _fits(self, request: Any) -> bool:
+    def _fits(self, request: EngineRequest) -> bool:
         return len(request.encoded.prompt_token_ids) + len(self._weights) <= self._engine.max_model_len
 
-    def _score(self, request: Any, answers: Any) -> Score:
+    def _score(self, request: EngineRequest, answers: Iterator[Sequence[Completion]]) -> Score:
         if not self._fits(request):
             length = len(request.encoded.prompt_token_ids)
             room = self._engine.max_model_len - len(self._weights)
@@ -188,7 +193,7 @@ def normalise_weights(dimensions: Mapping[str, float]) -> dict[str, float]:
     return {name: weight / total for name, weight in dimensions.items()}
 
 
-def score_token_ids(tokenizer: Any, score_tokens: Sequence[str]) -> tuple[int, ...]:
+def score_token_ids(tokenizer: PreTrainedTokenizerBase, score_tokens: Sequence[str]) -> tuple[int, ...]:
     """Returns the id of each score token.
 
     Raises:
@@ -237,7 +242,7 @@ def token_odds(completion: Completion, token_ids: Sequence[int], length: int) ->
     return rows
 
 
-def special_tokens(tokenizer: Any) -> set[str]:
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     """Returns every token that a tokenizer reads as control, not as text.
 
     `all_special_tokens` has only those with a role: in many chat models the begin of a turn has none.

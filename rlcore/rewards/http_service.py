@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 from rlcore.endpoints.secrets import read_secret, redact
@@ -71,7 +70,7 @@ class HTTPReward(Reward):
         return [[_read(score, self._token) for score in row] for row in rows]
 
 
-def request_of(groups: Sequence[Group], context: RewardContext) -> dict[str, Any]:
+def request_of(groups: Sequence[Group], context: RewardContext) -> dict[str, object]:
     """Returns the body of a request, as JSON-ready values."""
     return {
         "version": SCHEMA_VERSION,
@@ -95,12 +94,12 @@ def request_of(groups: Sequence[Group], context: RewardContext) -> dict[str, Any
     }
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
     """What JSON can say: arrays are left out, paths are sent as they are."""
     return {name: value for name, value in values.items() if _is_plain(value)}
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     if isinstance(value, Mapping):
@@ -108,7 +107,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float, bool))
 
 
-def _read(score: Any, token: str | None) -> Score:
+def _read(score: object, token: str | None) -> Score:
     if not isinstance(score, dict) or not {"value", "error"} & set(score):
         reason = f"the service answered {score!r} where {{value, parts, error}} is due"
         return Score(0.0, error=redact(reason, [token]))

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, usage_of
 from rlcore.errors import ConfigError
@@ -88,7 +87,7 @@ class OpenAIJudge(Reward):
         timeout_s: float = 60.0,
         price: Mapping[str, float] | None = None,
         cache: str | None = None,
-        extra: Mapping[str, Any] | None = None,
+        extra: Mapping[str, object] | None = None,
     ):
         self._weights = normalise_weights(dimensions)
         self._model, self._question, self._highest = model, question, highest
@@ -167,7 +166,7 @@ class OpenAIJudge(Reward):
             self._cache.put(key, grades)
         return grades, True
 
-    def _schema(self) -> dict[str, Any]:
+    def _schema(self) -> dict[str, object]:
         grade = {"type": "integer", "enum": list(range(1, self._highest + 1))}
         schema = {
             "type": "object",
@@ -177,7 +176,7 @@ class OpenAIJudge(Reward):
         }
         return {"type": "json_schema", "json_schema": {"name": "grades", "strict": True, "schema": schema}}
 
-    def _read(self, answer: Any) -> Grades:
+    def _read(self, answer: object) -> Grades:
         """Raises ValueError where the endpoint did not keep to the schema: some only promise to."""
         try:
             content = content_of(answer)

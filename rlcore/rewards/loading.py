@@ -6,7 +6,6 @@ import hashlib
 import inspect
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -81,7 +80,7 @@ def resolve_target(target: str, *, where: str) -> str:
     )
 
 
-def record_of(config: RewardConfig) -> dict[str, Any]:
+def record_of(config: RewardConfig) -> dict[str, object]:
     """Records which reward this is: target, sha256 of its file, package and version, and args.
 
     Values of the environment are written as `${oc.env:NAME}`. The record is made where the reward's package

@@ -37,7 +37,7 @@ def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[dic
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; name the samples.jsonl of a run")
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[object, ...], list[dict[str, Any]]] = {}
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith("\n"):
@@ -50,7 +50,7 @@ def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[dic
     return [(rows[0], _group(rows)) for rows in groups.values()]
 
 
-def generated_groups(reference: Mapping[str, Any], num_groups: int = 6) -> list[Group]:
+def generated_groups(reference: Mapping[str, object], num_groups: int = 6) -> list[Group]:
     """Makes up groups: prompts without media, answered in many ways.
 
     Args:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-def last_tokens(token_ids: Sequence[int], ends: Sequence[int], tokenizer: Any) -> list[int]:
+def last_tokens(
+    token_ids: Sequence[int], ends: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
     """Returns the index of the token that completes the text's first `end` characters, for each of `ends`;
     the last token where the text is shorter.
 
