@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from rlcore.actors.session import ray_session
 from rlcore.bench.environment import environment
@@ -39,7 +39,7 @@ class Row(TypedDict):
     """Median seconds of a step by phase."""
     peak_mb: dict[str, float]
     """Highest resident memory by process."""
-    roofline: list[dict[str, Any]]
+    roofline: list[dict[str, float | str]]
     """The fields of each `rlcore.bench.roofline.Share`, and `share`."""
     load: float
     """Load average of the machine after the run."""
@@ -51,7 +51,7 @@ def run_workloads(
     files: Sequence[str] = (),
     num_steps: int = 8,
     on_row: Callable[[Row], None] = lambda row: None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Measures workloads (all of them, unless named) and returns the result as JSON-ready values.
 
     Args:

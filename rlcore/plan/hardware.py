@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from rlcore.config import load_config
 from rlcore.config.io import check
 from rlcore.errors import ConfigError
@@ -157,7 +159,6 @@ def this_machine(device: str = "cpu") -> Hardware:
         are
             not measured and keep their defaults.
     """
-    import psutil
     import torch
 
     threads = torch.get_num_threads()

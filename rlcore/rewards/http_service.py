@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
+
+import httpx
 
 from rlcore.endpoints.secrets import read_secret, redact
 from rlcore.errors import ConfigError
@@ -30,10 +33,6 @@ class HTTPReward(Reward):
     def __init__(
         self, url: str, token_env: str | None = None, ca_file: str | None = None, timeout_s: float = 60.0
     ):
-        import ssl
-
-        import httpx
-
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"url: got {url!r}, must be an http or https address")
@@ -52,8 +51,6 @@ class HTTPReward(Reward):
         return self.score_batch([group], context)[0]
 
     def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
-        import httpx
-
         try:
             answer = self._client.post(self._url, json=request_of(groups, context))
         except httpx.RequestError as error:

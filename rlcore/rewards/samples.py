@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from rlcore.errors import DataError
 from rlcore.types import Completion, Group, Prompt
@@ -22,7 +22,25 @@ _ANSWERS = (
 )
 
 
-def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[dict[str, Any], Group]]:
+class SampleRow(TypedDict):
+    """A line of a run's samples.jsonl, as far as it is read here; `media` and `reference` may be missing."""
+
+    step: int
+    split: str
+    prompt: str
+    """`Prompt.id`."""
+    sample: int
+    """Index of the completion in its group."""
+    text: str
+    tokens: int
+    """Number of the completion's tokens."""
+    finish_reason: str
+    policy_version: int
+    media: Mapping[str, Any]
+    reference: Mapping[str, Any]
+
+
+def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[SampleRow, Group]]:
     """Reads the groups of a samples.jsonl, in its order, each with the row of its first completion.
 
     A sample's text, length, media and reference are as in the run. The prompt's text, token ids and their
@@ -37,7 +55,7 @@ def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[dic
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; name the samples.jsonl of a run")
-    groups: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[int, str, str, int], list[SampleRow]] = {}
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith("\n"):
@@ -81,10 +99,10 @@ def completion_of(text: str, num_tokens: int | None = None, finish_reason: str =
     )
 
 
-def _read_row(line: str, where: str) -> dict[str, Any]:
+def _read_row(line: str, where: str) -> SampleRow:
     needed = ("step", "split", "prompt", "sample", "text", "tokens", "finish_reason", "policy_version")
     try:
-        row = json.loads(line)
+        row: SampleRow = json.loads(line)
         missing = [name for name in needed if name not in row]
     except (ValueError, TypeError) as error:
         raise DataError(f"{where}: not a JSON object ({error})") from error
@@ -93,7 +111,7 @@ def _read_row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _group(rows: Sequence[dict[str, Any]]) -> Group:
+def _group(rows: Sequence[SampleRow]) -> Group:
     first = rows[0]
     prompt = Prompt(
         id=first["prompt"], text="", media=first.get("media", {}), reference=first.get("reference", {})
