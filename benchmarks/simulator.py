@@ -1,5 +1,5 @@
-"""The training loop as discrete events: what a step takes where lengths have a long tail and rollouts run
-ahead.
+"""Simulates the training loop as discrete events: how long a step is where lengths have a long tail and
+rollouts run ahead.
 
     rounds open -> prompts to the engine with the least to do -> groups finish -> chunks are scored in order
       -> the round is ready -> update -> weights to all engines (they pause) -> ...
@@ -17,7 +17,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import simpy
@@ -25,7 +24,7 @@ import simpy
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """One run to simulate. Seconds are those of the machine that is simulated."""
+    """A loop is one run to simulate. All seconds are those of the machine that is simulated."""
 
     num_engines: int
     prompts_per_step: int
@@ -33,25 +32,25 @@ class Loop:
     prompt_length: int
     max_num_seqs: int
     lengths: Callable[[np.random.Generator, int], np.ndarray]
-    """Draws that many completion lengths, int64."""
+    """Draws this many completion lengths, int64 [count]."""
     step_seconds: Callable[[float, float], float]
-    """Of one decoding step: sequences being written, tokens in the cache."""
+    """Seconds of one decoding step, by sequences being written and tokens in the cache."""
     prefill_seconds: Callable[[float], float]
-    """Of so many tokens."""
+    """Seconds to read this many prompt tokens."""
     score_seconds: float
-    """Of a whole round by rewards and reference, which score one chunk after the other."""
+    """Seconds in which rewards and reference score a whole round, one chunk after the other."""
     update_seconds: float
     sync_seconds: float
     staleness: int = 0
     oversample: float = 0.0
     groups_per_score: int = 4
     controller_seconds: float = 0.0
-    """What the controller takes for one group, one after the other."""
+    """Seconds that the controller takes for one group; groups come one after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Means over the steps that are counted."""
+    """The result holds means over the steps that are counted."""
 
     step_seconds: float
     engine_utilization: float
@@ -62,7 +61,7 @@ class Result:
     """The most pushes between a group's first token and its update."""
     mean_staleness: float
     cancelled: float
-    """Share of prompts that were begun in vain."""
+    """Share of prompts that were begun in vain, and cancelled."""
 
 
 @dataclass(slots=True)
@@ -136,7 +135,7 @@ class _Engine:
     def _in_cache(self, sequence: _Sequence) -> float:
         return self._prompt_share + self._steps - (sequence.last_step - sequence.length)
 
-    def _work(self) -> Generator[simpy.Event, Any, None]:
+    def _work(self) -> Generator[simpy.Event, object, None]:
         while True:
             seconds = self._pause_seconds + self._admit()
             self._pause_seconds = 0.0
@@ -164,7 +163,7 @@ class _Engine:
             self._cached += self._prompt_share
         return self._loop.prefill_seconds(num_prompts * self._loop.prompt_length) if num_prompts else 0.0
 
-    def _decode(self) -> Generator[simpy.Event, Any, None]:
+    def _decode(self) -> Generator[simpy.Event, object, None]:
         """Steps until a sequence ends, or something else is to be done."""
         num_active, num_steps = len(self._active), self._active[0].last_step - self._steps
         each = self._loop.step_seconds(num_active, self._cached + num_active * num_steps / 2)
@@ -231,7 +230,7 @@ class _Run:
         if all(each.num_left == 0 for each in chunk):
             self.env.process(self._score(chunk))
 
-    def _train(self, num_steps: int) -> Generator[simpy.Event, Any, None]:
+    def _train(self, num_steps: int) -> Generator[simpy.Event, object, None]:
         loop = self.loop
         for step in range(num_steps):
             # Rounds beyond the last step keep the engines as busy as they are in the middle of a run.
@@ -267,7 +266,7 @@ class _Run:
         for group, row in zip(groups, lengths, strict=True):
             group.engine.add(group, row)
 
-    def _score(self, chunk: list[_Group]) -> Generator[simpy.Event, Any, None]:
+    def _score(self, chunk: list[_Group]) -> Generator[simpy.Event, object, None]:
         loop = self.loop
         parts = (
             (self._controller, loop.controller_seconds * len(chunk)),
@@ -298,7 +297,10 @@ class _Run:
 
 
 def simulate(loop: Loop, *, num_steps: int = 6, seed: int = 0) -> Result:
-    """Means over `num_steps` steps, after some that are not counted; a function of its arguments alone."""
+    """Simulates and returns means over `num_steps` steps, after some that are not counted.
+
+    The result depends on the arguments alone.
+    """
     run = _Run(loop, num_steps, seed)
     run.env.run(until=run.done)
     return run.result()

@@ -1,11 +1,11 @@
-"""The errors that users meet. One shallow hierarchy; every error pickles, so Ray can carry it.
+"""The errors that users meet form one shallow hierarchy. Every error pickles, so Ray can carry it.
 
-Each subclasses the standard exception that it specialises, so callers may catch either.
+Each error subclasses the standard exception that it specialises, so callers may catch either.
 """
 
 
 class RLCoreError(Exception):
-    """Base of every error that rlcore raises on purpose."""
+    """Every error that rlcore raises on purpose subclasses this one."""
 
 
 class ConfigError(RLCoreError, ValueError):
@@ -21,7 +21,7 @@ class MissingDependencyError(RLCoreError, ImportError):
 
 
 class PlacementError(RLCoreError, RuntimeError):
-    """The cluster lacks the resources that were asked for."""
+    """The cluster lacks the resources that a run or a command asks for."""
 
 
 class ClusterError(RLCoreError, ConnectionError):
@@ -37,7 +37,7 @@ class ActorError(RLCoreError, RuntimeError):
 
 
 class RewardError(RLCoreError, RuntimeError):
-    """A reward failed and its `on_error` policy is `abort`."""
+    """A reward failed, and its `on_error` policy is `abort`."""
 
 
 class WeightSyncError(RLCoreError, RuntimeError):

@@ -1,4 +1,4 @@
-"""The records that pass between the stages of training. Frozen; no Ray, no torch.
+"""The records that pass between the stages of training are frozen, and know neither Ray nor torch.
 
 Ragged data carries a dimension suffix in its comment: P prompt token, T completion token,
 K sample of a group. Arrays are numpy, because Ray moves numpy without copying.
@@ -9,73 +9,75 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One question to the policy, as a task provides it."""
+    """A prompt is one question to the policy, as a task provides it."""
 
     id: str
-    """Unique in its split; seeds, caches and samples.jsonl are keyed by it."""
+    """Name of the prompt, unique in its split; seeds, caches and samples.jsonl are keyed by this name."""
     text: str
     """Chat-formatted prompt with the model's media placeholders, ready to be tokenised."""
     media: Mapping[str, Any] = field(default_factory=dict)
-    """Opaque to rlcore (paths, arrays); `Task.load_media` turns it into processor arguments."""
+    """Media of the prompt (paths, arrays), opaque to rlcore. `Task.load_media` turns them into processor
+    arguments."""
     reference: Mapping[str, Any] = field(default_factory=dict)
-    """What rewards and metrics compare with (label, measured fields). Never shown to the policy."""
+    """Right answer that rewards and metrics compare with (label, measured fields), never shown to the
+    policy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One sampled answer."""
+    """A completion is one sampled answer."""
 
     token_ids: tuple[int, ...]
     """[T] sampled tokens, the stop token included when one was sampled."""
     logprobs: tuple[float, ...]
     """[T] log-probability of each sampled token under the policy that sampled it, at its temperature."""
     text: str
-    """Decoded without special tokens."""
+    """Text of the answer, decoded without special tokens."""
     finish_reason: str
-    """`stop` or `length`."""
+    """Reason for the end: `stop` (a stop token) or `length` (the limit was reached)."""
     policy_version: int
-    """Version of the weights that wrote its first token, the oldest of its versions."""
+    """Version of the weights that wrote the first token: the oldest version in this completion."""
     version_spans: tuple[tuple[int, int], ...] = ()
-    """(version, number of tokens) in order, where weights were replaced while it was written; empty:
-    `policy_version` wrote all of it."""
+    """(version, number of tokens) in order, where weights were replaced while the completion was written.
+    Empty: `policy_version` wrote all tokens."""
     top_logprobs: tuple[Mapping[int, float], ...] | None = None
-    """[T] token id to log-probability of the most likely tokens, where they were asked for."""
+    """[T] token id to log-probability of the most likely tokens, where a request asked for them."""
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """`version_spans`, never empty."""
+        """Pairs of version and number of tokens, in order; never empty."""
         return self.version_spans or ((self.policy_version, len(self.token_ids)),)
 
     @property
     def token_versions(self) -> np.ndarray:
-        """int64 [T]: version of the weights that wrote each token."""
+        """Version of the weights that wrote each token, int64 [T]."""
         if not self.version_spans:
             return np.full(len(self.token_ids), self.policy_version, dtype=np.int64)
         return repeated(self.version_spans)
 
 
 def repeated(spans: Sequence[tuple[int, int]]) -> np.ndarray:
-    """int64 [sum of counts]: of (value, count) pairs, each value so many times."""
+    """Repeats each value of (value, count) pairs `count` times: int64 [sum of counts]."""
     values, counts = np.array(spans, dtype=np.int64).reshape(-1, 2).T
     return np.repeat(values, counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A prompt and its K completions, with the model inputs that the learner needs again."""
+    """A group is a prompt and its K completions, with the model inputs that the learner needs again."""
 
     prompt: Prompt
     prompt_token_ids: tuple[int, ...]
-    """[P] with media placeholders expanded, as the rollout engine saw them."""
+    """[P] tokens of the prompt, media placeholders expanded, as the rollout engine saw them."""
     completions: tuple[Completion, ...]
-    """[K]"""
+    """[K] sampled answers."""
     media_inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Model inputs beside tokens, without a batch dimension: `audio_embeds` [N, H] where a frozen
     tower was run once in the rollout, `audio_states` [N, D] where its projector is trained, or the
@@ -84,103 +86,119 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutJob:
-    """One prompt to complete."""
+    """A job is one prompt that a rollout engine is to complete."""
 
     id: int
-    """Unique among the jobs of a run."""
+    """Number of the job, unique in a run."""
     prompt: Prompt
     draw: int
-    """Its seeds hang on this number and the prompt's id; in training it is the place in the stream."""
+    """Seeds the sampling, together with the prompt's id. During training: the prompt's position in the
+    stream."""
     greedy: bool = False
-    """One most likely answer instead of samples."""
+    """Asks for one most likely answer instead of samples."""
     num_samples: int | None = None
-    """`None`: `rollout.samples_per_prompt`."""
+    """Number of answers to sample; `None`: `rollout.samples_per_prompt`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedJob:
-    """What became of a job."""
+    """A finished job says what became of it."""
 
     id: int
+    """`RolloutJob.id`."""
     group: Group | None
-    """None: the prompt is over the context and `rollout.over_context` is `drop`."""
+    """Prompt and completions; None: the prompt is over the context and `rollout.over_context` is `drop`."""
     num_encoded: int
-    """Audios that went through the tower for it."""
+    """Number of audios that went through the tower for this job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What a reward says of one completion."""
+    """A score is a reward's judgement of one completion."""
 
     value: float = field(kw_only=False)
+    """Reward of the whole completion; higher is better."""
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Named components, for curves and samples.jsonl."""
+    """Named components of the score, for curves and samples.jsonl."""
     token_values: Mapping[int, float] = field(default_factory=dict)
-    """Index into `Completion.token_ids` to what is due there beside `value`: of a reward that judges steps,
-    at the last token of each (`rlcore.algorithms.process`)."""
+    """Extra reward by token index, added to `value`. A reward that judges steps sets one at the last token of
+    each step (`rlcore.algorithms.process`)."""
     error: str | None = None
-    """Why the score could not be made; `value` is then ignored and the reward's policy decides."""
+    """Reason why the reward could not score; `value` is then ignored, and the reward's `on_error` decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardContext:
-    """What a reward may know of the run beside the group."""
+    """The context tells a reward about the run, beside the group."""
 
     step: int = 0
+    """Step for which the group is scored."""
     num_steps: int = 0
+    """Steps of the whole run."""
     statistics: Mapping[str, float] = field(default_factory=dict)
-    """The latest finished step's metrics of rewards (`reward/mean`, `reward/NAME`, `reward/NAME/PART`); empty
-    in the first step."""
+    """Metrics of rewards in the latest finished step (`reward/mean`, `reward/NAME`, `reward/NAME/PART`);
+    empty in the first step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainGroup:
-    """One group, ready for the learner."""
+    """A training group is a group as the learner reads it: arrays, with the advantages."""
 
     prompt_token_ids: np.ndarray
-    """int64 [P]"""
+    """int64 [P], media placeholders expanded."""
     media_inputs: Mapping[str, np.ndarray]
-    """As in `Group`."""
+    """Model inputs beside tokens, as `Group.media_inputs`."""
     token_ids: tuple[np.ndarray, ...]
-    """[K] of int64 [T]"""
+    """[K] of int64 [T]: completion tokens."""
     rollout_logprobs: tuple[np.ndarray, ...]
-    """[K] of float32 [T], from the rollout engine."""
+    """[K] of float32 [T]: log-probabilities by the rollout engine, under the policy that sampled."""
     reference_logprobs: tuple[np.ndarray, ...]
-    """[K] of float32 [T]; empty where no KL is asked for."""
+    """[K] of float32 [T]: log-probabilities by the reference; empty where no KL is asked for."""
     is_current: tuple[np.ndarray, ...] = ()
-    """[K] of bool [T]: tokens that the version wrote which the update starts from; empty: all of them."""
+    """[K] of bool [T]: whether the version that the update starts from wrote the token; empty: always."""
     advantages: np.ndarray
-    """float32 [K]"""
+    """float32 [K]: one advantage per completion."""
     token_advantages: tuple[np.ndarray, ...] = ()
-    """[K] of float32 [T], added to the sample's; empty: no reward judges single tokens."""
+    """[K] of float32 [T], added to the completion's advantage; empty: no reward judges single tokens."""
     prompt_id: str = ""
     """`Prompt.id`, to name the group in errors and in skipped.jsonl."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainBatch:
-    """The global batch of one step, or a rank's part of it: disjoint groups, and the totals of the whole, by
-    which losses are divided, so that sharding and micro-batching change nothing."""
+    """A batch holds the groups of one step, or one rank's part of them, and the totals of the whole step.
+
+    Losses are divided by these totals, so that sharding and micro-batching change nothing.
+    """
 
     groups: tuple[TrainGroup, ...]
     num_sequences: int
+    """Completions in the whole step."""
     num_tokens: int
-    """Completion tokens over the whole batch."""
+    """Completion tokens in the whole step."""
     policy_version: int
-    """Version that the update starts from."""
+    """Version of the weights that the update starts from."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as a few flat arrays: every array by itself costs more than its bytes, and a batch has tens
-        of thousands."""
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickles the batch as a few flat arrays: an array costs more than its bytes, and a batch has tens of
+        thousands of them."""
         return _unpacked, (_packed(self.groups), self.num_sequences, self.num_tokens, self.policy_version)
 
 
 _RAGGED = ("token_ids", "rollout_logprobs", "reference_logprobs", "is_current", "token_advantages")
-"""Fields of `TrainGroup` with one row a sample, or none at all."""
+"""Fields of `TrainGroup` with one row per completion, or none at all."""
 
 
-def _packed(groups: Sequence[TrainGroup]) -> dict[str, Any]:
-    """Name to (all rows one after the other, length of each row), and what is no row."""
+class _Packed(TypedDict):
+    columns: dict[str, tuple[np.ndarray, list[int]]]
+    """Field to (all rows one after the other, length of each row)."""
+    counts: dict[str, list[int]]
+    """Ragged field to the number of its rows in each group."""
+    media_inputs: list[Mapping[str, np.ndarray]]
+    prompt_id: list[str]
+
+
+def _packed(groups: Sequence[TrainGroup]) -> _Packed:
     columns = {
         "prompt_token_ids": _flat([group.prompt_token_ids for group in groups]),
         "advantages": _flat([group.advantages for group in groups]),
@@ -194,15 +212,20 @@ def _packed(groups: Sequence[TrainGroup]) -> dict[str, Any]:
     }
 
 
-def _unpacked(packed: Mapping[str, Any], *totals: int) -> TrainBatch:
+def _unpacked(packed: _Packed, *totals: int) -> TrainBatch:
     rows = {name: _rows(*column) for name, column in packed["columns"].items()}
     groups = []
     for g, (media, prompt_id) in enumerate(zip(packed["media_inputs"], packed["prompt_id"], strict=True)):
-        ragged: dict[str, Any] = {
-            name: tuple(islice(rows[name], packed["counts"][name][g])) for name in _RAGGED
-        }
-        own: dict[str, Any] = {name: next(rows[name]) for name in ("prompt_token_ids", "advantages")}
-        groups.append(TrainGroup(media_inputs=media, prompt_id=prompt_id, **own, **ragged))
+        ragged = {name: tuple(islice(rows[name], packed["counts"][name][g])) for name in _RAGGED}
+        groups.append(
+            TrainGroup(
+                prompt_token_ids=next(rows["prompt_token_ids"]),
+                advantages=next(rows["advantages"]),
+                media_inputs=media,
+                prompt_id=prompt_id,
+                **ragged,
+            )
+        )
     num_sequences, num_tokens, policy_version = totals
     return TrainBatch(
         groups=tuple(groups),

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rlcore.cli import print_metrics
+from rlcore.commands.shared import print_metrics
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:

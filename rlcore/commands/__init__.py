@@ -1,1 +1,1 @@
-"""What `rlcore` can do, one file per command: parsers and printing."""
+"""The commands of `rlcore`, one file each: their parsers and printing. The work is done by libraries."""

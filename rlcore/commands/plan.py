@@ -1,27 +1,59 @@
-"""`rlcore plan`: the plan as text or JSON."""
+"""Prints what a run would take before it starts: `rlcore plan`."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rlcore.config import RunConfig
-from rlcore.plan.hardware import load_hardware
-from rlcore.plan.planner import Plan, make_plan
-from rlcore.plan.sizes import sizes_of
-from rlcore.plan.workload import Workload
+from rlcore.commands.shared import Commands
 
-
-def plan(config: RunConfig, *, hardware: str, workload: Workload, as_json: bool) -> bool:
-    """Prints the plan; whether it fits."""
-    made = make_plan(config, sizes_of(config.model), load_hardware(hardware), workload)
-    print(json.dumps(summary(made), indent=2) if as_json else describe(made))
-    return made.fits
+if TYPE_CHECKING:
+    from rlcore.plan.planner import Plan, Settings
 
 
-def summary(plan: Plan) -> dict[str, Any]:
-    """JSON-ready."""
+def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
+    """Adds `plan` to the commands."""
+    plan = commands.add_parser(
+        "plan", parents=parents, help="memory, seconds and GPU-hours before a run; 1: no fit"
+    )
+    plan.add_argument(
+        "--hardware",
+        required=True,
+        metavar="SPEC",
+        help="h100-80g, h200-141g, a100-80g, a100-40g, l40s (and :GPUS or :GPUSxNODES), cpu, or a YAML file",
+    )
+    plan.add_argument("--prompt-tokens", type=int, help="text tokens of a prompt (default 100)")
+    plan.add_argument("--audio-seconds", type=float, help="audio of a prompt (default 6)")
+    plan.add_argument(
+        "--completion-tokens", type=float, help="mean length of a completion (default: half of the maximum)"
+    )
+    plan.add_argument("--json", action="store_true", help="as JSON")
+    plan.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the plan as text or JSON; returns 0 where the run fits, else 1."""
+    from rlcore.config import load_config
+    from rlcore.plan.hardware import load_hardware
+    from rlcore.plan.planner import make_plan
+    from rlcore.plan.sizes import sizes_of
+    from rlcore.plan.workload import Workload
+
+    given = {
+        name: getattr(arguments, name)
+        for name in ("prompt_tokens", "audio_seconds", "completion_tokens")
+        if getattr(arguments, name) is not None
+    }
+    config, workload = load_config(arguments.config, arguments.overrides), Workload(**given)
+    plan = make_plan(config, sizes_of(config.model), load_hardware(arguments.hardware), workload)
+    print(json.dumps(summary(plan), indent=2) if arguments.json else describe(plan))
+    return 0 if plan.fits else 1
+
+
+def summary(plan: Plan) -> dict[str, object]:
+    """Returns the plan as JSON-ready values."""
     phases = plan.phases
     return {
         "fits": plan.fits,
@@ -51,7 +83,7 @@ def summary(plan: Plan) -> dict[str, Any]:
 
 
 def describe(plan: Plan) -> str:
-    """Some lines for a terminal."""
+    """Returns the plan as lines for a terminal."""
     config, batch, hardware = plan.config, plan.batch, plan.hardware
     unit = "core" if hardware.is_cpu else "GPU"
     lines = [
@@ -121,5 +153,5 @@ def _verdict(plan: Plan) -> list[str]:
     return lines
 
 
-def _settings(change: Mapping[str, Any]) -> str:
+def _settings(change: Settings) -> str:
     return " ".join(f"{key}={str(value).lower()}" for key, value in change.items())

@@ -1,109 +1,78 @@
-"""`rlcore reward check` and `rlcore reward score`: one reward in its actors, without a run."""
+"""Tries a reward without a run: `rlcore reward check` and `rlcore reward score`."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
+from rlcore.commands.shared import Commands
+from rlcore.errors import ConfigError
 
-from rlcore.actors.reward_pool import RewardPool, open_pool
-from rlcore.actors.session import ray_session
-from rlcore.config import ClusterConfig, RewardConfig
-from rlcore.errors import DataError
-from rlcore.records.files import write_rows
-from rlcore.rewards.check import Finding, check_reward
-from rlcore.rewards.samples import generated_groups, read_groups
-from rlcore.types import RewardContext
+if TYPE_CHECKING:
+    from rlcore.config import RewardConfig
 
 
-def check(config: RewardConfig, *, samples: str | None, reference: Mapping[str, Any], limit: int) -> bool:
-    """Prints a line a finding and returns whether all are good.
+def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
+    """Adds `reward`, with its commands `check` and `score`, to the commands."""
+    reward = commands.add_parser("reward", parents=[], help="try a reward without a run")
+    kinds = reward.add_subparsers(required=True, metavar="COMMAND")
+    target = argparse.ArgumentParser(add_help=False)
+    target.add_argument(
+        "target", metavar="TARGET", help="module:Class, module:function, or the name of an entry point"
+    )
+    target.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings of its section in `rewards`, for instance args.limit=80 timeout_s=5 num_gpus=1",
+    )
 
-    Args:
-        samples: a run's samples.jsonl; None: made-up answers to prompts with this `reference`.
-        limit: groups to take of it.
-    """
-    if samples is None:
-        groups = generated_groups(reference)
-    else:
-        groups = [group for _, group in read_groups(samples, limit=limit)]
-    if not groups:
-        raise DataError(f"{samples}: it holds no samples")
-    all_ok = True
-    # A cache would answer in the place of the reward.
-    with _pool(replace(config, cache="none")) as (pool, seconds):
-        (record, *_) = pool.call("ready", timeout_s=60)
-        package = f"{record['package']} {record['version']}" if record["package"] else "no installed package"
-        print(f"{record['target']} ({package}, sha256 {str(record['sha256'])[:12]})")
-        _show(
-            Finding("starts", True, f"built from pickled settings in a process of its own in {seconds:.1f} s")
-        )
-        for finding in check_reward(pool, groups, timeout_s=config.timeout_s):
-            _show(finding)
-            all_ok = all_ok and finding.ok
-        memory = [mib for mib in pool.call("gpu_memory", timeout_s=60) if mib is not None]
-        used = ", ".join(f"{mib:.0f} MiB" for mib in memory)
-        _show(Finding("GPU memory", True, used or "none used by torch in its process"))
-    return all_ok
+    check = kinds.add_parser(
+        "check", parents=[target, *parents], help="what it does with groups; 1 where bad"
+    )
+    check.add_argument("--samples", metavar="FILE", help="recorded groups: a run's samples.jsonl")
+    check.add_argument("--limit", type=int, default=32, help="groups to take of them (default 32)")
+    check.add_argument(
+        "--reference",
+        default="{}",
+        metavar="YAML",
+        help="reference of made-up prompts, where there are no samples, for instance '{label: sad}'",
+    )
+    check.set_defaults(run=run_check)
 
-
-def score(config: RewardConfig, *, samples: str, out: str | None) -> bool:
-    """Scores a finished run and returns whether every completion got a score.
-
-    Args:
-        out: JSON lines of step, split, prompt, sample and score; None: only the summary is printed.
-    """
-    recorded = read_groups(samples)
-    if not recorded:
-        raise DataError(f"{samples}: it holds no samples")
-    with _pool(config) as (pool, _):
-        scores = pool.score([group for _, group in recorded], RewardContext())
-    rows = [
-        {
-            **{name: first[name] for name in ("step", "split", "prompt", "policy_version")},
-            "sample": k,
-            **({"error": each.error} if each.error else {"value": each.value, "parts": dict(each.parts)}),
-        }
-        for (first, _), row in zip(recorded, scores, strict=True)
-        for k, each in enumerate(row)
-    ]
-    if out is not None:
-        write_rows(out, rows)
-    return _summarise(rows)
+    score = kinds.add_parser("score", parents=[target, *parents], help="scores a finished run")
+    score.add_argument("--samples", metavar="FILE", required=True, help="the run's samples.jsonl")
+    score.add_argument("--out", metavar="FILE", help="write the scores there, a JSON line each")
+    score.set_defaults(run=run_score)
 
 
-def _summarise(rows: list[dict[str, Any]]) -> bool:
-    made = np.array([row["value"] for row in rows if "value" in row])
-    failed = [row for row in rows if "error" in row]
-    print(f"{len(rows)} completions, {len(failed)} failed")
-    if made.size:
-        print(f"value: mean {made.mean():.4g}, std {made.std():.4g}, {made.min():.4g} to {made.max():.4g}")
-    for part in sorted({part for row in rows for part in row.get("parts", {})}):
-        print(f"{part}: mean {np.mean([r['parts'][part] for r in rows if part in r.get('parts', {})]):.4g}")
-    if failed:
-        first = failed[0]
-        print(
-            f"the first failure: completion {first['sample']} of prompt {first['prompt']!r}: {first['error']}"
-        )
-    return not failed
+def run_check(arguments: argparse.Namespace) -> int:
+    """Prints what the reward does with groups; returns 1 where a finding is bad, else 0."""
+    import yaml
+
+    config = _reward_config(arguments)
+    try:
+        reference = yaml.safe_load(arguments.reference)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--reference: not readable as YAML: {error}") from error
+    if not isinstance(reference, dict):
+        raise ConfigError(f"--reference: got {arguments.reference!r}, must be like '{{label: sad}}'")
+    from rlcore.commands.reward_trial import check  # imports Ray: only once the configuration stands
+
+    samples, limit = arguments.samples, arguments.limit
+    return 0 if check(config, samples=samples, reference=reference, limit=limit) else 1
 
 
-@contextmanager
-def _pool(config: RewardConfig) -> Iterator[tuple[RewardPool, float]]:
-    """The reward's actors, and the seconds that they took to start."""
-    cluster = ClusterConfig()
-    with ray_session(cluster):
-        began = time.perf_counter()
-        placement_s, startup_s = cluster.placement_timeout_s, cluster.startup_timeout_s
-        with open_pool(
-            config.target, config, placement_timeout_s=placement_s, startup_timeout_s=startup_s
-        ) as pool:
-            yield pool, time.perf_counter() - began
+def run_score(arguments: argparse.Namespace) -> int:
+    """Prints a summary of the reward's scores of a finished run; returns 1 where one is missing, else 0."""
+    config = _reward_config(arguments)
+    from rlcore.commands.reward_trial import score  # imports Ray: only once the configuration stands
+
+    return 0 if score(config, samples=arguments.samples, out=arguments.out) else 1
 
 
-def _show(finding: Finding) -> None:
-    print(f"  {'ok  ' if finding.ok else 'FAIL'}  {finding.name:<21}{finding.detail}", flush=True)
+def _reward_config(arguments: argparse.Namespace) -> RewardConfig:
+    from rlcore.config import RewardConfig, load_config
+
+    return load_config([], [f"target={arguments.target}", *arguments.overrides], RewardConfig)

@@ -1,29 +1,37 @@
-"""`rlcore submit`: checks, starts the job, shows its log, and ends as it ended."""
+"""Starts a run as a job of a Ray cluster, shows its log, and ends as it ended: `rlcore submit`."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import argparse
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from aiohttp import ClientError
+from rlcore.commands.shared import Commands
 
-from rlcore.actors.placement import Bundle, check_fits, run_bundles
-from rlcore.errors import ClusterError, StoppedError
-from rlcore.submit.cluster import JobClient, asking, connect, nodes
-from rlcore.submit.request import RUN_KEY, JobRequest
-from rlcore.submit.working_dir import MB, check_working_dir
+if TYPE_CHECKING:
+    from rlcore.submit.request import JobRequest
 
-ACTIVE = ("PENDING", "RUNNING")
-EXIT_CODE_S = 10.0
-"""How long the driver's exit code may come after the job's end."""
-SILENCE_S = 60.0
-"""After which a log without news is asked for anew: its connection may be gone."""
-LOST_S = 60.0
+
+def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
+    """Adds `submit` to the commands."""
+    parser = commands.add_parser(
+        "submit", parents=parents, help="train as a job of the Ray cluster that cluster.job names"
+    )
+    parser.add_argument("--run-id", metavar="ID", help="name of the run: the last part of its run_dir")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument("--no-wait", action="store_true", help="end once the job is accepted")
+    parser.add_argument("--check", action="store_true", help="only look for what would go wrong")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Submits the run and returns the exit code of `submit`."""
+    from rlcore.submit.request import job_request
+
+    run_id, resume = arguments.run_id, arguments.resume
+    request = job_request(arguments.config, arguments.overrides, run_id=run_id, resume=resume)
+    return submit(request, resume=resume, wait=not arguments.no_wait, check_only=arguments.check)
 
 
 def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: bool = False) -> int:
@@ -32,128 +40,26 @@ def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: 
     Raises:
         ConfigError: the folder is too large, or lacks a configuration file.
         ClusterError: the cluster does not answer, refuses, runs another Ray, or has the run already.
-        PlacementError: it cannot hold the run.
+        PlacementError: the cluster cannot hold the run.
         StoppedError: someone stopped the job.
     """
-    job = request.job
-    sizes = check_working_dir(request.working_dir, job.exclude, max_mb=job.max_mb, needed=request.needed)
-    client = connect(job)
-    if not job.autoscales:
-        driver = Bundle(role="driver", num_cpus=job.num_cpus)
-        check_fits([driver, *run_bundles(request.config)], nodes(client))
-    submission_id = next_submission_id(client, request.run_id, resume=resume)
-    total = f"{len(sizes)} files, {sum(sizes.values()) / MB:.1f} MB"
+    from rlcore.submit import job  # imports Ray: only once the configuration stands
+
+    client, submission_id, size = job.prepare(request, resume=resume)
     if check_only:
-        print(f"{request.run_id}: nothing speaks against it on {client.address} ({total})")
+        print(f"{request.run_id}: nothing speaks against it on {client.address} ({size})")
         return 0
-    with asking(client, "did not take the job"), _without_ray_telling():
-        client.submit_job(
-            entrypoint=request.entrypoint,
-            runtime_env=request.runtime_env,
-            metadata=request.metadata,
-            submission_id=submission_id,
-            entrypoint_num_cpus=job.num_cpus,
-        )
-    print(f"{request.run_id}: job {submission_id} on {client.address} ({total})", flush=True)
+    job.start(client, request, submission_id)
+    print(f"{request.run_id}: job {submission_id} on {client.address} ({size})", flush=True)
     print(f"  stop, with a checkpoint: ray job stop {submission_id}", flush=True)
     if not wait:
         print(f"  its log: ray job logs {submission_id} --follow")
         return 0
     try:
-        asyncio.run(follow(client, submission_id, sys.stdout))
+        job.follow(client, submission_id, sys.stdout)
     except KeyboardInterrupt:
         print(
             f"\n{submission_id} goes on without being watched: ray job stop {submission_id}", file=sys.stderr
         )
         raise
-    return exit_code(client, submission_id)
-
-
-@contextmanager
-def _without_ray_telling() -> Iterator[None]:
-    """Ray warns of what it leaves out of the working folder, line by line: `check_working_dir` has looked."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def next_submission_id(client: JobClient, run_id: str, *, resume: bool) -> str:
-    """RUN for a run's first job, RUN.2 for the second. Raises ClusterError where the run is going on, or has
-    been there before and is not to be resumed: it would lose its checkpoints."""
-    with asking(client, "did not say which jobs it has"):
-        jobs = client.list_jobs()
-    earlier = [each for each in jobs if (each.metadata or {}).get(RUN_KEY) == run_id]
-    for each in earlier:
-        if each.status in ACTIVE:
-            raise ClusterError(
-                f"run {run_id} is {each.status} as job {each.submission_id}: end it (ray job stop "
-                f"{each.submission_id}), or choose another --run-id"
-            )
-    if not earlier:
-        return run_id
-    if not resume:
-        last = max(earlier, key=lambda each: each.start_time or 0)
-        raise ClusterError(
-            f"run {run_id} has been on this cluster ({last.submission_id}: {last.status}): "
-            "--resume goes on from its last checkpoint, another --run-id begins anew"
-        )
-    # Some may have been deleted: their number among the others is not how many there were.
-    return f"{run_id}.{max(_number(each.submission_id, run_id) for each in earlier) + 1}"
-
-
-def _number(submission_id: str, run_id: str) -> int:
-    suffix = submission_id.removeprefix(f"{run_id}.")
-    return int(suffix) if suffix != submission_id and suffix.isdecimal() else 1
-
-
-async def follow(client: Any, submission_id: str, out: TextIO) -> None:
-    """Writes the job's log until it ends. A connection that breaks or falls silent is taken up again where it
-    was. Raises ClusterError where the cluster answers no more."""
-    written, answered = 0, time.monotonic()
-    while True:
-        seen, stream = 0, client.tail_job_logs(submission_id)
-        # However it ends, the job's state tells what that means.
-        with suppress(StopAsyncIteration, asyncio.TimeoutError, RuntimeError, OSError, ClientError):
-            while True:
-                text = await asyncio.wait_for(anext(stream), SILENCE_S)
-                seen += len(text)
-                if seen > written:
-                    out.write(text[-(seen - written) :])
-                    out.flush()
-                    written = seen
-        try:
-            with asking(client, f"did not say how job {submission_id} is"):
-                status = client.get_job_status(submission_id)
-            if status not in ACTIVE:
-                return
-            answered = time.monotonic()
-        except ClusterError as error:
-            if time.monotonic() - answered > LOST_S:
-                raise ClusterError(
-                    f"the cluster has not answered for {LOST_S:g} s ({error}); job {submission_id} may go "
-                    f"on: ray job logs {submission_id} --follow"
-                ) from error
-        await asyncio.sleep(1.0)
-
-
-def exit_code(client: Any, submission_id: str) -> int:
-    """Of the job's command. Raises StoppedError where the job was stopped, ClusterError where its command
-    never ran."""
-    deadline = time.monotonic() + EXIT_CODE_S
-    while True:
-        with asking(client, f"did not say how job {submission_id} ended"):
-            info = client.get_job_info(submission_id)
-        if info.status == "STOPPED":
-            raise StoppedError(
-                f"job {submission_id} was stopped; where its log names a checkpoint, the same command with "
-                "--resume goes on from there"
-            )
-        if info.driver_exit_code is not None:
-            return int(info.driver_exit_code)
-        if time.monotonic() > deadline:
-            if info.status == "SUCCEEDED":
-                return 0
-            raise ClusterError(f"job {submission_id} {info.status}: {info.message}")
-        time.sleep(0.2)
+    return job.exit_code(client, submission_id)

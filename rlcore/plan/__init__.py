@@ -1,5 +1,5 @@
-"""What a run would take, before it runs: memory of each GPU, seconds of each phase, the best split of GPUs.
+"""Predicts what a run would take: memory of each GPU, seconds of each phase, the best split of GPUs.
 
-Arithmetic on a configuration, a model's sizes and a machine's; formulas and sources in docs/plan.md.
-Needs neither Ray, vLLM nor DeepSpeed, and no weights.
+The prediction is arithmetic on a configuration and the sizes of a model and a machine; docs/plan.md has the
+formulas and their sources. It needs neither Ray, vLLM, DeepSpeed nor weights.
 """

@@ -1,4 +1,4 @@
-"""Machines: what a GPU holds and how fast it is, and how many there are."""
+"""Describes machines: how much a GPU holds, how fast it is, and how many there are."""
 
 from __future__ import annotations
 
@@ -8,37 +8,43 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import psutil
 
 from rlcore.config import load_config
 from rlcore.config.io import check
 from rlcore.errors import ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """A cluster of equal nodes. Rates are peaks; `Efficiency` says what share of them is reached."""
+    """A cluster of equal nodes. Its rates are peaks; `Efficiency` says what share of them is reached."""
 
     name: str = "custom"
     gpus_per_node: int = 8
     num_nodes: int = 1
     memory_gb: float = 80.0
-    """Of one GPU, in units of 10^9 bytes."""
+    """Memory of one GPU, in units of 10^9 bytes."""
     bf16_tflops: float = 989.0
-    """Dense matrix products of one GPU."""
+    """Rate of one GPU in dense matrix products of bfloat16."""
     fp32_tflops: float = 67.0
+    """Rate of one GPU in dense matrix products of float32."""
     bandwidth_gb_s: float = 3350.0
-    """Of the GPU's memory."""
+    """Rate of one GPU's memory."""
     link_gb_s: float = 450.0
-    """Between the GPUs of a node, one direction."""
+    """Rate between the GPUs of a node, in one direction."""
     network_gb_s: float = 50.0
-    """Between nodes, for each GPU, one direction."""
+    """Rate between nodes, for each GPU, in one direction."""
     host_link_gb_s: float = 50.0
-    """Between a GPU and its node's main memory, one direction."""
+    """Rate between a GPU and its node's main memory, in one direction."""
     host_memory_gb: float = 1000.0
     """Main memory of a node."""
     is_cpu: bool = False
-    """Whether "GPU" means a core, and all of a node's roles share `host_memory_gb`."""
+    """A "GPU" is a core, and all roles of a node share `host_memory_gb`."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -56,21 +62,24 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True)
 class Efficiency:
-    """Shares of the hardware's peaks that the phases reach. Assumptions, not measurements of this project:
-    what well-kept engines report for dense models of a few billion parameters (docs/plan.md)."""
+    """The efficiency says which shares of the hardware's peaks the phases reach.
+
+    These are assumptions, not measurements of this project: well-kept engines report them for dense models of
+    a few billion parameters (docs/plan.md).
+    """
 
     prefill: float = 0.50
-    """Of the matrix products' peak, while vLLM reads prompts."""
+    """Share of the matrix products' peak while vLLM reads prompts."""
     decode: float = 0.60
-    """Of the memory's bandwidth, while vLLM writes tokens."""
+    """Share of the memory's bandwidth while vLLM writes tokens."""
     decode_step_s: float = 0.003
     """Seconds of a decoding step beside the model: scheduling, sampling, log-probabilities."""
     forward: float = 0.45
-    """Of the matrix products' peak, while the reference or a reward model scores."""
+    """Share of the matrix products' peak while the reference or a reward model scores."""
     train: float = 0.35
-    """Of the matrix products' peak, while the learner computes gradients."""
+    """Share of the matrix products' peak while the learner computes gradients."""
     link: float = 0.70
-    """Of links, network and copies."""
+    """Share of the rates of links, network and copies."""
 
 
 KNOWN = {
@@ -113,11 +122,14 @@ _SPEC = re.compile(r"(?P<name>[a-z0-9-]+)(:(?P<gpus>\d+)(x(?P<nodes>\d+))?)?")
 
 
 def load_hardware(spec: str) -> Hardware:
-    """`h100-80g`, `h100-80g:8` (GPUs of one node), `h100-80g:8x4` (on 4 nodes), `cpu` (this machine, measured
-    in a second), or a YAML file with the fields of `Hardware`.
+    """Reads which hardware `spec` names.
+
+    Args:
+        spec: `h100-80g`, `h100-80g:8` (GPUs of one node), `h100-80g:8x4` (on 4 nodes), `cpu` (this machine,
+            measured in a second), or a YAML file with the fields of `Hardware`.
 
     Raises:
-        ConfigError: no such name, file or field.
+        ConfigError: there is no such name, file or field.
     """
     if Path(spec).suffix in (".yaml", ".yml"):
         return load_config([spec], [], Hardware)
@@ -140,9 +152,13 @@ def load_hardware(spec: str) -> Hardware:
 
 
 def this_machine(device: str = "cpu") -> Hardware:
-    """This machine with rates measured by a matrix product and a copy: of one core (`cpu`), whose "GPU" is a
-    core, or of its first GPU (`cuda`), whose links are not measured and keep their defaults."""
-    import psutil
+    """Measures this machine's rates by a matrix product and a copy.
+
+    Args:
+        device: `cpu`: rates of one core, and a "GPU" is a core. `cuda`: rates of the first GPU, whose links
+        are
+            not measured and keep their defaults.
+    """
     import torch
 
     threads = torch.get_num_threads()
@@ -174,7 +190,7 @@ def this_machine(device: str = "cpu") -> Hardware:
     return replace(measured, is_cpu=True, link_gb_s=half, network_gb_s=1.0, host_link_gb_s=copy_gb_s)
 
 
-def _product_tflops(device: str, dtype: Any) -> float:
+def _product_tflops(device: str, dtype: torch.dtype) -> float:
     import torch
 
     size = 768 if device == "cpu" else 8192
@@ -183,7 +199,7 @@ def _product_tflops(device: str, dtype: Any) -> float:
 
 
 def _copy_gb_s(device: str) -> float:
-    """Read and written."""
+    """Counts what is read and what is written."""
     import torch
 
     num_bytes = (32 if device == "cpu" else 1024) << 20
@@ -191,8 +207,8 @@ def _copy_gb_s(device: str) -> float:
     return 2 * num_bytes / _seconds(lambda: target.copy_(source), device) / 1e9
 
 
-def _seconds(work: Callable[[], Any], device: str, *, repeats: int = 5, times: int = 5) -> float:
-    """Of one call: the best of some repeats, as others may be at work on the machine."""
+def _seconds(work: Callable[[], object], device: str, *, repeats: int = 5, times: int = 5) -> float:
+    """Seconds of one call: the best of some repeats, as others may be at work on the machine."""
     import torch
 
     wait = torch.cuda.synchronize if device != "cpu" else lambda: None

@@ -1,8 +1,8 @@
-"""Bytes of a learner rank and of a model that only computes forward passes.
+"""Computes the bytes of a learner rank, and of a model that only computes forward passes.
 
-The learner's states are those that DeepSpeed 0.19 keeps over float32 weights (frozen linear layers are in
-bfloat16 where the checkpoint is and autocast computes in it), its activations those that autograd saves of a
-Qwen2 decoder with packed groups (docs/plan.md); `benchmarks.plan_memory` holds the sums against measured
+The learner's states are those that DeepSpeed 0.19 keeps over float32 weights. Frozen linear layers are in
+bfloat16 where the checkpoint is and autocast computes in it. Activations are those that autograd saves of a
+Qwen2 decoder with packed groups (docs/plan.md). `benchmarks.plan_memory` holds the sums against measured
 peaks.
 """
 
@@ -16,7 +16,7 @@ from rlcore.plan.sizes import ModelSizes
 
 LOGITS_PER_CHUNK = 16 * 1024 * 1024
 LOGITS_PER_CHUNK_ON_GPU = 4 * LOGITS_PER_CHUNK
-"""As `rlcore.engines.logprobs`, which needs torch to say it."""
+"""Copy of the value in `rlcore.engines.logprobs`, which imports torch."""
 REDUCE_BUCKET = 500_000_000
 """DeepSpeed's `reduce_bucket_size`, in values."""
 LIVE_PARAMETERS = 1_000_000_000
@@ -26,8 +26,8 @@ BYTES = {"float32": 4, "bfloat16": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """The shape of the largest forward pass: `num_groups` prompts and `num_rows` completions, the longest of
-    which pad the others inside attention."""
+    """The shape of the largest forward pass is `num_groups` prompts and `num_rows` completions, of which the
+    longest pad the others inside attention."""
 
     num_groups: float
     num_rows: float
@@ -36,7 +36,7 @@ class MicroBatch:
     completion: float
     """Mean tokens of a completion."""
     longest: float
-    """Tokens that a completion takes inside attention."""
+    """Tokens that each completion takes inside attention."""
 
     @property
     def tokens(self) -> float:
@@ -45,11 +45,12 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerMemory:
-    """Bytes on the device of one learner rank, and in its node's main memory."""
+    """A learner rank takes these bytes on its device, and in its node's main memory."""
 
     weights: float
     """The model's weights, as far as they stay on the device; with float32 master copies."""
     gradients: float
+    """Gradients that stay between two micro-batches."""
     optimizer: float
     """Adam's two moments."""
     media: float
@@ -60,19 +61,21 @@ class LearnerMemory:
     logits: float
     """Logits of a chunk and their gradient, and the head's own."""
     step: float
-    """What the optimizer's step takes for the time it lasts."""
+    """Extra bytes during the optimizer's step."""
     reduction: float
-    """What the last reduction of gradients takes for the time it lasts."""
+    """Extra bytes during the last reduction of gradients."""
     host: float
+    """Bytes in main memory."""
 
     @property
     def states(self) -> float:
-        """What stays between two updates."""
+        """Bytes that stay between two updates."""
         return self.weights + self.optimizer + self.media + self.buffers + self.gradients
 
     @property
     def peak(self) -> float:
-        """The largest of: the backward pass's beginning, the gradients' reduction, the optimizer's step."""
+        """Bytes when most is taken: as the backward pass begins, in the gradients' reduction or in the
+        optimizer's step."""
         return self.states + max(self.activations + self.logits, self.reduction, self.step)
 
 
@@ -85,7 +88,7 @@ def learner_memory(
     *,
     num_micro_batches: int,
 ) -> LearnerMemory:
-    """Memory of one of `learner.num_ranks` ranks."""
+    """Computes the memory of one of `learner.num_ranks` ranks."""
     stage, ranks = learner.zero_stage, learner.num_ranks
     trained = trained_parameters(sizes, learner)
     frozen = sizes.language - trained if learner.lora.rank == 0 else sizes.language
@@ -138,18 +141,21 @@ def learner_memory(
 
 
 def trained_parameters(sizes: ModelSizes, learner: LearnerConfig) -> int:
-    """Adapters alone where there are any, else the language model. (`model.freeze` of parts of the language
-    model is not looked at.)"""
+    """Returns the number of trained parameters: the adapters where there are any, else the language model.
+
+    `model.freeze` of parts of the language model is not looked at.
+    """
     return sizes.lora(learner.lora) if learner.lora.rank else sizes.language
 
 
 def narrow_parameters(sizes: ModelSizes, learner: LearnerConfig) -> int:
-    """Frozen weights that the learner holds in bfloat16 (`rlcore.engines.zero.narrow_frozen`)."""
+    """Returns the number of frozen weights in bfloat16 (`rlcore.engines.zero.narrow_frozen`)."""
     return sizes.linear if learner.lora.rank and learner.autocast == "bfloat16" else 0
 
 
 def activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch) -> float:
-    """What the backward pass finds saved when it begins: all layers, or their inputs and one layer."""
+    """Computes the bytes saved when the backward pass begins: of all layers, or of their inputs and one
+    layer."""
     layer = layer_activation_bytes(sizes, learner, batch)
     tokens = batch.tokens
     if learner.activation_checkpointing:
@@ -169,9 +175,12 @@ def activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatc
 
 
 def layer_activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch) -> float:
-    """Saved of one decoder layer: norms (input, normed, scaled), inputs of the projections, the MLP's gate,
-    its activation, up and their product, and inside attention padded queries, outputs, and keys and values of
-    the prompt beside each of its completions, repeated to the query heads."""
+    """Computes the bytes saved of one decoder layer.
+
+    Saved are norms (input, normed, scaled), inputs of the projections, the MLP's gate, its activation, up and
+    their product. Inside attention these are padded queries, outputs, and keys and values of the prompt
+    beside each of its completions, repeated to the query heads.
+    """
     h, a, i = sizes.hidden, sizes.attention, sizes.intermediate
     low = 2 if learner.autocast == "bfloat16" else 4
     targets = set(learner.lora.target_modules) if learner.lora.rank else None
@@ -209,7 +218,7 @@ def _largest_chunk(sizes: ModelSizes, hardware: Hardware) -> int:
 
 
 def forward_memory(sizes: ModelSizes, model: ModelConfig, tokens: float, hardware: Hardware) -> float:
-    """Bytes of a model that computes log-probabilities without gradients: weights, one layer, one chunk."""
+    """Computes the bytes of a model without gradients: weights, one layer, one chunk of logits."""
     size = BYTES[model.dtype]
     parameters = sizes.language + (sizes.media if model.media == "raw" else 0)
     layer = size * tokens * (4 * sizes.hidden + 4 * sizes.attention + 3 * sizes.intermediate)

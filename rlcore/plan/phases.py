@@ -1,5 +1,9 @@
-"""Seconds of a step's phases by the roofline model (Williams et al. 2009, doi:10.1145/1498765.1498785): work
-over the lower of what arithmetic and memory allow, times the share of it that is reached (`Efficiency`)."""
+"""Computes the seconds of a step's phases by the roofline model (Williams et al. 2009,
+doi:10.1145/1498765.1498785).
+
+A phase takes its work over the lower rate that arithmetic and memory allow, times the share of this rate
+that is reached (`Efficiency`).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ PUSH_GB_S = {"shared_memory": 3.2, "gloo": 1.1}
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """What decides the speed of one rollout engine."""
+    """An engine, as far as its speed depends on it."""
 
     sizes: ModelSizes
     hardware: Hardware
@@ -29,11 +33,13 @@ class Engine:
     dtype: str
     tensor_parallel: int
     max_num_seqs: int
-    """Sequences that are written at once."""
+    """Number of sequences that are written at once."""
 
     def step_seconds(self, num_active: np.ndarray, num_cached: np.ndarray) -> np.ndarray:
-        """Seconds of decoding steps with so many sequences and so many tokens in the cache: the weights are
-        read once, the cache once, and 2 floating-point operations are made for each weight and sequence."""
+        """Computes the seconds of decoding steps with this many sequences and tokens in the cache, [N] each.
+
+        A step reads weights and cache once, and makes 2 floating-point operations per weight and sequence.
+        """
         size, gpus = BYTES[self.dtype], self.tensor_parallel
         weights = self.sizes.decoder + (self.sizes.head or self.sizes.embedding)
         read = size * (weights + num_cached * self.sizes.kv_values_per_token)
@@ -43,16 +49,21 @@ class Engine:
         return np.maximum(memory_s, compute_s) + self.efficiency.decode_step_s
 
     def prefill_seconds(self, num_prompts: float, prompt_length: float, audio_seconds: float) -> float:
-        """Prompts through the decoder once (their samples share the cache), and their audio through the tower
-        where this engine has one."""
+        """Computes the seconds to read prompts, each once: its samples share the cache.
+
+        Audio goes through the tower where this engine has one; elsewhere `audio_seconds` is 0.
+        """
         flops = forward_flops(self.sizes, num_prompts * prompt_length, prompt_length)
         flops += 2.0 * self.sizes.audio * num_prompts * audio_seconds * AUDIO_FRAMES_PER_S
         peak = self.tensor_parallel * self.hardware.tflops(self.dtype) * 1e12
         return flops / (self.efficiency.prefill * peak)
 
     def decode_seconds(self, lengths: Sequence[int], prompt_length: int) -> float:
-        """Seconds to write completions of these lengths, `max_num_seqs` at a time, the next starting where
-        one ends; the last ones are written by few at a time, at the price of reading all the weights."""
+        """Computes the seconds to write completions of these lengths, `max_num_seqs` at a time.
+
+        The next starts where one ends. The last ones are written by few at a time, at the price of reading
+        all the weights.
+        """
         starts = _starts(lengths, self.max_num_seqs)
         ends = starts + np.asarray(lengths)
         num_steps = int(ends.max())
@@ -69,7 +80,7 @@ class Engine:
 
 
 def _starts(lengths: Sequence[int], slots: int) -> np.ndarray:
-    """The step at which each sequence begins, in order, with so many at once."""
+    """The step at which each sequence begins, in order, with `slots` of them at once."""
     if len(lengths) <= slots:
         return np.zeros(len(lengths), dtype=np.int64)
     free = [0] * slots
@@ -82,18 +93,19 @@ def _starts(lengths: Sequence[int], slots: int) -> np.ndarray:
 
 
 def forward_flops(sizes: ModelSizes, tokens: float, context: float) -> float:
-    """Of the decoder's layers: 2 a token and parameter that it passes, and attention's two products over half
-    the context."""
+    """Counts the floating-point operations of the decoder's layers: 2 per token and parameter that it passes,
+    and attention's two products over half the context."""
     return tokens * (2.0 * sizes.active + 2.0 * sizes.num_layers * sizes.attention * context)
 
 
 def head_flops(sizes: ModelSizes, tokens: float) -> float:
+    """Counts the floating-point operations of the output head."""
     return 2.0 * sizes.vocab * sizes.hidden * tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phases:
-    """Seconds of one step."""
+    """The phases of one step, in seconds."""
 
     prefill: float
     decode: float
@@ -107,8 +119,11 @@ class Phases:
         return self.prefill + self.decode
 
     def step(self, staleness: int, chunks: float) -> float:
-        """Seconds per step (`rlcore.loop.rollouts`): scoring runs beside the rollout but for the last of
-        `chunks` parts; with staleness the next rollout runs beside update and weight sync."""
+        """Computes the seconds per step, as `rlcore.loop.rollouts` orders the phases.
+
+        Scoring runs beside the rollout but for the last of `chunks` parts. With staleness the next rollout
+        runs beside update and weight sync.
+        """
         material = max(self.rollout, self.score) + min(self.rollout, self.score) / max(chunks, 1.0)
         learn = self.update + self.weight_sync
         return material + learn if staleness == 0 else max(material, learn)
@@ -117,7 +132,7 @@ class Phases:
 def reference_seconds(
     config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency
 ) -> float:
-    """The reference's forward pass of a step; 0 without a KL."""
+    """Computes the seconds of the reference's forward pass in a step; 0 without a KL."""
     if config.algorithm.kl_coef == 0:
         return 0.0
     flops = forward_flops(sizes, batch.packed_tokens, batch.prompt_length)
@@ -131,7 +146,7 @@ def reference_seconds(
 def judge_seconds(
     sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency, replicas: int
 ) -> float:
-    """A generative reward model that reads prompt, audio and completion, and says a few tokens."""
+    """Computes the seconds of a generative reward model that reads prompt, audio and completion."""
     tokens = batch.num_sequences * (batch.prompt_length + batch.completion_length)
     flops = forward_flops(sizes, tokens, batch.prompt_length)
     flops += 2.0 * sizes.audio * batch.num_prompts * batch.workload.audio_seconds * AUDIO_FRAMES_PER_S
@@ -139,8 +154,11 @@ def judge_seconds(
 
 
 def update_flops(config: RunConfig, sizes: ModelSizes, batch: Batch) -> float:
-    """Of one optimizer step on all ranks: forward, backward for inputs and for weights (2 + 2 + 2 a parameter
-    and token), and 2 more where activations are computed again."""
+    """Counts the floating-point operations of one optimizer step on all ranks.
+
+    There are 2 + 2 + 2 per parameter and token (forward, backward for inputs and for weights), and 2 more
+    where activations are computed again.
+    """
     learner = config.learner
     passes = (2 if learner.lora.rank else 3) + learner.activation_checkpointing
     flops = passes * forward_flops(sizes, batch.packed_tokens, batch.prompt_length)
@@ -158,7 +176,7 @@ def update_seconds(
     *,
     num_micro_batches: int,
 ) -> float:
-    """Gradients, their communication, and the optimizer's step."""
+    """Computes the seconds of a step's updates: gradients, their communication, the optimizer's step."""
     learner = config.learner
     flops = update_flops(config, sizes, batch)
     peak = hardware.tflops(learner.compute_dtype) * 1e12 * learner.num_ranks
@@ -207,14 +225,15 @@ def _communication_seconds(
 
 
 def pushed_values(config: RunConfig, sizes: ModelSizes) -> tuple[int, int]:
-    """Of one push, and bytes of each: the language model in the engines' dtype, or adapters in float32."""
+    """Returns the number of values in one push and the bytes of each: the language model in the engines'
+    dtype, or adapters in float32."""
     if config.learner.lora.push == "adapters":
         return sizes.lora(config.learner.lora), BYTES["float32"]
     return sizes.language, BYTES[config.model.dtype]
 
 
 def sync_seconds(config: RunConfig, sizes: ModelSizes, hardware: Hardware, efficiency: Efficiency) -> float:
-    """One push; receivers take it at the same time."""
+    """Computes the seconds of one push, which all receivers take at the same time."""
     num_values, size = pushed_values(config, sizes)
     backend = config.weight_sync.backend
     if backend in PUSH_GB_S:

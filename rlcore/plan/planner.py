@@ -1,4 +1,4 @@
-"""The plan of one run: does it fit, how long is a step, what would be better."""
+"""Plans one run: says whether it fits, how long a step is, and what would be better."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from rlcore.plan.workload import Batch, Workload
 RESERVE = 0.03
 """Share of a GPU's memory that is left alone."""
 
-CHANGES: tuple[Mapping[str, Any], ...] = (
+Settings = Mapping[str, bool | int | float | str]
+"""Dotted key to value."""
+
+CHANGES: tuple[Settings, ...] = (
     {"learner.activation_checkpointing": True},
     {"learner.autocast": "bfloat16"},
     {"learner.zero_stage": 3},
@@ -44,7 +47,7 @@ CHANGES: tuple[Mapping[str, Any], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """GPUs by role, and what a step then takes."""
+    """A split deals GPUs to roles; `step_seconds` is what a step then takes."""
 
     rollout_replicas: int
     learner_ranks: int
@@ -54,6 +57,8 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
+    """A plan holds the memory and the time of one run, and advice where the run does not fit."""
+
     config: RunConfig
     hardware: Hardware
     batch: Batch
@@ -63,9 +68,9 @@ class Plan:
     phases: Phases
     staleness: int
     problems: tuple[str, ...]
-    """Why it does not fit; none where it does."""
-    changes: tuple[Mapping[str, Any], ...]
-    """Settings with which it would, where some are known."""
+    """Reasons why the run does not fit; none where it does."""
+    changes: tuple[Settings, ...]
+    """Settings with which the run would fit, where some are known."""
     best: Split | None
     """The fastest split of the same number of GPUs; null where roles share GPUs."""
 
@@ -79,12 +84,12 @@ class Plan:
 
     @property
     def tokens_per_second(self) -> float:
-        """Completion tokens that are trained on."""
+        """Completion tokens per second that are trained on."""
         return self.batch.completion_tokens / self.step_seconds
 
     @property
     def gpu_hours(self) -> float:
-        """Of `train.num_steps`; start, evaluations and checkpoints are left out."""
+        """GPU-hours of `train.num_steps` steps; start, evaluations and checkpoints are left out."""
         return self.config.train.num_steps * self.step_seconds * len(self.devices) / 3600
 
 
@@ -95,7 +100,7 @@ def make_plan(
     workload: Workload | None = None,
     efficiency: Efficiency | None = None,
 ) -> Plan:
-    """Memory, time and advice for a run. Pure: nothing is read and nothing is started."""
+    """Computes memory, time and advice for a run. Nothing is read and nothing is started."""
     batch = Batch(config, workload or Workload())
     efficiency = efficiency or Efficiency()
     roles = roles_of(config, sizes, batch, hardware)
@@ -117,7 +122,7 @@ def make_plan(
 
 
 def num_chunks(config: RunConfig) -> float:
-    """Parts in which a step's groups are scored while others are generated."""
+    """Returns the number of parts in which a step's groups are scored while others are generated."""
     return config.train.prompts_per_step / min(config.train.groups_per_score, config.train.prompts_per_step)
 
 
@@ -134,6 +139,7 @@ def _step_seconds(config: RunConfig, phases: Phases, devices: Sequence[Device]) 
 def phases_of(
     config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency
 ) -> Phases:
+    """Computes the seconds of a step's phases."""
     engine = engine_of(config, sizes, batch, hardware, efficiency)
     num_prompts = math.ceil(batch.num_prompts / config.rollout.num_replicas)
     audio_s = batch.workload.audio_seconds if config.model.media == "raw" else 0.0
@@ -162,6 +168,7 @@ def phases_of(
 def engine_of(
     config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency
 ) -> Engine:
+    """Returns a rollout engine, with the number of sequences that its cache holds at once."""
     return Engine(
         sizes=sizes,
         hardware=hardware,
@@ -173,7 +180,7 @@ def engine_of(
 
 
 def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> list[str]:
-    """Everything that would not fit, in words."""
+    """Returns everything that would not fit, in words."""
     roles = roles_of(config, sizes, batch, hardware)
     problems = []
     longest = batch.prompt_length + batch.max_completion
@@ -222,8 +229,8 @@ def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: 
     return problems
 
 
-def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
-    """The configuration with some keys, dotted, set otherwise."""
+def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
+    """Returns the configuration with some keys, dotted, set otherwise."""
     for key, value in settings.items():
         config = _set(config, key.split("."), value)
     return config
@@ -237,9 +244,7 @@ def _set(section: Any, path: list[str], value: Any) -> Any:
     return replace(section, **{path[0]: _set(getattr(section, path[0]), path[1:], value)})
 
 
-def _changes(
-    config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware
-) -> tuple[Mapping[str, Any], ...]:
+def _changes(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> tuple[Settings, ...]:
     """The smallest set of `CHANGES`, of at most three, with which it fits; the first by their order."""
     for count in (1, 2, 3):
         for chosen in itertools.combinations(CHANGES, count):

@@ -1,4 +1,4 @@
-"""A run's actors with what each takes of a GPU, and which of them share one."""
+"""A run's actors: what each takes of a GPU, and which of them share one."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ from rlcore.plan.workload import Batch
 CONTEXT_BYTES = 1.0e9
 """A process's CUDA context, libraries' workspaces and NCCL's buffers; on CPUs, what its libraries load."""
 FRAGMENTATION = 0.05
-"""What torch's caching allocator holds beyond what is allocated."""
+"""Share that torch's caching allocator holds beyond what is allocated."""
 GPU_UTILIZATION = 0.92
 """vLLM's default `gpu_memory_utilization`."""
 CPU_CACHE_BYTES = 256 << 20
 """Key-value cache of an engine on CPUs, where `kv_cache_memory_bytes` is not set (rlcore.engines)."""
 LARGE_GPU_BYTES = 70 * 2**30
-"""From which on vLLM's batches are larger where nothing else is set, but on A100s."""
+"""A GPU of this much memory has larger batches in vLLM where nothing else is set, unless it is an A100."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """Actors of one kind."""
+    """A role is all actors of one kind."""
 
     name: str
     count: int
     num_gpus: float
-    """Of one actor; may be a part of one."""
+    """GPUs of one actor; may be a part of one."""
     num_bytes: float
-    """On each of its GPUs."""
+    """Bytes of one actor on each of its GPUs."""
     idle_bytes: float = 0.0
-    """What stays there while the other role of a colocated pair has its turn."""
+    """Bytes that stay while the other role of a colocated pair has its turn."""
     parts: dict[str, float] = field(default_factory=dict)
-    """Bytes by what they are for; those of peaks at other times are left out."""
+    """Bytes by purpose; bytes of peaks at other times are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One rollout engine's memory."""
+    """A rollout engine takes this memory on each of its GPUs, in bytes."""
 
     weights: float
     media: float
     activations: float
     cache: float
-    """What is left for keys and values; below 0: nothing is."""
+    """Bytes left for keys and values; below 0: none."""
     num_bytes: float
-    """All that vLLM takes."""
+    """Bytes of all that vLLM takes."""
     asleep: float
-    """What of it sleep does not give back: context and CUDA graphs."""
+    """Bytes that sleep does not give back: context and CUDA graphs."""
     cache_tokens: float
     num_seqs: int
-    """Sequences written at once: what the cache holds of the mean length, at most `max_num_seqs`."""
+    """Sequences written at once: as many of the mean length as the cache holds, at most `max_num_seqs`."""
 
 
 def micro_batch(config: RunConfig, batch: Batch, max_tokens: int, num_ranks: int) -> tuple[MicroBatch, int]:
-    """The fullest forward pass of a rank, and how many of them a step has."""
+    """Returns the fullest forward pass of a rank, and how many of them a step has."""
     per_group = batch.prompt_length + batch.num_samples * batch.completion_length
     num_groups = min(max_tokens / per_group, batch.num_prompts / num_ranks)
     rows = num_groups * batch.num_samples
@@ -84,8 +84,11 @@ def micro_batch(config: RunConfig, batch: Batch, max_tokens: int, num_ranks: int
 
 
 def largest_batch(config: RunConfig, hardware: Hardware) -> tuple[int, int]:
-    """An engine's `max_num_seqs` and `max_num_batched_tokens`: those of `rollout.engine`, else the defaults
-    of `vllm.LLM` (vllm/engine/arg_utils.py, `get_batch_defaults`)."""
+    """Returns an engine's `max_num_seqs` and `max_num_batched_tokens`.
+
+    These are the values of `rollout.engine`, else the defaults of `vllm.LLM` (vllm/engine/arg_utils.py,
+    `get_batch_defaults`).
+    """
     engine, workers = config.rollout.engine, config.rollout.workers_per_engine
     if hardware.is_cpu:
         num_seqs, num_tokens = 256 * workers, 4096 * workers
@@ -97,8 +100,10 @@ def largest_batch(config: RunConfig, hardware: Hardware) -> tuple[int, int]:
 
 
 def rollout_memory(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> Rollout:
-    """What vLLM makes of its share of a GPU: weights, activations of the largest batch, the rest is cache,
-    unless `kv_cache_memory_bytes` says how large that is."""
+    """Computes what vLLM makes of its share of a GPU: weights, activations of the largest batch, and cache.
+
+    The cache is the rest, unless `kv_cache_memory_bytes` says how large it is.
+    """
     engine, size = config.rollout.engine, BYTES[config.model.dtype]
     tensor_parallel, workers = int(engine.get("tensor_parallel_size", 1)), config.rollout.workers_per_engine
     max_num_seqs, tokens = largest_batch(config, hardware)
@@ -126,12 +131,13 @@ def rollout_memory(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware:
 
 
 def learner_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> LearnerMemory:
+    """Computes the memory of one learner rank of this run."""
     shape, count = micro_batch(config, batch, config.learner.micro_batch_tokens, config.learner.num_ranks)
     return learner_memory(sizes, config.model, config.learner, shape, hardware, num_micro_batches=count)
 
 
 def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> list[Role]:
-    """All actors that take a GPU (with `cpu`: all but rules)."""
+    """Returns the roles whose actors take a GPU (with `cpu`: all roles but rewards by rule)."""
     rollout = rollout_memory(config, sizes, batch, hardware)
     learner = learner_of(config, sizes, batch, hardware)
     overhead, share = CONTEXT_BYTES, 0.0 if hardware.is_cpu else FRAGMENTATION
@@ -202,17 +208,20 @@ def _gpus(section: object, hardware: Hardware) -> float:
 
 @dataclass(slots=True)
 class Device:
-    """One GPU, and who is on it."""
+    """A device is one GPU, and the roles that are on it."""
 
     free: float = 1.0
     num_bytes: float = 0.0
-    """When they take most."""
+    """Bytes when the roles take most."""
     roles: list[str] = field(default_factory=list)
 
 
 def place(roles: Sequence[Role], *, colocate: bool = False) -> list[Device]:
-    """Actors on as few GPUs as they need: whole ones first, parts where there is room, as Ray's PACK does.
-    With `colocate` a rollout engine and a learner rank are placed as one (`actors.placement.run_bundles`)."""
+    """Places actors on as few GPUs as they need: whole ones first, parts where there is room, as Ray's PACK
+    does.
+
+    With `colocate` a rollout engine and a learner rank are placed as one (`actors.placement.run_bundles`).
+    """
     pair = [role for role in roles if colocate and role.name in ("rollout", "learner")]
     bundles = [pair] if pair else []
     bundles += [[role] for role in roles if role not in pair]

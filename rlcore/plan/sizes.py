@@ -1,17 +1,21 @@
-"""How large a model is, from its config.json alone."""
+"""Finds out how large a model is, from its config.json alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlcore.config import LoRAConfig, ModelConfig
 from rlcore.errors import ConfigError
 
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSizes:
-    """Dimensions of the decoder and parameter counts of its parts."""
+    """The sizes of a model: dimensions of its decoder, and parameter counts of its parts."""
 
     hidden: int
     intermediate: int
@@ -23,8 +27,9 @@ class ModelSizes:
     layer: int
     """Parameters of one decoder layer, the mean where layers differ."""
     idle: int = 0
-    """Of them, those of the experts that a token does not pass."""
+    """Parameters of a layer's experts that a token does not pass, counted in `layer`."""
     embedding: int
+    """Parameters of the input embedding."""
     head: int
     """Parameters of the output head; 0 where it is the embedding."""
     audio: int = 0
@@ -32,8 +37,8 @@ class ModelSizes:
     other_media: int = 0
     """Parameters of further towers (vision), which no prompt enters."""
     linear: int = 0
-    """Of the language model's parameters, those of linear layers and experts, where the checkpoint has them
-    in bfloat16; an embedding that is the head is not among them."""
+    """Parameters of the language model's linear layers and experts, where the checkpoint has them in
+    bfloat16; without an embedding that is the head."""
 
     @property
     def decoder(self) -> int:
@@ -42,7 +47,7 @@ class ModelSizes:
 
     @property
     def active(self) -> int:
-        """Of the decoder's parameters, those that a token passes."""
+        """Parameters of the decoder that a token passes."""
         return self.decoder - self.num_layers * self.idle
 
     @property
@@ -64,10 +69,11 @@ class ModelSizes:
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
     def lora(self, lora: LoRAConfig) -> int:
-        """Parameters of adapters on the decoder: rank * (in + out) a layer (arXiv:2106.09685, 4.1).
+        """Counts the parameters of adapters on the decoder: rank * (in + out) per linear layer
+        (arXiv:2106.09685, 4.1).
 
         Raises:
-            ConfigError: a target whose size is not known.
+            ConfigError: the size of a target is not known.
         """
         h, a, kv = self.hidden, self.attention, self.num_kv_heads * self.head_dim
         widths = {
@@ -144,12 +150,14 @@ head is counted beside the embedding; the 3B's is taken to be its own, which err
 
 
 def sizes_of(model: ModelConfig) -> ModelSizes:
-    """Sizes of the checkpoint at `model.path`: a known hub id, or a folder or hub id whose config.json is
-    read and whose modules are built without memory (torch's meta device).
+    """Returns the sizes of the checkpoint at `model.path`.
+
+    This is a known hub id, or a folder or hub id whose config.json is read and whose modules are built
+    without memory (torch's meta device).
 
     Raises:
-        DataError: no checkpoint there.
-        ConfigError: an architecture that is not supported.
+        DataError: there is no checkpoint.
+        ConfigError: the architecture is not supported.
     """
     if model.path in KNOWN:
         return KNOWN[model.path]
@@ -158,8 +166,8 @@ def sizes_of(model: ModelConfig) -> ModelSizes:
     return sizes_of_config(load_config(model.path))
 
 
-def sizes_of_config(config: Any) -> ModelSizes:
-    """Sizes of a transformers configuration."""
+def sizes_of_config(config: PretrainedConfig) -> ModelSizes:
+    """Returns the sizes of the model that a transformers configuration describes."""
     import torch
     import transformers
 
@@ -196,7 +204,7 @@ def sizes_of_config(config: Any) -> ModelSizes:
     )
 
 
-def _idle(layers: Any, text: Any) -> int:
+def _idle(layers: nn.ModuleList, text: PretrainedConfig) -> int:
     """Parameters of experts, [E, ...] a tensor, that a token does not pass."""
     experts = [p for name, p in layers.named_parameters() if ".experts." in name and p.ndim == 3]
     return sum(p.numel() // len(p) * (len(p) - text.num_experts_per_tok) for p in experts)

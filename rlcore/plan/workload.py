@@ -1,4 +1,4 @@
-"""What a run works on: lengths of prompts and completions, and the batches that follow from them."""
+"""The work of a run: lengths of prompts and completions, and the batches that follow from them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ AUDIO_FRAMES_PER_S = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """Lengths, which a configuration does not know: they are the data's and the policy's."""
+    """A workload holds lengths, which a configuration does not know: they are the data's and the policy's."""
 
     prompt_tokens: int = 100
     """Text tokens of a prompt, chat template included."""
     audio_seconds: float = 6.0
-    """Audio of a prompt; 0: none."""
+    """Seconds of audio of a prompt; 0: none."""
     completion_tokens: float | None = None
     """Mean length of a completion; null: half of `rollout.max_tokens`."""
     length_spread: float = 0.6
@@ -41,7 +41,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Batch:
-    """One training step's sequences."""
+    """A batch is the sequences of one training step."""
 
     config: RunConfig
     workload: Workload
@@ -69,16 +69,16 @@ class Batch:
 
     @cached_property
     def quantiles(self) -> np.ndarray:
-        """int64 [1000]: the completions' lengths, at the middles of 1000 equal shares, ascending."""
+        """Lengths of the completions at the middles of 1000 equal shares, ascending: int64 [1000]."""
         return completion_lengths(self.workload, self.max_completion, (np.arange(1000) + 0.5) / 1000)
 
     @property
     def completion_length(self) -> float:
-        """Mean, after the cut at `rollout.max_tokens`."""
+        """Mean length of a completion, after the cut at `rollout.max_tokens`."""
         return float(self.quantiles.mean())
 
     def lengths(self, count: int) -> np.ndarray:
-        """int64 [count]: lengths of that many completions, spread as the distribution is."""
+        """Returns the lengths of `count` completions, spread as the distribution is: int64 [count]."""
         return self.quantiles[((np.arange(count) + 0.5) / count * 1000).astype(int)]
 
     @property
@@ -92,7 +92,7 @@ class Batch:
 
 
 def completion_lengths(workload: Workload, max_tokens: int, shares: np.ndarray) -> np.ndarray:
-    """Lengths int64 of the shares' (0 to 1) places in a lognormal distribution cut at `max_tokens`."""
+    """Returns the quantiles at `shares` (0 to 1) of a lognormal distribution cut at `max_tokens`, int64."""
     mean = (
         max_tokens / 2 if workload.completion_tokens is None else min(workload.completion_tokens, max_tokens)
     )

@@ -1,4 +1,4 @@
-"""The reward protocol: a reward sees a whole group and returns one `Score` a completion."""
+"""The reward protocol: a reward sees a whole group and returns one `Score` per completion."""
 
 from __future__ import annotations
 
@@ -18,35 +18,40 @@ _MAX_TEXT = 10_000
 
 
 class Reward:
-    """Base of rewards. Subclasses override `score`, or `score_batch` where groups are best scored together
-    (a reward model batches better). Rewards are built inside their Ray actor, from `target` and `args`."""
+    """A reward scores groups of completions. It is built inside its Ray actor, from `target` and `args`.
+
+    Subclasses override `score`, or `score_batch` where groups are best scored together (a reward model
+    batches better).
+    """
 
     def score(self, group: Group, context: RewardContext) -> Sequence[Score]:
-        """One score a completion, in the completions' order."""
+        """Returns one score per completion, in the completions' order."""
         raise NotImplementedError(f"{type(self).__name__} must define score or score_batch")
 
     def score_batch(self, groups: Sequence[Group], context: RewardContext) -> Sequence[Sequence[Score]]:
-        """Scores of many groups, in the groups' order."""
+        """Returns the scores of many groups, in the groups' order."""
         return [self.score(group, context) for group in groups]
 
 
 class FunctionReward(Reward):
-    """A function as a reward, told by the names of its parameters.
+    """Makes a reward of a function, which says by the names of its parameters what is given to it.
 
         def brevity(completion, limit=120): ...     one number or Score; may also take prompt and context
-        def spread(group): ...                      a list of them, one a completion; may also take context
+        def spread(group): ...                      a list of them, one per completion; may also take context
         async def judged(prompt, completion): ...   either kind; a call's completions are awaited together
 
     Args:
         function: plain or async.
-        args: its other parameters.
-        retries: further attempts at a completion on which it raised.
+        args: values of the function's other parameters.
+        retries: further attempts at a completion on which the function raised.
 
     Raises:
-        ConfigError: it takes neither `group` nor `completion`, or not these args.
+        ConfigError: the function takes neither `group` nor `completion`, or not these args.
     """
 
-    def __init__(self, function: Callable[..., Any], args: Mapping[str, Any] | None = None, retries: int = 0):
+    def __init__(
+        self, function: Callable[..., object], args: Mapping[str, object] | None = None, retries: int = 0
+    ):
         self._function, self._args, self._attempts = function, dict(args or {}), retries + 1
         parameters = inspect.signature(function).parameters
         self._given = [name for name in _GIVEN if name in parameters]
@@ -79,12 +84,12 @@ class FunctionReward(Reward):
         scores = map(_as_score, await self._all(calls))
         return [[next(scores) for _ in group.completions] for group in groups]
 
-    async def _all(self, calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    async def _all(self, calls: Sequence[Coroutine[object, object, object]]) -> list[object]:
         if inspect.iscoroutinefunction(self._function):
             return list(await asyncio.gather(*calls))
         return [await call for call in calls]  # nothing is waited for: no task each
 
-    async def _attempt(self, **given: Any) -> Any:
+    async def _attempt(self, **given: object) -> object:
         """What the function answers; a failed Score once every attempt has raised."""
         failed = Score(0.0)
         for _ in range(self._attempts):
@@ -97,19 +102,21 @@ class FunctionReward(Reward):
 
 
 def failed_scores(group: Group, reason: str) -> list[Score]:
-    """The same error on every completion of a group."""
+    """Returns this error for every completion of a group."""
     return [Score(0.0, error=plain_text(reason))] * len(group.completions)
 
 
 def plain_text(value: object) -> str:
-    """What a reward or a service gave for an error or a name, as text that fits into a file: never long, and
-    without halves of surrogate pairs, which JSON can name and UTF-8 cannot write."""
+    """Converts what a reward or a service gave for an error or a name to text that fits into a file.
+
+    The text is never long, and has no halves of surrogate pairs, which JSON can name and UTF-8 cannot write.
+    """
     text = value if isinstance(value, str) else repr(value)
     return text[:_MAX_TEXT].encode("utf-8", "replace").decode()
 
 
 def describe_error(error: BaseException) -> str:
-    """`Type: message`, and below it the traceback from where the reward's own code begins."""
+    """Returns `Type: message`, and below it the traceback from where the reward's own code begins."""
     frames = traceback.extract_tb(error.__traceback__)
     plumbing = [i for i, frame in enumerate(frames[:-1]) if frame.filename.endswith(_PLUMBING)]
     lines = traceback.format_list(frames[plumbing[-1] + 1 if plumbing else 0 :])
@@ -120,7 +127,7 @@ def describe_error(error: BaseException) -> str:
 _PLUMBING = ("rlcore/rewards/base.py", "rlcore/actors/reward.py")
 
 
-def _group_scores(group: Group, answer: Any) -> Sequence[Score]:
+def _group_scores(group: Group, answer: object) -> Sequence[Score]:
     if isinstance(answer, Score) and answer.error is not None:
         return failed_scores(group, answer.error)
     if not isinstance(answer, Iterable):

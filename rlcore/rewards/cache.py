@@ -1,4 +1,4 @@
-"""Scores by content: what was scored once in a run is not scored again."""
+"""Remembers scores by content: what was scored once in a run is not scored again."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from rlcore.records.digest import update_digest
 from rlcore.types import Completion, Group, Score
 
 MAX_ENTRIES = 200_000
-"""Completions remembered; the longest unused go first."""
+"""Number of completions that are remembered; the longest unused go first."""
 
 ScoreGroups = Callable[[list[Group]], list[list[Score]]]
 
 
 class ScoreCache:
-    """Scores of completions. The key is the prompt (text, media, reference) and the completion's tokens and
-    text; with `by_group` those of all completions of the group. Failures are not kept.
+    """Keeps the scores of completions, but no failures.
+
+    The key is the prompt (text, media, reference) and the completion's tokens and text; with `by_group` the
+    tokens and texts of all completions of the group.
 
     Args:
         by_group: for rewards that compare a group's completions with each other.
@@ -31,7 +33,8 @@ class ScoreCache:
         self._lock = threading.Lock()
 
     def score(self, groups: Sequence[Group], score_groups: ScoreGroups) -> list[list[Score]]:
-        """[G][K], asking `score_groups` only for the groups, or completions of groups, that are new."""
+        """Returns scores [G][K], asking `score_groups` only for groups, or completions of groups, that are
+        new."""
         keys = [self._keys(group) for group in groups]
         with self._lock:
             known = [[self._recall(key) for key in row] for row in keys]

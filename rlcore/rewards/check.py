@@ -1,4 +1,4 @@
-"""What a reward does with real groups before a run depends on it: a list of findings, each good or bad."""
+"""Tries a reward on real groups before a run depends on it, and lists findings, each good or bad."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ODD_ANSWERS = (
 
 
 class Scorer(Protocol):
-    """What scores: a pool of actors, or anything like it."""
+    """A scorer is a pool of reward actors, or anything that scores as one does."""
 
     def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One property of a reward."""
+    """A finding is one property of a reward, and whether it is as it should be."""
 
     name: str
     ok: bool
@@ -44,11 +44,11 @@ class Finding:
 
 
 def check_reward(scorer: Scorer, groups: Sequence[Group], *, timeout_s: float) -> Iterator[Finding]:
-    """Findings one after the other, the slow ones last.
+    """Yields findings one after the other, the slow ones last.
 
     Args:
         groups: at least one, of recorded or generated completions.
-        timeout_s: the reward's own, of one call.
+        timeout_s: the reward's own deadline for one call.
     """
     context = RewardContext(step=0, num_steps=1)
     scores = scorer.score(groups, context)

@@ -1,9 +1,8 @@
-"""A sequence-classification model as a reward: one forward pass a completion, one number out."""
+"""Rewards by a sequence-classification model: one forward pass per completion, one number out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward
@@ -11,10 +10,10 @@ from rlcore.types import Group, RewardContext, Score
 
 
 class SequenceClassifier(Reward):
-    """A Hugging Face checkpoint with a classification head, on the GPU where the actor has one.
+    """Scores by a Hugging Face checkpoint with a classification head, on the GPU where the actor has one.
 
-    With one output it is a reward model's scalar, as it is or through a sigmoid; with several it is the
-    probability of `label`, and `parts` holds that of each.
+    With one output the score is a reward model's scalar, as it is or through a sigmoid. With several
+    outputs it is the probability of `label`, and `parts` holds the probability of each.
 
     Args:
         model_path: folder or hub id, weights as safetensors.
@@ -99,7 +98,7 @@ class SequenceClassifier(Reward):
     def _forward(self, rows: Sequence[list[int]]) -> list[Score]:
         import torch
 
-        inputs: Any = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
+        inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
         with torch.inference_mode():
             logits = self._model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]

@@ -1,6 +1,7 @@
-"""Rewards made of rewards, in one actor: weighted sums, products and gates. They nest: each part is a section
-`{target, args}` of its own. Rewards that should run apart are named apart in the configuration, where their
-weights add them up.
+"""Rewards made of rewards, in one actor: weighted sums, products and gates.
+
+They nest: each part is a section `{target, args}`. Rewards that should run apart are named apart in the
+configuration, where their weights add them up.
 
 A part's value stands in `parts` under its name, its own parts under `name/part`. Where a part fails, the
 whole fails and says which. Values of single tokens cannot be combined here.
@@ -20,16 +21,16 @@ from rlcore.rewards.loading import build_reward
 from rlcore.types import Group, RewardContext, Score
 
 Section = Mapping[str, Any]
-"""`target` and `args`, as in the configuration."""
+"""`target` and `args` of one reward, as in the configuration."""
 
 Combine = Callable[[Mapping[str, float]], float]
 
 
 class WeightedSum(Reward):
-    """sum_i w_i r_i.
+    """Scores by a weighted sum of rewards: sum_i w_i r_i.
 
     Args:
-        rewards: name to section; its `weight` counts, 1 where it has none.
+        rewards: name to section; the section's `weight` counts, 1 where there is none.
     """
 
     def __init__(self, rewards: Mapping[str, Section]):
@@ -44,7 +45,7 @@ class WeightedSum(Reward):
 
 
 class Product(Reward):
-    """prod_i r_i: no part makes up for another.
+    """Scores by a product of rewards, prod_i r_i: no part makes up for another.
 
     Args:
         rewards: name to section.
@@ -58,8 +59,10 @@ class Product(Reward):
 
 
 class Gate(Reward):
-    """`reward` where `gate` reaches `threshold`, else `otherwise`. Completions that do not pass are never
-    shown to `reward`, which may be slow or cost money (and sees groups of those that pass).
+    """Scores by `reward` where `gate` reaches `threshold`; elsewhere the score is `otherwise`.
+
+    Completions that do not pass are never shown to `reward`, which may be slow or cost money. The groups that
+    `reward` sees hold the others alone.
 
     Args:
         gate: section of the reward that decides.

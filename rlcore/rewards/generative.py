@@ -1,38 +1,45 @@
-"""A generative reward model as a reward: a language model, served by vLLM, reads prompt and response and
-writes one score token a dimension; the score is the expectation over the score tokens' probabilities
-(EmotionThinker,
-stage 3: R_t = sum_j w_j g_j / 5, with the expected grade in place of the sampled one, which is smoother).
+"""Rewards by a generative reward model: a language model, served by vLLM, that grades responses.
 
-It may observe first: one row of tokens about the media of a prompt, written before any response is read and
-shared by the prompt's K responses, whose probabilities the subclass puts into its question.
+The judge reads prompt and response and writes one score token per dimension. The score is the expectation
+over the score tokens' probabilities (EmotionThinker, stage 3: R_t = sum_j w_j g_j / 5, with the expected
+grade in place of the sampled one, which is smoother).
 
-It knows no task: a subclass says how the judge is asked and how media are loaded.
+The judge may observe first: it writes one row of tokens about the media of a prompt, before any response is
+read. The subclass puts their probabilities into its question about each of the prompt's K responses.
+
+This module knows no task: a subclass says how the judge is asked and how media are loaded.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rlcore.errors import ConfigError
 from rlcore.rewards.base import Reward
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlcore.engines.sampling import EngineRequest
+
 
 class GenerativeRewardModel(Reward):
-    """Base of judges. All responses of a step are scored in one call of the engine, so that it can batch
-    them; the audio of a prompt is encoded once, by the reward model's own tower, and shared by its K
-    responses.
+    """A judge of this kind is a generative model that a vLLM engine serves inside the reward's actor.
+
+    All responses of a step are scored in one call of the engine, so that it can batch them. The audio of a
+    prompt is encoded once, by the reward model's own tower, and shared by the prompt's K responses.
 
     Args:
         model_path: folder or hub id of the reward model, with its processor.
         dimensions: name to weight (>= 0, normalised to sum to 1), in the order in which scores are written.
-        score_tokens: from the lowest score to the highest, worth 1, 2, ...; each a single token.
-        observation_tokens: what an observation is written in, each a single token.
+        score_tokens: tokens from the lowest score to the highest, worth 1, 2, ...; each a single token.
+        observation_tokens: tokens in which an observation is written, each a single token.
         num_observed: tokens of an observation; 0: the judge does not observe.
         engine: further vLLM engine arguments.
-        dtype: of the reward model.
+        dtype: dtype of the reward model.
         media_cache: folder that keeps what the tower makes of recordings, as `model.media_cache`.
 
     Raises:
@@ -47,7 +54,7 @@ class GenerativeRewardModel(Reward):
         score_tokens: Sequence[str] = ("1", "2", "3", "4", "5"),
         observation_tokens: Sequence[str] = (),
         num_observed: int = 0,
-        engine: Mapping[str, Any] | None = None,
+        engine: Mapping[str, object] | None = None,
         dtype: str = "float32",
         media_cache: str | None = None,
     ):
@@ -90,24 +97,29 @@ class GenerativeRewardModel(Reward):
         self._observing = row_of(self._observation_ids, num_observed) if num_observed else None
 
     def observe_prompt(self, prompt: Prompt) -> str:
-        """The judge's chat-formatted question about the prompt's media alone, with their placeholders."""
+        """Returns the chat-formatted question about the prompt's media alone, with their placeholders."""
         raise NotImplementedError(f"{type(self).__name__} must define observe_prompt")
 
     def judge_prompt(self, prompt: Prompt, response: str, observed: Sequence[Sequence[float]]) -> str:
-        """The judge's chat-formatted question about one response, with the placeholders of the prompt's
-        media. `response` holds no special token of the judge any more; `observed` are the probabilities
-        [num_observed, num_tokens] of the observation tokens."""
+        """Returns the chat-formatted question about one response, with the placeholders of the prompt's
+        media.
+
+        Args:
+            response: text in which no special token of the judge is left.
+            observed: probabilities [num_observed, num_tokens] of the observation tokens.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define judge_prompt")
 
-    def load_media(self, prompt: Prompt) -> Mapping[str, Any]:
-        """Arguments of the judge's processor beside `text`, as `Task.load_media`."""
+    def load_media(self, prompt: Prompt) -> Mapping[str, object]:
+        """Returns arguments of the judge's processor beside `text`, as `Task.load_media` does."""
         raise NotImplementedError(f"{type(self).__name__} must define load_media")
 
     def score(self, group: Group, context: RewardContext) -> Sequence[Score]:
         return self.score_batch([group], context)[0]
 
     def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
-        """`value` in [1 / highest, 1]; `parts` holds each dimension's expected score, 1 to highest."""
+        """Returns scores with `value` in [1 / highest, 1]; `parts` holds each dimension's expected score, 1
+        to highest."""
         observed = self.observe([group.prompt for group in groups])
         rows = [self._requests(group, seen) for group, seen in zip(groups, observed, strict=True)]
         fitting = [request for row in rows for request in row if self._fits(request)]
@@ -115,7 +127,7 @@ class GenerativeRewardModel(Reward):
         return [[self._score(request, answers) for request in row] for row in rows]
 
     def observe(self, prompts: Sequence[Prompt]) -> list[list[list[float]]]:
-        """Each prompt's observation: probabilities [num_observed, num_tokens]."""
+        """Returns each prompt's observation: probabilities [num_observed, num_tokens]."""
         from rlcore.engines.sampling import EngineRequest
 
         if self._observing is None:
@@ -128,7 +140,7 @@ class GenerativeRewardModel(Reward):
         answers = self._engine.generate(requests, self._observing)
         return [token_odds(answer, self._observation_ids, self._num_observed) for (answer,) in answers]
 
-    def _requests(self, group: Group, observed: Sequence[Sequence[float]]) -> list[Any]:
+    def _requests(self, group: Group, observed: Sequence[Sequence[float]]) -> list[EngineRequest]:
         from rlcore.engines.sampling import EngineRequest
         from rlcore.models.media import EncodedPrompt
 
@@ -154,10 +166,10 @@ class GenerativeRewardModel(Reward):
             text = text.replace(placeholder, placeholder * bare_token_ids.count(self._placeholder_id))
         return tuple(self._tokenizer(text)["input_ids"])
 
-    def _fits(self, request: Any) -> bool:
+    def _fits(self, request: EngineRequest) -> bool:
         return len(request.encoded.prompt_token_ids) + len(self._weights) <= self._engine.max_model_len
 
-    def _score(self, request: Any, answers: Any) -> Score:
+    def _score(self, request: EngineRequest, answers: Iterator[Sequence[Completion]]) -> Score:
         if not self._fits(request):
             length = len(request.encoded.prompt_token_ids)
             room = self._engine.max_model_len - len(self._weights)
@@ -170,10 +182,10 @@ class GenerativeRewardModel(Reward):
 
 
 def normalise_weights(dimensions: Mapping[str, float]) -> dict[str, float]:
-    """The weights over their sum.
+    """Divides weights by their sum.
 
     Raises:
-        ConfigError: none, a negative one, or a sum of 0.
+        ConfigError: there are none, one is negative, or their sum is 0.
     """
     total = sum(dimensions.values())
     if not dimensions or min(dimensions.values()) < 0 or not 0 < total < math.inf:
@@ -181,11 +193,12 @@ def normalise_weights(dimensions: Mapping[str, float]) -> dict[str, float]:
     return {name: weight / total for name, weight in dimensions.items()}
 
 
-def score_token_ids(tokenizer: Any, score_tokens: Sequence[str]) -> tuple[int, ...]:
-    """The id of each score token.
+def score_token_ids(tokenizer: PreTrainedTokenizerBase, score_tokens: Sequence[str]) -> tuple[int, ...]:
+    """Returns the id of each score token.
 
     Raises:
-        ConfigError: one is not a single token, or a row of them is read as other tokens, so that a model
+        ConfigError: a score is not a single token, or a row of scores is read as other tokens, so that a
+        model
             trained on written scores would not have learnt these.
     """
 
@@ -207,17 +220,18 @@ def score_token_ids(tokenizer: Any, score_tokens: Sequence[str]) -> tuple[int, .
 
 
 def expected_scores(completion: Completion, score_ids: Sequence[int], num_dimensions: int) -> list[float]:
-    """The expected score at each position: sum_s s p(s) / sum_s p(s) over the score tokens, s = 1, 2, ...
+    """Computes the expected score at each position: sum_s s p(s) / sum_s p(s) over the score tokens, s = 1,
+    2, ...
 
     Args:
-        completion: with `top_logprobs` [T] of every score token, T = num_dimensions.
+        completion: an answer with `top_logprobs` [T] of every score token, T = num_dimensions.
     """
     rows = token_odds(completion, score_ids, num_dimensions)
     return [sum(value * p for value, p in enumerate(row, 1)) for row in rows]
 
 
 def token_odds(completion: Completion, token_ids: Sequence[int], length: int) -> list[list[float]]:
-    """Probabilities [length, num_tokens] of the tokens at each position, over their sum."""
+    """Computes the probabilities [length, num_tokens] of the tokens at each position, over their sum."""
     top = completion.top_logprobs
     assert top is not None and len(top) == length, (completion.token_ids, length)
     rows = []
@@ -228,17 +242,21 @@ def token_odds(completion: Completion, token_ids: Sequence[int], length: int) ->
     return rows
 
 
-def special_tokens(tokenizer: Any) -> set[str]:
-    """Every token that a tokenizer reads as control, not as text. `all_special_tokens` has only those with
-    a role: in many chat models the begin of a turn has none."""
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Returns every token that a tokenizer reads as control, not as text.
+
+    `all_special_tokens` has only those with a role: in many chat models the begin of a turn has none.
+    """
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return added | set(tokenizer.all_special_tokens)
 
 
 def without_tokens(text: str, tokens: Iterable[str]) -> str:
-    """`text` with every spelled-out token replaced by a space, so that a response cannot end its turn,
-    open another or claim media of its own. Repeats until none is left: taking one out may join the halves
-    of another."""
+    """Replaces every spelled-out token of `text` by a space, so that a response cannot end its turn, open
+    another or claim media.
+
+    Repeats this until none is left: taking one token out may join the halves of another.
+    """
     tokens = sorted(filter(None, tokens), key=len, reverse=True)
     while any(token in text for token in tokens):
         for token in tokens:

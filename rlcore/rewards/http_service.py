@@ -1,10 +1,12 @@
-"""A reward that is a service: groups go out as JSON, scores come back. docs/rewards.md has the schema."""
+"""Rewards by a service: groups go out as JSON, scores come back. docs/rewards.md has the schema."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import urlsplit
+
+import httpx
 
 from rlcore.endpoints.secrets import read_secret, redact
 from rlcore.errors import ConfigError
@@ -16,13 +18,13 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class HTTPReward(Reward):
-    """POSTs every call's groups to `url`. Certificates are verified.
+    """Posts the groups of every call to `url` and reads their scores. Certificates are verified.
 
     Args:
         url: `https://...`; plain `http` is allowed to this machine, and elsewhere where no token is sent.
         token_env: environment variable of the actor's process whose value goes out as a bearer token.
         ca_file: certificates to trust instead of the system's, for a service with one of its own.
-        timeout_s: of one request.
+        timeout_s: deadline of one request.
 
     Raises:
         ConfigError: a token would travel unencrypted, or is not in the environment.
@@ -31,10 +33,6 @@ class HTTPReward(Reward):
     def __init__(
         self, url: str, token_env: str | None = None, ca_file: str | None = None, timeout_s: float = 60.0
     ):
-        import ssl
-
-        import httpx
-
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"url: got {url!r}, must be an http or https address")
@@ -53,8 +51,6 @@ class HTTPReward(Reward):
         return self.score_batch([group], context)[0]
 
     def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
-        import httpx
-
         try:
             answer = self._client.post(self._url, json=request_of(groups, context))
         except httpx.RequestError as error:
@@ -71,8 +67,8 @@ class HTTPReward(Reward):
         return [[_read(score, self._token) for score in row] for row in rows]
 
 
-def request_of(groups: Sequence[Group], context: RewardContext) -> dict[str, Any]:
-    """The body of a request."""
+def request_of(groups: Sequence[Group], context: RewardContext) -> dict[str, object]:
+    """Returns the body of a request, as JSON-ready values."""
     return {
         "version": SCHEMA_VERSION,
         "step": context.step,
@@ -95,12 +91,12 @@ def request_of(groups: Sequence[Group], context: RewardContext) -> dict[str, Any
     }
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
     """What JSON can say: arrays are left out, paths are sent as they are."""
     return {name: value for name, value in values.items() if _is_plain(value)}
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     if isinstance(value, Mapping):
@@ -108,7 +104,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float, bool))
 
 
-def _read(score: Any, token: str | None) -> Score:
+def _read(score: object, token: str | None) -> Score:
     if not isinstance(score, dict) or not {"value", "error"} & set(score):
         reason = f"the service answered {score!r} where {{value, parts, error}} is due"
         return Score(0.0, error=redact(reason, [token]))

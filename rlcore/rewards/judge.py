@@ -1,9 +1,9 @@
-"""A language model behind an OpenAI-compatible endpoint as a judge: it grades each response in named
-dimensions, as JSON under a schema.
+"""Rewards by a judge: a language model behind an OpenAI-compatible endpoint grades each response.
 
-A response is material, and may be written to please the judge. It stands between two lines that carry a
-digest of its own text, which no text can contain; it holds no token that a chat template reads as the end of
-a turn; and grades are read from the endpoint's answer alone, against the schema.
+The judge grades named dimensions, as JSON under a schema. A response is material, and may be written to
+please the judge. So the response stands between two lines that carry a digest of its own text, which no
+text can contain. It holds no token that a chat template reads as the end of a turn. Grades are read from
+the endpoint's answer alone, against the schema.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, usage_of
 from rlcore.errors import ConfigError
@@ -35,12 +34,12 @@ CHAT_TOKENS = (
     *("<|", "|>", "<\uff5c", "\uff5c>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>"),
     *("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<end_of_utterance>", "[/SYSTEM_PROMPT]"),
 )
-"""What chat templates of open models read as control where they are spelled out in a message."""
+"""Texts that chat templates of open models read as control where a message spells them out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grades:
-    """One answer of the judge."""
+    """An answer of the judge, and the tokens that it took."""
 
     grades: Mapping[str, int]
     prompt_tokens: int
@@ -48,22 +47,24 @@ class Grades:
 
 
 class OpenAIJudge(Reward):
-    """`value` = sum_j w_j g_j / highest, in [1 / highest, 1]; `parts` holds each grade g_j of 1 to `highest`,
-    `tokens` and `cost_usd`.
+    """Scores by a judge: `value` is sum_j w_j g_j / highest, in [1 / highest, 1].
+
+    `parts` holds each grade g_j of 1 to `highest`, `tokens` and `cost_usd`.
 
     Args:
-        model: name that the endpoint knows.
-        question: what the judge is told about the task, and what each dimension means. `{name}` is replaced
-            by that entry of the prompt's reference.
+        model: name of the model, as the endpoint knows it.
+        question: text that tells the judge the task, and what each dimension means. `{name}` is replaced by
+            that entry of the prompt's reference.
         dimensions: name to weight (>= 0, normalised to sum to 1).
-        base_url: of the endpoint, with `/v1`.
+        base_url: address of the endpoint, with `/v1`.
         highest: the best grade.
         api_key_env: environment variable of the actor's process that holds the key; null: none is sent.
         concurrency: requests at once, in each replica.
-        requests_per_minute: of each replica; null: no limit.
-        retries: of a request that was refused for a while (429), timed out or met a server error, each after
-            a growing pause or the one that the server asks for; and of an answer that breaks the schema.
-        timeout_s: of one request.
+        requests_per_minute: requests of each replica in a minute, at most; null: no limit.
+        retries: further attempts at a request that was refused for a while (429), timed out or met a server
+            error, each after a growing pause or the one that the server asks for; and at an answer that
+            breaks the schema.
+        timeout_s: deadline of one request.
         price: US dollars for a million `input` and `output` tokens, for `cost_usd`.
         cache: folder that keeps grades, so that a resumed or repeated run pays for nothing twice.
         extra: further fields of the request (`temperature`, `seed`, `reasoning_effort`).
@@ -87,7 +88,7 @@ class OpenAIJudge(Reward):
         timeout_s: float = 60.0,
         price: Mapping[str, float] | None = None,
         cache: str | None = None,
-        extra: Mapping[str, Any] | None = None,
+        extra: Mapping[str, object] | None = None,
     ):
         self._weights = normalise_weights(dimensions)
         self._model, self._question, self._highest = model, question, highest
@@ -111,7 +112,7 @@ class OpenAIJudge(Reward):
         return [[score.result() for score in row] for row in rows]
 
     def messages(self, prompt: Prompt, response: str) -> list[dict[str, str]]:
-        """The conversation in which one response is graded."""
+        """Returns the conversation in which one response is graded."""
         return [
             {"role": "system", "content": SYSTEM_PROMPT},
             {
@@ -121,7 +122,8 @@ class OpenAIJudge(Reward):
         ]
 
     def framed(self, response: str) -> str:
-        """The response as material: chat tokens out, fenced by a digest of its own text."""
+        """Makes material of the response: takes chat tokens out, and fences it by a digest of its own
+        text."""
         text = without_tokens(response, CHAT_TOKENS)
         fence = f"RESPONSE {hashlib.sha256(text.encode()).hexdigest()[:16]}"
         return f"{fence}\n{text}\n{fence}"
@@ -165,7 +167,7 @@ class OpenAIJudge(Reward):
             self._cache.put(key, grades)
         return grades, True
 
-    def _schema(self) -> dict[str, Any]:
+    def _schema(self) -> dict[str, object]:
         grade = {"type": "integer", "enum": list(range(1, self._highest + 1))}
         schema = {
             "type": "object",
@@ -175,7 +177,7 @@ class OpenAIJudge(Reward):
         }
         return {"type": "json_schema", "json_schema": {"name": "grades", "strict": True, "schema": schema}}
 
-    def _read(self, answer: Any) -> Grades:
+    def _read(self, answer: object) -> Grades:
         """Raises ValueError where the endpoint did not keep to the schema: some only promise to."""
         try:
             content = content_of(answer)
@@ -193,8 +195,10 @@ class OpenAIJudge(Reward):
 
 
 class GradeCache:
-    """Grades by the digest of their request, in a folder of JSON lines: one file a process, all are read at
-    the start. A line cut short by a kill is left out."""
+    """Keeps grades by the digest of their request, in a folder of JSON lines.
+
+    Each process writes one file and reads all files at the start. A line cut short by a kill is left out.
+    """
 
     def __init__(self, folder: str):
         self._folder = Path(folder)

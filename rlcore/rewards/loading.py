@@ -1,4 +1,4 @@
-"""From a section of the configuration to a reward, and to a record of which reward it was."""
+"""Builds a reward from its section of the configuration, and records which reward it was."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import inspect
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -20,10 +19,10 @@ ENTRY_POINTS = "rlcore.rewards"
 
 
 def build_reward(config: RewardConfig, *, where: str) -> Reward:
-    """The reward that a section names.
+    """Builds the reward that a section names.
 
     Args:
-        where: its config path, for errors (`rewards.brevity`).
+        where: config path of the section, for errors (`rewards.brevity`).
 
     Raises:
         ConfigError: the target does not import, is neither a Reward class nor a function, or refuses its
@@ -46,7 +45,11 @@ def build_reward(config: RewardConfig, *, where: str) -> Reward:
 
 def check_reward(config: RewardConfig, *, where: str) -> None:
     """Finds what `build_reward` would refuse before a constructor is run: for long lines of work that come to
-    their rewards late. Raises as `build_reward`."""
+    their rewards late.
+
+    Raises:
+        ConfigError: `build_reward` would raise it.
+    """
     name = resolve_target(config.target, where=where)
     if not inspect.isclass(load_target(name, where=where)):
         build_reward(config, where=where)
@@ -55,7 +58,7 @@ def check_reward(config: RewardConfig, *, where: str) -> None:
 
 
 def resolve_target(target: str, *, where: str) -> str:
-    """`module:attribute` as it is; else what the entry point of this name stands for.
+    """Returns `module:attribute` as it is; else the `module:attribute` of the entry point of this name.
 
     Raises:
         ConfigError: no installed package has such an entry point, or several have.
@@ -77,9 +80,12 @@ def resolve_target(target: str, *, where: str) -> str:
     )
 
 
-def record_of(config: RewardConfig) -> dict[str, Any]:
-    """Which reward this is: target, its file's sha256, its package and version, its args. Values of the
-    environment are written as `${oc.env:NAME}`. Made where the reward's package is installed."""
+def record_of(config: RewardConfig) -> dict[str, object]:
+    """Records which reward this is: target, sha256 of its file, package and version, and args.
+
+    Values of the environment are written as `${oc.env:NAME}`. The record is made where the reward's package
+    is installed.
+    """
     name = resolve_target(config.target, where="rewards")
     source = inspect.getsourcefile(inspect.unwrap(load_target(name, where="rewards")))
     package = _package_of(name)

@@ -1,4 +1,4 @@
-"""What becomes of a score that could not be made: data until here, a decision here."""
+"""Decides what becomes of a score that could not be made. Until here, a failure is data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlcore.types import Group, Score
 def apply_error_policy(
     name: str, groups: Sequence[Group], scores: Sequence[Sequence[Score]], on_error: str
 ) -> np.ndarray:
-    """The values of one reward, with its failures treated as configured.
+    """Returns the values of one reward, with failures treated as configured.
 
     Args:
         name: the reward's name in the configuration.
@@ -44,7 +44,11 @@ def apply_error_policy(
 
 
 def parse_on_error(name: str, on_error: str) -> float | None:
-    """The value of a failed score: None to abort, NaN to mask, else the configured number."""
+    """Returns the value of a failed score: None to abort, NaN to mask, else the configured number.
+
+    Raises:
+        ConfigError: `on_error` is none of the three.
+    """
     if on_error == "abort":
         return None
     if on_error == "mask":

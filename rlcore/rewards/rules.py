@@ -1,4 +1,4 @@
-"""Rewards by rule, for any task: the output's form, its answer against the reference, its length and its
+"""Rewards by rule, for any task: an output's form, its answer against the reference, its length, its
 repetitions."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from rlcore.types import Completion, Group, RewardContext, Score
 
 
 class RegexFormat(Reward):
-    """1 where the whole completion matches `pattern` (`.` matches line breaks too), else 0."""
+    """Gives 1 where the whole completion matches `pattern` (`.` matches line breaks too), else 0."""
 
     def __init__(self, pattern: str):
         self._pattern = _compile("pattern", pattern)
@@ -22,8 +22,10 @@ class RegexFormat(Reward):
 
 
 class TagFormat(Reward):
-    """1 where the whole completion is these sections in this order, `<tag>text</tag>`, each once and with
-    text in it, and nothing but white space around them; else 0."""
+    """Gives 1 where the whole completion is these sections in this order, else 0.
+
+    A section is `<tag>text</tag>`, once and with text in it. Nothing but white space may stand around them.
+    """
 
     def __init__(self, tags: Sequence[str]):
         if not tags or not all(re.fullmatch(r"\w+", tag) for tag in tags):
@@ -37,8 +39,9 @@ class TagFormat(Reward):
 
 
 class ExactMatch(Reward):
-    """1 where the answer inside a completion is the reference's, else 0. Case and surrounding white space
-    do not count.
+    """Gives 1 where the answer inside a completion is the reference's, else 0.
+
+    Case and surrounding white space do not count.
 
     Args:
         key: the entry of the prompt's `reference` that holds the right answer.
@@ -84,8 +87,11 @@ class ExactMatch(Reward):
 
 
 class RegexMatch(ExactMatch):
-    """As `ExactMatch`, where the reference is a regular expression that the whole answer must match; case and
-    surrounding white space do not count."""
+    """Gives 1 where the answer inside a completion matches the reference's regular expression, else 0.
+
+    The whole answer must match; case and surrounding white space do not count. Arguments are as in
+    `ExactMatch`.
+    """
 
     def __init__(self, key: str, extract: str = r"(?s)(.*)"):
         super().__init__(key, extract)
@@ -95,7 +101,7 @@ class RegexMatch(ExactMatch):
 
 
 class Length(Reward):
-    """1 from `minimum` to `maximum`, falling in a line to 0 over `slack` on either side.
+    """Gives 1 to lengths from `minimum` to `maximum`, falling in a line to 0 over `slack` on either side.
 
     Args:
         unit: `tokens` or `words`.
@@ -120,8 +126,9 @@ class Length(Reward):
 
 
 class Repetition(Reward):
-    """Share of word n-grams that are not repetitions of an earlier one (distinct-n, Li et al. 2016): 1 where
-    nothing is said twice. A text of fewer than n words has none to repeat.
+    """Gives the share of word n-grams that do not repeat an earlier one (distinct-n, Li et al. 2016).
+
+    The share is 1 where nothing is said twice. A text of fewer than n words has no n-gram to repeat.
 
     Args:
         n: words in an n-gram; case does not count.

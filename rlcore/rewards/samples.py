@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from rlcore.errors import DataError
 from rlcore.records.files import numbered_rows
@@ -23,8 +23,26 @@ _ANSWERS = (
 )
 
 
-def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[dict[str, Any], Group]]:
-    """The groups of a samples.jsonl, in its order, each with the row of its first completion.
+class SampleRow(TypedDict):
+    """A line of a run's samples.jsonl, as far as it is read here; `media` and `reference` may be missing."""
+
+    step: int
+    split: str
+    prompt: str
+    """`Prompt.id`."""
+    sample: int
+    """Index of the completion in its group."""
+    text: str
+    tokens: int
+    """Number of the completion's tokens."""
+    finish_reason: str
+    policy_version: int
+    media: Mapping[str, Any]
+    reference: Mapping[str, Any]
+
+
+def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[SampleRow, Group]]:
+    """Reads the groups of a samples.jsonl, in its order, each with the row of its first completion.
 
     A sample's text, length, media and reference are as in the run. The prompt's text, token ids and their
     log-probabilities are not recorded: they read as an empty text and as zeros.
@@ -38,22 +56,22 @@ def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[dic
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; name the samples.jsonl of a run")
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[int, str, str, int], list[SampleRow]] = {}
     for number, row in numbered_rows(path, "a JSON object", leave_out_cut=True):
         if missing := [name for name in _NEEDED if name not in row]:
             raise DataError(f"{path}:{number}: no sample of a run, it lacks {missing}")
         key = (row["step"], row["split"], row["prompt"], row["policy_version"])
         if key not in groups and limit is not None and len(groups) == limit:
             break
-        groups.setdefault(key, []).append(row)
+        groups.setdefault(key, []).append(cast(SampleRow, row))
     return [(rows[0], _group(rows)) for rows in groups.values()]
 
 
-def generated_groups(reference: Mapping[str, Any], num_groups: int = 6) -> list[Group]:
-    """Prompts without media, answered in many ways.
+def generated_groups(reference: Mapping[str, object], num_groups: int = 6) -> list[Group]:
+    """Makes up groups: prompts without media, answered in many ways.
 
     Args:
-        reference: of every prompt.
+        reference: the reference of every prompt.
     """
     return [
         Group(
@@ -66,8 +84,10 @@ def generated_groups(reference: Mapping[str, Any], num_groups: int = 6) -> list[
 
 
 def completion_of(text: str, num_tokens: int | None = None, finish_reason: str = "stop") -> Completion:
-    """A completion of which only the text is known; its tokens are zeros, as many as it has words unless
-    `num_tokens` says otherwise."""
+    """Makes a completion of which only the text is known.
+
+    Its tokens are zeros, as many as the text has words unless `num_tokens` says otherwise.
+    """
     count = len(text.split()) if num_tokens is None else num_tokens
     return Completion(
         token_ids=(0,) * count,
@@ -78,7 +98,7 @@ def completion_of(text: str, num_tokens: int | None = None, finish_reason: str =
     )
 
 
-def _group(rows: Sequence[dict[str, Any]]) -> Group:
+def _group(rows: Sequence[SampleRow]) -> Group:
     first = rows[0]
     prompt = Prompt(
         id=first["prompt"], text="", media=first.get("media", {}), reference=first.get("reference", {})

@@ -1,17 +1,24 @@
-"""Where in a completion's tokens a step of its text ends, for rewards that judge steps."""
+"""Finds the tokens at which the steps of a completion's text end, for rewards that judge steps."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-def last_tokens(token_ids: Sequence[int], ends: Sequence[int], tokenizer: Any) -> list[int]:
-    """Index of the token that completes each of the text's first `ends` characters; the last token where the
-    text is shorter.
+def last_tokens(
+    token_ids: Sequence[int], ends: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
+    """Returns the index of the token that completes the text's first `end` characters, for each of `ends`;
+    the last token where the text is shorter.
 
-    `token_ids` [T], at least one; `tokenizer` is the policy's, of transformers.
+    Args:
+        token_ids: [T], at least one.
+        tokenizer: the policy's tokenizer, of transformers.
     """
 
     def length(count: int) -> int:

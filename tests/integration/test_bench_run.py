@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from rlcore import cli
-from rlcore.bench import measure
+from rlcore.bench import measure, suite
 from rlcore.bench.workloads import WORKLOADS, Workload
-from rlcore.commands import bench as command
 from rlcore.config import RunConfig
 from rlcore.engines.sampling import sampling_seed
 from rlcore.loop.controller import Controller, StepResult
@@ -37,7 +36,7 @@ def test_the_command_does_the_workload_and_writes_what_compare_reads(
         return runs[-1][1]
 
     monkeypatch.setattr(Controller, "train_step", keeping_results)
-    monkeypatch.setattr(command, "measure", keeping_runs)
+    monkeypatch.setattr(suite, "measure", keeping_runs)
     settings, out = tmp_path / "ahead.yaml", tmp_path / "out.json"
     settings.write_text(QUICK)
     words = ["bench", "--workload", "short", "--config", str(settings), "--steps", "2"]

@@ -27,7 +27,7 @@ from rlcore.algorithms.kl import KL_ESTIMATORS
 from rlcore.algorithms.loss import LossInputs, policy_loss
 from rlcore.algorithms.schedule import LR_SCHEDULES
 from rlcore.algorithms.surrogate import SURROGATES
-from rlcore.commands.bench import _OWN
+from rlcore.bench.suite import OWN_KEYS
 from rlcore.config import RewardConfig, RunConfig, load_config
 from rlcore.config.io import MAY_CHANGE
 from rlcore.config.targets import build_target, check_target
@@ -192,7 +192,7 @@ def test_the_benchmarks_file_for_gpus_leaves_the_workload_alone(tmp_path: Path) 
     path = written("docs/benchmarks.md", "gpus.yaml", tmp_path)
     assert load_config([path], ["task.target=a:B"]).learner.num_gpus > 0
     layer = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for key in _OWN:
+    for key in OWN_KEYS:
         section, _, name = key.partition(".")
         assert section not in layer or (name and name not in layer[section])
 

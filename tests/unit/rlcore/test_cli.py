@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from rlcore import cli
+from rlcore.commands import train
+from rlcore.commands.shared import print_metrics
 from rlcore.config.targets import load_target
 from rlcore.errors import ConfigError, DataError, PlacementError, RLCoreError
 
 
 def test_overrides_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[argparse.Namespace] = []
-    monkeypatch.setattr(cli, "_train", lambda arguments: seen.append(arguments) or 0)
+    monkeypatch.setattr(train, "run", lambda arguments: seen.append(arguments) or 0)
     assert (
         cli.main(["train", "a=1", "--config", "x.yaml", "b=2", "--config", "y.yaml", "--resume", "c=-3"]) == 0
     )
@@ -131,7 +133,7 @@ def test_version_lists_the_tested_set(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_metrics_are_listed_with_dotted_sections(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.print_metrics("run", {"eval": {"accuracy": 0.56789}, "steps": 3})
+    print_metrics("run", {"eval": {"accuracy": 0.56789}, "steps": 3})
     assert capsys.readouterr().out.split() == ["run", "eval.accuracy", "0.5679", "steps", "3"]
 
 

@@ -19,8 +19,8 @@ from rlcore.bench.compare import compare
 from rlcore.bench.environment import _commit
 from rlcore.bench.measure import Measured
 from rlcore.bench.roofline import shares
+from rlcore.bench.suite import run_workloads
 from rlcore.bench.workloads import WORKLOADS, WordTask, even_tokens
-from rlcore.commands.bench import bench
 from rlcore.config import LearnerConfig, LoRAConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.errors import ConfigError, DataError
 from rlcore.plan.hardware import Hardware, this_machine
@@ -202,13 +202,13 @@ def test_files_that_cannot_be_compared(written: Callable[..., Path], tmp_path: P
 
 def test_a_workload_is_not_changed_from_outside(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be one of text-forced, text-ragged"):
-        bench(workloads=["text"])
+        run_workloads(["text"])
     with pytest.raises(ConfigError, match="--steps: got 0, must be at least 1"):
-        bench(workloads=["text"], num_steps=0)
+        run_workloads(["text"], num_steps=0)
     file = tmp_path / "more.yaml"
     file.write_text("rollout: {samples_per_prompt: 4}")
     with pytest.raises(ConfigError, match=r"rollout\.samples_per_prompt: the workload's own"):
-        bench(workloads=["text-forced"], files=[str(file)])
+        run_workloads(["text-forced"], files=[str(file)])
 
 
 def test_this_machine_has_rates() -> None:

