@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -31,6 +31,10 @@ from emotion_task.sft.examples import Example, read_examples, write_examples
 from rlcore.config import ModelConfig
 from rlcore.errors import DataError, NonFiniteError, StoppedError
 from rlcore.records.signals import StopFlag
+
+if TYPE_CHECKING:
+    from rlcore.engines.deepspeed_engine import DeepSpeedEngine
+    from rlcore.engines.logprobs import TokenGroup
 
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
@@ -192,7 +196,12 @@ def _train_worker(job: dict[str, Any]) -> None:
 
 
 def _train(
-    engine: Any, validation: Validation, config: SupervisedConfig, model_path: str, folder: Path, start: int
+    engine: DeepSpeedEngine,
+    validation: Validation,
+    config: SupervisedConfig,
+    model_path: str,
+    folder: Path,
+    start: int,
 ) -> None:
     """The steps after `start`, with a checkpoint where one is due, on a stop and at the end."""
     from emotion_task.sft.ingest import encoded_batches
@@ -240,7 +249,7 @@ def _keep_rows(path: Path, last_step: int) -> None:
     path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def _resume(engine: Any) -> tuple[int, float]:
+def _resume(engine: DeepSpeedEngine) -> tuple[int, float]:
     """The step to go on from and the lowest validation loss so far: those of the job's last checkpoint, or 0
     and infinity."""
     import ray.train
@@ -262,13 +271,13 @@ class Validation:
 
     def __init__(self, examples: Sequence[Example], model_path: str, config: SupervisedConfig, lowest: float):
         self._examples, self._model_path, self._config = examples, model_path, config
-        self._groups: list[Any] | None = None
+        self._groups: list[TokenGroup] | None = None
         self.lowest = lowest
 
     def __bool__(self) -> bool:
         return bool(self._examples)
 
-    def measure(self, engine: Any) -> float:
+    def measure(self, engine: DeepSpeedEngine) -> float:
         """The loss of all ranks' examples. Collective."""
         if self._groups is None:
             from emotion_task.sft.ingest import encoder_of
@@ -285,7 +294,9 @@ class Validation:
         return is_lower
 
 
-def _report(engine: Any, metrics: dict[str, float], validation: Validation, *, is_last: bool = False) -> None:
+def _report(
+    engine: DeepSpeedEngine, metrics: dict[str, float], validation: Validation, *, is_last: bool = False
+) -> None:
     """Hands a checkpoint of all ranks to Ray Train: the engine's state and, where it is the best or without
     validation the last, the exported model."""
     import ray.train
@@ -297,7 +308,7 @@ def _report(engine: Any, metrics: dict[str, float], validation: Validation, *, i
     with tempfile.TemporaryDirectory() as folder:
         engine.save(folder)
         if validation.is_best(metrics) or (is_last and not validation):
-            engine.export(Path(folder) / "model")
+            engine.model.export(Path(folder) / "model")
         if engine.rank == 0:
             lowest = validation.lowest if math.isfinite(validation.lowest) else None
             write_json(Path(folder) / "step.json", {"step": step, "lowest_validation_loss": lowest})
