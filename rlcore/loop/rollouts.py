@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from rlcore.errors import DataError, DeadlineError
 from rlcore.loop.prompts import PromptStream
 from rlcore.loop.rounds import Changes, GroupBuffer, Round, Ticket
 from rlcore.records.timeline import Clock
-from rlcore.types import Group, Prompt, RolloutJob, Score, TrainGroup
+from rlcore.types import FinishedJob, Group, Prompt, RolloutJob, Score, TrainGroup
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,35 @@ class Pending(Protocol):
     def result(self, *, timeout_s: float) -> Any: ...
 
 
+class Pool(Protocol):
+    """Rollout replicas: `rlcore.actors.rollout_pool.RolloutPool`, or what behaves like one."""
+
+    @property
+    def stale(self) -> Sequence[int]:
+        """Replicas that wait for the current weights."""
+        ...
+
+    def submit(self, jobs: Sequence[RolloutJob]) -> None:
+        """Hands jobs to the replicas."""
+        ...
+
+    def poll(self, timeout_s: float) -> Sequence[FinishedJob]:
+        """Returns finished jobs, as soon as there are some; none after `timeout_s`, or on `wake`."""
+        ...
+
+    def wake(self) -> None:
+        """Ends a poll, the present or else the next one. From any thread."""
+        ...
+
+    def cancel(self, job_ids: Iterable[int]) -> None:
+        """Ends jobs, which `poll` will not return."""
+        ...
+
+    def describe(self) -> str:
+        """Says, for errors, which replica is doing what."""
+        ...
+
+
 def groups_per_score(config: RunConfig) -> int:
     """Groups of a chunk. Of prompts that compete to be first, none may wait for another."""
     return 1 if config.train.oversample else config.train.groups_per_score
@@ -81,7 +110,7 @@ class RolloutPipeline:
     """Rounds of scored groups, `train.staleness` of them ahead.
 
     Args:
-        pool: `rlcore.actors.rollout_pool.RolloutPool`, or what behaves like it.
+        pool: the rollout replicas.
         score: makes the scores of some groups of a step (from 0); called in threads.
         has_signal: whether a group counts towards its round.
         restore: brings the current weights to the pool's stale replicas; called while the learner is idle.
@@ -91,7 +120,7 @@ class RolloutPipeline:
         self,
         config: RunConfig,
         prompts: Sequence[Prompt],
-        pool: Any,
+        pool: Pool,
         *,
         score: Callable[[list[Group], int], list[ScoredGroup]],
         has_signal: Callable[[ScoredGroup], bool],
