@@ -48,12 +48,18 @@ class Objective(Protocol[G_contra]):
     """The loss of a global batch, micro-batch by micro-batch: `PolicyObjective` or `SupervisedObjective`."""
 
     @property
-    def temperature(self) -> float: ...
+    def temperature(self) -> float:
+        """Temperature of the policy that sampled, and is trained."""
+        ...
 
     @property
-    def entropy_grad(self) -> bool: ...
+    def entropy_grad(self) -> bool:
+        """True where `share` needs entropies with a gradient."""
+        ...
 
-    def share(self, scored: CompletionLogprobs, groups: Sequence[G_contra], index: int) -> Share: ...
+    def share(self, scored: CompletionLogprobs, groups: Sequence[G_contra], index: int) -> Share:
+        """Returns what micro-batch number `index` adds to the loss and the metrics of the global batch."""
+        ...
 
 
 class DeepSpeedEngine:
@@ -87,7 +93,7 @@ class DeepSpeedEngine:
         self._seed, self._num_calls, self._num_updates = seed, 0, 0
         self._skipped = SkippedSteps(learner.max_skipped_steps, skipped_log)
         self.model = LearnerModel(model_path, model, learner)
-        """What is trained; others take its weights here."""
+        """The model that is trained, from which others take weights."""
         self._needs_silent_media = self.world_size > 1 and self.model.enters_media_together
         trained = list(self.model.trained.values())
         optimizer = zero.adamw(trained, learner)
@@ -267,7 +273,7 @@ class DeepSpeedEngine:
         entropy_grad: bool = False,
         silent_media: Mapping[str, np.ndarray] | None = None,
     ) -> CompletionLogprobs:
-        """`completion_logprobs` through DeepSpeed's wrapper, which runs the collectives of partitioned
+        """Calls `completion_logprobs` through DeepSpeed's wrapper, which runs the collectives of partitioned
         weights."""
         scored = self._engine(
             groups, temperature=temperature, entropy_grad=entropy_grad, silent_media=silent_media

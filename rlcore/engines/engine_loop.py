@@ -21,7 +21,7 @@ Completions = tuple[Completion, ...]
 
 
 class StepEngine(Protocol):
-    """What the loop needs of an engine; `VLLMEngine` is one."""
+    """An engine, as far as the loop needs one; `VLLMEngine` is one."""
 
     @property
     def num_unfinished(self) -> int:
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopState:
-    """What an engine's loop is doing."""
+    """The state of an engine's loop."""
 
     num_unfinished: int
     """Requests in the engine, those not yet looked at included."""

@@ -62,7 +62,7 @@ class _ForwardWithTargets:
 
 
 class _Context(FunctionCtx):
-    """What `HeadLogprobs.forward` leaves for `backward`, beside what autograd adds; for annotations alone."""
+    """The context between `HeadLogprobs.forward` and `backward`; for annotations alone."""
 
     dtype: torch.dtype
     temperature: float
@@ -95,6 +95,7 @@ class HeadLogprobs(torch.autograd.Function):
         entropy_grad: bool,
         size: int,
     ) -> tuple[Tensor, Tensor]:
+        """Computes log-probabilities and entropies [N], and keeps what `backward` needs."""
         ctx.dtype = _compute_dtype(hidden, weight)
         ctx.temperature, ctx.entropy_grad, ctx.size = temperature, entropy_grad, size
         parts: list[tuple[Tensor, Tensor, Tensor]] = []

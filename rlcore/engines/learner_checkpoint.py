@@ -37,7 +37,7 @@ Parameters = Mapping[str, torch.nn.Parameter]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a learner has come, counted from the start of its run."""
+    """Counters that say how far a learner has come since the start of its run."""
 
     num_calls: int
     """Batches that the learner was given."""
@@ -50,7 +50,7 @@ class Progress:
 
 
 class _Row(TypedDict):
-    """What `engine.json` says of a parameter."""
+    """The entry of one parameter in `engine.json`."""
 
     shape: list[int]
     file: str
@@ -62,9 +62,9 @@ class _Header:
 
     progress: Progress
     facts: Mapping[str, object]
-    """Name to what `save` was given."""
+    """Facts by name, as `save` was given them."""
     parameters: Mapping[str, _Row]
-    """Name to row, in the model's order."""
+    """Entries by the parameter's name, in the model's order."""
 
 
 def save(

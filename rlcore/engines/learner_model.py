@@ -62,7 +62,7 @@ class LearnerModel:
 
     @property
     def enters_media_together(self) -> bool:
-        """Whether a rank that enters tower or projector needs every other rank in there: trained or
+        """True where a rank that enters tower or projector needs every other rank in there: trained or
         partitioned modules have collectives."""
         is_partitioned = self._learner.zero_stage == 3 and self._config.media == "raw"
         return is_partitioned or bool(trained_media(self.module))

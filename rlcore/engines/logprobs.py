@@ -49,7 +49,7 @@ class TokenGroup:
 
 _ONE_TOKEN = np.zeros(1, dtype=np.int64)
 TWO_TOKENS = TokenGroup(prompt_token_ids=_ONE_TOKEN, token_ids=(_ONE_TOKEN,))
-"""What a rank computes that has nothing left, while others have."""
+"""The group of a rank that has nothing left to compute, while others have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

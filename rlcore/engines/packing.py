@@ -45,7 +45,7 @@ class CompletionBucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedLayout:
-    """Where the tokens of G prompts and their completions lie in a row of N."""
+    """The places of G prompts and their completions in a row of N tokens."""
 
     position_ids: Tensor
     """int64 [1, N]; a completion goes on where its prompt ends."""

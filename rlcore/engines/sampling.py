@@ -1,4 +1,4 @@
-"""What a rollout engine is asked, in records of rlcore's own: whoever asks need not import vLLM."""
+"""Requests to a rollout engine, in records of rlcore's own: whoever asks need not import vLLM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sampling_seed(*parts: int | str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How an engine samples the completions of a request."""
+    """The way in which an engine samples the completions of a request."""
 
     n: int = 1
     """Number of completions per request."""

@@ -33,6 +33,7 @@ class _DeclareOperators(MetaPathFinder):
     load them."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        """Finds no module, but declares the operators when the one that describes them is imported."""
         if name == "torchvision._meta_registrations":
             sys.meta_path.remove(self)
             if not sys.modules["torchvision.extension"]._has_ops():

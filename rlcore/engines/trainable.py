@@ -134,7 +134,7 @@ class AdaptedLinear(peft_lora.Linear):
 
 
 class _SumContext(FunctionCtx):
-    """What `_SumInFloat32.forward` leaves for `backward`; for annotations alone."""
+    """The context between `_SumInFloat32.forward` and `backward`; for annotations alone."""
 
     dtype: torch.dtype
 
@@ -201,7 +201,7 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    """Returns, for an error, what was probably meant."""
+    """Returns the part of an error that says what was probably meant."""
     parts = {part for each in known for part in each.split(".") if not part.isdigit()}
     near = difflib.get_close_matches(name.split(".")[-1], sorted(parts), n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"the names hold {', '.join(sorted(parts))}"

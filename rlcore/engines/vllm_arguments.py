@@ -65,7 +65,7 @@ def _gpu_arguments(engine_args: Mapping[str, object], can_sleep: bool) -> dict[s
     arguments: dict[str, object] = {"enable_sleep_mode": can_sleep}
     sizes = [engine_args.get(f"{axis}_parallel_size") or 1 for axis in ("tensor", "pipeline")]
     if sizes != [1, 1]:
-        # In a Ray actor vLLM would choose Ray's, which wants a bundle for each GPU; the actor has them all.
+        # In a Ray actor vLLM would choose Ray's, which needs a bundle for each GPU; the actor has them all.
         arguments["distributed_executor_backend"] = "mp"
     return arguments
 

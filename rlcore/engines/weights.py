@@ -36,7 +36,7 @@ class Weight:
     hub_name: str
     """Name in a checkpoint, and in rollout engines."""
     parameters: tuple[nn.Parameter, ...]
-    """What must be whole for `tensor`: the parameter, then the factors of its adapter."""
+    """Parameters that must be whole for `tensor`: the weight's own, then the factors of its adapter."""
     adapter: AdaptedLinear | None = None
     """The layer that adds a product to the parameter, if there is one."""
     scale: float = 1.0
@@ -52,7 +52,7 @@ class Weight:
 
     @property
     def is_trained(self) -> bool:
-        """Whether training changes the tensor."""
+        """True where training changes the tensor."""
         return any(parameter.requires_grad for parameter in self.parameters)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What rlcore must know of each architecture, in one place.
+"""The facts that rlcore must know of each architecture, in one place.
 
 A model family says which transformers class holds the policy, how its in-memory parameter names map to the
 names on the hub (which are also vLLM's), where its audio tower and its text decoder are, and how audio
@@ -21,7 +21,7 @@ from rlcore.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What rlcore must know of an architecture that transformers does not say uniformly."""
+    """Facts of an architecture that rlcore needs, and that transformers does not say uniformly."""
 
     model_class: str
     """Name of the transformers class that holds the policy."""
@@ -39,12 +39,12 @@ class Family:
     projector: str | None = None
     """Attribute path of the module that takes D to the decoder's H; None: the tower gives H itself."""
     skips_padding: bool = False
-    """Whether the tower leaves out the frames that `feature_attention_mask` does not mark."""
+    """True where the tower leaves out the frames that `feature_attention_mask` does not mark."""
     whole_hops: bool = False
-    """Whether vLLM's processor and transformers' differ in the frames of a recording that is no whole number
-    of the feature extractor's hops long."""
+    """True where vLLM's processor and transformers' differ in the frames of a recording that is no whole
+    number of the feature extractor's hops long."""
     takes_audio_embeds: bool = False
-    """Whether vLLM's implementation accepts audio as embeddings (`model.media: embeds`)."""
+    """True where vLLM's implementation accepts audio as embeddings (`model.media: embeds`)."""
     checkpoint_config: Callable[[PreTrainedModel], PretrainedConfig] = lambda model: model.config
     """Function that gives the config to write beside the weights; the default is the model's own."""
 
@@ -145,6 +145,13 @@ FAMILIES: dict[str, Family] = {
 }
 """Families by `config.architectures[0]`. Every other architecture that transformers loads as a causal
 language model is `CAUSAL_LM`."""
+
+
+def policy_config(config: PretrainedConfig) -> PretrainedConfig:
+    """Returns the part of a checkpoint's config that describes the policy: an omni model's thinker, else
+    all."""
+    own: PretrainedConfig = getattr(config, "thinker_config", config)
+    return own
 
 
 def family_of(source: PretrainedConfig | PreTrainedModel) -> Family:

@@ -28,7 +28,7 @@ from transformers import (
 
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.experts import EXPERTS
-from rlcore.models.families import CAUSAL_LM, Family, family_of
+from rlcore.models.families import CAUSAL_LM, Family, family_of, policy_config
 from rlcore.models.names import checkpoint_name, checkpoint_parts, expert_sources, full_shape, own_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -115,7 +115,7 @@ def load_media_encoder(path: str, *, dtype: str = "float32") -> PreTrainedModel:
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # the decoder's weights are unexpected on purpose
     try:
-        model = _from_pretrained(path, family, dtype, config=getattr(config, "thinker_config", config))
+        model = _from_pretrained(path, family, dtype, config=policy_config(config))
     finally:
         transformers.logging.set_verbosity(verbosity)
     parent, _, name = family.decoder.rpartition(".")
@@ -160,7 +160,7 @@ def multiplied_weights(model: PreTrainedModel) -> list[nn.Parameter]:
 def audio_token_id(config: PretrainedConfig) -> int | None:
     """Returns the token that stands for audio in a prompt, once for each embedding; `None` for a text
     model."""
-    config = getattr(config, "thinker_config", config)
+    config = policy_config(config)
     for name in ("audio_token_id", "audio_token_index"):
         if getattr(config, name, None) is not None:
             return int(getattr(config, name))
@@ -171,7 +171,7 @@ def media_token_ids(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase
     """Returns the special tokens that only a processor may write: media placeholders, and the marks where
     media begin and end. Rollouts ban them: the next reader of the text would take a sampled one for media.
     """
-    config = getattr(config, "thinker_config", config)
+    config = policy_config(config)
     media = re.compile(r"audio|image|video|vision", re.IGNORECASE)
     ids = {i for token, i in tokenizer.get_added_vocab().items() if media.search(token)}
     for name in dir(config):

@@ -50,7 +50,7 @@ class EncodedPrompt:
     """Model inputs beside tokens, as in `Group`: `audio_embeds` float32 [N, H], or the processor's tensors.
     Empty without media."""
     media: Media
-    """What the task loaded, in `raw` mode: the processor's arguments beside `text`. Else empty."""
+    """Media as the task loaded them, in `raw` mode: the processor's arguments beside `text`. Else empty."""
 
 
 class MediaEncoder:

@@ -163,13 +163,13 @@ def sizes_of_config(config: Any) -> ModelSizes:
     import torch
     import transformers
 
-    from rlcore.models.families import family_of
+    from rlcore.models.families import family_of, policy_config
     from rlcore.models.hf_model import decoder_of, multiplied_weights
     from rlcore.models.names import is_media_parameter
 
     family = family_of(config)
     model_class = getattr(transformers, family.model_class)
-    own = getattr(config, "thinker_config", config)
+    own = policy_config(config)
     with torch.device("meta"):
         model = model_class.from_config(own) if model_class.__name__.startswith("Auto") else model_class(own)
     model.tie_weights()
