@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,8 +32,13 @@ from benchmarks.report import finish, parse_arguments
 from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
 from emotion_task.prompt import emotion_messages, format_prompt
 from rlcore.config import ClusterConfig, ModelConfig, RolloutConfig, TargetConfig
-from rlcore.engines.vllm_engine import engine_env
+from rlcore.engines.vllm_engine import VLLMEngine, engine_env
+from rlcore.engines.vllm_records import sampling_params, vllm_prompt
 from rlcore.types import Group, Prompt, RolloutJob
+
+if TYPE_CHECKING:
+    from rlcore.actors.rollout import RolloutWorker
+    from rlcore.actors.rollout_pool import RolloutPool
 
 TOKENS_PER_S = 2000
 OVERHEAD = 1.05
@@ -65,18 +70,18 @@ def num_tokens(groups: Sequence[Group]) -> int:
     return sum(len(completion.token_ids) for group in groups for completion in group.completions)
 
 
-def raw_seconds(worker: Any, prompts: Sequence[Prompt], step: int) -> float:
+def raw_seconds(worker: RolloutWorker, prompts: Sequence[Prompt], step: int) -> float:
     """vLLM's own batch generation, on the engine's thread as vLLM wants it, of what `generate` would ask."""
     jobs = [RolloutJob(id=i, prompt=prompt, draw=step) for i, prompt in enumerate(prompts)]
     encoded = worker._encoder.encode(prompts)
 
-    def generate(engine: Any) -> float:
+    def generate(engine: VLLMEngine) -> float:
         requests = [worker._request(job, inputs) for job, inputs in zip(jobs, encoded, strict=True)]
         sampling = worker._sampling(jobs[0])
         start = time.perf_counter()
         engine._llm.generate(
-            [engine._prompt(request) for request in requests],
-            [engine._sampling_params(sampling, request.seed) for request in requests],
+            [vllm_prompt(r, embeds=engine._embeds, audio_id=engine._audio_id) for r in requests],
+            [sampling_params(sampling, seed=r.seed, banned=engine._banned) for r in requests],
             use_tqdm=False,
         )
         return time.perf_counter() - start
@@ -85,7 +90,7 @@ def raw_seconds(worker: Any, prompts: Sequence[Prompt], step: int) -> float:
 
 
 def measure_actor(
-    worker: Any, prompts: Sequence[Prompt], rounds: int
+    worker: RolloutWorker, prompts: Sequence[Prompt], rounds: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The actor's path against the raw engine, and the tower's passes."""
     start = time.perf_counter()
@@ -121,7 +126,7 @@ def steady_rate(finished: Callable[[], Sequence[Group]], count: int) -> float:
     return num_tokens(done[before:]) / (time.perf_counter() - start)
 
 
-def pool_rate(pool: Any, prompts: Sequence[Prompt], step: int) -> float:
+def pool_rate(pool: RolloutPool, prompts: Sequence[Prompt], step: int) -> float:
     """Tokens a second of a pool's replicas together."""
     ids = range(step * len(prompts), (step + 1) * len(prompts))
     pool.submit([RolloutJob(id=i, prompt=p, draw=step) for i, p in zip(ids, prompts, strict=True)])

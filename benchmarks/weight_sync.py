@@ -113,7 +113,7 @@ def receive(connection: Connection, timeout_s: float) -> Any:
 
 def measure(size: str, backend: str, num_pushes: int) -> dict[str, Any]:
     """Medians over the pushes after the first; the ratio is the median of each push's own."""
-    from rlcore.models.hf_model import checkpoint_parameters
+    from rlcore.models.names import checkpoint_parameters
 
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(Path(folder), *SIZES[size])

@@ -32,6 +32,7 @@ from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import SPANS, Recorder, keep_spans
 from rlcore.records.tracking import Tracker, read_metrics
 from rlcore.records.versions import versions
+from rlcore.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,9 @@ def _go_on(config: RunConfig, folder: Path, controller: Controller) -> int | Non
     return None
 
 
-def _task(config: RunConfig) -> Any:
-    return build_target(config.task.target, config.task.args, where="task")
+def _task(config: RunConfig) -> Task:
+    task: Task = build_target(config.task.target, config.task.args, where="task")
+    return task
 
 
 def reward_records(config: RunConfig, actors: Actors) -> dict[str, Any]:
@@ -135,7 +137,7 @@ class _Run:
         config: RunConfig,
         run_dir: Path,
         controller: Controller,
-        task: Any,
+        task: Task,
         tracker: Tracker,
         *,
         saved_step: int | None = None,

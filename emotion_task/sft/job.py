@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -32,6 +32,10 @@ from rlcore.config import ModelConfig
 from rlcore.errors import DataError, NonFiniteError, StoppedError
 from rlcore.records.files import append_rows, keep_rows, read_rows, write_json
 from rlcore.records.signals import StopFlag
+
+if TYPE_CHECKING:
+    from rlcore.engines.deepspeed_engine import DeepSpeedEngine
+    from rlcore.engines.logprobs import TokenGroup
 
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
@@ -191,7 +195,12 @@ def _train_worker(job: dict[str, Any]) -> None:
 
 
 def _train(
-    engine: Any, validation: Validation, config: SupervisedConfig, model_path: str, folder: Path, start: int
+    engine: DeepSpeedEngine,
+    validation: Validation,
+    config: SupervisedConfig,
+    model_path: str,
+    folder: Path,
+    start: int,
 ) -> None:
     """The steps after `start`, with a checkpoint where one is due, on a stop and at the end."""
     from emotion_task.sft.ingest import encoded_batches
@@ -229,7 +238,7 @@ def _train(
             return
 
 
-def _resume(engine: Any) -> tuple[int, float]:
+def _resume(engine: DeepSpeedEngine) -> tuple[int, float]:
     """The step to go on from and the lowest validation loss so far: those of the job's last checkpoint, or 0
     and infinity."""
     import ray.train
@@ -251,13 +260,13 @@ class Validation:
 
     def __init__(self, examples: Sequence[Example], model_path: str, config: SupervisedConfig, lowest: float):
         self._examples, self._model_path, self._config = examples, model_path, config
-        self._groups: list[Any] | None = None
+        self._groups: list[TokenGroup] | None = None
         self.lowest = lowest
 
     def __bool__(self) -> bool:
         return bool(self._examples)
 
-    def measure(self, engine: Any) -> float:
+    def measure(self, engine: DeepSpeedEngine) -> float:
         """The loss of all ranks' examples. Collective."""
         if self._groups is None:
             from emotion_task.sft.ingest import encoder_of
@@ -274,7 +283,9 @@ class Validation:
         return is_lower
 
 
-def _report(engine: Any, metrics: dict[str, float], validation: Validation, *, is_last: bool = False) -> None:
+def _report(
+    engine: DeepSpeedEngine, metrics: dict[str, float], validation: Validation, *, is_last: bool = False
+) -> None:
     """Hands a checkpoint of all ranks to Ray Train: the engine's state and, where it is the best or without
     validation the last, the exported model."""
     import ray.train
@@ -284,7 +295,7 @@ def _report(engine: Any, metrics: dict[str, float], validation: Validation, *, i
     with tempfile.TemporaryDirectory() as folder:
         engine.save(folder)
         if validation.is_best(metrics) or (is_last and not validation):
-            engine.export(Path(folder) / "model")
+            engine.model.export(Path(folder) / "model")
         if engine.rank == 0:
             lowest = validation.lowest if math.isfinite(validation.lowest) else None
             state = {"step": step, "lowest_validation_loss": lowest}

@@ -1,5 +1,6 @@
-"""Which replica works on what: jobs go to the one with the least to do, and only to one that holds the
-current weights. A plain class: `rlcore.actors.rollout_pool` carries its decisions out.
+"""The decision which replica works on what: jobs go to the one with the least to do, and only to one that
+holds the current weights. A plain class, which calls no actor: `rlcore.actors.rollout_pool` carries its
+decisions out.
 
     starting --started--> stale --updated--> ready --lost--> starting ...
 
@@ -19,7 +20,7 @@ STARTING, STALE, READY = "starting", "stale", "ready"
 class _Replica:
     version: int = -1
     jobs: dict[int, None] = field(default_factory=dict)
-    """In the order in which they were given."""
+    """Jobs of the replica, in the order in which they were given."""
 
 
 class Dispatcher:
@@ -34,15 +35,16 @@ class Dispatcher:
         """Jobs that no replica has, in order."""
         self._replicas = [_Replica() for _ in range(num_replicas)]
         self._in: dict[str, set[int]] = {STARTING: set(range(num_replicas)), STALE: set(), READY: set()}
-        """State to the ranks in it: to ask for those that are stale, at every poll, must cost nothing."""
+        """Ranks by state: to ask for those that are stale, at every poll, must cost nothing."""
 
     def add(self, jobs: Iterable[int]) -> None:
-        """New jobs, which wait for `assign`."""
+        """Takes new jobs, which wait for `assign`."""
         self.waiting |= dict.fromkeys(jobs)
 
     def assign(self) -> dict[int, list[int]]:
         """Gives every waiting job to the ready replica with the fewest jobs, of equal ones the lowest rank:
-        idle replicas get them in turn. Rank to its new jobs, in order; empty while none is ready."""
+        idle replicas get jobs in turn. Returns each rank's new jobs, in order; empty while no replica is
+        ready."""
         ready = [(len(self._replicas[rank].jobs), rank) for rank in self.ranks(READY)]
         given: dict[int, list[int]] = {}
         if not ready:
@@ -57,11 +59,12 @@ class Dispatcher:
         return given
 
     def finish(self, rank: int, job: int) -> bool:
-        """Whether the job was this replica's to finish: not where it was cancelled, or given to another."""
+        """Takes a finished job off a replica. Returns whether the job was this replica's to finish: False
+        where the job was cancelled, or given to another."""
         return self._replicas[rank].jobs.pop(job, 0) is None
 
     def cancel(self, jobs: Iterable[int]) -> dict[int, list[int]]:
-        """Forgets jobs; rank to those that it must be told of."""
+        """Forgets jobs. Returns those that replicas must be told of, by rank."""
         told: dict[int, list[int]] = {}
         rank_of = {job: rank for rank, replica in enumerate(self._replicas) for job in replica.jobs}
         for job in jobs:
@@ -72,12 +75,12 @@ class Dispatcher:
         return told
 
     def started(self, rank: int, version: int) -> None:
-        """A replica stands, with these weights."""
+        """Notes that a replica stands, with weights of this version."""
         self._replicas[rank].version = version
         self._move(rank, READY if version == self.version else STALE)
 
     def updated(self, version: int, ranks: Iterable[int]) -> None:
-        """These replicas now hold `version`, which is the one that counts."""
+        """Notes that some replicas now hold `version`, which is the one that counts."""
         self.version = version
         for rank in ranks:
             self._replicas[rank].version = version
@@ -86,7 +89,8 @@ class Dispatcher:
         self._in[STALE] = standing - self._in[READY]
 
     def lost(self, rank: int) -> list[int]:
-        """A replica died or hangs, and is being started anew. Its jobs, which wait before all others."""
+        """Notes that a replica died or hangs, and is being started anew. Returns its jobs, which wait before
+        all others."""
         jobs = self._replicas[rank].jobs
         self.waiting = {**jobs, **self.waiting}
         self._replicas[rank] = _Replica()
@@ -94,14 +98,16 @@ class Dispatcher:
         return list(jobs)
 
     def ranks(self, *states: str) -> list[int]:
-        """Replicas in one of these states."""
+        """Returns the ranks of replicas in one of these states, ascending."""
         return sorted(set[int]().union(*(self._in[state] for state in states)))
 
     def num_jobs(self, rank: int) -> int:
+        """Returns the number of jobs that a replica has."""
         return len(self._replicas[rank].jobs)
 
     @property
     def num_unfinished(self) -> int:
+        """Number of jobs that wait, or that a replica has."""
         return len(self.waiting) + sum(len(replica.jobs) for replica in self._replicas)
 
     def _move(self, rank: int, state: str) -> None:

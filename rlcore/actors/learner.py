@@ -1,4 +1,4 @@
-"""One rank of the learner as an actor: joins the process group, then passes calls on to DeepSpeed."""
+"""One rank of the learner as an actor, which joins the process group, then passes calls on to DeepSpeed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
 
+from rlcore.actors.group import ActorGroup
 from rlcore.algorithms.aggregation import BatchTotals
 from rlcore.config import RunConfig
 from rlcore.types import Group, TrainBatch
@@ -18,14 +18,16 @@ from rlcore.weight_sync.base import Push, PushReport, WeightSender
 
 
 class LearnerWorker:
-    """A rank. `start_learner` builds the engines of all of them; every other method is collective too."""
+    """One rank of the learner. `start_learner` builds the engines of all ranks; every later call is
+    collective too.
+    """
 
     def __init__(self, config: RunConfig, rank: int):
         self._config, self.rank = config, rank
         self._sender: WeightSender | None = None
 
     def address(self) -> tuple[str, int]:
-        """This node's address and a free port, for rank 0 to be met at."""
+        """Returns this node's address and a free port, for rank 0 to be met at."""
         with socket.socket() as listener:
             listener.bind(("", 0))
             return ray.util.get_node_ip_address(), listener.getsockname()[1]
@@ -55,7 +57,7 @@ class LearnerWorker:
             seed=config.seed,
             skipped_log=Path(config.run_dir).resolve() / "skipped.jsonl",
         )
-        shapes = self._engine.push_shapes()
+        shapes = self._engine.model.push_shapes()
         check_trained(shapes, config.model.path)  # before anything is generated
         self._sender = make_sender(
             config.weight_sync,
@@ -67,7 +69,7 @@ class LearnerWorker:
         )
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
-        """Trains on this rank's groups of the batch; metrics of the whole batch."""
+        """Trains on this rank's groups of the batch, and returns metrics of the whole batch."""
         import torch
 
         from rlcore.engines.shares import PolicyObjective
@@ -91,7 +93,8 @@ class LearnerWorker:
         return metrics
 
     def reference_logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
-        """As `ReferenceWorker.logprobs`, of the policy without its adapters; every rank's groups."""
+        """Computes log-probabilities of this rank's groups under the policy without its adapters: [G][K] of
+        float32 [T], in the groups' and completions' order."""
         from rlcore.engines.logprobs import TokenGroup
         from rlcore.models.host_memory import give_back
 
@@ -101,14 +104,14 @@ class LearnerWorker:
         return rows
 
     def announce_push(self, version: int, engines: Sequence[int], workers_per_engine: int = 1) -> Push:
-        """Rank 0's appointment with rollout engines to bring them `version`."""
+        """Makes rank 0's appointment with rollout engines to bring them `version`."""
         assert self._sender is not None, "rank 0 has the sender"
         return self._sender.announce(version, engines, workers_per_engine=workers_per_engine)
 
     def push_weights(self, push: Push) -> PushReport | None:
         """Brings the weights to the engines that take part in the push at the same time; returns, on rank 0,
         once they all hold them."""
-        weights = self._engine.iter_push()
+        weights = self._engine.model.iter_push()
         if self._sender is not None:
             return self._sender.push(push, weights)
         for _ in weights:  # the other ranks only take part in the gathering
@@ -116,13 +119,16 @@ class LearnerWorker:
         return None
 
     def save(self, folder: str) -> None:
+        """Writes the learner's part of a checkpoint into `folder`, as `DeepSpeedEngine.save`."""
         self._engine.save(folder)
 
     def load(self, folder: str) -> None:
+        """Goes on from what `save` wrote, as `DeepSpeedEngine.load`."""
         self._engine.load(folder)
 
     def export(self, folder: str) -> None:
-        self._engine.export(folder)
+        """Writes the policy as a Hugging Face folder, as `LearnerModel.export`."""
+        self._engine.model.export(folder)
 
     def close(self) -> None:
         """Frees the shared memory of the weights, which would outlive this process."""
@@ -130,7 +136,7 @@ class LearnerWorker:
             self._sender.close()
 
 
-def start_learner(group: Any, *, timeout_s: float) -> None:
-    """Brings an `ActorGroup` of LearnerWorkers together: rank 0 says where, then all start at once."""
+def start_learner(group: ActorGroup, *, timeout_s: float) -> None:
+    """Brings the learner's ranks together: rank 0 says where, then all start at once."""
     host, port = group.call_one(0, "address", timeout_s=timeout_s)
     group.call("start", host, port, timeout_s=timeout_s)

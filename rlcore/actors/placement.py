@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -28,7 +27,7 @@ class Bundle:
     """The resources of one actor."""
 
     role: str
-    """For instance `learner`; several bundles may share it."""
+    """Role of the actor, for instance `learner`; several bundles may share a role."""
     guest: str = ""
     """A second role whose actor lives in the same bundle."""
     num_cpus: float = 0.0
@@ -40,7 +39,7 @@ class Bundle:
 
     @property
     def resources(self) -> dict[str, float]:
-        """What Ray is asked for; what is zero is left out, as Ray wants it."""
+        """Amounts to ask Ray for, by name; zeros are left out, as Ray expects."""
         asked = {"CPU": float(self.num_cpus), "GPU": float(self.num_gpus), **dict(self.custom)}
         return {name: amount for name, amount in asked.items() if amount > 0}
 
@@ -50,11 +49,13 @@ class Reservation:
     """Resources that are held until `release`."""
 
     groups: Mapping[int | None, PlacementGroup]
-    """By `Bundle.together`."""
+    """Ray's placement groups, by `Bundle.together`."""
     bundles: tuple[Bundle, ...]
+    """All reserved bundles, in the order they were asked for."""
 
     def places(self, role: str) -> list[tuple[PlacementGroup, int]]:
-        """Placement group and index in it of a role's bundles, in the order they were asked for."""
+        """Returns the placement group and the index in that group of a role's bundles, in the order they were
+        asked for."""
         found, counts = [], dict.fromkeys(self.groups, 0)
         for bundle in self.bundles:
             if role in (bundle.role, bundle.guest):
@@ -69,7 +70,7 @@ class Reservation:
 
 
 def run_bundles(config: RunConfig, *, with_learner: bool = True) -> list[Bundle]:
-    """What a run asks of the cluster, actor by actor."""
+    """Returns the resources that a run asks of the cluster, actor by actor."""
     rollout, learner, reference = config.rollout, config.learner, config.reference
     custom = tuple(rollout.resources.items())
     engine = Bundle(role="rollout", num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus, custom=custom)
@@ -107,7 +108,7 @@ def run_bundles(config: RunConfig, *, with_learner: bool = True) -> list[Bundle]
 
 
 def reward_bundles(name: str, config: RewardConfig) -> list[Bundle]:
-    """What a reward's replicas ask for."""
+    """Returns the resources that a reward's replicas ask for."""
     custom = tuple(config.resources.items())
     role = f"reward:{name}"
     bundle = Bundle(role=role, num_cpus=config.num_cpus, num_gpus=config.num_gpus, custom=custom)
@@ -117,8 +118,12 @@ def reward_bundles(name: str, config: RewardConfig) -> list[Bundle]:
 def reserve(bundles: Sequence[Bundle], *, timeout_s: float, strategy: str = "PACK") -> Reservation:
     """Holds all bundles, or none. Those that must share a node come first, while nodes are still empty.
 
-    `strategy` is Ray's, for the others: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD. Raises ValueError where a
-    bundle asks for nothing, and PlacementError where the cluster cannot give them within `timeout_s`.
+    Args:
+        strategy: Ray's, for the other bundles: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD.
+
+    Raises:
+        ValueError: a bundle asks for nothing.
+        PlacementError: the cluster cannot give the bundles within `timeout_s`.
     """
     empty = sorted({bundle.role for bundle in bundles if not bundle.resources})
     if empty:
@@ -139,10 +144,11 @@ def reserve(bundles: Sequence[Bundle], *, timeout_s: float, strategy: str = "PAC
 
 
 def check_fits(bundles: Sequence[Bundle], nodes: Sequence[Mapping[str, float]]) -> None:
-    """Whether nodes of these resources, by name, could hold all bundles if nothing else ran on them.
+    """Checks that nodes of these resources, by name, could hold all bundles if nothing else ran on them.
+    Bundles that pass may still not pack: `reserve` finds out.
 
-    Raises PlacementError where a resource is short in all, or no node is large enough for what must lie on
-    one. What passes may still not pack: `reserve` knows.
+    Raises:
+        PlacementError: a resource is short in all, or no node is large enough for what must lie on one.
     """
     short = []
     for name, amount in _total(bundles).items():
@@ -164,7 +170,7 @@ def check_fits(bundles: Sequence[Bundle], nodes: Sequence[Mapping[str, float]]) 
 
 
 def _by_node(bundles: Sequence[Bundle]) -> dict[int | None, list[Bundle]]:
-    """Bundles by `together`, those without last."""
+    """Returns bundles by `together`, those without last."""
     numbers = sorted({bundle.together for bundle in bundles} - {None}, key=lambda n: n or 0)
     groups = {number: [bundle for bundle in bundles if bundle.together == number] for number in numbers}
     free = [bundle for bundle in bundles if bundle.together is None]
@@ -195,7 +201,7 @@ def _describe_cluster() -> str:
     # Ray's public calls give availability of the whole cluster only; by node it is here.
     from ray._private.state import available_resources_per_node
 
-    available: dict[str, dict[str, Any]] = available_resources_per_node()
+    available: dict[str, dict[str, float]] = available_resources_per_node()
     nodes = [
         f"  node {node['NodeManagerAddress']}: {_amounts(node['Resources'])}; "
         f"free {_amounts(available.get(node['NodeID'], {}))}"

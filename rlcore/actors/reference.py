@@ -18,8 +18,8 @@ from rlcore.types import Group
 
 
 class ReferenceWorker:
-    """Plain transformers in inference mode. `micro_batch_tokens` bounds a forward pass; `temperature` is the
-    rollout's."""
+    """The reference model in plain transformers, in inference mode. `micro_batch_tokens` bounds a forward
+    pass; `temperature` is the rollout's."""
 
     def __init__(self, model: ModelConfig, micro_batch_tokens: int, temperature: float = 1.0):
         self._micro_batch_tokens, self._temperature = micro_batch_tokens, temperature
@@ -33,7 +33,7 @@ class ReferenceWorker:
 
     @torch.inference_mode()
     def logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
-        """[G][K] of float32 [T], in the groups' and completions' order."""
+        """Computes log-probabilities, [G][K] of float32 [T], in the groups' and completions' order."""
         tokens = list(map(TokenGroup.of, groups))
         rows: list[np.ndarray] = []
         for batch in consecutive(tokens, self._micro_batch_tokens):

@@ -1,4 +1,4 @@
-"""The reward actor: groups in, scores out. A plain class; `rlcore.actors.reward_pool` spawns it. A reward
+"""The reward actor: groups in, scores out. A plain class, which `rlcore.actors.reward_pool` spawns. A reward
 that holds an engine needs `rlcore.models.environment.engine_env` in its environment."""
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rlcore.config import RewardConfig
 from rlcore.rewards.base import Reward, describe_error, failed_scores, plain_text
@@ -21,26 +20,26 @@ class RewardWorker:
     """One reward in one process.
 
     Args:
-        name: its key in `rewards`, for errors.
-        config: its section.
+        name: the reward's key in `rewards`, for errors.
+        config: the reward's section of the configuration.
 
     Raises:
-        ConfigError: as `build_reward`.
+        ConfigError: the reward cannot be built from its section.
     """
 
     def __init__(self, name: str, config: RewardConfig):
         self.name, self._config = name, config
         self._reward = build_reward(config, where=f"rewards.{name}")
 
-    def ready(self) -> dict[str, Any]:
+    def ready(self) -> dict[str, object]:
         """Answers once the reward is built, with its record (`rlcore.rewards.loading.record_of`)."""
         return record_of(self._config)
 
     def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
-        """One score a completion, [G][K].
+        """Scores groups: one score per completion, [G][K].
 
-        What the reward gets wrong is data: an exception becomes an error on every completion of its group,
-        a wrong count too, a value that is no finite number one on its own completion. A call of several
+        A failure of the reward is data. An exception or a wrong count becomes an error on every completion of
+        the group; a value that is no finite number, an error on its own completion. A call of several
         groups that raises is repeated one group at a time, so that the group it failed on can be named.
         `rlcore.rewards.policy` decides what becomes of errors.
         """
@@ -68,7 +67,8 @@ class RewardWorker:
         return [checked_scores(group, scores) for group, scores in zip(groups, answers, strict=True)]
 
     def gpu_memory(self) -> float | None:
-        """The most GPU memory that torch has held in this process, in MiB; None without torch or a GPU."""
+        """Returns the most GPU memory that torch has held in this process, in MiB; None without torch or a
+        GPU."""
         torch = sys.modules.get("torch")
         if torch is None or not torch.cuda.is_available():
             return None
@@ -76,7 +76,7 @@ class RewardWorker:
 
 
 def checked_scores(group: Group, scores: Sequence[Score]) -> list[Score]:
-    """The scores of one group, with an error in place of what no one can use."""
+    """Returns the scores of one group, with an error in place of each that no one can use."""
     scores = list(scores)
     if len(scores) != len(group.completions):
         return failed_scores(group, f"returned {len(scores)} scores for {len(group.completions)} completions")
@@ -84,7 +84,8 @@ def checked_scores(group: Group, scores: Sequence[Score]) -> list[Score]:
 
 
 def _checked(score: Score, num_tokens: int) -> Score:
-    """Floats and plain text, whatever its author or a service put there: it is averaged and written down."""
+    """Returns the score in floats and plain text, whatever the reward's author or a service put there: scores
+    are averaged and written down."""
     if not isinstance(score, Score):
         return _failed(f"returned {type(score).__name__} where a Score is due")
     if score.error is not None:

@@ -1,5 +1,5 @@
-"""The rollout actor: prompts in, groups of completions out as they finish. A plain class; it is wrapped where
-it is spawned, with `rlcore.engines.vllm_engine.engine_env` in its environment and `NUM_THREADS` threads.
+"""The rollout actor: prompts in, groups of completions out as they finish. A plain class, wrapped where
+actors are spawned, with `rlcore.engines.vllm_engine.engine_env` in its environment and `NUM_THREADS` threads.
 
 The engine steps on its own thread for as long as there is work (`rlcore.engines.engine_loop`); the actor's
 threads queue prompts, wait for finished groups, and answer for the state of the engine at any time.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig
 from rlcore.config.targets import build_target
@@ -20,6 +19,7 @@ from rlcore.engines.vllm_engine import VLLMEngine
 from rlcore.errors import ConfigError
 from rlcore.models.media import EncodedPrompt, MediaEncoder
 from rlcore.records.timeline import Recorder, Span
+from rlcore.task import Task
 from rlcore.types import Completion, FinishedJob, Group, Prompt, RolloutJob
 from rlcore.weight_sync.base import Push
 
@@ -29,19 +29,23 @@ NUM_THREADS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutReport:
-    """What `RolloutWorker.collect` answers."""
+    """A rollout actor's answer to `RolloutWorker.collect`."""
 
     finished: tuple[FinishedJob, ...]
+    """Jobs that have finished since the last report."""
     policy_version: int
+    """Version of the weights that the engine holds."""
     num_unfinished: int
+    """Requests in the engine."""
     stalled_s: float
     """Seconds that the engine has been in its present step or call, or the media encoder in its present file,
     whichever is longer."""
     spans: tuple[Span, ...]
+    """The actor's work since the last report, for the timeline."""
 
 
 class RolloutWorker:
-    """Task, media encoder and engine in one process. `rank` is its place among the rollout actors."""
+    """Task, media encoder and engine in one process. `rank` is the actor's place among the rollout actors."""
 
     def __init__(
         self,
@@ -56,9 +60,10 @@ class RolloutWorker:
     ):
         self._rollout, self._seed = rollout, seed
         self._actor, self._recorder = f"rollout[{rank}]", Recorder()
+        built: Task = build_target(task.target, task.args, where="task")
         self._encoder = MediaEncoder(
             model.path,
-            build_target(task.target, task.args, where="task").load_media,
+            built.load_media,
             media=model.media,
             cache_folder=model.media_cache,
         )
@@ -81,7 +86,7 @@ class RolloutWorker:
         self._banned = self._loop.engine.token_ids(rollout.banned_tokens)
 
     def ready(self) -> int:
-        """Answers once the engine stands, with its policy version: 0 after a (re)start, which is stale until
+        """Answers once the engine stands, with the policy version: 0 after a (re)start, which is stale until
         weights have been pushed."""
         return self._loop.engine.policy_version
 
@@ -122,7 +127,7 @@ class RolloutWorker:
         self._loop.call(enter).result()
 
     def collect(self, timeout_s: float) -> RolloutReport:
-        """The jobs that have finished since the last call; waits for one up to `timeout_s`."""
+        """Reports the jobs that have finished since the last call; waits for one up to `timeout_s`."""
         finished = self._loop.collect(timeout_s)
         state = self._loop.state()
         done = []
@@ -155,11 +160,15 @@ class RolloutWorker:
         num_samples: int | None = None,
         policy_version: int | None = None,
     ) -> list[Group]:
-        """One group a prompt, in order: `samples_per_prompt` samples, or one greedy answer. For callers that
-        have this worker to themselves.
+        """Generates one group per prompt, in order: `samples_per_prompt` samples, or one greedy answer. For
+        callers that have this worker to themselves.
 
-        What is sampled is a function of (seed, step, prompt id, sample), whichever replica does it. Raises as
-        `submit`, and WeightSyncError where a push failed midway.
+        Every sample is a function of (seed, step, prompt id, sample), whichever replica draws it.
+
+        Raises:
+            WeightSyncError: the engine holds weights older than `policy_version`, or a push failed midway.
+            ConfigError: a prompt leaves no room for an answer and `rollout.over_context` is `error`.
+            DataError: a prompt's media cannot be loaded, or do not fit its text.
         """
         self._loop.call(VLLMEngine.check_whole).result()
         jobs = [
@@ -192,12 +201,12 @@ class RolloutWorker:
             self._loop.call(VLLMEngine.sleep).result()
 
     def wake_up(self, what: str) -> None:
-        """Takes the memory of `weights`, then of the `kv_cache` again."""
+        """Takes GPU memory again that `sleep` gave back: of the `weights`, then of the `kv_cache`."""
         with self._recorder.span(self._actor, "wake_up"):
             self._loop.call(lambda engine: engine.wake_up(what)).result()
 
-    def stats(self) -> dict[str, Any]:
-        """Running totals: seconds, tokens, updates, cache hits of encoded prompts, audios encoded."""
+    def stats(self) -> dict[str, float]:
+        """Returns running totals: seconds, tokens, updates, cache hits of encoded prompts, audios encoded."""
         return {
             **asdict(self._loop.engine.stats),
             "policy_version": self._loop.engine.policy_version,

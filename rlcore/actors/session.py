@@ -1,11 +1,11 @@
-"""Where a run's actors live: the job's cluster, or a local one for the length of the run."""
+"""The Ray session that a run's actors live in: the job's cluster, or a local one for the length of the
+run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 
@@ -13,14 +13,13 @@ from rlcore.config import ClusterConfig
 from rlcore.errors import DeadlineError
 
 _NOT_IN_TIME = "timed out during startup"
-"""In the words of ray._private.node, whose exception has no type of its own."""
+"""Words of an exception of ray._private.node that has no type of its own."""
 
 
 @contextmanager
 def ray_session(cluster: ClusterConfig) -> Iterator[None]:
-    """Ray for the length of the block: the job's cluster where there is one, else a local one on loopback.
-
-    Joins what is initialised already, and then leaves it running.
+    """Holds a Ray session for the length of the block: the job's cluster where there is one, else a local one
+    on loopback. A session that is initialised already is joined, and left running.
 
     Raises:
         DeadlineError: the machine is too busy to start a local Ray in the time that Ray gives itself.
@@ -30,7 +29,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joins = cluster.address is not None or "RAY_ADDRESS" in os.environ
-    options: dict[str, Any] = {"address": cluster.address}
+    options: dict[str, str | float | None] = {"address": cluster.address}
     if not joins:
         # Said outright: left to itself, Ray would join any cluster that it finds traces of on this machine.
         options = {"address": "local", "num_cpus": cluster.num_cpus}

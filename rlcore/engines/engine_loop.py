@@ -1,8 +1,8 @@
 """Continuous batching: an engine that steps on a thread of its own, for as long as there is work.
 
 Whoever calls is on another thread and never waits for a token: requests are queued, finished ones collected,
-weights replaced between two steps. The thread makes every call to the engine, building it included. It knows
-neither prompts nor Ray: an engine is whatever has `submit`, `step`, `cancel` and `num_unfinished`.
+weights replaced between two steps. The thread makes every call to the engine, building it included. This
+module knows neither prompts nor Ray: an engine is whatever has `step` and `num_unfinished`.
 """
 
 from __future__ import annotations
@@ -10,28 +10,36 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-T = TypeVar("T")
+from rlcore.types import Completion
+
+Completions = tuple[Completion, ...]
 
 
 class StepEngine(Protocol):
-    """What the loop needs of an engine; `VLLMEngine` is one."""
+    """An engine, as far as the loop needs one; `VLLMEngine` is one."""
 
     @property
-    def num_unfinished(self) -> int: ...
+    def num_unfinished(self) -> int:
+        """Requests that are neither finished nor cancelled."""
+        ...
 
-    def step(self) -> Mapping[str, Any]: ...
+    def step(self) -> Mapping[str, Completions]:
+        """Computes the next token of all requests, and returns what has finished with it, by key."""
+        ...
 
-    def cancel(self, keys: Iterable[str]) -> None: ...
+
+E = TypeVar("E", bound=StepEngine)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopState:
-    """What the loop is doing."""
+    """The state of an engine's loop."""
 
     num_unfinished: int
     """Requests in the engine, those not yet looked at included."""
@@ -39,51 +47,60 @@ class LoopState:
     """Seconds since the engine last came back from a call; 0 where it has nothing to do."""
 
 
-class EngineLoop:
+class EngineLoop(Generic[E]):
     """Owns an engine and its thread.
 
     Args:
-        build: makes the engine, on the loop's thread. What it raises is raised here.
+        build: makes the engine, on the loop's thread. An error of `build` is raised by the constructor.
         on_busy: told (start, end) in epoch seconds of every stretch in which the engine stepped; calls are
             between stretches.
     """
 
-    def __init__(self, build: Callable[[], Any], *, on_busy: Callable[[float, float], None] | None = None):
+    def __init__(self, build: Callable[[], E], *, on_busy: Callable[[float, float], None] | None = None):
         self._on_busy = on_busy
         self._condition = threading.Condition()
-        self._inbox: deque[tuple[Callable[[Any], Any], Future[Any]]] = deque()
-        self._finished: dict[str, Any] = {}
+        self._inbox: deque[tuple[Callable[[E], None], Callable[[BaseException], None]]] = deque()
+        """Calls to come, and who is told where the loop ends before."""
+        self._finished: dict[str, Completions | None] = {}
         self._error: BaseException | None = None
         self._num_unfinished = 0
         self._busy_since: float | None = None
         self._is_closed = False
-        built: Future[Any] = Future()
+        built: Future[E] = Future()
         self._thread = threading.Thread(target=self._run, args=(build, built), name="engine", daemon=True)
         self._thread.start()
         self.engine = built.result()
-        """For what may be read from any thread (`policy_version`, `stats`); calls go through `call`."""
+        """The engine, for what may be read from any thread (`policy_version`, `stats`); calls go through
+        `call`."""
 
-    def call(self, function: Callable[[Any], T]) -> Future[T]:
-        """Runs `function(engine)` between two steps, after all calls before it."""
+    def call(self, function: Callable[[E], T]) -> Future[T]:
+        """Runs `function(engine)` between two steps, after all earlier calls."""
         future: Future[T] = Future()
+
+        def answer(engine: E) -> None:
+            try:
+                future.set_result(function(engine))
+            except BaseException as error:
+                future.set_exception(error)
+
         with self._condition:
             if self._error is not None or self._is_closed:
                 future.set_exception(self._error or RuntimeError("the engine's loop is closed"))
                 return future
-            self._inbox.append((function, future))
+            self._inbox.append((answer, future.set_exception))
             self._condition.notify_all()
         return future
 
-    def post(self, key: str, result: Any) -> None:
+    def post(self, key: str, result: Completions | None) -> None:
         """Lets a request that the engine never saw be collected among the finished ones."""
         with self._condition:
             self._finished[key] = result
             self._condition.notify_all()
 
-    def collect(self, timeout_s: float) -> dict[str, Any]:
-        """What has finished since the last call, by key; waits for something up to `timeout_s`.
+    def collect(self, timeout_s: float) -> dict[str, Completions | None]:
+        """Returns what has finished since the last call, by key; waits for something up to `timeout_s`.
 
-        Raises what a step raised: the engine is then of no more use.
+        Raises what a step of the engine raised: the engine is then of no more use.
         """
         with self._condition:
             self._condition.wait_for(
@@ -95,7 +112,7 @@ class EngineLoop:
             return finished
 
     def state(self) -> LoopState:
-        """At any time, also while the engine is stuck in a step."""
+        """Returns what the loop is doing, at any time, also while the engine is stuck in a step."""
         with self._condition:
             since = self._busy_since
             return LoopState(
@@ -110,7 +127,7 @@ class EngineLoop:
             self._condition.notify_all()
         self._thread.join()
 
-    def _run(self, build: Callable[[], Any], built: Future[Any]) -> None:
+    def _run(self, build: Callable[[], E], built: Future[E]) -> None:
         try:
             engine = build()
         except BaseException as error:
@@ -134,8 +151,8 @@ class EngineLoop:
                 calls = list(self._inbox)
                 self._inbox.clear()
                 self._busy_since = time.monotonic()
-            for function, future in calls:
-                _answer(future, function, engine)
+            for answer, _ in calls:
+                answer(engine)
             if engine.num_unfinished:
                 stretch = stretch or time.time()
                 if not self._step(engine):
@@ -143,15 +160,15 @@ class EngineLoop:
             with self._condition:
                 self._num_unfinished = engine.num_unfinished
 
-    def _step(self, engine: Any) -> bool:
-        """One step; False where it failed and the loop ends."""
+    def _step(self, engine: E) -> bool:
+        """Makes one step; returns False where the step failed, and the loop ends."""
         try:
             finished = engine.step()
         except BaseException as error:  # whatever it is, the requests inside cannot be trusted any more
             with self._condition:
                 self._error = error
-                for _, future in self._inbox:
-                    future.set_exception(error)
+                for _, fail in self._inbox:
+                    fail(error)
                 self._condition.notify_all()
             return False
         if finished:
@@ -159,10 +176,3 @@ class EngineLoop:
                 self._finished.update(finished)
                 self._condition.notify_all()
         return True
-
-
-def _answer(future: Future[Any], function: Callable[[Any], Any], engine: Any) -> None:
-    try:
-        future.set_result(function(engine))
-    except BaseException as error:
-        future.set_exception(error)

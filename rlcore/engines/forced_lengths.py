@@ -7,8 +7,8 @@ A benchmark whose policy is random cannot leave the lengths to it. With the engi
 request without a seed takes the table's next entry. Log-probabilities stay the model's own, as vLLM takes
 them before its processors.
 
-It imports nothing of rlcore, so that the engines of other frameworks can be given the same lengths: there the
-table is a JSON file that `FORCED_LENGTHS` in the environment names (benchmarks/peers/gpu.sh).
+This module imports nothing of rlcore, so that the engines of other frameworks can be given the same lengths:
+there the table is a JSON file that `FORCED_LENGTHS` in the environment names (benchmarks/peers/gpu.sh).
 """
 
 from __future__ import annotations
@@ -17,33 +17,40 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.config import VllmConfig
+
 TABLE = "completion_lengths"
-"""Its key in vLLM's `additional_config`."""
+"""Key of the table in vLLM's `additional_config`."""
 
 
 class ForcedLengths(LogitsProcessor):
-    """Built by vLLM, which tells it what enters, leaves and moves in the batch."""
+    """Ends completions at the table's lengths. vLLM builds the processor, and says what enters, leaves and
+    moves in the batch."""
 
-    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool):
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool):
         self._table: Sequence[int] = vllm_config.additional_config.get(TABLE) or _table_from_environment()
         self._num_unseeded = 0
         self._rows: dict[int, tuple[int, Sequence[int], list[int]]] = {}
-        """Row of the batch to its length, its tokens so far and its stop tokens."""
+        """Each row of the batch, with its length, its tokens so far and its stop tokens."""
 
     def is_argmax_invariant(self) -> bool:
+        """Returns False: greedy answers are made to end, too."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follows the rows of the batch, as vLLM changes them between two steps."""
         process_dict_updates(self._rows, batch_update, self._entry)
 
     def _entry(
-        self, params: Any, prompt: Sequence[int] | None, tokens: Sequence[int]
+        self, params: SamplingParams, prompt: Sequence[int] | None, tokens: Sequence[int]
     ) -> tuple[int, Sequence[int], list[int]]:
         place = params.seed
         if place is None:
@@ -52,7 +59,7 @@ class ForcedLengths(LogitsProcessor):
         return self._table[place % len(self._table)], tokens, sorted(params.all_stop_token_ids)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """logits [B, V], changed in place."""
+        """Changes logits [B, V] in place, and returns them."""
         ending: list[tuple[int, int]] = []
         blocked: list[tuple[int, int]] = []
         for row, (length, tokens, stops) in self._rows.items():

@@ -1,4 +1,5 @@
-"""The learner's part of a checkpoint: one format for every number of ranks and every ZeRO stage.
+"""The learner's part of a checkpoint: one format for every number of ranks and every ZeRO stage. This module
+knows parameters, Adam's state and counters; not how they are trained.
 
     engine.json                   what was saved and under which layout; written last
     state-00000.safetensors ...   per trained parameter: NAME/weight, NAME/exp_avg, NAME/exp_avg_sq, float32
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 import torch.distributed as dist
@@ -23,6 +25,7 @@ from safetensors.torch import save_file
 
 from rlcore.engines.zero import MOMENTS, AdamState, num_parameter_bytes
 from rlcore.errors import CheckpointError
+from rlcore.models.names import full_shape
 from rlcore.records.checkpoint import DamagedCheckpointError, read_json
 from rlcore.records.files import sync, write_json
 
@@ -33,8 +36,42 @@ FILE_BYTES = 1 << 30
 Parameters = Mapping[str, torch.nn.Parameter]
 
 
-def save(folder: Path, parameters: Parameters, state: AdamState, header: Mapping[str, Any]) -> None:
-    """Writes the trained `parameters` with Adam's state; `header` is JSON, and holds `num_updates`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Counters that say how far a learner has come since the start of its run."""
+
+    num_calls: int
+    """Batches that the learner was given."""
+    num_updates: int
+    """Optimizer steps that were made."""
+    num_skipped: int
+    """Optimizer steps that were not made, as loss or gradient was not finite."""
+    num_skipped_in_a_row: int
+    """Skipped steps since the last one that was made."""
+
+
+class _Row(TypedDict):
+    """The entry of one parameter in `engine.json`."""
+
+    shape: list[int]
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    """`engine.json`."""
+
+    progress: Progress
+    facts: Mapping[str, object]
+    """Facts by name, as `save` was given them."""
+    parameters: Mapping[str, _Row]
+    """Entries by the parameter's name, in the model's order."""
+
+
+def save(
+    folder: Path, parameters: Parameters, state: AdamState, progress: Progress, facts: Mapping[str, object]
+) -> None:
+    """Writes the trained `parameters` with Adam's state; `facts` of model and layout are JSON, for `load`.
 
     Collective. `engine.json` comes when every rank is done and its files are on the disk.
     """
@@ -46,7 +83,7 @@ def save(folder: Path, parameters: Parameters, state: AdamState, header: Mapping
             is_mine = index % dist.get_world_size() == dist.get_rank()
             tensors: dict[str, torch.Tensor] = {}
             for name in names:
-                full = state.read(parameters[name], with_moments=header["num_updates"] > 0)
+                full = state.read(parameters[name], with_moments=progress.num_updates > 0)
                 if is_mine:
                     tensors |= {f"{name}/{kind}": t.cpu().contiguous() for kind, t in full.items()}
             if is_mine:
@@ -57,44 +94,44 @@ def save(folder: Path, parameters: Parameters, state: AdamState, header: Mapping
             writing.result()
     dist.barrier()
     if dist.get_rank() == 0:
-        rows = {
-            name: {"shape": _shape(parameters[name]), "file": file}
+        rows: dict[str, _Row] = {
+            name: {"shape": list(full_shape(parameters[name])), "file": file}
             for file, names in files.items()
             for name in names
         }
-        write_json(folder / HEADER, {"format": FORMAT, **header, "parameters": rows}, durable=True)
+        write_json(
+            folder / HEADER, {"format": FORMAT, **asdict(progress), **facts, "parameters": rows}, durable=True
+        )
     dist.barrier()
 
 
-def load(
-    folder: Path, parameters: Parameters, state: AdamState, expected: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Puts what `save` wrote into these parameters and this state, and returns the header. Collective.
+def load(folder: Path, parameters: Parameters, state: AdamState, expected: Mapping[str, object]) -> Progress:
+    """Puts what `save` wrote into these parameters and this state, and returns the progress. Collective.
 
-    `expected` are entries of the header that must be the same, by name.
+    `expected` are facts of the header that must be the same, by name.
 
     Raises:
-        DamagedCheckpointError: incomplete or damaged.
-        CheckpointError: of another model. In either case weights and state are as they were.
+        DamagedCheckpointError: the checkpoint is incomplete or damaged.
+        CheckpointError: the checkpoint is another model's. In either case weights and state are as they were.
     """
-    header = read_json(folder / HEADER)
+    header = _read_header(folder / HEADER)
     _compare(folder, header, expected, parameters)
-    rows = header["parameters"]
+    rows, num_updates = header.parameters, header.progress.num_updates
     missing = sorted({row["file"] for row in rows.values() if not (folder / row["file"]).is_file()})
     if missing:
         raise DamagedCheckpointError(f"{folder / missing[0]}: missing; use an older checkpoint")
     files = _by_file(rows)
     for file in files:
         _check_whole(folder / file)
-    state.prepare(header["num_updates"])
+    state.prepare(num_updates)
     for file, names in files.items():
         with safe_open(folder / file, framework="pt") as tensors:
             for name in names:
-                kinds = ("weight", *(MOMENTS if header["num_updates"] > 0 else ()))
+                kinds = ("weight", *(MOMENTS if num_updates > 0 else ()))
                 full = {kind: tensors.get_tensor(f"{name}/{kind}") for kind in kinds}
                 state.write(parameters[name], full)
     state.finish()
-    return header
+    return header.progress
 
 
 def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -111,25 +148,31 @@ def _check_whole(path: Path) -> None:
 
 
 def fingerprint(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """xxh3 of named tensors, hexadecimal: tells models apart, no protection from forgery."""
+    """Computes xxh3 of named tensors, hexadecimal: enough to tell models apart, no protection from
+    forgery."""
     digest = xxhash.xxh3_64()
     for name, tensor in tensors:
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _compare(
-    folder: Path, header: Mapping[str, Any], expected: Mapping[str, Any], parameters: Parameters
-) -> None:
-    """Raises CheckpointError with all that differs."""
-    if header.get("format") != FORMAT:
+def _read_header(path: Path) -> _Header:
+    """Raises CheckpointError where the format is another version's."""
+    entries = read_json(path)
+    if entries.get("format") != FORMAT:
         raise CheckpointError(
-            f"{folder / HEADER}: format {header.get('format')!r}, this version reads {FORMAT} alone; go on "
+            f"{path}: format {entries.get('format')!r}, this version reads {FORMAT} alone; go on "
             "with the version that wrote it, or start anew"
         )
-    saved = {name: row["shape"] for name, row in header["parameters"].items()}
-    here = {name: _shape(parameter) for name, parameter in parameters.items()}
+    progress = Progress(**{field.name: int(entries[field.name]) for field in fields(Progress)})
+    return _Header(progress=progress, facts=entries, parameters=entries["parameters"])
+
+
+def _compare(folder: Path, header: _Header, expected: Mapping[str, object], parameters: Parameters) -> None:
+    """Raises CheckpointError with all that differs."""
+    saved = {name: row["shape"] for name, row in header.parameters.items()}
+    here = {name: list(full_shape(parameter)) for name, parameter in parameters.items()}
     different = []
     for what, one, other in (("it alone trains", saved, here), ("it does not train", here, saved)):
         if names := [name for name in one if name not in other]:
@@ -137,9 +180,9 @@ def _compare(
     shapes = [name for name in here if name in saved and saved[name] != here[name]]
     different += [f"{name} has shape {saved[name]}, not {here[name]}" for name in shapes[:3]]
     different += [
-        f"{name} is {header.get(name)!r}, not {value!r}"
+        f"{name} is {header.facts.get(name)!r}, not {value!r}"
         for name, value in expected.items()
-        if header.get(name) != value
+        if header.facts.get(name) != value
     ]
     if different:
         raise CheckpointError(
@@ -149,7 +192,7 @@ def _compare(
 
 
 def _files(parameters: Parameters) -> dict[str, list[str]]:
-    """File name to the parameters it holds, in their order; the same on every rank."""
+    """Returns each file's name and the parameters that it holds, in their order; the same on every rank."""
     files: list[list[str]] = [[]]
     size = 0
     for name, parameter in parameters.items():
@@ -162,12 +205,8 @@ def _files(parameters: Parameters) -> dict[str, list[str]]:
     return {f"state-{index:05d}.safetensors": names for index, names in enumerate(files)}
 
 
-def _by_file(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+def _by_file(rows: Mapping[str, _Row]) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     for name, row in rows.items():
         files.setdefault(row["file"], []).append(name)
     return files
-
-
-def _shape(parameter: torch.nn.Parameter) -> list[int]:
-    return list(getattr(parameter, "ds_shape", parameter.shape))

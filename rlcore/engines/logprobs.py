@@ -1,48 +1,45 @@
 """Log-probabilities of completions under a Hugging Face model: the one function that the learner and the
 reference share, so that a ratio or a KL can differ from zero only because the weights do.
 
-It knows no loss and no optimiser. Groups go through the decoder packed (`rlcore.engines.packing`): without
-padding, and a prompt once for all of its completions. Logits are made only where they predict a completion
-token, in float32, a bounded number at a time.
+This module knows no loss and no optimiser. Groups go through the decoder packed (`rlcore.engines.packing`):
+without padding, and a prompt once for all of its completions. Logits are made only where they predict a
+completion token (`rlcore.engines.head`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlcore.engines.head import token_logprobs
 from rlcore.engines.packing import PackedLayout, packed_hidden_states
 from rlcore.errors import DataError
 from rlcore.models.hf_model import audio_token_id, decoder_of, embed_media, project_media, stacked
 from rlcore.types import Group, TrainGroup
 
-LOGITS_PER_CHUNK = 16 * 1024 * 1024
-LOGITS_PER_CHUNK_ON_GPU = 4 * LOGITS_PER_CHUNK
-"""Logits that exist at once (64 MB and 256 MB in float32); more are recomputed in the backward pass, chunk by
-chunk. Each chunk reads the head's weight and adds to its gradient, so that few are too few for a GPU."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenGroup:
-    """The tokens of a group. `TrainGroup` has the same fields and may be given in its place."""
+    """The tokens of one prompt and its completions. `TrainGroup` has these fields too, but for
+    `token_weights`, and is scored in the same way."""
 
     prompt_token_ids: np.ndarray
     """int64 [P]"""
     token_ids: tuple[np.ndarray, ...]
     """[K] of int64 [T]"""
     media_inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """As in `rlcore.types.Group`."""
+    """Model inputs beside tokens, without a batch dimension, as in `rlcore.types.Group`."""
     token_weights: tuple[np.ndarray, ...] = ()
-    """[K] of float32 [T], what each token counts for in a supervised loss; empty: 1 each."""
+    """[K] of float32 [T], the weight of each token in a supervised loss; empty: 1 per token."""
 
     @classmethod
     def of(cls, group: Group) -> TokenGroup:
+        """Takes the tokens and media of a rollout's group."""
         return cls(
             prompt_token_ids=np.asarray(group.prompt_token_ids, dtype=np.int64),
             token_ids=tuple(np.asarray(c.token_ids, dtype=np.int64) for c in group.completions),
@@ -52,12 +49,13 @@ class TokenGroup:
 
 _ONE_TOKEN = np.zeros(1, dtype=np.int64)
 TWO_TOKENS = TokenGroup(prompt_token_ids=_ONE_TOKEN, token_ids=(_ONE_TOKEN,))
-"""What a rank computes that has nothing left, while others have."""
+"""The group of a rank that has nothing left to compute, while others have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionLogprobs:
-    """Rows are the groups' completions, groups in order, B of them; T is the longest completion's length."""
+    """Log-probabilities and entropies of B completions: those of all groups, in order. T is the length of the
+    longest completion."""
 
     logprobs: Tensor
     """float32 [B, T], 0 at padding; carries the gradient."""
@@ -67,14 +65,14 @@ class CompletionLogprobs:
     """bool [B, T], true at completion tokens."""
 
     def rows(self) -> list[np.ndarray]:
-        """[B] of float32 [T_b], padding cut."""
+        """Returns the log-probabilities of each completion without padding: [B] of float32 [T_b]."""
         lengths = self.mask.sum(-1).tolist()
         logprobs = self.logprobs.detach().float().cpu().numpy()
         return [row[:n].copy() for row, n in zip(logprobs, lengths, strict=True)]
 
 
 def regrouped(rows: Sequence[np.ndarray], groups: Sequence[TokenGroup]) -> list[list[np.ndarray]]:
-    """[sum of K] to [G][K]: rows of all groups' completions, in order, by group."""
+    """Sorts rows, one per completion of all groups in order, by group: [sum of K] to [G][K]."""
     remaining = iter(rows)
     return [[next(remaining) for _ in group.token_ids] for group in groups]
 
@@ -87,12 +85,12 @@ def completion_logprobs(
     entropy_grad: bool = False,
     silent_media: Mapping[str, np.ndarray] | None = None,
 ) -> CompletionLogprobs:
-    """Log-probability and entropy of every completion token, given all before it, of softmax(logits /
-    `temperature`): the distribution that was sampled from, where that was its temperature.
+    """Computes log-probability and entropy of every completion token under softmax(logits / `temperature`),
+    given all tokens before that one. Sampled at this temperature, tokens came from this distribution.
 
-    The media of a prompt are embedded once and shared by its completions, and only the prompt's placeholders
-    are replaced: a placeholder token that a policy sampled stays a token. `entropy_grad` lets the entropies
-    carry a gradient too, for an entropy bonus. Where no group has media, `silent_media` (as a group's
+    The media of a prompt are embedded once and shared by its completions. Only the prompt's placeholders are
+    replaced: a placeholder token that a policy sampled stays a token. `entropy_grad` lets the entropies carry
+    a gradient too, for an entropy bonus. Where no group has media, `silent_media` (as a group's
     `media_inputs`) goes through the media modules in their place, to no effect but a gradient of 0: other
     ranks may be in there.
 
@@ -116,7 +114,8 @@ def completion_logprobs(
     predictors = torch.from_numpy(_predictors(prompts, rows)).to(device)
     targets = torch.from_numpy(np.concatenate([tokens for _, tokens in rows]).astype(np.int64)).to(device)
     predicting = hidden.index_select(0, predictors)
-    logprobs, entropies = _token_logprobs(model, predicting, targets, temperature, entropy_grad)
+    head = model.get_output_embeddings()
+    logprobs, entropies = token_logprobs(head, predicting, targets, temperature, entropy_grad)
     lengths = [len(tokens) for _, tokens in rows]
     column = torch.arange(max(lengths), device=device)
     mask = column[None, :] < torch.tensor(lengths, device=device)[:, None]  # [B, T]
@@ -129,8 +128,8 @@ def completion_logprobs(
 
 
 def _predictors(prompts: Sequence[np.ndarray], rows: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
-    """Where in the packed row the hidden state lies that predicts each completion token: the prompt's last
-    for the first, then the one before."""
+    """Returns where in the packed row the hidden state lies that predicts each completion token. For the
+    first that is the prompt's last token, then the token before."""
     prompt_end = np.cumsum([len(prompt) for prompt in prompts])
     start, predictors = int(prompt_end[-1]), []
     for group, tokens in rows:
@@ -148,7 +147,7 @@ def _embed(
     completions: Sequence[np.ndarray],
     device: torch.device,
 ) -> Tensor:
-    """The packed row [N] as embeddings [N, H], with each prompt's media at its placeholders."""
+    """Returns the packed row [N] as embeddings [N, H], with each prompt's media at its placeholders."""
     token_ids = torch.from_numpy(np.concatenate([*prompts, *completions]).astype(np.int64)).to(device)
     embeds = model.get_input_embeddings()(token_ids)
     placeholder = audio_token_id(model.config)
@@ -171,7 +170,8 @@ def _embed(
 
 
 def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup]) -> list[Tensor | None]:
-    """One [N, H] a group, None where it has no media. The tower takes the raw media of all groups at once."""
+    """Returns one [N, H] per group, None for a group without media. The tower takes the raw media of all
+    groups at once."""
     embeds: list[Tensor | None] = [
         torch.as_tensor(np.array(group.media_inputs["audio_embeds"]))
         if "audio_embeds" in group.media_inputs
@@ -190,114 +190,3 @@ def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGro
             num_audios = len(groups[i].media_inputs["input_features"])
             embeds[i] = torch.cat([next(audios) for _ in range(num_audios)])
     return embeds
-
-
-def _token_logprobs(
-    model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float, entropy_grad: bool
-) -> tuple[Tensor, Tensor]:
-    """Hidden states [N, H] and targets [N] to log-probabilities and entropies, float32 [N]."""
-    head = model.get_output_embeddings()
-    _switch_over(head)
-    num_logits = LOGITS_PER_CHUNK if hidden.device.type == "cpu" else LOGITS_PER_CHUNK_ON_GPU
-    size = max(1, num_logits // head.out_features)
-    logprobs, entropies = head(hidden, targets, temperature, entropy_grad, size)
-    return logprobs.float(), entropies.float()
-
-
-def _switch_over(head: nn.Linear) -> None:
-    """Lets the head be called with targets too, for good. As a module, and once: that is what gathers its
-    weight under ZeRO-3, where ranks with more tokens than others must not ask for it more often."""
-    if getattr(head, "takes_targets", False):
-        return
-    plain, head.takes_targets = head.forward, True
-
-    def forward(hidden: Tensor, *scored: Any) -> Any:
-        return HeadLogprobs.apply(hidden, head.weight, head.bias, *scored) if scored else plain(hidden)
-
-    head.forward = forward
-
-
-class HeadLogprobs(torch.autograd.Function):
-    """Hidden states [N, H], the head's weight [V, H] and bias ([V] or None) and targets [N] to
-    log-probabilities and entropies [N] of softmax(logits / temperature).
-
-    `size` rows of logits exist at a time, in float32 or what is finer, and are computed again in the backward
-    pass where there are more. The gradient is by hand: beside the logits one tensor of their size exists,
-    where autograd's own formulas need four.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        temperature: float,
-        entropy_grad: bool,
-        size: int,
-    ) -> tuple[Tensor, Tensor]:
-        ctx.dtype = _compute_dtype(hidden, weight)
-        ctx.temperature, ctx.entropy_grad, ctx.size = temperature, entropy_grad, size
-        parts, kept = [], None
-        with torch.autocast(hidden.device.type, enabled=False):
-            h, w = hidden.to(ctx.dtype), weight.to(ctx.dtype)
-            for h_chunk, t_chunk in zip(h.split(size), targets.split(size), strict=True):
-                logits = _logits(h_chunk, w, bias, temperature)
-                log_total = logits.logsumexp(-1)
-                # H = log Z - sum_v p_v logit_v
-                probabilities = (logits - log_total[:, None]).exp_()
-                entropies = log_total - torch.einsum("nv,nv->n", probabilities, logits)
-                logprobs = logits.gather(-1, t_chunk[:, None])[:, 0] - log_total
-                parts.append((logprobs, entropies, log_total))
-                kept = logits if len(targets) <= size and any(ctx.needs_input_grad) else None
-        logprobs, entropies, log_total = (torch.cat(column) for column in zip(*parts, strict=True))
-        ctx.save_for_backward(hidden, weight, bias, targets, log_total, entropies, kept)
-        if not entropy_grad:
-            ctx.mark_non_differentiable(entropies)
-        return logprobs, entropies
-
-    @staticmethod
-    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropies: Tensor) -> tuple[Tensor | None, ...]:
-        """d logprob / d logit_v = [v = target] - p_v;  d H / d logit_v = -p_v (log p_v + H)."""
-        hidden, weight, bias, targets, log_total, entropies, kept = ctx.saved_tensors
-        of_hidden, of_weight, of_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.zeros_like(hidden) if of_hidden else None
-        grad_weight = torch.zeros_like(weight) if of_weight else None
-        grad_bias = torch.zeros_like(bias) if of_bias else None
-        with torch.autocast(hidden.device.type, enabled=False):
-            h, w = hidden.to(ctx.dtype), weight.to(ctx.dtype)
-            for start in range(0, len(targets), ctx.size):
-                rows = slice(start, start + ctx.size)
-                logits = _logits(h[rows], w, bias, ctx.temperature) if kept is None else kept
-                log_probabilities = logits - log_total[rows, None]
-                if ctx.entropy_grad:
-                    probabilities = log_probabilities.exp()
-                    scale = log_probabilities.add_(entropies[rows, None]).mul_(grad_entropies[rows, None])
-                    grad = probabilities.mul_(scale.add_(grad_logprobs[rows, None]).neg_())
-                else:
-                    grad = log_probabilities.exp_().mul_(-grad_logprobs[rows, None])
-                grad.scatter_add_(-1, targets[rows, None], grad_logprobs[rows, None])
-                grad = grad.div_(ctx.temperature).to(ctx.dtype)
-                if grad_hidden is not None:
-                    grad_hidden[rows] = grad @ w
-                if grad_weight is not None and grad_weight.dtype == grad.dtype:
-                    grad_weight.addmm_(grad.t(), h[rows])
-                elif grad_weight is not None:
-                    grad_weight += grad.t() @ h[rows]
-                if grad_bias is not None:
-                    grad_bias += grad.sum(0)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
-
-
-def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """Of the head's matrix products, as autocast would have them."""
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-
-
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    """[n, V] in float32, or in what is finer."""
-    logits = nn.functional.linear(hidden, weight, None if bias is None else bias.to(weight.dtype))
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits if temperature == 1 else logits.div_(temperature)

@@ -1,9 +1,9 @@
 """Packed groups for a Hugging Face decoder: no padding, and each prompt computed once for its K samples.
 
 A micro-batch is one row of N tokens: all prompts, then all completions. Everything in a decoder layer but
-attention works token by token and needs to know nothing of it. Attention is ours: a prompt attends to itself,
-a completion to its own prompt and to itself. The result is that of K separate rows, for the price of one
-prompt (the tree or cascade attention of inference engines, with a gradient).
+attention works token by token and needs to know nothing of the packing. Attention is ours: a prompt attends
+to itself, a completion to its own prompt and to itself. The result is that of K separate rows, for the price
+of one prompt (the tree or cascade attention of inference engines, with a gradient).
 
 Registered with transformers as the attention implementation `rlcore_packed`. Without a layout it is plain
 SDPA, so that a model that was switched over still runs as before.
@@ -13,21 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "rlcore_packed"
 
-
 _SHORTEST_SHARE = 4
-"""Completions are attended to beside those of up to so many times their length: next to one of 16,000 tokens
-those of 200 would be padded to eighty times theirs."""
+"""Completions are attended to beside those of up to this many times their length: next to one of 16,000
+tokens those of 200 would be padded to eighty times theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,26 +34,27 @@ class CompletionBucket:
     """B completions of similar length, padded to the longest's T; P is their longest prompt."""
 
     padded: Tensor
-    """int64 [B, T], places in the row; 0 where a shorter one has ended."""
+    """int64 [B, T], places in the row; 0 where a shorter completion has ended."""
     prompt_of: Tensor
     """int64 [B], the prompt of each."""
     mask: Tensor
-    """bool [B, 1, T, P + T], what a token attends to: its prompt, and its own past."""
+    """bool [B, 1, T, P + T], true where a token attends: at its prompt, and at its own past."""
     positions: Tensor
-    """int64 [B, T], counted on from the prompt's end."""
+    """int64 [B, T], positions, counted on from the prompt's end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedLayout:
-    """Where the tokens of G prompts and their completions lie in a row of N."""
+    """The places of G prompts and their completions in a row of N tokens."""
 
     position_ids: Tensor
     """int64 [1, N]; a completion goes on where its prompt ends."""
     prompt_padded: Tensor
-    """int64 [G, P], as `CompletionBucket.padded`"""
+    """int64 [G, P], places in the row; 0 where a shorter prompt has ended."""
     prompt_positions: Tensor
-    """int64 [G, P]"""
+    """int64 [G, P], positions from 0."""
     completions: tuple[CompletionBucket, ...]
+    """All completions that have tokens, those of similar length together."""
     unpad: Tensor
     """int64 [N], where each token of the row lies among the padded: prompts, then bucket after bucket."""
 
@@ -66,7 +66,8 @@ class PackedLayout:
         prompt_of: Sequence[int],
         device: torch.device | str = "cpu",
     ) -> PackedLayout:
-        """`prompt_lengths` [G], `completion_lengths` [B] (0 allowed), `prompt_of` [B]."""
+        """Lays out `prompt_lengths` [G] and `completion_lengths` [B] (0 allowed); `prompt_of` [B] is the
+        prompt of each completion."""
         prompts = np.asarray(prompt_lengths, dtype=np.int64)
         lengths = np.asarray(completion_lengths, dtype=np.int64)
         owner = np.asarray(prompt_of, dtype=np.int64)
@@ -103,7 +104,8 @@ class PackedLayout:
         return cls(completions=tuple(buckets), **_tensors(arrays, device))
 
     def within(self, window: int) -> tuple[Tensor, list[Tensor]]:
-        """Masks of a sliding window: prompts [G, 1, P, P], and of each bucket as its `mask`."""
+        """Returns the masks of a sliding window: the prompts' [G, 1, P, P], and one per bucket, shaped as the
+        bucket's own."""
         query, key = self.prompt_positions[:, :, None], self.prompt_positions[:, None, :]
         prompts = (key <= query) & (key > query - window)
         buckets = []
@@ -128,8 +130,8 @@ def packed_attention(
     packed_layout: PackedLayout | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Attention of one packed row: `query` [1, H, N, D], `key` and `value` [1, H_kv, N, D] with positions
-    applied; returns [1, N, H, D]. The signature is transformers' attention interface."""
+    """Computes the attention of one packed row: `query` [1, H, N, D], `key` and `value` [1, H_kv, N, D] with
+    positions applied; returns [1, N, H, D]. The signature is transformers' attention interface."""
     if packed_layout is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -147,10 +149,10 @@ def packed_attention(
             _pad(query_N, layout.prompt_padded),
             _repeat(prompt_key, num_groups),
             _repeat(prompt_value, num_groups),
-            attn_mask=prompt_mask,
+            mask=prompt_mask,
             is_causal=prompt_mask is None,
             scale=scaling,
-            dropout_p=dropout,
+            dropout=dropout,
         )
     ]
     for bucket, mask in zip(layout.completions, masks, strict=True):
@@ -163,32 +165,46 @@ def packed_attention(
                 _pad(query_N, bucket.padded),
                 _repeat(keys, num_groups),
                 _repeat(values, num_groups),
-                attn_mask=mask,
+                mask=mask,
                 scale=scaling,
-                dropout_p=dropout,
+                dropout=dropout,
             )
         )
     rows = torch.cat([x.transpose(1, 2).flatten(0, 1) for x in attended])  # prompts, then bucket after bucket
     return rows.index_select(0, layout.unpad)[None], None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
-    """Scaled dot-product attention, on CPUs in float32: in bfloat16 their kernel takes twice as long for its
-    backward pass (150 tokens, 9 heads of 64: 59 ms against 30)."""
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None,
+    is_causal: bool = False,
+    scale: float | None,
+    dropout: float,
+) -> Tensor:
+    """Computes scaled dot-product attention, on CPUs in float32: in bfloat16 their kernel takes twice as long
+    for its backward pass (150 tokens, 9 heads of 64: 59 ms against 30)."""
+    attention = partial(
+        nn.functional.scaled_dot_product_attention,
+        attn_mask=mask,
+        is_causal=is_causal,
+        scale=scale,
+        dropout_p=dropout,
+    )
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
-        return nn.functional.scaled_dot_product_attention(query, key, value, **kwargs)
+        return attention(query, key, value)
     with torch.autocast("cpu", enabled=False):
-        return nn.functional.scaled_dot_product_attention(
-            query.float(), key.float(), value.float(), **kwargs
-        ).to(query.dtype)
+        return attention(query.float(), key.float(), value.float()).to(query.dtype)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def packed_hidden_states(decoder: nn.Module, inputs_embeds: Tensor, layout: PackedLayout) -> Tensor:
-    """Hidden states [N, H] of a packed row `inputs_embeds` [N, H].
+def packed_hidden_states(decoder: PreTrainedModel, inputs_embeds: Tensor, layout: PackedLayout) -> Tensor:
+    """Computes hidden states [N, H] of a packed row `inputs_embeds` [N, H].
 
     Switches the decoder over to `rlcore_packed` for good: a recomputation in the backward pass must find it.
     """
@@ -204,7 +220,8 @@ def packed_hidden_states(decoder: nn.Module, inputs_embeds: Tensor, layout: Pack
 
 
 def _of_similar_length(lengths: np.ndarray) -> list[np.ndarray]:
-    """Indices of sequences that have tokens, those of similar length together, each in their order."""
+    """Returns the indices of sequences that have tokens, those of similar length together, each in their
+    order."""
     buckets: list[np.ndarray] = []
     left = np.flatnonzero(lengths)
     while left.size:
@@ -215,15 +232,15 @@ def _of_similar_length(lengths: np.ndarray) -> list[np.ndarray]:
 
 
 def _padded(first: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices [S, longest] of sequences that begin at `first`, 0 where one has ended, and where they are
-    valid."""
+    """Returns the indices [S, longest] of sequences that begin at `first`, 0 where a sequence has ended, and
+    where they are valid."""
     column = np.arange(lengths.max(initial=0))[None, :]
     valid = column < lengths[:, None]
     return np.where(valid, first[:, None] + column, 0), valid
 
 
 def _mask(prompt_lengths: np.ndarray, longest: int) -> np.ndarray:
-    """bool [B, 1, T, P + T]"""
+    """Returns the masks of a bucket's completions, bool [B, 1, T, P + T]."""
     column_P, column_T = np.arange(prompt_lengths.max(initial=0)), np.arange(longest)
     shape = (len(prompt_lengths), longest)
     prefix = (column_P[None, :] < prompt_lengths[:, None])[:, None, :]
@@ -237,10 +254,10 @@ def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device | str) -> di
 
 
 def _pad(rows: Tensor, padded: Tensor) -> Tensor:
-    """[N, heads, D] to [S, heads, longest, D]. What stands at padding is some other token: finite, unused."""
+    """Turns [N, heads, D] into [S, heads, longest, D]. At padding stands some other token: finite, unused."""
     return rows.index_select(0, padded.flatten()).view(*padded.shape, *rows.shape[1:]).transpose(1, 2)
 
 
 def _repeat(heads: Tensor, times: int) -> Tensor:
-    """[S, H_kv, L, D] to [S, H_kv * times, L, D], each head next to its copies."""
+    """Turns [S, H_kv, L, D] into [S, H_kv * times, L, D], each head next to its copies."""
     return heads if times == 1 else heads.repeat_interleave(times, dim=1)

@@ -1,42 +1,47 @@
-"""What a rollout engine is asked: records of our own, so that its callers need not import vLLM."""
+"""Requests to a rollout engine, in records of rlcore's own: whoever asks need not import vLLM."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rlcore.models.media import EncodedPrompt
 
 
 def sampling_seed(*parts: int | str) -> int:
-    """A 63-bit seed, a function of its parts alone (Python's `hash` differs from process to process)."""
+    """Returns a 63-bit seed, a function of its parts alone (Python's `hash` differs from process to
+    process)."""
     digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How to sample."""
+    """The way in which an engine samples the completions of a request."""
 
     n: int = 1
-    """Completions a request."""
+    """Number of completions per request."""
     max_tokens: int = 256
+    """Longest completion, in tokens."""
     temperature: float = 1.0
-    """0 is greedy. Log-probabilities do not know of it: a policy's temperature is the engine's."""
+    """Temperature of this request; 0 is greedy. Log-probabilities leave it out: a policy's temperature is the
+    engine's."""
     top_p: float = 1.0
+    """Probability mass that is sampled from, most likely tokens first."""
     stop: tuple[str, ...] = ()
+    """Texts that end a completion, which keeps them."""
     allowed_token_ids: tuple[int, ...] = ()
-    """Where not empty, only these are sampled."""
+    """The only tokens that may be sampled; empty: all may."""
     banned_token_ids: tuple[int, ...] = ()
-    """Never sampled, beside the model's media placeholders, which are always banned."""
+    """Tokens that are never sampled, beside the model's media placeholders, which are always banned."""
     num_logprobs: int = 0
-    """Most likely tokens whose log-probabilities `Completion.top_logprobs` holds, beside the sampled one."""
+    """Number of most likely tokens whose log-probabilities `Completion.top_logprobs` holds, beside the
+    sampled one's."""
     logprob_token_ids: tuple[int, ...] = ()
-    """Instead of the most likely: these tokens' log-probabilities."""
-    structured: Mapping[str, Any] = field(default_factory=dict)
-    """As `rollout.structured`."""
+    """Tokens whose log-probabilities `Completion.top_logprobs` holds instead of those of the most likely."""
+    structured: Mapping[str, object] = field(default_factory=dict)
+    """Form that every completion has, as `rollout.structured`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +49,10 @@ class EngineRequest:
     """One prompt to complete."""
 
     id: str
-    """For errors."""
+    """Name of the prompt in errors."""
     text: str
+    """Chat-formatted prompt, before media placeholders are expanded."""
     encoded: EncodedPrompt
-    """Of `MediaEncoder` with the engine's `media` mode."""
+    """The prompt as `MediaEncoder` encodes it in the engine's `media` mode."""
     seed: int | None = None
-    """Sample k is drawn with seed + k; `None` draws from the engine's own stream."""
+    """Seed: sample k is drawn with seed + k. `None` draws from the engine's own stream."""

@@ -1,4 +1,5 @@
-"""Optimizer steps that were not made because loss or gradient was not finite."""
+"""The account of optimizer steps that were not made because loss or gradient was not finite. How a step is
+found not to be finite is the engine's business."""
 
 from __future__ import annotations
 
@@ -12,17 +13,22 @@ from rlcore.records.files import append_rows
 
 
 class SkippedSteps:
-    """Counts of one run. Of more than `most_in_a_row` of them `add` makes an error. `log` is a file that rank
-    0 adds a line of JSON to for each: which, why, and the prompts that were in it."""
+    """Counts the skipped steps of one run. More than `most_in_a_row` of them are an error.
+
+    `log` is a file to which rank 0 adds a line of JSON per skipped step: which step, why, and the prompts
+    that were in the step.
+    """
 
     def __init__(self, most_in_a_row: int, log: Path | None):
         self._most_in_a_row, self._log = most_in_a_row, log
         self.num = self.num_in_a_row = 0
 
     def add(self, step: int, prompt_ids: list[str], loss: float) -> None:
-        """`step` was not made; `prompt_ids` are this rank's. Collective, as all ranks see the same gradient.
+        """Counts `step`, which was not made; `prompt_ids` are this rank's. Collective, as all ranks see the
+        same gradient.
 
-        Raises NonFiniteError where it is one too many in a row.
+        Raises:
+            NonFiniteError: the step is one too many in a row.
         """
         self.num += 1
         self.num_in_a_row += 1

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 PTH = "rlcore_torchvision.pth"
 _LINE = (
@@ -28,9 +29,11 @@ _SCHEMAS = (
 
 
 class _DeclareOperators(MetaPathFinder):
-    """Acts when torchvision is about to describe its operators, by which time it has tried to load them."""
+    """Declares operators when torchvision is about to describe them, by which time torchvision has tried to
+    load them."""
 
-    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        """Finds no module, but declares the operators when the one that describes them is imported."""
         if name == "torchvision._meta_registrations":
             sys.meta_path.remove(self)
             if not sys.modules["torchvision.extension"]._has_ops():
@@ -47,7 +50,7 @@ def _declare() -> None:
 
 
 def install() -> None:
-    """Watches for torchvision's import. Costs nothing until then. Idempotent."""
+    """Watches for torchvision's import, and costs nothing until then. Idempotent."""
     if not any(isinstance(finder, _DeclareOperators) for finder in sys.meta_path):
         sys.meta_path.insert(0, _DeclareOperators())
 

@@ -1,12 +1,13 @@
-"""The arguments vLLM is built with: of the platform, of the model's media, and the user's, checked."""
+"""The arguments that vLLM is built with: the platform's, those of the model's media, and the user's,
+checked."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import fields
-from math import prod
-from typing import Any
+
+from transformers import PretrainedConfig
 
 from rlcore.errors import ConfigError
 from rlcore.models.families import family_of
@@ -38,12 +39,19 @@ _CPU_ARGUMENTS = {
 
 
 def engine_arguments(
-    config: Any, media: str, engine_args: Mapping[str, Any], *, can_sleep: bool = False
-) -> dict[str, Any]:
-    """Arguments of `vllm.LLM` for a model of this configuration, beside those that come from elsewhere.
+    config: PretrainedConfig, media: str, engine_args: Mapping[str, object], *, can_sleep: bool = False
+) -> dict[str, object]:
+    """Returns arguments of `vllm.LLM` for a model of this configuration, but for those that `VLLMEngine`
+    gives.
 
-    `media` is `embeds` or `raw`, `engine_args` are as `rollout.engine` and win. Raises ConfigError where one
-    of these is unknown or rlcore's own, or vLLM takes no embeddings for the model.
+    Args:
+        media: `embeds` or `raw`, as `model.media`.
+        engine_args: the user's (`rollout.engine`), which win.
+        can_sleep: whether the engine must be able to give its GPU memory back.
+
+    Raises:
+        ConfigError: one of `engine_args` is unknown or rlcore's own, or vLLM takes no embeddings for the
+            model.
     """
     from vllm.platforms import current_platform
 
@@ -52,17 +60,17 @@ def engine_arguments(
     return {**platform, **_media_arguments(config, media), **_checked(engine_args)}
 
 
-def _gpu_arguments(engine_args: Mapping[str, Any], can_sleep: bool) -> dict[str, Any]:
+def _gpu_arguments(engine_args: Mapping[str, object], can_sleep: bool) -> dict[str, object]:
     # On the CPU vLLM refuses the argument, and its `sleep` does nothing.
-    arguments: dict[str, Any] = {"enable_sleep_mode": can_sleep}
-    sizes = (engine_args.get(f"{axis}_parallel_size") or 1 for axis in ("tensor", "pipeline"))
-    if prod(sizes) > 1:
-        # In a Ray actor vLLM would choose Ray's, which wants a bundle for each GPU; the actor has them all.
+    arguments: dict[str, object] = {"enable_sleep_mode": can_sleep}
+    sizes = [engine_args.get(f"{axis}_parallel_size") or 1 for axis in ("tensor", "pipeline")]
+    if sizes != [1, 1]:
+        # In a Ray actor vLLM would choose Ray's, which needs a bundle for each GPU; the actor has them all.
         arguments["distributed_executor_backend"] = "mp"
     return arguments
 
 
-def _media_arguments(config: Any, media: str) -> dict[str, Any]:
+def _media_arguments(config: PretrainedConfig, media: str) -> dict[str, object]:
     if audio_token_id(config) is None:
         return {}
     if media == "embeds":
@@ -74,7 +82,7 @@ def _media_arguments(config: Any, media: str) -> dict[str, Any]:
     return {"limit_mm_per_prompt": {"audio": 8, "image": 0, "video": 0}}
 
 
-def _checked(engine_args: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(engine_args: Mapping[str, object]) -> dict[str, object]:
     from vllm import EngineArgs
 
     known = sorted({f.name for f in fields(EngineArgs)} - set(_OWN_ARGUMENTS))

@@ -6,9 +6,13 @@ vLLM calls `register` in the engine and in every worker process, before a model 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rlcore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BACKENDS = ("shared_memory", "gloo")
 """Weight transfer backends that rlcore adds to vLLM's own."""
@@ -31,6 +35,12 @@ def register() -> None:
         _pack_experts_again()
 
 
+class _Layer(Protocol):
+    """A linear layer of vLLM's on the CPU, as far as the product goes."""
+
+    cpu_linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
 def _keep_linear_layers_unpacked() -> None:
     """vLLM on the CPU packs linear weights for its kernels and drops the originals, so new weights cannot be
     loaded, and a tied output layer goes stale without an error. Unpacked layers cost 6-20 % of decode speed.
@@ -38,7 +48,7 @@ def _keep_linear_layers_unpacked() -> None:
     import torch
     from vllm.model_executor.layers import utils
 
-    def use_plain_linear(layer: torch.nn.Module, remove_weight: bool) -> None:
+    def use_plain_linear(layer: _Layer, remove_weight: bool) -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = use_plain_linear

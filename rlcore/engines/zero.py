@@ -1,6 +1,6 @@
-"""What DeepSpeed's ZeRO stages do differently, in one place: configuration, whole weights, Adam's state.
+"""The differences between DeepSpeed's ZeRO stages, in one place: configuration, whole weights, Adam's state.
 
-Every function that gives or takes whole tensors is collective.
+Every function that gives or takes whole tensors is collective. This module knows neither losses nor files.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import groupby
-from typing import Any
+from typing import TypeAlias
 
 import deepspeed
 import torch
@@ -23,17 +23,23 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from rlcore.algorithms.schedule import LR_SCHEDULES, lr_factor
 from rlcore.config import LearnerConfig
 from rlcore.config.targets import choice
-from rlcore.engines.trainable import Weight
+from rlcore.engines.weights import Weight
 
 GATHER_BYTES = 256 << 20
-"""Full parameters that exist at once while ZeRO-3 partitions are gathered."""
+"""Bytes of full parameters that exist at once while ZeRO-3 partitions are gathered."""
+
+JsonValue: TypeAlias = "str | int | float | bool | dict[str, JsonValue] | None"
+"""A value in DeepSpeed's configuration."""
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Adam's state of a parameter, by torch's keys."""
+"""torch's keys of Adam's state of a parameter."""
 
 
 def init_process_group(timeout_s: float) -> None:
-    """Joins the group that the environment describes, or takes over the one that Ray Train has made."""
+    """Joins the process group that the environment describes, or takes over the one that Ray Train has made.
+
+    `timeout_s` is the deadline of every collective.
+    """
     # This op would be compiled on first use (57 s, and a compiler is needed); plain gloo serves.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "gloo"
@@ -43,20 +49,21 @@ def init_process_group(timeout_s: float) -> None:
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timedelta(seconds=timeout_s))
 
 
-def deepspeed_config(learner: LearnerConfig, *, hidden_size: int) -> dict[str, Any]:
+def deepspeed_config(learner: LearnerConfig, *, hidden_size: int) -> dict[str, JsonValue]:
+    """Returns DeepSpeed's configuration for a learner of a decoder with this hidden size."""
     has_accelerator = torch.cuda.is_available()
-    zero: dict[str, Any] = {
+    zero: dict[str, JsonValue] = {
         "stage": learner.zero_stage,
         "overlap_comm": has_accelerator,
         # Biases and norms stay whole: gathering them costs more than they weigh.
         "stage3_param_persistence_threshold": 10 * hidden_size,
     }
-    offload = {"device": "cpu", "pin_memory": has_accelerator}
+    offload: dict[str, JsonValue] = {"device": "cpu", "pin_memory": has_accelerator}
     if learner.offload_optimizer == "cpu":
         zero["offload_optimizer"] = offload
     if learner.offload_parameters == "cpu":
         zero["offload_param"] = offload
-    config: dict[str, Any] = {
+    config: dict[str, JsonValue] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": learner.max_grad_norm,
@@ -71,9 +78,10 @@ def deepspeed_config(learner: LearnerConfig, *, hidden_size: int) -> dict[str, A
 
 
 @contextmanager
-def partitioned_loading(config: dict[str, Any]) -> Iterator[None]:
-    """While this lasts, transformers partitions a model's parameters over the ranks as it builds and loads
-    it, where `config` (of DeepSpeed) says stage 3: no rank ever holds the whole model. Collective."""
+def partitioned_loading(config: dict[str, JsonValue]) -> Iterator[None]:
+    """Lets transformers partition a model's parameters over the ranks as it builds and loads the model, for
+    the length of the block, where `config` (DeepSpeed's) says stage 3: no rank ever holds the whole.
+    Collective."""
     handle = HfDeepSpeedConfig(config)  # transformers keeps a weak reference, and looks at the stage
     try:
         yield
@@ -84,10 +92,10 @@ def partitioned_loading(config: dict[str, Any]) -> Iterator[None]:
 
 @torch.no_grad()
 def narrow_frozen(weights: Iterable[torch.nn.Parameter]) -> None:
-    """Holds those of `weights` in bfloat16 that lose nothing by it and are not trained. Where autocast would
-    round them to it, the same is computed with half of their memory. Collective.
+    """Narrows those of `weights` to bfloat16 that lose nothing and are not trained. Where autocast would
+    round them to bfloat16 anyway, the same is computed with half of their memory. Collective.
 
-    Published checkpoints are in bfloat16, so nearly all are such. Before `deepspeed.initialize`.
+    Published checkpoints are in bfloat16, so nearly all weights are such. Call before `deepspeed.initialize`.
     """
     frozen = [weight for weight in weights if not weight.requires_grad]
     if not frozen:
@@ -104,7 +112,7 @@ def narrow_frozen(weights: Iterable[torch.nn.Parameter]) -> None:
 
 
 def adamw(parameters: Sequence[torch.nn.Parameter], learner: LearnerConfig) -> torch.optim.AdamW:
-    """torch's own AdamW; DeepSpeed's would be compiled on first use.
+    """Makes torch's own AdamW; DeepSpeed's would be compiled on first use.
 
     With the state in main memory the update runs there, in torch's fused kernel: one pass over the memory.
     """
@@ -117,7 +125,7 @@ def adamw(parameters: Sequence[torch.nn.Parameter], learner: LearnerConfig) -> t
 def lr_schedule(
     optimizer: torch.optim.Optimizer, learner: LearnerConfig, num_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """`learner.lr_schedule` over `num_steps` optimizer steps."""
+    """Makes the schedule `learner.lr_schedule` over `num_steps` optimizer steps."""
     schedule = choice(LR_SCHEDULES, learner.lr_schedule, where="learner.lr_schedule")
 
     def factor(step: int) -> float:
@@ -129,8 +137,8 @@ def lr_schedule(
 def gathered(
     weights: Sequence[Weight], *, zero_stage: int, dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[Weight, torch.Tensor]]:
-    """Full tensors (`Weight.tensor`), each valid until the next is asked for; ZeRO-3 partitions are gathered
-    in buckets."""
+    """Yields weights with their full tensors (`Weight.tensor`), each valid until the next is asked for.
+    ZeRO-3 partitions are gathered in buckets."""
     for bucket in _buckets(weights):
         parameters = _parameters(bucket)
         with deepspeed.zero.GatheredParameters(parameters, enabled=zero_stage == 3):
@@ -139,7 +147,7 @@ def gathered(
 
 
 def _buckets(weights: Sequence[Weight]) -> Iterator[list[Weight]]:
-    """Runs of at most `GATHER_BYTES`; a larger parameter alone, with all of its parts."""
+    """Yields runs of at most `GATHER_BYTES`; a larger parameter is alone, with all of its parts."""
     bucket: list[Weight] = []
     size = 0
     for _, parts in groupby(weights, key=lambda weight: [id(p) for p in weight.parameters]):
@@ -155,27 +163,30 @@ def _buckets(weights: Sequence[Weight]) -> Iterator[list[Weight]]:
 
 
 def _parameters(weights: Sequence[Weight]) -> list[torch.nn.Parameter]:
-    """Each once, in order."""
+    """Returns each parameter of the weights once, in order."""
     return list({id(p): p for weight in weights for p in weight.parameters}.values())
 
 
 def num_parameter_bytes(parameter: torch.nn.Parameter) -> int:
-    """Bytes of the whole parameter, of which a rank may hold a part."""
+    """Returns the bytes of a whole parameter, of which this rank may hold a part."""
     return int(getattr(parameter, "ds_numel", parameter.numel()) * parameter.element_size())
 
 
 class AdamState:
     """Weights and Adam's moments of one DeepSpeed engine, parameter by parameter, whole on every rank.
 
-    `engine` is what `deepspeed.initialize` gave, `optimizer` the torch optimizer that it was given.
+    Args:
+        engine: what `deepspeed.initialize` returned.
+        optimizer: the torch optimizer that `deepspeed.initialize` was given.
     """
 
-    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer):
+    def __init__(self, engine: deepspeed.DeepSpeedEngine, optimizer: torch.optim.Optimizer):
         self._engine, self._optimizer = engine, optimizer
         self._stage = int(engine.zero_optimization_stage())
 
     def read(self, parameter: torch.nn.Parameter, *, with_moments: bool) -> dict[str, torch.Tensor]:
-        """`weight` and, from the first update on, `exp_avg` and `exp_avg_sq`."""
+        """Returns a parameter's whole tensors: `weight`, and with moments `exp_avg` and `exp_avg_sq`, which
+        exist from the first update on."""
         with deepspeed.zero.GatheredParameters([parameter], enabled=self._stage == 3):
             tensors = {"weight": parameter.detach().clone()}
         for key in MOMENTS if with_moments else ():
@@ -187,8 +198,8 @@ class AdamState:
         return tensors
 
     def write(self, parameter: torch.nn.Parameter, tensors: dict[str, torch.Tensor]) -> None:
-        """What `read` gave, in an engine of any layout. `prepare` comes before the first, `finish` after the
-        last."""
+        """Writes what `read` returned, in an engine of any layout. `prepare` comes before the first `write`,
+        `finish` after the last."""
         with (
             torch.no_grad(),
             deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=self._stage == 3),
@@ -203,7 +214,8 @@ class AdamState:
                 safe_set_full_optimizer_state(parameter, tensors[key].to(self._engine.device), key)
 
     def prepare(self, num_updates: int) -> None:
-        """Makes the state that Adam has after `num_updates` updates; torch would at the first."""
+        """Makes the state that Adam has after `num_updates` updates; torch makes none before the first
+        update."""
         if num_updates == 0:
             return
         for owner in self._owners():
@@ -225,7 +237,7 @@ class AdamState:
             self._engine.optimizer.refresh_fp32_params()
 
     def _owners(self) -> list[torch.Tensor]:
-        """What torch's optimizer updates: parameters, or this rank's flat parts of them."""
+        """Returns what torch's optimizer updates: parameters, or this rank's flat parts of them."""
         if self._stage == 0:
             return [p for group in self._optimizer.param_groups for p in group["params"]]
         if self._stage == 3:

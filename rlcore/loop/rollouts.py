@@ -36,20 +36,33 @@ whether to stop."""
 
 
 class GenerationPool(Protocol):
-    """Takes prompts and gives groups, as `rlcore.actors.rollout_pool.RolloutPool` documents."""
+    """A pool takes prompts and gives groups: `rlcore.actors.rollout_pool.RolloutPool`, or what behaves like
+    one."""
 
     @property
-    def stale(self) -> Sequence[int]: ...
+    def stale(self) -> Sequence[int]:
+        """Replicas that wait for the current weights."""
+        ...
 
-    def submit(self, jobs: Sequence[RolloutJob]) -> None: ...
+    def submit(self, jobs: Sequence[RolloutJob]) -> None:
+        """Hands jobs to the replicas."""
+        ...
 
-    def poll(self, timeout_s: float) -> list[FinishedJob]: ...
+    def poll(self, timeout_s: float) -> Sequence[FinishedJob]:
+        """Returns finished jobs, as soon as there are some; none after `timeout_s`, or on `wake`."""
+        ...
 
-    def wake(self) -> None: ...
+    def wake(self) -> None:
+        """Ends a poll, the present or else the next one. From any thread."""
+        ...
 
-    def cancel(self, job_ids: Iterable[int]) -> None: ...
+    def cancel(self, job_ids: Iterable[int]) -> None:
+        """Ends jobs, which `poll` will not return."""
+        ...
 
-    def describe(self) -> str: ...
+    def describe(self) -> str:
+        """Says, for errors, which replica is doing what."""
+        ...
 
 
 class Pending(Protocol[T_co]):

@@ -16,25 +16,26 @@ from rlcore.errors import WeightSyncError
 from rlcore.models.rounding import adapted
 
 A, B = "::lora_A", "::lora_B"
-"""What the hub name of an adapted weight is followed by; A comes first."""
+"""Endings of the names of an adapted weight's factors, after the weight's hub name; A comes first."""
 
 
 def are_adapters(names: Iterable[str]) -> bool:
-    """Whether a push of these names brings adapters."""
+    """Tells whether a push of these names brings adapters."""
     return any(name.endswith(B) for name in names)
 
 
 def merged(
     tensors: Iterable[tuple[str, Tensor]], base: Callable[[str], Tensor], dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor]]:
-    """(hub name, weight) of a push of adapters to an engine of `dtype`; `base` gives a weight of the
-    checkpoint. What came whole is passed on."""
+    """Yields (hub name, weight) of a push of adapters to an engine of `dtype`; `base` gives a weight of the
+    checkpoint. A weight that came whole is passed on."""
     for name, parts in by_weight(tensors):
         yield name, weight_of(name, parts, base, dtype)
 
 
 def by_weight(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """(hub name, its factors A and B) of a push of adapters; what came whole is alone."""
+    """Yields (hub name, factors A and B) of each weight in a push of adapters; a weight that came whole is
+    the only tensor."""
     for name, tensor in tensors:
         if name.endswith(A):
             first = tensor
@@ -47,7 +48,7 @@ def by_weight(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, tupl
 def weight_of(
     name: str, parts: tuple[Tensor, ...], base: Callable[[str], Tensor], dtype: torch.dtype
 ) -> Tensor:
-    """The weight that these `by_weight` make, where they lie."""
+    """Returns the weight that a pair of factors from `by_weight` makes, on their device."""
     if len(parts) == 1:
         return parts[0]
     first, second = parts
@@ -60,7 +61,7 @@ def check_adapters(
     """Compares a push's (name, shape)s with the engine's checkpoint.
 
     Raises:
-        WeightSyncError: a name that is not there, or factors that do not make a matrix of its shape.
+        WeightSyncError: the checkpoint lacks a name, or factors do not make a matrix of the weight's shape.
     """
     first: tuple[str, Sequence[int]] = ("", ())
     for name, shape in shapes:

@@ -1,10 +1,13 @@
-"""Whether a push fits the checkpoint that an engine was built from: names, shapes, and nothing left out."""
+"""The check that a push fits the checkpoint that an engine was built from: names, shapes, and nothing left
+out.
+
+This module reads the headers of safetensors. How weights travel is the business of `weight_sync`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
@@ -13,7 +16,8 @@ from transformers import PretrainedConfig
 
 from rlcore.errors import ConfigError, WeightSyncError
 from rlcore.models.adapters import are_adapters, check_adapters
-from rlcore.models.hf_model import is_language_name, load_config
+from rlcore.models.hf_model import load_config
+from rlcore.models.names import is_language_name
 
 
 class Checkpoint:
@@ -21,14 +25,14 @@ class Checkpoint:
     for (mapped, so that what is read stays in the page cache alone).
 
     Raises:
-        WeightSyncError: there are none.
+        WeightSyncError: the folder holds no safetensors.
     """
 
     def __init__(self, path: str):
         folder = Path(path)
         if not folder.is_dir():
             folder = Path(snapshot_download(path, local_files_only=True))
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, safe_open] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for file in sorted(folder.glob("*.safetensors")):
             tensors = safe_open(file, framework="pt")
@@ -39,21 +43,26 @@ class Checkpoint:
             raise WeightSyncError(f"{folder}: no *.safetensors there to check a weight push against")
 
     def tensor(self, name: str) -> Tensor:
+        """Reads one tensor, by the name that it has in the checkpoint."""
         tensor: Tensor = self._files[name].get_tensor(name)
         return tensor
 
 
 def checkpoint_shapes(path: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a checkpoint. Raises as `Checkpoint`."""
+    """Reads the names and shapes of a checkpoint's tensors.
+
+    Raises:
+        WeightSyncError: the folder holds no safetensors.
+    """
     return Checkpoint(path).shapes
 
 
 def check_trained(shapes: Sequence[tuple[str, tuple[int, ...]]], path: str) -> None:
-    """Whether what a learner will push fits the checkpoint that it was loaded from.
+    """Compares what a learner will push with the checkpoint that the learner was loaded from.
 
     Raises:
         ConfigError: transformers holds the weights in another form than the checkpoint, which
-            `rlcore.models.hf_model` does not know to undo, so that no engine could take them.
+            `rlcore.models.names` does not know to undo, so that no engine could take them.
     """
     checkpoint = checkpoint_shapes(path)
     try:

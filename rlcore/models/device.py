@@ -1,4 +1,4 @@
-"""Where the models of a process go."""
+"""The device on which the models of a process go."""
 
 from __future__ import annotations
 
@@ -6,5 +6,6 @@ import torch
 
 
 def own_device() -> str:
-    """This process's GPU, where it has one: Ray shows an actor its own alone, so it is the first."""
+    """Returns this process's GPU, where there is one: Ray shows an actor its own alone, so that is the
+    first."""
     return "cuda" if torch.cuda.is_available() else "cpu"

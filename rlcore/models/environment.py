@@ -1,11 +1,11 @@
-"""The environment of a process that builds a vLLM engine. Imports nothing, so that it is known before the
-process starts."""
+"""The environment of a process that builds a vLLM engine. This module imports nothing, so that the
+environment is known before the process starts."""
 
 from __future__ import annotations
 
 
 def engine_env(*, cpu: bool) -> dict[str, str]:
-    """Environment variables for a process that builds a `VLLMEngine`."""
+    """Returns environment variables for a process that builds a `VLLMEngine`."""
     env = {
         # The engine's loop in this process: in one of its own it would step in the middle of a push.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

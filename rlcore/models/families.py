@@ -1,4 +1,4 @@
-"""What rlcore must know of each architecture, in one place.
+"""The facts that rlcore must know of each architecture, in one place.
 
 A model family says which transformers class holds the policy, how its in-memory parameter names map to the
 names on the hub (which are also vLLM's), where its audio tower and its text decoder are, and how audio
@@ -21,31 +21,32 @@ from rlcore.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What rlcore must know of an architecture that transformers does not say uniformly."""
+    """Facts of an architecture that rlcore needs, and that transformers does not say uniformly."""
 
     model_class: str
     """Name of the transformers class that holds the policy."""
     decoder: str
     """Attribute path of the text decoder, which takes `inputs_embeds` and gives hidden states."""
     renames: tuple[tuple[str, str], ...] = ()
-    """(pattern, replacement) from in-memory parameter names to the hub's; the first match wins."""
+    """Pairs (pattern, replacement) that turn in-memory parameter names into the hub's; the first match
+    wins."""
     media_modules: tuple[str, ...] = ()
     """Attribute paths of encoders and projectors, everything that is not the language model."""
     language_prefixes: tuple[str, ...] = ("",)
-    """Hub names with these prefixes belong to the language model: a weight push must cover them."""
+    """Prefixes of the language model's hub names, all of which a weight push must cover."""
     encode_audio: Callable[[PreTrainedModel, Mapping[str, Tensor]], list[Tensor]] | None = None
-    """Processor tensors to the tower's output, one `[N_i, D]` an audio."""
+    """Function of the processor's tensors that gives the tower's output, one `[N_i, D]` per audio."""
     projector: str | None = None
     """Attribute path of the module that takes D to the decoder's H; None: the tower gives H itself."""
     skips_padding: bool = False
-    """Whether the tower leaves out the frames that `feature_attention_mask` does not mark."""
+    """True where the tower leaves out the frames that `feature_attention_mask` does not mark."""
     whole_hops: bool = False
-    """Whether vLLM's processor and transformers' differ in the frames of a recording that is no whole number
-    of the feature extractor's hops long."""
+    """True where vLLM's processor and transformers' differ in the frames of a recording that is no whole
+    number of the feature extractor's hops long."""
     takes_audio_embeds: bool = False
-    """Whether vLLM's implementation accepts audio as embeddings (`model.media: embeds`)."""
+    """True where vLLM's implementation accepts audio as embeddings (`model.media: embeds`)."""
     checkpoint_config: Callable[[PreTrainedModel], PretrainedConfig] = lambda model: model.config
-    """The config to write beside the weights, where it is not the model's own."""
+    """Function that gives the config to write beside the weights; the default is the model's own."""
 
 
 def _encode_qwen2_audio(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
@@ -85,7 +86,8 @@ def _encode_qwen3_omni(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> 
 
 
 def _omni_checkpoint_config(model: PreTrainedModel) -> PretrainedConfig:
-    """The thinker inside the whole model's config, as vLLM and the hub expect it; the talker is left out."""
+    """Returns the thinker inside the whole model's config, as vLLM and the hub expect it; the talker is left
+    out."""
     config = transformers.Qwen2_5OmniConfig(thinker_config=model.config.to_dict(), enable_audio_output=False)
     config.architectures = ["Qwen2_5OmniModel"]
     return config
@@ -145,11 +147,18 @@ FAMILIES: dict[str, Family] = {
 language model is `CAUSAL_LM`."""
 
 
+def policy_config(config: PretrainedConfig) -> PretrainedConfig:
+    """Returns the part of a checkpoint's config that describes the policy: an omni model's thinker, else
+    all."""
+    own: PretrainedConfig = getattr(config, "thinker_config", config)
+    return own
+
+
 def family_of(source: PretrainedConfig | PreTrainedModel) -> Family:
-    """The family of a checkpoint's config, or of a loaded model.
+    """Returns the family of a checkpoint's config, or of a loaded model.
 
     Raises:
-        ConfigError: neither a known speech model nor a causal language model.
+        ConfigError: the architecture is neither a known speech model nor a causal language model.
     """
     if isinstance(source, PretrainedConfig):
         architecture = (source.architectures or [""])[0]

@@ -1,10 +1,13 @@
-"""Loading, naming and saving Hugging Face models, by what `rlcore.models.families` says of their
-architecture. `rlcore.engines.logprobs` scores completions with what is loaded here."""
+"""Loading and saving Hugging Face models, and audio through them, by what `rlcore.models.families` says of
+their architecture.
+
+The names of weights are `rlcore.models.names`'. What is computed with a model is the engines' business.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +16,30 @@ import torch
 import transformers
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import Concatenate, MergeModulelist
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.experts import EXPERTS
-from rlcore.models.families import CAUSAL_LM, Family, family_of
+from rlcore.models.families import CAUSAL_LM, Family, family_of, policy_config
+from rlcore.models.names import checkpoint_name, checkpoint_parts, expert_sources, full_shape, own_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+Media = Mapping[str, Any]
+"""A prompt's media as a task loads them (`Task.load_media`): keyword arguments of the model's processor, such
+as `audio` (waveforms, float32 [num_samples] each) and `sampling_rate`."""
+
 
 def load_config(path: str) -> PretrainedConfig:
-    """The checkpoint's config.
+    """Reads the configuration of a checkpoint, which is a folder or a hub id.
 
     Raises:
         DataError: no such folder, and no such hub id within reach.
@@ -50,7 +64,7 @@ def _missing_model(path: str) -> str:
 
 
 def load_model(path: str, *, dtype: str = "float32") -> PreTrainedModel:
-    """Loads the policy in eval mode on the CPU, from safetensors only.
+    """Loads a checkpoint's policy in eval mode on the CPU, from safetensors only.
 
     Raises:
         DataError: no checkpoint there.
@@ -60,13 +74,24 @@ def load_model(path: str, *, dtype: str = "float32") -> PreTrainedModel:
     return _from_pretrained(path, family, dtype)
 
 
-def _from_pretrained(path: str, family: Family, dtype: str, **kwargs: Any) -> PreTrainedModel:
+def _from_pretrained(
+    path: str,
+    family: Family,
+    dtype: str,
+    *,
+    config: PretrainedConfig | None = None,
+) -> PreTrainedModel:
     if dtype not in DTYPES:
         raise ConfigError(f"model.dtype: got {dtype!r}; allowed are {sorted(DTYPES)}")
     model_class = getattr(transformers, family.model_class)
     try:
         model = model_class.from_pretrained(
-            path, dtype=DTYPES[dtype], use_safetensors=True, experts_implementation=EXPERTS, **kwargs
+            path,
+            config=config,
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            experts_implementation=EXPERTS,
+            trust_remote_code=False,
         )
     except OSError as error:
         raise DataError(_missing_model(path)) from error
@@ -74,7 +99,7 @@ def _from_pretrained(path: str, family: Family, dtype: str, **kwargs: Any) -> Pr
 
 
 def load_media_encoder(path: str, *, dtype: str = "float32") -> PreTrainedModel:
-    """The checkpoint's audio tower and projector alone, for `embed_media`; decoder layers are never read.
+    """Loads a checkpoint's audio tower and projector alone, for `embed_media`; decoder layers are never read.
 
     Raises:
         ConfigError: the model takes no audio.
@@ -90,7 +115,7 @@ def load_media_encoder(path: str, *, dtype: str = "float32") -> PreTrainedModel:
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # the decoder's weights are unexpected on purpose
     try:
-        model = _from_pretrained(path, family, dtype, config=getattr(config, "thinker_config", config))
+        model = _from_pretrained(path, family, dtype, config=policy_config(config))
     finally:
         transformers.logging.set_verbosity(verbosity)
     parent, _, name = family.decoder.rpartition(".")
@@ -99,8 +124,8 @@ def load_media_encoder(path: str, *, dtype: str = "float32") -> PreTrainedModel:
     return model
 
 
-def load_processor(path: str) -> Any:
-    """The checkpoint's processor; the tokenizer alone for a text model.
+def load_processor(path: str) -> ProcessorMixin | PreTrainedTokenizerBase:
+    """Loads a checkpoint's processor, or for a text model its tokenizer alone.
 
     Raises:
         DataError: the folder has neither.
@@ -112,45 +137,41 @@ def load_processor(path: str) -> Any:
         raise DataError(f"{path}: no processor or tokenizer ({error}); put it beside the weights") from error
 
 
-def tokenizer_of(processor: Any) -> Any:
-    """The tokenizer inside a processor, or the tokenizer itself."""
+def tokenizer_of(processor: ProcessorMixin | PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Returns the tokenizer inside a processor, or what was given where that is a tokenizer already."""
     return getattr(processor, "tokenizer", processor)
 
 
-def decoder_of(model: PreTrainedModel) -> nn.Module:
-    """The text decoder: `inputs_embeds` [B, L, H] to hidden states, final norm included."""
+def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """Returns a model's text decoder: `inputs_embeds` [B, L, H] to hidden states, final norm included."""
     return model.get_submodule(family_of(model).decoder)
 
 
 def multiplied_weights(model: PreTrainedModel) -> list[nn.Parameter]:
-    """The weights of the language model that autocast rounds before a product: those of linear layers,
-    adapters' own included, and of experts. Not a head that is the embedding too, whose rows are read."""
+    """Returns the weights of the language model that autocast rounds before a product: those of linear
+    layers, adapters' own included, and of experts. A head that is the embedding too is left out: its rows are
+    read."""
     decoder, embedding, head = decoder_of(model), model.get_input_embeddings(), model.get_output_embeddings()
-    found = [m.weight for m in (*decoder.modules(), head) if isinstance(m, nn.Linear)]
+    found = [m.get_parameter("weight") for m in (*decoder.modules(), head) if isinstance(m, nn.Linear)]
     found += [p for name, p in decoder.named_parameters() if ".experts." in name and len(full_shape(p)) == 3]
     return list({id(weight): weight for weight in found if weight is not embedding.weight}.values())
 
 
-def full_shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """Of the whole parameter, of which ZeRO-3 may hold a part."""
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))
-
-
 def audio_token_id(config: PretrainedConfig) -> int | None:
-    """The placeholder that stands for audio in a prompt, once for each embedding; `None` for a text model."""
-    config = getattr(config, "thinker_config", config)
+    """Returns the token that stands for audio in a prompt, once for each embedding; `None` for a text
+    model."""
+    config = policy_config(config)
     for name in ("audio_token_id", "audio_token_index"):
         if getattr(config, name, None) is not None:
             return int(getattr(config, name))
     return None
 
 
-def media_token_ids(config: PretrainedConfig, tokenizer: Any) -> list[int]:
-    """Special tokens that only a processor may write: media placeholders and their begin and end marks.
-
-    A sampled one would be taken for media by the next reader of the text, so rollouts ban them.
+def media_token_ids(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Returns the special tokens that only a processor may write: media placeholders, and the marks where
+    media begin and end. Rollouts ban them: the next reader of the text would take a sampled one for media.
     """
-    config = getattr(config, "thinker_config", config)
+    config = policy_config(config)
     media = re.compile(r"audio|image|video|vision", re.IGNORECASE)
     ids = {i for token, i in tokenizer.get_added_vocab().items() if media.search(token)}
     for name in dir(config):
@@ -160,8 +181,10 @@ def media_token_ids(config: PretrainedConfig, tokenizer: Any) -> list[int]:
 
 
 def without_padding(config: PretrainedConfig, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The processor's tensors, cut to their longest recording where the tower skips the padding anyway:
-    Qwen2.5-Omni's processor makes 30,000 frames, five minutes, of every recording."""
+    """Returns a processor's tensors, cut to their longest recording where the tower skips the padding anyway.
+
+    Qwen2.5-Omni's processor makes 30,000 frames, five minutes, of every recording.
+    """
     cut = dict(inputs)
     if family_of(config).skips_padding and "feature_attention_mask" in inputs:
         longest = int(inputs["feature_attention_mask"].sum(-1).max())
@@ -170,16 +193,18 @@ def without_padding(config: PretrainedConfig, inputs: Mapping[str, np.ndarray]) 
     return cut
 
 
-def whole_hops(config: PretrainedConfig, processor: Any, media: Mapping[str, Any]) -> dict[str, Any]:
-    """A task's media with silence behind recordings, up to a whole hop, where the family asks for it."""
+def whole_hops(config: PretrainedConfig, processor: ProcessorMixin, media: Media) -> Media:
+    """Returns media with silence behind each recording, up to a whole hop, where the model's family asks for
+    that."""
     if not family_of(config).whole_hops or not media.get("audio"):
-        return dict(media)
+        return media
     hop = processor.feature_extractor.hop_length
     return {**media, "audio": [np.pad(waveform, (0, -len(waveform) % hop)) for waveform in media["audio"]]}
 
 
 def stacked(inputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Tensor]:
-    """The processor's tensors of several prompts as those of one, shorter ones padded with zeros."""
+    """Joins the processor's tensors of several prompts to those of one; shorter ones are padded with
+    zeros."""
 
     def joined(name: str) -> Tensor:
         tensors = [torch.as_tensor(np.array(each[name])) for each in inputs]
@@ -190,25 +215,25 @@ def stacked(inputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Tensor]:
 
 
 def embed_media(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """Audio through tower and projector, into the decoder's embedding space. Differentiable.
+    """Takes audio through tower and projector, into the decoder's embedding space. Differentiable.
 
     Args:
         inputs: the processor's `input_features` [A, M, F] and `feature_attention_mask` [A, F].
 
     Returns:
-        One [N_i, H] an audio, padding left out.
+        One [N_i, H] per audio, without padding.
     """
     return project_media(model, encode_media(model, inputs))
 
 
 def encode_media(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """Audio through the tower alone: what stays the same while a projector is trained.
+    """Takes audio through the tower alone, whose output stays the same while a projector is trained.
 
     Args:
-        inputs: as `embed_media`.
+        inputs: the processor's `input_features` [A, M, F] and `feature_attention_mask` [A, F].
 
     Returns:
-        One [N_i, D] an audio, padding left out.
+        One [N_i, D] per audio, without padding.
     """
     encode = family_of(model).encode_audio
     if encode is None:
@@ -217,7 +242,7 @@ def encode_media(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[T
 
 
 def project_media(model: PreTrainedModel, states: Sequence[Tensor]) -> list[Tensor]:
-    """The tower's output [N_i, D] into the decoder's embedding space, [N_i, H]. Differentiable."""
+    """Projects the tower's output [N_i, D] into the decoder's embedding space, [N_i, H]. Differentiable."""
     path = family_of(model).projector
     if path is None:
         return list(states)
@@ -227,96 +252,12 @@ def project_media(model: PreTrainedModel, states: Sequence[Tensor]) -> list[Tens
     return list(projected.split([len(s) for s in states]))
 
 
-def checkpoint_name(model: PreTrainedModel, name: str) -> str:
-    """The hub's (and vLLM's) name of an in-memory parameter.
-
-    Transformers 5 renamed modules in memory and saves names that vLLM cannot load: rlcore writes the hub's.
-    """
-    for pattern, replacement in family_of(model).renames:
-        renamed, count = re.subn(pattern, replacement, name, count=1)
-        if count:
-            return renamed
-    return name
-
-
-def is_media_parameter(model: PreTrainedModel, name: str) -> bool:
-    """Whether an in-memory parameter belongs to an encoder or projector, not to the language model."""
-    return name.startswith(tuple(f"{module}." for module in family_of(model).media_modules))
-
-
-def own_name(name: str) -> str | None:
-    """The name that a parameter or buffer has without adapters; None for an adapter's own.
-
-    peft moves an adapted layer's weights below `base_layer` and puts `lora_A` and `lora_B` beside them.
-    """
-    return None if ".lora_" in name else name.replace(".base_layer.", ".")
-
-
-def checkpoint_parameters(model: PreTrainedModel, *, media: bool = True) -> Iterator[tuple[str, str]]:
-    """(in-memory name, hub name) of what a checkpoint or a weight push must hold, in the model's order.
-
-    Adapters and tied copies are left out (the source is written once). `media=False` leaves encoders and
-    projectors out: a rollout engine that takes embeddings has none.
-    """
-    tied = set(model.all_tied_weights_keys)
-    for name, _ in model.named_parameters(remove_duplicate=False):
-        own = own_name(name)
-        if own is not None and own not in tied and (media or not is_media_parameter(model, name)):
-            yield name, checkpoint_name(model, own)
-
-
-Part = tuple[int | slice, ...]
-"""An index into a tensor."""
-
-
-def expert_sources(model: PreTrainedModel) -> dict[str, list[str]]:
-    """How transformers puts the experts of a mixture together as it loads them: the end of the name of one
-    tensor in memory to those of the tensors in a checkpoint, `*` for the expert. Empty for a dense model.
-
-    Of what its conversions do, these are the ones that stack the experts along the first dimension, and what
-    each has of several matrices along the second: `mlp.experts.gate_up_proj` [E, 2I, H] for Qwen2-MoE and its
-    kin (Qwen3-MoE, Qwen3-Omni, OLMoE, DeepSeek).
-    """
-    sources = {}
-    for conversion in get_model_conversion_mapping(model, add_legacy=False):
-        operations = getattr(conversion, "operations", [])
-        is_stack = [type(each) for each in operations] in ([MergeModulelist], [MergeModulelist, Concatenate])
-        if is_stack and [each.dim for each in operations] == [0, 1][: len(operations)]:
-            sources[conversion.target_patterns[0]] = conversion.source_patterns
-    return sources
-
-
-def checkpoint_parts(
-    hub_name: str, shape: tuple[int, ...], sources: Mapping[str, Sequence[str]]
-) -> list[tuple[str, Part]]:
-    """The tensors of a checkpoint that transformers holds as one: (name, index into it), in order; itself,
-    `(hub_name, ())`, where that is one in a checkpoint, too.
-
-    Args:
-        sources: of `expert_sources`.
-    """
-    for joined, separate in sources.items():
-        if hub_name.endswith(joined):
-            layer, rows = hub_name.removesuffix(joined), shape[1] // len(separate)
-            return [
-                (layer + name.replace("*", str(e)), (e, slice(i * rows, (i + 1) * rows)))
-                for e in range(shape[0])
-                for i, name in enumerate(separate)
-            ]
-    return [(hub_name, ())]
-
-
-def is_language_name(config: PretrainedConfig, hub_name: str) -> bool:
-    """Whether a name in a checkpoint belongs to the policy's language model."""
-    return hub_name.startswith(family_of(config).language_prefixes)
-
-
 def save_checkpoint(
     model: PreTrainedModel,
     folder: str | Path,
     *,
     state_dict: Mapping[str, Tensor] | None = None,
-    processor: Any = None,
+    processor: ProcessorMixin | PreTrainedTokenizerBase | None = None,
 ) -> None:
     """Writes a folder that transformers and vLLM both load: hub names in safetensors, configs, processor.
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 
 WORTH_BYTES = 3 << 29
-"""What a process must hold, libraries included, for freed memory to be worth returning. To fault in a
+"""Bytes that a process must hold, libraries included, for freed memory to be worth returning. To fault in a
 gigabyte again takes a quarter to half of a second, which is much beside the update of a small model."""
 SMALL_BYTES = 64 << 20
-"""Of a model's weights. Training it takes a few hundred megabytes, whatever the heap does with its pages."""
+"""Bytes of weights below which a model is small: training takes a few hundred megabytes, whatever the heap
+does with its pages."""
 _KEEP_PAGES = "oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1"
 _KEEP_FOR_A_WHILE = "oversize_threshold:0,dirty_decay_ms:30000,muzzy_decay_ms:30000"
 _ALL_ARENAS = 4096
@@ -24,14 +25,14 @@ _ALL_ARENAS = 4096
 
 
 def heap_env(model_path: str) -> dict[str, str]:
-    """Environment of a process that trains a model on the CPU: jemalloc, which Ray ships, in place of glibc's
-    heap.
+    """Returns the environment of a process that trains a model on the CPU: jemalloc, which Ray ships, in
+    place of glibc's heap.
 
     glibc leaves holes between the tensors of a backward pass, looks for one at every allocation, and takes
     about twice the memory in the end. jemalloc gives pages back all the time, to fault them in again: large
-    tensors at once, others in ten seconds. Here it waits for half a minute; of a small model, whose folder is
-    `model_path`, it keeps them. Empty where Ray has none for this platform, and where something else is
-    preloaded already.
+    tensors at once, others in ten seconds. With these settings jemalloc waits for half a minute, and keeps
+    the pages of a small model, whose folder is `model_path`. The result is empty where Ray has no jemalloc
+    for this platform, and where something else is preloaded already.
     """
     spec = importlib.util.find_spec("ray")
     library = Path(spec.origin).parent / "core" / "libjemalloc.so" if spec and spec.origin else None

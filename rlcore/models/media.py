@@ -1,7 +1,7 @@
 """Prompts to model inputs: media loaded through the task, tokens expanded by the processor, and in `embeds`
 mode the frozen audio tower run once a prompt, its output shared by rollout, reference and learner.
 
-It knows nothing of vLLM.
+This module knows nothing of vLLM.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from rlcore.errors import DataError
 from rlcore.models.device import own_device
 from rlcore.models.hf_model import (
+    Media,
     audio_token_id,
     embed_media,
     load_config,
@@ -33,39 +35,42 @@ from rlcore.models.media_cache import MediaCache
 from rlcore.types import Prompt
 
 _TOKEN_KEYS = ("input_ids", "attention_mask", "token_type_ids")
-_Key = tuple[str, str]
+_Key: TypeAlias = tuple[str, str]
+_Audios: TypeAlias = tuple[np.ndarray, ...]
+"""A prompt's audios as embeddings, [N_i, H] each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedPrompt:
-    """A prompt as engines take it."""
+    """A prompt as engines take prompts: tokens and media."""
 
     prompt_token_ids: tuple[int, ...]
     """[P] with one placeholder token for each media embedding."""
     media_inputs: Mapping[str, np.ndarray]
-    """As in `Group`: `audio_embeds` float32 [N, H], or the processor's tensors; empty without media."""
-    media: Mapping[str, Any]
-    """In `raw` mode what the task loaded: the processor's arguments beside `text`. Else empty."""
+    """Model inputs beside tokens, as in `Group`: `audio_embeds` float32 [N, H], or the processor's tensors.
+    Empty without media."""
+    media: Media
+    """Media as the task loaded them, in `raw` mode: the processor's arguments beside `text`. Else empty."""
 
 
 class MediaEncoder:
-    """Encodes prompts, in batches. In `embeds` mode an audio goes through the tower once, whatever texts ask
-    about it (a reward model asks K times), and its embeddings are kept, least recently used dropped first.
-    The tower runs on this process's GPU, where it has one.
+    """Encodes prompts, in batches. In `embeds` mode an audio goes through the tower once, however many texts
+    ask about the audio (a reward model asks K times). Embeddings are kept, least recently used dropped first.
+    The tower runs on this process's GPU, where there is one.
 
     Args:
         path: checkpoint folder or hub id; only its processor and, in `embeds` mode, its tower are loaded.
-        load_media: `Task.load_media`.
+        load_media: gives a prompt's media: `Task.load_media`.
         media: `embeds` or `raw`, as `model.media`.
-        batch_size: prompts in one pass of the tower.
-        cache_bytes: bound on what is kept in memory.
+        batch_size: number of prompts in one pass of the tower.
+        cache_bytes: most bytes of embeddings that are kept in memory.
         cache_folder: where embeddings are also kept on disk (`rlcore.models.media_cache`); `None`: nowhere.
     """
 
     def __init__(
         self,
         path: str,
-        load_media: Callable[[Prompt], Mapping[str, Any]],
+        load_media: Callable[[Prompt], Media],
         *,
         media: str = "embeds",
         batch_size: int = 16,
@@ -80,10 +85,10 @@ class MediaEncoder:
         self._embeds = media == "embeds"
         self._batch_size = batch_size
         self._cache_bytes = cache_bytes
-        self._cache: OrderedDict[_Key, tuple[np.ndarray, ...]] = OrderedDict()
+        self._cache: OrderedDict[_Key, _Audios] = OrderedDict()
         self._num_bytes = 0
         self._cache_folder = cache_folder
-        self._tower: Any = None
+        self._tower: PreTrainedModel | None = None
         self._disk: MediaCache | None = None
         self._reading_since: float | None = None
         self.num_hits = 0
@@ -91,7 +96,7 @@ class MediaEncoder:
         self.num_encoded = 0
 
     def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
-        """Encoded prompts, in order.
+        """Encodes prompts, in order.
 
         Raises:
             DataError: a prompt's media cannot be loaded, or do not fit its placeholders (the message names
@@ -113,8 +118,8 @@ class MediaEncoder:
 
     @property
     def stalled_s(self) -> float:
-        """Seconds that the recording or the entry of the cache at hand has taken to read or write, 0 without
-        one; for other threads to ask. (A tower may be slow, a disk may hang.)"""
+        """Seconds that the file at hand, a recording or an entry of the cache, has taken to read or write; 0
+        without one. Other threads may ask. (A tower may be slow, a disk may hang.)"""
         since = self._reading_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -126,7 +131,7 @@ class MediaEncoder:
         finally:
             self._reading_since = None
 
-    def _load(self, prompt: Prompt) -> dict[str, Any]:
+    def _load(self, prompt: Prompt) -> Media:
         try:
             with self._reading():
                 return whole_hops(self._config, self.processor, self._load_media(prompt))
@@ -134,8 +139,8 @@ class MediaEncoder:
             reason = f"{type(error).__name__}: {error}"
             raise DataError(f"prompt {prompt.id}: its media cannot be loaded: {reason}") from error
 
-    def _process(self, prompt: Prompt, media: dict[str, Any] | None = None) -> EncodedPrompt:
-        """Through the model's own processor."""
+    def _process(self, prompt: Prompt, media: Media | None = None) -> EncodedPrompt:
+        """Encodes a prompt with the model's own processor."""
         if media is None:
             media = self._load(prompt) if prompt.media else {}
         try:
@@ -150,8 +155,8 @@ class MediaEncoder:
             media=media,
         )
 
-    def _audios(self, prompts: Sequence[Prompt]) -> dict[_Key, tuple[np.ndarray, ...]]:
-        """Each prompt's audios as embeddings [N_i, H], from the cache or the tower."""
+    def _audios(self, prompts: Sequence[Prompt]) -> dict[_Key, _Audios]:
+        """Returns each prompt's audios as embeddings, from the cache or the tower."""
         new = {_key(prompt): prompt for prompt in prompts if _key(prompt) not in self._cache}
         self.num_hits += len(prompts) - len(new)
         self.num_misses += len(new)
@@ -164,8 +169,8 @@ class MediaEncoder:
             self._remember(fresh)
         return audios
 
-    def _embed(self, prompts: Sequence[Prompt]) -> list[tuple[np.ndarray, ...]]:
-        """From the disk, else through the tower."""
+    def _embed(self, prompts: Sequence[Prompt]) -> list[_Audios]:
+        """Reads embeddings from the disk, else computes them with the tower."""
         if self._tower is None:
             self._tower = load_media_encoder(self._path).to(own_device())
             if self._cache_folder is not None:
@@ -182,17 +187,18 @@ class MediaEncoder:
                     self._disk.put(media[i], embeds)
         return [embeds for embeds in found if embeds is not None]
 
-    def _run_tower(self, features: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[np.ndarray, ...]]:
+    def _run_tower(self, features: Sequence[Mapping[str, np.ndarray]]) -> list[_Audios]:
         if not features:
             return []
+        assert self._tower is not None, "_embed loads the tower"
         self.num_encoded += len(features)
         with torch.inference_mode():
             embeds = embed_media(self._tower, stacked(features))
             arrays = iter([embed.float().cpu().numpy().copy() for embed in embeds])
             return [tuple(next(arrays) for _ in f["input_features"]) for f in features]
 
-    def _with_embeds(self, prompt: Prompt, audios: tuple[np.ndarray, ...]) -> EncodedPrompt:
-        """Expands the placeholders as the processor does, one token an embedding. (The engine compares the
+    def _with_embeds(self, prompt: Prompt, audios: _Audios) -> EncodedPrompt:
+        """Expands the placeholders as the processor does, one token per embedding. (The engine compares the
         result with its own expansion.)"""
         tokenizer = tokenizer_of(self.processor)
         placeholder = tokenizer.convert_ids_to_tokens(self._placeholder_id)
@@ -208,7 +214,7 @@ class MediaEncoder:
             media={},
         )
 
-    def _remember(self, fresh: Mapping[_Key, tuple[np.ndarray, ...]]) -> None:
+    def _remember(self, fresh: Mapping[_Key, _Audios]) -> None:
         self._cache.update(fresh)
         self._num_bytes += sum(map(_num_bytes, fresh.values()))
         while self._num_bytes > self._cache_bytes:
@@ -217,7 +223,7 @@ class MediaEncoder:
 
 
 def _key(prompt: Prompt) -> _Key:
-    """Ids are unique within a split only, so the media belong to the key."""
+    """Returns the cache's key. Ids are unique within a split only, so the media belong to the key."""
     return prompt.id, repr(prompt.media)
 
 

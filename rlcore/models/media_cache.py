@@ -3,7 +3,7 @@ reads.
 
 The folder of a tower is the digest of its weights and of its processor's settings; a file's name is the
 digest of what the task loaded. Nothing needs to be invalidated: other weights or another recording are other
-names.
+names. This module knows neither prompts nor how an embedding is made.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+from rlcore.models.hf_model import Media
 from rlcore.records.digest import update_digest
 from rlcore.records.files import replaced
 
@@ -31,7 +32,9 @@ _FORMAT = "1"
 class MediaCache:
     """Embeddings of one tower, in `folder`; shared by processes, which may write the same entry at once."""
 
-    def __init__(self, folder: str | Path, tower: nn.Module, processor: Any):
+    def __init__(
+        self, folder: str | Path, tower: nn.Module, processor: ProcessorMixin | PreTrainedTokenizerBase
+    ):
         digest = hashlib.sha256(_FORMAT.encode())
         for name, tensor in sorted(tower.state_dict().items()):
             digest.update(name.encode())
@@ -40,16 +43,17 @@ class MediaCache:
         self._folder = Path(folder) / digest.hexdigest()[:24]
         self._has_warned = False
 
-    def get(self, media: Mapping[str, Any]) -> tuple[np.ndarray, ...] | None:
-        """The embeddings [N_i, H] of each audio, or None where they were never made (or cannot be read)."""
+    def get(self, media: Media) -> tuple[np.ndarray, ...] | None:
+        """Reads the embeddings [N_i, H] of each audio; None where they were never made, or cannot be read."""
         try:
             arrays = load_file(self._path(media))
         except (OSError, SafetensorError):
             return None
         return tuple(arrays[str(i)] for i in range(len(arrays)))
 
-    def put(self, media: Mapping[str, Any], embeds: Sequence[np.ndarray]) -> None:
-        """Keeps them, where the disk takes them: the first failure is logged, and none stops the run."""
+    def put(self, media: Media, embeds: Sequence[np.ndarray]) -> None:
+        """Keeps the embeddings of some media, where the disk takes them: the first failure is logged, and
+        none stops the run."""
         path = self._path(media)
         try:
             with replaced(path, is_shared=True) as unfinished:
@@ -59,12 +63,12 @@ class MediaCache:
                 logger.warning("model.media_cache: %s cannot be written: %s", self._folder, error)
             self._has_warned = True
 
-    def _path(self, media: Mapping[str, Any]) -> Path:
+    def _path(self, media: Media) -> Path:
         digest = hashlib.sha256()
         update_digest(digest, media)
         return self._folder / f"{digest.hexdigest()[:40]}.safetensors"
 
 
-def _settings(processor: Any) -> Any:
+def _settings(processor: ProcessorMixin | PreTrainedTokenizerBase) -> dict[str, object]:
     extractor = getattr(processor, "feature_extractor", None)
     return extractor.to_dict() if extractor is not None else {}

@@ -8,7 +8,7 @@ accelerator memory and no partitioning, and is still there when a whole checkpoi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch.distributed as dist
@@ -18,8 +18,18 @@ from transformers import PreTrainedModel
 from rlcore.models.families import family_of
 
 
+class HasMedia(Protocol):
+    """A group with the model inputs of its media: `TrainGroup`, or what a supervised loss takes."""
+
+    @property
+    def media_inputs(self) -> Mapping[str, np.ndarray]:
+        """Model inputs beside tokens, as in `rlcore.types.Group`."""
+        ...
+
+
 def detach_media_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """Attribute path to module, in the model's order; None stands in each one's place."""
+    """Takes encoders and projectors out of a model, in which None stands in each one's place. Returns them by
+    attribute path, in the model's order."""
     paths = [path for path in family_of(model.config).media_modules if _has(model, path)]
     modules = {path: model.get_submodule(path) for path in paths}
     for path in modules:
@@ -28,23 +38,25 @@ def detach_media_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def attach_media_modules(model: PreTrainedModel, modules: Mapping[str, nn.Module]) -> None:
-    """Undoes `detach_media_modules`."""
+    """Puts back what `detach_media_modules` took out."""
     for path, module in modules.items():
         _set(model, path, module)
 
 
-def silent_media(groups: Sequence[Any]) -> dict[str, np.ndarray] | None:
-    """Media of zeros in the form of what any rank has for tower or projector; None where none has any.
-    Collective."""
-    mine: Mapping[str, Any] = next(
+def silent_media(groups: Sequence[HasMedia]) -> dict[str, np.ndarray] | None:
+    """Returns media of zeros in the form of what any rank has for tower or projector; None where no rank has
+    any. Collective."""
+    mine: Mapping[str, np.ndarray] = next(
         (g.media_inputs for g in groups if g.media_inputs and "audio_embeds" not in g.media_inputs), {}
     )
-    forms: list[Any] = [None] * dist.get_world_size()
+    forms: list[dict[str, tuple[tuple[int, ...], str]]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(
         forms, {n: (np.asarray(a)[:1].shape, np.asarray(a).dtype.str) for n, a in mine.items()}
     )
     form = next((form for form in forms if form), None)
-    return form and {
+    if form is None:
+        return None
+    return {
         name: (np.ones if name.endswith("_mask") else np.zeros)(shape, dtype)
         for name, (shape, dtype) in form.items()
     }

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 _NUM_THRESHOLDS = 65521
-"""A prime, so that the rows of a weight do not share theirs."""
+"""Number of thresholds: a prime, so that the rows of a weight do not share theirs."""
 
 
 def adapted(base: Tensor, change: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-    """`base` + `change`, float32, both of the same shape; for bfloat16 it lies on the grid of bfloat16.
+    """Returns `base` + `change`, float32, both of the same shape; for bfloat16 the sum lies on bfloat16's
+    grid.
 
-    There `base` is rounded to the nearest first, as the learner's forward pass under autocast does, so that
-    no change is no difference. `name`, the weight's, chooses the thresholds.
+    For bfloat16 `base` is rounded to the nearest first, as the learner's forward pass under autocast does, so
+    that no change is no difference. `name`, the weight's, chooses the thresholds.
     """
     if dtype != torch.bfloat16:
         return base.float() + change.float()
@@ -40,7 +41,7 @@ def adapted(base: Tensor, change: Tensor, dtype: torch.dtype, name: str) -> Tens
 
 @functools.cache
 def _thresholds() -> Tensor:
-    """int32 [_NUM_THRESHOLDS], 0 to 2^16 - 1."""
+    """Draws the thresholds: int32 [_NUM_THRESHOLDS], 0 to 2^16 - 1."""
     return torch.from_numpy(
         np.random.default_rng(0).integers(0, 1 << 16, size=_NUM_THRESHOLDS, dtype=np.int32)
     )

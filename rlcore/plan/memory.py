@@ -16,7 +16,7 @@ from rlcore.plan.sizes import ModelSizes
 
 LOGITS_PER_CHUNK = 16 * 1024 * 1024
 LOGITS_PER_CHUNK_ON_GPU = 4 * LOGITS_PER_CHUNK
-"""Copy of the value in `rlcore.engines.logprobs`, which imports torch."""
+"""As `rlcore.engines.head`, which needs torch to say it."""
 REDUCE_BUCKET = 500_000_000
 """DeepSpeed's `reduce_bucket_size`, in values."""
 LIVE_PARAMETERS = 1_000_000_000

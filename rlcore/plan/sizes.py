@@ -171,17 +171,19 @@ def sizes_of_config(config: PretrainedConfig) -> ModelSizes:
     import torch
     import transformers
 
-    from rlcore.models.families import family_of
-    from rlcore.models.hf_model import decoder_of, is_media_parameter, multiplied_weights
+    from rlcore.models.families import family_of, policy_config
+    from rlcore.models.hf_model import decoder_of, multiplied_weights
+    from rlcore.models.names import is_media_parameter
 
     family = family_of(config)
     model_class = getattr(transformers, family.model_class)
-    own = getattr(config, "thinker_config", config)
+    own = policy_config(config)
     with torch.device("meta"):
         model = model_class.from_config(own) if model_class.__name__.startswith("Auto") else model_class(own)
     model.tie_weights()
     is_bfloat16 = any(str(c.dtype).endswith("bfloat16") for c in (config, own, own.get_text_config()))
-    text, decoder, head = own.get_text_config(), decoder_of(model), model.get_output_embeddings()
+    text, head = own.get_text_config(), model.get_output_embeddings()
+    layers = decoder_of(model).get_submodule("layers")
     embedding = model.get_input_embeddings().weight
     media = {n: p.numel() for n, p in model.named_parameters() if is_media_parameter(model, n)}
     audio = sum(count for name, count in media.items() if "audio" in name or "projector" in name)
@@ -194,8 +196,8 @@ def sizes_of_config(config: PretrainedConfig) -> ModelSizes:
         num_kv_heads=getattr(text, "num_key_value_heads", None) or num_heads,
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // num_heads,
         vocab=text.vocab_size,
-        layer=sum(p.numel() for p in decoder.layers.parameters()) // text.num_hidden_layers,
-        idle=_idle(decoder.layers, text) // text.num_hidden_layers,
+        layer=sum(p.numel() for p in layers.parameters()) // text.num_hidden_layers,
+        idle=_idle(layers, text) // text.num_hidden_layers,
         embedding=embedding.numel(),
         head=0 if head.weight is embedding else head.weight.numel(),
         audio=audio,

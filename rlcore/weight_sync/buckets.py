@@ -62,7 +62,7 @@ class Bucket:
         from forgery."""
         digest, data = xxhash.xxh3_64(), payload.numpy()
         for piece in self.pieces:
-            digest.update(data[piece.offset : piece.offset + piece.num_bytes])
+            digest.update(data[piece.offset : piece.offset + piece.num_bytes].data)
         return digest.hexdigest()
 
 
@@ -147,7 +147,7 @@ class Packer:
                 end = min(begin + _CHUNK, piece.num_bytes)
                 target = data[piece.offset + begin : piece.offset + end]
                 np.copyto(target, part[begin:end])
-                digest.update(target)
+                digest.update(target.data)
         return digest.hexdigest()
 
     def finish(self) -> None:

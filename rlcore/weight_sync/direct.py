@@ -128,7 +128,7 @@ class _Recorder(TorchDispatchMode):
         if _storage(target) not in self._owned:
             self._only_copies &= name is None
         elif name is not None and _is_plain(target, source):
-            start = source.storage_offset() * source.element_size()
+            start = int(source.storage_offset()) * source.element_size()
             self._copies[name].append((start, _bytes(target)))
         else:
             self._only_copies = False

@@ -57,7 +57,8 @@ class GlooOut:
     def send(self, slot: int, num_bytes: int) -> None:
         """Starts the broadcast; gloo's own thread goes on with it."""
         assert self._group is not None
-        self._work[slot] = self._group.broadcast([self.slots[slot][:num_bytes]], _from_root())
+        payload = self.slots[slot][:num_bytes]
+        self._work[slot] = self._group.broadcast([payload], _from_root())  # type: ignore[attr-defined]  # stub
 
     def wait(self, slot: int) -> None:
         """Until a slot's bytes have left.
@@ -110,7 +111,8 @@ class GlooIn:
         assert self._group is not None
         self._buffers = self._buffers[::-1]
         payload = self._buffers[0][:num_bytes]
-        _finish(self._group.broadcast([payload], _from_root()), "receive")
+        work = self._group.broadcast([payload], _from_root())  # type: ignore[attr-defined]  # stub
+        _finish(work, "receive")
         return payload
 
     def reset(self) -> None:

@@ -24,7 +24,8 @@ from vllm.platforms import current_platform
 
 from rlcore.models.adapters import are_adapters, by_weight, check_adapters, merged, weight_of
 from rlcore.models.checkpoint_names import Checkpoint, check_names
-from rlcore.models.hf_model import is_language_name, load_config
+from rlcore.models.hf_model import load_config
+from rlcore.models.names import is_language_name
 from rlcore.weight_sync.base import Push
 from rlcore.weight_sync.buckets import Layout
 from rlcore.weight_sync.direct import DirectCopies, record

@@ -50,7 +50,8 @@ from rlcore.errors import (
 )
 from rlcore.models import adapters
 from rlcore.models.checkpoint_names import Checkpoint
-from rlcore.models.hf_model import checkpoint_parameters, load_model, load_processor, save_checkpoint
+from rlcore.models.hf_model import load_model, load_processor, save_checkpoint
+from rlcore.models.names import checkpoint_parameters
 
 pytestmark = pytest.mark.integration
 

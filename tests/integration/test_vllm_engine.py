@@ -41,6 +41,7 @@ from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
 from rlcore.engines.vllm_engine import VLLMEngine
 from rlcore.engines.vllm_plugin import PolicyTemperature
+from rlcore.engines.vllm_records import sampling_params, vllm_prompt
 from rlcore.errors import ConfigError, DataError, MixedWeightsError, WeightSyncError
 from rlcore.models.hf_model import (
     load_model,
@@ -145,8 +146,12 @@ def test_the_loop_gives_the_tokens_of_vllms_own_batch_generation(worker: Rollout
     def generate(engine: VLLMEngine) -> list[Any]:
         jobs = [RolloutJob(id=i, prompt=prompt, draw=5) for i, prompt in enumerate(PROMPTS)]
         requests = [worker._request(job, inputs) for job, inputs in zip(jobs, encoded, strict=True)]
-        params = [engine._sampling_params(worker._sampling(jobs[0]), request.seed) for request in requests]
-        return engine._llm.generate([engine._prompt(request) for request in requests], params, use_tqdm=False)
+        sampling = worker._sampling(jobs[0])
+        return engine._llm.generate(
+            [vllm_prompt(r, embeds=engine._embeds, audio_id=engine._audio_id) for r in requests],
+            [sampling_params(sampling, seed=r.seed, banned=engine._banned) for r in requests],
+            use_tqdm=False,
+        )
 
     for group, output in zip(groups, worker._loop.call(generate).result(), strict=True):
         assert [c.token_ids for c in group.completions] == [tuple(s.token_ids) for s in output.outputs]

@@ -19,7 +19,8 @@ from rlcore.actors.rollout import RolloutWorker
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
 from rlcore.engines.vllm_engine import engine_env
 from rlcore.errors import MixedWeightsError, WeightSyncError
-from rlcore.models.hf_model import checkpoint_parameters, load_model, load_processor
+from rlcore.models.hf_model import load_model, load_processor
+from rlcore.models.names import checkpoint_parameters
 from rlcore.types import Prompt, RolloutJob
 from rlcore.weight_sync import make_sender
 from rlcore.weight_sync.base import Push

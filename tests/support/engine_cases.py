@@ -13,14 +13,15 @@ from weight_pushes import push_to
 
 from rlcore.actors.rollout import RolloutWorker
 from rlcore.config import LoRAConfig, ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
-from rlcore.engines import trainable
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.sampling import EngineRequest, Sampling
-from rlcore.engines.trainable import adapter_weights, add_lora
+from rlcore.engines.trainable import add_lora
 from rlcore.engines.vllm_engine import VLLMEngine
+from rlcore.engines.weights import adapter_weights, in_parts, model_weights
 from rlcore.errors import ConfigError, WeightSyncError
-from rlcore.models.hf_model import is_media_parameter, load_model, load_processor, media_token_ids
+from rlcore.models.hf_model import load_model, load_processor, media_token_ids
 from rlcore.models.media import MediaEncoder
+from rlcore.models.names import is_media_parameter
 from rlcore.types import Group, Prompt
 from rlcore.weight_sync import make_sender
 
@@ -61,7 +62,7 @@ def perturb(model: torch.nn.Module, seed: int, *, media: bool) -> None:
 
 
 def weights(model: torch.nn.Module, *, media: bool) -> list[tuple[str, torch.Tensor]]:
-    parts = trainable.in_parts(model, trainable.weights(model, media=media))
+    parts = in_parts(model, model_weights(model, media=media))
     return [(part.hub_name, part.tensor()) for part in parts]
 
 

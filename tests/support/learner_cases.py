@@ -17,8 +17,7 @@ from rlcore.actors.learner import LearnerWorker, start_learner
 from rlcore.actors.reference import ReferenceWorker
 from rlcore.algorithms.batching import shard_groups
 from rlcore.config import AlgorithmConfig, LearnerConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig
-from rlcore.engines import logprobs as scoring
-from rlcore.engines import trainable
+from rlcore.engines import head, weights
 from rlcore.models.hf_model import audio_token_id, embed_media, load_model
 from rlcore.types import Completion, Group, Prompt, TrainBatch, TrainGroup
 
@@ -46,7 +45,7 @@ class Probe(LearnerWorker):
             self._engine.close()
         self._config = config
         # Some ten tokens at a time, so that ranks differ in how often that is.
-        scoring.LOGITS_PER_CHUNK = 6000
+        head.LOGITS_PER_CHUNK = 6000
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """Of the whole batch, of which the controller would send each rank its part."""
@@ -58,7 +57,7 @@ class Probe(LearnerWorker):
         from rlcore.engines import zero
 
         engine = self._engine
-        whole = list(trainable.rollout_weights(engine._model))
+        whole = list(weights.rollout_weights(engine.model.module))
         gathered = zero.gathered(whole, zero_stage=engine._config.zero_stage)
         return {weight.hub_name: tensor.cpu().numpy().copy() for weight, tensor in gathered}
 
@@ -73,7 +72,7 @@ class Probe(LearnerWorker):
 
     def update_with_nan_gradient(self, batch: TrainBatch) -> dict[str, float]:
         """An update in which one gradient of rank 1 is NaN on its way back, though the loss is finite."""
-        parameter = list(self._engine._parameters.values())[-1]
+        parameter = list(self._engine.model.trained.values())[-1]
         hook = parameter.register_hook(lambda grad: grad * (torch.nan if self.rank == 1 else 1.0))
         try:
             return self.update(batch)
@@ -93,7 +92,7 @@ class Probe(LearnerWorker):
     def frozen_bytes(self) -> dict[str, int]:
         """Bytes that this rank holds of weights that are not trained, by dtype."""
         held: dict[str, int] = {}
-        for parameter in self._engine._model.parameters():
+        for parameter in self._engine.model.module.parameters():
             if not parameter.requires_grad:
                 part = getattr(parameter, "ds_tensor", parameter)
                 held[str(part.dtype)] = held.get(str(part.dtype), 0) + part.numel() * part.element_size()
@@ -109,7 +108,7 @@ class Probe(LearnerWorker):
 
     def trained(self) -> dict[str, tuple[int, ...]]:
         """In-memory names of trained parameters, and the shapes of this rank's parts."""
-        return {name: tuple(p.shape) for name, p in self._engine._parameters.items()}
+        return {name: tuple(p.shape) for name, p in self._engine.model.trained.items()}
 
 
 def make_features(seed: int, index: int, num_audio: int) -> dict[str, np.ndarray]:
@@ -271,7 +270,7 @@ def plain_updates(model_path: str, factors: Sequence[float]) -> tuple[list, list
 
 def language_weights(model) -> dict[str, np.ndarray]:
     """The language model's tensors by hub name, as a checkpoint has them."""
-    parts = trainable.in_parts(model, trainable.weights(model, media=False))
+    parts = weights.in_parts(model, weights.model_weights(model, media=False))
     return {part.hub_name: part.tensor().numpy().copy() for part in parts}
 
 

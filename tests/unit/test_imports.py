@@ -173,6 +173,18 @@ def test_algorithms_know_neither_configuration_nor_actors() -> None:
     assert wrong == []
 
 
+def test_models_know_neither_engines_nor_the_ways_of_weights() -> None:
+    """Engines and weight synchronisation stand on models, not the other way round."""
+    above = ("rlcore.engines", "rlcore.weight_sync", "rlcore.actors", "rlcore.loop")
+    wrong = [
+        f"{path.relative_to(PROJECT)}:{line} imports {name}"
+        for path in sources("rlcore/models")
+        for line, name in imported(path)
+        if name.startswith(above)
+    ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from rlcore.engines import learner_checkpoint
+from rlcore.engines.learner_checkpoint import Progress
 from rlcore.records.checkpoint import DamagedCheckpointError
 
 
@@ -45,7 +46,8 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.nn.Parameter]
 
 
 def save(folder: Path, parameters: dict[str, torch.nn.Parameter]) -> None:
-    learner_checkpoint.save(folder, parameters, State(), {"num_updates": 1})  # type: ignore[arg-type]
+    progress = Progress(num_calls=2, num_updates=1, num_skipped=1, num_skipped_in_a_row=0)
+    learner_checkpoint.save(folder, parameters, State(), progress, {})  # type: ignore[arg-type]
 
 
 def test_files_are_on_the_disk_before_the_header(
@@ -64,7 +66,8 @@ def test_a_damaged_file_is_found_before_anything_is_changed(
 ) -> None:
     save(tmp_path, parameters)
     state = State()
-    learner_checkpoint.load(tmp_path, parameters, state, {})  # type: ignore[arg-type]
+    progress = learner_checkpoint.load(tmp_path, parameters, state, {})  # type: ignore[arg-type]
+    assert progress == Progress(num_calls=2, num_updates=1, num_skipped=1, num_skipped_in_a_row=0)
     assert state.events == ["prepare", "write", "write", "finish"]
     assert [float(state.weights[id(p)][0]) for p in parameters.values()] == [1.0, 2.0]
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import make_qwen2_5_omni, make_qwen2_audio, make_qwen3_omni, make_text
-from torch.autograd import gradcheck
 
-from rlcore.engines import logprobs as module
-from rlcore.engines.logprobs import HeadLogprobs, TokenGroup, completion_logprobs
+from rlcore.engines import head
+from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.packing import PackedLayout
 from rlcore.errors import DataError
 from rlcore.models.hf_model import audio_token_id, load_model
@@ -82,7 +81,7 @@ def test_packed_groups_give_the_values_and_gradients_of_plain_rows(
     model, monkeypatch, logits_per_chunk, temperature
 ):
     """Unequal groups, a completion of one token, an empty one, a group without audio; chunks or none."""
-    monkeypatch.setattr(module, "LOGITS_PER_CHUNK", logits_per_chunk)
+    monkeypatch.setattr(head, "LOGITS_PER_CHUNK", logits_per_chunk)
     groups = make_groups(model, ((9, 1, 4), (6,), (3, 0, 12)))
     rng = np.random.default_rng(1)
     model.train()  # so that the recomputation of chunks is the same as in training
@@ -156,39 +155,12 @@ def test_media_that_do_not_fit_are_named(tmp_path):
         completion_logprobs(model, [group])
 
 
-@pytest.mark.parametrize("entropy_grad", [False, True])
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("has_bias", [False, True])
-def test_the_gradient_by_hand_is_that_of_finite_differences(entropy_grad, size, has_bias):
-    torch.manual_seed(0)
-    hidden, weight = (torch.randn(n, 5, dtype=torch.float64, requires_grad=True) for n in (3, 7))
-    bias = torch.randn(7, dtype=torch.float64, requires_grad=True) if has_bias else None
-    targets = torch.tensor([0, 6, 3])
-
-    def score(*inputs):
-        both = HeadLogprobs.apply(
-            *inputs, *((None,) if bias is None else ()), targets, 0.7, entropy_grad, size
-        )
-        return both if entropy_grad else both[0]
-
-    assert gradcheck(score, [hidden, weight] if bias is None else [hidden, weight, bias])
-
-
 def test_the_head_is_called_once_whatever_the_number_of_tokens(monkeypatch, tmp_path):
     """Under ZeRO-3 a call is a collective, and ranks have different numbers of tokens."""
     model = load_model(str(make_text(tmp_path)))
-    monkeypatch.setattr(module, "LOGITS_PER_CHUNK", 2000)
+    monkeypatch.setattr(head, "LOGITS_PER_CHUNK", 2000)
     calls = []
     model.get_output_embeddings().register_forward_hook(lambda *_: calls.append(None))
     for lengths in ((30, 20), (2,)):
         completion_logprobs(model, make_groups(model, (lengths,), num_audio=(0,)))
     assert len(calls) == 2
-
-
-def test_entropy_is_exact_under_autocast() -> None:
-    logits = (8 * torch.randn(64, 500, generator=torch.Generator().manual_seed(0))).bfloat16().float()
-    exact = torch.distributions.Categorical(logits=logits.double()).entropy()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        targets = torch.zeros(64, dtype=torch.long)
-        _, entropies = HeadLogprobs.apply(logits, torch.eye(500), None, targets, 1.0, False, 64)
-    torch.testing.assert_close(entropies, exact.float(), rtol=0, atol=1e-4)

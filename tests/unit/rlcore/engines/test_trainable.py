@@ -5,7 +5,8 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlcore.config import LoRAConfig, ModelConfig
-from rlcore.engines.trainable import adapter_weights, add_lora, checkpoint_activations, freeze, weights
+from rlcore.engines.trainable import add_lora, checkpoint_activations, freeze
+from rlcore.engines.weights import adapter_weights, model_weights
 from rlcore.errors import ConfigError
 
 TOKENS = torch.arange(12).view(2, 6)
@@ -63,7 +64,7 @@ def test_what_is_trained_beside_the_adapters_is_trained_whole() -> None:
         model.get_parameter(f"{layer}.q_proj.base_layer.weight").fill_(1.0)
         model.get_parameter(f"{layer}.q_proj.lora_B.default.weight").normal_()
         a, b = (model.get_parameter(f"{layer}.q_proj.lora_{x}.default.weight") for x in "AB")
-        merged = {weight.name: weight.tensor() for weight in weights(model)}
+        merged = {weight.name: weight.tensor() for weight in model_weights(model)}
         torch.testing.assert_close(merged[f"{layer}.q_proj.weight"], 1.0 + b @ a)
         # Factors alone would leave the engines with the base weight that they began with.
         pushed = {weight.name: weight.tensor() for weight in adapter_weights(model)}
@@ -99,13 +100,13 @@ def test_adapters_start_at_zero_and_merge_to_what_they_compute() -> None:
         for name in trained(model):
             model.get_parameter(name).normal_(std=0.1)
         adapted = model(TOKENS).logits
-        merged = {weight.name: weight.tensor() for weight in weights(model)}
-        assert [w.name for w in weights(model)] == [w.name for w in weights(plain)]
+        merged = {weight.name: weight.tensor() for weight in model_weights(model)}
+        assert [w.name for w in model_weights(model)] == [w.name for w in model_weights(plain)]
         layer = model.model.layers[0].mlp.down_proj
         product = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
         expected = plain.get_parameter("model.layers.0.mlp.down_proj.weight") + 6 / 3 * product
         torch.testing.assert_close(merged["model.layers.0.mlp.down_proj.weight"], expected)
-        of = {weight.name: weight for weight in weights(model)}
+        of = {weight.name: weight for weight in model_weights(model)}
         for_engines = of["model.layers.0.mlp.down_proj.weight"].tensor(torch.bfloat16)
         assert torch.equal(for_engines, for_engines.bfloat16().float())
         base = plain.get_parameter("model.layers.0.mlp.down_proj.weight").bfloat16().float()

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tiny_models import make_text
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from rlcore.engines import trainable
+from rlcore.engines import weights
 from rlcore.errors import ConfigError
 from rlcore.models.checkpoint_names import check_trained
 from rlcore.models.hf_model import load_model, save_checkpoint
@@ -16,8 +16,8 @@ from rlcore.models.hf_model import load_model, save_checkpoint
 
 def pushed(path: str) -> list[tuple[str, tuple[int, ...]]]:
     model = load_model(path)
-    whole = trainable.weights(model, media=False)
-    return [(weight.hub_name, weight.shape) for weight in trainable.in_parts(model, whole)]
+    whole = weights.model_weights(model, media=False)
+    return [(weight.hub_name, weight.shape) for weight in weights.in_parts(model, whole)]
 
 
 def test_a_dense_model_fits_its_checkpoint(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_mixture_fits_expert_by_expert_and_is_saved_as_transformers_saves_it(t
     model = load_model(str(tmp_path / "theirs"))
     save_checkpoint(model, tmp_path / "ours")
     theirs, ours = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours"))
-    in_parts = {weight.hub_name: weight for weight in trainable.in_parts(model, trainable.weights(model))}
+    in_parts = {weight.hub_name: weight for weight in weights.in_parts(model, weights.model_weights(model))}
     assert theirs.keys() == ours.keys() == in_parts.keys()
     assert "model.layers.1.mlp.experts.2.up_proj.weight" in theirs
     for name, tensor in theirs.items():

@@ -8,14 +8,8 @@ from transformers import Qwen2AudioConfig, Qwen2Config
 
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.families import CAUSAL_LM, QWEN2_5_OMNI, QWEN2_AUDIO, family_of
-from rlcore.models.hf_model import (
-    audio_token_id,
-    checkpoint_name,
-    is_language_name,
-    is_media_parameter,
-    load_model,
-    media_token_ids,
-)
+from rlcore.models.hf_model import audio_token_id, load_model, media_token_ids
+from rlcore.models.names import checkpoint_name, is_language_name, is_media_parameter
 
 Qwen2AudioForConditionalGeneration = type("Qwen2AudioForConditionalGeneration", (), {})
 Qwen2_5OmniThinkerForConditionalGeneration = type("Qwen2_5OmniThinkerForConditionalGeneration", (), {})

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import plan_memory
 from rlcore import cli
 from rlcore.config import AlgorithmConfig, LearnerConfig, LoRAConfig, ModelConfig, RunConfig, load_config
-from rlcore.engines import logprobs
+from rlcore.engines import head
 from rlcore.errors import ConfigError
 from rlcore.plan import memory
 from rlcore.plan.hardware import KNOWN, Efficiency, Hardware, load_hardware
@@ -290,7 +290,7 @@ def test_a_step_hides_what_runs_beside_it() -> None:
 
 def test_chunks_of_logits_are_the_learners() -> None:
     for name in ("LOGITS_PER_CHUNK", "LOGITS_PER_CHUNK_ON_GPU"):
-        assert getattr(memory, name) == getattr(logprobs, name)
+        assert getattr(memory, name) == getattr(head, name)
 
 
 def test_lengths_have_the_mean_and_spread_that_were_given() -> None:

@@ -1,0 +1,42 @@
+"""Numbers that the ranks of a learner put together. Every function is collective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+_ARE_MEANS = ("loss", "policy_loss")
+"""Sums that were divided by the batch's totals already."""
+
+
+def all_reduce(values: Sequence[float], op: dist.ReduceOp.RedOpType, device: torch.device) -> np.ndarray:
+    """Reduces each of `values` over the ranks: float64 [N], the same on every rank."""
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor, op=op)
+    return tensor.cpu().numpy()
+
+
+def batch_metrics(
+    sums: Sequence[Mapping[str, torch.Tensor]],
+    maxima: Sequence[Mapping[str, torch.Tensor]],
+    device: torch.device,
+) -> dict[str, float]:
+    """Returns metrics of the global batch from this rank's micro-batches, one mapping each (`Share`).
+
+    Means are per token of the batch. The result is the same on every rank.
+    """
+    mine = {name: sum(float(each[name]) for each in sums) for name in sums[0]}
+    largest = {name: max(float(each[name]) for each in maxima) for name in maxima[0]}
+    total = _reduced(mine, dist.ReduceOp.SUM, device)
+    num_tokens = max(total.pop("tokens"), 1.0)
+    metrics = {name: value if name in _ARE_MEANS else value / num_tokens for name, value in total.items()}
+    return metrics | _reduced(largest, dist.ReduceOp.MAX, device)
+
+
+def _reduced(
+    metrics: Mapping[str, float], op: dist.ReduceOp.RedOpType, device: torch.device
+) -> dict[str, float]:
+    return dict(zip(metrics, all_reduce(list(metrics.values()), op, device).tolist(), strict=True))

@@ -1,0 +1,126 @@
+"""The model that a learner trains: made ready for DeepSpeed, and whole again for all others.
+
+Loading, choosing what is trained and parking what stays outside the forward pass come before DeepSpeed;
+pushes, exports and the fingerprint of frozen weights come after. This module knows neither loss nor
+optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from rlcore.config import LearnerConfig, ModelConfig
+from rlcore.engines import learner_checkpoint, zero
+from rlcore.engines.trainable import checkpoint_activations, choose_trained, trained_media
+from rlcore.engines.weights import Weight, adapter_weights, model_weights, rollout_weights
+from rlcore.models.hf_model import (
+    load_config,
+    load_model,
+    load_processor,
+    multiplied_weights,
+    save_checkpoint,
+)
+from rlcore.models.media_modules import attach_media_modules, detach_media_modules
+from rlcore.weight_sync.buckets import DTYPES
+
+
+class LearnerModel:
+    """One rank's model, in eval mode. Constructor and methods are collective but where they say otherwise.
+
+    Args:
+        path: checkpoint folder or hub id.
+
+    Raises:
+        ConfigError: nothing is trainable, or media modules are though the media come as embeddings.
+    """
+
+    def __init__(self, path: str, config: ModelConfig, learner: LearnerConfig):
+        self._path, self._config, self._learner = path, config, learner
+        self._frozen_fingerprint: str | None = None
+        text_config = load_config(path).get_text_config()
+        self.deepspeed_config = zero.deepspeed_config(learner, hidden_size=text_config.hidden_size)
+        """DeepSpeed's configuration; the model was partitioned by it, where the ZeRO stage is 3."""
+        with zero.partitioned_loading(self.deepspeed_config):
+            self.module = load_model(path, dtype="float32")
+            """The transformers model. Given embeddings as media, the forward never enters the tower, and the
+            tower waits on the CPU for the export."""
+        choose_trained(self.module, config, learner)
+        if learner.autocast == "bfloat16":
+            zero.narrow_frozen(multiplied_weights(self.module))
+        self._parked = detach_media_modules(self.module) if config.media == "embeds" else {}
+        if learner.activation_checkpointing:
+            checkpoint_activations(self.module)
+        self.trained: dict[str, torch.nn.Parameter] = {
+            name: p for name, p in self.module.named_parameters() if p.requires_grad
+        }
+        """In-memory name to each parameter that is trained, in the model's order."""
+
+    @property
+    def enters_media_together(self) -> bool:
+        """True where a rank that enters tower or projector needs every other rank in there: trained or
+        partitioned modules have collectives."""
+        is_partitioned = self._learner.zero_stage == 3 and self._config.media == "raw"
+        return is_partitioned or bool(trained_media(self.module))
+
+    def push_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Returns (name, full shape) of what `iter_push` gives, in its order. Not collective."""
+        return [(weight.hub_name, weight.shape) for weight in self._push_weights()]
+
+    def iter_push(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields (hub name, full tensor) of what engines of `model.dtype` get: `rollout_weights`, or with
+        `learner.lora.push: adapters` `adapter_weights`, from every ZeRO stage. Every rank must exhaust the
+        iterator, and a tensor is valid only until the next one is asked for."""
+        stage, dtype = self._learner.zero_stage, DTYPES[self._config.dtype]
+        for weight, tensor in zero.gathered(self._push_weights(), zero_stage=stage, dtype=dtype):
+            yield weight.hub_name, tensor
+
+    def _push_weights(self) -> list[Weight]:
+        alone = self._learner.lora.push == "adapters"
+        return list((adapter_weights if alone else rollout_weights)(self.module))
+
+    def identity(self) -> dict[str, object]:
+        """Returns what must be the same where training goes on from a checkpoint, as JSON. Collective at the
+        first call alone."""
+        lora = self._learner.lora
+        if self._frozen_fingerprint is None:
+            with self._whole():
+                frozen = [
+                    Weight(name, name, (parameter,))
+                    for name, parameter in self.module.named_parameters()
+                    if name not in self.trained
+                ]
+            tensors = ((w.name, t) for w, t in zero.gathered(frozen, zero_stage=self._learner.zero_stage))
+            self._frozen_fingerprint = learner_checkpoint.fingerprint(tensors)
+        return {
+            "frozen_fingerprint": self._frozen_fingerprint,
+            "lora": {"rank": lora.rank, "alpha": lora.alpha} if lora.rank else None,
+        }
+
+    def export(self, folder: str | Path) -> None:
+        """Writes a Hugging Face folder (hub names, safetensors, processor) for transformers and vLLM.
+
+        Adapters are merged into the weights."""
+        full = {}
+        with self._whole():
+            all_weights = list(model_weights(self.module))
+            for weight, tensor in zero.gathered(all_weights, zero_stage=self._learner.zero_stage):
+                if dist.get_rank() == 0:
+                    full[weight.name] = tensor.cpu().clone()
+            if dist.get_rank() == 0:
+                processor = load_processor(self._path)
+                state = self.module.state_dict() | full
+                save_checkpoint(self.module, folder, state_dict=state, processor=processor)
+        dist.barrier()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Puts the parked tower back for the length of the block."""
+        attach_media_modules(self.module, self._parked)
+        yield
+        if self._parked:
+            detach_media_modules(self.module)
