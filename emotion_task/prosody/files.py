@@ -1,4 +1,4 @@
-"""One file of a corpus: read, checked, measured; or the reason why not."""
+"""Reads, checks and measures one file of a corpus, or gives the reason why that was not possible."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ _CLIPPED_SHARE = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
-    """What is measured, and of which files. It decides every number, so it is kept beside them."""
+    """Configures what is measured, and of which files. These settings decide every number, so they are kept
+    beside the measurements."""
 
     min_seconds: float = 0.2
+    """Shortest file that is measured; shorter files are quarantined."""
     max_seconds: float = 30.0
-    """Files of other lengths are quarantined."""
+    """Longest file that is measured; longer files are quarantined."""
     language: str = "en"
-    """ISO 639-1, of transcripts whose corpus does not tell."""
+    """Language (ISO 639-1) of transcripts whose corpus does not tell."""
     aligner: str | None = None
     """`package.module:Class` that finds the words, for stress (see `emotion_task.prosody.align.Aligner`)."""
     speaker_classifier: str | None = None
@@ -42,20 +44,21 @@ class MeasureConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one utterance: measurements or a reason."""
+    """Holds the result of measuring one utterance: measurements, or the reason why there are none."""
 
     key: str
+    """The utterance's key in the store (`emotion_task.prosody.store.key_of`)."""
     measured: dict[str, Any] | None = None
     """Fields of `Measurement` and `SpeakerTraits` that are known."""
     reason: str | None = None
-    """`kind: details`"""
+    """Reason of a failure, as `kind: details`."""
 
 
 def build_plugins(config: MeasureConfig) -> tuple[Any, Any]:
-    """The aligner and the speaker classifier, null where none is configured.
+    """Returns the aligner and the speaker classifier; each is None where none is configured.
 
     Raises:
-        ConfigError: a target cannot be imported or built.
+        ConfigError: A target cannot be imported or built.
     """
     return _build(config.aligner, "aligner"), _build(config.speaker_classifier, "speaker_classifier")
 
@@ -68,7 +71,9 @@ def _build(target: str | None, where: str) -> Any:
 def measure_file(
     utterance: Utterance, config: MeasureConfig | None = None
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """Measures one utterance: the known fields, or the reason why there are none."""
+    """Measures one utterance and returns (known fields, None), or (None, reason) where that failed.
+
+    No file raises an error: an unexpected failure is a reason, too."""
     config = config or MeasureConfig()
     aligner, classifier = build_plugins(config)
     path = Path(utterance.audio)

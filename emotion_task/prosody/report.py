@@ -1,7 +1,7 @@
-"""The calibration report: what was measured, where levels are cut, and what to be wary of.
+"""Writes the calibration report: what was measured, where levels are cut, and what to be wary of.
 
 out/calibration.md, calibration.png      for people
-out/calibration_report.json              the same numbers
+out/calibration_report.json              the same numbers, for programs
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from emotion_task.records import Utterance
 PERCENTILES = (5, 25, 50, 75, 95)
 UNITS = {"pitch": "Hz", "energy": "dBFS", "speed": "syllables/s"}
 _CLOSE_CUTS = {"pitch": 1.0, "energy": 2.0}
-"""Semitones and decibels between the cut points below which levels are hard to hear."""
+"""Semitones and decibels between the cut points below which levels are hard to tell apart."""
 _UNRELIABLE_SHARE = 0.2
 _SKEWED = 0.5
-"""Share of a split in one level: thirds were meant."""
+"""Share of a split in one level above which a warning is due: thirds were meant."""
 
 
 def write_report(
     folder: str | Path, calibration: Calibration, utterances: Sequence[Utterance], reasons: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Writes the three files and returns what the JSON holds.
+    """Writes calibration.md, calibration.png and calibration_report.json, and returns what the JSON holds.
 
     Args:
-        utterances: annotated with `calibration`.
-        reasons: quarantined utterances by kind of failure.
+        utterances: utterances annotated with `calibration`.
+        reasons: number of quarantined utterances by kind of failure.
     """
     folder = Path(folder)
     values = {
@@ -81,7 +81,7 @@ def _distribution(numbers: Sequence[float]) -> dict[str, float]:
 def _level_shares(
     utterances: Sequence[Utterance], field: str, levels: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Split to level to share; `null` counts too."""
+    """Returns each level's share by split; utterances without a level count as `null`."""
     by_split: dict[str, Counter[str]] = defaultdict(Counter)
     for utterance in utterances:
         by_split[utterance.split or "all"][str(getattr(utterance, field) or "null")] += 1
