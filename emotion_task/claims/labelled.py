@@ -1,4 +1,5 @@
-"""How well the claim finder does on labelled passages: `python -m emotion_task.claims.labelled FILE`.
+"""Measures how well the claim finder does on labelled passages: `python -m emotion_task.claims.labelled
+FILE`.
 
 A line of the file is `{"text": ..., "claims": [[type, value], ...], "split": ...}`.
 """
@@ -18,12 +19,12 @@ from rlcore.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Counts of claims of one type, or of all."""
+    """Counts the labelled and the found claims of one type, or of all."""
 
     num_labelled: int = 0
     num_found: int = 0
     num_both: int = 0
-    """Found with the labelled value."""
+    """Claims found with the labelled value."""
 
     def __add__(self, other: Found) -> Found:
         return Found(
@@ -42,10 +43,10 @@ class Found:
 
 
 def read_labelled(path: str | Path) -> list[dict[str, Any]]:
-    """The file's rows.
+    """Reads a JSONL file of labelled passages and returns its rows.
 
     Raises:
-        DataError: a line that is no row, or a claim type that does not exist.
+        DataError: A line is no such row, or has a claim type that does not exist; names file and line.
     """
     rows = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
@@ -61,8 +62,9 @@ def read_labelled(path: str | Path) -> list[dict[str, Any]]:
 
 
 def score_finder(rows: Iterable[Mapping[str, Any]]) -> dict[str, Found]:
-    """Claim type, and `all`, to its counts. A claim counts as found where type and value are the labelled
-    ones, once a passage."""
+    """Returns the counts of each claim type, and of `all`, over the passages.
+
+    A claim counts once per passage, and as found in both where type and value are the labelled ones."""
     scores = dict.fromkeys((*CLAIM_TYPES, "all"), Found())
     for row in rows:
         labelled = {(name, value) for name, value in row["claims"]}
