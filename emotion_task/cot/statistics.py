@@ -1,4 +1,4 @@
-"""What a set of traces holds, in numbers."""
+"""Describes a set of traces in numbers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from emotion_task.records import Utterance
 
 
 def describe(utterances: Sequence[Utterance]) -> dict[str, Any]:
-    """Counts by emotion, corpus and split, speakers, hours where durations were measured, words of the
-    reasoning, and how far it says what was measured (`emotion_task.claims.check`)."""
+    """Returns the statistics of a set of utterances and their traces, as JSON-ready values.
+
+    These are counts by emotion, corpus and split, the number of speakers, hours (of the measured durations),
+    percentiles of the reasoning's words, and its faithfulness (`emotion_task.claims.check`)."""
     traces = [utterance.trace or "" for utterance in utterances]
     parsed = [parse_response(trace) for trace in traces]
     words = [len(each.think.split()) for each in parsed if each is not None]
