@@ -1,11 +1,13 @@
-"""What one gradient of the policy costs: groups packed, prompts and audio once and logits in chunks (ours),
-beside padded rows, the tower for every sample and full logits (the usual way).
+"""Measures what one gradient of the policy costs, in two ways.
+
+Ours packs groups, runs prompts and audio once and computes logits in chunks. The usual way pads rows, runs
+the tower for every sample and computes full logits.
 
     python -m benchmarks.learner_step [--quick] [--json FILE] [--gate]
 
-Both compute the same loss, sum of advantage * logprob over the same groups (K = 8, 10 s of audio, 32 to 160
-completion tokens), from the same mel features; the gradient's norm is printed to show it. Each runs in a
-process of its own, on one thread. Memory is the peak above the loaded weights, gradients included.
+Both ways compute the same loss, sum of advantage * logprob over the same groups (K = 8, 10 s of audio, 32 to
+160 completion tokens), from the same mel features; the printed norm of the gradient shows that. Each runs in
+a process of its own, on one thread. Memory is the peak above the loaded weights, gradients included.
 
 Goal, on the 100M model with a vocabulary of 152k: 3 times the throughput, a quarter of the memory.
 """
@@ -37,6 +39,8 @@ PLACEHOLDER = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
+    """Holds a model's dimensions, and how much work is done with that model."""
+
     vocab_size: int
     hidden_size: int
     num_layers: int
@@ -54,7 +58,7 @@ SIZES = {
 
 
 def make_model(size: Size) -> Any:
-    """A Qwen2-Audio of this size, random, its tower frozen."""
+    """Returns a random Qwen2-Audio of this size, with its tower and projector frozen."""
     import torch
     from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
@@ -88,7 +92,7 @@ def make_model(size: Size) -> Any:
 
 
 def make_groups(size: Size) -> list[tuple[dict[str, Any], np.ndarray, list[np.ndarray], np.ndarray]]:
-    """(mel features, prompt [P], completions [K] of [T], advantages [K]) of each group."""
+    """Returns (mel features, prompt [P], completions [K] of [T], advantages [K]) of each group."""
     import torch
 
     rng = np.random.default_rng(0)
@@ -111,7 +115,8 @@ def make_groups(size: Size) -> list[tuple[dict[str, Any], np.ndarray, list[np.nd
 
 
 def usual_loss(model: Any, groups: list[Any]) -> Any:
-    """One row a sample, right-padded, through the model's own forward; logits of every position."""
+    """Returns the loss the usual way: one right-padded row per sample through the model's own forward, with
+    logits of every position."""
     import torch
 
     rows = [
@@ -133,7 +138,8 @@ def usual_loss(model: Any, groups: list[Any]) -> Any:
 
 
 def our_loss(model: Any, groups: list[Any]) -> Any:
-    """The learner's own function; the tower once a prompt, as the rollout does it."""
+    """Returns the loss by the learner's own function, with the tower run once per prompt, as in the
+    rollout."""
     import torch
 
     from rlcore.engines.logprobs import TokenGroup, completion_logprobs
@@ -157,7 +163,7 @@ LOSSES = {"usual": usual_loss, "ours": our_loss}
 
 
 def work(size_name: str, variant: str) -> None:
-    """One variant, in this process; prints its row as JSON."""
+    """Measures one variant in this process and prints its row as JSON."""
     import torch
 
     torch.set_num_threads(1)

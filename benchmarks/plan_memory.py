@@ -1,11 +1,11 @@
-"""`rlcore plan`'s memory of a learner against what the learner takes on this machine.
+"""Compares `rlcore plan`'s memory of a learner with what the learner takes on this machine.
 
     python -m benchmarks.plan_memory [--quick] [--json FILE] [--gate]
 
-Each case is one DeepSpeed engine (one process a rank) that takes two policy updates on made-up groups.
-Measured is the peak of the process's resident memory (VmHWM, reset when the libraries are loaded and a small
-engine has run) above what was resident then. glibc gives every tensor above 64 kB its own mapping, so that
-the peak is what is allocated and not what malloc keeps. Goal: within 10 %.
+Each case is one DeepSpeed engine (one process per rank) that takes two policy updates on made-up groups.
+The measured figure is the peak of the process's resident memory (VmHWM, reset when the libraries are loaded
+and a small engine has run) above what was resident at that moment. glibc gives every tensor above 64 kB its
+own mapping, so that the peak is what is allocated and not what malloc keeps. Goal: within 10 %.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ GOAL = 0.10
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A Qwen2 text model, a learner and a batch: `num_groups` prompts of `prompt` tokens with `samples`
-    completions of `completion` tokens each, on every rank, in micro-batches of `micro_batch_tokens`."""
+    """Holds a Qwen2 text model, a learner and a batch.
+
+    Every rank has `num_groups` prompts of `prompt` tokens with `samples` completions of `completion` tokens
+    each, in micro-batches of `micro_batch_tokens`."""
 
     name: str
     hidden: int = 384
@@ -42,7 +44,7 @@ class Case:
     checkpointing: bool = False
     autocast: str = "none"
     stored: str = "float32"
-    """The checkpoint's dtype."""
+    """Dtype of the checkpoint."""
     num_groups: int = 1
     prompt: int = 16
     samples: int = 2
@@ -94,7 +96,7 @@ def small(case: Case) -> Case:
 
 
 def dimensions(case: Case) -> dict[str, Any]:
-    """Of `Qwen2Config`."""
+    """Returns the case's arguments of `Qwen2Config`."""
     heads = case.hidden // 64
     return {
         "vocab_size": case.vocab,
@@ -159,8 +161,10 @@ def learner_of(case: Case) -> Any:
 
 
 def work(case: Case, folder: Path) -> None:
-    """One rank; prints its peak in bytes. A small engine goes first: what libraries load and keep at
-    the first use of a ZeRO stage is no part of the model's cost."""
+    """Runs one rank and prints its peak in bytes.
+
+    A small engine goes first: what libraries load and keep at the first use of a ZeRO stage is no part of the
+    model's cost."""
     import torch
 
     from rlcore.config import AlgorithmConfig, ModelConfig
@@ -197,7 +201,7 @@ def work(case: Case, folder: Path) -> None:
 
 
 def measure(case: Case) -> int:
-    """The highest peak of the case's ranks, in bytes."""
+    """Returns the highest peak of the case's ranks, in bytes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_model(case, folder / "model")
@@ -242,7 +246,7 @@ def _memory(field: str) -> int:
 
 
 def planned(case: Case) -> float:
-    """What `rlcore plan` gives for one rank, in bytes."""
+    """Returns the peak of one rank that `rlcore plan` gives, in bytes."""
     from transformers import Qwen2Config
 
     from rlcore.config import ModelConfig

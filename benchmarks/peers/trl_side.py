@@ -1,9 +1,9 @@
-"""TRL's side of `benchmarks.peers.trl`, for a Python that has TRL: some steps of its GRPOTrainer.
+"""Runs TRL's side of `benchmarks.peers.trl`, in a Python that has TRL: some steps of its GRPOTrainer.
 
     python -I trl_side.py SPEC.json
 
 The spec says model, prompts in order, the length of every completion, and settings; seconds of each step are
-printed as JSON. Imports nothing of this project.
+printed as JSON. This module imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ForcedLengths(LogitsProcessor):
 
 
 class Marks(TrainerCallback):
-    """When each step ended."""
+    """Records when each step ended."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -55,8 +55,9 @@ class Marks(TrainerCallback):
 
 
 def force_lengths(model: Any, steps: list[list[int]], prompt_tokens: int, stop: int) -> list[float]:
-    """Makes `model.generate` end its n-th batch's completions at `steps[n]`; the returned list is filled with
-    the seconds of each call."""
+    """Makes `model.generate` end the completions of its n-th batch at the lengths `steps[n]`.
+
+    The returned list is filled with the seconds of each call."""
     generate, seconds = model.generate, list[float]()
 
     def forced(**named: Any) -> Any:
@@ -71,8 +72,11 @@ def force_lengths(model: Any, steps: list[list[int]], prompt_tokens: int, stop: 
 
 
 def force_batches(model: Any, steps: list[list[int]]) -> list[float]:
-    """As `force_lengths`, where transformers' continuous batching generates: each request is given its own
-    `max_new_tokens`, and no stop token."""
+    """Makes transformers' continuous batching end the completions of its n-th batch at the lengths
+    `steps[n]`.
+
+    Each request gets its own `max_new_tokens`, and no stop token. The returned list is filled with the
+    seconds of each call."""
     from transformers.generation.continuous_batching import ContinuousBatchingManager
 
     generate, seconds = model.generate_batch, list[float]()
