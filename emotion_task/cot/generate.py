@@ -80,7 +80,7 @@ class CotConfig:
     """Further fields of the request; null removes a field (`max_tokens: null` where an endpoint refuses
     it)."""
     ask_lost: bool = False
-    """Whether answers are asked for again that were under way when an earlier run was killed; these may be
+    """If true, answers are asked for again that were under way when an earlier run was killed; these may be
     paid twice."""
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from emotion_task.sft.variants import render_all
 from rlcore.errors import DataError
 
 HELD_BACK = 10
-"""At most one training utterance in this many is held back for validation."""
+"""Not more than one training utterance in this many is held back for validation."""
 _VALIDATION_EPOCH = -1
 
 

@@ -1,4 +1,4 @@
-"""Pushing weights in tests: the learner's end in a thread, each engine's in another."""
+"""Pushes weights in tests: the learner's end in a thread, each engine's in another."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def push_to(
     tensors: Iterable[tuple[str, torch.Tensor]],
     engines: Sequence[Callable[[Push], Any]],
 ) -> list[Any]:
-    """What each engine (a function that takes part) returned; the last one runs in the caller's thread.
+    """Pushes tensors and returns what each engine (a function that takes part) returned.
 
-    Raises what an engine raised, else what the sender raised.
+    The last engine runs in the caller's thread. An error of an engine is raised, else that of the sender.
     """
     push = sender.announce(version, range(len(engines)))
     with ThreadPoolExecutor(len(engines)) as threads:
@@ -36,7 +36,7 @@ def push_to(
 
 
 def collect(push: Push, rank: int = 0) -> dict[str, torch.Tensor]:
-    """Takes part in a push without an engine; what came."""
+    """Takes part in a push without an engine, and returns the tensors that came."""
     tensors: dict[str, torch.Tensor] = {}
     receiver = Receiver(push.backend)
     receiver.take(
@@ -50,7 +50,7 @@ def collect(push: Push, rank: int = 0) -> dict[str, torch.Tensor]:
 
 
 def flip_a_byte(sender: BucketSender, bucket: int) -> None:
-    """From now on: one bit of a bucket is another than the learner's when it leaves."""
+    """Makes a bucket differ from the learner's by one bit when it leaves, from now on (until `heal`)."""
     post = sender.post_bucket
 
     def flipped(talk: Any, index: int, slot: int, checksum: str) -> None:
@@ -62,7 +62,7 @@ def flip_a_byte(sender: BucketSender, bucket: int) -> None:
 
 
 def drop(sender: BucketSender, bucket: int) -> None:
-    """From now on: a bucket never leaves."""
+    """Makes a bucket never leave, from now on (until `heal`)."""
     post = sender.post_bucket
 
     def dropped(talk: Any, index: int, slot: int, checksum: str) -> None:
