@@ -13,6 +13,9 @@ from emotion_task.facts import VALUES
 from emotion_task.parsing import parse_response
 from emotion_task.records import AGE_LEVELS
 
+Reference = Mapping[str, Any]
+"""A prompt's reference (`emotion_task.facts.reference_of`): what is known of the utterance, by field."""
+
 _ALLOWED: Mapping[str, tuple[str, ...]] = {**VALUES, "age_level": tuple(AGE_LEVELS)}
 
 _OPPOSITES = frozenset(
@@ -75,7 +78,7 @@ class Tally:
         return self.num_contradictions / self.num_checked if self.num_checked else 0.0
 
 
-def check_response(response: str, reference: Mapping[str, Any]) -> dict[str, Tally]:
+def check_response(response: str, reference: Reference) -> dict[str, Tally]:
     """Checks the claims of one response and returns a tally for every type of `CLAIM_TYPES`.
 
     Args:
@@ -88,7 +91,7 @@ def check_response(response: str, reference: Mapping[str, Any]) -> dict[str, Tal
     return check_claims(read_claims(parsed.think if parsed else response), reference)
 
 
-def check_claims(claims: Iterable[Claim], reference: Mapping[str, Any]) -> dict[str, Tally]:
+def check_claims(claims: Iterable[Claim], reference: Reference) -> dict[str, Tally]:
     """Checks claims against a prompt's reference and returns a tally for every type of `CLAIM_TYPES`.
 
     `check_response` describes the reference."""
@@ -101,9 +104,7 @@ def check_claims(claims: Iterable[Claim], reference: Mapping[str, Any]) -> dict[
     return tallies
 
 
-def faithfulness_metrics(
-    responses: Sequence[str], references: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
+def faithfulness_metrics(responses: Sequence[str], references: Sequence[Reference]) -> dict[str, float]:
     """Returns `faithfulness/precision`, `/recall` and `/contradictions` over all claims, pooled over the
     answers.
 
@@ -151,7 +152,7 @@ def _check_level(said: Sequence[str], known: object, allowed: Sequence[str]) -> 
     )
 
 
-def _check_stress(said: Sequence[str], reference: Mapping[str, Any]) -> Tally:
+def _check_stress(said: Sequence[str], reference: Reference) -> Tally:
     """Checks stressed words; a stressed phrase states each of its words. Where no stress was measured, a word
     that was not even spoken is still wrong."""
     words = {word for phrase in said for word in phrase.split()}

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from emotion_task.claims.finder import CLAIM_TYPES, read_claims
 from rlcore.errors import DataError
+
+
+class Passage(TypedDict):
+    """Holds one labelled passage, a line of the file."""
+
+    text: str
+    claims: list[list[str]]
+    """The claims that the text makes, each as [type, value]."""
+    split: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +51,7 @@ class Found:
         return self.num_both / self.num_labelled if self.num_labelled else 1.0
 
 
-def read_labelled(path: str | Path) -> list[dict[str, Any]]:
+def read_labelled(path: str | Path) -> list[Passage]:
     """Reads a JSONL file of labelled passages and returns its rows.
 
     Raises:
@@ -61,7 +70,7 @@ def read_labelled(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def score_finder(rows: Iterable[Mapping[str, Any]]) -> dict[str, Found]:
+def score_finder(rows: Iterable[Passage]) -> dict[str, Found]:
     """Returns the counts of each claim type, and of `all`, over the passages.
 
     A claim counts once per passage, and as found in both where type and value are the labelled ones."""

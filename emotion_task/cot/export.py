@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ def _origin(generated: dict[str, Any]) -> str:
     )
 
 
-def _table(head: tuple[str, str], rows: Any) -> str:
+def _table(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:
     lines = [f"| {a} | {b} |" for a, b in (head, ("---", "---"), *rows)]
     return "\n".join(lines)
 
@@ -227,7 +227,7 @@ def _write_shards(
 
 def _rows(
     utterances: Sequence[Utterance], roots: dict[str, str], with_audio: bool
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, object]]:
     for utterance in utterances:
         path = os.path.relpath(utterance.audio, roots[utterance.dataset])
         row = {name: getattr(utterance, name) for name in (*_TEXTS, "age_years", "stressed_words", "trace")}

@@ -20,13 +20,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from emotion_task.cot.checks import check_trace
-from emotion_task.cot.ledger import Budget, Ledger
+from emotion_task.cot.ledger import Budget, Ledger, Row
 from emotion_task.cot.prompt import trace_messages, unfit
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, write_manifest
@@ -80,8 +80,8 @@ class CotConfig:
     """Further fields of the request; null removes a field (`max_tokens: null` where an endpoint refuses
     it)."""
     ask_lost: bool = False
-    """If true, answers are asked for again that were under way when an earlier run was killed; these may be
-    paid twice."""
+    """True asks again for answers that were under way when an earlier run was killed; these may be paid
+    twice."""
 
     def __post_init__(self) -> None:
         address = urlsplit(self.base_url)
@@ -115,12 +115,21 @@ class CotReport:
     """Cost of the folder in US dollars, all runs together, as far as prices are given."""
 
 
+class _Rejected(TypedDict):
+    """Holds a line of rejected.jsonl."""
+
+    id: str
+    attempt: int
+    reasons: list[str]
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     utterance: Utterance
     """The utterance, with its trace where one passed."""
     left_out: str | None
-    rejected: tuple[dict[str, Any], ...] = ()
+    rejected: tuple[_Rejected, ...] = ()
 
 
 def generate(
@@ -195,7 +204,7 @@ def _write(out: Path, outcomes: Sequence[_Outcome], writer: _Writer, ledger: Led
     return report
 
 
-def _by_kind(rejected: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def _by_kind(rejected: Iterable[_Rejected]) -> dict[str, int]:
     """Counts the rejected traces by kind of check; a trace may count under several kinds."""
     kinds = ({reason.split(":")[0] for reason in row["reasons"]} for row in rejected)
     return dict(Counter(kind for each in kinds for kind in each).most_common())
@@ -230,7 +239,7 @@ class _Writer:
         """Asks for one utterance's traces and returns the first that passes, or why there is none."""
         if unfit(utterance):
             return _Outcome(utterance, "unfit")
-        rejected: list[dict[str, Any]] = []
+        rejected: list[_Rejected] = []
         left_out = ""
         for attempt in range(self.config.attempts):
             answer = self._answer(self._body(utterance, attempt), utterance.id, attempt)
@@ -263,7 +272,7 @@ class _Writer:
         }
         return {name: value for name, value in body.items() if value is not None}
 
-    def _answer(self, body: dict[str, Any], id: str, attempt: int) -> dict[str, Any] | str:
+    def _answer(self, body: dict[str, Any], id: str, attempt: int) -> Row | str:
         """Returns the ledger's line of the answer, found or new, or why there is none."""
         import httpx
 

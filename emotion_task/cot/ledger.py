@@ -16,6 +16,9 @@ from typing import Any
 
 from rlcore.errors import DataError
 
+Row = dict[str, Any]
+"""A line of the ledger: `key`, `event`, and the fields of that event."""
+
 
 class Ledger:
     """Reads and appends the ledger file of one run. It may be used from many threads; a second process is
@@ -29,9 +32,9 @@ class Ledger:
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self.answers: dict[str, dict[str, Any]] = {}
+        self.answers: dict[str, Row] = {}
         """Line of the answer, by key of the request."""
-        self.open: dict[str, dict[str, Any]] = {}
+        self.open: dict[str, Row] = {}
         """Line of each request that has no answer, by key."""
         self._lost_usd = 0.0
         self._file = self._path.open("ab+")
@@ -54,7 +57,7 @@ class Ledger:
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{self._path}:{number}: not a line of a ledger: {error}") from error
 
-    def _note(self, row: dict[str, Any]) -> None:
+    def _note(self, row: Row) -> None:
         key, event = row["key"], row["event"]
         if event == "asked":
             # Asked once more: what the lost answer may have cost stays spent.
@@ -65,7 +68,7 @@ class Ledger:
             if event == "answered":
                 self.answers[key] = row
 
-    def write(self, key: str, event: str, **fields: Any) -> dict[str, Any]:
+    def write(self, key: str, event: str, **fields: object) -> Row:
         """Appends a line, hands it to the system, so that a kill of this process does not lose it, and
         returns it."""
         row = {"key": key, "event": event, **fields}

@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from emotion_task.evaluation.bootstrap import estimate, estimate_gain
-from emotion_task.evaluation.intervals import estimates_table
+from emotion_task.evaluation.intervals import Estimates, estimates_table
 from emotion_task.evaluation.metrics import predicted_labels
 from emotion_task.labels import labels_among
 from rlcore.errors import DataError
@@ -80,7 +80,16 @@ def recall_scores(answers: Sequence[Answers]) -> tuple[list[str], list[np.ndarra
     return emotions, tables
 
 
-def recall_report(samples: Sequence[str | Path], *, seed: int = 0) -> dict[str, Any]:
+class RecallReport(TypedDict):
+    """Holds the recall by emotion of two sets of answers."""
+
+    models: dict[str, Estimates]
+    """Recall by emotion, `before` and `after`."""
+    gain: Estimates
+    """Recall after less that before, paired."""
+
+
+def recall_report(samples: Sequence[str | Path], *, seed: int = 0) -> RecallReport:
     """Returns the recall by emotion, `before` and `after`, and the paired `gain`, each with its intervals.
 
     The mean over emotions is the unweighted accuracy.
@@ -101,7 +110,7 @@ def recall_report(samples: Sequence[str | Path], *, seed: int = 0) -> dict[str, 
     }
 
 
-def recall_section(report: Mapping[str, Any]) -> str:
+def recall_section(report: RecallReport) -> str:
     """Returns the report of `recall_report` as a section of Markdown."""
     table = estimates_table("emotion", report["models"], report["gain"])
     return "\n".join(

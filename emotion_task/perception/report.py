@@ -122,10 +122,10 @@ def floors(turns: Sequence[Sequence[Turn]], attributes: Sequence[str]) -> dict[s
 
 def _estimates(
     name: str, gain: str, tables: Mapping[str, np.ndarray], columns: Sequence[str], seed: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Returns the estimates of each model's table of hits as `name`, and of two models' difference as
     `gain`."""
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         name: {model: estimate(table, columns, seed=seed) for model, table in tables.items()}
     }
     if len(tables) == 2:

@@ -133,7 +133,7 @@ def _level(calibration: Calibration, utterance: Utterance, attribute: str) -> st
 def value_of(utterance: Utterance, attribute: str) -> float | None:
     """Returns the measured value that an attribute's level is cut from, or None where the attribute was not
     measured reliably."""
-    measured: dict[str, Any] = utterance.measured or {}
+    measured = utterance.measured or {}
     if measured.get(RELIABLE[attribute]) is False:
         return None
     return measured.get(ATTRIBUTES[attribute])

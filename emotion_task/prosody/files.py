@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from emotion_task.prosody.align import Aligner
 from emotion_task.prosody.audio import Recording, read_recording
 from emotion_task.prosody.measure import measure
+from emotion_task.prosody.speaker import SpeakerClassifier
 from emotion_task.records import Utterance
 from rlcore.config.io import check
 from rlcore.config.targets import build_target
 from rlcore.errors import DataError, RLCoreError
+
+Measured = dict[str, Any]
+"""Known fields of `Measurement` and `SpeakerTraits`, by name."""
 
 SAMPLE_RATE = 16000
 _SILENT_PEAK = 1e-4
@@ -48,13 +53,13 @@ class Outcome:
 
     key: str
     """The utterance's key in the store (`emotion_task.prosody.store.key_of`)."""
-    measured: dict[str, Any] | None = None
-    """Fields of `Measurement` and `SpeakerTraits` that are known."""
+    measured: Measured | None = None
+    """The measurements; None where measuring failed."""
     reason: str | None = None
     """Reason of a failure, as `kind: details`."""
 
 
-def build_plugins(config: MeasureConfig) -> tuple[Any, Any]:
+def build_plugins(config: MeasureConfig) -> tuple[Aligner | None, SpeakerClassifier | None]:
     """Returns the aligner and the speaker classifier; each is None where none is configured.
 
     Raises:
@@ -70,7 +75,7 @@ def _build(target: str | None, where: str) -> Any:
 
 def measure_file(
     utterance: Utterance, config: MeasureConfig | None = None
-) -> tuple[dict[str, Any] | None, str | None]:
+) -> tuple[Measured | None, str | None]:
     """Measures one utterance and returns (known fields, None), or (None, reason) where that failed.
 
     No file raises an error: an unexpected failure is a reason, too."""

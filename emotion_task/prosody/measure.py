@@ -33,6 +33,8 @@ _MIN_SYLLABLES = 2
 _MARGIN_S = 0.2
 """Seconds kept around speech when F0 is tracked: more than two windows of the lowest pitch."""
 _TREMOR_FRAMES = 25
+_Fields = dict[str, Any]
+"""Some fields of `Measurement`, by name."""
 
 CONTOUR_S = 0.2
 """Length of a segment of the F0 contour, in seconds."""
@@ -183,7 +185,7 @@ def _speech_frames(track: F0Track, activity: Activity) -> np.ndarray:
     return activity.active[index] if len(index) else np.zeros(0, dtype=bool)
 
 
-def _pitch_fields(track: F0Track, voiced: np.ndarray, activity: Activity) -> dict[str, Any]:
+def _pitch_fields(track: F0Track, voiced: np.ndarray, activity: Activity) -> _Fields:
     hertz, times = track.hertz[voiced], track.times[voiced]
     low, median, high = np.percentile(hertz, [5, 50, 95])
     semitones = 12 * np.log2(hertz / median)
@@ -273,9 +275,7 @@ def _hann(size: int) -> np.ndarray:
     return np.concatenate([half, half[::-1][size % 2 :]])
 
 
-def _rate_fields(
-    activity: Activity, track: F0Track | None, count: int | None, above_noise: bool
-) -> dict[str, Any]:
+def _rate_fields(activity: Activity, track: F0Track | None, count: int | None, above_noise: bool) -> _Fields:
     source = "text"
     if count is None:
         voiced = None
@@ -296,9 +296,7 @@ def _rate_fields(
     }
 
 
-def _stress_fields(
-    words: Sequence[Word], track: F0Track, activity: Activity, f0_reliable: bool
-) -> dict[str, Any]:
+def _stress_fields(words: Sequence[Word], track: F0Track, activity: Activity, f0_reliable: bool) -> _Fields:
     stress = find_stress(words, track, activity) if f0_reliable else None
     return {
         "word_times": [(word.text, round(word.start_s, 3), round(word.end_s, 3)) for word in words],

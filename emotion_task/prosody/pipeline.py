@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from emotion_task.prosody.calibrate import TERTILES, Calibration, apply_calibration, calibrate
-from emotion_task.prosody.files import MeasureConfig, Outcome, build_plugins, measure_file
+from emotion_task.prosody.files import MeasureConfig, Measured, Outcome, build_plugins, measure_file
 from emotion_task.prosody.report import write_report
 from emotion_task.prosody.speaker import fill_traits
 from emotion_task.prosody.store import MeasuredStore, key_of
@@ -200,7 +200,7 @@ def _join(utterances: Sequence[Utterance], out: Path, quarantined: set[str]) -> 
     return measured
 
 
-def with_measured(utterance: Utterance, measured: dict) -> Utterance:
+def with_measured(utterance: Utterance, measured: Measured) -> Utterance:
     """Returns the utterance with its measurements, and with the fields that follow from them without a
     calibration: `intonation`, `stressed_words` where the corpus tells none, and an absolute `audio`."""
     stressed, times = measured.get("stressed_word"), measured.get("word_times")

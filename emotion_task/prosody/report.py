@@ -1,7 +1,9 @@
 """Writes the calibration report: what was measured, where levels are cut, and what to be wary of.
 
-out/calibration.md, calibration.png      for people
-out/calibration_report.json              the same numbers, for programs
+    out/calibration.md, calibration.png      for people
+    out/calibration_report.json              for programs
+
+The JSON holds the numbers that the other two show.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -32,9 +34,28 @@ _SKEWED = 0.5
 """Share of a split in one level above which a warning is due: thirds were meant."""
 
 
+class CalibrationReport(TypedDict):
+    """Holds what calibration_report.json holds."""
+
+    num_utterances: int
+    quarantined: dict[str, int]
+    """Number of utterances that could not be measured, by kind of failure."""
+    reliable: dict[str, float]
+    """Share of utterances that were measured reliably, by attribute."""
+    distributions: dict[str, dict[str, dict[str, float]]]
+    """Count and percentiles of the measured values, by attribute and group."""
+    levels: dict[str, dict[str, dict[str, float]]]
+    """Share of each level, by attribute and split."""
+    intonation: dict[str, int]
+    """Number of utterances by class of intonation."""
+    filled: dict[str, int]
+    """Number of utterances of which a field is known, by field."""
+    warnings: list[str]
+
+
 def write_report(
     folder: str | Path, calibration: Calibration, utterances: Sequence[Utterance], reasons: Mapping[str, int]
-) -> dict[str, Any]:
+) -> CalibrationReport:
     """Writes calibration.md, calibration.png and calibration_report.json, and returns what the JSON holds.
 
     Args:
@@ -46,7 +67,7 @@ def write_report(
         name: {group or "unknown gender": numbers for group, numbers in groups.items()}
         for name, groups in values_by_group(utterances).items()
     }
-    report = {
+    report: CalibrationReport = {
         "num_utterances": len(utterances),
         "quarantined": dict(reasons),
         "reliable": {name: _share_reliable(utterances, flag) for name, flag in RELIABLE.items()},
@@ -60,6 +81,7 @@ def write_report(
             name: sum(getattr(u, name) is not None for u in utterances)
             for name in ("stressed_words", "gender", "age_years")
         },
+        "warnings": [],
     }
     report["warnings"] = [*calibration.warnings, *_warnings(calibration, report)]
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
@@ -91,7 +113,7 @@ def _level_shares(
     }
 
 
-def _warnings(calibration: Calibration, report: Mapping[str, Any]) -> list[str]:
+def _warnings(calibration: Calibration, report: CalibrationReport) -> list[str]:
     found = []
     for name, share in report["reliable"].items():
         if share < 1 - _UNRELIABLE_SHARE:
@@ -110,7 +132,7 @@ def _warnings(calibration: Calibration, report: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _markdown(calibration: Calibration, report: Mapping[str, Any]) -> str:
+def _markdown(calibration: Calibration, report: CalibrationReport) -> str:
     low, high = calibration.percentiles
     quarantined = ", ".join(f"{count} {kind}" for kind, count in report["quarantined"].items()) or "none"
     reliable = ", ".join(f"{name} {share:.1%}" for name, share in report["reliable"].items())

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from emotion_task.prosody.files import MeasureConfig, Outcome
+from emotion_task.prosody.files import MeasureConfig, Measured, Outcome
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
@@ -70,9 +70,9 @@ class MeasuredStore:
             with self._lines.open("a", encoding="utf-8", buffering=1) as out:
                 yield Writer(out, kept)
 
-    def read(self) -> dict[str, dict[str, Any]]:
+    def read(self) -> dict[str, Measured]:
         """Returns the measurements by key; a last line that is not complete is left out."""
-        measured: dict[str, dict[str, Any]] = {}
+        measured: dict[str, Measured] = {}
         if self._lines.is_file():
             with self._lines.open(encoding="utf-8") as lines:
                 for line in lines:
@@ -98,7 +98,7 @@ class MeasuredStore:
 class Writer:
     """Appends measurements; each reaches the file before the next is taken."""
 
-    def __init__(self, out: TextIO, measured: dict[str, dict[str, Any]]):
+    def __init__(self, out: TextIO, measured: dict[str, Measured]):
         self._out = out
         self.measured = measured
         """Measurements by key: those found in the folder and those added."""
@@ -109,5 +109,5 @@ class Writer:
             self.measured[outcome.key] = outcome.measured
 
 
-def _line(key: str, measured: dict[str, Any]) -> str:
+def _line(key: str, measured: Measured) -> str:
     return json.dumps({"key": key, "measured": measured}, ensure_ascii=False) + "\n"

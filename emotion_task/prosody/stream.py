@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
 
+import numpy as np
 import ray
 
 from emotion_task.prosody.files import MeasureConfig, Outcome, measure_file
@@ -78,7 +78,7 @@ def _stream(
 
 
 @contextmanager
-def _data_context(**settings: Any) -> Iterator[None]:
+def _data_context(**settings: object) -> Iterator[None]:
     """Sets Ray Data's settings for the length of the `with` block; they belong to the process."""
     context = ray.data.DataContext.get_current()
     before = {name: getattr(context, name) for name in settings}
@@ -95,7 +95,7 @@ def _data_context(**settings: Any) -> Iterator[None]:
             setattr(context, name, value)
 
 
-def _measure_batch(batch: dict[str, Any], config: MeasureConfig) -> dict[str, Any]:
+def _measure_batch(batch: dict[str, np.ndarray], config: MeasureConfig) -> dict[str, list[str]]:
     return {
         "outcome": [
             _measure_row(str(key), str(row), config)

@@ -1,7 +1,9 @@
 """Makes the reward model's training data: recordings to hear, and graded responses to read.
 
-listening: (recording, row of digits)            `listening.listen_target`
-grading:   (recording, response, heard, grades)  known by construction, by rules, or from a file
+    listening: (recording, row of digits)            `listening.listen_target`
+    grading:   (recording, response, heard, grades)  `graded_examples`, `graded_samples`, `read_graded`
+
+Grades are known by construction, by rules, or from a file.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.facts import PROSODY, VALUES, stated_facts
@@ -124,7 +126,10 @@ def training_examples(
     return rng.sample([*heard, *graded], num_examples)
 
 
-def _cycled(examples: Iterable[Any], count: int) -> list[Any]:
+_Example = TypeVar("_Example")
+
+
+def _cycled(examples: Iterable[_Example], count: int) -> list[_Example]:
     """Returns the first `count` examples, from the start again where there are fewer."""
     first = list(islice(examples, count))
     return list(islice(cycle(first), count))

@@ -55,7 +55,7 @@ def write_calibration(
     models: Mapping[str, str],
     out: str | Path,
     *,
-    engine: Mapping[str, Any],
+    engine: Mapping[str, object],
     per_utterance: int,
     limit: int | None,
     seed: int,
@@ -112,7 +112,7 @@ def write_calibration(
 
 def _judged(
     models: Mapping[str, str],
-    engine: Mapping[str, Any],
+    engine: Mapping[str, object],
     sources: Mapping[str, Sequence[GradedExample]],
     attacked: Sequence[Group],
 ) -> tuple[dict[str, dict[str, dict[str, Agreement]]], dict[str, dict[str, Attacked]]]:
@@ -273,7 +273,7 @@ def _group(name: str, audio: str, responses: Sequence[str]) -> Group:
 
 
 def _score(
-    model: str, engine: Mapping[str, Any], batches: Sequence[Sequence[Group]]
+    model: str, engine: Mapping[str, object], batches: Sequence[Sequence[Group]]
 ) -> list[list[tuple[Group, list[Score]]]]:
     """Returns the scores of each batch of groups, by the reward in an actor of its own."""
     from rlcore.actors.reward_pool import open_pool

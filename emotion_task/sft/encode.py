@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ from rlcore.models.hf_model import (
     without_padding,
 )
 from rlcore.models.media_cache import MediaCache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _FEATURES = ("input_features", "feature_attention_mask")
 """Names of the processor's tensors of a recording."""
@@ -170,7 +173,7 @@ class ExampleEncoder:
             self._used_bytes -= sum(array.nbytes for array in old.values())
         return inputs, num_embeddings
 
-    def _inputs(self, media: dict[str, Any]) -> tuple[dict[str, np.ndarray], int]:
+    def _inputs(self, media: Mapping[str, object]) -> tuple[dict[str, np.ndarray], int]:
         """Takes the inputs from the disk, else from the processor and, where it is frozen, the tower."""
         found = None if self._disk is None else self._disk.get(media)
         if found is None:
@@ -184,8 +187,8 @@ class ExampleEncoder:
             return {"audio_states": found[0]}, len(found[0])
         return dict(zip(_FEATURES, found, strict=False)), int(found[-1][0])
 
-    def _features(self, media: dict[str, Any]) -> tuple[dict[str, np.ndarray], int]:
-        encoded: Any = self.processor(text=self._placeholder, return_tensors="np", **media)
+    def _features(self, media: Mapping[str, object]) -> tuple[dict[str, np.ndarray], int]:
+        encoded = self.processor(text=self._placeholder, return_tensors="np", **media)
         num_embeddings = int((encoded["input_ids"] == self._placeholder_id).sum())
         features = {name: np.asarray(encoded[name]) for name in _FEATURES}
         return without_padding(self._config, features), num_embeddings
@@ -198,7 +201,7 @@ class ExampleEncoder:
         return encode_media(self._tower, inputs)[0].float().cpu().numpy().copy()
 
 
-def _frozen_tower(model_path: str, freeze: tuple[str, ...]) -> Any:
+def _frozen_tower(model_path: str, freeze: tuple[str, ...]) -> PreTrainedModel | None:
     """Returns the model's tower and projector if a pattern freezes all of the tower, else None. They lie on
     this process's GPU, where it has one."""
     family = family_of(load_config(model_path))

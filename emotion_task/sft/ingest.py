@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import ray
@@ -80,7 +79,7 @@ class _Encode:
     def __init__(self, model_path: str, config: SupervisedConfig):
         self._encoder = encoder_of(model_path, config)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         examples = [Example(**json.loads(str(row))) for row in batch["example"]]
         return {"encoded": np.array([pack(self._encoder.encode(e)) for e in examples], dtype=object)}
 

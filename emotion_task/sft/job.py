@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from tqdm import tqdm
 
@@ -32,6 +32,13 @@ from rlcore.config import ModelConfig
 from rlcore.errors import DataError, NonFiniteError, StoppedError
 from rlcore.records.signals import StopFlag
 
+if TYPE_CHECKING:
+    from ray.train import Result
+    from ray.train.torch import TorchTrainer
+
+    from emotion_task.sft.encode import EncodedExample
+    from rlcore.engines.deepspeed_engine import DeepSpeedEngine
+
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
 VALIDATION_LOSS = "validation_loss"
@@ -40,6 +47,15 @@ _UNMEASURED = 1e30
 """Validation loss of a checkpoint that a stop asked for: Ray Train needs a finite number."""
 STOP = "stop"
 """File in the job's folder that exists while the job is asked to write a checkpoint and end."""
+
+
+class _Work(TypedDict):
+    """Holds what a worker is told."""
+
+    model_path: str
+    folder: str
+    config: SupervisedConfig
+    seed: int
 
 
 def run_supervised(
@@ -78,7 +94,7 @@ def run_supervised(
         raise DataError(f"{folder}: {len(validation)} examples for validation, at least one a rank is needed")
     write_examples(folder / "examples.jsonl", examples[:needed])
     write_examples(folder / "validation.jsonl", validation)
-    work = {"model_path": str(model_path), "folder": str(folder), "config": config, "seed": seed}
+    work: _Work = {"model_path": str(model_path), "folder": str(folder), "config": config, "seed": seed}
     result = _fit(_trainer(work, folder, config, bool(validation)), folder, name, config.num_steps)
     chosen = result.get_best_checkpoint(VALIDATION_LOSS, "min") if validation else result.checkpoint
     model = folder / "model"
@@ -88,7 +104,7 @@ def run_supervised(
     return model
 
 
-def _trainer(work: dict[str, Any], folder: Path, config: SupervisedConfig, has_validation: bool) -> Any:
+def _trainer(work: _Work, folder: Path, config: SupervisedConfig, has_validation: bool) -> TorchTrainer:
     """Returns the Ray Train job, not yet started."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -123,12 +139,12 @@ def _trainer(work: dict[str, Any], folder: Path, config: SupervisedConfig, has_v
     )
 
 
-def _fit(trainer: Any, folder: Path, name: str, num_steps: int) -> Any:
+def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> Result:
     """Runs the job to its end and returns its result. Meanwhile this thread draws a bar from the file that
     the first worker writes, wherever that worker runs, and passes a signal on to the workers."""
     stop_file = folder / STOP
     stop_file.unlink(missing_ok=True)
-    fitting: Future[Any] = Future()
+    fitting: Future[Result] = Future()
 
     def fit() -> None:
         try:
@@ -156,7 +172,7 @@ def _fit(trainer: Any, folder: Path, name: str, num_steps: int) -> Any:
     return result
 
 
-def _advance(bar: Any, metrics: Path) -> None:
+def _advance(bar: tqdm, metrics: Path) -> None:
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
     if lines and lines[-1].endswith("}"):
         row = json.loads(lines[-1])
@@ -164,7 +180,7 @@ def _advance(bar: Any, metrics: Path) -> None:
         bar.update(row["step"] - bar.n)
 
 
-def _train_worker(job: dict[str, Any]) -> None:
+def _train_worker(job: _Work) -> None:
     """Runs one rank. Ray Train has set the process group's environment."""
     import ray.train
     import torch
@@ -172,7 +188,7 @@ def _train_worker(job: dict[str, Any]) -> None:
     from rlcore.engines.deepspeed_engine import DeepSpeedEngine
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    config: SupervisedConfig = job["config"]
+    config = job["config"]
     folder = Path(job["folder"])
     context = ray.train.get_context()
     engine = DeepSpeedEngine(
@@ -197,7 +213,12 @@ def _train_worker(job: dict[str, Any]) -> None:
 
 
 def _train(
-    engine: Any, validation: Validation, config: SupervisedConfig, model_path: str, folder: Path, start: int
+    engine: DeepSpeedEngine,
+    validation: Validation,
+    config: SupervisedConfig,
+    model_path: str,
+    folder: Path,
+    start: int,
 ) -> None:
     """Runs the steps after `start`, with a checkpoint where one is due, on a stop and at the end."""
     from emotion_task.sft.ingest import encoded_batches
@@ -245,7 +266,7 @@ def _keep_rows(path: Path, last_step: int) -> None:
     path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def _resume(engine: Any) -> tuple[int, float]:
+def _resume(engine: DeepSpeedEngine) -> tuple[int, float]:
     """Loads the job's last checkpoint and returns its step and the lowest validation loss so far; 0 and
     infinity where there is none."""
     import ray.train
@@ -268,13 +289,13 @@ class Validation:
 
     def __init__(self, examples: Sequence[Example], model_path: str, config: SupervisedConfig, lowest: float):
         self._examples, self._model_path, self._config = examples, model_path, config
-        self._groups: list[Any] | None = None
+        self._groups: list[EncodedExample] | None = None
         self.lowest = lowest
 
     def __bool__(self) -> bool:
         return bool(self._examples)
 
-    def measure(self, engine: Any) -> float:
+    def measure(self, engine: DeepSpeedEngine) -> float:
         """Returns the loss on the examples of all ranks (`VALIDATION_LOSS`). Every rank must call this at
         once."""
         if self._groups is None:
@@ -294,7 +315,9 @@ class Validation:
         return is_lower
 
 
-def _report(engine: Any, metrics: dict[str, float], validation: Validation, *, is_last: bool = False) -> None:
+def _report(
+    engine: DeepSpeedEngine, metrics: dict[str, float], validation: Validation, *, is_last: bool = False
+) -> None:
     """Hands a checkpoint of all ranks to Ray Train: the engine's state and, for the best checkpoint (without
     validation the last), the exported model."""
     import ray.train

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from emotion_task.facts import VALUES, stated_facts
 from emotion_task.prompt import PROFILE_KEYWORDS
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Strengths of the penalty that are tried, in units of the features' variance."""
@@ -131,7 +134,7 @@ def fit_projector(
     *,
     labels: Sequence[str],
     cache_folder: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Writes the checkpoint `model_path` to `folder`, with a projector that is fitted to what is known of the
     utterances.
 
@@ -195,7 +198,7 @@ def check_base_model(model_path: str, *, fits: bool) -> None:
         raise _cannot_fit(model_path, architecture)
 
 
-def _linear(model: Any, model_path: str) -> nn.Linear:
+def _linear(model: PreTrainedModel, model_path: str) -> nn.Linear:
     from rlcore.models.families import family_of
 
     path = family_of(model).projector
@@ -260,7 +263,9 @@ def _recall(
     return result
 
 
-def _directions(options: Mapping[str, Sequence[str]], tokenizer: Any, embeddings: np.ndarray) -> np.ndarray:
+def _directions(
+    options: Mapping[str, Sequence[str]], tokenizer: PreTrainedTokenizerBase, embeddings: np.ndarray
+) -> np.ndarray:
     """Returns unit vectors [C, H]: what sets each value's words apart from the attribute's other values."""
     rows = []
     for name, choices in options.items():
