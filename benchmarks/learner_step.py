@@ -22,11 +22,18 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.report import finish, parse_arguments
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Qwen2AudioForConditionalGeneration
+
+Work = tuple[dict[str, "torch.Tensor"], np.ndarray, list[np.ndarray], np.ndarray]
+"""Mel features, prompt [P], completions [K] of [T] and advantages [K] of one group."""
 
 NUM_SAMPLES = 8
 AUDIO_SECONDS = 10
@@ -57,7 +64,7 @@ SIZES = {
 }
 
 
-def make_model(size: Size) -> Any:
+def make_model(size: Size) -> Qwen2AudioForConditionalGeneration:
     """Returns a random Qwen2-Audio of this size, with its tower and projector frozen."""
     import torch
     from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
@@ -91,8 +98,8 @@ def make_model(size: Size) -> Any:
     return model
 
 
-def make_groups(size: Size) -> list[tuple[dict[str, Any], np.ndarray, list[np.ndarray], np.ndarray]]:
-    """Returns (mel features, prompt [P], completions [K] of [T], advantages [K]) of each group."""
+def make_groups(size: Size) -> list[Work]:
+    """Makes random groups, the same for the same size."""
     import torch
 
     rng = np.random.default_rng(0)
@@ -114,7 +121,7 @@ def make_groups(size: Size) -> list[tuple[dict[str, Any], np.ndarray, list[np.nd
     return groups
 
 
-def usual_loss(model: Any, groups: list[Any]) -> Any:
+def usual_loss(model: Qwen2AudioForConditionalGeneration, groups: list[Work]) -> torch.Tensor:
     """Returns the loss the usual way: one right-padded row per sample through the model's own forward, with
     logits of every position."""
     import torch
@@ -137,7 +144,7 @@ def usual_loss(model: Any, groups: list[Any]) -> Any:
     return (logprobs.gather(-1, input_ids[:, 1:, None])[..., 0] * weight[:, 1:]).sum()
 
 
-def our_loss(model: Any, groups: list[Any]) -> Any:
+def our_loss(model: Qwen2AudioForConditionalGeneration, groups: list[Work]) -> torch.Tensor:
     """Returns the loss by the learner's own function, with the tower run once per prompt, as in the
     rollout."""
     import torch

@@ -19,9 +19,15 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.report import finish, parse_arguments
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rlcore.config import LearnerConfig
+    from rlcore.types import TrainGroup
 
 GOAL = 0.10
 
@@ -95,7 +101,7 @@ def small(case: Case) -> Case:
     return replace(case, hidden=64, intermediate=64, layers=1, vocab=64, num_groups=1, prompt=8, completion=8)
 
 
-def dimensions(case: Case) -> dict[str, Any]:
+def dimensions(case: Case) -> dict[str, int | str]:
     """Returns the case's arguments of `Qwen2Config`."""
     heads = case.hidden // 64
     return {
@@ -119,17 +125,17 @@ def make_model(case: Case, folder: Path) -> None:
     model.to(getattr(torch, case.stored)).save_pretrained(folder)
 
 
-def make_groups(case: Case, rank: int) -> list[Any]:
+def make_groups(case: Case, rank: int) -> list[TrainGroup]:
     import numpy as np
 
     from rlcore.types import TrainGroup
 
     rng = np.random.default_rng(rank)
 
-    def tokens(count: int) -> Any:
+    def tokens(count: int) -> np.ndarray:
         return rng.integers(0, case.vocab, size=count)
 
-    def logprobs() -> tuple[Any, ...]:
+    def logprobs() -> tuple[np.ndarray, ...]:
         return tuple(np.full(case.completion, -2.0, dtype=np.float32) for _ in range(case.samples))
 
     return [
@@ -146,7 +152,7 @@ def make_groups(case: Case, rank: int) -> list[Any]:
     ]
 
 
-def learner_of(case: Case) -> Any:
+def learner_of(case: Case) -> LearnerConfig:
     from rlcore.config import LearnerConfig, LoRAConfig
 
     return LearnerConfig(

@@ -12,10 +12,9 @@ the truth in 9 of 10 utterances; contour in 0.85 of those with a melody to hear;
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -168,7 +167,7 @@ def _agree(truth: Sequence[float], measured: Sequence[float | None]) -> list[boo
     ]
 
 
-def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def plot(rows: Sequence[Row], path: Path) -> None:
     """Draws the noise curves."""
     from matplotlib.figure import Figure
 

@@ -9,7 +9,6 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rlcore.bench.environment import environment
 
@@ -30,7 +29,9 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def finish(name: str, rows: Sequence[Row], headline: Row, goals: Mapping[str, bool], arguments: Any) -> None:
+def finish(
+    name: str, rows: Sequence[Row], headline: Row, goals: Mapping[str, bool], arguments: argparse.Namespace
+) -> None:
     """Prints the table and, last, `name: key=value ...`, and writes the JSON.
 
     The process ends with status 1 where a goal is missed and `--gate` was given.
@@ -53,7 +54,7 @@ def finish(name: str, rows: Sequence[Row], headline: Row, goals: Mapping[str, bo
         sys.exit(1)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """Replaces NaN and infinity, which JSON does not have, by null."""
     if isinstance(value, Mapping):
         return {key: _finite(of_key) for key, of_key in value.items()}

@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -35,6 +35,14 @@ from emotion_task.prompt import emotion_messages, format_prompt
 from rlcore.config import ClusterConfig, ModelConfig, RolloutConfig, TargetConfig
 from rlcore.engines.vllm_engine import engine_env
 from rlcore.types import Group, Prompt, RolloutJob
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+    from multiprocessing.synchronize import Barrier
+
+    from rlcore.actors.rollout import RolloutWorker
+    from rlcore.actors.rollout_pool import RolloutPool
+    from rlcore.engines.vllm_engine import VLLMEngine
 
 TOKENS_PER_S = 2000
 OVERHEAD = 1.05
@@ -49,10 +57,19 @@ SECONDS = 2.0
 """Length of every audio, in seconds."""
 
 
+class WorkerArguments(TypedDict):
+    """Holds the arguments of a `RolloutWorker`."""
+
+    model: ModelConfig
+    rollout: RolloutConfig
+    task: TargetConfig
+    seed: int
+
+
 class NoiseTask:
     """Serves noise as every prompt's audio; the prompt's seed makes the noise."""
 
-    def load_media(self, prompt: Prompt) -> dict[str, Any]:
+    def load_media(self, prompt: Prompt) -> dict[str, object]:
         rng = np.random.default_rng(prompt.media["seed"])
         waveform = 0.1 * rng.standard_normal(int(16000 * SECONDS))
         return {"audio": [waveform.astype(np.float32)], "sampling_rate": 16000}
@@ -66,14 +83,14 @@ def num_tokens(groups: Sequence[Group]) -> int:
     return sum(len(completion.token_ids) for group in groups for completion in group.completions)
 
 
-def raw_seconds(worker: Any, prompts: Sequence[Prompt], step: int) -> float:
+def raw_seconds(worker: RolloutWorker, prompts: Sequence[Prompt], step: int) -> float:
     """Returns the seconds of vLLM's own batch generation of what the worker's `generate` would ask for.
 
     vLLM is called on the engine's thread, as it needs to be; encoding is not counted."""
     jobs = [RolloutJob(id=i, prompt=prompt, draw=step) for i, prompt in enumerate(prompts)]
     encoded = worker._encoder.encode(prompts)
 
-    def generate(engine: Any) -> float:
+    def generate(engine: VLLMEngine) -> float:
         requests = [worker._request(job, inputs) for job, inputs in zip(jobs, encoded, strict=True)]
         sampling = worker._sampling(jobs[0])
         start = time.perf_counter()
@@ -88,8 +105,8 @@ def raw_seconds(worker: Any, prompts: Sequence[Prompt], step: int) -> float:
 
 
 def measure_actor(
-    worker: Any, prompts: Sequence[Prompt], rounds: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    worker: RolloutWorker, prompts: Sequence[Prompt], rounds: int
+) -> tuple[dict[str, float], dict[str, float]]:
     """Returns the rates of the actor and the raw engine, and their ratio with the numbers of encoded
     audios."""
     start = time.perf_counter()
@@ -130,7 +147,7 @@ def steady_rate(finished: Callable[[], Sequence[Group]], count: int) -> float:
     return num_tokens(done[before:]) / (time.perf_counter() - start)
 
 
-def pool_rate(pool: Any, prompts: Sequence[Prompt], step: int) -> float:
+def pool_rate(pool: RolloutPool, prompts: Sequence[Prompt], step: int) -> float:
     """Returns the tokens per second of a pool's replicas together."""
     ids = range(step * len(prompts), (step + 1) * len(prompts))
     pool.submit([RolloutJob(id=i, prompt=p, draw=step) for i, p in zip(ids, prompts, strict=True)])
@@ -141,7 +158,7 @@ def pool_rate(pool: Any, prompts: Sequence[Prompt], step: int) -> float:
     return rate
 
 
-def measure_replicas(arguments: dict[str, Any], prompts: Sequence[Prompt], rounds: int) -> list[float]:
+def measure_replicas(arguments: WorkerArguments, prompts: Sequence[Prompt], rounds: int) -> list[float]:
     """Returns two replicas' rate over one replica's, round by round.
 
     Both pools stand at once, and one of them idles. A replica has as much to do in either pool."""
@@ -177,7 +194,7 @@ def over_neighbours(two: Sequence[float], one: Sequence[float]) -> list[float]:
     return [2 * pair / (before + after) for pair, before, after in zip(two, one[:-1], one[1:], strict=True)]
 
 
-def measure_processes(arguments: dict[str, Any], prompts: Sequence[Prompt], rounds: int) -> list[float]:
+def measure_processes(arguments: WorkerArguments, prompts: Sequence[Prompt], rounds: int) -> list[float]:
     """Returns two processes' rate over one process's, round by round, without Ray.
 
     The processes share nothing and pass their groups to nobody; each has half of the prompts."""
@@ -198,7 +215,12 @@ def measure_processes(arguments: dict[str, Any], prompts: Sequence[Prompt], roun
 
 
 def process_rates(
-    arguments: dict[str, Any], prompts: Sequence[Prompt], rounds: int, rank: int, barrier: Any, queue: Any
+    arguments: WorkerArguments,
+    prompts: Sequence[Prompt],
+    rounds: int,
+    rank: int,
+    barrier: Barrier,
+    queue: Queue[tuple[list[float], list[float]]],
 ) -> None:
     """Puts two lists into `queue`: tokens per second of each round of rank 0 alone (0 for other ranks), and
     of this rank beside the others."""
@@ -245,7 +267,7 @@ def main() -> None:
     rounds = 3 if arguments.quick else 8
     with tempfile.TemporaryDirectory() as folder:
         build_tiny_model(folder, ["what is the emotion of the speaker"] * 10, TinyModelConfig())
-        settings: dict[str, Any] = {
+        settings: WorkerArguments = {
             "model": ModelConfig(path=folder),
             "rollout": RolloutConfig(
                 samples_per_prompt=NUM_SAMPLES,

@@ -136,7 +136,7 @@ class EngineHost:
         answers = [tuple(make_completion(rng) for _ in range(SAMPLES)) for _ in range(64)]
         self._engines = {rank: SimulatedEngine(prompts_per_step, answers) for rank in ranks}
 
-    async def call(self, rank: int, method: str, *args: Any) -> Any:
+    async def call(self, rank: int, method: str, *args: object) -> object:
         return await getattr(self._engines[rank], method)(*args)
 
 
@@ -163,7 +163,7 @@ class EngineHosts(ActorGroup):
         super().__init__("rollout", EngineHost, arguments, num_cpus=0.1, options=options)
         self.size = num_engines
 
-    def call_one_async(self, rank: int, method: str, *args: Any, **kwargs: Any) -> PendingCall:
+    def call_one_async(self, rank: int, method: str, *args: object, **kwargs: object) -> PendingCall:
         answer = self._actors[rank % NUM_HOSTS].call.remote(rank, method, *args, **kwargs).future()
         return PendingCall(self.name, method, [answer], [rank], lambda results: results[0])
 

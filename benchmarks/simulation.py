@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import finish, parse_arguments
+from benchmarks.report import Row, finish, parse_arguments
 from rlcore.config import load_config
 from rlcore.plan.hardware import Efficiency, load_hardware
 from rlcore.plan.planner import engine_of, phases_of, with_settings
@@ -94,7 +94,7 @@ def loop_of(num_gpus: int) -> Loop:
     )
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def draw(rows: Sequence[Row], path: Path) -> None:
     """Draws step time, and the shares of engines' and learner's time that are used, over the number of
     GPUs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -19,7 +19,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.patches import Patch
@@ -39,7 +38,7 @@ from rlcore.config import (
 )
 from rlcore.records.timeline import read_spans
 from rlcore.records.tracking import read_metrics
-from rlcore.types import Completion, Prompt
+from rlcore.types import Completion, Group, Prompt, Score
 
 GOAL = 1.3
 WARM_UP = 2
@@ -52,10 +51,10 @@ class QuestionTask:
     def prompts(self, split: str) -> Sequence[Prompt]:
         return [Prompt(id=f"{split}{i}", text=f"what is emotion {i}") for i in range(64)]
 
-    def load_media(self, prompt: Prompt) -> dict[str, Any]:
+    def load_media(self, prompt: Prompt) -> dict[str, object]:
         return {}
 
-    def evaluate(self, groups: Any, scores: Any) -> dict[str, float]:
+    def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
         rewards = [score.value for score in scores["even"]]
         return {"reward": sum(rewards) / len(rewards)}
 

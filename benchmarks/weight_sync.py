@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import xxhash
@@ -34,6 +34,9 @@ from benchmarks.report import finish, parse_arguments
 from rlcore.config import WeightSyncConfig
 from rlcore.engines.vllm_engine import VLLMEngine, engine_env
 from rlcore.weight_sync import make_sender
+
+if TYPE_CHECKING:
+    from transformers import Qwen2ForCausalLM
 
 BACKENDS = ("shared_memory", "gloo")
 SIZES = {
@@ -50,7 +53,7 @@ MAX_SPREAD = 2.0
 PROBE = "model.embed_tokens.weight"
 
 
-def make_model(folder: Path, hidden_size: int, num_layers: int) -> Any:
+def make_model(folder: Path, hidden_size: int, num_layers: int) -> Qwen2ForCausalLM:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 

@@ -11,16 +11,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 
-def compute_score(data_source: Any, solution_str: str, ground_truth: Any, extra_info: Any = None) -> float:
+def compute_score(
+    data_source: object, solution_str: str, ground_truth: object, extra_info: object = None
+) -> float:
     """Scores one completion, as verl's `custom_reward_function`."""
     _mark(1)
     return _even(solution_str)
 
 
-def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Any, **_: Any) -> dict[str, Any]:
+def reward_func(
+    queries: Sequence[str], prompts: Sequence[str], labels: object, **_: object
+) -> dict[str, object]:
     """Scores completions, as OpenRLHF's `--remote_rm_url FILE.py`; `queries` are prompts with their
     completions."""
     import torch

@@ -22,6 +22,7 @@ ones.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -67,6 +68,9 @@ class Layout:
     learner_ranks: int
     staleness: int
 
+
+Run = Callable[[Any, int], "Result"]
+"""Function that runs one side with one of its settings for this many steps."""
 
 TRL_CHOICES = [
     *(TRLSettings(threads, rows) for threads in (2, 1) for rows in (128, 32)),
@@ -162,7 +166,9 @@ def make_spec(workload: Workload, config: RunConfig, num_steps: int) -> dict[str
     }
 
 
-def row_of(workload: Workload, side: str, settings: Any, results: Sequence[Result]) -> dict[str, Any]:
+def row_of(
+    workload: Workload, side: str, settings: TRLSettings | Layout, results: Sequence[Result]
+) -> dict[str, Any]:
     rates = [result.samples_per_second for result in results]
 
     def median(name: str) -> float:
@@ -183,7 +189,7 @@ def row_of(workload: Workload, side: str, settings: Any, results: Sequence[Resul
 
 
 def compare(
-    workload: Workload, arguments: Any, num_steps: int, num_rounds: int
+    workload: Workload, arguments: argparse.Namespace, num_steps: int, num_rounds: int
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Runs both sides and returns rows, and the ratios to TRL of rlcore taking turns and running ahead."""
     with tempfile.TemporaryDirectory() as name:
@@ -191,7 +197,7 @@ def compare(
         config = workload.config(folder)
         specs = {count: make_spec(workload, config, count) for count in {TRIAL_STEPS, num_steps}}
 
-        def trl(settings: Any, count: int) -> Result:
+        def trl(settings: TRLSettings, count: int) -> Result:
             is_trial = count == TRIAL_STEPS
             try:
                 limit = TRIAL_S if is_trial else DEADLINE_S
@@ -201,14 +207,14 @@ def compare(
                     raise
                 return Result(0.0, TRIAL_S, 0.0, os.getloadavg()[0])  # too slow to be the best
 
-        def ours(layout: Any, count: int) -> Result:
+        def ours(layout: Layout, count: int) -> Result:
             return run_rlcore(config, layout, count)
 
-        rows, best = list[dict[str, Any]](), dict[str, tuple[Any, Callable[[Any, int], Result]]]()
-        sides: tuple[tuple[str, Sequence[Any], Callable[[Any, int], Result]], ...]
+        rows, best = list[dict[str, Any]](), dict[str, tuple[TRLSettings | Layout, Run]]()
+        sides: tuple[tuple[str, Sequence[TRLSettings | Layout], Run], ...]
         sides = (("TRL", TRL_CHOICES, trl), ("rlcore", TURNS, ours), ("rlcore, one ahead", AHEAD, ours))
         for side, choices, side_run in sides:
-            run: Callable[[Any, int], Result] = side_run
+            run: Run = side_run
             if arguments.no_trials:
                 best[side] = choices[0], run
                 continue
