@@ -200,7 +200,7 @@ class LocalNodes:
         self._token.chmod(0o600)
         self._started: dict[int, subprocess.Popen[bytes]] = {}
         self._commands: list[subprocess.Popen[Any]] = []
-        self.hosts: Any = (Loopback if loopback else Namespaces)(self.folder)
+        self.hosts: Namespaces | Loopback = (Loopback if loopback else Namespaces)(self.folder)
         self.environment = {
             **os.environ,
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",

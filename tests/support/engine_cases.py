@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from tiny_models import AUDIO_PROMPT, TEXT_PROMPT, tone
+from transformers import PreTrainedModel
 from weight_pushes import push_to
 
 from rlcore.actors.rollout import RolloutWorker
@@ -24,6 +25,9 @@ from rlcore.models.media import MediaEncoder
 from rlcore.types import Group, Prompt
 from rlcore.weight_sync import make_sender
 
+if TYPE_CHECKING:
+    from rlcore.weight_sync.base import WeightSender
+
 # Few tokens per step, so that the prompts of one call do not fit into one step: seeds must survive that.
 ENGINE = {"max_model_len": 256, "max_num_batched_tokens": 256}
 
@@ -31,7 +35,7 @@ ENGINE = {"max_model_len": 256, "max_num_batched_tokens": 256}
 class ToneTask:
     """Serves the tones that a prompt's media name, one or several."""
 
-    def load_media(self, prompt: Prompt) -> dict[str, Any]:
+    def load_media(self, prompt: Prompt) -> dict[str, object]:
         indices = prompt.media.get("tones") or [prompt.media["tone"]]
         audio = [tone(index, 0.6 + 0.4 * index) for index in indices]
         return {
@@ -65,12 +69,14 @@ def weights(model: torch.nn.Module, *, media: bool) -> list[tuple[str, torch.Ten
     return [(part.hub_name, part.tensor()) for part in parts]
 
 
-def sender_of(model: torch.nn.Module, *, media: bool, **settings: Any) -> Any:
+def sender_of(model: torch.nn.Module, *, media: bool, **settings: Any) -> WeightSender | None:
     shapes = [(name, tuple(tensor.shape)) for name, tensor in weights(model, media=media)]
     return make_sender(WeightSyncConfig(timeout_s=60, **settings), shapes, dtype="float32")
 
 
-def transformers_greedy(model: Any, path: str, prompt: Prompt, max_tokens: int) -> tuple[int, ...]:
+def transformers_greedy(
+    model: PreTrainedModel, path: str, prompt: Prompt, max_tokens: int
+) -> tuple[int, ...]:
     """Returns the tokens of the model's own greedy generation from the raw audio."""
     processor = load_processor(path)
     media = ToneTask().load_media(prompt) if prompt.media else {}

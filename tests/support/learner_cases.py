@@ -5,8 +5,9 @@ Plain means the usual way: a padded row per sample, each with its raw audio, thr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -282,8 +283,8 @@ def language_weights(model) -> dict[str, np.ndarray]:
 def start(
     learner: ActorGroup,
     model_path: str,
-    run_dir: Any = "runs/run",
-    sections: Any = None,
+    run_dir: str | Path = "runs/run",
+    sections: Mapping[str, object] | None = None,
     media: str = "embeds",
     freeze: tuple[str, ...] = ModelConfig.freeze,
     **settings: Any,

@@ -43,7 +43,7 @@ class WordTask:
             for i, text in enumerate(texts)
         ]
 
-    def load_media(self, prompt: Prompt) -> Mapping[str, Any]:
+    def load_media(self, prompt: Prompt) -> Mapping[str, object]:
         return {}
 
     def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:

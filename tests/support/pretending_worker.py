@@ -6,10 +6,13 @@ from __future__ import annotations
 import os
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlcore.errors import ConfigError
 from rlcore.types import Completion, FinishedJob, Group, RolloutJob
+
+if TYPE_CHECKING:
+    from rlcore.weight_sync.receiver import Receiver
 
 
 class PretendingWorker:
@@ -20,7 +23,7 @@ class PretendingWorker:
         self._rank, self._folder, self._version = rank, folder, 0
         self._jobs: list[RolloutJob] = []
         self._stalled = False
-        self._receiver: Any = None
+        self._receiver: Receiver | None = None
         if os.path.exists(f"{folder}/dies_at_start"):
             os.remove(f"{folder}/dies_at_start")
             os._exit(1)
@@ -45,7 +48,7 @@ class PretendingWorker:
                 raise ConfigError(f"prompt {job.prompt.id} is too long")
             self._jobs.append(job)
 
-    def collect(self, timeout_s: float) -> Any:
+    def collect(self, timeout_s: float) -> SimpleNamespace:
         """Returns the fields of a `RolloutReport` that the pool reads; that class's module would import
         vLLM."""
         time.sleep(0.02)

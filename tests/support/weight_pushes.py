@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -12,13 +12,19 @@ from rlcore.weight_sync.base import Push
 from rlcore.weight_sync.receiver import Receiver
 from rlcore.weight_sync.sender import BucketSender
 
+if TYPE_CHECKING:
+    from rlcore.weight_sync.base import WeightSender
+    from rlcore.weight_sync.messages import SenderTalk
+
+T = TypeVar("T")
+
 
 def push_to(
-    sender: Any,
+    sender: WeightSender,
     version: int,
     tensors: Iterable[tuple[str, torch.Tensor]],
-    engines: Sequence[Callable[[Push], Any]],
-) -> list[Any]:
+    engines: Sequence[Callable[[Push], T]],
+) -> list[T]:
     """Pushes tensors and returns what each engine (a function that takes part) returned.
 
     The last engine runs in the caller's thread. An error of an engine is raised, else that of the sender.
@@ -53,7 +59,7 @@ def flip_a_byte(sender: BucketSender, bucket: int) -> None:
     """Makes a bucket differ from the learner's by one bit when it leaves, from now on (until `heal`)."""
     post = sender.post_bucket
 
-    def flipped(talk: Any, index: int, slot: int, checksum: str) -> None:
+    def flipped(talk: SenderTalk, index: int, slot: int, checksum: str) -> None:
         if index == bucket:
             sender.medium.slots[slot][1] ^= 1
         post(talk, index, slot, checksum)
@@ -65,7 +71,7 @@ def drop(sender: BucketSender, bucket: int) -> None:
     """Makes a bucket never leave, from now on (until `heal`)."""
     post = sender.post_bucket
 
-    def dropped(talk: Any, index: int, slot: int, checksum: str) -> None:
+    def dropped(talk: SenderTalk, index: int, slot: int, checksum: str) -> None:
         if index != bucket:
             post(talk, index, slot, checksum)
 
