@@ -139,7 +139,7 @@ def measure(name: str, config: RunConfig, folder: Path) -> dict[str, float | str
         run_dir=str(run_dir),
         model=replace(config.model, media_cache=str(folder / "media") if is_cached else None),
     )
-    if not with_adapters:  # which are what makes the learner its own reference
+    if not with_adapters:  # with adapters, the learner is its own reference
         config = replace(
             config,
             learner=replace(config.learner, lora=LoRAConfig()),

@@ -107,7 +107,7 @@ class Namespaces:
         self._names = folder / "hosts"
         lines = [f"{self.address(index)} node{index}" for index in range(32)]
         self._names.write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
-        # Holds the bridge; its network is joined to no other.
+        # This process holds the bridge; the bridge's network is joined to no other.
         self._switch = subprocess.Popen(["unshare", *_USER, "--net", "--mount", "sleep", "infinity"])
         try:
             wait_until(lambda: _is_apart(self._switch.pid), 10, "a network namespace")

@@ -7,9 +7,9 @@ TRL_PYTHON is a Python of another environment, which has TRL (`pip install trl`)
 
 The work (`rlcore.bench.workloads`) is 16 prompts of 128 tokens per step, 8 completions each of 64 tokens
 (`text-forced`) or of lognormal lengths from 16 to 512 (`text-ragged`). The reward is the share of even
-tokens. There is one AdamW step on the batch of 128 completions, token-mean GRPO loss, no KL, float32. Sample
-k of a prompt at a step has the same length on both sides: a logits processor (vLLM's, and transformers'
-`generate`) forbids the stop token before that length, and every other token at that length.
+tokens. A step has one AdamW step on the batch of 128 completions, token-mean GRPO loss, no KL, float32.
+Sample k of a prompt at a step has the same length on both sides: a logits processor (vLLM's, and
+transformers' `generate`) forbids the stop token before that length, and every other token at that length.
 
 Each side gets the machine to itself, and its best settings, found by trial in this run. TRL tries one or two
 torch threads, two sizes of micro-batch, `generate` or continuous batching (its vLLM modes need CUDA); rlcore

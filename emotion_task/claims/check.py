@@ -14,7 +14,7 @@ from emotion_task.parsing import parse_response
 from emotion_task.records import AGE_LEVELS
 
 Reference = Mapping[str, Any]
-"""A prompt's reference (`emotion_task.facts.reference_of`): what is known of the utterance, by field."""
+"""Reference of a prompt (`emotion_task.facts.reference_of`): what is known of the utterance, by field."""
 
 _ALLOWED: Mapping[str, tuple[str, ...]] = {**VALUES, "age_level": tuple(AGE_LEVELS)}
 
@@ -83,8 +83,8 @@ def check_response(response: str, reference: Reference) -> dict[str, Tally]:
 
     Args:
         response: text with or without `<think>` and `<answer>` tags; with them, only the reasoning is read.
-        reference: a prompt's reference (`emotion_task.task.reference_of`): the fields of
-            `emotion_task.facts.VALUES`, `age_level`, `stressed_words` and `text`, null or absent where
+        reference: a prompt's reference (`emotion_task.facts.reference_of`): the fields of
+            `emotion_task.facts.VALUES`, `age_level`, `stressed_words` and `text`, None or absent where
             unknown.
     """
     parsed = parse_response(response)

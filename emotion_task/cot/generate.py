@@ -1,4 +1,5 @@
-"""EmotionCoT: a language model writes a reasoning trace for each annotated utterance, and rules check it.
+"""Generates EmotionCoT: a language model writes a reasoning trace for each annotated utterance; rules check
+it.
 
     out/requests.jsonl     every request and answer, as it happens; a later run pays for none of them again
     out/manifest.jsonl     the utterances whose trace passed, with the trace

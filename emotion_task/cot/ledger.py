@@ -49,7 +49,7 @@ class Ledger:
         self._file.seek(0)
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
-        # A line cut short by a kill: its request stays open.
+        # A kill can cut the last line short. Then the line's request stays open.
         self._file.truncate(whole)
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:

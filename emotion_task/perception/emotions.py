@@ -23,9 +23,9 @@ class Answers:
     """Holds greedy answers to held-out prompts, by the prompt's id."""
 
     texts: Mapping[str, str]
-    """The answers."""
+    """Text of the answer to each prompt."""
     truth: Mapping[str, str]
-    """The true emotions."""
+    """True emotion of each prompt's recording."""
 
 
 def read_answers(samples: str | Path) -> tuple[Answers, Answers]:

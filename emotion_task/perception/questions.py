@@ -2,7 +2,7 @@
 
 There are two forms. `single` asks for one attribute at a time, as the paper's test does: pitch, energy, rate,
 intonation, stress. `profile` asks once for all that can be named (the first four, and gender) and chooses
-each value after those that the model chose before; this form is for models that learnt the profile alone.
+each value after those that the model chose before. This form is for models that learnt the profile alone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Choice:
     """One of `pitch`, `energy`, `rate`, `intonation`, `stress` and `gender`."""
     options: tuple[str, ...]
     answer: str
-    """The option that was measured."""
+    """The right option: the value that was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Second pass: turns physical units into low, normal and high.
+"""Turns physical units into low, normal and high: the second pass.
 
 No absolute constant can say what is loud or high: recording gain and speaker dominate. So the cut points
 are percentiles of a corpus (for pitch: of a corpus and gender; for rate: of a corpus and the way its

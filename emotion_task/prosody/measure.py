@@ -1,4 +1,5 @@
-"""First pass: measures one recording in physical units. What cannot be measured is None, never guessed."""
+"""Measures one recording in physical units: the first pass. What cannot be measured is None, never
+guessed."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def measure_corpus(
         ConfigError: A plug-in of `config` cannot be built.
     """
     config = config or MeasureConfig()
-    build_plugins(config)  # here, where its error reaches the user at once
+    build_plugins(config)  # built here, so that an error reaches the user at once
     out = Path(out_folder)
     utterances, failures = _without_duplicates(_read(source))
     with MeasuredStore(out).open(config, resume=resume) as store:

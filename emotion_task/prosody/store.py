@@ -32,7 +32,8 @@ def key_of(utterance: Utterance) -> str:
 
 
 class MeasuredStore:
-    """Reads and extends the measurements in a folder. `open` is needed to add some, `read` is not locked."""
+    """Reads and extends the measurements in a folder: `read` needs no lock, `open` locks the folder to add
+    some."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)

@@ -29,9 +29,9 @@ def count_syllables(text: str | None, language: str = "en") -> int | None:
     """Counts the syllables of a sentence from its spelling alone.
 
     English goes by rule (within one for most words), other languages by the vowels of eSpeak NG's phonemes.
-    The count is None where there is no text, for another language that eSpeak NG does not speak or without
-    eSpeak NG, and for English text with digits or with letters that the rule does not know. Punctuation of
-    any kind is passed over.
+    The count is None where there is no text, and for English text with digits or with letters that the rule
+    does not know. For other languages, the count is None without eSpeak NG or where eSpeak NG does not speak
+    them. Punctuation of any kind is passed over.
     """
     if not text or not any(character.isalpha() for character in text):
         return None

@@ -32,7 +32,7 @@ class Plan:
     answer: str
     """Emotion that the response will answer."""
     labels: tuple[str, ...]
-    """The options, the right one included."""
+    """Emotions to choose from, the right one included."""
     quote: str | None = None
     """Words that the response will quote; None for no quotation."""
     grades: Mapping[str, int] = field(default_factory=lambda: {d.name: MAX_GRADE for d in DIMENSIONS})
@@ -103,7 +103,7 @@ def wrong_quotation(plan: Plan, rng: random.Random) -> Plan:
     """Quotes words that were not spoken: factual -1. A plan without a quotation stays as it is."""
     if plan.quote is None:
         return plan
-    # At its beginning, since a writer cuts long ones at their end.
+    # The first word changes, since a writer cuts long quotations at their end.
     _, *rest = plan.quote.split()
     changed = [rng.choice(_WORDS), *rest]
     return replace(plan, quote=" ".join(changed), grades=plan.lowered(factual=1))

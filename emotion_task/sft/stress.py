@@ -18,8 +18,9 @@ def words_of(text: str) -> tuple[str, ...]:
 def stress_words(utterance: Utterance) -> tuple[tuple[str, ...], str] | None:
     """Returns the words to choose from and the stressed one, each word once and as the transcript spells it.
 
-    The result is None where the question has no one answer: without a transcript, with no or several stressed
-    words, with one word alone, or where the sentence has the stressed word twice or not at all.
+    The result is None where the question has no one answer. This is the case without a transcript, with no or
+    several stressed words, with one word alone, or where the sentence has the stressed word twice or not at
+    all.
     """
     stressed = utterance.stressed_words or []
     if not utterance.text or len(stressed) != 1:

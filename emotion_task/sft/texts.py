@@ -18,7 +18,7 @@ class Conversation:
     id: str
     """Id made of the line's number in the file: `text-000017`."""
     messages: Messages
-    """The turns before the last."""
+    """Turns of the conversation before the last."""
     target: str
     """Text of the last turn."""
 
