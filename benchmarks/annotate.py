@@ -1,10 +1,10 @@
-"""Annotation throughput: process time of measuring, and what a second node adds.
+"""Measures annotation throughput: process time of measuring, and what a second node adds.
 
     python -m benchmarks.annotate [--quick] [--json FILE] [--gate]
 
 Workload: utterances of 3 s of speech, made by the synthetic corpus's voices, as 16 kHz FLAC. Goals: 60
 utterances per second of process time on one core with all signal features, reading the file included; two
-nodes of a CPU each finish at least 1.8 times as many per second as one (it takes two idle cores).
+nodes of a CPU each finish at least 1.8 times as many per second as one (this needs two idle cores).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CONFIGS = {
 
 
 def make_files(folder: Path, count: int) -> list[Utterance]:
-    """Two or three sentences each, cut at 3 s."""
+    """Writes `count` recordings of two or three sentences each, cut at 3 s, and returns their utterances."""
     designs = iter(draw_corpus(4 * count, 1, 0, 1.0))
     utterances = []
     for index in range(count):
@@ -54,7 +54,7 @@ def make_files(folder: Path, count: int) -> list[Utterance]:
 
 
 def process_rate(utterances: list[Utterance], config: MeasureConfig) -> float:
-    """Utterances per second of this process's CPU time."""
+    """Returns the utterances measured per second of this process's CPU time."""
     measure_file(utterances[0], config)  # imports and tables
     began = time.process_time()
     for utterance in utterances:
@@ -65,7 +65,8 @@ def process_rate(utterances: list[Utterance], config: MeasureConfig) -> float:
 
 @contextmanager
 def local_cluster(num_nodes: int) -> Iterator[None]:
-    """Nodes of one CPU each on this machine, held to a core each: Praat takes every core that it sees."""
+    """Starts Ray nodes of one CPU each on this machine, held to a core each: Praat takes every core that it
+    sees."""
     cores = os.sched_getaffinity(0)
     cluster = Cluster()
     try:
@@ -82,7 +83,7 @@ def local_cluster(num_nodes: int) -> Iterator[None]:
 
 
 def cluster_rate(utterances: list[Utterance], num_nodes: int, folder: Path) -> float:
-    """Utterances per second of wall time, once every node has started its worker."""
+    """Returns the utterances measured per second of wall time, once every node has started its worker."""
     with local_cluster(num_nodes):
         warm = utterances[: 128 * num_nodes]
         measure_corpus(warm, folder / f"warm{num_nodes}", progress=False)

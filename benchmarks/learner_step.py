@@ -1,11 +1,13 @@
-"""What one gradient of the policy costs: groups packed, prompts and audio once and logits in chunks (ours),
-beside padded rows, the tower for every sample and full logits (the usual way).
+"""Measures what one gradient of the policy costs, in two ways.
+
+Ours packs groups, runs prompts and audio once and computes logits in chunks. The usual way pads rows, runs
+the tower for every sample and computes full logits.
 
     python -m benchmarks.learner_step [--quick] [--json FILE] [--gate]
 
-Both compute the same loss, sum of advantage * logprob over the same groups (K = 8, 10 s of audio, 32 to 160
-completion tokens), from the same mel features; the gradient's norm is printed to show it. Each runs in a
-process of its own, on one thread. Memory is the peak above the loaded weights, gradients included.
+Both ways compute the same loss, sum of advantage * logprob over the same groups (K = 8, 10 s of audio, 32 to
+160 completion tokens), from the same mel features; the printed norm of the gradient shows that. Each runs in
+a process of its own, on one thread. Memory is the peak above the loaded weights, gradients included.
 
 Goal, on the 100M model with a vocabulary of 152k: 3 times the throughput, a quarter of the memory.
 """
@@ -20,11 +22,18 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.report import finish, parse_arguments
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Qwen2AudioForConditionalGeneration
+
+Work = tuple[dict[str, "torch.Tensor"], np.ndarray, list[np.ndarray], np.ndarray]
+"""Mel features, prompt [P], completions [K] of [T] and advantages [K] of one group."""
 
 NUM_SAMPLES = 8
 AUDIO_SECONDS = 10
@@ -37,6 +46,8 @@ PLACEHOLDER = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
+    """Holds a model's dimensions, and how much work is done with that model."""
+
     vocab_size: int
     hidden_size: int
     num_layers: int
@@ -53,8 +64,8 @@ SIZES = {
 }
 
 
-def make_model(size: Size) -> Any:
-    """A Qwen2-Audio of this size, random, its tower frozen."""
+def make_model(size: Size) -> Qwen2AudioForConditionalGeneration:
+    """Returns a random Qwen2-Audio of this size, with its tower and projector frozen."""
     import torch
     from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
@@ -87,8 +98,8 @@ def make_model(size: Size) -> Any:
     return model
 
 
-def make_groups(size: Size) -> list[tuple[dict[str, Any], np.ndarray, list[np.ndarray], np.ndarray]]:
-    """(mel features, prompt [P], completions [K] of [T], advantages [K]) of each group."""
+def make_groups(size: Size) -> list[Work]:
+    """Makes random groups, the same for the same size."""
     import torch
 
     rng = np.random.default_rng(0)
@@ -110,8 +121,9 @@ def make_groups(size: Size) -> list[tuple[dict[str, Any], np.ndarray, list[np.nd
     return groups
 
 
-def usual_loss(model: Any, groups: list[Any]) -> Any:
-    """One row a sample, right-padded, through the model's own forward; logits of every position."""
+def usual_loss(model: Qwen2AudioForConditionalGeneration, groups: list[Work]) -> torch.Tensor:
+    """Returns the loss the usual way: one right-padded row per sample through the model's own forward, with
+    logits of every position."""
     import torch
 
     rows = [
@@ -132,8 +144,9 @@ def usual_loss(model: Any, groups: list[Any]) -> Any:
     return (logprobs.gather(-1, input_ids[:, 1:, None])[..., 0] * weight[:, 1:]).sum()
 
 
-def our_loss(model: Any, groups: list[Any]) -> Any:
-    """The learner's own function; the tower once a prompt, as the rollout does it."""
+def our_loss(model: Qwen2AudioForConditionalGeneration, groups: list[Work]) -> torch.Tensor:
+    """Returns the loss by the learner's own function, with the tower run once per prompt, as in the
+    rollout."""
     import torch
 
     from rlcore.engines.logprobs import TokenGroup, completion_logprobs
@@ -157,7 +170,7 @@ LOSSES = {"usual": usual_loss, "ours": our_loss}
 
 
 def work(size_name: str, variant: str) -> None:
-    """One variant, in this process; prints its row as JSON."""
+    """Measures one variant in this process and prints its row as JSON."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,11 +1,11 @@
-"""`rlcore plan`'s memory of a learner against what the learner takes on this machine.
+"""Compares `rlcore plan`'s memory of a learner with what the learner takes on this machine.
 
     python -m benchmarks.plan_memory [--quick] [--json FILE] [--gate]
 
-Each case is one DeepSpeed engine (one process a rank) that takes two policy updates on made-up groups.
-Measured is the peak of the process's resident memory (VmHWM, reset when the libraries are loaded and a small
-engine has run) above what was resident then. glibc gives every tensor above 64 kB its own mapping, so that
-the peak is what is allocated and not what malloc keeps. Goal: within 10 %.
+Each case is one DeepSpeed engine (one process per rank) that takes two policy updates on made-up groups.
+The measured figure is the peak of the process's resident memory (VmHWM, reset when the libraries are loaded
+and a small engine has run) above what was resident at that moment. glibc gives every tensor above 64 kB its
+own mapping, so that the peak is what is allocated and not what malloc keeps. Goal: within 10 %.
 """
 
 from __future__ import annotations
@@ -19,17 +19,25 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.report import finish, parse_arguments
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rlcore.config import LearnerConfig
+    from rlcore.types import TrainGroup
 
 GOAL = 0.10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A Qwen2 text model, a learner and a batch: `num_groups` prompts of `prompt` tokens with `samples`
-    completions of `completion` tokens each, on every rank, in micro-batches of `micro_batch_tokens`."""
+    """Holds a Qwen2 text model, a learner and a batch.
+
+    Every rank has `num_groups` prompts of `prompt` tokens with `samples` completions of `completion` tokens
+    each, in micro-batches of `micro_batch_tokens`."""
 
     name: str
     hidden: int = 384
@@ -42,7 +50,7 @@ class Case:
     checkpointing: bool = False
     autocast: str = "none"
     stored: str = "float32"
-    """The checkpoint's dtype."""
+    """Dtype of the checkpoint."""
     num_groups: int = 1
     prompt: int = 16
     samples: int = 2
@@ -93,8 +101,8 @@ def small(case: Case) -> Case:
     return replace(case, hidden=64, intermediate=64, layers=1, vocab=64, num_groups=1, prompt=8, completion=8)
 
 
-def dimensions(case: Case) -> dict[str, Any]:
-    """Of `Qwen2Config`."""
+def dimensions(case: Case) -> dict[str, int | str]:
+    """Returns the case's arguments of `Qwen2Config`."""
     heads = case.hidden // 64
     return {
         "vocab_size": case.vocab,
@@ -117,17 +125,17 @@ def make_model(case: Case, folder: Path) -> None:
     model.to(getattr(torch, case.stored)).save_pretrained(folder)
 
 
-def make_groups(case: Case, rank: int) -> list[Any]:
+def make_groups(case: Case, rank: int) -> list[TrainGroup]:
     import numpy as np
 
     from rlcore.types import TrainGroup
 
     rng = np.random.default_rng(rank)
 
-    def tokens(count: int) -> Any:
+    def tokens(count: int) -> np.ndarray:
         return rng.integers(0, case.vocab, size=count)
 
-    def logprobs() -> tuple[Any, ...]:
+    def logprobs() -> tuple[np.ndarray, ...]:
         return tuple(np.full(case.completion, -2.0, dtype=np.float32) for _ in range(case.samples))
 
     return [
@@ -144,7 +152,7 @@ def make_groups(case: Case, rank: int) -> list[Any]:
     ]
 
 
-def learner_of(case: Case) -> Any:
+def learner_of(case: Case) -> LearnerConfig:
     from rlcore.config import LearnerConfig, LoRAConfig
 
     return LearnerConfig(
@@ -159,8 +167,10 @@ def learner_of(case: Case) -> Any:
 
 
 def work(case: Case, folder: Path) -> None:
-    """One rank; prints its peak in bytes. A small engine goes first: what libraries load and keep at
-    the first use of a ZeRO stage is no part of the model's cost."""
+    """Runs one rank and prints its peak in bytes.
+
+    A small engine goes first: what libraries load and keep at the first use of a ZeRO stage is no part of the
+    model's cost."""
     import torch
 
     from rlcore.algorithms.aggregation import BatchTotals
@@ -200,7 +210,7 @@ def work(case: Case, folder: Path) -> None:
 
 
 def measure(case: Case) -> int:
-    """The highest peak of the case's ranks, in bytes."""
+    """Returns the highest peak of the case's ranks, in bytes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_model(case, folder / "model")
@@ -245,7 +255,7 @@ def _memory(field: str) -> int:
 
 
 def planned(case: Case) -> float:
-    """What `rlcore plan` gives for one rank, in bytes."""
+    """Returns the peak of one rank that `rlcore plan` gives, in bytes."""
     from transformers import Qwen2Config
 
     from rlcore.config import ModelConfig

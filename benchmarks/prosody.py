@@ -1,5 +1,7 @@
-"""How right the prosody measurements are, where the truth is known: speech of the synthetic corpus, whose
-melody, level, timing and stressed word were laid on by the program, clean and with noise added.
+"""Measures how right the prosody measurements are, where the truth is known.
+
+The speech is that of the synthetic corpus, whose melody, level, timing and stressed word were laid on by the
+program, clean and with noise added.
 
     python -m benchmarks.prosody [--quick] [--json FILE] [--gate] [--plot FILE]
 
@@ -10,10 +12,9 @@ the truth in 9 of 10 utterances; contour in 0.85 of those with a melody to hear;
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -37,16 +38,17 @@ MAX_F0_ERROR_ST = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """One utterance of the corpus and what was laid on it."""
+    """Holds one utterance of the corpus and what was laid on it."""
 
     design: Design
     waveform: np.ndarray
-    """[N]"""
+    """Samples [N] at `RATE`."""
     f0_times: np.ndarray
-    """[P] seconds"""
+    """Times [P] of the pitch tier, in seconds."""
     f0_hz: np.ndarray
-    """[P] of the pitch tier"""
+    """Pitch [P] of the pitch tier, in Hz."""
     speech_s: float
+    """Seconds from the first to the last loud sample."""
 
 
 def make_truth(design: Design) -> Truth:
@@ -73,7 +75,8 @@ def make_truth(design: Design) -> Truth:
 
 
 def evaluate(truths: Sequence[Truth], snr_db: float | None) -> dict[str, float]:
-    """Figures over the utterances, with white noise added at `snr_db` below the active level."""
+    """Returns figures over the utterances, with white noise added at `snr_db` below the active level; None
+    adds none."""
     aligner, rng = SynthesisAligner(), np.random.default_rng(0)
     measured: list[Measurement] = []
     errors, gross, stress, bias = [], [], [], []
@@ -115,7 +118,7 @@ def evaluate(truths: Sequence[Truth], snr_db: float | None) -> dict[str, float]:
 
 
 def _f0_errors(truth: Truth, waveform: np.ndarray) -> np.ndarray:
-    """Semitones from the truth, of the frames that are voiced and speech."""
+    """Returns the distance from the truth in semitones, of the frames that are voiced and speech."""
     track, activity = track_f0(waveform, RATE), find_activity(waveform, RATE)
     assert activity is not None
     frame = np.minimum((track.times / FRAME_S).astype(int), len(activity.active) - 1)
@@ -125,8 +128,8 @@ def _f0_errors(truth: Truth, waveform: np.ndarray) -> np.ndarray:
 
 
 def _level_agreement(truths: Sequence[Truth], measured: Sequence[Measurement]) -> dict[str, float]:
-    """Share of utterances whose level is that of the truth, both cut at tertiles. An unmeasured one, a
-    whisper's pitch apart, counts as wrong."""
+    """Returns the share of utterances whose level is that of the truth, both cut at tertiles. An unmeasured
+    utterance counts as wrong; the pitch of whispers is left out."""
     pairs = list(zip(truths, measured, strict=True))
     by_gender = []
     for gender in ("male", "female"):
@@ -148,7 +151,7 @@ def _level_agreement(truths: Sequence[Truth], measured: Sequence[Measurement]) -
 
 
 def _said_f0(truth: Truth) -> np.ndarray:
-    """The melody where the clean recording is voiced: a median over pauses would be of no voice."""
+    """Returns the melody where the clean recording is voiced: a median over pauses would be of no voice."""
     track = track_f0(truth.waveform, RATE)
     return np.exp(np.interp(track.times[track.hertz > 0], truth.f0_times, np.log(truth.f0_hz)))
 
@@ -164,8 +167,8 @@ def _agree(truth: Sequence[float], measured: Sequence[float | None]) -> list[boo
     ]
 
 
-def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """The noise curves."""
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Draws the noise curves."""
     from matplotlib.figure import Figure
 
     noisy = [row for row in rows if row["snr_db"] != "clean"]

@@ -1,4 +1,5 @@
-"""What every benchmark prints and writes: a table, a JSON file with hardware and commit, one last line."""
+"""Prints and writes what every benchmark reports: a table, a JSON file with hardware and commit, one last
+line."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rlcore.bench.environment import environment
 from rlcore.records.files import finite, write_json
@@ -15,12 +15,12 @@ Row = Mapping[str, float | int | str]
 
 
 def parse_arguments(description: str) -> argparse.Namespace:
-    """The arguments that every benchmark takes."""
+    """Parses the arguments that every benchmark takes (`argument_parser`)."""
     return argument_parser(description).parse_args()
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
-    """`--quick`, `--json FILE` and `--gate`."""
+    """Returns a parser of `--quick`, `--json FILE` and `--gate`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a smaller workload")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
@@ -28,12 +28,18 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def finish(name: str, rows: Sequence[Row], headline: Row, goals: Mapping[str, bool], arguments: Any) -> None:
-    """Prints the table and, last, `name: key=value ...`; writes the JSON; ends the process where a goal is
-    missed and `--gate` was given.
+def finish(
+    name: str, rows: Sequence[Row], headline: Row, goals: Mapping[str, bool], arguments: argparse.Namespace
+) -> None:
+    """Prints the table and, last, `name: key=value ...`, and writes the JSON.
+
+    The process ends with status 1 where a goal is missed and `--gate` was given.
 
     Args:
-        goals: goal in words to whether it was reached.
+        rows: rows of the table; the first one's keys are the columns.
+        headline: figures of the last line.
+        goals: whether each goal, in words, was reached.
+        arguments: arguments as `argument_parser` parses them.
     """
     _print_table(rows)
     missed = [goal for goal, reached in goals.items() if not reached]

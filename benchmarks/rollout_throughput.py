@@ -1,19 +1,20 @@
-"""Tokens a second of the rollout actor on the quickstart's kind of model: audio prompts, K samples each.
+"""Measures tokens per second of the rollout actor on the quickstart's kind of model: audio prompts, K samples
+each.
 
     python -m benchmarks.rollout_throughput [--quick] [--json FILE] [--gate]
 
-Three comparisons, sides alternating:
+There are three comparisons, whose sides alternate:
 
 - `raw`: vLLM's own `LLM.generate` on encoded prompts, in this process; `actor`: the same through the actor's
-  queue, its loop and its collection, prompts encoded already; the best of several rounds a side. Goal: at
-  most 5 % over the raw engine.
+  queue, its loop and its collection, with prompts encoded already; the best of several rounds counts on each
+  side. Goal: at most 5 % over the raw engine.
 - `one` and `two` replicas as Ray actors, one core each, through the pool, with more to do than they take at
-  once and completions of ragged lengths, while a steady stream of groups finishes; two over the mean of one
-  before and after it, the median of the rounds. Goal: two give 1.9 times one. It needs two idle cores. Beside
-  it the same in two processes without Ray: what the machine has to give.
+  once and completions of ragged lengths, while a steady stream of groups finishes. The figure is two over the
+  mean of one before and after, the median of the rounds. Goal: two give 1.9 times one, which needs two idle
+  cores. Two processes without Ray do the same beside it: this is what the machine has to give.
 - the audio tower: prompts with new audio, then the same audio again. Goal: each audio is encoded once.
 
-And at least 2000 tokens a second on one core with 16 prompts of 8 samples.
+A further goal is at least 2000 tokens per second on one core with 16 prompts of 8 samples.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -37,26 +38,39 @@ from rlcore.engines.vllm_records import sampling_params, vllm_prompt
 from rlcore.types import Group, Prompt, RolloutJob
 
 if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+    from multiprocessing.synchronize import Barrier
+
     from rlcore.actors.rollout import RolloutWorker
     from rlcore.actors.rollout_pool import RolloutPool
+    from rlcore.engines.vllm_engine import VLLMEngine
 
 TOKENS_PER_S = 2000
 OVERHEAD = 1.05
 SPEED_UP = 1.9
 NUM_SAMPLES = 8
 PROMPTS_AT_ONCE = 8
-"""That an engine works on where replicas are compared."""
+"""Number of prompts that an engine works on at once where replicas are compared."""
 WINDOW = (1 / 4, 3 / 4)
 """Shares of the prompts that are done when the clock starts and stops where replicas are compared: engines
-that begin with full batches, and none that runs out of work."""
+then begin with full batches, and none runs out of work."""
 SECONDS = 2.0
-"""Length of every audio."""
+"""Length of every audio, in seconds."""
+
+
+class WorkerArguments(TypedDict):
+    """Holds the arguments of a `RolloutWorker`."""
+
+    model: ModelConfig
+    rollout: RolloutConfig
+    task: TargetConfig
+    seed: int
 
 
 class NoiseTask:
-    """Media are noise; a prompt's seed makes it."""
+    """Serves noise as every prompt's audio; the prompt's seed makes the noise."""
 
-    def load_media(self, prompt: Prompt) -> dict[str, Any]:
+    def load_media(self, prompt: Prompt) -> dict[str, object]:
         rng = np.random.default_rng(prompt.media["seed"])
         waveform = 0.1 * rng.standard_normal(int(16000 * SECONDS))
         return {"audio": [waveform.astype(np.float32)], "sampling_rate": 16000}
@@ -71,7 +85,9 @@ def num_tokens(groups: Sequence[Group]) -> int:
 
 
 def raw_seconds(worker: RolloutWorker, prompts: Sequence[Prompt], step: int) -> float:
-    """vLLM's own batch generation, on the engine's thread as vLLM wants it, of what `generate` would ask."""
+    """Returns the seconds of vLLM's own batch generation of what the worker's `generate` would ask for.
+
+    vLLM is called on the engine's thread, as it needs to be; encoding is not counted."""
     jobs = [RolloutJob(id=i, prompt=prompt, draw=step) for i, prompt in enumerate(prompts)]
     encoded = worker._encoder.encode(prompts)
 
@@ -91,8 +107,9 @@ def raw_seconds(worker: RolloutWorker, prompts: Sequence[Prompt], step: int) -> 
 
 def measure_actor(
     worker: RolloutWorker, prompts: Sequence[Prompt], rounds: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The actor's path against the raw engine, and the tower's passes."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns the rates of the actor and the raw engine, and their ratio with the numbers of encoded
+    audios."""
     start = time.perf_counter()
     groups = worker.generate(prompts, step=0)
     new_s, encoded = time.perf_counter() - start, worker.stats()["media_encoded"]
@@ -115,8 +132,13 @@ def measure_actor(
 
 
 def steady_rate(finished: Callable[[], Sequence[Group]], count: int) -> float:
-    """Tokens a second of the groups that finish within `WINDOW` of `count` prompts: of engines that have
-    enough to do, as where rollouts run ahead of updates."""
+    """Returns the tokens per second of the groups that finish within `WINDOW` of `count` prompts.
+
+    These are engines that have enough to do, as where rollouts run ahead of updates.
+
+    Args:
+        finished: waits for groups and returns those that have finished since its last call.
+    """
     done: list[Group] = []
     while len(done) < WINDOW[0] * count:
         done += finished()
@@ -127,7 +149,7 @@ def steady_rate(finished: Callable[[], Sequence[Group]], count: int) -> float:
 
 
 def pool_rate(pool: RolloutPool, prompts: Sequence[Prompt], step: int) -> float:
-    """Tokens a second of a pool's replicas together."""
+    """Returns the tokens per second of a pool's replicas together."""
     ids = range(step * len(prompts), (step + 1) * len(prompts))
     pool.submit([RolloutJob(id=i, prompt=p, draw=step) for i, p in zip(ids, prompts, strict=True)])
     rate = steady_rate(lambda: [job.group for job in pool.poll(1.0)], len(prompts))
@@ -137,9 +159,10 @@ def pool_rate(pool: RolloutPool, prompts: Sequence[Prompt], step: int) -> float:
     return rate
 
 
-def measure_replicas(arguments: dict[str, Any], prompts: Sequence[Prompt], rounds: int) -> list[float]:
-    """How many times the tokens of one replica two give, round by round. Both pools stand at once; one of
-    them idles. A replica has as much to do in either."""
+def measure_replicas(arguments: WorkerArguments, prompts: Sequence[Prompt], rounds: int) -> list[float]:
+    """Returns two replicas' rate over one replica's, round by round.
+
+    Both pools stand at once, and one of them idles. A replica has as much to do in either pool."""
     from rlcore.actors.group import ActorGroup
     from rlcore.actors.rollout import NUM_THREADS, RolloutWorker
     from rlcore.actors.rollout_pool import RolloutPool
@@ -167,12 +190,15 @@ def measure_replicas(arguments: dict[str, Any], prompts: Sequence[Prompt], round
 
 
 def over_neighbours(two: Sequence[float], one: Sequence[float]) -> list[float]:
-    """Each of `two` over the mean of what `one` gave before and after it: the machine's own speed drifts."""
+    """Divides each rate of `two` by the mean of the rates of `one` before and after it: the machine's own
+    speed drifts."""
     return [2 * pair / (before + after) for pair, before, after in zip(two, one[:-1], one[1:], strict=True)]
 
 
-def measure_processes(arguments: dict[str, Any], prompts: Sequence[Prompt], rounds: int) -> list[float]:
-    """The same of two processes that share nothing and tell nobody of their groups; each has its half."""
+def measure_processes(arguments: WorkerArguments, prompts: Sequence[Prompt], rounds: int) -> list[float]:
+    """Returns two processes' rate over one process's, round by round, without Ray.
+
+    The processes share nothing and pass their groups to nobody; each has half of the prompts."""
     context = multiprocessing.get_context("spawn")
     barrier, queues = context.Barrier(2), [context.Queue() for _ in range(2)]
     processes = [
@@ -190,10 +216,15 @@ def measure_processes(arguments: dict[str, Any], prompts: Sequence[Prompt], roun
 
 
 def process_rates(
-    arguments: dict[str, Any], prompts: Sequence[Prompt], rounds: int, rank: int, barrier: Any, queue: Any
+    arguments: WorkerArguments,
+    prompts: Sequence[Prompt],
+    rounds: int,
+    rank: int,
+    barrier: Barrier,
+    queue: Queue[tuple[list[float], list[float]]],
 ) -> None:
-    """Puts the tokens a second of each round: of rank 0 alone (0 for others), then of this one beside the
-    others."""
+    """Puts two lists into `queue`: tokens per second of each round of rank 0 alone (0 for other ranks), and
+    of this rank beside the others."""
     from rlcore.actors.rollout import RolloutWorker
 
     worker = RolloutWorker(**arguments)
@@ -215,7 +246,7 @@ def process_rates(
 
 
 def ragged(rollout: RolloutConfig) -> RolloutConfig:
-    """`PROMPTS_AT_ONCE`, and completions of half to all of `max_tokens`."""
+    """Returns the configuration with `PROMPTS_AT_ONCE`, and completions of half to all of `max_tokens`."""
     from rlcore.engines.forced_lengths import TABLE
 
     lengths = np.random.default_rng(0).integers(rollout.max_tokens // 2, rollout.max_tokens + 1, 1000)
@@ -237,7 +268,7 @@ def main() -> None:
     rounds = 3 if arguments.quick else 8
     with tempfile.TemporaryDirectory() as folder:
         build_tiny_model(folder, ["what is the emotion of the speaker"] * 10, TinyModelConfig())
-        settings: dict[str, Any] = {
+        settings: WorkerArguments = {
             "model": ModelConfig(path=folder),
             "rollout": RolloutConfig(
                 samples_per_prompt=NUM_SAMPLES,

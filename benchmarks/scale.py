@@ -1,19 +1,19 @@
-"""What orchestration costs a step, from 8 to 512 engines: the controller and all that it drives, with engines
-and a learner that only take the time they are told to.
+"""Measures what orchestration costs per step, from 8 to 512 engines: the controller and all that it drives.
 
     python -m benchmarks.scale [--quick] [--json FILE] [--gate] [--plot FILE]
 
-Real: Controller, RolloutPipeline, GroupBuffer, RolloutPool, Dispatcher, RewardPool with its two actors, the
-learner's ActorGroup; every call of an engine is a Ray call of its own, and groups (8 completions of 128
-tokens, with their log-probabilities) and batches travel as in a run. Simulated: what engines and learner do.
-So many engines are no processes each on one machine: they live in two host actors, as coroutines that sleep
-(`EngineHosts`); starting them, and a cluster's network, are not measured.
+Real are Controller, RolloutPipeline, GroupBuffer, RolloutPool, Dispatcher, RewardPool with its two actors,
+and the learner's ActorGroup. Every call of an engine is a Ray call of its own, and groups (8 completions of
+128 tokens, with their log-probabilities) and batches travel as in a run. Simulated is the work of engines and
+learner, which only take the time that they are told to. One machine cannot hold a process for each engine:
+engines live in two host actors, as coroutines that sleep (`EngineHosts`). Their start, and a cluster's
+network, are not measured.
 
-A synchronous step of 10 s (rollout 7.0, update 2.5, weights 0.5), two prompts an engine, lengths spread over
-0.3 to 1 of the longest, which is the last to be handed out: the handing out counts whole at every size.
-Orchestration is what a step takes beyond those 10 s: median of the steps after the first. Hosts and
-controller share the machine, which counts against it. Goals: at most 5 % of the step at 256 engines, and from
-64 to 512 engines no more than eight times as much.
+A synchronous step takes 10 s (rollout 7.0, update 2.5, weights 0.5), with two prompts per engine and lengths
+spread over 0.3 to 1 of the longest. The longest prompt is the last to be handed out, so that the time of
+handing out counts whole at every size. Orchestration is what a step takes beyond those 10 s, the median of
+the steps after the first. Hosts and controller share the machine, which counts against orchestration. Goals:
+at most 5 % of the step at 256 engines, and from 64 to 512 engines no more than eight times as much.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ GROWTH_FROM, GROWTH_TO = 64, 512
 
 
 class SimulatedEngine:
-    """`RolloutWorker` as a coroutine. All its prompts are written at once; each takes its own time."""
+    """Stands in for `RolloutWorker`, as coroutines. All prompts are answered at once; each takes its own
+    time."""
 
     def __init__(self, prompts_per_step: int, answers: Sequence[tuple[Completion, ...]]):
         self._prompts_per_step, self._answers = prompts_per_step, answers
@@ -129,14 +130,14 @@ class SimulatedEngine:
 
 
 class EngineHost:
-    """A process with many engines."""
+    """Hosts many engines in one process."""
 
     def __init__(self, ranks: Sequence[int], prompts_per_step: int):
         rng = np.random.default_rng(0)
         answers = [tuple(make_completion(rng) for _ in range(SAMPLES)) for _ in range(64)]
         self._engines = {rank: SimulatedEngine(prompts_per_step, answers) for rank in ranks}
 
-    async def call(self, rank: int, method: str, *args: Any) -> Any:
+    async def call(self, rank: int, method: str, *args: object) -> object:
         return await getattr(self._engines[rank], method)(*args)
 
 
@@ -152,7 +153,8 @@ def make_completion(rng: np.random.Generator) -> Completion:
 
 
 class EngineHosts(ActorGroup):
-    """Looks like one actor an engine: a call of one rank is one Ray call, to the host that it lives in."""
+    """Looks like a group with one actor per engine: a call of one rank is one Ray call, to that engine's
+    host."""
 
     def __init__(self, num_engines: int):
         ranks = [list(range(host, num_engines, NUM_HOSTS)) for host in range(NUM_HOSTS)]
@@ -162,13 +164,13 @@ class EngineHosts(ActorGroup):
         super().__init__("rollout", EngineHost, arguments, num_cpus=0.1, options=options)
         self.size = num_engines
 
-    def call_one_async(self, rank: int, method: str, *args: Any, **kwargs: Any) -> PendingCall:
+    def call_one_async(self, rank: int, method: str, *args: object, **kwargs: object) -> PendingCall:
         answer = self._actors[rank % NUM_HOSTS].call.remote(rank, method, *args, **kwargs).future()
         return PendingCall(self.name, method, [answer], [rank], lambda results: results[0])
 
 
 class SimulatedLearner:
-    """`LearnerWorker` that sleeps."""
+    """Stands in for `LearnerWorker`; its work is to sleep."""
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         time.sleep(UPDATE_S)
@@ -203,7 +205,7 @@ def run_config(num_engines: int, num_steps: int) -> RunConfig:
 
 
 def measure(num_engines: int, num_steps: int) -> Row:
-    """One size: seconds a step, of it orchestration, and the controller's CPU."""
+    """Measures one size: seconds per step, the share of orchestration, and the controller's CPU time."""
     config = run_config(num_engines, num_steps + 1)
     prompts = [Prompt(id=str(i), text="what is the emotion? " * 20) for i in range(4096)]
     with ExitStack() as stack:
@@ -245,7 +247,7 @@ def measure(num_engines: int, num_steps: int) -> Row:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Orchestration over engines, with a line of proportion."""
+    """Draws orchestration over the number of engines, with a line of proportion."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,15 +1,16 @@
-"""Step time and utilisation of the loop at 8 to 4096 GPUs, simulated: rollouts that take turns with updates,
-that run one step ahead, or four.
+"""Simulates step time and utilisation of the loop at 8 to 4096 GPUs.
+
+Rollouts take turns with updates, run one step ahead, or run four ahead.
 
     python -m benchmarks.simulation [--quick] [--json FILE] [--gate]
 
 SIMULATION_PNG in the environment names a file for a picture of the curves.
 
-Qwen2.5-Omni-7B on H100s; 4 prompts of 8 samples a GPU and step, so that the work grows with the cluster; 5 of
-16 GPUs write, 10 learn, 1 scores (the split of the ready configuration for 64); completions of 256 tokens on
-average with a long tail (lognormal, standard deviation equal to the mean), cut at 2048. Engine, learner and
-scoring speeds are `rlcore plan`'s; the controller is taken to cost nothing, unless CONTROLLER_MS gives
-milliseconds a group. Nothing here was measured on GPUs.
+The model is Qwen2.5-Omni-7B on H100s, with 4 prompts of 8 samples per GPU and step, so that the work grows
+with the cluster. 5 of 16 GPUs generate, 10 learn, 1 scores (the split of the ready configuration for 64).
+Completions have 256 tokens on average with a long tail (lognormal, standard deviation equal to the mean), cut
+at 2048. Engine, learner and scoring speeds are `rlcore plan`'s. The controller is taken to cost nothing,
+unless CONTROLLER_MS gives milliseconds per group. Nothing here was measured on GPUs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import finish, parse_arguments
+from benchmarks.report import Row, finish, parse_arguments
 from benchmarks.simulator import Loop, simulate
 from rlcore.config import load_config
 from rlcore.plan.hardware import Efficiency, load_hardware
@@ -40,13 +41,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "four steps ahead": {"staleness": 4},
 }
 NUM_STEPS = 10
-"""A multiple of the rounds that are open at most: what arrives in bursts of so many is averaged."""
+"""Number of steps, twice the most rounds that are open at once: bursts over that many rounds are averaged
+out."""
 LENGTH_GRID = 16
 """Lengths are rounded up to multiples of this: sequences that end together are one event."""
 
 
 def loop_of(num_gpus: int) -> Loop:
-    """The loop on a cluster of this size."""
+    """Returns the loop on a cluster of this size."""
     replicas = max(2, num_gpus * 5 // 16)
     others = max(1, num_gpus // 16)
     config = with_settings(
@@ -92,8 +94,9 @@ def loop_of(num_gpus: int) -> Loop:
     )
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Step time, and the shares of engines' and learner's time that are used, over the number of GPUs."""
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draws step time, and the shares of engines' and learner's time that are used, over the number of
+    GPUs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

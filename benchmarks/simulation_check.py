@@ -1,10 +1,13 @@
-"""The simulator against the loop's own code: the real pipeline, buffer and dispatcher over engines, rewards
-and a learner that do nothing but take the time they are told to.
+"""Compares the simulator with the loop's own code.
+
+The real pipeline, buffer and dispatcher run over engines, rewards and a learner that do nothing but take the
+time that they are told to.
 
     python -m benchmarks.simulation_check [--quick] [--json FILE] [--gate]
 
-Four engines, 16 prompts of 4 samples a step, long-tailed lengths, the same draws on both sides; seconds a
-step after the steps that fill the pipeline. Goal: within 15 % in every case.
+There are four engines and 16 prompts of 4 samples per step, with long-tailed lengths and the same draws on
+both sides. The figure is seconds per step after the steps that fill the pipeline. Goal: within 15 % in every
+case.
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ QUICK = ("take turns", "one ahead")
 
 @dataclass(slots=True)
 class Wait:
-    """A call that is answered at a time."""
+    """Stands in for a call whose answer comes at a given time (`time.monotonic`)."""
 
     until: float
 
@@ -82,8 +85,9 @@ class Wait:
 
 
 class SleepingPool:
-    """`RolloutPool` without actors: when a job ends is known when it is given, because a decoding step takes
-    the same time whatever is in it. Behaves as the dispatcher says."""
+    """Stands in for `RolloutPool`, without actors. Jobs go to the engines that the real dispatcher chooses.
+
+    A job's end is known from the start, because a decoding step takes the same time whatever its batch."""
 
     stale: Sequence[int] = ()
 
@@ -94,7 +98,7 @@ class SleepingPool:
             self._dispatcher.started(rank, 0)
         self._places = [[0.0] * loop.max_num_seqs for _ in range(loop.num_engines)]
         self._ends: dict[int, tuple[float, int]] = {}
-        """Job to its end and its engine."""
+        """Each job's end and engine."""
         self._woken = threading.Event()
 
     def wake(self) -> None:
@@ -128,7 +132,7 @@ class SleepingPool:
             self._ends.pop(job, None)
 
     def pause(self, seconds: float) -> None:
-        """All that is being written goes on so much later."""
+        """Delays every unfinished job by this many seconds."""
         now = time.monotonic()
         self._ends = {job: (max(end, now) + seconds, rank) for job, (end, rank) in self._ends.items()}
         self._places = [sorted(max(end, now) + seconds for end in places) for places in self._places]
@@ -138,7 +142,7 @@ class SleepingPool:
 
 
 def measure(loop: Loop) -> float:
-    """Seconds a step of the real pipeline."""
+    """Returns the seconds per step of the real pipeline."""
     warm_up = 2 * (1 + loop.staleness)
     config = RunConfig(
         model=ModelConfig(path="none"),

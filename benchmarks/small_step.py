@@ -1,17 +1,18 @@
-"""Seconds of each phase of a reinforcement learning step of the small model: cached against uncached audio,
-adapters against all weights of the language model.
+"""Measures the seconds of each phase of a reinforcement learning step of the small model.
+
+Cached audio is compared with uncached audio, and adapters with all weights of the language model.
 
     python -m benchmarks.small_step [--model FOLDER] [--quick] [--json FILE] [--gate]
 
 `--model` is what `emotion small-model` has built (default: runs/small-model). Every variant is a run of the
-real loop under the `rl` section of configs/small.yaml, K = 8, with the small model itself for a reward model,
-on noise as long as RAVDESS's recordings. No recording is met twice: its audio is encoded in its step, or
-found in the folder that `model.media_cache` names. Answers are cut at the length of a trace. Rewards and
+real loop under the `rl` section of configs/small.yaml, K = 8, with the small model itself as the reward
+model, on noise as long as RAVDESS's recordings. No recording is used twice: its audio is encoded in its step,
+or found in the folder that `model.media_cache` names. Answers are cut at the length of a trace. Rewards and
 reference work beside the rollout, so the phases do not add up to the step. The old log-probabilities are
-the update's own first pass. Peak memory is that of all of the run's processes together, shared pages counted
-once.
+the update's own first pass. Peak memory is that of all of the run's processes together, with shared pages
+counted once.
 
-Goal: 30 steps of 16 prompts in 90 minutes of two idle cores, so 180 s a step, within 12 GB.
+Goal: 30 steps of 16 prompts in 90 minutes of two idle cores, so 180 s per step, within 12 GB.
 """
 
 from __future__ import annotations
@@ -39,19 +40,20 @@ CONFIG = Path(__file__).resolve().parent.parent / "emotion_task" / "configs" / "
 AUDIO_SECONDS = 3.7
 ANSWER_TOKENS = 45
 WARM_UP = 1
-"""Steps that are not counted."""
+"""Number of first steps that are not counted."""
 GOAL_S, GOAL_GB = 180.0, 12.0
 VARIANTS = {
     "adapters, uncached audio": (True, False),
     "adapters, cached audio": (True, True),
     "all weights, cached audio": (False, True),
 }
-"""Name to whether adapters are trained, and whether the audio is cached."""
+"""Variants by name: whether adapters are trained, and whether the audio is cached."""
 EMOTIONS = ("neutral", "happy", "sad", "angry", "disgust", "surprise", "fear", "calm")
 
 
 class PeakMemory:
-    """The most that this process and all below it held at once, in bytes, looked at every second."""
+    """Tracks the most memory that this process and all below it hold at once, in bytes, looked at every
+    second."""
 
     def __init__(self) -> None:
         self.num_bytes, self._ended = 0, threading.Event()
@@ -74,7 +76,7 @@ class PeakMemory:
 
 
 def write_noise(folder: Path, num_train: int) -> Path:
-    """A manifest of `num_train` recordings to train on and one held out."""
+    """Writes recordings of noise, `num_train` to train on and one held out, and returns their manifest."""
     utterances = []
     for number in range(num_train + 1):
         noise = 0.1 * np.random.default_rng(number).standard_normal(int(16000 * AUDIO_SECONDS))
@@ -95,7 +97,7 @@ def write_noise(folder: Path, num_train: int) -> Path:
 
 
 def configured(model: str, manifest: Path, num_steps: int, num_prompts: int) -> RunConfig:
-    """The reinforcement learning of configs/small.yaml from `model`, on the manifest's recordings."""
+    """Returns the `rl` section of configs/small.yaml for training `model` on the manifest's recordings."""
     os.environ.setdefault("RAVDESS_ROOT", ".")  # the file names it; nothing of it is read here
     rl = load_config([str(CONFIG)], [f"base_model={model}"], PipelineConfig).rl
     judge, claims = rl.rewards["reasoning"], rl.rewards["faithfulness"]
@@ -118,7 +120,7 @@ def configured(model: str, manifest: Path, num_steps: int, num_prompts: int) -> 
 
 
 def fill_cache(config: RunConfig, folder: Path) -> None:
-    """Every recording's embeddings, as an earlier run would have left them."""
+    """Writes every recording's embeddings into `folder`, as an earlier run would have left them."""
     from rlcore.models.media import MediaEncoder
 
     task = build_target(config.task.target, config.task.args, where="task")
@@ -127,7 +129,7 @@ def fill_cache(config: RunConfig, folder: Path) -> None:
 
 
 def measure(name: str, config: RunConfig, folder: Path) -> dict[str, float | str]:
-    """One variant's mean seconds a step and phase, after the warm-up."""
+    """Runs one variant and returns its mean seconds per step and of each phase, after the warm-up."""
     from rlcore.run import train
 
     with_adapters, is_cached = VARIANTS[name]
@@ -137,7 +139,7 @@ def measure(name: str, config: RunConfig, folder: Path) -> dict[str, float | str
         run_dir=str(run_dir),
         model=replace(config.model, media_cache=str(folder / "media") if is_cached else None),
     )
-    if not with_adapters:  # which are what makes the learner its own reference
+    if not with_adapters:  # with adapters, the learner is its own reference
         config = replace(
             config,
             learner=replace(config.learner, lora=LoRAConfig()),

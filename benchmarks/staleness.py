@@ -1,13 +1,14 @@
-"""Steps a minute with the next rollout during the update (`train.staleness: 1`) against taking turns (0).
+"""Compares the next rollout during the update (`train.staleness: 1`) with taking turns (0), in steps per
+minute.
 
     python -m benchmarks.staleness [--quick] [--json FILE] [--gate]
 
 TIMELINE_PNG in the environment names a file for a picture of both timelines.
 
-One rollout core, one learner core, a rule for a reward, the same seeds, and a learning rate so low that the
-answers stay as long as they are. `--quick` takes fewer steps. The
-share of an update in a step is printed with the result: where rollout and update take equally long, running
-ahead gives at most 2. Goal: 1.3, on two idle cores.
+Both runs have one rollout core, one learner core, a rule as the reward, the same seeds, and a learning rate
+so low that the answers stay as long as they are. `--quick` takes fewer steps. The share of an update in a
+step is printed with the result: where rollout and update take equally long, running ahead gives at most 2.
+Goal: 1.3, on two idle cores.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.patches import Patch
@@ -38,29 +38,29 @@ from rlcore.config import (
 )
 from rlcore.records.timeline import read_spans
 from rlcore.records.tracking import read_metrics
-from rlcore.types import Completion, Prompt
+from rlcore.types import Completion, Group, Prompt, Score
 
 GOAL = 1.3
 WARM_UP = 2
-"""Steps that are not counted."""
+"""Number of first steps that are not counted."""
 
 
 class QuestionTask:
-    """Text prompts: the tower has no part in this."""
+    """Serves text prompts: the audio tower has no part in this benchmark."""
 
     def prompts(self, split: str) -> Sequence[Prompt]:
         return [Prompt(id=f"{split}{i}", text=f"what is emotion {i}") for i in range(64)]
 
-    def load_media(self, prompt: Prompt) -> dict[str, Any]:
+    def load_media(self, prompt: Prompt) -> dict[str, object]:
         return {}
 
-    def evaluate(self, groups: Any, scores: Any) -> dict[str, float]:
+    def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
         rewards = [score.value for score in scores["even"]]
         return {"reward": sum(rewards) / len(rewards)}
 
 
 def even_tokens(prompt: Prompt, completion: Completion) -> float:
-    """Share of tokens with an even id."""
+    """Returns the share of tokens with an even id."""
     return sum(token % 2 == 0 for token in completion.token_ids) / len(completion.token_ids)
 
 
@@ -86,7 +86,8 @@ def measure(config: RunConfig, staleness: int, folder: Path) -> dict[str, float 
 
 
 def draw_timelines(run_dirs: Mapping[str, Path], path: Path, num_steps: int = 3) -> None:
-    """Some late steps of each run, one under the other: a row an actor, a colour a phase."""
+    """Draws some late steps of each run, one run under the other, with a row per actor and a colour per
+    phase."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""How long a push of weights takes, against a plain copy of the same bytes.
+"""Measures how long a push of weights takes, against a plain copy of the same bytes.
 
     python -m benchmarks.weight_sync [--quick] [--json FILE] [--gate]
 
@@ -6,11 +6,12 @@ The learner's end runs in this process, a real vLLM engine in another, as in a r
 announcement to the engine's return, everything included: packing, checksums at both ends, messages, loading
 into the running model, resetting its caches. Before every push the same tensors are copied plainly: torch's
 `copy_`, tensor by tensor, by one thread, into memory of this process that every earlier copy has written
-(mapped and warm). Medians, of each push's own ratio to its copy too. Processor time is user and system of the
-whole process, over learner and engine; on cores that others use it says more than the wall.
+(mapped and warm). The figures are medians over the pushes, also of each push's own ratio to its copy.
+Processor time is user and system time of both processes, learner and engine; on cores that others use,
+processor time says more than wall time.
 
 Goals: 250 MB through shared memory take at most 1.5 times the plain copy; from 1 MB to 1 GB the milliseconds
-a megabyte differ by at most a factor of two; the engine holds, bit for bit, what was sent.
+per megabyte differ by at most a factor of two; the engine holds, bit for bit, what was sent.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import xxhash
@@ -33,6 +34,9 @@ from benchmarks.report import finish, parse_arguments
 from rlcore.config import WeightSyncConfig
 from rlcore.engines.vllm_engine import VLLMEngine, engine_env
 from rlcore.weight_sync import make_sender
+
+if TYPE_CHECKING:
+    from transformers import Qwen2ForCausalLM
 
 BACKENDS = ("shared_memory", "gloo")
 SIZES = {
@@ -43,13 +47,13 @@ SIZES = {
     "250 MB": (1024, 6),
     "1 GB": (2048, 6),
 }
-"""Hidden size and layers of a plain Qwen2 in float32."""
+"""Hidden size and number of layers of a plain Qwen2 in float32, by the size of its weights."""
 MAX_RATIO = 1.5
 MAX_SPREAD = 2.0
 PROBE = "model.embed_tokens.weight"
 
 
-def make_model(folder: Path, hidden_size: int, num_layers: int) -> Any:
+def make_model(folder: Path, hidden_size: int, num_layers: int) -> Qwen2ForCausalLM:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -76,7 +80,8 @@ def make_model(folder: Path, hidden_size: int, num_layers: int) -> Any:
 
 
 def serve_engine(folder: str, backend: str, connection: Connection) -> None:
-    """The engine's process: takes part in every push it is told of; at the end, a hash of what it holds."""
+    """Runs the engine's process: takes part in every push that `connection` announces, and answers with its
+    CPU seconds. After None, the answer is a hash of one tensor that the engine holds."""
     engine = VLLMEngine(folder, engine_args={"max_model_len": 256}, weight_backend=backend)
     connection.send("ready")
     while (push := connection.recv()) is not None:
@@ -112,7 +117,8 @@ def receive(connection: Connection, timeout_s: float) -> Any:
 
 
 def measure(size: str, backend: str, num_pushes: int) -> dict[str, Any]:
-    """Medians over the pushes after the first; the ratio is the median of each push's own."""
+    """Measures pushes of one size and returns medians over those after the first; `ratio` is the median of
+    each push's own ratio."""
     from rlcore.models.names import checkpoint_parameters
 
     with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +177,7 @@ def measure(size: str, backend: str, num_pushes: int) -> dict[str, Any]:
 
 
 class Timing:
-    """Wall and processor seconds of this process, from construction to `stop`."""
+    """Measures wall and processor seconds of this process, from construction to `stop`."""
 
     def __init__(self) -> None:
         self.cpu, self.wall = -time.process_time(), -time.perf_counter()

@@ -1,11 +1,12 @@
-"""Several Ray nodes on one machine, each with a network, a shared memory and a name of its own.
+"""Starts several Ray nodes on one machine, each with a network, a shared memory and a name of its own.
 
     python cluster/local_nodes.py -- rlcore train --config my_run.yaml
 
-Starts three nodes that ask for a token, runs the command on the first (`RAY_ADDRESS` is set), and ends them:
-what a cluster does across hosts, without one. Nodes lie in network namespaces that are joined by a bridge
-inside a namespace of its own, so this machine's network is not touched; each is a process namespace as well,
-which ends with its first process: to kill that is what a power cut is to a machine. Files are shared.
+The program starts three nodes that ask for a token, runs the command on the first (`RAY_ADDRESS` is set), and
+ends them: so it tries without a cluster what happens across hosts. Nodes lie in network namespaces that are
+joined by a bridge inside another namespace, so this machine's network is not touched. Each node is a process
+namespace as well, which ends with its first process: killing that process is like a power cut. Files are
+shared.
 
 Where namespaces are not permitted, nodes are told apart by their loopback address alone (`--loopback`).
 """
@@ -33,7 +34,7 @@ import psutil
 
 BIN = Path(sys.executable).parent
 STARTED = "Ray runtime started"
-"""What `ray start` prints once its node stands."""
+"""Text that `ray start` prints once its node has started."""
 
 _USER = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
 _JOIN_USER = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
@@ -54,10 +55,11 @@ exec "$@"
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What a node says that it has."""
+    """Holds the resources that a node offers to Ray."""
 
     num_cpus: float = 1.0
     resources: Mapping[str, float] = field(default_factory=dict)
+    """Amounts of Ray's custom resources, by name."""
 
 
 THREE = (
@@ -65,35 +67,38 @@ THREE = (
     Node(resources={"rollout_node": 1.0}),
     Node(resources={"learner_node": 1.0}),
 )
-"""The driver and the first learner rank; the rollout engines; the second learner rank."""
+"""Nodes for, in this order, driver and first learner rank, the rollout engines, and the second learner
+rank."""
 
 
 class Hosts(Protocol):
-    """What a node's processes run in."""
+    """Declares what hosts must do; a node's processes run in a host."""
 
     def address(self, index: int) -> str: ...
 
     def options(self, *, is_head: bool) -> list[str]:
-        """Further ones of `ray start`."""
+        """Returns further options of `ray start`."""
         ...
 
     def start(self, index: int, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        """The first process of a host: the host ends with it."""
+        """Starts the first process of a host, with which the host ends; `options` are those of Popen."""
         ...
 
     def on_first(self, first: subprocess.Popen[bytes]) -> list[str]:
-        """What a command begins with that runs on the first host."""
+        """Returns the words before a command that make it run on the first host, whose first process is
+        `first`."""
         ...
 
     def kill(self, host: subprocess.Popen[bytes]) -> None:
-        """All processes of a host, at once."""
+        """Kills all processes of a host at once; `host` is its first process."""
         ...
 
     def close(self) -> None: ...
 
 
 class Namespaces:
-    """Hosts `node0`, `node1`, ... with addresses from 10.77.0.10 on, their network card `eth0`."""
+    """Runs hosts `node0`, `node1`, ... in namespaces, with addresses from 10.77.0.10 on and a network card
+    `eth0`."""
 
     environment: Mapping[str, str] = {"GLOO_SOCKET_IFNAME": "eth0"}
     port = 6379
@@ -102,7 +107,7 @@ class Namespaces:
         self._names = folder / "hosts"
         lines = [f"{self.address(index)} node{index}" for index in range(32)]
         self._names.write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
-        # Holds the bridge; its network is joined to no other.
+        # This process holds the bridge; the bridge's network is joined to no other.
         self._switch = subprocess.Popen(["unshare", *_USER, "--net", "--mount", "sleep", "infinity"])
         try:
             wait_until(lambda: _is_apart(self._switch.pid), 10, "a network namespace")
@@ -151,7 +156,7 @@ class Namespaces:
 
 
 class Loopback:
-    """Hosts that share everything but their address, from 127.0.0.11 on."""
+    """Runs hosts that share everything but their address, from 127.0.0.11 on."""
 
     environment: Mapping[str, str] = {"GLOO_SOCKET_IFNAME": "lo"}
 
@@ -182,7 +187,9 @@ class Loopback:
 
 
 class LocalNodes:
-    """A context manager: `nodes` stand at its beginning and are gone at its end. The first is the head."""
+    """Runs Ray nodes as a context manager: `nodes` have started at its beginning and are gone at its end.
+
+    The first node is the head."""
 
     def __init__(self, nodes: Sequence[Node] = THREE, *, loopback: bool = False, object_store_mb: int = 100):
         # Ray's sockets lie there, and their paths must be short.
@@ -193,7 +200,7 @@ class LocalNodes:
         self._token.chmod(0o600)
         self._started: dict[int, subprocess.Popen[bytes]] = {}
         self._commands: list[subprocess.Popen[Any]] = []
-        self.hosts: Any = (Loopback if loopback else Namespaces)(self.folder)
+        self.hosts: Namespaces | Loopback = (Loopback if loopback else Namespaces)(self.folder)
         self.environment = {
             **os.environ,
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -226,7 +233,7 @@ class LocalNodes:
         self.close()
 
     def start(self, index: int, node: Node) -> None:
-        """Starts one more node; `wait` for it."""
+        """Starts one more node, without waiting until it has started (`wait`)."""
         address, port = self.hosts.address(index), self.hosts.port
         own = ["--head", f"--port={port}", "--include-dashboard=false"]
         command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats"]
@@ -242,7 +249,11 @@ class LocalNodes:
             )
 
     def wait(self, indices: Sequence[int], timeout_s: float = 90.0) -> None:
-        """Until these nodes stand. Raises RuntimeError with a node's output where one does not."""
+        """Waits until these nodes have started.
+
+        Raises:
+            RuntimeError: A node ended or did not start in time; the message holds the node's output.
+        """
         deadline = time.monotonic() + timeout_s
         for index in indices:
             while STARTED not in self.log(index).read_text():
@@ -251,23 +262,23 @@ class LocalNodes:
                 time.sleep(0.1)
 
     def log(self, index: int) -> Path:
-        """What `ray start` printed."""
+        """Returns the file with the output of a node's `ray start`."""
         return self.folder / f"node{index}.log"
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-        """Starts a command on the first node."""
+        """Starts a command on the first node; `options` are those of Popen."""
         there = self.hosts.on_first(self._started[0])
         self._commands.append(subprocess.Popen([*there, *command], **{"env": self.environment, **options}))
         return self._commands[-1]
 
     def kill(self, index: int) -> None:
-        """Ends a node without a word to anyone."""
+        """Kills a node without any warning to it or to others."""
         node = self._started.pop(index)
         self.hosts.kill(node)
         node.wait(30)
 
     def close(self) -> None:
-        """Ends all nodes and commands, and removes what the nodes wrote. Idempotent."""
+        """Ends all nodes and commands, and removes what the nodes wrote. A second call does no harm."""
         for command in self._commands:
             command.kill()
         for index in sorted(self._started, reverse=True):
@@ -277,7 +288,7 @@ class LocalNodes:
 
 
 def why_no_namespaces() -> str | None:
-    """What stands against namespaces here; None where nothing does."""
+    """Returns why namespaces cannot be used on this machine, or None where they can."""
     missing = [tool for tool in ("unshare", "nsenter", "ip") if shutil.which(tool) is None]
     if missing:
         return f"{', '.join(missing)} not found (util-linux and iproute2 have them)"
@@ -288,7 +299,11 @@ def why_no_namespaces() -> str | None:
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Raises TimeoutError where it takes longer."""
+    """Waits until `condition` is true.
+
+    Raises:
+        TimeoutError: `timeout_s` passed before; the message names `what`.
+    """
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -297,7 +312,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> No
 
 
 def _is_apart(pid: int, *others: int) -> bool:
-    """Whether a process has a network that is neither this process's nor that of `others`."""
+    """Returns whether a process has a network that is neither this process's nor that of `others`."""
     own = os.readlink(f"/proc/{pid}/ns/net")
     return own not in [os.readlink(f"/proc/{other}/ns/net") for other in ("self", *others)]
 
@@ -329,7 +344,7 @@ def main() -> int:
         for index, node in enumerate(nodes):
             print(f"node{index} at {local.hosts.address(index)}: {dict(node.resources)}", flush=True)
         running = local.popen(command)
-        # Ctrl-C reaches the command itself, which ends as it wants to; a SIGTERM is passed on.
+        # Ctrl-C reaches the command itself, which ends in its own way; a SIGTERM is passed on.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: running.terminate())
         return running.wait()

@@ -1,13 +1,13 @@
-"""What the scripts for GPU machines share (openrlhf.sh, verl.sh): the workload's files, and the figure.
+"""Holds what the scripts for GPU machines share (openrlhf.sh, verl.sh): the workload's files, and the figure.
 
     python -m benchmarks.peers.gpu prepare WORKLOAD FOLDER
     python -m benchmarks.peers.gpu report MARKS [--samples 128]
 
 `prepare` writes prompts (prompts.jsonl, prompts.parquet) and the table of completion lengths (lengths.json)
-of a workload of `rlcore bench`; `report` reads the marks that gpu_reward.py left and prints samples a second
-over the steps after the first two.
+of a workload of `rlcore bench`; `report` reads the marks that gpu_reward.py left and prints samples per
+second over the steps after the first two.
 
-Not run yet: these scripts want GPUs, and were written without one.
+These scripts have not been run yet: they need GPUs, and were written without one.
 """
 
 from __future__ import annotations
@@ -43,11 +43,17 @@ def prepare(workload: str, folder: Path) -> None:
 
 
 def samples_per_second(marks: Sequence[tuple[float, int]], samples: int) -> float:
-    """Of steps of `samples` completions. A step ends, for this, when its last completion is scored: between
-    two such moments lie an update and a rollout.
+    """Returns the samples per second over steps of `samples` completions.
+
+    Here, a step ends when its last completion is scored: between two such moments lie an update and a
+    rollout.
 
     Args:
-        marks: epoch seconds, and completions that were scored then.
+        marks: epoch seconds, and the number of completions that were scored then.
+        samples: number of completions in a step.
+
+    Raises:
+        SystemExit: There are too few steps.
     """
     ends, count = list[float](), 0
     for moment, number in sorted(marks):

@@ -1,7 +1,9 @@
-"""The reward of the peers on GPUs, as each of them wants it: the share of even characters. It also marks when
-each completion was scored, from which `benchmarks.peers.gpu` reads samples a second, the same way for all.
+"""Defines the reward of the peers on GPUs, in the form that each of them needs: the share of even characters.
 
-Imports nothing of this project: peers load it by path, in environments of their own.
+The reward also marks when each completion was scored, from which `benchmarks.peers.gpu` reads samples per
+second, in the same way for all.
+
+This module imports nothing of the project: peers load it by path, in environments of their own.
 """
 
 from __future__ import annotations
@@ -9,17 +11,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 
-def compute_score(data_source: Any, solution_str: str, ground_truth: Any, extra_info: Any = None) -> float:
-    """verl's `custom_reward_function`."""
+def compute_score(
+    data_source: object, solution_str: str, ground_truth: object, extra_info: object = None
+) -> float:
+    """Scores one completion, as verl's `custom_reward_function`."""
     _mark(1)
     return _even(solution_str)
 
 
-def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Any, **_: Any) -> dict[str, Any]:
-    """OpenRLHF's `--remote_rm_url FILE.py`; `queries` are prompts with their completions."""
+def reward_func(
+    queries: Sequence[str], prompts: Sequence[str], labels: object, **_: object
+) -> dict[str, object]:
+    """Scores completions, as OpenRLHF's `--remote_rm_url FILE.py`; `queries` are prompts with their
+    completions."""
     import torch
 
     _mark(len(queries))

@@ -1,27 +1,28 @@
-"""rlcore's loop against TRL's GRPOTrainer: the same model, prompts, completion lengths, reward and updates.
+"""Compares rlcore's loop with TRL's GRPOTrainer: same model, prompts, completion lengths, reward and updates.
 
     python -m benchmarks.peers.trl --python TRL_PYTHON --workload text-forced --workload text-ragged \
         [--no-trials] [--steps N] [--rounds N] [--quick] [--json FILE] [--gate]
 
 TRL_PYTHON is a Python of another environment, which has TRL (`pip install trl`).
 
-The work (`rlcore.bench.workloads`): 16 prompts of 128 tokens a step, 8 completions each of 64 tokens
-(`text-forced`) or of lognormal lengths from 16 to 512 (`text-ragged`); a reward that is the share of even
-tokens; one AdamW step on the batch of 128 completions, token-mean GRPO loss, no KL, float32. Sample k of a
-prompt at a step has the same length on both sides: a logits processor puts the stop token out of reach before
-and leaves nothing else then (vLLM's, and transformers' `generate`).
+The work (`rlcore.bench.workloads`) is 16 prompts of 128 tokens per step, 8 completions each of 64 tokens
+(`text-forced`) or of lognormal lengths from 16 to 512 (`text-ragged`). The reward is the share of even
+tokens. A step has one AdamW step on the batch of 128 completions, token-mean GRPO loss, no KL, float32.
+Sample k of a prompt at a step has the same length on both sides: a logits processor (vLLM's, and
+transformers' `generate`) forbids the stop token before that length, and every other token at that length.
 
-Each side gets the machine to itself, and what is best for it among its settings, found by trial in this run:
-TRL one or two torch threads, two sizes of micro-batch, `generate` or continuous batching (its vLLM modes want
-CUDA); rlcore actors of one thread each in several layouts. Headline: rlcore with `train.staleness: 0`, so
-that both train on what the current weights wrote. Rollouts that run one step ahead are listed beside it. Then
-the sides take turns, each run a fresh set of processes; samples a second are end to end over the steps after
-the first two (start-up is left out), medians over the runs. Goals: 1.3 times TRL on forced lengths, 1.8 on
-ragged ones.
+Each side gets the machine to itself, and its best settings, found by trial in this run. TRL tries one or two
+torch threads, two sizes of micro-batch, `generate` or continuous batching (its vLLM modes need CUDA); rlcore
+tries several layouts of actors of one thread each. The headline is rlcore with `train.staleness: 0`, so that
+both train on what the current weights wrote; rollouts that run one step ahead are listed beside it. Then the
+sides take turns, each run in fresh processes. Samples per second are end to end over the steps after the
+first two (start-up is left out), medians over the runs. Goals: 1.3 times TRL on forced lengths, 1.8 on ragged
+ones.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -44,26 +45,32 @@ GOALS = {"text-forced": 1.3, "text-ragged": 1.8}
 TRL_SIDE = Path(__file__).with_name("trl_side.py")
 DEADLINE_S = 900
 TRIAL_STEPS, TRIAL_S = 1, 75.0
-"""Of a setting on trial: one counted step; one that is not done in this time is out, with rate 0."""
+"""Counted steps of a setting on trial, and seconds after which a setting that is not done is out, with rate
+0."""
 
 
 @dataclass(frozen=True, slots=True)
 class TRLSettings:
+    """Holds one setting of TRL."""
+
     threads: int
     micro_batch: int
-    """Completions in one forward pass of the update."""
+    """Number of completions in one forward pass of the update."""
     continuous: bool = False
-    """Transformers' continuous batching instead of `generate`."""
+    """True where transformers' continuous batching generates, instead of `generate`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """rlcore's actors, of one thread each."""
+    """Holds one layout of rlcore's actors, of one thread each."""
 
     engines: int
     learner_ranks: int
     staleness: int
 
+
+Run = Callable[[Any, int], "Result"]
+"""Function that runs one side with one of its settings for this many steps."""
 
 TRL_CHOICES = [
     *(TRLSettings(threads, rows) for threads in (2, 1) for rows in (128, 32)),
@@ -71,19 +78,20 @@ TRL_CHOICES = [
 ]
 TURNS = [Layout(2, 2, 0), Layout(1, 1, 0)]
 AHEAD = [Layout(2, 1, 1), Layout(1, 1, 1), Layout(2, 2, 1)]
-"""What was best on two cores stands first."""
+"""Layouts that run one step ahead; the one that was best on two cores stands first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run of one side."""
+    """Holds the figures of one run of one side."""
 
     samples_per_second: float
     rollout_s: float
-    """Seconds of a step, median: generating; rlcore with staleness: waiting for it."""
+    """Median seconds per step of generating; with staleness, of rlcore waiting for the rollout."""
     rest_s: float
-    """The others of the step."""
+    """Median seconds of the rest of a step."""
     load: float
+    """The machine's load average at the end of the run."""
 
 
 def run_trl(
@@ -133,7 +141,8 @@ def run_rlcore(config: RunConfig, layout: Layout, num_steps: int) -> Result:
 
 
 def make_spec(workload: Workload, config: RunConfig, num_steps: int) -> dict[str, Any]:
-    """What TRL is to do: the prompts in the order in which rlcore draws them, and each sample's length."""
+    """Returns what TRL has to do: the prompts in the order in which rlcore draws them, and each sample's
+    length."""
     from rlcore.engines.sampling import sampling_seed
 
     prompts = build_target(config.task.target, config.task.args, where="task").prompts("train")
@@ -157,7 +166,9 @@ def make_spec(workload: Workload, config: RunConfig, num_steps: int) -> dict[str
     }
 
 
-def row_of(workload: Workload, side: str, settings: Any, results: Sequence[Result]) -> dict[str, Any]:
+def row_of(
+    workload: Workload, side: str, settings: TRLSettings | Layout, results: Sequence[Result]
+) -> dict[str, Any]:
     rates = [result.samples_per_second for result in results]
 
     def median(name: str) -> float:
@@ -178,15 +189,15 @@ def row_of(workload: Workload, side: str, settings: Any, results: Sequence[Resul
 
 
 def compare(
-    workload: Workload, arguments: Any, num_steps: int, num_rounds: int
+    workload: Workload, arguments: argparse.Namespace, num_steps: int, num_rounds: int
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Rows, and the ratios to TRL of the layouts that take turns and that run ahead."""
+    """Runs both sides and returns rows, and the ratios to TRL of rlcore taking turns and running ahead."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = workload.config(folder)
         specs = {count: make_spec(workload, config, count) for count in {TRIAL_STEPS, num_steps}}
 
-        def trl(settings: Any, count: int) -> Result:
+        def trl(settings: TRLSettings, count: int) -> Result:
             is_trial = count == TRIAL_STEPS
             try:
                 limit = TRIAL_S if is_trial else DEADLINE_S
@@ -196,14 +207,14 @@ def compare(
                     raise
                 return Result(0.0, TRIAL_S, 0.0, os.getloadavg()[0])  # too slow to be the best
 
-        def ours(layout: Any, count: int) -> Result:
+        def ours(layout: Layout, count: int) -> Result:
             return run_rlcore(config, layout, count)
 
-        rows, best = list[dict[str, Any]](), dict[str, tuple[Any, Callable[[Any, int], Result]]]()
-        sides: tuple[tuple[str, Sequence[Any], Callable[[Any, int], Result]], ...]
+        rows, best = list[dict[str, Any]](), dict[str, tuple[TRLSettings | Layout, Run]]()
+        sides: tuple[tuple[str, Sequence[TRLSettings | Layout], Run], ...]
         sides = (("TRL", TRL_CHOICES, trl), ("rlcore", TURNS, ours), ("rlcore, one ahead", AHEAD, ours))
         for side, choices, side_run in sides:
-            run: Callable[[Any, int], Result] = side_run
+            run: Run = side_run
             if arguments.no_trials:
                 best[side] = choices[0], run
                 continue

@@ -1,9 +1,9 @@
-"""TRL's side of `benchmarks.peers.trl`, for a Python that has TRL: some steps of its GRPOTrainer.
+"""Runs TRL's side of `benchmarks.peers.trl`, in a Python that has TRL: some steps of its GRPOTrainer.
 
     python -I trl_side.py SPEC.json
 
 The spec says model, prompts in order, the length of every completion, and settings; seconds of each step are
-printed as JSON. Imports nothing of this project.
+printed as JSON. This module imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from transformers import (
     AutoTokenizer,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedModel,
     TrainerCallback,
 )
 from trl import GRPOConfig, GRPOTrainer
@@ -45,21 +46,24 @@ class ForcedLengths(LogitsProcessor):
 
 
 class Marks(TrainerCallback):
-    """When each step ended."""
+    """Records when each step ended."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+    def on_step_end(self, args: object, state: object, control: object, **named: object) -> None:
         self.times.append(time.perf_counter())
 
 
-def force_lengths(model: Any, steps: list[list[int]], prompt_tokens: int, stop: int) -> list[float]:
-    """Makes `model.generate` end its n-th batch's completions at `steps[n]`; the returned list is filled with
-    the seconds of each call."""
+def force_lengths(
+    model: PreTrainedModel, steps: list[list[int]], prompt_tokens: int, stop: int
+) -> list[float]:
+    """Makes `model.generate` end the completions of its n-th batch at the lengths `steps[n]`.
+
+    The returned list is filled with the seconds of each call."""
     generate, seconds = model.generate, list[float]()
 
-    def forced(**named: Any) -> Any:
+    def forced(**named: object) -> object:
         processor = ForcedLengths(steps[len(seconds)], prompt_tokens, stop)
         start = time.perf_counter()
         output = generate(logits_processor=LogitsProcessorList([processor]), **named)
@@ -70,14 +74,17 @@ def force_lengths(model: Any, steps: list[list[int]], prompt_tokens: int, stop: 
     return seconds
 
 
-def force_batches(model: Any, steps: list[list[int]]) -> list[float]:
-    """As `force_lengths`, where transformers' continuous batching generates: each request is given its own
-    `max_new_tokens`, and no stop token."""
+def force_batches(model: PreTrainedModel, steps: list[list[int]]) -> list[float]:
+    """Makes transformers' continuous batching end the completions of its n-th batch at the lengths
+    `steps[n]`.
+
+    Each request gets its own `max_new_tokens`, and no stop token. The returned list is filled with the
+    seconds of each call."""
     from transformers.generation.continuous_batching import ContinuousBatchingManager
 
     generate, seconds = model.generate_batch, list[float]()
 
-    def add_requests(self: Any, inputs: list[list[int]], **_: Any) -> list[str]:
+    def add_requests(self: ContinuousBatchingManager, inputs: list[list[int]], **_: object) -> list[str]:
         lengths = steps[len(seconds)]
         ids = [f"req_{i}" for i in range(len(inputs))]
         # Equal prompts behind each other, as the manager's own method has them for its prefix cache.
@@ -85,7 +92,7 @@ def force_batches(model: Any, steps: list[list[int]]) -> list[float]:
             self.add_request(inputs[i], request_id=ids[i], max_new_tokens=lengths[i], eos_token_id=-1)
         return ids
 
-    def forced(*args: Any, **named: Any) -> Any:
+    def forced(*args: object, **named: object) -> object:
         start = time.perf_counter()
         output = generate(*args, **named)
         seconds.append(time.perf_counter() - start)
@@ -134,7 +141,7 @@ def main() -> None:
         generated = force_lengths(model, spec["lengths"], spec["prompt_tokens"], tokenizer.eos_token_id)
     seen: list[list[int]] = []
 
-    def even_tokens(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    def even_tokens(completion_ids: list[list[int]], **_: object) -> list[float]:
         seen.append([len(ids) for ids in completion_ids])
         return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
 

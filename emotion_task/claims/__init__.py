@@ -1,1 +1,1 @@
-"""What reasoning claims about a voice, and whether that was measured."""
+"""Finds what reasoning claims about a voice, and checks the claims against what was measured."""

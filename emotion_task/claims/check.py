@@ -1,4 +1,5 @@
-"""Whether reasoning says what was measured: claims against the facts of the utterance, by claim type."""
+"""Checks whether reasoning says what was measured: claims against the facts of the utterance, by claim
+type."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ from emotion_task.claims.quotes import clean_words
 from emotion_task.facts import VALUES
 from emotion_task.parsing import parse_response
 from emotion_task.records import AGE_LEVELS
+
+Reference = Mapping[str, Any]
+"""Reference of a prompt (`emotion_task.facts.reference_of`): what is known of the utterance, by field."""
 
 _ALLOWED: Mapping[str, tuple[str, ...]] = {**VALUES, "age_level": tuple(AGE_LEVELS)}
 
@@ -31,19 +35,19 @@ _OPPOSITES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """Counts of one claim type over one or many answers."""
+    """Counts the claims of one type over one or many answers."""
 
     num_right: int = 0
     """Claims that are facts."""
     num_checked: int = 0
-    """Claims whose fact was measured; the others can be neither right nor wrong, and count nowhere."""
+    """Claims whose fact was measured; other claims can be neither right nor wrong, and count nowhere."""
     num_facts: int = 0
-    """Facts that could have been stated. None are of quoted words: nobody has to quote."""
+    """Facts that could have been stated. Quoted words have no facts: nobody has to quote."""
     num_contradictions: int = 0
     """Checked claims that say the opposite of the measurement (high of a low voice), two values at once, or
     words that were not spoken. The other wrong claims are off by one step."""
     num_extra: int = 0
-    """Right claims beside `num_right`, for which no fact stands: quotations, in a tally of all types."""
+    """Right claims without a fact, counted beside `num_right`: quotations, in a tally of all types."""
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -60,35 +64,37 @@ class Tally:
 
     @property
     def precision(self) -> float:
-        """Share of the checked claims that are right; 0 where there are none."""
+        """Returns the share of the checked claims that are right; 0 where no claim was checked."""
         return 1 - self.num_wrong / self.num_checked if self.num_checked else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of the facts that are stated rightly; 0 where there are none."""
+        """Returns the share of the facts that are stated rightly; 0 where there are no facts."""
         return self.num_right / self.num_facts if self.num_facts else 0.0
 
     @property
     def contradiction_rate(self) -> float:
-        """Share of the checked claims that are contradictions; 0 where there are none."""
+        """Returns the share of the checked claims that are contradictions; 0 where no claim was checked."""
         return self.num_contradictions / self.num_checked if self.num_checked else 0.0
 
 
-def check_response(response: str, reference: Mapping[str, Any]) -> dict[str, Tally]:
-    """Claim type to its tally for one response, every type present.
+def check_response(response: str, reference: Reference) -> dict[str, Tally]:
+    """Checks the claims of one response and returns a tally for every type of `CLAIM_TYPES`.
 
     Args:
-        response: with or without the schema; only the reasoning is read.
-        reference: a prompt's reference (`emotion_task.task.reference_of`): the fields of
-            `emotion_task.facts.VALUES`, `age_level`, `stressed_words` and `text`, null or absent where
+        response: text with or without `<think>` and `<answer>` tags; with them, only the reasoning is read.
+        reference: a prompt's reference (`emotion_task.facts.reference_of`): the fields of
+            `emotion_task.facts.VALUES`, `age_level`, `stressed_words` and `text`, None or absent where
             unknown.
     """
     parsed = parse_response(response)
     return check_claims(read_claims(parsed.think if parsed else response), reference)
 
 
-def check_claims(claims: Iterable[Claim], reference: Mapping[str, Any]) -> dict[str, Tally]:
-    """Claim type to its tally, every type of `CLAIM_TYPES` present. See `check_response`."""
+def check_claims(claims: Iterable[Claim], reference: Reference) -> dict[str, Tally]:
+    """Checks claims against a prompt's reference and returns a tally for every type of `CLAIM_TYPES`.
+
+    `check_response` describes the reference."""
     said: dict[str, list[str]] = {name: [] for name in CLAIM_TYPES}
     for claim in claims:
         said[claim.type].append(claim.value)
@@ -98,11 +104,12 @@ def check_claims(claims: Iterable[Claim], reference: Mapping[str, Any]) -> dict[
     return tallies
 
 
-def faithfulness_metrics(
-    responses: Sequence[str], references: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
-    """`faithfulness/precision`, `/recall` and `/contradictions` over all claims, and the same of each claim
-    type as `faithfulness/<type>/...`, pooled over the answers. What has nothing to divide by is left out."""
+def faithfulness_metrics(responses: Sequence[str], references: Sequence[Reference]) -> dict[str, float]:
+    """Returns `faithfulness/precision`, `/recall` and `/contradictions` over all claims, pooled over the
+    answers.
+
+    The rates of each claim type follow as `faithfulness/<type>/...`. A rate that would divide by zero is left
+    out."""
     tallies = dict.fromkeys(CLAIM_TYPES, Tally())
     for response, reference in zip(responses, references, strict=True):
         for name, tally in check_response(response, reference).items():
@@ -114,8 +121,8 @@ def faithfulness_metrics(
 
 
 def total(tallies: Mapping[str, Tally]) -> Tally:
-    """All types as one. Recall is of facts, so right quotations, for which there are none, count for
-    precision alone."""
+    """Adds the tallies of all claim types. Right quotations state no fact, so they count for precision but
+    not for recall."""
     quotes = tallies["quoted_words"]
     unasked = replace(quotes, num_right=0, num_extra=quotes.num_right)
     return sum((t for name, t in tallies.items() if name != "quoted_words"), unasked)
@@ -145,9 +152,9 @@ def _check_level(said: Sequence[str], known: object, allowed: Sequence[str]) -> 
     )
 
 
-def _check_stress(said: Sequence[str], reference: Mapping[str, Any]) -> Tally:
-    """A stressed phrase states each of its words. Where no stress was measured, a word that was not even
-    spoken is still wrong."""
+def _check_stress(said: Sequence[str], reference: Reference) -> Tally:
+    """Checks stressed words; a stressed phrase states each of its words. Where no stress was measured, a word
+    that was not even spoken is still wrong."""
     words = {word for phrase in said for word in phrase.split()}
     spoken = set(clean_words(reference["text"]).split()) if reference.get("text") else None
     unspoken = words - spoken if spoken is not None else set()
@@ -163,7 +170,7 @@ def _check_stress(said: Sequence[str], reference: Mapping[str, Any]) -> Tally:
 
 
 def _check_quotes(said: Sequence[str], text: str | None) -> Tally:
-    """A quotation is right where its words follow each other in the transcript."""
+    """Checks quotations: one is right where its words follow each other in the transcript."""
     if not text:
         return Tally()
     spoken = f" {clean_words(text)} "

@@ -1,4 +1,4 @@
-"""The melody of a voice, from what reasoning says goes up and down."""
+"""Finds claims about the melody of a voice, in what reasoning says goes up and down."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from emotion_task.claims.word_classes import adjectival, adverbial, is_foreign
 
 
 def contour_claims(reader: SentenceReader) -> Iterator[tuple[str, str]]:
-    """(intonation, value) where the sentence says that the pitch goes up, down, or one after the other."""
+    """Yields (intonation, value) where the sentence says that the pitch goes up, down, or one after the
+    other."""
     directions = list(_directions(reader))
     runs = [d for k, d in enumerate(directions) if k == 0 or directions[k - 1] != d]
     if runs:
@@ -55,7 +56,8 @@ def _directions(reader: SentenceReader) -> Iterator[str]:
 
 
 def _between_directions(reader: SentenceReader, j: int) -> bool:
-    """rising and then gently falling intonation"""
+    """Returns whether the token at `j` may stand between a direction and its noun: rising and then gently
+    falling intonation."""
     token = reader.tokens[j]
     if token in CONJUNCTIONS or token == ",":
         return any(t in UP | DOWN for t in reader.tokens[j + 1 : j + 3])
@@ -63,7 +65,7 @@ def _between_directions(reader: SentenceReader, j: int) -> bool:
 
 
 def _moves_pitch(reader: SentenceReader, i: int) -> bool:
-    """Whether what goes up or down at `i` is the pitch."""
+    """Returns whether the pitch is what goes up or down at `i`."""
     n = len(reader.tokens)
     j = i + 1
     while j < n and _between_directions(reader, j):
@@ -86,7 +88,7 @@ def _moves_pitch(reader: SentenceReader, i: int) -> bool:
 
 
 def _subject_moves(reader: SentenceReader, i: int, follows: str) -> bool:
-    """Whether the word before a direction, its subject, is the pitch."""
+    """Returns whether the subject of a direction, the word before it, is the pitch."""
     subjects = reader.subjects(i)
     if subjects in ([], [FOREIGN]) and reader.tokens[i] in EVENT_NOUNS and follows not in ("in", "of"):
         named = [NOUNS[t] for t in reader.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]

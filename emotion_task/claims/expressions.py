@@ -1,4 +1,4 @@
-"""Expressions of several words that are read as one word, or as plainer ones."""
+"""Lists expressions of several words that are read as one word, or as plainer words."""
 
 from __future__ import annotations
 
@@ -126,4 +126,4 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"fundamental frequency", "f0"),
     )
 )
-"""Expressions that are read as one word, or as plainer ones, in this order."""
+"""Expressions and what each is read as: one word, or plainer words. They are replaced in this order."""

@@ -1,4 +1,4 @@
-"""What free reasoning claims about a voice, found by rules over a written lexicon.
+"""Finds what free reasoning claims about a voice, by rules over a written lexicon.
 
 Quoted speech, denials ("not especially loud"), suppositions ("anger would be louder") and what is said of
 anything but the voice ("her mood is low") make no claim about prosody; "neither fast nor slow" is normal.
@@ -16,19 +16,21 @@ from emotion_task.claims.sentences import read_sentences
 from emotion_task.claims.speaker import speaker_claims
 
 LEVEL_TYPES = ("pitch_level", "energy_level", "speed_level", "intonation", "gender", "age_level")
-"""Claim types that hold one value an utterance."""
+"""Claim types that hold one value per utterance."""
 
 CLAIM_TYPES = (*LEVEL_TYPES, "stressed_words", "quoted_words")
+"""Every claim type; the last two may occur several times in an utterance."""
 
 CONTRADICTORY = "contradictory"
-"""The value of a type that is given two: it agrees with nothing, so that stating everything does not pay."""
+"""Value of a claim type for which reasoning states two values. `contradictory` agrees with no fact, so that
+stating everything does not pay."""
 
 _CORRECTIONS = frozenset(("wait", "actually", "correction", "hmm"))
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Claim:
-    """One thing that reasoning says of a recording."""
+    """Holds one thing that reasoning says of a recording."""
 
     type: str
     """One of `CLAIM_TYPES`."""
@@ -38,7 +40,9 @@ class Claim:
 
 
 def read_claims(reasoning: str) -> tuple[Claim, ...]:
-    """Every claim, each once. A later sentence that begins with "wait" or the like overrules earlier ones."""
+    """Returns every claim of the reasoning, each once.
+
+    A sentence that begins with "wait" or the like overrules what earlier sentences claimed."""
     sentences = list(read_sentences(reasoning))
     values: dict[str, list[str]] = {}
     overruled: set[str] = set()
@@ -64,5 +68,5 @@ def read_claims(reasoning: str) -> tuple[Claim, ...]:
 
 
 def find_claims(reasoning: str) -> dict[str, str]:
-    """Type (of `LEVEL_TYPES`) to the claimed value, or to `contradictory`."""
+    """Returns the claimed value, or `contradictory`, by claim type, for the types of `LEVEL_TYPES`."""
     return {claim.type: claim.value for claim in read_claims(reasoning) if claim.type in LEVEL_TYPES}

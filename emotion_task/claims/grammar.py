@@ -1,4 +1,4 @@
-"""What a level word or a direction is said of: a shallow grammar over the words of `lexicon.py`.
+"""Finds what a level word or a direction is said of, by a shallow grammar over the words of `lexicon.py`.
 
 A word may stand before its noun ("a high, trembling pitch"), after it ("the pitch, by contrast, stays low"),
 or point at it ("low in pitch"). Nouns that are not of the voice own their words ("a loud shirt", "her mood is
@@ -45,7 +45,7 @@ from emotion_task.claims.sentences import OWNER, Sentence
 from emotion_task.claims.word_classes import adjectival, adverbial, is_foreign
 
 FOREIGN = "foreign"
-"""A noun that is not of the voice."""
+"""Carrier that stands for a noun that is not of the voice."""
 
 _DEGREES = {
     PITCH: ("low", "normal", "high"),
@@ -54,7 +54,7 @@ _DEGREES = {
 }
 _BE = words("is are was were be been being")
 _PARTIAL = words("last first final second few some certain stressed")
-"""The last word is no measure of the whole."""
+"""Words that pick a part: what is said of the last word is said of no whole utterance."""
 _PRO_VERBS = words("is are does do was were")
 _NO_PITCH = re.compile(
     r"\b(?:no|without) (?:any |a |real |clear |audible |discernible |measurable |detectable |stable )*"
@@ -68,6 +68,7 @@ class SentenceReader:
     """Reads the levels that one sentence asserts.
 
     Args:
+        sentence: the sentence to read.
         topics: carriers that the sentence before spoke of, which "it" points back to.
     """
 
@@ -76,12 +77,13 @@ class SentenceReader:
         self._topics = tuple(topics)
 
     def topics(self) -> tuple[str, ...]:
-        """The attributes that a following "it" may mean: those of this sentence, else the earlier ones."""
+        """Returns the attributes that an "it" in the next sentence may mean: those of this sentence, else the
+        earlier ones."""
         named = tuple(dict.fromkeys(NOUNS[t] for t in self.tokens if NOUNS.get(t) in OWN_LEVELS))
         return named or self._topics
 
     def claims(self) -> Iterator[tuple[str, str]]:
-        """(attribute, value) in the order of the words."""
+        """Yields (attribute, value) for each level that the sentence asserts, in the order of the words."""
         last: tuple[str, str] | None = None
         for i, word in enumerate(self.tokens):
             if word in LEVEL_WORDS or word in FREE:
@@ -101,7 +103,7 @@ class SentenceReader:
             yield PITCH, "none"
 
     def _likewise(self, j: int, said: tuple[str, str]) -> Iterator[tuple[str, str]]:
-        """..., and so is her pitch"""
+        """Yields the same level of another attribute: ..., and so is her pitch."""
         while self.at(j) in DETERMINERS or self.at(j) in ADJECTIVES:
             j += 1
         name = NOUNS.get(self.at(j))
@@ -109,15 +111,16 @@ class SentenceReader:
             yield name, _DEGREES[name][_DEGREES[said[0]].index(said[1])]
 
     def _no_pitch(self) -> bool:
-        """no discernible pitch; the pitch can not be heard"""
+        """Returns whether the sentence denies a pitch: no discernible pitch; the pitch can not be heard."""
         return bool(_NO_PITCH.search(" ".join(self.tokens)))
 
     def at(self, i: int) -> str:
-        """The token at `i`; nothing outside the sentence."""
+        """Returns the token at `i`, or an empty string outside the sentence."""
         return self.tokens[i] if 0 <= i < len(self.tokens) else ""
 
     def _carriers(self, i: int) -> list[str]:
-        """What the level word at `i` is said of: carriers (values of `NOUNS`), or nothing."""
+        """Returns the carriers (values of `NOUNS`) that the level word at `i` is said of; none where it is
+        said of nothing."""
         word = self.tokens[i]
         pointed = self.pointed_at(i)
         if pointed:
@@ -154,7 +157,8 @@ class SentenceReader:
         )
 
     def pointed_at(self, i: int) -> list[str]:
-        """low in pitch, a high level of energy, nothing unusual about the tempo"""
+        """Returns the carriers that the level word at `i` points at: low in pitch, a high level of energy,
+        nothing unusual about the tempo."""
         j = i + 1
         while self.at(j) in SCALES:
             j += 1
@@ -169,7 +173,7 @@ class SentenceReader:
         return [carrier, *self._shared(j, self.tokens[i])]
 
     def _after_link(self, i: int) -> str:
-        """The link that the word at `i` follows, or nothing."""
+        """Returns the link that the word at `i` follows, or an empty string."""
         j = i - 1
         while j >= 0 and (
             adverbial(self.tokens[j])
@@ -182,8 +186,8 @@ class SentenceReader:
         return self.tokens[j] if j >= 0 and self.tokens[j] in LINKS and self.at(j - 1) != "there" else ""
 
     def _modified(self, i: int) -> list[str]:
-        """The nouns that the word at `i` stands before, the nearest fitting one first; `FOREIGN` where it is
-        another noun, nothing where there is none."""
+        """Returns the carriers of the nouns after the word at `i`, the nearest fitting one first; `[FOREIGN]`
+        where the noun is not of the voice, none where there is no noun."""
         word, n = self.tokens[i], len(self.tokens)
         j = i + 1
         while j < n and not word.endswith("ly") and self._inside_phrase(j):
@@ -205,7 +209,8 @@ class SentenceReader:
         return [found, *self._shared(run[-1], word)]
 
     def _is_person_start(self, j: int, start: int) -> bool:
-        """slowly she speaks: a pronoun is no noun that an adjective modifies"""
+        """Returns whether a pronoun, which no adjective modifies, stands at `j` = `start`: slowly she
+        speaks."""
         return self.tokens[j] in ("she", "he") and j == start
 
     def _inside_phrase(self, j: int) -> bool:
@@ -222,7 +227,7 @@ class SentenceReader:
         ) and token not in NOUNS
 
     def _shared(self, j: int, word: str) -> Iterator[str]:
-        """low pitch and volume: the second noun shares the first one's level"""
+        """Yields the nouns that share the first noun's level: low pitch and volume."""
         n = len(self.tokens)
         while self.at(j + 1) in ("and", ",", "or"):
             j += 3 if self.at(j + 2) == "the" else 2
@@ -236,7 +241,7 @@ class SentenceReader:
                 yield carrier
 
     def _is_foreign_of(self, j: int) -> bool:
-        """the rate of change, emotional intensity"""
+        """Returns whether the noun at `j` is of something else: the rate of change, emotional intensity."""
         if self.tokens[j - 1] in ("emotional", "nervous", "interest", "inner"):
             return True
         k = j + 1
@@ -248,7 +253,7 @@ class SentenceReader:
         return k < len(self.tokens) and is_foreign(self.tokens[k]) and self.tokens[k] not in _MEDIA
 
     def subjects(self, i: int) -> list[str]:
-        """The carriers that the word at `i` is said of, looking back: the subject's noun and those that are
+        """Returns the carriers before the word at `i` that the word is said of: the subject's noun and those
         coordinated with it; `[FOREIGN]` where another noun is nearer."""
         fallback: list[str] = []
         j, comma = i - 1, False
@@ -325,7 +330,7 @@ class SentenceReader:
         return tuple(dict.fromkeys(named)) or self._topics
 
     def _coordinated(self, head: int) -> Iterator[str]:
-        """pitch, volume, and speed are ...: the nouns before the last one"""
+        """Yields the coordinated nouns before the one at `head`: pitch, volume, and speed are ..."""
         j = head - 1
         while j > 0 and self.tokens[j] in ("and", "or", "nor", ","):
             while j > 0 and self.tokens[j] in ("and", "or", "nor", ","):
@@ -346,7 +351,7 @@ _MEDIA = words("recording clip audio vocals delivery line passage")
 
 
 def _value(carrier: str, word: str) -> tuple[str, str] | None:
-    """The claim that `word`, said of `carrier`, makes."""
+    """Returns the claim that `word`, said of `carrier`, makes; None where it makes no claim."""
     if carrier == FOREIGN:
         return None
     if carrier in (VOICE, SPEECH):

@@ -1,4 +1,5 @@
-"""How well the claim finder does on labelled passages: `python -m emotion_task.claims.labelled FILE`.
+"""Measures how well the claim finder does on labelled passages: `python -m emotion_task.claims.labelled
+FILE`.
 
 A line of the file is `{"text": ..., "claims": [[type, value], ...], "split": ...}`.
 """
@@ -6,24 +7,33 @@ A line of the file is `{"text": ..., "claims": [[type, value], ...], "split": ..
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from emotion_task.claims.finder import CLAIM_TYPES, read_claims
 from rlcore.errors import DataError
 from rlcore.records.files import numbered_rows
 
 
+class Passage(TypedDict):
+    """Holds one labelled passage, a line of the file."""
+
+    text: str
+    claims: list[list[str]]
+    """The claims that the text makes, each as [type, value]."""
+    split: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Counts of claims of one type, or of all."""
+    """Counts the labelled and the found claims of one type, or of all."""
 
     num_labelled: int = 0
     num_found: int = 0
     num_both: int = 0
-    """Found with the labelled value."""
+    """Claims found with the labelled value."""
 
     def __add__(self, other: Found) -> Found:
         return Found(
@@ -41,11 +51,11 @@ class Found:
         return self.num_both / self.num_labelled if self.num_labelled else 1.0
 
 
-def read_labelled(path: str | Path) -> list[dict[str, Any]]:
-    """The file's rows.
+def read_labelled(path: str | Path) -> list[Passage]:
+    """Reads a JSONL file of labelled passages and returns its rows.
 
     Raises:
-        DataError: a line that is no row, or a claim type that does not exist.
+        DataError: A line is no such row, or has a claim type that does not exist; names file and line.
     """
     rows = []
     for number, row in numbered_rows(path, "a labelled passage"):
@@ -55,13 +65,14 @@ def read_labelled(path: str | Path) -> list[dict[str, Any]]:
                 raise ValueError(f"claim types {sorted(unknown)}; allowed are {list(CLAIM_TYPES)}")
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}:{number}: not a labelled passage: {error!r}") from error
-        rows.append(row)
+        rows.append(cast(Passage, row))
     return rows
 
 
-def score_finder(rows: Iterable[Mapping[str, Any]]) -> dict[str, Found]:
-    """Claim type, and `all`, to its counts. A claim counts as found where type and value are the labelled
-    ones, once a passage."""
+def score_finder(rows: Iterable[Passage]) -> dict[str, Found]:
+    """Returns the counts of each claim type, and of `all`, over the passages.
+
+    A claim counts once per passage, and as found in both where type and value are the labelled ones."""
     scores = dict.fromkeys((*CLAIM_TYPES, "all"), Found())
     for row in rows:
         labelled = {(name, value) for name, value in row["claims"]}

@@ -1,6 +1,6 @@
-"""The words by which English reasoning states prosody. Words only: how they combine is in `grammar.py`.
+"""Lists the words by which English reasoning states prosody. `grammar.py` knows how these words combine.
 
-Multi-word expressions are joined by `_` (see `expressions.py`), and hyphens are gone before look-up.
+Multi-word expressions are joined by `_` (see `expressions.py`), and hyphens are removed before look-up.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from collections.abc import Iterable
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of `text` as a set, for tables that stay readable."""
+    """Returns the words of `text` as a set, for tables that stay readable."""
     return frozenset(text.split())
 
 
 def _forms(text: str) -> frozenset[str]:
-    """Adjectives with their comparative, superlative and adverb: quick, quicker, quickest, quickly."""
+    """Returns adjectives with their comparative, superlative and adverb: quick, quicker, quickest,
+    quickly."""
     forms = set(text.split())
     for word in text.split():
         stem = word[:-1] + "i" if word.endswith("y") else word.removesuffix("e")
@@ -70,8 +71,9 @@ NOUNS: dict[str, str] = {
     ),
     **dict.fromkeys(words("it they both all this everything"), TOPIC),
 }
-"""Noun (or verb of speaking) to the attribute that it names, or to what else can carry a level: a voice, an
-act of speech, a bearer of free words only (a speaker, a rhythm), or a topic that a pronoun points back to."""
+"""Carrier of each noun (or verb of speaking): the attribute that the noun names, or what else can carry a
+level. The latter is a voice, an act of speech, a bearer of free words only (a speaker, a rhythm), or a topic
+that a pronoun points back to."""
 
 OWN_LEVELS = (PITCH, ENERGY, SPEED, CONTOUR, VARIATION)
 
@@ -79,7 +81,7 @@ SCALES = words(
     "level levels side end range part band region zone territory spectrum half portion scale "
     "bottom top pattern patterns value values degree amount height"
 )
-"""Nouns that a level word may stand before on its way to the attribute: a high level of energy."""
+"""Nouns that may stand between a level word and the attribute: a high level of energy."""
 
 _HIGH = _forms("high great") | words(
     "raised elevated heightened increased boosted above up upper top stronger"
@@ -162,8 +164,8 @@ LEVELS: dict[str, dict[str, str]] = {
     BEARER: {},
     TOPIC: {},
 }
-"""Carrier to the words that, said of it, state a level: the value, or for a voice or an act of speech, which
-have no level of their own, the attribute that they then speak of."""
+"""Words that state a level, by carrier. Each word gives the value; for a voice or an act of speech, which
+have no level of their own, each word gives the attribute that it then speaks of."""
 
 FREE: dict[str, str] = {
     **dict.fromkeys(_LOUD | _QUIET | {"normally_loud"}, ENERGY),
@@ -203,7 +205,7 @@ LINKS = words(
     "is are was were be been being sounds sound seems seem stays stay remains remain feels feel "
     "appears appear as called considered kept keeps : looks"
 )
-"""What stands between a subject and its level."""
+"""Words that stand between a subject and its level."""
 STATIVE = words(
     "sit sits sitting hover hovers lie lies falls hold holds stand stands tends can could may has "
     "have having had does do did described judged come comes coming came move moves go goes out "
@@ -223,7 +225,7 @@ CHANGES = words(
     "grow grows grew growing get gets getting become becomes becoming became turns increasingly "
     "gradually progressively"
 )
-"""Before a level, these make it a change, which is no level of the whole."""
+"""Words before a level that make it a change, which is no level of the whole."""
 VERBS = words(
     "shout shouts shouted yell yells yelled scream screams screamed bellows murmur murmurs "
     "murmured mutter mutters muttered mumble mumbles mumbled rushes races drags drag drawls "
@@ -256,8 +258,9 @@ NEGATIONS = words("not no never hardly scarcely barely without neither nor nobod
 HYPOTHETICALS = words(
     "if would expect expected usually typically generally often unlike people than rule_out"
 )
-"""After these, a clause speaks of what might be or commonly is, not of this recording."""
+"""Words after which a clause speaks of what might be or commonly is, not of this recording."""
 PERSONS = words("man woman men women male female males females adult adults him her")
-"""Whose level it is that is typical of them; of others (an angry speaker, sadness) it is no level."""
+"""Persons: a level "typical of" one of these is normal; "typical of" others (an angry speaker, sadness)
+states no level."""
 STARTS = words("start starts starting begins begin beginning opens")
 ENDS = words("end ends ending finishes closes finish ended")

@@ -1,4 +1,4 @@
-"""Level words that state no level of the whole: idioms, ranges, changes, moments of the utterance."""
+"""Tells level words that state no level of the whole: idioms, ranges, changes, moments of the utterance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from emotion_task.claims.word_classes import adverbial, is_foreign
 
 
 def is_placed(tokens: tuple[str, ...], i: int) -> bool:
-    """Whether the word at `i` says when, or is part of a change, instead of stating a level."""
+    """Returns whether the word at `i` states no level of the whole utterance: it says when, is part of a
+    change or a range, or is an idiom."""
     before = tokens[max(0, i - 3) : i]
     if any(t in STARTS or t in ENDS for t in before) or any(t in CHANGES for t in before[-2:]):
         return True
@@ -49,15 +50,15 @@ def is_placed(tokens: tuple[str, ...], i: int) -> bool:
 
 
 def _is_statistic(tokens: tuple[str, ...], i: int) -> bool:
-    """a high average pitch, the average pitch is high"""
+    """Returns whether `average` at `i` is a statistic: a high average pitch, the average pitch is high."""
     return _at(tokens, i - 1) in LEVEL_WORDS or (
         _at(tokens, i + 1) in NOUNS and _at(tokens, i + 2) in LINKS - {"as", ":"}
     )
 
 
 def _idiomatic(tokens: tuple[str, ...], i: int) -> bool:
-    """No level: a loud burst at the start, the quiet of the room, slow to judge, typical of fear, "why" is
-    drawn out."""
+    """Returns whether an idiom leaves no level: a loud burst at the start, the quiet of the room, slow to
+    judge, typical of fear, "why" is drawn out."""
     word, after = tokens[i], _at(tokens, i + 1)
     return (
         "at_the_start" in tokens[i + 1 : i + 4]
@@ -78,7 +79,8 @@ def _idiomatic(tokens: tuple[str, ...], i: int) -> bool:
 
 
 def _spans_to(tokens: tuple[str, ...], i: int) -> bool:
-    """low to moderate, normal to slightly fast: two levels, none of them stated"""
+    """Returns whether two levels make a range, which states neither: low to moderate, normal to slightly
+    fast."""
     after = _at(tokens, i + 3) if adverbial(_at(tokens, i + 2)) else _at(tokens, i + 2)
     before = i - 2 if adverbial(_at(tokens, i - 1)) else i - 1
     return (_at(tokens, i + 1) == "to" and after in LEVEL_WORDS) or (
@@ -87,7 +89,8 @@ def _spans_to(tokens: tuple[str, ...], i: int) -> bool:
 
 
 def _infinitive(tokens: tuple[str, ...], i: int) -> bool:
-    """told to be quiet, but not: seems to be quiet"""
+    """Returns whether an infinitive of another verb holds the level: told to be quiet, but not: seems to be
+    quiet."""
     return any(
         tokens[k : k + 2] == ("to", "be") and is_foreign(_at(tokens, k - 1)) for k in range(max(0, i - 4), i)
     )
@@ -98,6 +101,6 @@ def _at(tokens: tuple[str, ...], i: int) -> str:
 
 
 def last_content(tokens: tuple[str, ...], i: int) -> str:
-    """The token before `i` that is more than an adverb, a conjunction or a comma."""
+    """Returns the last token before `i` that is no adverb, conjunction or comma, or an empty string."""
     skipped = ADVERBS | CONJUNCTIONS | {","}
     return next((t for t in reversed(tokens[:i]) if t not in skipped), "")

@@ -1,4 +1,4 @@
-"""What reasoning claims about words: that they were spoken, or that they were stressed."""
+"""Finds what reasoning claims about words: that they were spoken, or that they were stressed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ _SCARED = re.compile(
 _CHAIN = re.compile(r'^(?:[\s,]*(?:and|or|&)?[\s,]*"\d+")+', re.IGNORECASE)
 """Further quotations of the same list."""
 _NEXT = re.compile(r'(?:[^"]{0,30}\b(?:on|words?|upon))?\s+"', re.IGNORECASE)
-"""The word of stress speaks of the quotation after it."""
+"""Follows a word of stress that speaks of the quotation after it."""
 _DOTS = re.compile(r"\.{2,}|\u2026")
-"""Words are left out of a quotation."""
+"""Dots where words are left out of a quotation."""
 _APOSTROPHES = str.maketrans("\u2018\u2019", "''")
 _NEAR = 10
-"""Words between a word of stress and the quotation that it may be about."""
+"""Most words between a word of stress and a quotation that it may be about."""
 
 
 def quoted_claims(text: str) -> Iterator[tuple[str, str]]:
-    """("stressed_words" | "quoted_words", the words in lower case), a claim for each part of a quotation
-    around dots. Labels of emotions and so-called names are no quotations."""
+    """Yields ("stressed_words" | "quoted_words", the words in lower case) for each quotation.
+
+    A quotation with dots gives a claim for each part around them. Labels of emotions and so-called names are
+    no quotations."""
     for sentence, quotes in _sentences(text):
         for start, end, quote in quotes:
             before, after, words = sentence[:start], sentence[end:], clean_words(quote)
@@ -46,12 +48,14 @@ def quoted_claims(text: str) -> Iterator[tuple[str, str]]:
 
 
 def clean_words(text: str) -> str:
-    """Words in lower case with single spaces, punctuation gone: how quotations and transcripts compare."""
+    """Returns the words in lower case, with single spaces and without punctuation, as quotations and
+    transcripts are compared."""
     return " ".join(re.findall(r"[\w']+", text.lower().translate(_APOSTROPHES)))
 
 
 def _sentences(text: str) -> Iterator[tuple[str, list[tuple[int, int, str]]]]:
-    """Each sentence with its quotations emptied (what is inside must not end a sentence), and those."""
+    """Yields each sentence with its quotations emptied (what is inside must not end a sentence), and those
+    quotations with their start and end."""
     inner: list[str] = []
 
     def empty(match: re.Match[str]) -> str:
@@ -67,7 +71,8 @@ def _sentences(text: str) -> Iterator[tuple[str, list[tuple[int, int, str]]]]:
 
 
 def _stress(before: str, after: str) -> str | None:
-    """`stressed` where a word of stress stands near the quotation, `denied` where it is denied, or None."""
+    """Returns `stressed` where a word of stress stands near the quotation, `denied` where that is denied,
+    else None."""
     found = None
     for earlier in _STRESS.finditer(before):
         between = before[earlier.end() :]

@@ -1,4 +1,4 @@
-"""Reasoning text as sentences of plain words, and which of their words are asserted at all."""
+"""Splits reasoning text into sentences of plain words, and tells which of their words are asserted at all."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from emotion_task.claims.lexicon import (
 from emotion_task.parsing import QUOTE
 
 MASK = "quotation"
-"""Stands where a quotation stood: what the speaker said is no description of how it was said."""
+"""Token in place of a quotation: what the speaker said is no description of how it was said."""
 
 OWNER = "owner_s"
-"""Stands for the 's of a possessive."""
+"""Token in place of the 's of a possessive."""
 
 _SPELLING = (
     (re.compile(r"</?\w+>|[*_#`]"), " "),
@@ -59,7 +59,7 @@ _OPINION = words(
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence as the grammar reads it."""
+    """Holds one sentence as the grammar reads it."""
 
     tokens: tuple[str, ...]
     """Lower-case words, joined expressions, commas and colons."""
@@ -68,7 +68,7 @@ class Sentence:
 
 
 def read_sentences(text: str) -> Iterator[Sentence]:
-    """The text's sentences, quotations masked."""
+    """Yields the text's sentences, with each quotation replaced by `MASK`."""
     text = QUOTE.sub(f" {MASK} ", text).lower()
     for pattern, replacement in _SPELLING:
         text = pattern.sub(replacement, text)
@@ -83,7 +83,8 @@ def read_sentences(text: str) -> Iterator[Sentence]:
 
 
 def _between(match: re.Match[str]) -> str:
-    """What "neither high nor low" amounts to, where the two are opposites; else the words as they were."""
+    """Returns "normal" or the like for "neither high nor low", where the two are opposites; else the words as
+    they were."""
     first, second = match.groups()
     for name in OWN_LEVELS[:3]:
         values = {LEVELS[name].get(first), LEVELS[name].get(second)}
@@ -112,8 +113,9 @@ def _denied(tokens: tuple[str, ...]) -> Iterator[int]:
 
 
 def _generic(tokens: tuple[str, ...]) -> Iterator[int]:
-    """ "A fast tempo can signal joy" speaks of any voice, "the fast tempo may signal joy" of this one. What
-    "would be" is supposed, whosever it is."""
+    """Yields positions of what is said of voices in general: "A fast tempo can signal joy" speaks of any
+    voice, "the fast tempo may signal joy" of this one. What "would be" is supposed of any voice, also of this
+    one."""
     for i, (modal, verb) in enumerate(pairwise(tokens)):
         is_supposed = modal == "would" and verb in ("be", "have")
         if is_supposed or (modal in _MODALS and verb in _SIGNALS):
@@ -130,14 +132,14 @@ def _clause_end(tokens: tuple[str, ...], i: int) -> int:
 
 
 def _goes_on(tokens: tuple[str, ...], i: int) -> bool:
-    """Whether a list goes on after the comma at `i`: not loud, fast, or high."""
+    """Returns whether a list goes on after the comma at `i`: not loud, fast, or high."""
     rest = tokens[i + 1 : i + 4]
     return bool(rest) and (rest[0] in ("or", "nor") or (rest[0] in LEVEL_WORDS and "or" in rest))
 
 
 def _supposes(tokens: tuple[str, ...], i: int) -> bool:
-    """Whether what follows `i` is supposed or generally true. "I would say that the pitch is high" supposes
-    nothing, and "her voice tends to be soft" is of her."""
+    """Returns whether what follows `i` is supposed or generally true. "I would say that the pitch is high"
+    supposes nothing, and "her voice tends to be soft" is of her."""
     if tokens[i] == "would":
         opinion = any(token in _OPINION for token in tokens[i + 1 : i + 3])
         return not (opinion and any(token in ("i", "one", "we", "you") for token in tokens[:i]))

@@ -1,4 +1,4 @@
-"""What reasoning claims about who speaks: gender and age."""
+"""Finds what reasoning claims about who speaks: gender and age."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ _AGE = re.compile("|".join(rf"\b(?P<a{i}>{pattern})\b" for i, (_, pattern) in en
 
 
 def speaker_claims(sentences: list[Sentence]) -> Iterator[tuple[str, str]]:
-    """(attribute, value) of gender and age. Nouns of gender outrank pronouns, and of pronouns the first
-    speaks of the speaker: those that follow may be of anyone."""
+    """Yields (attribute, value) for each claim about gender and age.
+
+    Nouns of gender outrank pronouns. Only the first pronoun counts: those that follow may be of anyone."""
     genders = [g for s in sentences for g in _named_genders(s)]
     yield from (("gender", g) for g in genders or [g for s in sentences for g in _pronouns(s)][:1])
     for sentence in sentences:

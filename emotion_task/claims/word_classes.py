@@ -1,4 +1,4 @@
-"""What an unlisted word is likely to be: adjective or adverb by its ending, else a foreign noun or verb."""
+"""Guesses what an unlisted word is: adjective or adverb by its ending, else a foreign noun or verb."""
 
 from __future__ import annotations
 

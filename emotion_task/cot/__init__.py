@@ -1,4 +1,5 @@
-"""Reasoning traces: from measured prosody and the transcript to `<think>...</think><answer>...</answer>`."""
+"""Writes reasoning traces (`<think>...</think><answer>...</answer>`) from measured prosody and the
+transcript."""
 
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.cot.writer import TraceWriter

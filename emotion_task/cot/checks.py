@@ -1,5 +1,5 @@
-"""Whether a written trace may be learnt from. By rules, each with its reason, so that what is rejected can be
-counted and read."""
+"""Decides by rules whether a written trace may be learnt from. Each rule gives its reason, so that rejected
+traces can be counted and read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emotion_task.parsing import QUOTE, named_emotions, normalise_label, parse_r
 from emotion_task.records import Utterance
 
 KINDS = ("schema", "label", "length", "quotation", "opening", "source", "contradiction", "unmeasured")
-"""What a rejection's reason begins with."""
+"""Kinds of rejection; each reason begins with one of them."""
 
 _FIRST_SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|$)", re.DOTALL)
 _SOURCE = re.compile(
@@ -23,15 +23,15 @@ _SOURCE = re.compile(
 
 
 def check_trace(text: str, utterance: Utterance, *, min_words: int, max_words: int) -> list[str]:
-    """Reasons to reject a trace, none where it may be kept.
+    """Returns the reasons to reject a trace; none where the trace may be kept.
 
     Args:
         text: `<think>...</think><answer>...</answer>`.
         utterance: what the trace was written from.
-        min_words, max_words: of the reasoning.
+        min_words, max_words: allowed length of the reasoning.
 
     Returns:
-        Texts `kind: detail`, the kinds those of `KINDS`.
+        Texts `kind: detail`; each kind is one of `KINDS`.
     """
     parsed = parse_response(text)
     if parsed is None:
@@ -53,14 +53,14 @@ def check_trace(text: str, utterance: Utterance, *, min_words: int, max_words: i
 
 
 def quotes(think: str, text: str) -> bool:
-    """Whether any quotation holds words of the transcript, in a row."""
+    """Returns whether some quotation in `think` holds nothing but words that follow each other in `text`."""
     spoken = f" {clean_words(text)} "
     inner = (clean_words(match[1] or match[2] or "") for match in QUOTE.finditer(think))
     return any(words and f" {words} " in spoken for words in inner)
 
 
 def _claims(think: str, utterance: Utterance) -> Iterator[str]:
-    """Claims that are wrong, and claims of what was not measured."""
+    """Yields a reason for each wrong claim, and for each claim of what was not measured."""
     reference = reference_of(utterance)
     for claim in read_claims(think):
         tally = total(check_claims([claim], reference))

@@ -1,9 +1,9 @@
-"""The traces as a data set in the hub's layout: Parquet shards by split, and a card that says what they are.
+"""Exports traces as a data set in the hub's layout: Parquet shards by split, and a card that describes them.
 
     out/README.md                                 the card; its header tells `datasets` where the shards are
     out/data/train-00000-of-00002.parquet ...
 
-`datasets.load_dataset(out)` reads it, here or from the hub.
+`datasets.load_dataset(out)` reads the folder, here or from the hub.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from emotion_task.records import Utterance, read_manifest
 from rlcore.errors import DataError
 
 SPLITS = {"train": "train", "eval": "test"}
-"""Our split to the exported one. What is in neither, such as a corpus' development part, is `other`."""
+"""Exported split by our split. Utterances of any other split, such as a corpus' development part, are
+`other`."""
 _OURS = re.compile(r"(train|test|other)-\d{5}-of-\d{5}\.parquet")
 SHARD_ROWS = 1000
 _TEXTS = (
@@ -64,15 +65,16 @@ def export_dataset(
 
     Args:
         traces: folder of `emotion cot`, or a manifest with traces.
-        out_folder: new, or an earlier export, whose data are replaced.
-        with_audio: put the recordings in. Many corpora do not allow to pass them on.
-        license: for the card, as the hub spells it.
+        out_folder: a new folder, or an earlier export, whose data are replaced.
+        with_audio: whether the recordings are put in. Many corpora do not allow to pass them on.
+        license: licence for the card, as the hub spells it.
+        name: title of the card.
 
     Returns:
-        Split to its rows.
+        Number of rows by exported split.
     Raises:
-        DataError: no utterance has a trace, a recording is missing, or `out_folder` holds what is no earlier
-            export.
+        DataError: No utterance has a trace, a recording is missing, or `out_folder` holds other files than
+            those of an earlier export.
     """
     traces, out = Path(traces), Path(out_folder)
     manifest = traces / "manifest.jsonl" if traces.is_dir() else traces
@@ -95,7 +97,7 @@ def export_dataset(
 
 
 def _emptied(out: Path) -> Path:
-    """The folder of the shards, without those of an earlier export."""
+    """Returns the folder of the shards, after deleting those of an earlier export."""
     data = out / "data"
     others = [path for path in data.iterdir() if not _OURS.fullmatch(path.name)] if data.is_dir() else []
     if others or ((out / "README.md").exists() and not data.is_dir()):
@@ -117,11 +119,13 @@ def card(
     license: str,
     name: str,
 ) -> str:
-    """The data set's card: a YAML header as the hub reads it, then Markdown.
+    """Returns the data set's card: a YAML header as the hub reads it, then Markdown.
 
     Args:
-        counts: exported split to its rows.
+        counts: number of rows by exported split.
         generated: `statistics.json` of the generation, empty where the traces have another origin.
+        license: licence, as the hub spells it.
+        name: title of the card.
     """
     header = {
         "license": license,
@@ -175,7 +179,7 @@ def _origin(generated: dict[str, Any]) -> str:
     )
 
 
-def _table(head: tuple[str, str], rows: Any) -> str:
+def _table(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:
     lines = [f"| {a} | {b} |" for a, b in (head, ("---", "---"), *rows)]
     return "\n".join(lines)
 
@@ -190,7 +194,8 @@ def _columns() -> tuple[str, ...]:
 
 
 def _roots(utterances: Sequence[Utterance]) -> dict[str, str]:
-    """Corpus to the folder that holds all its recordings: what lies above it is nobody's business."""
+    """Returns, by corpus, the folder that holds all its recordings: paths are told below it, so that nothing
+    above it becomes public."""
     folders: dict[str, list[str]] = {}
     for utterance in utterances:
         folders.setdefault(utterance.dataset, []).append(os.path.dirname(utterance.audio))
@@ -200,7 +205,7 @@ def _roots(utterances: Sequence[Utterance]) -> dict[str, str]:
 def _write_shards(
     data: Path, split: str, utterances: Sequence[Utterance], roots: dict[str, str], with_audio: bool
 ) -> None:
-    """A thousand rows at a time, so that recordings need not all fit into memory."""
+    """Writes a thousand rows at a time, so that recordings need not all fit into memory."""
     import datasets
     import pyarrow
     from pyarrow import parquet
@@ -222,7 +227,7 @@ def _write_shards(
 
 def _rows(
     utterances: Sequence[Utterance], roots: dict[str, str], with_audio: bool
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, object]]:
     for utterance in utterances:
         path = os.path.relpath(utterance.audio, roots[utterance.dataset])
         row = {name: getattr(utterance, name) for name in (*_TEXTS, "age_years", "stressed_words", "trace")}

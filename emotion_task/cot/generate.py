@@ -1,12 +1,13 @@
-"""EmotionCoT: a language model writes a reasoning trace for each annotated utterance, and rules check it.
+"""Generates EmotionCoT: a language model writes a reasoning trace for each annotated utterance; rules check
+it.
 
     out/requests.jsonl     every request and answer, as it happens; a later run pays for none of them again
-    out/manifest.jsonl     the utterances whose trace passed, with it
+    out/manifest.jsonl     the utterances whose trace passed, with the trace
     out/rejected.jsonl     id, attempt, reasons and text of every trace that did not
     out/statistics.json    counts, words, tokens, cost
 
-The last three follow from the first: a run that finds every answer there asks for nothing and writes them
-again, with other checks if so wanted.
+The last three follow from the first: a run that finds every answer there asks for nothing and writes the
+other files again, with other checks where the configuration has changed.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from emotion_task.cot.checks import check_trace
-from emotion_task.cot.ledger import Budget, Ledger
+from emotion_task.cot.ledger import Budget, Ledger, Row
 from emotion_task.cot.prompt import trace_messages, unfit
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, write_manifest
@@ -37,47 +38,51 @@ from rlcore.records.files import write_json, write_rows
 
 OPENAI = "https://api.openai.com/v1"
 _OWN_THINKING = re.compile(r"\s*<think>.*?</think>\s*(?=<think>)", re.DOTALL)
-"""What a model that thinks by itself writes before the trace."""
+"""Thinking that a reasoning model writes before the trace."""
 
 
 class EndpointError(RLCoreError, RuntimeError):
-    """The endpoint refused too many requests in a row."""
+    """Raised when too many requests in a row got no answer from the endpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CotConfig:
-    """How traces are asked for, checked and paid for."""
+    """Configures how traces are asked for, checked and paid for."""
 
     model: str
-    """Name that the endpoint knows."""
+    """Name of the model, as the endpoint knows it."""
     base_url: str = OPENAI
-    """Of any OpenAI-compatible endpoint, with `/v1`; of a local `vllm serve`, http://localhost:8000/v1."""
+    """Address of any OpenAI-compatible endpoint, with `/v1`; for a local `vllm serve`,
+    http://localhost:8000/v1."""
     api_key_env: str | None = None
-    """Environment variable that holds the key. Null: OPENAI_API_KEY at OpenAI, none elsewhere."""
+    """Environment variable that holds the key. None means OPENAI_API_KEY at OpenAI, and no key elsewhere."""
     concurrency: int = 16
-    """Requests at once."""
+    """Number of requests at once."""
     requests_per_minute: float | None = None
     retries: int = 5
-    """Of a request that was refused for a while or met a server error. One that timed out, here or on the way
-    (408, 504), is not repeated: its answer may have been paid for."""
+    """Number of times a request is repeated that was refused for a while or met a server error. A request
+    that timed out, here or on the way (408, 504), is not repeated: its answer may have been paid for."""
     timeout_s: float = 120.0
-    """Of one request."""
+    """Timeout of one request, in seconds."""
     attempts: int = 2
-    """Traces asked for an utterance until one passes the checks; each is a request of its own."""
+    """Most traces asked for per utterance until one passes the checks; each is a request of its own."""
     price: Mapping[str, float] = field(default_factory=dict)
     """US dollars for a million `input` and `output` tokens."""
     max_usd: float | None = None
-    """Nothing is asked that could take the folder's whole cost past this. Needs `price`."""
+    """Cap on the folder's whole cost, in US dollars: no request is sent that could exceed it. The cap needs
+    `price`."""
     min_words: int = 50
     max_words: int = 200
     max_tokens: int = 600
-    """Of an answer."""
+    """Most tokens of one answer."""
     temperature: float = 0.9
     seed: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of the request; null takes one out (`max_tokens: null` where an endpoint refuses it)."""
+    """Further fields of the request; null removes a field (`max_tokens: null` where an endpoint refuses
+    it)."""
     ask_lost: bool = False
-    """Ask again for answers that were under way when an earlier run was killed; they may be paid twice."""
+    """True asks again for answers that were under way when an earlier run was killed; these may be paid
+    twice."""
 
     def __post_init__(self) -> None:
         address = urlsplit(self.base_url)
@@ -97,36 +102,51 @@ class CotConfig:
 
 @dataclass(frozen=True, slots=True)
 class CotReport:
-    """What became of the utterances: each is accepted, or stands under one reason in `left_out`."""
+    """Counts the outcomes of the utterances: each is accepted, or counted under one reason in `left_out`."""
 
     manifest: Path
     num_utterances: int
     num_accepted: int
     num_requests: int
-    """Sent by this run."""
+    """Number of requests that this run sent."""
     left_out: dict[str, int]
-    """Why no trace was kept: kinds of the last attempt's check, `refused`, `lost`, `budget`, or `unfit`."""
+    """Number of utterances without a trace by reason: the kind of the last attempt's first failed check,
+    `refused`, `lost`, `budget`, or `unfit`."""
     cost_usd: float
-    """Of the folder, all runs together, as far as prices are given."""
+    """Cost of the folder in US dollars, all runs together, as far as prices are given."""
+
+
+class _Rejected(TypedDict):
+    """Holds a line of rejected.jsonl."""
+
+    id: str
+    attempt: int
+    reasons: list[str]
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     utterance: Utterance
-    """With its trace where one passed."""
+    """The utterance, with its trace where one passed."""
     left_out: str | None
-    rejected: tuple[dict[str, Any], ...] = ()
+    rejected: tuple[_Rejected, ...] = ()
 
 
 def generate(
     utterances: Sequence[Utterance], out_folder: str | Path, config: CotConfig, *, progress: bool = True
 ) -> CotReport:
-    """Asks for the traces that the folder does not hold yet, checks all, and writes the data set.
+    """Asks for the traces that the folder does not hold yet, checks all traces, and writes the data set.
+
+    Args:
+        utterances: annotated utterances; those without an emotion or a measured voice are left out.
+        out_folder: folder of the module's four files.
+        progress: whether a progress bar is shown.
 
     Raises:
-        ConfigError: no key in the environment, or a setting out of range.
-        DataError: two utterances share an id, or another run writes the folder.
-        EndpointError: the endpoint refuses everything; what was answered before is kept.
+        ConfigError: There is no key in the environment, or a setting is out of range.
+        DataError: Two utterances share an id, or another run writes the folder.
+        EndpointError: The endpoint refuses everything; what was answered before is kept.
     """
     _check_ids(utterances)
     out = Path(out_folder)
@@ -184,8 +204,8 @@ def _write(out: Path, outcomes: Sequence[_Outcome], writer: _Writer, ledger: Led
     return report
 
 
-def _by_kind(rejected: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Kind of check to the traces that it rejected; a trace may fall under several."""
+def _by_kind(rejected: Iterable[_Rejected]) -> dict[str, int]:
+    """Counts the rejected traces by kind of check; a trace may count under several kinds."""
     kinds = ({reason.split(":")[0] for reason in row["reasons"]} for row in rejected)
     return dict(Counter(kind for each in kinds for kind in each).most_common())
 
@@ -216,10 +236,10 @@ class _Writer:
         self.num_requests = 0
 
     def outcome(self, utterance: Utterance) -> _Outcome:
-        """One utterance: the first trace that passes, or why there is none."""
+        """Asks for one utterance's traces and returns the first that passes, or why there is none."""
         if unfit(utterance):
             return _Outcome(utterance, "unfit")
-        rejected: list[dict[str, Any]] = []
+        rejected: list[_Rejected] = []
         left_out = ""
         for attempt in range(self.config.attempts):
             answer = self._answer(self._body(utterance, attempt), utterance.id, attempt)
@@ -252,8 +272,8 @@ class _Writer:
         }
         return {name: value for name, value in body.items() if value is not None}
 
-    def _answer(self, body: dict[str, Any], id: str, attempt: int) -> dict[str, Any] | str:
-        """The ledger's line of the answer, found or new, or why there is none."""
+    def _answer(self, body: dict[str, Any], id: str, attempt: int) -> Row | str:
+        """Returns the ledger's line of the answer, found or new, or why there is none."""
         import httpx
 
         described = json.dumps([id, attempt, body], sort_keys=True, ensure_ascii=False)
@@ -298,7 +318,7 @@ class _Writer:
         return "refused"
 
     def _count(self, reason: str, *, answered: bool) -> None:
-        """Gives up after too many requests in a row without an answer."""
+        """Counts a request, and raises EndpointError after too many in a row without an answer."""
         with self._lock:
             self.num_requests += 1
             self._failed_in_a_row = 0 if answered else self._failed_in_a_row + 1

@@ -1,8 +1,9 @@
-"""What was asked of an endpoint and what it answered, written down as it happens.
+"""Records what was asked of an endpoint and what was answered, at the moment when it happens.
 
-A line before each request and a line after it: {"key", "event": "asked" | "answered" | "refused", ...}. Where
-the second is missing (the process was killed, the connection broke, the time ran out) the answer may have
-been paid for and is lost: a later run can tell, and does not ask for it a second time unless told to.
+There is a line before each request and a line after it: {"key", "event": "asked" | "answered" | "refused",
+...}. Where the second line is missing (the process was killed, the connection broke, the time ran out) the
+answer may have been paid for and is lost. A later run can see that, and does not ask a second time unless
+told to.
 """
 
 from __future__ import annotations
@@ -15,22 +16,26 @@ from typing import Any
 from rlcore.errors import DataError
 from rlcore.records.files import RowAppender, numbered_rows
 
+Row = dict[str, Any]
+"""A line of the ledger: `key`, `event`, and the fields of that event."""
+
 
 class Ledger:
-    """The file of one run. Safe to use from threads; a second process is refused.
+    """Reads and appends the ledger file of one run. It may be used from many threads; a second process is
+    refused.
 
     Raises:
-        DataError: another process writes it, or a line of it is no ledger's.
+        DataError: Another process writes the file, or one of its lines is not a line of a ledger.
     """
 
     def __init__(self, path: str | Path):
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self.answers: dict[str, dict[str, Any]] = {}
-        """Key to the line of its answer."""
-        self.open: dict[str, dict[str, Any]] = {}
-        """Key to the line of a request that has no answer."""
+        self.answers: dict[str, Row] = {}
+        """Line of the answer, by key of the request."""
+        self.open: dict[str, Row] = {}
+        """Line of each request that has no answer, by key."""
         self._lost_usd = 0.0
         self._held = self._path.open("ab")
         try:
@@ -49,7 +54,7 @@ class Ledger:
             except (KeyError, TypeError) as error:
                 raise DataError(f"{self._path}:{number}: not a line of a ledger: {error}") from error
 
-    def _note(self, row: dict[str, Any]) -> None:
+    def _note(self, row: Row) -> None:
         key, event = row["key"], row["event"]
         if event == "asked":
             # Asked once more: what the lost answer may have cost stays spent.
@@ -60,8 +65,9 @@ class Ledger:
             if event == "answered":
                 self.answers[key] = row
 
-    def write(self, key: str, event: str, **fields: Any) -> dict[str, Any]:
-        """Appends a line and hands it to the system, so that a kill of this process does not lose it."""
+    def write(self, key: str, event: str, **fields: object) -> Row:
+        """Appends a line, hands it to the system, so that a kill of this process does not lose it, and
+        returns it."""
         row = {"key": key, "event": event, **fields}
         with self._lock:
             self._file.write(row)
@@ -69,7 +75,8 @@ class Ledger:
         return row
 
     def spent(self) -> float:
-        """US dollars of all answers, and what open requests may have cost at most."""
+        """Returns the US dollars of all answers, plus what requests without an answer may have cost at
+        most."""
         with self._lock:
             answered = sum(row["cost_usd"] for row in self.answers.values())
             return answered + self._lost_usd + sum(row["at_most_usd"] for row in self.open.values())
@@ -80,7 +87,8 @@ class Ledger:
 
 
 class Budget:
-    """Lets requests through while what was spent and what is under way cannot exceed the cap."""
+    """Lets requests through while what was spent and what is under way cannot exceed the cap. It may be used
+    from many threads."""
 
     def __init__(self, cap_usd: float | None, spent_usd: float):
         self._cap, self._committed, self._lock = cap_usd, spent_usd, threading.Lock()

@@ -1,7 +1,7 @@
-"""The wording of template traces: how each fact may be said, as a clause or as a noun phrase.
+"""Lists the wording of template traces: how each fact may be said, as a clause or as a noun phrase.
 
-Every phrase must be found back by `emotion_task.claims.finder` as exactly the fact it states; a property
-test writes and reads all of them. The vocabulary is small on purpose, the order and the choice are not.
+`emotion_task.claims.finder` must find exactly the fact that a phrase states; a property test writes and reads
+all of them. The vocabulary is small on purpose; the order and the choice of phrases vary.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def _noun_phrases() -> dict[tuple[str, str], tuple[str, ...]]:
 
 
 CLAUSES = _clauses()
-"""(attribute, value) to the clauses that state it, lower case, without a full stop."""
+"""Clauses that state each (attribute, value), in lower case, without a full stop."""
 
 NOUN_PHRASES = _noun_phrases()
-"""(attribute, value) to the noun phrases that state it."""
+"""Noun phrases that state each (attribute, value)."""
 
 GENDER = {
     "male": ("A man speaks.", "The speaker is a man.", "This is a male voice."),
@@ -85,7 +85,7 @@ CONCLUSIONS: _Words = {
         "Of the possible emotions, {label} explains {first} and {second} best.",
     ),
 }
-"""Style to the sentences that name the emotion; `first` and `second` are noun phrases of stated facts."""
+"""Sentences that name the emotion, by style; `first` and `second` are noun phrases of stated facts."""
 
 FRAMES: dict[str, dict[int, tuple[str, ...]]] = {
     "short": {
@@ -105,4 +105,4 @@ FRAMES: dict[str, dict[int, tuple[str, ...]]] = {
         ),
     },
 }
-"""Style to the sentences that hold one or two facts: `c` a clause, `n` a noun phrase."""
+"""Sentences that hold one or two facts, by style and number of facts: `c` is a clause, `n` a noun phrase."""

@@ -1,8 +1,8 @@
-"""What a language model is asked for a reasoning trace: the measured fields, the words, the emotion.
+"""Asks a language model for a reasoning trace, from the measured fields, the words and the emotion.
 
 The wording is ours. The method (arXiv 2601.15668) asks for 50 to 200 words that quote the transcript and let
-the emotion emerge at the end. Only facts go in: what could not be measured is not mentioned, so that nothing
-invites a guess.
+the emotion emerge at the end. The request holds only facts: what could not be measured is not mentioned, so
+that nothing invites a guess.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _NO_PITCH = "none (the voice is whispered or has no pitch)"
 
 
 def given_facts(utterance: Utterance) -> dict[str, str]:
-    """Field to value, for every field that may be stated of this utterance."""
+    """Returns field and value of everything that may be stated of this utterance."""
     facts = known_facts(utterance)
     if utterance.stressed_words:
         facts["stressed_words"] = ", ".join(utterance.stressed_words)
@@ -57,7 +57,7 @@ def given_facts(utterance: Utterance) -> dict[str, str]:
 
 
 def unfit(utterance: Utterance) -> str | None:
-    """Why no trace can be asked for, or None."""
+    """Returns the reason why no trace can be asked for this utterance, or None where one can."""
     if utterance.emotion is None:
         return "no emotion is known"
     if not any(name in stated_facts(utterance) for name in PROSODY):
@@ -66,8 +66,14 @@ def unfit(utterance: Utterance) -> str | None:
 
 
 def trace_messages(utterance: Utterance, *, min_words: int, max_words: int, seed: int = 0) -> Messages:
-    """The conversation that asks for one trace. The order of the fields is drawn from seed and id, so that
-    traces do not all go through them alike."""
+    """Returns the conversation that asks for one trace.
+
+    The order of the fields is drawn from `seed` and the utterance's id, so that traces do not all follow one
+    order.
+
+    Args:
+        min_words, max_words: length of the reasoning that is asked for.
+    """
     facts = list(given_facts(utterance).items())
     random.Random(f"{seed}/{utterance.id}").shuffle(facts)
     lines = [f"{_NAMES[name]}: {_NO_PITCH if value == 'none' else value}" for name, value in facts]

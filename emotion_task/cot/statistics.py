@@ -1,10 +1,10 @@
-"""What a set of traces holds, in numbers."""
+"""Describes a set of traces in numbers."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
 
 import numpy as np
 
@@ -14,9 +14,27 @@ from emotion_task.parsing import parse_response
 from emotion_task.records import Utterance
 
 
-def describe(utterances: Sequence[Utterance]) -> dict[str, Any]:
-    """Counts by emotion, corpus and split, speakers, hours where durations were measured, words of the
-    reasoning, and how far it says what was measured (`emotion_task.claims.check`)."""
+class Statistics(TypedDict):
+    """Holds the statistics of a set of traces, as JSON-ready values."""
+
+    num_accepted: int
+    num_speakers: int
+    hours: float
+    """Length of the recordings whose duration was measured."""
+    by_emotion: dict[str, int]
+    by_dataset: dict[str, int]
+    by_split: dict[str, int]
+    words: dict[str, float]
+    """Percentiles of the number of words of reasoning."""
+    faithfulness: dict[str, float]
+    """Figures of `emotion_task.claims.check.faithfulness_metrics`."""
+
+
+def describe(utterances: Sequence[Utterance]) -> Statistics:
+    """Returns the statistics of a set of utterances and their traces, as JSON-ready values.
+
+    These are counts by emotion, corpus and split, the number of speakers, hours (of the measured durations),
+    percentiles of the reasoning's words, and its faithfulness (`emotion_task.claims.check`)."""
     traces = [utterance.trace or "" for utterance in utterances]
     parsed = [parse_response(trace) for trace in traces]
     words = [len(each.think.split()) for each in parsed if each is not None]
@@ -34,5 +52,5 @@ def describe(utterances: Sequence[Utterance]) -> dict[str, Any]:
     }
 
 
-def _counts(values: Any) -> dict[str, int]:
+def _counts(values: Iterable[object]) -> dict[str, int]:
     return dict(sorted(Counter(map(str, values)).items()))

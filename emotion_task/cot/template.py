@@ -1,5 +1,5 @@
-"""Traces from templates: measured facts and the transcript in varied order and wording, the emotion at the
-end."""
+"""Writes traces from templates: measured facts and the transcript in varied order and wording, with the
+emotion at the end."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from rlcore.errors import ConfigError
 
 
 class TemplateWriter:
-    """A `TraceWriter` that states what was measured and nothing else.
+    """Writes traces (`TraceWriter`) that state what was measured and nothing else.
 
     Args:
         quote_rate: chance that a trace quotes the transcript, where there is one.
         style: `short` (about 30 words, for tiny models) or `long`.
         max_quote_words: a longer transcript is cut after this many words.
-        fact_rate: chance that a fact is stated; of the prosodic ones, one always is. What is sometimes left
-            unsaid can be left unsaid where it was not heard well: a model that has only seen complete
-            traces cannot learn to.
+        fact_rate: chance that a fact is stated; at least one prosodic fact always is. A model that has only
+            seen complete traces cannot learn to leave out what it did not hear well.
+
+    Raises:
+        ConfigError: `style` is unknown, or a rate is not between 0 and 1.
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class TemplateWriter:
         self.max_quote_words = max_quote_words
 
     def write(self, utterance: Utterance, rng: random.Random, answer: bool = True) -> str | None:
-        """See `TraceWriter.write`. None where no prosodic fact is known, or the asked-for emotion is not."""
+        """Writes one trace, as `TraceWriter.write` says.
+
+        The trace is None where no prosodic fact is known, or where `answer` asks for an emotion that is not
+        known."""
         facts = known_facts(utterance)
         if not any(name in facts for name in PROSODY) or (answer and utterance.emotion is None):
             return None
@@ -68,7 +73,7 @@ class TemplateWriter:
         return {name: value for name, value in facts.items() if name in kept}
 
     def describe(self, facts: Mapping[str, str], quote: str | None, rng: random.Random) -> list[str]:
-        """The sentences that state `facts`, without the emotion."""
+        """Returns the sentences that state `facts` and `quote`, without the emotion."""
         names = [name for name in PROSODY if name in facts]
         rng.shuffle(names)
         sentences = [self._sentence(chunk, facts, rng) for chunk in _chunks(names, rng)]
@@ -84,7 +89,8 @@ class TemplateWriter:
         return sentences
 
     def conclude(self, facts: Mapping[str, str], emotion: str, rng: random.Random) -> str:
-        """The sentence that names the emotion."""
+        """Returns the sentence that names the emotion; in the long style, two of the prosodic facts lead to
+        it."""
         stated = [(name, facts[name]) for name in PROSODY if name in facts]
         style = self.style if len(stated) >= 2 else "short"
         sentence = rng.choice(CONCLUSIONS[style])
@@ -118,8 +124,8 @@ def _chunks(names: list[str], rng: random.Random) -> Iterator[list[str]]:
 
 
 def all_phrases() -> Iterator[str]:
-    """Every phrase of the short style, and whole descriptions in which they stand as they will be met: what a
-    tokenizer needs to see. Quotes come from the corpus itself."""
+    """Yields the texts that a tokenizer needs to see: every phrase of the short style, and whole descriptions
+    in which the phrases stand as in traces. Quoted words are left out: they come from the corpus."""
     for table in (CLAUSES, NOUN_PHRASES):
         for phrases in table.values():
             for phrase in phrases:

@@ -1,4 +1,4 @@
-"""The interface of everything that writes reasoning traces (templates here, a language model elsewhere)."""
+"""Defines the interface of everything that writes reasoning traces at once, such as the templates."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ class TraceWriter(Protocol):
     """Writes a trace from what is known of an utterance: measured fields, transcript, emotion."""
 
     def write(self, utterance: Utterance, rng: random.Random, answer: bool = True) -> str | None:
-        """A trace, or None where too little is known to reason about.
+        """Returns a trace, or None where too little is known to reason about.
 
         Args:
+            utterance: what is known of the recording.
             rng: the only source of variation; the same state gives the same trace.
-            answer: with it, `<think>...</think><answer>label</answer>`. Without it, `<think>...</think>`
-                in which the emotion is not named, for utterances whose label is withheld.
+            answer: if true, the trace is `<think>...</think><answer>label</answer>`. If false, it is
+                `<think>...</think>` without the emotion's name, for utterances whose label is withheld.
         """
         ...

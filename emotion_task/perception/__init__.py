@@ -1,1 +1,1 @@
-"""The prosody perception test: what a model hears, by forced choice, against what was measured."""
+"""Runs the prosody perception test: what a model hears, by forced choice, against what was measured."""

@@ -1,9 +1,9 @@
-"""Forced choice: of the offered answers, the one that the model finds likeliest after the question.
+"""Asks by forced choice: of the offered answers, the model's is the one with the highest probability.
 
     recordings -> tower, once each -> every option as a completion of its question -> the best sum of logprobs
 
-A model that knows nothing chooses by chance and not by failing to answer in form, so that what training adds
-is hearing. An option is read up to what ends it (the comma or the end of the turn): `rising` does not win
+A model that knows nothing chooses by chance, instead of failing to answer in form, so that what training adds
+is hearing. An option is scored with what ends it (the comma or the end of the turn): `rising` does not win
 over `rising-falling` by being its beginning.
 """
 
@@ -24,13 +24,13 @@ from rlcore.models.device import own_device
 from rlcore.models.hf_model import load_model
 
 _TOWERS = ("audio_tower", "multi_modal_projector", "visual")
-"""Frozen here: the encoder then runs a tower once for all questions about a recording."""
+"""Modules that are frozen here, so that the encoder runs a tower once for all questions about a recording."""
 _CACHE_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
 class _Asking:
-    """One turn on its way through its choices."""
+    """Holds one turn on its way through its choices."""
 
     audio: str
     prompt: str
@@ -42,8 +42,8 @@ class _Asking:
         return len(self.chosen) == len(self.turn.choices)
 
     def completions(self) -> list[tuple[str, bool]]:
-        """The options of the next choice, written out from the answer's beginning, and whether the turn ends
-        there."""
+        """Returns the options of the next choice, written out from the answer's beginning, and whether the
+        turn ends there."""
         index = len(self.chosen)
         is_last = index == len(self.turn.choices) - 1
         if not self.turn.is_profile:
@@ -57,7 +57,7 @@ class _Asking:
 
 
 class Listener:
-    """One model, asked about recordings. On a GPU where there is one."""
+    """Asks one model about recordings, on a GPU where there is one."""
 
     def __init__(self, model_path: str, *, batch_size: int = 32):
         device = own_device()
@@ -68,7 +68,11 @@ class Listener:
     def choose(
         self, utterances: Sequence[Utterance], turns: Sequence[Sequence[Turn]]
     ) -> list[list[list[str]]]:
-        """The chosen option of every choice: by utterance, turn and choice."""
+        """Returns the chosen option of every choice, by utterance, turn and choice.
+
+        Args:
+            turns: the turns of each utterance (`questions.turns_of`).
+        """
         prompts: dict[str, str] = {}
         asking = [
             [_Asking(utterance.audio, self._prompt(turn, prompts), turn) for turn in of_one]
@@ -102,7 +106,14 @@ class Listener:
 def hits(
     turns: Sequence[Sequence[Turn]], chosen: Sequence[Sequence[Sequence[str]]], attributes: Sequence[str]
 ) -> np.ndarray:
-    """float [N, A]: 1 where the right option was chosen, 0 where another was, NaN where it was not graded."""
+    """Returns a table, float [N, A]: 1 where the right option was chosen, 0 where another was, and NaN where
+    the attribute was not asked about or not graded.
+
+    Args:
+        turns: the turns of each of N utterances.
+        chosen: the option that was chosen, by utterance, turn and choice.
+        attributes: the A columns.
+    """
     table = np.full((len(turns), len(attributes)), np.nan)
     for row, (of_one, answers) in enumerate(zip(turns, chosen, strict=True)):
         for turn, values in zip(of_one, answers, strict=True):

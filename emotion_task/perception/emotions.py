@@ -1,16 +1,17 @@
-"""Emotion by emotion: the recall of a run's greedy held-out answers, before and after, with intervals."""
+"""Measures recall emotion by emotion: of a run's greedy held-out answers, before and after, with
+intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from emotion_task.evaluation.bootstrap import estimate, estimate_gain
-from emotion_task.evaluation.intervals import estimates_table
+from emotion_task.evaluation.intervals import Estimates, estimates_table
 from emotion_task.evaluation.metrics import predicted_labels
 from emotion_task.labels import labels_among
 from rlcore.errors import DataError
@@ -19,18 +20,21 @@ from rlcore.records.files import numbered_rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """Greedy answers to held-out prompts, by prompt."""
+    """Holds greedy answers to held-out prompts, by the prompt's id."""
 
     texts: Mapping[str, str]
+    """Text of the answer to each prompt."""
     truth: Mapping[str, str]
+    """True emotion of each prompt's recording."""
 
 
 def read_answers(samples: str | Path) -> tuple[Answers, Answers]:
-    """The first and the last held-out evaluation of a run's samples.jsonl (of `rlcore train`, or of
-    `rlcore evaluate`, where both are the same).
+    """Reads the first and the last held-out evaluation of a run's samples.jsonl.
+
+    The file is that of `rlcore train`, or of `rlcore evaluate`, where both evaluations are the same.
 
     Raises:
-        DataError: it holds none, or a broken line.
+        DataError: The file holds no held-out answer, or a broken line.
     """
     by_step: dict[int, list[tuple[str, str, str]]] = {}
     for _, row in numbered_rows(samples, "a JSON object", leave_out_cut=True):
@@ -47,13 +51,14 @@ def read_answers(samples: str | Path) -> tuple[Answers, Answers]:
 
 
 def recall_scores(answers: Sequence[Answers]) -> tuple[list[str], list[np.ndarray]]:
-    """The emotions that occur, and for each set of answers a table [N, E] over the prompts that all sets
-    have: 1 where the label is right and 0 where it is not, in the column of the true emotion, else NaN.
+    """Returns the emotions that occur, and for each set of answers a table, float [N, E].
 
-    A column's mean is the emotion's recall, the mean over columns the unweighted accuracy.
+    A table has a row for each prompt that all sets have. In the column of the true emotion there is 1 where
+    the label is right and 0 where it is not; the other columns are NaN. A column's mean is the emotion's
+    recall, the mean over columns the unweighted accuracy.
 
     Raises:
-        DataError: the sets have no prompt in common.
+        DataError: The sets have no prompt in common.
     """
     prompts = [p for p in answers[0].texts if all(p in each.texts for each in answers)]
     if not prompts:
@@ -70,12 +75,24 @@ def recall_scores(answers: Sequence[Answers]) -> tuple[list[str], list[np.ndarra
     return emotions, tables
 
 
-def recall_report(samples: Sequence[str | Path], *, seed: int = 0) -> dict[str, Any]:
-    """Recall by emotion, `before` and `after`, and the paired `gain`; the mean is the unweighted accuracy.
+class RecallReport(TypedDict):
+    """Holds the recall by emotion of two sets of answers."""
+
+    models: dict[str, Estimates]
+    """Recall by emotion, `before` and `after`."""
+    gain: Estimates
+    """Recall after less that before, paired."""
+
+
+def recall_report(samples: Sequence[str | Path], *, seed: int = 0) -> RecallReport:
+    """Returns the recall by emotion, `before` and `after`, and the paired `gain`, each with its intervals.
+
+    The mean over emotions is the unweighted accuracy.
 
     Args:
-        samples: one run's samples.jsonl (its first and last evaluation), or two files: the last evaluation of
-            each.
+        samples: one run's samples.jsonl, of which the first and last evaluation are compared, or two files,
+            of which the last evaluations are compared.
+        seed: seed of the bootstrap.
     """
     answers = list(read_answers(samples[0])) if len(samples) == 1 else [read_answers(s)[1] for s in samples]
     emotions, (before, after) = recall_scores(answers)
@@ -88,8 +105,8 @@ def recall_report(samples: Sequence[str | Path], *, seed: int = 0) -> dict[str, 
     }
 
 
-def recall_section(report: Mapping[str, Any]) -> str:
-    """The report as a section of Markdown."""
+def recall_section(report: RecallReport) -> str:
+    """Returns the report of `recall_report` as a section of Markdown."""
     table = estimates_table("emotion", report["models"], report["gain"])
     return "\n".join(
         [

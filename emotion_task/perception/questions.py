@@ -1,8 +1,8 @@
-"""What is asked about a recording, and which of the offered answers is right.
+"""Makes the questions about a recording, and says which of the offered answers is right.
 
-Two forms. `single` asks for one attribute at a time, as the paper's test does: pitch, energy, rate,
-intonation, stress. `profile` asks once for all that can be named (the first four, and gender) and
-chooses each value after those that the model chose before: for models that learnt the profile alone.
+There are two forms. `single` asks for one attribute at a time, as the paper's test does: pitch, energy, rate,
+intonation, stress. `profile` asks once for all that can be named (the first four, and gender) and chooses
+each value after those that the model chose before. This form is for models that learnt the profile alone.
 """
 
 from __future__ import annotations
@@ -29,27 +29,31 @@ _GENDERS = ("male", "female")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One attribute of one recording, to be chosen from options."""
+    """Holds one attribute of one recording, to be chosen from options."""
 
     attribute: str
-    """`pitch`, `energy`, `rate`, `intonation`, `stress` or `gender`."""
+    """One of `pitch`, `energy`, `rate`, `intonation`, `stress` and `gender`."""
     options: tuple[str, ...]
     answer: str
-    """The option that was measured."""
+    """The right option: the value that was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One question and the choices that its answer consists of, in their order."""
+    """Holds one question and the choices that its answer consists of, in their order."""
 
     messages: Messages
     choices: tuple[Choice, ...]
     is_profile: bool
-    """Whether the answer is `pitch low, energy high, ...` or the bare option."""
+    """True where the answer is `pitch low, energy high, ...`, False where it is the bare option."""
 
 
 def turns_of(utterance: Utterance, form: str) -> list[Turn]:
-    """The questions that this utterance's annotation can grade."""
+    """Returns the questions that this utterance's annotation can grade.
+
+    Args:
+        form: one of `FORMS`.
+    """
     facts = stated_facts(utterance)
     if form == "profile":
         choices = tuple(
@@ -76,13 +80,15 @@ def turns_of(utterance: Utterance, form: str) -> list[Turn]:
 
 
 def is_graded(choice: Choice) -> bool:
-    """A whisper has no pitch level to be right about; it is asked, so that a profile goes on as it was
-    learnt, but it does not count."""
+    """Returns whether a choice counts.
+
+    A whisper has no pitch level to be right about. That choice is asked, so that a profile goes on as it was
+    learnt, but does not count."""
     return choice.answer != "none"
 
 
 def attributes_of(turns: Sequence[Sequence[Turn]]) -> list[str]:
-    """The graded attributes that occur, in the order in which they are asked."""
+    """Returns the graded attributes that occur, in the order in which they are asked."""
     order = [*PROFILE_KEYWORDS.values(), STRESS]
     found = {c.attribute for of_one in turns for turn in of_one for c in turn.choices if is_graded(c)}
     return [attribute for attribute in order if attribute in found]

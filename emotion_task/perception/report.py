@@ -1,4 +1,5 @@
-"""The perception test as files: what a model hears before and after training, by attribute and by emotion."""
+"""Writes the perception test's files: what a model hears before and after training, by attribute and
+emotion."""
 
 from __future__ import annotations
 
@@ -37,16 +38,18 @@ def write_perception(
     returns what perception.json holds.
 
     Args:
-        manifest: annotated.
-        models: name to checkpoint. Of two, the second is read as trained from the first.
-        form: of `emotion_task.perception.questions.FORMS`.
-        limit: so many utterances, chosen by a hash of their ids; None for all.
-        samples: as of `emotion_task.perception.emotions.recall_report`; adds the recall by emotion.
-        seed: of the bootstrap.
+        manifest: an annotated manifest.
+        models: checkpoint by name. Of two models, the second is taken to be trained from the first.
+        form: one of `emotion_task.perception.questions.FORMS`.
+        split: split of the utterances that are asked about.
+        limit: number of utterances, chosen by a hash of their ids; None for all.
+        samples: files as for `emotion_task.perception.emotions.recall_report`, which add the recall by
+            emotion.
+        seed: seed of the bootstrap.
 
     Raises:
-        ConfigError: an unknown form, or more than two files of samples.
-        DataError: no utterance of the split can be asked about.
+        ConfigError: The form is unknown, or there are more than two files of samples.
+        DataError: No utterance of the split can be asked about.
     """
     if form not in FORMS:
         raise ConfigError(f"form: got {form!r}; allowed are {list(FORMS)}")
@@ -97,8 +100,10 @@ def _asked(
 
 
 def floors(turns: Sequence[Sequence[Turn]], attributes: Sequence[str]) -> dict[str, dict[str, float]]:
-    """What needs no ears, by attribute: `chance` (one over the number of options) and `majority` (always the
-    commonest answer; no such thing for the stressed word)."""
+    """Returns the accuracies that need no hearing, by attribute.
+
+    `chance` is one over the number of options, `majority` the accuracy of always giving the commonest answer.
+    The stressed word has no majority."""
     found: dict[str, dict[str, float]] = {}
     for attribute in attributes:
         choices = [
@@ -117,9 +122,10 @@ def floors(turns: Sequence[Sequence[Turn]], attributes: Sequence[str]) -> dict[s
 
 def _estimates(
     name: str, gain: str, tables: Mapping[str, np.ndarray], columns: Sequence[str], seed: int
-) -> dict[str, Any]:
-    """The estimates of each model's table of hits as `name`, and of two models' difference as `gain`."""
-    found: dict[str, Any] = {
+) -> dict[str, object]:
+    """Returns the estimates of each model's table of hits as `name`, and of two models' difference as
+    `gain`."""
+    found: dict[str, object] = {
         name: {model: estimate(table, columns, seed=seed) for model, table in tables.items()}
     }
     if len(tables) == 2:
@@ -129,7 +135,7 @@ def _estimates(
 
 
 def _by_emotion(table: np.ndarray, utterances: Sequence[Utterance], emotions: Sequence[str]) -> np.ndarray:
-    """[N, A] to [N, E]: an utterance's share of right answers, in the column of its emotion."""
+    """Turns hits [N, A] into [N, E]: an utterance's share of right answers, in the column of its emotion."""
     scores = np.full((len(table), len(emotions)), np.nan)
     for row, utterance in enumerate(utterances):
         if utterance.emotion in emotions:
@@ -138,7 +144,7 @@ def _by_emotion(table: np.ndarray, utterances: Sequence[Utterance], emotions: Se
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:
-    """The report for people."""
+    """Returns the report for people, as Markdown."""
     lines = [
         "# Prosody perception",
         "",
@@ -163,7 +169,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Estimates as dictionaries, for JSON."""
+    """Turns estimates into dictionaries, for JSON."""
     if isinstance(value, Estimate):
         return asdict(value)
     if isinstance(value, Mapping):

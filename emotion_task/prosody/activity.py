@@ -1,8 +1,8 @@
-"""Where somebody speaks, and how loud.
+"""Finds where somebody speaks in a recording, and how loud.
 
-Plain RMS counts the pauses, so silence around a recording would make it quieter. Here the threshold of
-speech comes from the active speech level of ITU-T P.56 (method B), which silence does not move, and the
-level is the RMS of the frames above it.
+Plain RMS counts the pauses, so silence around a recording would make the recording quieter. Here the
+threshold of speech comes from the active speech level of ITU-T P.56 (method B), which silence does not
+change. The level is the RMS of the frames above that threshold.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ _MARGIN_DB = 15.9  # P.56: the threshold lies this far below the active level
 _TIME_CONSTANT_S, _HANGOVER_S = 0.03, 0.2
 _DIGITAL_SILENCE_DB = -95.0
 _FAINTEST_SPEECH_DB = 25.0
-"""Below the active level: weak fricatives at the edges still count as speech where the noise permits."""
+"""Decibels below the active level: weak fricatives at the edges still count as speech where the noise
+permits."""
 _ABOVE_NOISE_DB = 6.0
 _MIN_NOISE_FRAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Speech activity of one recording."""
+    """Holds the speech activity of one recording, in frames of 10 ms."""
 
     level_dbfs: float
-    """RMS of the speech frames; a full-scale square wave is 0."""
+    """RMS of the speech frames in dBFS; a full-scale square wave is 0."""
     noise_floor_dbfs: float | None
-    """Median of the frames without speech; null where the recording has too few of them."""
+    """Median level of the frames without speech, in dBFS; None where the recording has too few of them."""
     frame_db: np.ndarray
-    """float64 [F] level of each 10 ms frame"""
+    """Level of each 10 ms frame in dBFS, float64 [F]."""
     active: np.ndarray
-    """bool [F] frames of speech, gaps shorter than 150 ms included"""
+    """Frames of speech, bool [F]; gaps shorter than 150 ms are included."""
 
     @property
     def start_s(self) -> float:
@@ -50,7 +51,7 @@ class Activity:
 
 
 def find_activity(waveform: np.ndarray, sample_rate: int) -> Activity | None:
-    """Speech activity of a mono waveform [N], or None where nothing stands out of silence."""
+    """Returns the speech activity of a mono waveform [N], or None where nothing stands out of silence."""
     samples = np.asarray(waveform, dtype=np.float64)
     hop = int(FRAME_S * sample_rate)
     num_frames = len(samples) // hop
@@ -77,9 +78,10 @@ def find_activity(waveform: np.ndarray, sample_rate: int) -> Activity | None:
 
 
 def _held_envelope(samples: np.ndarray, sample_rate: int, hop: int, num_frames: int) -> np.ndarray:
-    """Envelope [F + 20]: rectified, smoothed twice with 30 ms, each value held for 200 ms.
+    """Returns the envelope [F + 20]: rectified, smoothed twice with 30 ms, each value held for 200 ms.
 
-    It goes on past the end, so that a recording cut right after the last word is like one that is not."""
+    The envelope goes on past the end, so that a recording cut right after the last word gives the level of
+    one that is not."""
     decay = np.exp(-1 / (_TIME_CONSTANT_S * sample_rate))
     hold = int(_HANGOVER_S / FRAME_S)
     rectified = np.pad(np.abs(samples[: num_frames * hop]), (0, hold * hop))
@@ -89,7 +91,7 @@ def _held_envelope(samples: np.ndarray, sample_rate: int, hop: int, num_frames: 
 
 
 def _p56_level(frames: np.ndarray, held: np.ndarray) -> float | None:
-    """The level whose own threshold, 15.9 dB below it, selects the activity that yields it."""
+    """Returns the level for which the frames above (level - 15.9 dB) have exactly that level."""
     peak = held.max()
     if peak < 1e-5:
         return None

@@ -1,8 +1,9 @@
-"""When each word of a transcript is said.
+"""Finds when each word of a transcript is said.
 
-An aligner is any class with the method of `Aligner`, named as `package.module:Class`; a neural one fits as
-well as the one here. `SynthesisAligner` needs no model: eSpeak NG says the transcript, with word times, and
-dynamic time warping lays that speech over the recording (Malfrère and Dutoit, 1997, Eurospeech, 2631-2634).
+An aligner is any class with the method of `Aligner`, named as `package.module:Class`; a neural aligner fits
+as well as the one here. `SynthesisAligner` needs no model: eSpeak NG says the transcript, with word times,
+and dynamic time warping lays that speech over the recording (Malfrère and Dutoit, 1997, Eurospeech,
+2631-2634).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from emotion_task.prosody.activity import FRAME_S, find_activity
 from emotion_task.records import Utterance
 
 MAX_SPEECH_S = 60.0
-"""Longer speech is not aligned: cost and memory of the warping grow with its square."""
+"""Longest speech that is aligned, in seconds: time and memory of the warping grow with its square."""
 _WORDS_PER_MINUTE = 165
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 _WINDOW_S = 0.025
@@ -32,7 +33,7 @@ _NUM_BANDS, _NUM_CEPSTRA = 26, 13
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of the transcript, or several that are said as one (`in the`)."""
+    """Holds the times of a word of the transcript, or of several words that are said as one (`in the`)."""
 
     text: str
     start_s: float
@@ -40,19 +41,25 @@ class Word:
 
 
 class Aligner(Protocol):
-    """Finds words in a recording. Built once a process, without arguments."""
+    """Finds words in a recording. An aligner is built once per process, without arguments."""
 
     def align(self, waveform: np.ndarray, sample_rate: int, utterance: Utterance) -> list[Word] | None:
-        """Word times of `utterance.text` in the mono waveform [N], or null where they cannot be told."""
+        """Returns the words of `utterance.text` with their times in the mono waveform [N], or None where
+        they cannot be told."""
         ...
 
 
 class SynthesisAligner:
-    """Alignment with eSpeak NG's own reading of the transcript (extra `synth`), in any language it speaks."""
+    """Aligns a recording with eSpeak NG's own reading of the transcript (extra `synth`), in any language that
+    eSpeak NG speaks."""
 
     def __init__(self, max_cost: float = 0.7) -> None:
-        """`max_cost`: mean cosine distance along the path above which transcript and recording are taken for
-        strangers, and nothing is told (measured: docs/prosody.md)."""
+        """Prepares eSpeak NG.
+
+        Args:
+            max_cost: mean cosine distance along the path above which no words are returned: transcript and
+                recording are then taken not to belong together (measured: docs/prosody.md).
+        """
         require_synthesis()
         self.max_cost = max_cost
 
@@ -63,7 +70,8 @@ class SynthesisAligner:
     def align_with_cost(
         self, waveform: np.ndarray, sample_rate: int, utterance: Utterance
     ) -> tuple[list[Word] | None, float]:
-        """The words and the mean cosine distance along the path, infinite where there is nothing to align."""
+        """Returns the words and the mean cosine distance along the path; None and infinity where there is
+        nothing to align."""
         words = _WORD.findall(utterance.text or "")
         speech = find_activity(np.asarray(waveform, dtype=np.float64), sample_rate)
         if not words or speech is None or speech.active_s > MAX_SPEECH_S:
@@ -93,7 +101,8 @@ def _voice(utterance: Utterance) -> str:
 
 
 def _say(text: str, voice: str, sample_rate: int) -> tuple[np.ndarray, list[float], list[str]] | None:
-    """The reading [N], the start of each spoken unit in seconds and its words; null for an unknown voice."""
+    """Returns the reading [N], the start of each spoken unit in seconds and its words; None for an unknown
+    voice."""
     with Espeak.fresh(0) as espeak:
         try:
             speech = espeak.speak(text + ".", voice, _WORDS_PER_MINUTE)
@@ -106,7 +115,7 @@ def _say(text: str, voice: str, sample_rate: int) -> tuple[np.ndarray, list[floa
 
 
 def _units(text: str, speech: Speech) -> tuple[list[float], list[str]]:
-    """Spoken units that begin with a word: parts of one (numbers) are put together again."""
+    """Returns the spoken units that begin with a word: the parts of one word (numbers) are joined again."""
     begins = {0} | {match.end() for match in re.finditer(" ", text)}
     kept = [
         (start, offset)
@@ -120,7 +129,8 @@ def _units(text: str, speech: Speech) -> tuple[list[float], list[str]]:
 
 @functools.lru_cache(maxsize=8)
 def _mel_filters(sample_rate: int, num_fft: int) -> np.ndarray:
-    """[bands, num_fft / 2 + 1] triangles, evenly spaced in mel from 80 Hz to 7.6 kHz (or what there is)."""
+    """Returns triangles [bands, num_fft / 2 + 1], evenly spaced in mel from 80 Hz to 7.6 kHz or to 0.475 of
+    the sample rate, whichever is less."""
     top = min(7600.0, 0.475 * sample_rate)
     low, high = 2595 * np.log10(1 + np.array([80.0, top]) / 700)
     edges = 700 * (10 ** (np.linspace(low, high, _NUM_BANDS + 2) / 2595) - 1)
@@ -132,7 +142,8 @@ def _mel_filters(sample_rate: int, num_fft: int) -> np.ndarray:
 
 
 def _cepstra(samples: np.ndarray, sample_rate: int, kept: np.ndarray) -> np.ndarray:
-    """Mel cepstra of the `kept` frames and their slopes, normalised over the utterance: [F, 26]."""
+    """Returns the mel cepstra of the `kept` frames and their slopes, normalised over the utterance: [F,
+    26]."""
     size, hop = int(_WINDOW_S * sample_rate), int(FRAME_S * sample_rate)
     padded = np.pad(np.asarray(samples, dtype=np.float64), ((size - hop) // 2, size))
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop][kept] * np.hamming(size)
@@ -144,7 +155,7 @@ def _cepstra(samples: np.ndarray, sample_rate: int, kept: np.ndarray) -> np.ndar
 
 
 def warp(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, float]:
-    """Dynamic time warping of [N, D] and [M, D] under cosine distance.
+    """Aligns [N, D] with [M, D] by dynamic time warping under cosine distance.
 
     Returns:
         The path int [P, 2], rising in both columns from (0, 0) to (N-1, M-1), and its mean distance.

@@ -1,4 +1,4 @@
-"""Any audio file to float32 mono at one rate."""
+"""Reads any audio file as float32 mono at one rate."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rlcore.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """A file's sound, and what the file was like before it was resampled."""
+    """Holds a file's sound, and what the file was like before resampling."""
 
     waveform: np.ndarray
-    """float32 [N], mono"""
+    """Mono samples, float32 [N]."""
     sample_rate: int
-    """Of `waveform`, in Hz."""
+    """Sample rate of `waveform`, in Hz."""
     bandwidth_hz: float
-    """Half the file's own sample rate: nothing was recorded above."""
+    """Half the file's own sample rate: nothing was recorded above that frequency."""
     clipped_fraction: float
     """Share of the file's samples that lie on a plateau at its highest or lowest value."""
 
 
 def load_audio(path: str | Path, sample_rate: int = 16000, *, max_seconds: float | None = None) -> np.ndarray:
-    """The waveform of `read_recording`: float32 [N]."""
+    """Returns the mono waveform that `read_recording` reads, float32 [N]."""
     return read_recording(path, sample_rate, max_seconds=max_seconds).waveform
 
 
@@ -39,11 +39,12 @@ def read_recording(
 
     Args:
         path: anything that libsndfile reads (wav, flac, ogg, mp3, ...).
-        sample_rate: of the returned array, in Hz.
-        max_seconds: refuse longer files, without decoding them.
+        sample_rate: sample rate of the returned waveform, in Hz.
+        max_seconds: longer files are refused, without being decoded.
 
     Raises:
-        DataError: missing, unreadable, empty, too long, or holding NaN; names the file and the reason.
+        DataError: The file is missing, unreadable, empty, too long, or holds NaN; the error names the file
+            and the reason.
     """
     path = Path(path)
     if not path.is_file():
@@ -74,8 +75,9 @@ def read_recording(
 
 
 def _clipped_fraction(channel: np.ndarray) -> float:
-    """Samples [N] that share the extreme value with the samples on both sides. A wave that is merely high
-    touches its extreme for a moment; one that was cut off rests there."""
+    """Returns the share of samples [N] that have the extreme value together with the samples on both sides.
+
+    A wave that is merely high touches its extreme for a moment; a wave that was cut off rests there."""
     if channel.max() == channel.min():
         return 0.0
     at_limit = (channel == channel.max()) | (channel == channel.min())

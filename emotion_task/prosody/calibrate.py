@@ -1,8 +1,9 @@
-"""Second pass: physical units to low, normal, high.
+"""Turns physical units into low, normal and high: the second pass.
 
 No absolute constant can say what is loud or high: recording gain and speaker dominate. So the cut points
 are percentiles of a corpus (for pitch: of a corpus and gender; for rate: of a corpus and the way its
-syllables were counted), tertiles by default. They are data, kept as JSON, and may be applied to others.
+syllables were counted), tertiles by default. Cut points are data, kept as JSON, and may be applied to other
+corpora.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from rlcore.records.files import write_json
 
 TERTILES = (100 / 3, 200 / 3)
 MIN_SAMPLES = 20
-"""Fewer measured utterances give no cut points."""
+"""Least number of measured utterances that a group needs for cut points."""
 ATTRIBUTES = {"pitch": "f0_median_hz", "energy": "level_dbfs", "speed": "articulation_rate"}
-"""Attribute to the field of Measurement that it is cut from."""
+"""Field of `Measurement` that each attribute's level is cut from."""
 RELIABLE = {"pitch": "f0_reliable", "energy": "level_reliable", "speed": "rate_reliable"}
-"""Attribute to the flag without which it gets no level and enters no cut point."""
+"""Field of `Measurement` that says whether an attribute was measured reliably; where it was not, the
+utterance gets no level and enters no cut point."""
 LEVELS = {
     "pitch": ("low", "normal", "high"),
     "energy": ("low", "normal", "high"),
@@ -36,18 +38,18 @@ LEVELS = {
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """Where one attribute of one group is cut."""
+    """Holds the two cut points of one attribute in one group, in the attribute's unit."""
 
     low: float
-    """Below is low (slow)."""
+    """Values below this are low (slow)."""
     high: float
-    """At or above is high (fast)."""
+    """Values at or above this are high (fast)."""
     num_samples: int
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Cut points by attribute and group, for instance `cuts["pitch"]["ravdess/female"]`."""
+    """Holds cut points by attribute and group, for instance `cuts["pitch"]["ravdess/female"]`."""
 
     percentiles: tuple[float, float]
     cuts: dict[str, dict[str, Cuts]]
@@ -58,7 +60,11 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Raises DataError where the file is missing or not a calibration."""
+        """Reads a calibration that `save` wrote.
+
+        Raises:
+            DataError: The file is missing or not a calibration.
+        """
         path = Path(path)
         if not path.is_file():
             raise DataError(f"{path}: no such calibration. `emotion annotate` writes one.")
@@ -74,9 +80,15 @@ class Calibration:
 
 
 def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] = TERTILES) -> Calibration:
-    """Cut points from measured utterances (pass the training split only).
+    """Computes cut points from measured utterances (pass the training split only).
 
-    A group with fewer than `MIN_SAMPLES` values gets none, and a warning says so.
+    A group with fewer than `MIN_SAMPLES` values gets no cut points, and a warning says so.
+
+    Args:
+        percentiles: the two percentiles at which values are cut, rising, between 0 and 100.
+
+    Raises:
+        DataError: The percentiles are not two rising numbers between 0 and 100.
     """
     if not 0 < percentiles[0] < percentiles[1] < 100:
         raise DataError(f"percentiles {percentiles}: two rising numbers between 0 and 100 are needed")
@@ -102,7 +114,8 @@ def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] 
 
 
 def apply_calibration(calibration: Calibration, utterance: Utterance) -> Utterance:
-    """Fills `pitch_level`, `energy_level` and `speed_level`; null where unmeasured or not calibrated."""
+    """Returns the utterance with `pitch_level`, `energy_level` and `speed_level` filled; a level is None
+    where the attribute was not measured reliably or its group has no cut points."""
     levels: dict[str, Any] = {
         f"{attribute}_level": _level(calibration, utterance, attribute) for attribute in ATTRIBUTES
     }
@@ -119,16 +132,19 @@ def _level(calibration: Calibration, utterance: Utterance, attribute: str) -> st
 
 
 def value_of(utterance: Utterance, attribute: str) -> float | None:
-    """What the level is cut from; null where it was not measured, or not reliably."""
-    measured: dict[str, Any] = utterance.measured or {}
+    """Returns the measured value that an attribute's level is cut from, or None where the attribute was not
+    measured reliably."""
+    measured = utterance.measured or {}
     if measured.get(RELIABLE[attribute]) is False:
         return None
     return measured.get(ATTRIBUTES[attribute])
 
 
 def group_of(utterance: Utterance, attribute: str) -> str | None:
-    """The group whose cut points fit this utterance. None for the pitch of a speaker of unknown gender: mixed
-    cut points would only tell women from men."""
+    """Returns the group whose cut points fit this utterance.
+
+    The group is None for the pitch of a speaker of unknown gender: mixed cut points would only tell women
+    from men."""
     corpus = utterance.dataset
     if attribute == "pitch":
         return f"{corpus}/{utterance.gender}" if utterance.gender else None
@@ -138,7 +154,7 @@ def group_of(utterance: Utterance, attribute: str) -> str | None:
 
 
 def values_by_group(utterances: Iterable[Utterance]) -> dict[str, dict[str | None, list[float]]]:
-    """Attribute to group to what was measured reliably."""
+    """Collects the reliably measured values by attribute and group."""
     values: dict[str, dict[str | None, list[float]]] = {name: defaultdict(list) for name in ATTRIBUTES}
     for utterance in utterances:
         for attribute in ATTRIBUTES:

@@ -1,4 +1,4 @@
-"""Fundamental frequency: Praat's autocorrelation where parselmouth is installed, our own otherwise.
+"""Tracks fundamental frequency: by Praat's autocorrelation where parselmouth is installed, else by our own.
 
 parselmouth (GPL-3) is an optional extra; `_track_numpy` follows the same paper, so that levels agree.
 """
@@ -14,28 +14,28 @@ import numpy as np
 FLOOR_HZ, CEILING_HZ = 60.0, 600.0
 FRAME_S = 0.01
 _VOICING_THRESHOLD = 0.6
-"""Above Praat's default of 0.45: whispering must not pass for voice."""
+"""This lies above Praat's default of 0.45: whispering must not pass for voice."""
 _MIN_FRAMES = 5
-"""Fewer voiced frames in the first pass tell nothing about the speaker's range."""
+"""Fewer voiced frames than this in the first pass tell nothing about the speaker's range."""
 
 
 @dataclass(frozen=True, slots=True)
 class F0Track:
-    """Pitch over time. Frames are 10 ms apart."""
+    """Holds pitch over time, in frames 10 ms apart."""
 
     times: np.ndarray
-    """float64 [F] seconds, middle of each frame"""
+    """Middle of each frame in seconds, float64 [F]."""
     hertz: np.ndarray
-    """float64 [F], 0 where unvoiced"""
+    """Pitch of each frame in Hz, float64 [F]; 0 where unvoiced."""
 
 
 def track_f0(waveform: np.ndarray, sample_rate: int) -> F0Track:
     """Tracks F0 of a mono waveform [N] between 60 and 600 Hz.
 
-    Praat (parselmouth) where it is installed, else the numpy version.
+    Praat (parselmouth) does the tracking where it is installed, else the numpy version does.
 
-    Two passes (De Looze and Hirst, 2008): the quartiles of the first set the floor and the ceiling of
-    the second, which removes most octave errors.
+    There are two passes (De Looze and Hirst, 2008): the quartiles of the first set the floor and the ceiling
+    of the second, which removes most octave errors. A waveform too short for a frame gives an empty track.
     """
     track = _praat if importlib.util.find_spec("parselmouth") else _track_numpy
     samples = np.asarray(waveform, dtype=np.float64)
@@ -61,8 +61,8 @@ def _praat(samples: np.ndarray, sample_rate: int, floor: float, ceiling: float, 
 def _track_numpy(
     samples: np.ndarray, sample_rate: int, floor: float, ceiling: float, step_s: float
 ) -> F0Track:
-    """Autocorrelation of windowed frames divided by the window's own, then the cheapest path through
-    the candidates (Boersma, 1993, Proceedings of the Institute of Phonetic Sciences 17, 97-110)."""
+    """Divides the autocorrelation of windowed frames by the window's own, then takes the cheapest path
+    through the candidates (Boersma, 1993, Proceedings of the Institute of Phonetic Sciences 17, 97-110)."""
     num_candidates, octave_cost, jump_cost, switch_cost = 8, 0.01, 0.35, 0.14
     size, hop = int(3 / floor * sample_rate), int(step_s * sample_rate)
     num_frames = 1 + (len(samples) - size) // hop
@@ -107,7 +107,8 @@ def _window(size: int) -> tuple[np.ndarray, np.ndarray]:
 def _cheapest_path(
     strength: np.ndarray, hertz: np.ndarray, jump_cost: float, switch_cost: float
 ) -> np.ndarray:
-    """Viterbi: the candidate of each frame [F] that maximises strength less the cost of transitions."""
+    """Returns the candidate of each frame [F] that maximises strength less the cost of transitions
+    (Viterbi)."""
     octaves = np.log2(np.maximum(hertz, 1.0))
     voiced = hertz > 0
     score, back = strength[0], np.zeros(strength.shape, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""One file of a corpus: read, checked, measured; or the reason why not."""
+"""Reads, checks and measures one file of a corpus, or gives the reason why that was not possible."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from emotion_task.prosody.align import Aligner
 from emotion_task.prosody.audio import Recording, read_recording
 from emotion_task.prosody.measure import measure
+from emotion_task.prosody.speaker import SpeakerClassifier
 from emotion_task.records import Utterance
 from rlcore.config.io import check
 from rlcore.config.targets import build_target
 from rlcore.errors import DataError, RLCoreError
+
+Measured = dict[str, Any]
+"""Known fields of `Measurement` and `SpeakerTraits`, by name."""
 
 SAMPLE_RATE = 16000
 _SILENT_PEAK = 1e-4
@@ -23,13 +28,15 @@ _CLIPPED_SHARE = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
-    """What is measured, and of which files. It decides every number, so it is kept beside them."""
+    """Configures what is measured, and of which files. These settings decide every number, so they are kept
+    beside the measurements."""
 
     min_seconds: float = 0.2
+    """Shortest file that is measured; shorter files are quarantined."""
     max_seconds: float = 30.0
-    """Files of other lengths are quarantined."""
+    """Longest file that is measured; longer files are quarantined."""
     language: str = "en"
-    """ISO 639-1, of transcripts whose corpus does not tell."""
+    """Language (ISO 639-1) of transcripts whose corpus does not tell."""
     aligner: str | None = None
     """`package.module:Class` that finds the words, for stress (see `emotion_task.prosody.align.Aligner`)."""
     speaker_classifier: str | None = None
@@ -42,20 +49,21 @@ class MeasureConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one utterance: measurements or a reason."""
+    """Holds the result of measuring one utterance: measurements, or the reason why there are none."""
 
     key: str
-    measured: dict[str, Any] | None = None
-    """Fields of `Measurement` and `SpeakerTraits` that are known."""
+    """The utterance's key in the store (`emotion_task.prosody.store.key_of`)."""
+    measured: Measured | None = None
+    """The measurements; None where measuring failed."""
     reason: str | None = None
-    """`kind: details`"""
+    """Reason of a failure, as `kind: details`."""
 
 
-def build_plugins(config: MeasureConfig) -> tuple[Any, Any]:
-    """The aligner and the speaker classifier, null where none is configured.
+def build_plugins(config: MeasureConfig) -> tuple[Aligner | None, SpeakerClassifier | None]:
+    """Returns the aligner and the speaker classifier; each is None where none is configured.
 
     Raises:
-        ConfigError: a target cannot be imported or built.
+        ConfigError: A target cannot be imported or built.
     """
     return _build(config.aligner, "aligner"), _build(config.speaker_classifier, "speaker_classifier")
 
@@ -67,8 +75,10 @@ def _build(target: str | None, where: str) -> Any:
 
 def measure_file(
     utterance: Utterance, config: MeasureConfig | None = None
-) -> tuple[dict[str, Any] | None, str | None]:
-    """Measures one utterance: the known fields, or the reason why there are none."""
+) -> tuple[Measured | None, str | None]:
+    """Measures one utterance and returns (known fields, None), or (None, reason) where that failed.
+
+    No file raises an error: an unexpected failure is a reason, too."""
     config = config or MeasureConfig()
     aligner, classifier = build_plugins(config)
     path = Path(utterance.audio)

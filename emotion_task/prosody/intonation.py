@@ -1,8 +1,9 @@
-"""The melody of an utterance in one word, from semitones about the speaker's median.
+"""Names the melody of an utterance in one word, from semitones about the speaker's median.
 
-Nothing is interpolated over unvoiced gaps. Direction compares the first with the last quarter; a turning
+Nothing is interpolated over unvoiced gaps. Direction compares the first with the last quarter. A turning
 point is where a quadratic fit has its vertex well inside, deep enough to hear, and explains clearly more
-than a line; what neither names is told by its dynamics (3 and 9 semitones of range).
+than a line. A melody without either is named by its range: `flat` under 3 semitones, `expressive` over 9,
+`uncertain` between.
 """
 
 from __future__ import annotations
@@ -23,24 +24,25 @@ _GAIN_OF_QUADRATIC = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Intonation:
-    """The class and the numbers behind it."""
+    """Holds the class of a melody and the numbers behind that class."""
 
     label: str
-    """rising, falling, rising-falling, falling-rising, flat, expressive, uncertain or too_short"""
+    """One of rising, falling, rising-falling, falling-rising, flat, expressive, uncertain, too_short."""
     change_st: float | None = None
-    """Mean of the last quarter less mean of the first."""
+    """Mean of the last quarter less mean of the first, in semitones."""
     curvature_st: float | None = None
-    """Depth of the fitted parabola over the whole utterance; positive opens upwards."""
+    """Depth of the fitted parabola over the whole utterance, in semitones; positive opens upwards."""
     turning_point: float | None = None
-    """Position of the vertex, 0 at the first and 1 at the last voiced frame; null where it is not one."""
+    """Position of the turning point, 0 at the first and 1 at the last voiced frame; None where the melody
+    does not turn."""
 
 
 def classify_intonation(times: np.ndarray, semitones: np.ndarray) -> Intonation:
-    """Classifies voiced frames.
+    """Classifies the melody of the voiced frames; too few frames or too short a time give `too_short`.
 
     Args:
         times: [V] seconds of the voiced frames, rising.
-        semitones: [V] about the speaker's median.
+        semitones: [V] semitones about the speaker's median.
     """
     if len(times) < MIN_FRAMES or times[-1] - times[0] < MIN_SECONDS:
         return Intonation(label="too_short")
@@ -65,9 +67,9 @@ def classify_intonation(times: np.ndarray, semitones: np.ndarray) -> Intonation:
 
 
 def _depth(position: np.ndarray, semitones: np.ndarray, vertex: float) -> float:
-    """How far the melody goes and how far it comes back, whichever is less, in semitones.
+    """Returns how far the melody goes or how far it comes back, whichever is less, in semitones.
 
-    A melody that stays level and then rises has a vertex too, and no depth."""
+    A melody that stays level and then rises has a vertex, too, but no depth."""
     near = np.abs(position - vertex) <= _NEAR_VERTEX
     if not near.any():
         return 0.0

@@ -1,4 +1,5 @@
-"""First pass: one recording in physical units. What cannot be measured is null, never guessed."""
+"""Measures one recording in physical units: the first pass. What cannot be measured is None, never
+guessed."""
 
 from __future__ import annotations
 
@@ -19,83 +20,93 @@ from rlcore.errors import DataError
 
 _MIN_VOICED_FRAMES = 15
 _MIN_VOICED_FRACTION = 0.3
-"""Of the speech frames. Modal speech has 0.5 to 0.9 (less in short words), whispering under 0.2."""
+"""Share of the speech frames. Modal speech has 0.5 to 0.9 (less in short words), whispering under 0.2."""
 _MIN_SNR_DB = 6.0
-"""Below, noise adds a decibel or more to the level, and hides the edges of speech (docs/prosody.md)."""
+"""Under this ratio, noise adds a decibel or more to the level, and hides the edges of speech
+(docs/prosody.md)."""
 _MIN_DYNAMICS_DB, _MOSTLY_VOICED = 11.0, 0.5
-"""Where there are no pauses to know the noise from, what has neither dynamics (whispering has 16 dB, speech
-in noise as loud as itself 7) nor voice is taken for noise."""
+"""A recording without pauses does not show its noise. If it then has neither dynamics (whispering has 16 dB,
+speech in noise as loud as itself 7) nor voice, it is taken for noise."""
 _MAX_CLIPPED = 0.01
 _PLAUSIBLE_RATE = (1.0, 12.0)
-"""Syllables per second of speech. Outside, transcript and recording are not of the same utterance."""
+"""Syllables per second of speech. At other rates, transcript and recording are not of the same utterance."""
 _MIN_SYLLABLES = 2
 _MARGIN_S = 0.2
-"""Kept around speech when F0 is tracked: more than two windows of the lowest pitch."""
+"""Seconds kept around speech when F0 is tracked: more than two windows of the lowest pitch."""
 _TREMOR_FRAMES = 25
+_Fields = dict[str, Any]
+"""Some fields of `Measurement`, by name."""
 
 CONTOUR_S = 0.2
+"""Length of a segment of the F0 contour, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """Prosody of one utterance, in physical units."""
+    """Holds the prosody of one utterance, in physical units."""
 
     duration_s: float
-    """Of the file."""
+    """Length of the file."""
     speech_start_s: float
     speech_end_s: float
     active_s: float
-    """Speech without its pauses."""
+    """Length of the speech without its pauses."""
     level_dbfs: float
     """Active speech level (ITU-T P.56)."""
     noise_floor_dbfs: float | None
-    """Median of the frames without speech; null where there are too few to tell."""
+    """Median level of the frames without speech; None where there are too few to tell."""
     snr_db: float | None
+    """`level_dbfs` less `noise_floor_dbfs`; None where the noise floor is not known."""
     level_reliable: bool
-    """Speech stands at least 6 dB out of the noise, or in a recording without pauses shows voice or the
-    dynamics of speech; and it is not clipped."""
+    """True where the recording is not clipped and speech stands at least 6 dB out of the noise. A recording
+    without pauses must show voice or the dynamics of speech instead."""
     clipped_fraction: float
-    """Of the file's samples, at a plateau of its highest or lowest value."""
+    """Share of the file's samples that lie on a plateau at its highest or lowest value."""
     f0_reliable: bool
-    """Enough voiced frames to speak of a pitch; every F0 field is null otherwise."""
+    """True where there are enough voiced frames to speak of a pitch; every F0 field is None otherwise."""
     voiced_fraction: float
-    """Of the speech frames."""
+    """Share of the speech frames that are voiced."""
     f0_median_hz: float | None = None
     f0_p5_hz: float | None = None
     f0_p95_hz: float | None = None
     f0_range_st: float | None = None
-    """From p5 to p95, in semitones."""
+    """Interval from `f0_p5_hz` to `f0_p95_hz`, in semitones."""
     f0_spread_st: float | None = None
-    """Standard deviation in semitones."""
+    """Standard deviation of F0 in semitones."""
     f0_perturbation_st: float | None = None
-    """Roughness of the track: spread of its second difference from frame to frame."""
+    """Roughness of the F0 track: spread of its second difference from frame to frame, in semitones."""
     f0_tremor_st: float | None = None
-    """RMS of what a smooth curve over 250 ms leaves: 4 to 10 Hz tremor."""
+    """RMS of what a smooth curve over 250 ms leaves of F0, in semitones: 4 to 10 Hz tremor."""
     f0_contour_hz: list[float | None] | None = None
-    """Median of each `CONTOUR_S` of speech, from `speech_start_s` on; null where unvoiced."""
+    """Median F0 of each `CONTOUR_S` of speech, from `speech_start_s` on; None where unvoiced."""
     intonation: str | None = None
-    """As in `emotion_task.prosody.intonation`; null where unvoiced."""
+    """Class of the melody, as in `emotion_task.prosody.intonation`; None where unvoiced."""
     intonation_change_st: float | None = None
+    """`change_st` of `emotion_task.prosody.intonation.Intonation`."""
     intonation_curvature_st: float | None = None
+    """`curvature_st` of `emotion_task.prosody.intonation.Intonation`."""
     turning_point: float | None = None
+    """`turning_point` of `emotion_task.prosody.intonation.Intonation`."""
     spectral_tilt_db: float | None = None
-    """Energy of 1 to 5 kHz over that of 50 Hz to 1 kHz: high for a bright, pressed or whispered voice. Null
+    """Energy of 1 to 5 kHz over that of 50 Hz to 1 kHz: high for a bright, pressed or whispered voice. None
     where the file does not reach 5 kHz."""
     num_syllables: int | None = None
     syllables_from: str | None = None
-    """`text` (transcript) or `nuclei` (energy peaks). The two are not comparable."""
+    """Source of `num_syllables`: `text` (transcript) or `nuclei` (energy peaks). The two are not
+    comparable."""
     articulation_rate: float | None = None
     """Syllables per second of speech, pauses excluded."""
     speaking_rate: float | None = None
     """Syllables per second from the first to the last sound, pauses included."""
     rate_reliable: bool = False
-    """Two syllables or more, at a rate that people can speak, in speech that stands out of the noise."""
+    """True for two syllables or more, at a rate that people can speak, in speech that stands out of the
+    noise."""
     word_times: list[tuple[str, float, float]] | None = None
-    """Each word's start and end in seconds, where an aligner found them."""
+    """Each word with its start and end in seconds, where an aligner found them."""
     stressed_word: int | None = None
-    """The most prominent of `word_times`; null where no word leads clearly."""
+    """Index of the most prominent of `word_times`; None where no word leads clearly."""
     stress_margin: float | None = None
-    """Its lead over the next word, in standard deviations of the weighed cues."""
+    """Lead of the most prominent word over the next one, in standard deviations of the weighed cues."""
 
 
 def measure(
@@ -111,15 +122,15 @@ def measure(
     """Measures a mono waveform [N].
 
     Args:
-        waveform: float [N], -1..1
+        waveform: float [N], -1..1.
         sample_rate: in Hz, at least 8000.
         text: transcript, for the speech rate; without one, syllable nuclei are counted.
-        language: of the transcript, ISO 639-1.
-        words: their times, for stress.
-        bandwidth_hz, clipped_fraction: of the file (see `Recording`).
+        language: language of the transcript, ISO 639-1.
+        words: the transcript's words with their times, for stress.
+        bandwidth_hz, clipped_fraction: what the file was like (see `Recording`).
 
     Raises:
-        DataError: silent, or nothing in it stands out as speech.
+        DataError: The waveform is silent, or nothing in it stands out as speech.
     """
     samples = np.asarray(waveform, dtype=np.float64)
     samples = samples - samples.mean() if len(samples) else samples
@@ -156,7 +167,7 @@ def measure(
 
 
 def _track_speech(samples: np.ndarray, sample_rate: int, activity: Activity) -> F0Track:
-    """F0 of the part with speech: silence around it costs time and tells nothing."""
+    """Tracks F0 of the part with speech: silence around that part costs time and tells nothing."""
     start = max(0, round((activity.start_s - _MARGIN_S) * sample_rate))
     end = round((activity.end_s + _MARGIN_S) * sample_rate)
     track = track_f0(samples[start:end], sample_rate)
@@ -164,18 +175,18 @@ def _track_speech(samples: np.ndarray, sample_rate: int, activity: Activity) -> 
 
 
 def _dynamics(activity: Activity) -> float:
-    """From the 5th to the 95th percentile of the levels of speech frames, in dB."""
+    """Returns the span from the 5th to the 95th percentile of the levels of speech frames, in dB."""
     low, high = np.percentile(activity.frame_db[activity.active], [5, 95])
     return float(high - low)
 
 
 def _speech_frames(track: F0Track, activity: Activity) -> np.ndarray:
-    """bool [F of the track]: its frames that fall into speech."""
+    """Returns which frames of the track fall into speech, bool [F of the track]."""
     index = np.minimum((track.times / FRAME_S).astype(int), len(activity.active) - 1)
     return activity.active[index] if len(index) else np.zeros(0, dtype=bool)
 
 
-def _pitch_fields(track: F0Track, voiced: np.ndarray, activity: Activity) -> dict[str, Any]:
+def _pitch_fields(track: F0Track, voiced: np.ndarray, activity: Activity) -> _Fields:
     hertz, times = track.hertz[voiced], track.times[voiced]
     low, median, high = np.percentile(hertz, [5, 50, 95])
     semitones = 12 * np.log2(hertz / median)
@@ -198,7 +209,8 @@ def _pitch_fields(track: F0Track, voiced: np.ndarray, activity: Activity) -> dic
 
 
 def _contour(times: np.ndarray, hertz: np.ndarray, seconds: float) -> list[float | None]:
-    """`times` [V] from the start of speech; a segment with fewer than three voiced frames is unvoiced."""
+    """Returns the median F0 of each segment. `times` [V] count from the start of speech; a segment with fewer
+    than three voiced frames is unvoiced."""
     segment = (times / CONTOUR_S).astype(int)
     contour: list[float | None] = []
     for index in range(max(1, int(np.ceil(seconds / CONTOUR_S)))):
@@ -208,7 +220,7 @@ def _contour(times: np.ndarray, hertz: np.ndarray, seconds: float) -> list[float
 
 
 def _unsteadiness(times: np.ndarray, semitones: np.ndarray) -> tuple[float | None, float | None]:
-    """Perturbation and tremor over unbroken voiced stretches, weighted by their length."""
+    """Returns perturbation and tremor over unbroken voiced stretches, weighted by their length."""
     breaks = np.flatnonzero(np.diff(times) > 1.5 * FRAME_S) + 1
     rough, residue = [], []
     for stretch in np.split(semitones, breaks):
@@ -224,14 +236,14 @@ def _unsteadiness(times: np.ndarray, semitones: np.ndarray) -> tuple[float | Non
 
 @functools.cache
 def _parabola_fit() -> np.ndarray:
-    """[25, 25] values of the least-squares parabola through 25 points."""
+    """Returns the matrix [25, 25] from 25 points to the values of their least-squares parabola."""
     basis = np.vander(np.linspace(-1, 1, _TREMOR_FRAMES), 3)
     return basis @ np.linalg.pinv(basis)
 
 
 def _smooth(stretch: np.ndarray) -> np.ndarray:
-    """Savitzky-Golay smoothing with a parabola over 25 frames, whose fit also serves the edges. (As
-    scipy.signal.savgol_filter, which solves the edges anew each time and takes ten times as long.)"""
+    """Smooths with a parabola over 25 frames (Savitzky-Golay), whose fit also serves the edges. The result is
+    that of scipy.signal.savgol_filter, which solves the edges anew each time and takes ten times as long."""
     fit, half = _parabola_fit(), _TREMOR_FRAMES // 2
     return np.concatenate(
         [
@@ -259,14 +271,12 @@ def _spectral_tilt(
 
 
 def _hann(size: int) -> np.ndarray:
-    """np.hanning(size), its second half mirrored: cosines of a whole recording take time."""
+    """Returns np.hanning(size). The second half is mirrored: cosines of a whole recording take time."""
     half = 0.5 + 0.5 * np.cos(np.pi * np.arange(1 - size, 1, 2) / max(size - 1, 1))
     return np.concatenate([half, half[::-1][size % 2 :]])
 
 
-def _rate_fields(
-    activity: Activity, track: F0Track | None, count: int | None, above_noise: bool
-) -> dict[str, Any]:
+def _rate_fields(activity: Activity, track: F0Track | None, count: int | None, above_noise: bool) -> _Fields:
     source = "text"
     if count is None:
         voiced = None
@@ -287,9 +297,7 @@ def _rate_fields(
     }
 
 
-def _stress_fields(
-    words: Sequence[Word], track: F0Track, activity: Activity, f0_reliable: bool
-) -> dict[str, Any]:
+def _stress_fields(words: Sequence[Word], track: F0Track, activity: Activity, f0_reliable: bool) -> _Fields:
     stress = find_stress(words, track, activity) if f0_reliable else None
     return {
         "word_times": [(word.text, round(word.start_s, 3), round(word.end_s, 3)) for word in words],

@@ -1,4 +1,4 @@
-"""A sentence as phonemes, in the hundred languages that eSpeak NG knows (extra `synth`)."""
+"""Transcribes a sentence into phonemes, in the hundred languages that eSpeak NG knows (extra `synth`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Transcriber(Espeak):
 
 @functools.lru_cache(maxsize=4096)
 def transcribe(text: str, language: str) -> str | None:
-    """IPA of a sentence, or null where eSpeak NG is not installed or does not speak the language.
+    """Returns a sentence in IPA, or None where eSpeak NG is not installed or does not speak the language.
 
     Args:
         language: ISO 639-1, with or without a region (`de`, `en-us`).

@@ -1,4 +1,4 @@
-"""Annotation of a corpus in two passes: measure every file, then calibrate levels and write the manifest.
+"""Annotates a corpus in two passes: measures every file, then calibrates levels and writes the manifest.
 
     out/measured.jsonl     measurements, appended as they are made; a killed run goes on from here
     out/quarantine.jsonl   id, audio and reason of every file that could not be measured
@@ -6,7 +6,7 @@
     out/manifest.jsonl     utterances with measured fields and levels
 
 Each utterance that comes in goes out once, in the manifest or in quarantine. What the corpus tells (stressed
-words, gender, age) is kept; what it does not tell is filled where a plug-in is sure, else null.
+words, gender, age) is kept; what the corpus does not tell is filled where a plug-in is sure, else None.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from emotion_task.prosody.calibrate import TERTILES, Calibration, apply_calibration, calibrate
-from emotion_task.prosody.files import MeasureConfig, Outcome, build_plugins, measure_file
+from emotion_task.prosody.files import MeasureConfig, Measured, Outcome, build_plugins, measure_file
 from emotion_task.prosody.report import write_report
 from emotion_task.prosody.speaker import fill_traits
 from emotion_task.prosody.store import MeasuredStore, key_of
@@ -34,7 +34,7 @@ Failures = list[tuple[Utterance, str]]
 
 @dataclass(frozen=True, slots=True)
 class AnnotationReport:
-    """What became of the utterances."""
+    """Holds the results of an annotation: the files written, and how many utterances each of them got."""
 
     manifest: Path
     calibration: Path
@@ -62,7 +62,8 @@ def annotate(
     resume: bool = True,
     progress: bool = True,
 ) -> AnnotationReport:
-    """Both passes, see `measure_corpus` and `calibrate_corpus`."""
+    """Runs both passes over a corpus: `measure_corpus`, then `calibrate_corpus`, whose arguments and errors
+    are also these."""
     started = time.monotonic()
     utterances = _read(source)
     measure_corpus(
@@ -81,20 +82,22 @@ def measure_corpus(
     resume: bool = True,
     progress: bool = True,
 ) -> None:
-    """First pass. What is measured in `out_folder` already is not measured again.
+    """Measures every utterance of a corpus (first pass). What `out_folder` already holds is not measured
+    again.
 
     Args:
-        source: a manifest's path, or utterances (with absolute audio paths, or valid from here).
-        num_workers: processes; null for every CPU of the Ray cluster (the job's, or a local one), 0 to
-            measure in this process.
-        resume: keep what an earlier run measured here.
+        source: a manifest's path, or utterances whose audio paths are absolute or valid from the working
+            directory.
+        num_workers: number of processes; None for every CPU of the Ray cluster (the job's, or a local one), 0
+            to measure in this process.
+        resume: whether measurements of an earlier run in `out_folder` are kept.
 
     Raises:
-        DataError: the manifest is unusable, or the folder holds measurements of other settings.
-        ConfigError: a plug-in of `config` cannot be built.
+        DataError: The manifest is unusable, or the folder holds measurements of other settings.
+        ConfigError: A plug-in of `config` cannot be built.
     """
     config = config or MeasureConfig()
-    build_plugins(config)  # here, where its error reaches the user at once
+    build_plugins(config)  # built here, so that an error reaches the user at once
     out = Path(out_folder)
     utterances, failures = _without_duplicates(_read(source))
     with MeasuredStore(out).open(config, resume=resume) as store:
@@ -124,14 +127,15 @@ def calibrate_corpus(
     calibration: Calibration | str | Path | None = None,
     percentiles: tuple[float, float] = TERTILES,
 ) -> AnnotationReport:
-    """Second pass: reads what `measure_corpus` left and writes calibration, report and manifest, in seconds.
+    """Reads what `measure_corpus` left and writes calibration, report and manifest (second pass, in seconds).
 
     Args:
         calibration: cut points to apply, as an object or a file; by default they are made from the
             `train` split, or from everything where no utterance has that split.
+        percentiles: where values are cut, if `calibration` is None.
 
     Raises:
-        DataError: the calibration is unusable, an utterance was not measured yet, or none could be.
+        DataError: The calibration is unusable, an utterance was not measured yet, or none could be.
     """
     started, out = time.monotonic(), Path(out_folder)
     utterances = _read(source)
@@ -179,7 +183,7 @@ def _outcomes(
 
 
 def _join(utterances: Sequence[Utterance], out: Path, quarantined: set[str]) -> list[Utterance]:
-    """The measured ones, in the order of the corpus; checks that none is missing."""
+    """Returns the measured utterances, in the order of the corpus; checks that none is missing."""
     store = MeasuredStore(out).read()
     unique, _ = _without_duplicates(utterances)
     measured = [with_measured(u, store[key_of(u)]) for u in unique if key_of(u) in store]
@@ -196,8 +200,9 @@ def _join(utterances: Sequence[Utterance], out: Path, quarantined: set[str]) -> 
     return measured
 
 
-def with_measured(utterance: Utterance, measured: dict) -> Utterance:
-    """The utterance with its measurements, and the fields that follow from them without a calibration."""
+def with_measured(utterance: Utterance, measured: Measured) -> Utterance:
+    """Returns the utterance with its measurements, and with the fields that follow from them without a
+    calibration: `intonation`, `stressed_words` where the corpus tells none, and an absolute `audio`."""
     stressed, times = measured.get("stressed_word"), measured.get("word_times")
     words = utterance.stressed_words
     if words is None and stressed is not None and times:

@@ -1,7 +1,9 @@
-"""The calibration report: what was measured, where levels are cut, and what to be wary of.
+"""Writes the calibration report: what was measured, where levels are cut, and what to be wary of.
 
-out/calibration.md, calibration.png      for people
-out/calibration_report.json              the same numbers
+    out/calibration.md, calibration.png      for people
+    out/calibration_report.json              for programs
+
+The JSON holds the numbers that the other two show.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -26,27 +28,46 @@ from rlcore.records.files import write_json
 PERCENTILES = (5, 25, 50, 75, 95)
 UNITS = {"pitch": "Hz", "energy": "dBFS", "speed": "syllables/s"}
 _CLOSE_CUTS = {"pitch": 1.0, "energy": 2.0}
-"""Semitones and decibels between the cut points below which levels are hard to hear."""
+"""Semitones and decibels between the cut points below which levels are hard to tell apart."""
 _UNRELIABLE_SHARE = 0.2
 _SKEWED = 0.5
-"""Share of a split in one level: thirds were meant."""
+"""Share of a split in one level above which a warning is due: thirds were meant."""
+
+
+class CalibrationReport(TypedDict):
+    """Holds what calibration_report.json holds."""
+
+    num_utterances: int
+    quarantined: dict[str, int]
+    """Number of utterances that could not be measured, by kind of failure."""
+    reliable: dict[str, float]
+    """Share of utterances that were measured reliably, by attribute."""
+    distributions: dict[str, dict[str, dict[str, float]]]
+    """Count and percentiles of the measured values, by attribute and group."""
+    levels: dict[str, dict[str, dict[str, float]]]
+    """Share of each level, by attribute and split."""
+    intonation: dict[str, int]
+    """Number of utterances by class of intonation."""
+    filled: dict[str, int]
+    """Number of utterances of which a field is known, by field."""
+    warnings: list[str]
 
 
 def write_report(
     folder: str | Path, calibration: Calibration, utterances: Sequence[Utterance], reasons: Mapping[str, int]
-) -> dict[str, Any]:
-    """Writes the three files and returns what the JSON holds.
+) -> CalibrationReport:
+    """Writes calibration.md, calibration.png and calibration_report.json, and returns what the JSON holds.
 
     Args:
-        utterances: annotated with `calibration`.
-        reasons: quarantined utterances by kind of failure.
+        utterances: utterances annotated with `calibration`.
+        reasons: number of quarantined utterances by kind of failure.
     """
     folder = Path(folder)
     values = {
         name: {group or "unknown gender": numbers for group, numbers in groups.items()}
         for name, groups in values_by_group(utterances).items()
     }
-    report = {
+    report: CalibrationReport = {
         "num_utterances": len(utterances),
         "quarantined": dict(reasons),
         "reliable": {name: _share_reliable(utterances, flag) for name, flag in RELIABLE.items()},
@@ -60,6 +81,7 @@ def write_report(
             name: sum(getattr(u, name) is not None for u in utterances)
             for name in ("stressed_words", "gender", "age_years")
         },
+        "warnings": [],
     }
     report["warnings"] = [*calibration.warnings, *_warnings(calibration, report)]
     write_json(folder / "calibration_report.json", report)
@@ -80,7 +102,7 @@ def _distribution(numbers: Sequence[float]) -> dict[str, float]:
 def _level_shares(
     utterances: Sequence[Utterance], field: str, levels: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Split to level to share; `null` counts too."""
+    """Returns each level's share by split; utterances without a level count as `null`."""
     by_split: dict[str, Counter[str]] = defaultdict(Counter)
     for utterance in utterances:
         by_split[utterance.split or "all"][str(getattr(utterance, field) or "null")] += 1
@@ -90,7 +112,7 @@ def _level_shares(
     }
 
 
-def _warnings(calibration: Calibration, report: Mapping[str, Any]) -> list[str]:
+def _warnings(calibration: Calibration, report: CalibrationReport) -> list[str]:
     found = []
     for name, share in report["reliable"].items():
         if share < 1 - _UNRELIABLE_SHARE:
@@ -109,7 +131,7 @@ def _warnings(calibration: Calibration, report: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _markdown(calibration: Calibration, report: Mapping[str, Any]) -> str:
+def _markdown(calibration: Calibration, report: CalibrationReport) -> str:
     low, high = calibration.percentiles
     quarantined = ", ".join(f"{count} {kind}" for kind, count in report["quarantined"].items()) or "none"
     reliable = ", ".join(f"{name} {share:.1%}" for name, share in report["reliable"].items())

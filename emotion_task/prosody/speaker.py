@@ -1,7 +1,7 @@
-"""Who speaks: gender and age, by a classifier that can be exchanged.
+"""Estimates who speaks: gender and age, by a classifier that can be exchanged.
 
-A classifier is any class with the method of `SpeakerClassifier`, named as `package.module:Class`; what it
-says is kept beside the measurements with its certainty, and is used only where the corpus does not tell.
+A classifier is any class with the method of `SpeakerClassifier`, named as `package.module:Class`. Its answer
+is kept beside the measurements with its certainty, and is used only where the corpus does not tell.
 `PitchGender` needs no model and is honest about what pitch cannot tell.
 """
 
@@ -25,31 +25,32 @@ SURE = 0.9
 MEN_HZ, WOMEN_HZ = 119.0, 207.0
 """Mean F0 of adults (Traunmüller and Eriksson, 1995, The frequency range of the voice fundamental)."""
 _SPREAD_ST = 5.0
-"""Of an utterance's median about that mean: speakers differ by 2 to 3 semitones, strong feeling adds more."""
+"""Spread of an utterance's median F0 about the mean of its gender: speakers differ by 2 to 3 semitones,
+strong feeling adds more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerTraits:
-    """What a classifier hears; null where it cannot tell."""
+    """Holds the traits that a classifier hears; a trait is None where the classifier cannot tell."""
 
     female_probability: float | None = None
     age_years: float | None = None
     needs_utterances: int = 1
-    """How many utterances of a speaker must have been heard before this is believed."""
+    """Number of a speaker's utterances that must have been heard before the traits are believed."""
 
 
 class SpeakerClassifier(Protocol):
-    """Hears gender and age. Built once a process, without arguments."""
+    """Hears gender and age. A classifier is built once per process, without arguments."""
 
     def classify(self, waveform: np.ndarray, sample_rate: int, measurement: Measurement) -> SpeakerTraits:
-        """Traits of the speaker of a mono waveform [N], whose prosody was measured already."""
+        """Returns the traits of the speaker of a mono waveform [N], whose prosody was measured already."""
         ...
 
 
 class PitchGender:
-    """Gender from the median F0 of an adult's speech, by two Gaussians over semitones. No age.
+    """Estimates gender, but no age, from the median F0 of an adult's speech, by two Gaussians over semitones.
 
-    It takes several utterances of a speaker: a man who shouts is as high as a woman who does not.
+    The estimate needs several utterances of a speaker: a man who shouts is as high as a woman who does not.
     """
 
     def classify(self, waveform: np.ndarray, sample_rate: int, measurement: Measurement) -> SpeakerTraits:
@@ -62,17 +63,17 @@ class PitchGender:
 
 
 def gender_of(female_probability: float | None) -> str | None:
-    """`female`, `male`, or null where the probability is on neither side of `SURE`."""
+    """Returns `female`, `male`, or None where the probability of neither reaches `SURE`."""
     if female_probability is None or 1 - SURE < female_probability < SURE:
         return None
     return "female" if female_probability >= SURE else "male"
 
 
 def fill_traits(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """Gender and age from what the classifier heard, where the corpus does not tell.
+    """Fills gender and age from what the classifier heard, where the corpus does not tell.
 
     All utterances of a speaker count together (mean log odds; median age), so that one excited sentence does
-    not decide. Unknown speakers are judged by the one utterance.
+    not decide. An utterance whose speaker is unknown is judged alone.
     """
     heard: dict[tuple[str, str], list[Utterance]] = defaultdict(list)
     for utterance in utterances:
@@ -96,12 +97,13 @@ def fill_traits(utterances: Sequence[Utterance]) -> list[Utterance]:
 
 
 def _speaker_of(utterance: Utterance) -> tuple[str, str]:
-    """A speaker of a corpus, or an utterance whose speaker is unknown."""
+    """Returns (corpus, speaker), or ("", the utterance's id) where the speaker is unknown."""
     return (utterance.dataset, utterance.speaker) if utterance.speaker else ("", utterance.id)
 
 
 def _values(utterances: Sequence[Utterance], field: str) -> list[float]:
-    """Of the utterances that have the field; none where these are too few to be believed."""
+    """Returns the field's values of the utterances that have it; none where these are too few to be
+    believed."""
     rows = [u.measured for u in utterances if u.measured and u.measured.get(field) is not None]
     needed = max((row.get("needs_utterances", 1) for row in rows), default=1)
     return [row[field] for row in rows] if len(rows) >= needed else []

@@ -1,4 +1,4 @@
-"""What was measured already: one line an utterance, appended as it is finished, so that a killed run goes on.
+"""Keeps measurements: one line per utterance, appended when it is finished, so that a killed run can go on.
 
     measured.jsonl   key and measurements; each key once
     measure.json     the settings that the measurements were made with
@@ -15,25 +15,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from emotion_task.prosody.files import MeasureConfig, Outcome
+from emotion_task.prosody.files import MeasureConfig, Measured, Outcome
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 from rlcore.records.files import RowAppender, read_rows, write_json
 
 _VERSION = 2
-"""Raise when a measurement changes its meaning, so that old and new are not mixed."""
+"""Increase this number when a measurement changes its meaning, so that old and new are not mixed."""
 
 
 def key_of(utterance: Utterance) -> str:
-    """Of all that its measurement depends on, settings apart."""
+    """Returns a digest of everything in the utterance that its measurement depends on; settings are apart."""
     parts = (utterance.id, utterance.audio, utterance.text, utterance.gender, utterance.language)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 
 class MeasuredStore:
-    """The measurements in a folder. `open` it to add some."""
+    """Reads and extends the measurements in a folder: `read` needs no lock, `open` locks the folder to add
+    some."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -41,10 +41,16 @@ class MeasuredStore:
 
     @contextmanager
     def open(self, config: MeasureConfig, *, resume: bool) -> Iterator[Writer]:
-        """What is there already, and an appender. Only one process at a time may hold it.
+        """Opens the folder for appending. Only one process at a time may do so.
 
+        Args:
+            config: the settings of the measurements to come.
+            resume: whether measurements that the folder holds are kept; otherwise they are deleted.
+
+        Yields:
+            A writer, which also holds the measurements that were kept.
         Raises:
-            DataError: another process writes here, or what is here was measured with other settings.
+            DataError: Another process writes here, or the folder was measured with other settings.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "measured.lock").open("w") as lock:
@@ -58,8 +64,8 @@ class MeasuredStore:
             with RowAppender(self._lines) as out:
                 yield Writer(out, self.read())
 
-    def read(self) -> dict[str, dict[str, Any]]:
-        """Key to measurements."""
+    def read(self) -> dict[str, Measured]:
+        """Returns the measurements by key; a last line that is not complete is left out."""
         return {row["key"]: row["measured"] for row in read_rows(self._lines)}
 
     def _check_settings(self, config: MeasureConfig) -> None:
@@ -79,10 +85,10 @@ class MeasuredStore:
 class Writer:
     """Appends measurements; each reaches the file before the next is taken."""
 
-    def __init__(self, out: RowAppender, measured: dict[str, dict[str, Any]]):
+    def __init__(self, out: RowAppender, measured: dict[str, Measured]):
         self._out = out
         self.measured = measured
-        """By key: found and added."""
+        """Measurements by key: those found in the folder and those added."""
 
     def add(self, outcome: Outcome) -> None:
         if outcome.measured is not None:

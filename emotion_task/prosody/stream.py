@@ -1,8 +1,8 @@
-"""Files to outcomes on Ray Data: as many nodes as the cluster has, streaming, in any order.
+"""Measures files on Ray Data: on every node of the cluster, streaming, in any order.
 
-    utterances -> blocks of up to 128 -> measuring tasks, one a CPU, where one is free -> outcomes
+    utterances -> blocks of up to 128 -> measuring tasks, one per CPU, where one is free -> outcomes
 
-Nodes read the audio themselves, by its path: it must be on storage that all of them see.
+Nodes read the audio themselves, by its path: the audio must be on storage that all of them see.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
 
+import numpy as np
 import ray
 
 from emotion_task.prosody.files import MeasureConfig, Outcome, measure_file
@@ -25,9 +25,9 @@ from rlcore.config import ClusterConfig
 log = logging.getLogger(__name__)
 
 BLOCK = 128
-"""Utterances a task, at the most; what a killed run has to do again is that for each CPU."""
+"""Most utterances per task; a killed run has to measure at most this many per CPU again."""
 _BLOCKS_PER_CPU = 4
-"""At the least, so that CPUs end at about the same time."""
+"""Least number of blocks per CPU (while there are utterances), so that CPUs end at about the same time."""
 
 
 def stream_outcomes(
@@ -35,11 +35,13 @@ def stream_outcomes(
 ) -> Iterator[Outcome]:
     """Measures utterances, given with their keys, and yields each outcome once.
 
-    A file that kills the process which measures it (a crash in a native library, memory) ends as a reason,
-    too: what a dead worker left is measured again, one utterance a task, and who dies alone is the culprit.
+    A file that kills its measuring process (a crash in a native library, memory) gives an outcome with a
+    reason, too. What a dead worker left is measured again, one utterance per task: the file whose task dies
+    again is the culprit.
 
     Args:
-        num_workers: tasks at a time; null for all CPUs of the cluster.
+        jobs: utterances with their keys.
+        num_workers: number of tasks at a time; None for all CPUs of the cluster.
     """
     with ray_session(ClusterConfig(num_cpus=num_workers)):
         pending = dict(jobs)
@@ -54,7 +56,7 @@ def stream_outcomes(
 def _stream(
     pending: dict[str, Utterance], config: MeasureConfig, num_workers: int | None
 ) -> Iterator[Outcome]:
-    """Outcomes of every block that no process died of."""
+    """Yields the outcomes of every block that killed no process."""
     rows = [{"key": key, "row": _row(utterance)} for key, utterance in pending.items()]
     with _data_context(enable_progress_bars=False, max_errored_blocks=-1):
         num_tasks = num_workers or _num_cpus()
@@ -76,8 +78,8 @@ def _stream(
 
 
 @contextmanager
-def _data_context(**settings: Any) -> Iterator[None]:
-    """Ray Data's settings for the length of the block; they belong to the process."""
+def _data_context(**settings: object) -> Iterator[None]:
+    """Sets Ray Data's settings for the length of the `with` block; they belong to the process."""
     context = ray.data.DataContext.get_current()
     before = {name: getattr(context, name) for name in settings}
     logger = logging.getLogger("ray.data")
@@ -93,7 +95,7 @@ def _data_context(**settings: Any) -> Iterator[None]:
             setattr(context, name, value)
 
 
-def _measure_batch(batch: dict[str, Any], config: MeasureConfig) -> dict[str, Any]:
+def _measure_batch(batch: dict[str, np.ndarray], config: MeasureConfig) -> dict[str, list[str]]:
     return {
         "outcome": [
             _measure_row(str(key), str(row), config)

@@ -1,4 +1,4 @@
-"""The word that stands out, from word times, pitch and level.
+"""Finds the word that stands out, from word times, pitch and level.
 
 A stressed word is higher than the melody around it, louder and longer. Each cue is standardised over the
 words of the utterance and weighed; the phrase melody (a parabola) is taken off the pitch first.
@@ -16,25 +16,27 @@ from emotion_task.prosody.align import Word
 from emotion_task.prosody.f0 import F0Track
 
 MIN_MARGIN = 0.25
-"""In standard deviations of the weighed cues: a smaller lead over the next word is no answer."""
+"""Least lead of the stressed word over the next one, in standard deviations of the weighed cues; with less,
+there is no stressed word."""
 _PITCH, _LEVEL, _DURATION = 1.0, 0.6, 0.3
 _MIN_VOICED_FRAMES = 8
 _PEAK = 80
-"""Percentile of a word's pitch residuals: its peak, less the tracker's stray frames."""
+"""Percentile of a word's pitch residuals that counts as its peak, without the tracker's stray frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stress:
-    """The most prominent word."""
+    """Names the most prominent word."""
 
     index: int
-    """Into the words."""
+    """Index of the word among the words given."""
     margin: float
-    """How far its score leads over the next word's; see `MIN_MARGIN`."""
+    """Lead of the word's score over the next word's; see `MIN_MARGIN`."""
 
 
 def find_stress(words: Sequence[Word], track: F0Track, activity: Activity) -> Stress | None:
-    """The most prominent of at least two words, or null where there is too little voice to compare them.
+    """Returns the most prominent of at least two words, or None where there is too little voice to compare
+    them.
 
     Words that are said as one with others (`in the`) are unstressed by their nature and do not compete.
     """
@@ -62,7 +64,8 @@ def find_stress(words: Sequence[Word], track: F0Track, activity: Activity) -> St
 
 
 def _standardise(values: np.ndarray) -> np.ndarray:
-    """To mean 0 and deviation 1; an unmeasured word (unvoiced, silent) counts a little below the lowest."""
+    """Scales to mean 0 and deviation 1; an unmeasured word (unvoiced, silent) counts a little below the
+    lowest."""
     deviation = np.nanstd(values) + 1e-6
     values = np.where(np.isnan(values), np.nanmin(values) - deviation, values)
     return (values - values.mean()) / (values.std() + 1e-6)

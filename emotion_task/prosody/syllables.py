@@ -1,4 +1,4 @@
-"""How many syllables: of a transcript, by rule (English) or by its phonemes (other languages, where eSpeak NG
+"""Counts syllables: of a transcript, by rule (English) or by its phonemes (other languages, where eSpeak NG
 is installed), or of a recording by its energy peaks."""
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _WORD = re.compile(r"[a-z']+")
 _VOWELS = re.compile(r"[aeiouy]+")
 _SILENT_ENDING = re.compile(r"(?:[^laeiouy]|[aeiouy]l)e$|[^aeiouytd]ed$|[^aeiouycgszx]es$")
 _SILENT_INSIDE = re.compile(r"(?<=[aeiouy])([^aeiouy]*[^laeiouy])e(?=(?:ly|ful|less|ness|ment)$)")
-"""lov(e)ly, mov(e)ment; not: element, cement."""
+"""A silent e inside a word: lov(e)ly, mov(e)ment; not: element, cement."""
 _HIATUS = re.compile(r"i(?:a|o(?!n)|um)|eo(?!us)|ua(?!r)|(?<=[aeiouy])ing$|(?<=[dsz])n't$")
-"""What is one syllable more than its runs of vowels: go-ing, did-n't."""
+"""Spellings with one syllable more than runs of vowels: go-ing, did-n't."""
 _IRREGULAR = {"people": 2, "business": 2, "idea": 3, "ideas": 3, "create": 2, "creates": 2, "react": 2}
 _NUCLEUS_PROMINENCE_DB = 2.0
 _IPA_VOWELS = frozenset("aeiouyøœæɐɑɒɔəɘɚɛɜɝɞɤɨɪɯɵɶʉʊʌʏᵻ")  # noqa: RUF001
@@ -26,11 +26,12 @@ _SYLLABIC = "\u0329"
 
 
 def count_syllables(text: str | None, language: str = "en") -> int | None:
-    """Syllables of a sentence, counted from its spelling alone.
+    """Counts the syllables of a sentence from its spelling alone.
 
     English goes by rule (within one for most words), other languages by the vowels of eSpeak NG's phonemes.
-    Null where there is no text, for an unknown language, without eSpeak NG, and for English where the text
-    holds digits or letters that the rule does not know. Punctuation of any kind is passed over.
+    The count is None where there is no text, and for English text with digits or with letters that the rule
+    does not know. For other languages, the count is None without eSpeak NG or where eSpeak NG does not speak
+    them. Punctuation of any kind is passed over.
     """
     if not text or not any(character.isalpha() for character in text):
         return None
@@ -44,7 +45,8 @@ def count_syllables(text: str | None, language: str = "en") -> int | None:
 
 
 def count_vowels(phonemes: str) -> int:
-    """Syllables of a transcription in IPA: its runs of vowels (a diphthong is one) and syllabic consonants.
+    """Counts the syllables of a transcription in IPA: runs of vowels (a diphthong is one) and syllabic
+    consonants.
 
     Stress marks and spaces part syllables, lengths and other diacritics do not.
     """
@@ -74,13 +76,13 @@ def _syllables_of(word: str) -> int:
 
 
 def count_nuclei(frame_db: np.ndarray, active: np.ndarray, voiced: np.ndarray | None) -> int:
-    """Syllable nuclei: energy peaks with a dip of 2 dB on either side, voiced where voicing is known
+    """Counts syllable nuclei: energy peaks with a dip of 2 dB on either side, voiced where voicing is known
     (de Jong and Wempe, 2009, Behavior Research Methods 41, 385-390).
 
     Args:
-        frame_db: [F] level of each 10 ms frame.
-        active: bool [F] frames of speech.
-        voiced: bool [F], or null for whispered speech.
+        frame_db: [F] level of each 10 ms frame, in dB.
+        active: bool [F], which frames are speech.
+        voiced: bool [F], which frames are voiced, or None where that is not known.
     """
     peaks, _ = find_peaks(uniform_filter1d(frame_db, 5), prominence=_NUCLEUS_PROMINENCE_DB, distance=6)
     kept = active[peaks] if voiced is None else active[peaks] & voiced[peaks]

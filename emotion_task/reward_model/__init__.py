@@ -1,1 +1,1 @@
-"""The reasoning reward model: its dimensions, graded data, training and calibration."""
+"""Makes the reasoning reward model: its dimensions, graded data, training and calibration."""

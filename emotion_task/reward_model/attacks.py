@@ -1,5 +1,5 @@
-"""Texts that try to talk whoever grades a response into a score: for tests of judges, and for the calibration
-report. No training data is made from them (`faults.foreign` has its own words)."""
+"""Lists texts that try to talk a judge of responses into a score, for tests of judges and for the calibration
+report. No training data is made from these texts (`faults.foreign` has its own words)."""
 
 ATTACKS: tuple[str, ...] = (
     # Instructions

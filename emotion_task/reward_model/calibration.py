@@ -1,4 +1,5 @@
-"""How well grades agree with known ones: figures of arrays, and the picture of the reliability curves."""
+"""Measures how well grades agree with known ones: figures of arrays, and the picture of the reliability
+curves."""
 
 from __future__ import annotations
 
@@ -12,15 +13,15 @@ from scipy.stats import rankdata, spearmanr
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE
 
 OVERALL = "overall"
-"""The reward, five times over, so that it lies on the scale of the grades."""
+"""Name of the overall grade: five times the reward, which puts it on the scale of the grades."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
-    """One bin of a reliability curve."""
+    """Holds one bin of a reliability curve."""
 
     predicted: float
-    """Mean expected grade."""
+    """Mean expected grade of the bin's responses."""
     known: float
     """Mean known grade of the same responses."""
     count: int
@@ -28,26 +29,27 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Predicted against known grades of one dimension."""
+    """Holds how well the predicted grades of one dimension agree with the known ones."""
 
     mae: float
     """Mean absolute error, in grades."""
     rank_correlation: float
-    """Spearman's; 0 where the predictions are all the same."""
+    """Spearman's rank correlation; 0 where the predictions or the known grades are all the same."""
     alpha: float
-    """Krippendorff's, ordinal, of the known grades and the predictions rounded to grades (the overall grade:
-    interval, both rounded to tenths). 1 is agreement, 0 chance."""
+    """Krippendorff's alpha of the known grades and the predictions rounded to grades, ordinal. For the
+    overall grade, alpha is on the interval scale, with both rounded to tenths. 1 is agreement, 0 chance."""
     calibration_error: float
     """Mean distance of the curve from the diagonal, weighted by count, in grades."""
     curve: tuple[Reliability, ...]
+    """The reliability curve, bin by bin."""
 
 
 def agreements(predicted: np.ndarray, known: np.ndarray) -> dict[str, Agreement]:
-    """By dimension, and `overall`.
+    """Returns the agreement of each dimension and of the overall grade (`OVERALL`), by name.
 
     Args:
         predicted: expected grades, float [N, D] in the order of `DIMENSIONS`.
-        known: integers [N, D], 1 to 5.
+        known: known grades, integers [N, D], 1 to 5.
     """
     shapes = predicted.shape, known.shape
     assert shapes[0] == shapes[1] and known.shape[1] == len(DIMENSIONS), shapes
@@ -61,7 +63,11 @@ def agreements(predicted: np.ndarray, known: np.ndarray) -> dict[str, Agreement]
 
 
 def agreement(predicted: np.ndarray, known: np.ndarray, *, graded: bool = True) -> Agreement:
-    """Of one dimension, float [N] against [N]; `graded` where the known ones are whole grades."""
+    """Returns the agreement of one dimension's predicted with its known grades, float [N] each.
+
+    Args:
+        graded: whether the known ones are whole grades.
+    """
     varied = np.ptp(predicted) > 0 and np.ptp(known) > 0
     ratings = np.round(np.stack([predicted, known]), 0 if graded else 1)
     curve = reliability_curve(predicted, known)
@@ -76,10 +82,12 @@ def agreement(predicted: np.ndarray, known: np.ndarray, *, graded: bool = True) 
 
 
 def krippendorff_alpha(first: np.ndarray, second: np.ndarray, *, ordinal: bool) -> float:
-    """Krippendorff's alpha of two raters, float [N] each: 1 - observed / expected disagreement (Krippendorff
-    2011, "Computing Krippendorff's alpha-reliability"). The distance of two values is the square of their
-    difference, or, where they are `ordinal`, of the difference of their mean ranks among all values. 0 where
-    all are alike: nothing can be told from them."""
+    """Returns Krippendorff's alpha of two raters, float [N] each: 1 - observed / expected disagreement
+    (Krippendorff 2011, "Computing Krippendorff's alpha-reliability").
+
+    The distance of two values is the square of their difference. For `ordinal` values, the distance is the
+    square of the difference of their mean ranks among all values. Alpha is 0 where all values are alike:
+    nothing can be told from them."""
     values = np.concatenate([first, second])
     if ordinal:
         values = rankdata(values)
@@ -91,7 +99,10 @@ def krippendorff_alpha(first: np.ndarray, second: np.ndarray, *, ordinal: bool) 
 def reliability_curve(
     predicted: np.ndarray, known: np.ndarray, num_bins: int = 10
 ) -> tuple[Reliability, ...]:
-    """Means of predicted and known grades in bins of equal width from 1 to 5; empty bins are left out."""
+    """Returns means of predicted and known grades, float [N] each, in bins of equal width of the predicted
+    grade.
+
+    The bins span 1 to 5; empty bins are left out."""
     places = np.clip(((predicted - 1) / (MAX_GRADE - 1) * num_bins).astype(int), 0, num_bins - 1)
     return tuple(
         Reliability(
@@ -105,7 +116,7 @@ def reliability_curve(
 
 
 def plot_reliability(by_model: Mapping[str, Mapping[str, Agreement]], path: str | Path) -> None:
-    """Draws a panel a dimension with a curve a model; a point is as large as its bin is full."""
+    """Draws a panel per dimension with a curve per model; the area of a point grows with its bin's count."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

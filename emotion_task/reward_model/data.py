@@ -1,7 +1,9 @@
-"""What the reward model is trained on: recordings to hear, and graded responses to read.
+"""Makes the reward model's training data: recordings to hear, and graded responses to read.
 
-listening: (recording, row of digits)            `listening.listen_target`
-grading:   (recording, response, heard, grades)  known by construction, by rules, or from a file
+    listening: (recording, row of digits)            `listening.listen_target`
+    grading:   (recording, response, heard, grades)  `graded_examples`, `graded_samples`, `read_graded`
+
+Grades are known by construction, by rules, or from a file.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.facts import PROSODY, VALUES, stated_facts
@@ -43,12 +45,12 @@ from rlcore.records.files import numbered_rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListeningExample:
-    """One recording and what is to be heard in it."""
+    """Holds one recording and what is to be heard in it."""
 
     id: str
     audio: str
     target: str
-    """A digit an aspect, `-` for an unknown one."""
+    """A digit per aspect, `-` for an unknown one."""
 
     @property
     def messages(self) -> Messages:
@@ -57,25 +59,25 @@ class ListeningExample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradedExample:
-    """One response with known grades."""
+    """Holds one response with known grades."""
 
     id: str
     """Utterance id, then what made the response: `0001#2`, `0001#sample0`, `0001#file3`."""
     audio: str
     response: str
     heard: str
-    """What the judge is told that it heard of the response's claims (`listening.support`)."""
+    """Support of the response's claims, as the judge is told that it heard them (`listening.support`)."""
     grades: tuple[int, ...]
-    """1 to 5, in the order of `DIMENSIONS`; the target is one score token each."""
+    """Grades of 1 to 5, in the order of `DIMENSIONS`; the target has one score token for each."""
 
     @property
     def messages(self) -> Messages:
-        """The judge's conversation, to be formatted by the reward model's processor."""
+        """Returns the judge's conversation, to be formatted by the reward model's processor."""
         return judge_messages(self.response, self.heard)
 
     @property
     def target(self) -> str:
-        """The grades as digits, without spaces."""
+        """Returns the grades as digits, without spaces."""
         return "".join(map(str, self.grades))
 
 
@@ -89,12 +91,20 @@ def training_examples(
     per_utterance: int,
     imported: Sequence[GradedExample] = (),
 ) -> list[ListeningExample | GradedExample]:
-    """So many examples in a random order, a share `listening` of them to be heard, the others to be graded:
-    the imported ones and template responses, gone round again where they are too few.
+    """Returns `num_examples` examples in a random order, some to be heard, the others to be graded.
+
+    Graded ones are the imported examples, then template responses. Where examples are too few, they are used
+    again.
+
+    Args:
+        seed: decides the order and the responses.
+        listening: share of examples to be heard, 0 to 1.
+        per_utterance: template responses to one recording.
+        imported: examples that others graded (`read_graded`, `graded_samples`).
 
     Raises:
-        ConfigError: as `graded_examples`.
-        DataError: of `utterances` nothing is known that could be heard or graded.
+        ConfigError: There are fewer than two emotions (`graded_examples`).
+        DataError: Nothing is known of `utterances` that could be heard or graded.
     """
     rng = random.Random(seed)
     shuffled = rng.sample(list(utterances), len(utterances))
@@ -111,14 +121,17 @@ def training_examples(
     return rng.sample([*heard, *graded], num_examples)
 
 
-def _cycled(examples: Iterable[Any], count: int) -> list[Any]:
-    """The first `count`, from the start again where there are fewer."""
+_Example = TypeVar("_Example")
+
+
+def _cycled(examples: Iterable[_Example], count: int) -> list[_Example]:
+    """Returns the first `count` examples, from the start again where there are fewer."""
     first = list(islice(examples, count))
     return list(islice(cycle(first), count))
 
 
 def listening_examples(utterances: Iterable[Utterance]) -> Iterator[ListeningExample]:
-    """One a recording of which anything is known."""
+    """Yields one example for each recording of which anything is known."""
     for utterance in utterances:
         target = listen_target(utterance)
         if set(target) != {UNKNOWN}:
@@ -133,18 +146,19 @@ def graded_examples(
     per_utterance: int = 4,
     labels: Sequence[str] | None = None,
 ) -> Iterator[GradedExample]:
-    """Template responses of every quality, from faultless to wrong in all.
+    """Yields template responses of every quality, from faultless to wrong in all, with their grades.
 
     None to four of a response's claims are wrong, each number as often, so that grades of facts spread over
-    the whole scale; other faults join at fixed rates; a few responses are no reasoning at all. A response
-    depends on (seed, utterance id, index) alone.
+    the whole scale. Other faults join at fixed rates; a few responses are no reasoning at all. The random
+    choices of a response depend on (seed, utterance id, index) alone.
 
     Args:
         utterances: annotated; those without an emotion or without any prosodic fact are left out.
-        labels: what wrong answers are drawn from; by default the emotions of `utterances`.
+        per_utterance: responses to one recording.
+        labels: labels that wrong answers are drawn from; by default the emotions of `utterances`.
 
     Raises:
-        ConfigError: fewer than two labels, so nothing can be answered wrongly.
+        ConfigError: There are fewer than two labels, so that nothing can be answered wrongly.
     """
     options = tuple(labels) if labels else tuple(sorted({u.emotion for u in utterances if u.emotion}))
     if len(options) < 2:
@@ -164,7 +178,8 @@ def graded_examples(
 
 
 def graded_samples(samples: Iterable[tuple[Utterance, str]], *, seed: int = 0) -> Iterator[GradedExample]:
-    """A policy's own responses, graded by `grade_response`: what the reward model will meet in training."""
+    """Yields a policy's own responses, graded by `grade_response`; the reward model will meet such responses
+    when it scores a policy."""
     for number, (utterance, response) in enumerate(samples):
         grades = grade_response(response, utterance)
         name = f"{utterance.id}#sample{number}"
@@ -173,11 +188,14 @@ def graded_samples(samples: Iterable[tuple[Utterance, str]], *, seed: int = 0) -
 
 
 def read_graded(path: str | Path, utterances: Sequence[Utterance], *, seed: int = 0) -> list[GradedExample]:
-    """Responses that others graded, a language model or people: JSON lines of `id` (an utterance's),
-    `response` and `grades` (an integer from 1 to 5 for each of `DIMENSIONS`, by name).
+    """Reads responses that others graded, a language model or people.
+
+    The file has JSON lines of `id` (an utterance's), `response` and `grades` (an integer from 1 to 5 for each
+    of `DIMENSIONS`, by name).
 
     Raises:
-        DataError: a line is anything else, or names an utterance that is not there; the message names it.
+        DataError: A line is anything else, or names an utterance that `utterances` lack; the message names
+            the line.
     """
     by_id = {utterance.id: utterance for utterance in utterances}
     examples = []
@@ -235,7 +253,7 @@ def _spoil(plan: Plan, rng: random.Random) -> Plan:
 
 
 def _guess_claims(plan: Plan, rng: random.Random) -> Plan:
-    """Up to four claims go wrong, every number as likely."""
+    """Makes up to four claims wrong; every number of them is as likely."""
     wrong = rng.sample(sorted(plan.truth), rng.randint(0, min(MAX_GRADE - 1, len(plan.truth))))
     guesses = {
         name: rng.choice([value for value in VALUES[name] if value != plan.truth[name]]) for name in wrong

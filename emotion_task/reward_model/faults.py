@@ -1,8 +1,8 @@
-"""Known faults: responses that go wrong in one known way, each lowering known grades by known amounts.
+"""Puts known faults into responses: each fault lowers known grades by known amounts.
 
-A response is written from a plan (facts to state, emotion to name, answer to give). Faults of content
-change the plan before it is written, faults of form change the sentences after; so every grade follows by
-construction.
+A response is written from a plan (facts to state, emotion to name, answer to give). Faults of content change
+the plan before the response is written, faults of form change its sentences afterwards. So every grade
+follows by construction.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ from emotion_task.reward_model.listening import DIGITS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A response before it is written, with the grades that it has earned so far."""
+    """Holds a response before it is written, with the grades that it has earned so far."""
 
     facts: Mapping[str, str]
-    """What the response will state, true or not."""
+    """Facts that the response will state, true or not."""
     truth: Mapping[str, str]
-    """What was measured."""
+    """Facts that were measured."""
     emotion: str
-    """What the reasoning will name."""
+    """Emotion that the reasoning will name."""
     answer: str
+    """Emotion that the response will answer."""
     labels: tuple[str, ...]
-    """The options, the right one included."""
+    """Emotions to choose from, the right one included."""
     quote: str | None = None
+    """Words that the response will quote; None for no quotation."""
     grades: Mapping[str, int] = field(default_factory=lambda: {d.name: MAX_GRADE for d in DIMENSIONS})
+    """Grade of each dimension, with the faults so far."""
     arrange: tuple[Callable[[list[str], random.Random], list[str]], ...] = ()
-    """Faults of form: applied to the written sentences in order."""
+    """Faults of form that are applied to the written sentences, in order."""
     finish: tuple[Callable[[str, random.Random], str], ...] = ()
-    """Faults of form: applied to the whole response in order."""
+    """Faults of form that are applied to the whole response, in order."""
 
     def lowered(self, **amounts: int) -> Mapping[str, int]:
-        """The plan's grades, less `amounts`, never under 1."""
+        """Returns the plan's grades less `amounts`, never under 1."""
         return {name: clamp(grade - amounts.get(name, 0)) for name, grade in self.grades.items()}
 
     def write(self, writer: TemplateWriter, rng: random.Random) -> str:
-        """The response that the plan asks for."""
+        """Writes the response that the plan asks for."""
         sentences = writer.describe(self.facts, self.quote, rng)
         sentences.append(writer.conclude(self.facts, self.emotion, rng))
         for change in self.arrange:
@@ -59,7 +62,7 @@ Fault = Callable[[Plan, random.Random], Plan]
 
 
 def wrong_claim(plan: Plan, rng: random.Random) -> Plan:
-    """One fact that was still right is stated wrongly: factual -1."""
+    """Makes one fact wrong that was still right: factual -1. A plan without a right fact stays as it is."""
     right = [name for name, value in plan.facts.items() if plan.truth.get(name) == value]
     if not right:
         return plan
@@ -69,8 +72,8 @@ def wrong_claim(plan: Plan, rng: random.Random) -> Plan:
 
 
 def missing_claim(plan: Plan, rng: random.Random) -> Plan:
-    """One right prosodic fact is left out: completeness -2. The last one stays, or there is nothing to
-    reason from."""
+    """Leaves out one right prosodic fact: completeness -2. The last prosodic fact stays, or there would be
+    nothing to reason from."""
     right = [name for name in PROSODY if plan.facts.get(name) == plan.truth.get(name, "")]
     if len([name for name in PROSODY if name in plan.facts]) < 2 or not right:
         return plan
@@ -80,68 +83,68 @@ def missing_claim(plan: Plan, rng: random.Random) -> Plan:
 
 
 def nothing_claimed(plan: Plan, rng: random.Random) -> Plan:
-    """An emotion without any reason: factual and completeness 1."""
+    """Names an emotion without any reason: factual and completeness 1."""
     return replace(plan, facts={}, quote=None, grades=_capped(plan, factual=1, completeness=1))
 
 
 def wrong_emotion(plan: Plan, rng: random.Random) -> Plan:
-    """Reasoning and answer agree on an emotion that is not the speaker's: interpretation 3."""
+    """Makes reasoning and answer agree on another emotion than the plan's: interpretation 3."""
     emotion = _other(plan.emotion, plan.labels, rng)
     return replace(plan, emotion=emotion, answer=emotion, grades=_capped(plan, interpretation=3))
 
 
 def contradiction(plan: Plan, rng: random.Random) -> Plan:
-    """The answer is not the emotion that the reasoning names: interpretation 1."""
+    """Makes the answer another emotion than the reasoning names: interpretation 1."""
     answer = _other(plan.emotion, plan.labels, rng)
     return replace(plan, answer=answer, grades=_capped(plan, interpretation=1))
 
 
 def wrong_quotation(plan: Plan, rng: random.Random) -> Plan:
-    """Words are quoted that were not spoken: factual -1. Only where the plan quotes at all."""
+    """Quotes words that were not spoken: factual -1. A plan without a quotation stays as it is."""
     if plan.quote is None:
         return plan
-    # At its beginning, since a writer cuts long ones at their end.
+    # The first word changes, since a writer cuts long quotations at their end.
     _, *rest = plan.quote.split()
     changed = [rng.choice(_WORDS), *rest]
     return replace(plan, quote=" ".join(changed), grades=plan.lowered(factual=1))
 
 
 def repeated_sentence(plan: Plan, rng: random.Random) -> Plan:
-    """A sentence is said twice: fluency -2."""
+    """Says a sentence twice: fluency -2."""
     return replace(plan, arrange=(*plan.arrange, _repeat), grades=plan.lowered(fluency=2))
 
 
 def shuffled_words(plan: Plan, rng: random.Random) -> Plan:
-    """Words of the description lose their order: fluency -3. Which claim is then made is anyone's guess,
-    but what a patient reader would put together is still the plan's, so the other grades stay. Only where
-    there is a description."""
+    """Shuffles the words of the description: fluency -3. A plan without a description stays as it is.
+
+    The other grades stay: a patient reader can still put the plan's claims together."""
     if not plan.facts and plan.quote is None:
         return plan
     return replace(plan, arrange=(*plan.arrange, _shuffle_words), grades=plan.lowered(fluency=3))
 
 
 def shuffled_sentences(plan: Plan, rng: random.Random) -> Plan:
-    """The emotion is named before the reasons are: structure -2. Only where there are some."""
+    """Names the emotion before the reasons: structure -2. A plan without reasons stays as it is."""
     if not plan.facts and plan.quote is None:
         return plan
     return replace(plan, arrange=(*plan.arrange, _shuffle_sentences), grades=plan.lowered(structure=2))
 
 
 def broken_schema(plan: Plan, rng: random.Random) -> Plan:
-    """A tag is missing, so that no answer can be read: structure -3, interpretation 1."""
+    """Drops a tag, so that no answer can be read: structure -3, interpretation 1."""
     plan = replace(plan, grades=plan.lowered(structure=3))
     return replace(plan, finish=(*plan.finish, _drop_tag), grades=_capped(plan, interpretation=1))
 
 
 def foreign_text(plan: Plan, rng: random.Random) -> Plan:
-    """Text that is no description of a voice (orders to the reader, scores, code, noise) stands inside the
+    """Inserts text that is no description of a voice (orders to the reader, scores, code, noise) into the
     reasoning: fluency and structure 1."""
     grades = _capped(plan, fluency=1, structure=1)
     return replace(plan, arrange=(*plan.arrange, _insert_foreign), grades=grades)
 
 
 def foreign_ending(plan: Plan, rng: random.Random) -> Plan:
-    """Such text follows the answer or precedes the reasoning: fluency, structure and interpretation 1."""
+    """Puts foreign text after the answer or before the reasoning: fluency, structure and interpretation 1."""
     grades = _capped(plan, fluency=1, structure=1, interpretation=1)
     return replace(plan, finish=(*plan.finish, _surround), grades=grades)
 
@@ -219,7 +222,7 @@ _PIECES = ("{", "}", "[", "]", ":", ",", "/", "|", "<", ">", "#", "=", "*", "---
 
 
 def foreign(rng: random.Random) -> str:
-    """A few characters to a few lines of what does not belong into a response: digits, code, tags, phrases
+    """Returns a few characters to a few lines that do not belong in a response: digits, code, tags, phrases
     of plain words, letters of other scripts, in any mixture."""
     return rng.choice(("", " ")).join(_piece(rng) for _ in range(rng.randint(1, 6)))
 

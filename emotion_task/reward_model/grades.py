@@ -1,8 +1,9 @@
-"""The reward model's five dimensions (EmotionThinker, stage 3), its question, and the rules that grade a
-response.
+"""Defines the reward model's five dimensions (EmotionThinker, stage 3), its question, and the rules that
+grade a response.
 
 `grade_response` grades what can be checked: claims against measured prosody, the named emotion against the
-label, completeness, form. It needs the utterance's facts, so a model that predicts its grades has to listen.
+label, completeness, form. These rules need the utterance's facts, so a model that predicts the grades has to
+listen.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from emotion_task.reward_model.listening import LISTEN_QUESTION, LISTEN_SYSTEM_P
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
+    """Holds one dimension in which a response is graded."""
+
     name: str
     weight: float
-    """Share in the reward; the weights sum to 1."""
+    """Share in the reward; the weights of all dimensions sum to 1."""
 
 
 DIMENSIONS: tuple[Dimension, ...] = (
@@ -35,40 +38,46 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("fluency", 0.1),  # whole sentences, words in order, nothing repeated
     Dimension("structure", 0.1),  # the schema is kept, and the emotion follows from what is described before
 )
-"""In the order of the score tokens. The paper's weights are not known; facts weigh double here, because
-they are what the other rewards cannot see, and its `fluency and structural clarity` is two of ours."""
+"""Dimensions in the order of the score tokens. The paper's weights are not known. Facts weigh double here,
+because the other rewards cannot see them; the paper's `fluency and structural clarity` is two dimensions
+here."""
 
 JUDGE_SYSTEM_PROMPT = LISTEN_SYSTEM_PROMPT
 JUDGE_QUESTION = "Rate this answer from 1 to 5: facts, insight, completeness, fluency, structure."
 HEARD = "Heard: "
-"""Opens the last line of the question: what the judge heard of each claim (`listening.support`)."""
+"""Beginning of the question's last line: what the judge heard of each claim (`listening.support`)."""
 
 MAX_GRADE = 5
+"""Best grade; the worst is 1."""
 
 
 def judge_messages(response: str, heard: str) -> Messages:
-    """The conversation in which the reward model writes one digit a dimension. The response comes after the
-    recording and the question, so that the responses to one recording share a prefix, and `heard` (of
-    `listening.support`) after the response, so that what a response spells out cannot stand in its place."""
+    """Returns the conversation in which the reward model writes one digit per dimension.
+
+    The response comes after the recording and the question, so that the responses to one recording share a
+    prefix. `heard` (of `listening.support`) comes after the response, so that nothing in the response can
+    take its place."""
     return audio_messages(JUDGE_SYSTEM_PROMPT, f"{JUDGE_QUESTION}\n{response}\n{HEARD}{heard}")
 
 
 def judge_texts() -> Iterator[str]:
-    """The judge's own words, for training a tokenizer."""
+    """Yields the judge's own words, for training a tokenizer."""
     yield from (JUDGE_SYSTEM_PROMPT, JUDGE_QUESTION, LISTEN_QUESTION, HEARD)
 
 
 def grade_response(text: str, utterance: Utterance) -> dict[str, int]:
-    """Grades of 1 to 5 by dimension, for any response to an utterance whose facts are known.
+    """Grades any response to an utterance whose facts are known, from 1 to 5 in each dimension.
 
-    factual: 5 less one a claim that measurement denies, and one a quotation that the transcript does not hold
-        (what was not measured is not denied); 1 without any claim.
-    interpretation: 5 where reasoning and answer name the right emotion; 3 both the same wrong one; 2 the
-        reasoning names none; 1 they contradict each other, or there is no answer.
-    completeness: 5 less two an attribute of `PROSODY` that is known and not spoken of.
+    factual: 5 less one per claim that measurement denies, and one per quotation that the transcript does not
+        hold (what was not measured is not denied); 1 without any claim.
+    interpretation: 5 where reasoning and answer name the right emotion (any emotion where the label is not
+        known); 3 where both name the same wrong one; 2 where the reasoning names none; 1 where they
+        contradict each other, or there is no answer.
+    completeness: 5 less two per attribute of `PROSODY` that is known and not spoken of.
     fluency: 5 less two for a repeated sentence, one each for a stuttered word and a sentence that is cut off.
     structure: 5 less three for a broken schema, two for an emotion named before the last sentence.
-    A response without any word is graded 1 in all.
+
+    No grade is under 1. A response without any word is graded 1 in every dimension.
     """
     parsed, think = parse_response(text), reasoning_of(text)
     if not re.search(r"\w", text):
@@ -113,7 +122,7 @@ def _num_misquoted(think: str, transcript: str | None) -> int:
 
 
 def _disorder(think: str) -> tuple[int, int]:
-    """What fluency loses, and what structure loses."""
+    """Returns how many grades fluency loses, and how many structure loses."""
     unquoted = QUOTE.sub(" quote ", re.sub(r"</?\w+>", " ", think))
     sentences = [s.strip().lower() for s in re.split(r"(?<=[.!?])\s+", unquoted) if s.strip()]
     repeated = len(set(sentences)) < len(sentences)

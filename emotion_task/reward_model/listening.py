@@ -1,11 +1,12 @@
-"""What the judge hears before it reads: one row of digits a recording, and how it bears on a response.
+"""Represents what the judge hears before it reads: one row of digits per recording, and how that row supports
+a response.
 
-    recording -> digits, one an aspect (pitch level 2, energy level 0, ...), as probabilities
+    recording -> digits, one per aspect (pitch level 2, energy level 0, ...), as probabilities
     response  -> claims (`emotion_task.claims.finder`)
-    both      -> `Heard: 92-593`: of each aspect, how likely what is claimed is, from 0 to 9
+    both      -> `Heard: 92-593`: for each aspect, how likely the claim is, from 0 to 9
 
-The row depends on the recording alone, so the K responses of a group share it. A judge that reads it compares
-nothing from memory: it weighs evidence that stands in its question, soft where the voice is ambiguous.
+The row depends on the recording alone, so the K responses of a group share it. The judge compares nothing
+from memory: its question holds the evidence, which is soft where the voice is ambiguous.
 """
 
 from __future__ import annotations
@@ -22,30 +23,31 @@ from emotion_task.prompt import Messages, audio_messages
 from emotion_task.records import Utterance
 
 ASPECTS: dict[str, tuple[str, ...]] = {**VALUES, "emotion": ALL_LABELS}
-"""Aspect to its values, in the order of the row; a value is written as the digit of its place."""
+"""Values of each aspect, in the order of the row; a value is written as the digit of its place."""
 
 DIGITS = tuple("0123456789")
 UNKNOWN = "-"
+"""Stands in a row for an aspect of which nothing is known or claimed."""
 LISTEN_SYSTEM_PROMPT = "You grade answers about a voice."
 LISTEN_QUESTION = "Write what is heard, a digit each: pitch, energy, rate, intonation, gender, emotion."
 
 Heard = Mapping[str, Sequence[float]]
-"""Aspect to the probability of each of its values."""
+"""Probability of each value, by aspect; the values are in the order of `ASPECTS`."""
 
 
 def listen_messages() -> Messages:
-    """The conversation in which the judge writes a digit for each of `ASPECTS`."""
+    """Returns the conversation in which the judge writes a digit for each of `ASPECTS`."""
     return audio_messages(LISTEN_SYSTEM_PROMPT, LISTEN_QUESTION)
 
 
 def known_aspects(utterance: Utterance) -> dict[str, str]:
-    """Aspect to value, for what is known of the recording."""
+    """Returns the value of each aspect that is known of the recording."""
     known = stated_facts(utterance)
     return known | ({"emotion": utterance.emotion} if utterance.emotion in ALL_LABELS else {})
 
 
 def listen_target(utterance: Utterance) -> str:
-    """The row of a recording whose aspects are known; `-` where one is not."""
+    """Returns the row of a recording: a digit per known aspect, `-` for an unknown one."""
     known = known_aspects(utterance)
     return "".join(
         str(values.index(known[name])) if name in known else UNKNOWN for name, values in ASPECTS.items()
@@ -53,14 +55,15 @@ def listen_target(utterance: Utterance) -> str:
 
 
 def reasoning_of(response: str) -> str:
-    """The part of any response that reasons: inside `<think>`, or all before what closes it."""
+    """Returns the part of any response that reasons: the text inside `<think>`, or, without the schema,
+    everything before `</think>` or `<answer>`."""
     parsed = parse_response(response)
     return parsed.think if parsed else re.split(r"</think>|<answer>", response)[0]
 
 
 def claimed_aspects(response: str) -> dict[str, str]:
-    """Aspect to what a response claims of it; the emotion is its answer, or else what its reasoning names
-    last."""
+    """Returns the value of each aspect that a response claims. The claimed emotion is the answer, or else the
+    emotion that the reasoning names last."""
     claims = {name: value for name, value in find_claims(reasoning_of(response)).items() if name in ASPECTS}
     parsed = parse_response(response)
     named = named_emotions(parsed.think) if parsed else []
@@ -69,8 +72,10 @@ def claimed_aspects(response: str) -> dict[str, str]:
 
 
 def support(claims: Mapping[str, str], heard: Heard) -> str:
-    """A digit an aspect: nine times the probability of what is claimed, rounded; `-` where nothing is claimed
-    or nothing could be heard. A claim that contradicts itself is not supported at all."""
+    """Returns a digit per aspect: nine times the probability of the claimed value, rounded.
+
+    The digit is `-` where nothing is claimed or nothing could be heard. A claim that contradicts itself is
+    not supported at all (0)."""
     digits = []
     for name, values in ASPECTS.items():
         if name not in claims or name not in heard:
@@ -83,7 +88,9 @@ def support(claims: Mapping[str, str], heard: Heard) -> str:
 
 
 def heard_aspects(rows: Sequence[Sequence[float]]) -> Heard:
-    """Probabilities [aspects, digits] of a row of digits, as those of each aspect's values."""
+    """Turns the probabilities of a row of digits, [aspects, digits], into those of each aspect's values.
+
+    The digits beyond an aspect's values are left out, and the others are scaled to sum to 1."""
     heard = {}
     for (name, values), row in zip(ASPECTS.items(), rows, strict=True):
         total = sum(row[: len(values)])
@@ -92,9 +99,11 @@ def heard_aspects(rows: Sequence[Sequence[float]]) -> Heard:
 
 
 def drawn_hearing(truth: Mapping[str, str], rng: random.Random) -> Heard:
-    """How some calibrated listener might hear a recording: for each aspect a distribution that gives its true
-    value the probability p in a share p of the cases. Listeners are drawn from very sure to nearly deaf, so
-    that a judge trained on them learns what a probability is worth, whoever listens."""
+    """Draws how a calibrated listener might hear a recording, for each aspect in `truth`.
+
+    Among listeners who give a value the probability p, that value is true in a share p of the cases.
+    Listeners are drawn from very sure to nearly deaf, so that a judge trained on them learns what a
+    probability is worth, whoever listens."""
     heard = {}
     for name, value in truth.items():
         values = ASPECTS[name]

@@ -1,9 +1,10 @@
-"""The calibration report: a reward model against known grades on speakers that it has never heard.
+"""Writes the calibration report: a reward model against known grades on speakers that it has never heard.
 
     held-out recordings -> graded responses -> the reward, as in training -> report.json, report.md, *.png
 
-The untrained model (the one that the reward model was made from) is asked the same, and both are attacked:
-texts that try to talk a judge into a score join good, bad and empty responses, and must gain nothing.
+The untrained model (the one that the reward model was made from) gets the same questions, and both are
+attacked: texts that try to talk a judge into a score join good, bad and empty responses, and must gain
+nothing.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ from rlcore.types import Group, Prompt, RewardContext, Score
 _TITLES = {"made": "Responses made with known faults", "policy": "A policy's own answers, graded by rules"}
 
 TOLERANCE = 0.01
-"""Of the reward, 0.2 to 1: what an attack may seem to gain by rounding and padding."""
+"""Gain of the reward (0.2 to 1) that an attack may seem to make by rounding and padding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attacked:
-    """What attacks gained: the reward with the attack less that of the same response without it."""
+    """Holds what attacks gained: the reward with the attack less that of the same response without it."""
 
     num_attacks: int
     num_gaining: int
-    """Those that gained more than `TOLERANCE`."""
+    """Number of attacks that gained more than `TOLERANCE`."""
     mean_gain: float
     largest_gain: float
     worst: str
-    """The attack that gained most."""
+    """Text of the response under the attack that gained most."""
 
 
 def write_calibration(
@@ -54,26 +55,27 @@ def write_calibration(
     models: Mapping[str, str],
     out: str | Path,
     *,
-    engine: Mapping[str, Any],
+    engine: Mapping[str, object],
     per_utterance: int,
     limit: int | None,
     seed: int,
     samples: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Writes report.json, report.md and a picture a source of responses into `out`, and returns what
+    """Writes report.json, report.md and a picture per source of responses into `out`, and returns what
     report.json holds.
 
     Args:
-        manifest: annotated; its utterances of the split `eval` are the held-out ones.
-        models: name (`trained`, `untrained`) to checkpoint.
+        manifest: an annotated manifest; its utterances of the split `eval` are the held-out ones.
+        models: checkpoint by name (`trained`, `untrained`).
         engine: vLLM engine arguments of the reward.
-        per_utterance: graded responses to one recording.
-        limit: recordings to take; None for all.
+        per_utterance: number of graded responses to one recording.
+        limit: number of recordings to take; None for all.
+        seed: decides the responses, their faults and the attacked recordings.
         samples: a run's samples.jsonl, whose last answers to held-out prompts are graded by rules: a second
             source, `policy`, beside `made`.
 
     Raises:
-        DataError: no held-out utterances, or no samples of them.
+        DataError: There are no held-out utterances, or no samples of them.
     """
     held_out = choose(
         [utterance for utterance in read_manifest(manifest) if utterance.split == "eval"], limit
@@ -110,11 +112,12 @@ def write_calibration(
 
 def _judged(
     models: Mapping[str, str],
-    engine: Mapping[str, Any],
+    engine: Mapping[str, object],
     sources: Mapping[str, Sequence[GradedExample]],
     attacked: Sequence[Group],
 ) -> tuple[dict[str, dict[str, dict[str, Agreement]]], dict[str, dict[str, Attacked]]]:
-    """Agreements by source, model and dimension; what attacks gained, by model and kind of response."""
+    """Returns agreements by source, model and dimension, and what attacks gained, by model and kind of
+    response."""
     found: dict[str, dict[str, dict[str, Agreement]]] = {source: {} for source in sources}
     gains = {}
     for name, model in models.items():
@@ -127,10 +130,10 @@ def _judged(
 
 
 def policy_examples(samples: str | Path, held_out: Sequence[Utterance]) -> list[GradedExample]:
-    """A policy's last answers to held-out prompts, graded by rules.
+    """Reads a policy's last answers to held-out prompts from a samples.jsonl and grades them by rules.
 
     Raises:
-        DataError: `samples` holds none.
+        DataError: `samples` holds no answer to a held-out prompt.
     """
     by_id = {utterance.id: utterance for utterance in held_out}
     rows = [(row["step"], group) for row, group in read_groups(samples) if row["split"] == "eval"]
@@ -147,8 +150,11 @@ def policy_examples(samples: str | Path, held_out: Sequence[Utterance]) -> list[
 
 
 def attack_groups(utterances: Sequence[Utterance], *, seed: int, num_recordings: int = 4) -> list[Group]:
-    """A group for each of some recordings and each kind of response (good, bad, empty): the response as it
-    is, then with each of `ATTACKS` after it, then with each inside its reasoning (the empty one: alone)."""
+    """Makes a group of responses for each of `num_recordings` recordings and each kind of response (good,
+    bad, empty).
+
+    A group holds the response as it is, then with each of `ATTACKS` after it, then with each of them inside
+    its reasoning. An empty response has no reasoning: each attack stands alone."""
     rng, writer = random.Random(seed), TemplateWriter()
     labels = sorted({u.emotion for u in utterances if u.emotion})
     usable = [u for u in utterances if u.emotion and writer.write(u, random.Random(0))]
@@ -167,7 +173,7 @@ def attack_groups(utterances: Sequence[Utterance], *, seed: int, num_recordings:
 def _all_wrong(
     utterance: Utterance, labels: Sequence[str], writer: TemplateWriter, rng: random.Random
 ) -> str:
-    """A response in good form, of which no claim and not the emotion is right."""
+    """Returns a response in good form, of which no claim and not the emotion is right."""
     assert utterance.emotion is not None
     truth = stated_facts(utterance)
     plan = Plan(
@@ -179,8 +185,14 @@ def _all_wrong(
 
 
 def attack_gains(scored: Sequence[tuple[Group, Sequence[Score]]]) -> dict[str, Attacked]:
-    """By kind of response. Scores that could not be made (a prompt too long) gain nothing: they are errors
-    that the run's policy decides on, never a grade."""
+    """Returns what attacks gained, by kind of response (`good`, `bad`, `empty`).
+
+    Scores that could not be made (a prompt too long) count as the reward 0: they are errors that the run's
+    error policy decides on, never a grade.
+
+    Args:
+        scored: groups as `attack_groups` makes them, with a score for each response.
+    """
     gains: dict[str, list[tuple[float, str]]] = {}
     for group, (plain, *attacked) in scored:
         found = gains.setdefault(group.prompt.id.split("/")[0], [])
@@ -205,7 +217,7 @@ def as_markdown(
     found: Mapping[str, Mapping[str, Mapping[str, Agreement]]],
     gains: Mapping[str, Mapping[str, Attacked]],
 ) -> str:
-    """The report for people."""
+    """Returns the report for people, as Markdown."""
     lines = [
         "# Calibration of the reasoning reward model",
         "",
@@ -245,7 +257,7 @@ def as_markdown(
 
 
 def _groups(examples: Sequence[GradedExample]) -> list[Group]:
-    """A group a recording, examples in order."""
+    """Returns a group per recording, with the examples in order."""
     by_audio: dict[str, list[str]] = {}
     for example in examples:
         by_audio.setdefault(example.audio, []).append(example.response)
@@ -261,9 +273,9 @@ def _group(name: str, audio: str, responses: Sequence[str]) -> Group:
 
 
 def _score(
-    model: str, engine: Mapping[str, Any], batches: Sequence[Sequence[Group]]
+    model: str, engine: Mapping[str, object], batches: Sequence[Sequence[Group]]
 ) -> list[list[tuple[Group, list[Score]]]]:
-    """Scores of each batch of groups, by the reward in an actor of its own."""
+    """Returns the scores of each batch of groups, by the reward in an actor of its own."""
     from rlcore.actors.reward_pool import open_pool
     from rlcore.actors.session import ray_session
     from rlcore.config import ClusterConfig, RewardConfig
@@ -285,7 +297,8 @@ def _score(
 
 
 def _grades(scored: Sequence[tuple[Group, Sequence[Score]]]) -> np.ndarray:
-    """Expected grades [N, D]. A response that was not graded, because it is too long, counts as all 1."""
+    """Returns expected grades [N, D]. A response that was not graded, because it is too long, counts as all
+    1."""
     names = [dimension.name for dimension in DIMENSIONS]
     return np.array(
         [[score.parts.get(name, 1.0) for name in names] for _, scores in scored for score in scores]

@@ -1,17 +1,18 @@
-"""From supervised examples to the engine's token groups: tokens of prompt and target, features of the audio.
+"""Encodes supervised examples as the engine's token groups: tokens of prompt and target, features of the
+audio.
 
 The audio of an utterance is asked about many times (several traces and attributes), so its features are made
-once and kept, up to a bound in bytes. Where the audio tower is frozen its output is kept in their place, on
-disk too: every epoch, stage and run but the first is spared the tower.
+once and kept, up to a bound in bytes. Where the audio tower is frozen, the tower's output is kept instead,
+also on disk: only the first epoch of the first run has to run the tower.
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,25 +35,30 @@ from rlcore.models.hf_model import (
 )
 from rlcore.models.media_cache import MediaCache
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _FEATURES = ("input_features", "feature_attention_mask")
-"""The processor's tensors of a recording."""
+"""Names of the processor's tensors of a recording."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedExample(TokenGroup):
-    """The group of one example: one completion, or several to choose from."""
+    """Holds the group of one example: one completion, or several to choose from."""
 
     prompt_id: str
-    """`Example.id`"""
+    """Id of the example (`Example.id`)."""
 
 
 class ExampleEncoder:
     """Encodes examples with the processor of one checkpoint.
 
     Args:
-        freeze: patterns as `model.freeze`. Where they cover the tower, examples carry `audio_states`.
+        model_path: the checkpoint.
+        freeze: patterns as in `model.freeze`. Where they cover the tower, examples carry `audio_states`.
         cache_bytes: bound on the audio that is kept in memory.
-        cache_folder: keeps a frozen tower's output on disk; None: nowhere.
+        cache_folder: folder that keeps a recording's features, or a frozen tower's output, on disk; None
+            keeps nothing on disk.
     """
 
     def __init__(
@@ -80,11 +86,12 @@ class ExampleEncoder:
             self._disk = MediaCache(cache_folder, tower, self.processor)
 
     def encode(self, example: Example) -> EncodedExample:
-        """One group of one completion: the target, with the end-of-turn token where it is complete.
+        """Encodes an example as a group of one completion: the target, with the end-of-turn token where the
+        target is complete.
 
         Raises:
-            DataError: the example's prompt does not have exactly one audio placeholder, or has one without
-                audio.
+            DataError: The prompt of an example with audio does not have exactly one audio placeholder, or the
+                prompt of an example without audio has one.
         """
         expected = 0 if example.audio is None else 1
         if example.prompt.count(self._placeholder) != expected:
@@ -101,7 +108,8 @@ class ExampleEncoder:
         return replace(encoded, token_weights=(self._weights(example, len(encoded.token_ids[0])),))
 
     def _weights(self, example: Example, length: int) -> np.ndarray:
-        """float32 [length]: the weight of every token that holds part of the emphasised word."""
+        """Returns the weight of every token, float32 [length]: `example.weight` for tokens that hold part of
+        the emphasised word, else 1."""
         tokens = self._tokenizer(example.target, add_special_tokens=False, return_offsets_mapping=True)
         weights = np.ones(length, dtype=np.float32)
         spans = [match.span() for match in re.finditer(rf"\b{example.emphasis}\b", example.target)]
@@ -113,8 +121,14 @@ class ExampleEncoder:
     def encode_options(
         self, audio: str | None, prompt: str, options: Sequence[tuple[str, bool]], *, id: str = ""
     ) -> EncodedExample:
-        """One group of several completions of the same prompt: texts, and whether the end-of-turn token
-        follows each."""
+        """Encodes several completions of one prompt as one group.
+
+        Args:
+            audio: path of the recording; None for text alone.
+            prompt: chat-formatted, with one audio placeholder where there is audio.
+            options: text of each completion, and whether the end-of-turn token follows it.
+            id: `prompt_id` of the group.
+        """
         inputs: dict[str, np.ndarray] = {}
         if audio is not None:
             inputs, num_embeddings = self._audio(audio)
@@ -132,7 +146,8 @@ class ExampleEncoder:
         )
 
     def audio_states(self, path: str) -> np.ndarray:
-        """float32 [N, D]: the frozen tower's output for one recording."""
+        """Returns the frozen tower's output for one recording, float32 [N, D]; KeyError without a frozen
+        tower."""
         inputs, _ = self._audio(path)
         return inputs["audio_states"]
 
@@ -140,7 +155,8 @@ class ExampleEncoder:
         return np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
 
     def _audio(self, path: str) -> tuple[dict[str, np.ndarray], int]:
-        """The model's inputs for one recording, and the number of embeddings it becomes."""
+        """Returns the model's inputs for one recording, and the number of embeddings that the recording
+        gives."""
         if path in self._cache:
             self._cache.move_to_end(path)
             return self._cache[path]
@@ -157,8 +173,8 @@ class ExampleEncoder:
             self._used_bytes -= sum(array.nbytes for array in old.values())
         return inputs, num_embeddings
 
-    def _inputs(self, media: dict[str, Any]) -> tuple[dict[str, np.ndarray], int]:
-        """From the disk, else from the processor and, where it is frozen, the tower."""
+    def _inputs(self, media: Mapping[str, object]) -> tuple[dict[str, np.ndarray], int]:
+        """Takes the inputs from the disk, else from the processor and, where it is frozen, the tower."""
         found = None if self._disk is None else self._disk.get(media)
         if found is None:
             features, num_embeddings = self._features(media)
@@ -171,23 +187,23 @@ class ExampleEncoder:
             return {"audio_states": found[0]}, len(found[0])
         return dict(zip(_FEATURES, found, strict=False)), int(found[-1][0])
 
-    def _features(self, media: dict[str, Any]) -> tuple[dict[str, np.ndarray], int]:
-        encoded: Any = self.processor(text=self._placeholder, return_tensors="np", **media)
+    def _features(self, media: Mapping[str, object]) -> tuple[dict[str, np.ndarray], int]:
+        encoded = self.processor(text=self._placeholder, return_tensors="np", **media)
         num_embeddings = int((encoded["input_ids"] == self._placeholder_id).sum())
         features = {name: np.asarray(encoded[name]) for name in _FEATURES}
         return without_padding(self._config, features), num_embeddings
 
     @torch.inference_mode()
     def _states(self, features: dict[str, np.ndarray]) -> np.ndarray:
-        """The tower's output, float32 [N, D]."""
+        """Returns the tower's output, float32 [N, D]."""
         assert self._tower is not None
         inputs = {name: torch.from_numpy(array) for name, array in features.items()}
         return encode_media(self._tower, inputs)[0].float().cpu().numpy().copy()
 
 
-def _frozen_tower(model_path: str, freeze: tuple[str, ...]) -> Any:
-    """The model's tower and projector on this process's GPU, where it has one, if a pattern freezes all of
-    the tower; else None."""
+def _frozen_tower(model_path: str, freeze: tuple[str, ...]) -> PreTrainedModel | None:
+    """Returns the model's tower and projector if a pattern freezes all of the tower, else None. They lie on
+    this process's GPU, where it has one."""
     family = family_of(load_config(model_path))
     # A pattern that is part of the tower's own path is part of every name below it.
     if family.encode_audio is None or not is_frozen(f"{family.media_modules[0]}.", freeze):

@@ -1,4 +1,5 @@
-"""The file between data and job: one supervised example a line, its prompt formatted for one model."""
+"""Reads and writes the file between data and job: a supervised example per line, its prompt formatted for one
+model."""
 
 from __future__ import annotations
 
@@ -14,23 +15,23 @@ from rlcore.records.files import numbered_rows, write_rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One recording, what is asked about it, and what the model shall say."""
+    """Holds one recording, what is asked about the recording, and what the model shall say."""
 
     id: str
     audio: str | None
-    """Absolute path; None: text alone."""
+    """Absolute path of the recording; None for text alone."""
     prompt: str
-    """Chat-formatted, with one audio placeholder where there is audio."""
+    """Chat-formatted prompt, with one audio placeholder where there is audio."""
     target: str
     complete: bool = True
-    """Whether the end-of-turn token follows the target."""
+    """True where the end-of-turn token follows the target."""
     emphasis: str | None = None
-    """A word of the target whose tokens weigh `weight` in the loss; all others weigh 1."""
+    """A word of the target whose tokens weigh `weight` in the loss; all other tokens weigh 1."""
     weight: float = 1.0
 
 
 class Question(Protocol):
-    """What `SFTExample` and `GradedExample` have in common."""
+    """Declares what `SFTExample` and `GradedExample` have in common."""
 
     @property
     def id(self) -> str: ...
@@ -43,8 +44,11 @@ class Question(Protocol):
 
 
 def format_examples(processor: Any, questions: Iterable[Question], weight: float = 1.0) -> list[Example]:
-    """Renders questions with a processor's chat template. `weight` is that of the tokens that a question
-    names by its `emphasis`."""
+    """Renders questions with a processor's chat template.
+
+    Args:
+        weight: weight in the loss of the tokens of each question's `emphasis`.
+    """
     return [
         Example(
             id=question.id,
@@ -64,7 +68,11 @@ def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
 
 
 def read_examples(path: str | Path) -> list[Example]:
-    """Raises DataError where a line is not an example; the message names file and line."""
+    """Reads the examples that `write_examples` wrote.
+
+    Raises:
+        DataError: A line is not an example; the message names file and line.
+    """
     examples = []
     for number, row in numbered_rows(path, "a supervised example"):
         try:

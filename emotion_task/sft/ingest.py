@@ -1,4 +1,4 @@
-"""Encoded batches of one rank, in the job's order: by the rank itself, or by Ray Data ahead of it.
+"""Encodes the batches of one rank, in the job's order: in the rank itself, or by Ray Data ahead of the rank.
 
     examples -> blocks -> Ray Data actors with an encoder each, wherever CPUs are free -> the rank's batches
 
@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import ray
@@ -23,7 +22,7 @@ from emotion_task.sft.encode import EncodedExample, ExampleEncoder
 from emotion_task.sft.examples import Example
 
 BLOCK = 16
-"""Examples an actor encodes at a time."""
+"""Number of examples that an actor encodes at a time."""
 _MEDIA = "media/"
 
 
@@ -39,10 +38,12 @@ def encoder_of(model_path: str, config: SupervisedConfig) -> ExampleEncoder:
 def encoded_batches(
     steps: Sequence[Sequence[Example]], model_path: str, config: SupervisedConfig
 ) -> Iterator[list[EncodedExample]]:
-    """One list a step.
+    """Yields one list of encoded examples per step.
 
     Args:
         steps: the rank's examples of each step to come.
+        model_path: the checkpoint whose processor encodes.
+        config: `ingest_cpus` of the configuration decides where encoding runs; 0 means in this process.
     """
     if config.ingest_cpus == 0:
         encoder = encoder_of(model_path, config)
@@ -73,18 +74,19 @@ def _streamed(
 
 
 class _Encode:
-    """Ray Data's actor."""
+    """Encodes batches in an actor of Ray Data."""
 
     def __init__(self, model_path: str, config: SupervisedConfig):
         self._encoder = encoder_of(model_path, config)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         examples = [Example(**json.loads(str(row))) for row in batch["example"]]
         return {"encoded": np.array([pack(self._encoder.encode(e)) for e in examples], dtype=object)}
 
 
 def pack(example: EncodedExample) -> bytes:
-    """An encoded example as one safetensors blob: Ray Data's columns hold no ragged tensors."""
+    """Packs an encoded example of one completion into a safetensors blob: Ray Data's columns hold no ragged
+    tensors."""
     arrays: Mapping[str, np.ndarray] = {_MEDIA + name: array for name, array in example.media_inputs.items()}
     own = {"prompt": example.prompt_token_ids, "target": example.token_ids[0]}
     if example.token_weights:
@@ -94,7 +96,7 @@ def pack(example: EncodedExample) -> bytes:
 
 
 def unpack(blob: bytes) -> EncodedExample:
-    """The inverse of `pack`."""
+    """Restores the encoded example that `pack` packed."""
     arrays = load(bytes(blob))
     return EncodedExample(
         prompt_id=arrays["id"].tobytes().decode(),

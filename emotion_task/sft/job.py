@@ -1,13 +1,13 @@
-"""Supervised fine-tuning as a Ray Train job: examples in, a Hugging Face folder out.
+"""Runs supervised fine-tuning as a Ray Train job: examples in, a Hugging Face folder out.
 
     examples.jsonl -> workers (one DeepSpeed rank each) -> checkpoints every n steps -> model/
-    validation.jsonl ---------^     `-> metrics.jsonl, a line a step (the progress bar reads it)
+    validation.jsonl ---------^     `-> metrics.jsonl, a line per step (the progress bar reads it)
 
-With validation examples the loss on them is measured at every checkpoint, and the model is that of the
-checkpoint with the lowest; else it is the last.
+With validation examples, the loss on them is measured at every checkpoint, and the model is that of the
+checkpoint with the lowest loss; without them, the model is that of the last checkpoint.
 
-Serves prosody SFT and the reward model alike. The examples are trained on in their order, `batch_size` a
-step, so a job that is resumed at step n sees what the uninterrupted one would have seen.
+The job serves prosody SFT and the reward model alike. Examples are trained on in their order, `batch_size`
+per step, so a job that is resumed at step n sees what the uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from tqdm import tqdm
 
@@ -34,17 +34,29 @@ from rlcore.records.files import append_rows, keep_rows, read_rows, write_json
 from rlcore.records.signals import StopFlag
 
 if TYPE_CHECKING:
+    from ray.train import Result
+    from ray.train.torch import TorchTrainer
+
+    from emotion_task.sft.encode import EncodedExample
     from rlcore.engines.deepspeed_engine import DeepSpeedEngine
-    from rlcore.engines.logprobs import TokenGroup
 
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
 VALIDATION_LOSS = "validation_loss"
-"""Mean negative log-likelihood a token, in nats."""
+"""Metric: mean negative log-likelihood per token of the validation examples, in nats."""
 _UNMEASURED = 1e30
-"""Its score where a stop asked for the checkpoint: Ray Train wants a finite number."""
+"""Validation loss of a checkpoint that a stop asked for: Ray Train needs a finite number."""
 STOP = "stop"
-"""Exists while the job is asked to write a checkpoint and end."""
+"""File in the job's folder that exists while the job is asked to write a checkpoint and end."""
+
+
+class _Work(TypedDict):
+    """Holds what a worker is told."""
+
+    model_path: str
+    folder: str
+    config: SupervisedConfig
+    seed: int
 
 
 def run_supervised(
@@ -59,12 +71,17 @@ def run_supervised(
 ) -> Path:
     """Fine-tunes `model_path` on `examples` and returns the folder of the new model, `folder/model`.
 
-    A job whose checkpoints lie under `folder` already goes on from the last one. SIGINT and SIGTERM end it
-    after the step at hand, with a checkpoint.
+    A job whose checkpoints already lie under `folder` goes on from the last one. SIGINT and SIGTERM end the
+    job after the step at hand, with a checkpoint.
+
+    Args:
+        seed: seed of the engine.
+        name: name of the stage, for the progress bar and errors.
+        validation: examples on which the loss is measured; none means that the last checkpoint is the model.
 
     Raises:
-        DataError: fewer examples than `num_steps * batch_size`, or fewer for validation than ranks.
-        StoppedError: it was stopped by a signal.
+        DataError: There are fewer examples than `num_steps * batch_size`, or fewer for validation than ranks.
+        StoppedError: The job was stopped by a signal.
     """
     folder = Path(folder).resolve()
     if Path(model_path).is_dir():
@@ -78,7 +95,7 @@ def run_supervised(
         raise DataError(f"{folder}: {len(validation)} examples for validation, at least one a rank is needed")
     write_examples(folder / "examples.jsonl", examples[:needed])
     write_examples(folder / "validation.jsonl", validation)
-    work = {"model_path": str(model_path), "folder": str(folder), "config": config, "seed": seed}
+    work: _Work = {"model_path": str(model_path), "folder": str(folder), "config": config, "seed": seed}
     result = _fit(_trainer(work, folder, config, bool(validation)), folder, name, config.num_steps)
     chosen = result.get_best_checkpoint(VALIDATION_LOSS, "min") if validation else result.checkpoint
     model = folder / "model"
@@ -88,8 +105,8 @@ def run_supervised(
     return model
 
 
-def _trainer(work: dict[str, Any], folder: Path, config: SupervisedConfig, has_validation: bool) -> Any:
-    """The Ray Train job, not yet started."""
+def _trainer(work: _Work, folder: Path, config: SupervisedConfig, has_validation: bool) -> TorchTrainer:
+    """Returns the Ray Train job, not yet started."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -123,12 +140,12 @@ def _trainer(work: dict[str, Any], folder: Path, config: SupervisedConfig, has_v
     )
 
 
-def _fit(trainer: Any, folder: Path, name: str, num_steps: int) -> Any:
-    """The finished job's result. Beside it this thread draws a bar from the file that the first worker
-    writes, wherever that one runs, and passes a signal on to the workers."""
+def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> Result:
+    """Runs the job to its end and returns its result. Meanwhile this thread draws a bar from the file that
+    the first worker writes, wherever that worker runs, and passes a signal on to the workers."""
     stop_file = folder / STOP
     stop_file.unlink(missing_ok=True)
-    fitting: Future[Any] = Future()
+    fitting: Future[Result] = Future()
 
     def fit() -> None:
         try:
@@ -156,21 +173,21 @@ def _fit(trainer: Any, folder: Path, name: str, num_steps: int) -> Any:
     return result
 
 
-def _advance(bar: Any, metrics: Path) -> None:
+def _advance(bar: tqdm, metrics: Path) -> None:
     for row in deque(read_rows(metrics), maxlen=1):
         bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
         bar.update(row["step"] - bar.n)
 
 
-def _train_worker(job: dict[str, Any]) -> None:
-    """One rank. Ray Train has set the process group's environment."""
+def _train_worker(job: _Work) -> None:
+    """Runs one rank. Ray Train has set the process group's environment."""
     import ray.train
     import torch
 
     from rlcore.engines.deepspeed_engine import DeepSpeedEngine
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    config: SupervisedConfig = job["config"]
+    config = job["config"]
     folder = Path(job["folder"])
     context = ray.train.get_context()
     engine = DeepSpeedEngine(
@@ -202,7 +219,7 @@ def _train(
     folder: Path,
     start: int,
 ) -> None:
-    """The steps after `start`, with a checkpoint where one is due, on a stop and at the end."""
+    """Runs the steps after `start`, with a checkpoint where one is due, on a stop and at the end."""
     from emotion_task.sft.ingest import encoded_batches
 
     size, num_steps = config.batch_size, config.num_steps
@@ -239,8 +256,8 @@ def _train(
 
 
 def _resume(engine: DeepSpeedEngine) -> tuple[int, float]:
-    """The step to go on from and the lowest validation loss so far: those of the job's last checkpoint, or 0
-    and infinity."""
+    """Loads the job's last checkpoint and returns its step and the lowest validation loss so far; 0 and
+    infinity where there is none."""
     import ray.train
 
     from rlcore.records.checkpoint import read_json
@@ -256,18 +273,20 @@ def _resume(engine: DeepSpeedEngine) -> tuple[int, float]:
 
 
 class Validation:
-    """One rank's share of the validation examples, and the lowest loss so far. False where there are none."""
+    """Holds one rank's share of the validation examples, and the lowest loss so far. A `Validation` without
+    examples is false."""
 
     def __init__(self, examples: Sequence[Example], model_path: str, config: SupervisedConfig, lowest: float):
         self._examples, self._model_path, self._config = examples, model_path, config
-        self._groups: list[TokenGroup] | None = None
+        self._groups: list[EncodedExample] | None = None
         self.lowest = lowest
 
     def __bool__(self) -> bool:
         return bool(self._examples)
 
     def measure(self, engine: DeepSpeedEngine) -> float:
-        """The loss of all ranks' examples. Collective."""
+        """Returns the loss on the examples of all ranks (`VALIDATION_LOSS`). Every rank must call this at
+        once."""
         if self._groups is None:
             from emotion_task.sft.ingest import encoder_of
 
@@ -276,7 +295,9 @@ class Validation:
         return engine.supervised_loss(self._groups)
 
     def is_best(self, metrics: dict[str, float]) -> bool:
-        """Whether this is the lowest loss so far, which is then remembered."""
+        """Returns whether the validation loss in `metrics` is the lowest so far, and remembers the lowest.
+
+        The answer is False where `metrics` hold no validation loss."""
         loss = metrics.get(VALIDATION_LOSS, math.inf)
         is_lower = loss < self.lowest
         self.lowest = min(self.lowest, loss)
@@ -286,8 +307,8 @@ class Validation:
 def _report(
     engine: DeepSpeedEngine, metrics: dict[str, float], validation: Validation, *, is_last: bool = False
 ) -> None:
-    """Hands a checkpoint of all ranks to Ray Train: the engine's state and, where it is the best or without
-    validation the last, the exported model."""
+    """Hands a checkpoint of all ranks to Ray Train: the engine's state and, for the best checkpoint (without
+    validation the last), the exported model."""
     import ray.train
 
     step = int(metrics["step"])

@@ -1,4 +1,5 @@
-"""The examples of one SFT stage, training and validation apart, with the sound that some are made of."""
+"""Makes the examples of one SFT stage, training and validation apart, with the sound that some are made
+of."""
 
 from __future__ import annotations
 
@@ -14,15 +15,16 @@ from emotion_task.sft.variants import render_all
 from rlcore.errors import DataError
 
 HELD_BACK = 10
-"""At most one training utterance in so many is held back for validation."""
+"""Not more than one training utterance in this many is held back for validation."""
 _VALIDATION_EPOCH = -1
 
 
 def hold_back(utterances: Sequence[Utterance], wanted: int) -> list[Utterance]:
-    """Some `wanted` utterances for validation, at most a tenth, by a hash of the speakers' names.
+    """Chooses about `wanted` utterances for validation, at most a tenth, by a hash of the speakers' names.
 
-    They are all that their speakers say, since a model that knows its training voices by heart is told from
-    one that hears only by strangers. Where every speaker says more than a tenth, they are of any speaker.
+    Speakers are held back with all that they say: only strangers' voices tell a model that hears from one
+    that knows its training voices by heart. Where every speaker says more than a tenth, utterances of any
+    speaker are chosen.
     """
     most = max(1, len(utterances) // HELD_BACK)
     groups: dict[str, list[Utterance]] = {}
@@ -45,16 +47,21 @@ def mix(
     labels: Sequence[str] | None = None,
     num_workers: int = 1,
 ) -> tuple[list[SFTExample], list[SFTExample]]:
-    """Training and validation examples, of the same mixture and of different utterances (`hold_back`); all a
-    function of the mixture's seed. Validation goes without tasks for which none of its few utterances serves.
+    """Returns training and validation examples of the same mixture, made from different utterances
+    (`hold_back`).
+
+    Everything is a function of the mixture's seed. Validation leaves out tasks for which none of its few
+    utterances serves.
 
     Args:
         utterances: the training split.
+        writer: writes the traces.
+        num_examples, num_validation: number of examples for training and for validation.
         labels: options of the emotion question; by default the emotions of `utterances`.
-        num_workers: processes that make the versions of the task `order`.
+        num_workers: number of processes that make the recordings of the task `order`.
 
     Raises:
-        DataError: a task finds no training utterance that serves, or validation none for any task.
+        DataError: No training utterance serves for a task, or no held-back utterance serves for any task.
     """
     labels = labels or labels_among(u.emotion for u in utterances)
     validation: list[SFTExample] = []

@@ -1,4 +1,4 @@
-"""A projector fitted in closed form: from a frozen tower's output to the words for what it hears.
+"""Fits a projector in closed form: from a frozen tower's output to the words for what the tower hears.
 
 A random projector that is trained by gradient descent on few speakers learns the speakers. Here a
 recording's facts are regressed on the mean of its frames (ridge regression, Hoerl and Kennedy 1970,
@@ -6,8 +6,8 @@ doi:10.1080/00401706.1970.10488634), and each frame becomes
 
     center + g * sum over values v of (score of v in the frame, of variance 1) * (direction of v's words)
 
-among the language model's own embeddings, as long as they are on average. What tells no fact from another is
-left out, and with it most of what a voice could be recognised by; so the projector stays frozen afterwards.
+among the language model's own embeddings, and of their average length. What tells no fact from another is
+left out, and with that most of what a voice could be recognised by; so the projector stays frozen afterwards.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,20 +28,25 @@ from emotion_task.prompt import PROFILE_KEYWORDS
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""Of the penalty, in units of the features' variance."""
+"""Strengths of the penalty that are tried, in units of the features' variance."""
 MAX_FOLDS = 12
 _EMOTION = "emotion"
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Scores of a recording's values: `features [..., D] @ weight [D, C]`, up to a constant."""
+    """Holds a fitted regression: `features [..., D] @ weight [D, C]` scores the values, up to a constant."""
 
     weight: np.ndarray
+    """Weights, float64 [D, C]; C counts the values of all attributes."""
     strength: float
+    """Strength of the penalty, in units of the features' variance."""
     recall: dict[str, float]
-    """Attribute to the mean recall of its values on speakers that were not fitted."""
+    """Mean recall of each attribute's values, on speakers that were not fitted."""
 
 
 def fit_across_speakers(
@@ -51,17 +56,19 @@ def fit_across_speakers(
     speakers: Sequence[str],
     strengths: Sequence[float] = STRENGTHS,
 ) -> Fit:
-    """The ridge regression whose strength recalls the values of speakers best who were left out of it in
-    their turn.
+    """Fits a ridge regression, with the strength of penalty that generalises best to new speakers.
+
+    Speakers are left out in turn; the strength with the highest mean recall of their values wins.
 
     Args:
-        features: [U, D], the mean over a recording's frames.
-        values: attribute to what is known of each recording; None is the middle of all values.
-        options: attribute to its values, each of which some recording has.
-        speakers: of each recording.
+        features: [U, D], the mean over each recording's frames.
+        values: value of each recording by attribute; None (not known) counts as the mean of the known ones.
+        options: possible values by attribute; some recording has each of them.
+        speakers: speaker of each recording.
+        strengths: strengths to try, in units of the features' variance.
 
     Raises:
-        DataError: nothing to fit, or fewer than two speakers.
+        DataError: There is nothing to fit, or there are fewer than two speakers.
     """
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -102,13 +109,14 @@ def projection(
     covariance: np.ndarray,
     embeddings: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The projector of the module's formula: weight [H, D] and bias [H].
+    """Returns the projector of the module's formula: weight [H, D] and bias [H].
 
     Args:
-        weight: [D, C] of `Fit`.
-        directions: [C, H], of unit length.
-        mean: [D] and covariance [D, D] of the frames.
-        embeddings: [V, H] of the language model's tokens.
+        weight: [D, C], as in `Fit`.
+        directions: [C, H], the direction of each value's words, of unit length.
+        mean: [D], the mean of the frames.
+        covariance: [D, D], the covariance of the frames.
+        embeddings: [V, H], the embeddings of the language model's tokens.
     """
     deviation = np.sqrt(np.maximum(np.einsum("dc,de,ec->c", weight, covariance, weight), 1e-24))
     center, length = embeddings.mean(axis=0), np.linalg.norm(embeddings, axis=1).mean()
@@ -126,21 +134,21 @@ def fit_projector(
     *,
     labels: Sequence[str],
     cache_folder: str | None = None,
-) -> dict[str, Any]:
-    """Writes `folder`, the checkpoint `model_path` with a projector that is fitted to what is known of the
+) -> dict[str, object]:
+    """Writes the checkpoint `model_path` to `folder`, with a projector that is fitted to what is known of the
     utterances.
 
     Args:
-        utterances: annotated; without their emotion where it is withheld.
+        utterances: annotated utterances, without their emotion where it is withheld.
         labels: the emotions.
-        cache_folder: keeps the tower's output, as `SupervisedConfig.media_cache`.
+        cache_folder: folder that keeps the tower's output, as `SupervisedConfig.media_cache`.
 
     Returns:
-        `strength` of the penalty, and `recall`, by attribute, of speakers that were left out.
+        `strength` of the penalty, and `recall` by attribute, on speakers that were left out.
 
     Raises:
-        ConfigError: the model's projector is no single linear layer.
-        DataError: nothing to fit, or fewer than two speakers.
+        ConfigError: The model's projector is no single linear layer with a bias.
+        DataError: There is nothing to fit, or there are fewer than two speakers.
     """
     from rlcore.models.hf_model import load_model, load_processor, save_checkpoint, tokenizer_of
 
@@ -167,14 +175,14 @@ def fit_projector(
 
 
 def check_base_model(model_path: str, *, fits: bool) -> None:
-    """Finds in a checkpoint's config alone what would end the line later.
+    """Checks a checkpoint's config for what would end the line of stages later; no weights are loaded.
 
     Args:
-        fits: whether its projector will be fitted.
+        fits: whether the model's projector will be fitted.
 
     Raises:
-        ConfigError: an architecture that is not known, takes no audio, or has no projector to fit.
-        DataError: no such model.
+        ConfigError: The architecture is not known, takes no audio, or has no projector to fit.
+        DataError: There is no such model.
     """
     from rlcore.models.families import family_of
     from rlcore.models.hf_model import load_config
@@ -190,7 +198,7 @@ def check_base_model(model_path: str, *, fits: bool) -> None:
         raise _cannot_fit(model_path, architecture)
 
 
-def _linear(model: Any, model_path: str) -> nn.Linear:
+def _linear(model: PreTrainedModel, model_path: str) -> nn.Linear:
     from rlcore.models.families import family_of
 
     path = family_of(model).projector
@@ -211,7 +219,7 @@ def _cannot_fit(model_path: str, architecture: str) -> ConfigError:
 def _frames(
     model_path: str, utterances: Sequence[Utterance], cache_folder: str | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each recording's mean [U, D], and the mean [D] and covariance [D, D] of all frames."""
+    """Returns each recording's mean [U, D], and the mean [D] and covariance [D, D] of all frames."""
     from emotion_task.sft.encode import ExampleEncoder
 
     encoder = ExampleEncoder(model_path, freeze=("",), cache_bytes=0, cache_folder=cache_folder)
@@ -232,7 +240,7 @@ def _known(values: Sequence[str | None], options: Sequence[str]) -> list[str]:
 
 
 def _one_hot(values: Sequence[str | None], options: Sequence[str]) -> np.ndarray:
-    """[U, values]; what is not known is the mean of what is."""
+    """Returns the values one-hot, [U, values]; an unknown value is the mean of the known ones."""
     rows = np.array([[float(value == option) for option in options] for value in values])
     is_known = rows.any(axis=1)
     rows[~is_known] = rows[is_known].mean(axis=0)
@@ -242,7 +250,7 @@ def _one_hot(values: Sequence[str | None], options: Sequence[str]) -> np.ndarray
 def _recall(
     scores: np.ndarray, values: Mapping[str, Sequence[str | None]], options: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """Of each attribute, over the recordings of which it is known."""
+    """Returns the mean recall of each attribute's values, over the recordings of which the value is known."""
     from sklearn.metrics import balanced_accuracy_score
 
     result, start = {}, 0
@@ -255,8 +263,10 @@ def _recall(
     return result
 
 
-def _directions(options: Mapping[str, Sequence[str]], tokenizer: Any, embeddings: np.ndarray) -> np.ndarray:
-    """[C, H], of unit length: of each value's words, what sets it apart from the attribute's other values."""
+def _directions(
+    options: Mapping[str, Sequence[str]], tokenizer: PreTrainedTokenizerBase, embeddings: np.ndarray
+) -> np.ndarray:
+    """Returns unit vectors [C, H]: what sets each value's words apart from the attribute's other values."""
     rows = []
     for name, choices in options.items():
         words = [f" {c}" if name == _EMOTION else f" {PROFILE_KEYWORDS[name]} {c}" for c in choices]

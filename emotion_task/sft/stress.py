@@ -1,4 +1,4 @@
-"""Stress perception: which word of a transcript stands out."""
+"""Makes the question of stress perception: which word of a transcript stands out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """The words of a transcript, punctuation left out, in their order."""
+    """Returns the words of a transcript in their order, without punctuation."""
     return tuple(_WORD.findall(text))
 
 
 def stress_words(utterance: Utterance) -> tuple[tuple[str, ...], str] | None:
-    """The words to choose from and the stressed one, each word once and as the transcript spells it.
+    """Returns the words to choose from and the stressed one, each word once and as the transcript spells it.
 
-    None where the question has no one answer: no transcript or no stressed word, several of them, one word
-    alone, or a stressed word that the sentence has twice.
+    The result is None where the question has no one answer. This is the case without a transcript, with no or
+    several stressed words, with one word alone, or where the sentence has the stressed word twice or not at
+    all.
     """
     stressed = utterance.stressed_words or []
     if not utterance.text or len(stressed) != 1:

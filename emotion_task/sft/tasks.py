@@ -1,4 +1,4 @@
-"""Prosody SFT data (EmotionThinker, stage 2): from annotated utterances to (question, target) pairs."""
+"""Makes prosody SFT data (EmotionThinker, stage 2): from annotated utterances to (question, target) pairs."""
 
 from __future__ import annotations
 
@@ -35,43 +35,43 @@ from rlcore.errors import ConfigError, DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SFTExample:
-    """One supervised example."""
+    """Holds one supervised example, before a model's processor has formatted it."""
 
     id: str
-    """Utterance id and task: `0001/reasoning`."""
+    """Utterance id and task, such as `0001/reasoning`."""
     task: str
     """One of `ALL_TASKS`."""
     messages: Messages
     """The question, to be formatted by the model's processor (`emotion_task.prompt.format_prompt`)."""
     target: str
-    """What the assistant says, without the end-of-turn token."""
+    """The assistant's answer, without the end-of-turn token."""
     audio: str | None
-    """Absolute path; None: text alone."""
+    """Absolute path of the recording; None for text alone."""
     complete: bool = True
-    """Whether the end-of-turn token follows. False: the target is only the beginning of an answer (reasoning
-    whose label is withheld), and nothing may be learnt of what comes after it."""
+    """True where the end-of-turn token follows the target. False means that the target is only the beginning
+    of an answer (reasoning whose label is withheld), and nothing may be learnt of what comes after it."""
     emphasis: str | None = None
     """The word of the target that matters most: the emotion that a trace arrives at."""
     order: Order | None = None
-    """How `audio` is made, where it is not a recording (`emotion_task.sft.variants.render_all`)."""
+    """Recipe of `audio`, where that is not a recording (`emotion_task.sft.variants.render_all`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig:
-    """What the SFT data consists of."""
+    """Configures what the SFT data consists of."""
 
     weights: Mapping[str, float]
-    """Task to its share of an epoch. The keys are those of `ALL_TASKS`."""
+    """Weight of each task, in proportion to its share of an epoch. The keys are among `ALL_TASKS`."""
     label_fraction: float = 1.0
-    """Share of the utterances whose emotion may be revealed; the same ones for the same seed, whatever the
+    """Share of the utterances whose emotion may be revealed. The choice depends on the seed, not on the
     file's order, and a larger fraction reveals a superset."""
     seed: int = 0
     text_data: str | None = None
-    """Chat messages for the task `text` (`emotion_task.sft.texts`)."""
+    """File of chat messages for the task `text` (`emotion_task.sft.texts`)."""
     audio_folder: str | None = None
-    """Where the recordings of the task `order` are to lie."""
+    """Folder for the recordings of the task `order`."""
     max_seconds: float = 30.0
-    """Three versions of one utterance must fit in so much."""
+    """Most seconds that three versions of one utterance may take together."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.weights) - set(ALL_TASKS))
@@ -88,7 +88,7 @@ class MixtureConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What an example is made from."""
+    """Holds what an example is made from."""
 
     utterance: Utterance
     labels: Sequence[str]
@@ -98,7 +98,7 @@ class _Source:
 
 
 _Built = tuple[Messages, str, bool] | None
-"""Question, target, and whether the target is complete."""
+"""Question, target, and whether the target is complete; None where the utterance does not serve."""
 
 
 _ATTRIBUTES = {
@@ -108,7 +108,7 @@ _ATTRIBUTES = {
     "intonation": "intonation",
     "age": "age_level",
 }
-"""Task to the one fact that it asks for."""
+"""The one fact that each of these tasks asks for."""
 
 
 def _attribute(name: str) -> Callable[[_Source], _Built]:
@@ -127,8 +127,8 @@ def _reasoning(source: _Source) -> _Built:
 
 
 def _description(source: _Source) -> _Built:
-    """The beginning of an answer to the emotion question: what is heard. Open at its end, because the
-    closing tag right after the description would teach the model to leave the emotion out."""
+    """Builds the beginning of an answer to the emotion question: what is heard. The target has no closing
+    tag, which right after the description would teach the model to leave the emotion out."""
     if source.labelled:
         return None
     trace = source.writer.write(source.utterance, source.rng, answer=False)
@@ -136,21 +136,22 @@ def _description(source: _Source) -> _Built:
 
 
 def _profile(source: _Source) -> _Built:
-    """All that is known at once: the same classification as the single questions, in fewer tokens a fact."""
+    """Builds one question about all known facts: the same classification as the single questions, in fewer
+    tokens per fact."""
     facts = stated_facts(source.utterance)
     known = [f"{keyword} {facts[name]}" for name, keyword in PROFILE_KEYWORDS.items() if name in facts]
     return (profile_messages(), ", ".join(known), True) if known else None
 
 
 def _melody(source: _Source) -> _Built:
-    """The pitch contour as digits: what a listener would hum. Of all tasks it says most about pitch, and is
-    the quickest way to it for a model that has never heard."""
+    """Builds a question about the pitch contour as digits: what a listener would hum. Of all tasks this one
+    says most about pitch, and a model that has never heard learns pitch fastest from it."""
     contour = (source.utterance.measured or {}).get("f0_contour_hz")
     return (melody_messages(), "".join(map(melody_digit, contour)), True) if contour else None
 
 
 def melody_digit(hertz: float | None) -> str:
-    """Quarter octaves above 70 Hz, 0 to 9; `-` where unvoiced."""
+    """Returns a pitch as one digit: quarter octaves above 70 Hz, 0 to 9; `-` for None (unvoiced)."""
     return "-" if hertz is None else str(min(9, max(0, int(4 * math.log2(hertz / 70)))))
 
 
@@ -160,13 +161,14 @@ def _stress(source: _Source) -> _Built:
 
 
 def _transcript(source: _Source) -> _Built:
-    """The words: what ties a tower's output to the language model's vocabulary first."""
+    """Builds a question for the words: these tie a tower's output to the language model's vocabulary
+    first."""
     text = source.utterance.text
     return (transcript_messages(), text, True) if text else None
 
 
 def _caption(source: _Source) -> _Built:
-    """What a trace says of the voice, as an answer of its own: no tags, no emotion."""
+    """Builds a question whose answer is what a trace says of the voice, without tags and emotion."""
     trace = source.writer.write(source.utterance, source.rng, answer=False)
     return None if trace is None else (caption_messages(), re.sub(r"</?think>", "", trace), True)
 
@@ -181,10 +183,10 @@ TASKS: dict[str, Callable[[_Source], _Built]] = {
     "reasoning": _reasoning,
     "description": _description,
 }
-"""Task of one recording to its builder, which gives None where the utterance does not serve. `reasoning` uses
-utterances whose label may be revealed, `description` those whose label is withheld."""
+"""Builder of each task of one recording; a builder gives None where the utterance does not serve. `reasoning`
+uses utterances whose label may be revealed, `description` those whose label is withheld."""
 ALL_TASKS = (*TASKS, "order", "text")
-"""And those whose examples are no single recording: three versions of one, and text alone."""
+"""All tasks: those of one recording, `order` (three versions of one) and `text` (text alone)."""
 
 
 def build_examples(
@@ -196,18 +198,21 @@ def build_examples(
     num_examples: int | None = None,
     labels: Sequence[str] | None = None,
 ) -> list[SFTExample]:
-    """The examples of one epoch, shuffled: tasks in the mixture's proportions, traces written anew each
-    epoch.
+    """Returns the examples of one epoch, shuffled, with tasks in the mixture's proportions.
+
+    Everything is a function of the mixture's seed and `epoch`; traces are written anew each epoch. An example
+    whose builder gives None is left out.
 
     Args:
-        utterances: annotated.
+        utterances: annotated utterances.
+        writer: writes the traces of utterances that have none.
         num_examples: by default as many as there are utterances. A task with fewer utterances than its
-            share goes round them again.
-        labels: options of the emotion question; by default the emotions of `utterances`, in `ALL_LABELS`'
-            order.
+            share uses them again.
+        labels: options of the emotion question; by default the emotions of `utterances`, in the order of
+            `ALL_LABELS`.
 
     Raises:
-        DataError: a task with a weight above 0 finds no utterance that serves (names the task).
+        DataError: No utterance serves for a task with a weight above 0 (the message names the task).
     """
     options = labels or labels_among(u.emotion for u in utterances)
     rng = random.Random(f"{mixture.seed}/{epoch}")
@@ -243,7 +248,7 @@ def build_examples(
 
 
 def served_weights(mixture: MixtureConfig, utterances: Sequence[Utterance]) -> dict[str, float]:
-    """The mixture's weights, of the tasks for which these utterances serve."""
+    """Returns the mixture's weights of those tasks for which some of these utterances serve."""
     return {
         task: weight
         for task, weight in mixture.weights.items()
@@ -254,7 +259,7 @@ def served_weights(mixture: MixtureConfig, utterances: Sequence[Utterance]) -> d
 def _pool(
     task: str, utterances: Sequence[Utterance], mixture: MixtureConfig
 ) -> list[Utterance] | list[Conversation]:
-    """What a task's examples can be made from."""
+    """Returns what a task's examples can be made from."""
     if task == "text":
         assert mixture.text_data is not None, "MixtureConfig checks it"
         return read_conversations(mixture.text_data)
@@ -262,7 +267,7 @@ def _pool(
 
 
 def _one(task: str, source: _Source) -> SFTExample | None:
-    """An example of one recording."""
+    """Returns an example of one recording, or None where the utterance does not serve."""
     built = TASKS[task](source)
     if built is None:
         return None
@@ -280,7 +285,7 @@ def _one(task: str, source: _Source) -> SFTExample | None:
 
 
 def _order(utterance: Utterance, rng: random.Random, mixture: MixtureConfig) -> SFTExample:
-    """Three versions of one utterance, and the order in which they come."""
+    """Returns an example with three versions of one utterance, and the order in which they come."""
     attribute = rng.choice(sorted(ORDER_LEVELS))
     steps = rng.sample((-1, 0, 1), 3)
     # The source's path and age are in the name: an id may come back with another recording.
@@ -315,8 +320,8 @@ def _text(conversation: Conversation) -> SFTExample:
 
 
 def may_reveal(utterance: Utterance, label_fraction: float, seed: int) -> bool:
-    """Whether training may see this utterance's emotion: a uniform hash of (seed, id) lies under
-    `label_fraction`."""
+    """Returns whether training may see this utterance's emotion: whether the emotion is known, and a uniform
+    hash of (seed, id) lies under `label_fraction`."""
     if utterance.emotion is None:
         return False
     digest = hashlib.sha256(f"{seed}/{utterance.id}".encode()).digest()
@@ -348,7 +353,7 @@ def _serves(task: str, utterance: Utterance, mixture: MixtureConfig) -> bool:
 
 
 def _counts(weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """`total` shared out by weight; what rounding leaves goes to the largest remainders."""
+    """Shares `total` out by weight; what rounding leaves goes to the largest remainders."""
     scale = total / sum(weights.values())
     exact = {task: weight * scale for task, weight in weights.items() if weight > 0}
     counts = {task: int(share) for task, share in exact.items()}

@@ -1,4 +1,5 @@
-"""Text-only conversations for the mix: a model that is fine-tuned on speech alone forgets how to write."""
+"""Reads text-only conversations for the mix: a model that is fine-tuned on speech alone forgets how to
+write."""
 
 from __future__ import annotations
 
@@ -12,20 +13,22 @@ from rlcore.records.files import JsonObject, numbered_rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """What comes before the last turn, and that turn, the assistant's."""
+    """Holds a conversation whose last turn, the assistant's, is the target."""
 
     id: str
-    """The file's line: `text-000017`."""
+    """Id made of the line's number in the file: `text-000017`."""
     messages: Messages
+    """Turns of the conversation before the last."""
     target: str
+    """Text of the last turn."""
 
 
 def read_conversations(path: str | Path) -> list[Conversation]:
-    """JSON lines as the hub has them: `{"messages": [{"role": "user", "content": "..."}, ...]}`, the last
-    turn the assistant's.
+    """Reads JSON lines as the hub has them: `{"messages": [{"role": "user", "content": "..."}, ...]}`, with
+    the assistant's turn last.
 
     Raises:
-        DataError: missing, empty, or a line that is not such a conversation; names file and line.
+        DataError: The file is missing or empty, or a line is not such a conversation; names file and line.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,7 +1,8 @@
-"""Three versions of one utterance that differ in pitch, energy or rate alone, one after the other.
+"""Joins three versions of one utterance that differ in pitch, energy or rate alone.
 
-Pitch and rate are changed by librosa (phase vocoder), energy by a gain. An order is a recipe, drawn when the
-examples are; its sound is made afterwards, in several processes, and what lies there is not made again.
+Pitch and rate are changed by librosa (phase vocoder), energy by a gain. An order is a recipe that is drawn
+together with the examples. Its sound is made afterwards, in several processes; a recording that exists is not
+made again.
 """
 
 from __future__ import annotations
@@ -24,55 +25,58 @@ from rlcore.records.files import replaced
 
 SAMPLE_RATE = 16000
 PITCH_ST = 4.0
-"""Semitones up and down."""
+"""Semitones by which the pitch is raised and lowered."""
 ENERGY_DB = 8.0
+"""Decibels by which the level is raised and lowered."""
 RATE = 1.35
-"""Faster by this factor, and slower by it."""
+"""Factor by which the speech is made faster and slower."""
 PAUSE_S = 0.4
-"""Between versions."""
+"""Pause between versions, in seconds."""
 _N_FFT = 512
-"""32 ms: short enough for speech, where librosa's default is made for music."""
+"""Window of the vocoder, 32 ms: short enough for speech, where librosa's default is made for music."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One joined recording, by how it is made."""
+    """Describes how one joined recording is made."""
 
     source: str
-    """Path of the utterance."""
+    """Path of the utterance's recording."""
     target: str
     """Path of the joined recording."""
     attribute: str
     """A key of `ORDER_LEVELS`."""
     steps: tuple[int, int, int]
-    """Of each version in its turn: -1, 0 or 1."""
+    """Step of each version in its turn: -1 (lower), 0 (as it is) or 1 (higher)."""
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """The versions' levels by name, in their order."""
+        """Returns the names of the versions' levels, in the order of the versions."""
         return tuple(ORDER_LEVELS[self.attribute][step + 1] for step in self.steps)
 
 
 def joined_seconds(duration_s: float) -> float:
-    """Length of the longest joined recording of an utterance."""
+    """Returns the length in seconds of the longest joined recording that an utterance of `duration_s`
+    gives."""
     return duration_s * (1 + RATE + 1 / RATE) + 2 * PAUSE_S
 
 
 def render(order: Order) -> np.ndarray:
-    """float32 [N] at `SAMPLE_RATE`: the three versions with pauses between them."""
+    """Returns the three versions with pauses between them, float32 [N] at `SAMPLE_RATE`."""
     speech = trim_silence(load_audio(order.source, SAMPLE_RATE), SAMPLE_RATE)
     pause = np.zeros(int(PAUSE_S * SAMPLE_RATE), dtype=np.float32)
     first, second, third = (vary(speech, order.attribute, step) for step in order.steps)
     joined = np.concatenate([first, pause, second, pause, third])
-    # All three alike: what differs must be what was changed.
+    # All three versions are scaled alike: they must differ in nothing but what was changed.
     return (joined / max(1.0, float(np.abs(joined).max()))).astype(np.float32)
 
 
 def vary(speech: np.ndarray, attribute: str, step: int) -> np.ndarray:
-    """Speech [N] at `SAMPLE_RATE` with one attribute a step lower (-1), as it is (0) or a step higher (1).
+    """Returns speech [N] at `SAMPLE_RATE` with one attribute a step lower (-1), as it is (0) or a step higher
+    (1).
 
     Raises:
-        MissingDependencyError: pitch or rate are to change and librosa is not installed.
+        MissingDependencyError: `attribute` is pitch or rate, and librosa is not installed.
     """
     if attribute == "energy":
         return speech * np.float32(10 ** (step * ENERGY_DB / 20))
@@ -90,7 +94,11 @@ def vary(speech: np.ndarray, attribute: str, step: int) -> np.ndarray:
 
 
 def render_all(orders: Iterable[Order], *, num_workers: int = 1) -> int:
-    """Writes the recordings that do not exist yet, and returns their number."""
+    """Writes the joined recordings that do not exist yet, and returns their number.
+
+    Args:
+        num_workers: number of processes.
+    """
     missing = {o.target: o for o in orders if not Path(o.target).is_file()}
     if not missing:
         return 0

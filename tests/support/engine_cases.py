@@ -1,14 +1,15 @@
-"""What an engine in the tests' own process must do with any checkpoint, and the means to see it."""
+"""Checks what an engine in the tests' own process must do with any checkpoint, and holds the means for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from tiny_models import AUDIO_PROMPT, TEXT_PROMPT, tone
+from transformers import PreTrainedModel
 from weight_pushes import push_to
 
 from rlcore.actors.rollout import RolloutWorker
@@ -25,14 +26,17 @@ from rlcore.models.names import is_media_parameter
 from rlcore.types import Group, Prompt
 from rlcore.weight_sync import make_sender
 
-# Few tokens a step, so that the prompts of one call do not fit into one: seeds must survive that.
+if TYPE_CHECKING:
+    from rlcore.weight_sync.base import WeightSender
+
+# Few tokens per step, so that the prompts of one call do not fit into one step: seeds must survive that.
 ENGINE = {"max_model_len": 256, "max_num_batched_tokens": 256}
 
 
 class ToneTask:
-    """Prompt i plays tone i, or several."""
+    """Serves the tones that a prompt's media name, one or several."""
 
-    def load_media(self, prompt: Prompt) -> dict[str, Any]:
+    def load_media(self, prompt: Prompt) -> dict[str, object]:
         indices = prompt.media.get("tones") or [prompt.media["tone"]]
         audio = [tone(index, 0.6 + 0.4 * index) for index in indices]
         return {
@@ -45,7 +49,7 @@ PROMPTS = [Prompt(id=f"p{i}", text=AUDIO_PROMPT, media={"tone": i}) for i in ran
 
 
 def worst_difference(model: torch.nn.Module, groups: Sequence[Group], *, temperature: float = 1.0) -> float:
-    """Largest difference of log-probabilities between the rollout and the learner's function."""
+    """Returns the largest difference of log-probabilities between the rollout and the learner's function."""
     tokens = [TokenGroup.of(group) for group in groups]
     with torch.no_grad():
         rows = completion_logprobs(model, tokens, temperature=temperature).rows()
@@ -66,13 +70,15 @@ def weights(model: torch.nn.Module, *, media: bool) -> list[tuple[str, torch.Ten
     return [(part.hub_name, part.tensor()) for part in parts]
 
 
-def sender_of(model: torch.nn.Module, *, media: bool, **settings: Any) -> Any:
+def sender_of(model: torch.nn.Module, *, media: bool, **settings: Any) -> WeightSender | None:
     shapes = [(name, tuple(tensor.shape)) for name, tensor in weights(model, media=media)]
     return make_sender(WeightSyncConfig(timeout_s=60, **settings), shapes, dtype="float32")
 
 
-def transformers_greedy(model: Any, path: str, prompt: Prompt, max_tokens: int) -> tuple[int, ...]:
-    """The model's own generation from the raw audio."""
+def transformers_greedy(
+    model: PreTrainedModel, path: str, prompt: Prompt, max_tokens: int
+) -> tuple[int, ...]:
+    """Returns the tokens of the model's own greedy generation from the raw audio."""
     processor = load_processor(path)
     media = ToneTask().load_media(prompt) if prompt.media else {}
     inputs = processor(text=prompt.text, return_tensors="pt", **media)
@@ -83,7 +89,7 @@ def transformers_greedy(model: Any, path: str, prompt: Prompt, max_tokens: int) 
 
 
 def check_adapters(path: str) -> None:
-    """Factors pushed alone make the weights that they were trained for."""
+    """Checks that adapters pushed alone give the answers of the model that they were trained in."""
     model, engine = load_model(path), VLLMEngine(path, engine_args=ENGINE)
     add_lora(model, LoRAConfig(rank=4, alpha=16), ("audio_tower", "visual"))
 
@@ -114,7 +120,7 @@ def check_adapters(path: str) -> None:
 
 
 def check_raw_audio(path: str) -> None:
-    """Recordings go through the engine's own tower, which may be trained and pushed, too."""
+    """Checks that recordings go through the engine's own tower, which may be trained and pushed, too."""
     with pytest.raises(ConfigError, match=r"model.media: .* set it to raw"):
         VLLMEngine(path, engine_args=ENGINE)
     worker = RolloutWorker(
@@ -125,11 +131,11 @@ def check_raw_audio(path: str) -> None:
     )
     model, before = load_model(path), worker.generate(PROMPTS[:3], step=0)
     assert worst_difference(model, before) <= 1e-4
-    # As many frames as each recording has, though the processor pads all alike.
+    # Each recording keeps its own number of frames, though the processor pads all alike.
     frames = [group.media_inputs["input_features"].shape[-1] for group in before]
     assert frames == [60, 100, 140]
 
-    # No whole number of hops: 164 and a bit, of which one processor makes an embedding more than the other.
+    # Not a whole number of hops (164 and a bit): one processor makes one embedding more of it than the other.
     odd = Prompt(id="odd", text=AUDIO_PROMPT, media={"tone": 3, "short_of": 2555})
     assert worst_difference(model, worker.generate([odd], step=0)) <= 1e-4
     sender = sender_of(model, media=True)

@@ -1,4 +1,5 @@
-"""Rewards that do what authors' rewards do, told by the completions' text. Imported by Ray's workers."""
+"""Defines rewards that misbehave as users' rewards do, as the completions' text says. Ray's workers import
+them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from rlcore.rewards import Reward, Score
 
 
 def act(text: str) -> float:
-    """The text's length, unless it says otherwise."""
+    """Returns the text's length, unless the text names a fault (`raise`, `hang`, `kill`, `once:FILE`,
+    `nan`)."""
     if text == "raise":
         raise KeyError("no such key")
     if text == "hang":
@@ -48,7 +50,7 @@ in_flight = most_in_flight = 0
 
 
 async def slowly(completion):
-    """Its part says how many have been waited for at the same time."""
+    """Returns a score whose part says how many completions have been waited for at the same time."""
     global in_flight, most_in_flight
     in_flight += 1
     most_in_flight = max(most_in_flight, in_flight)
@@ -58,7 +60,7 @@ async def slowly(completion):
 
 
 def ranked(group):
-    """A score that depends on the others of the group."""
+    """Returns scores that depend on the other completions of the group."""
     order = sorted(len(c.text) for c in group.completions)
     return [order.index(len(c.text)) for c in group.completions]
 
@@ -73,7 +75,7 @@ class Unbuildable(Reward):
 
 
 class DiesThenFails(Reward):
-    """Starts once, and never again."""
+    """Starts once, dies when it scores, and never starts again."""
 
     def __init__(self, marker: str):
         if os.path.exists(marker):

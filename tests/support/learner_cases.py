@@ -1,12 +1,13 @@
-"""What the learner's tests share: batches of unequal work, plain torch to compare with, a rank to open.
+"""Holds what the learner's tests share: batches of unequal work, plain torch to compare with, an open rank.
 
-Plain means the usual way: a padded row a sample, each with its raw audio, through the model's own forward.
+Plain means the usual way: a padded row per sample, each with its raw audio, through the model's own forward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,23 +38,24 @@ LENGTHS = ((3, 20, 7), (11, 2, 2, 9), (30,), (5, 5), (14, 1, 8))
 
 
 class Probe(LearnerWorker):
-    """A learner rank that can be built anew in its process, and looked into."""
+    """Extends a learner rank, so that it can be built anew in its process, and looked into."""
 
     def configure(self, config: RunConfig) -> None:
         if hasattr(self, "_engine"):
             self.close()
             self._engine.close()
         self._config = config
-        # Some ten tokens at a time, so that ranks differ in how often that is.
+        # Some ten tokens at a time, so that ranks differ in the number of chunks.
         head.LOGITS_PER_CHUNK = 6000
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
-        """Of the whole batch, of which the controller would send each rank its part."""
+        """Updates on this rank's part of the whole batch; the controller would send each rank its part."""
         shards = shard_groups(batch.groups, self._config.learner.num_ranks)
         return super().update(replace(batch, groups=tuple(shards[self.rank])))
 
     def weights(self) -> dict[str, np.ndarray]:
-        """By hub name, of the language model and of media modules that are trained; adapters merged."""
+        """Returns the weights that rollouts get, by hub name: of the language model and of media modules that
+        are trained, with adapters merged."""
         from rlcore.engines import zero
 
         engine = self._engine
@@ -62,16 +64,17 @@ class Probe(LearnerWorker):
         return {weight.hub_name: tensor.cpu().numpy().copy() for weight, tensor in gathered}
 
     def logprobs(self, groups: Sequence[TrainGroup]) -> list[np.ndarray]:
-        """By the engine's own forward, adapters beside their layers; every rank the same groups."""
+        """Returns the log-probabilities of the engine's own forward, with adapters beside their layers. Every
+        rank gets the same groups."""
         with torch.no_grad():
             return self._engine._score(groups).rows()
 
     def supervised_loss(self, groups: Sequence[TrainGroup]) -> float:
-        """Every rank the same groups."""
+        """Returns the engine's supervised loss. Every rank gets the same groups."""
         return self._engine.supervised_loss(groups)
 
     def update_with_nan_gradient(self, batch: TrainBatch) -> dict[str, float]:
-        """An update in which one gradient of rank 1 is NaN on its way back, though the loss is finite."""
+        """Updates with one gradient of rank 1 made NaN on its way back, though the loss is finite."""
         parameter = list(self._engine.model.trained.values())[-1]
         hook = parameter.register_hook(lambda grad: grad * (torch.nan if self.rank == 1 else 1.0))
         try:
@@ -80,7 +83,8 @@ class Probe(LearnerWorker):
             hook.remove()
 
     def load_in_parts(self, model_path: str) -> tuple[int, int]:
-        """Numbers that this rank holds after loading a model for ZeRO-3, and those of the model."""
+        """Returns how many numbers this rank holds after loading a model for ZeRO-3, and how many the model
+        has."""
         from rlcore.engines import zero
 
         config = zero.deepspeed_config(replace(LEARNER, zero_stage=3), hidden_size=128)
@@ -90,7 +94,7 @@ class Probe(LearnerWorker):
         return held, sum(p.ds_numel for p in parameters)
 
     def frozen_bytes(self) -> dict[str, int]:
-        """Bytes that this rank holds of weights that are not trained, by dtype."""
+        """Returns the bytes that this rank holds of weights that are not trained, by dtype."""
         held: dict[str, int] = {}
         for parameter in self._engine.model.module.parameters():
             if not parameter.requires_grad:
@@ -99,7 +103,7 @@ class Probe(LearnerWorker):
         return held
 
     def keep_wide(self, is_wide: bool) -> None:
-        """Whether the next engine holds frozen weights in float32."""
+        """Sets whether the next engine holds frozen weights in float32."""
         from rlcore.engines import zero
 
         if not hasattr(zero, "narrow"):
@@ -107,12 +111,12 @@ class Probe(LearnerWorker):
         zero.narrow_frozen = (lambda layers: None) if is_wide else zero.narrow
 
     def trained(self) -> dict[str, tuple[int, ...]]:
-        """In-memory names of trained parameters, and the shapes of this rank's parts."""
+        """Returns the shapes of this rank's parts of trained parameters, by in-memory name."""
         return {name: tuple(p.shape) for name, p in self._engine.model.trained.items()}
 
 
 def make_features(seed: int, index: int, num_audio: int) -> dict[str, np.ndarray]:
-    """Mel features that the tower of `make_qwen2_audio` turns into `num_audio` embeddings."""
+    """Makes mel features that the tower of `make_qwen2_audio` turns into `num_audio` embeddings."""
     features = np.random.default_rng((seed, index)).normal(size=(1, 128, 150)).astype(np.float32)
     # A convolution and a pooling halve the frames, one after the other.
     mask = (np.arange(150) < 4 * num_audio).astype(np.int64)[None]
@@ -120,7 +124,7 @@ def make_features(seed: int, index: int, num_audio: int) -> dict[str, np.ndarray
 
 
 def make_groups(model, seed: int) -> list[Group]:
-    """Groups of unequal sizes, with the tower's embeddings; the last has no audio."""
+    """Makes groups of unequal sizes, with the tower's embeddings; the last group has no audio."""
     rng = np.random.default_rng(seed)
     placeholder = audio_token_id(model.config)
     groups = []
@@ -156,12 +160,12 @@ def make_groups(model, seed: int) -> list[Group]:
 
 
 def with_raw_audio(batch: TrainBatch) -> TrainBatch:
-    """The batch with mel features in place of the tower's embeddings."""
+    """Returns the batch with mel features in place of the tower's embeddings."""
     return replace(batch, groups=tuple(replace(g, media_inputs=_features_of(g)) for g in batch.groups))
 
 
 def with_own_audio(group: Group) -> Group:
-    """A group of `make_groups` with mel features in place of the tower's embeddings."""
+    """Returns a group of `make_groups` with mel features in place of the tower's embeddings."""
     seed, index = map(int, group.prompt.id.split("/"))
     num_audio = len(group.media_inputs.get("audio_embeds", ()))
     return replace(group, media_inputs=make_features(seed, index, num_audio) if num_audio else {})
@@ -175,7 +179,8 @@ def _features_of(group: TrainGroup) -> dict[str, np.ndarray]:
 
 
 def make_batch(model, reference: ReferenceWorker, seed: int) -> TrainBatch:
-    """Rollout logprobs off by up to 0.3, so that some tokens are clipped; the reference off by 0.5."""
+    """Makes a batch whose rollout logprobs are off by up to 0.3, so that some tokens are clipped, and whose
+    reference logprobs are off by up to 0.5."""
     rng = np.random.default_rng(seed)
     groups = []
     sources = make_groups(model, seed)
@@ -202,8 +207,8 @@ def make_batch(model, reference: ReferenceWorker, seed: int) -> TrainBatch:
 
 
 def plain_distributions(model, group: TrainGroup) -> list[torch.Tensor]:
-    """Log-probabilities of the whole vocabulary, [K] of [T, V]: one padded row a sample, its own copy of the
-    audio, logits of every position."""
+    """Returns log-probabilities of the whole vocabulary, [K] of [T, V]: one padded row per sample, each with
+    its own copy of the audio, and logits of every position."""
     rows = [np.concatenate([group.prompt_token_ids, tokens]) for tokens in group.token_ids]
     input_ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     mask = torch.zeros_like(input_ids)
@@ -220,7 +225,7 @@ def plain_distributions(model, group: TrainGroup) -> list[torch.Tensor]:
 
 
 def plain_logprobs(model, group: TrainGroup) -> list[torch.Tensor]:
-    """[K] of [T]."""
+    """Returns the log-probabilities of the group's tokens, [K] of [T]."""
     return [
         distribution.gather(-1, torch.from_numpy(tokens)[:, None])[:, 0]
         for distribution, tokens in zip(plain_distributions(model, group), group.token_ids, strict=True)
@@ -228,7 +233,7 @@ def plain_logprobs(model, group: TrainGroup) -> list[torch.Tensor]:
 
 
 def plain_loss(model, batch: TrainBatch, algorithm: AlgorithmConfig) -> torch.Tensor:
-    """The loss of the whole batch, written out sample by sample."""
+    """Returns the loss of the whole batch, written out sample by sample."""
     total = torch.zeros(())
     for group in batch.groups:
         for k, logprobs in enumerate(plain_logprobs(model, group)):
@@ -242,8 +247,8 @@ def plain_loss(model, batch: TrainBatch, algorithm: AlgorithmConfig) -> torch.Te
 
 
 def plain_updates(model_path: str, factors: Sequence[float]) -> tuple[list, list, list]:
-    """Updates in plain torch, one for each factor on the learning rate: batches, losses with gradient norms,
-    and the weights by hub name after each."""
+    """Runs updates in plain torch, one for each factor on the learning rate. Returns the batches, metrics
+    (`loss`, `grad_norm`, `lr`), and the weights by hub name, of each update."""
     torch.set_num_threads(1)
     algorithm = AlgorithmConfig()
     model = load_model(model_path)
@@ -269,7 +274,7 @@ def plain_updates(model_path: str, factors: Sequence[float]) -> tuple[list, list
 
 
 def language_weights(model) -> dict[str, np.ndarray]:
-    """The language model's tensors by hub name, as a checkpoint has them."""
+    """Returns the language model's tensors by hub name, as a checkpoint has them."""
     parts = weights.in_parts(model, weights.model_weights(model, media=False))
     return {part.hub_name: part.tensor().numpy().copy() for part in parts}
 
@@ -277,8 +282,8 @@ def language_weights(model) -> dict[str, np.ndarray]:
 def start(
     learner: ActorGroup,
     model_path: str,
-    run_dir: Any = "runs/run",
-    sections: Any = None,
+    run_dir: str | Path = "runs/run",
+    sections: Mapping[str, object] | None = None,
     media: str = "embeds",
     freeze: tuple[str, ...] = ModelConfig.freeze,
     **settings: Any,

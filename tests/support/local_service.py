@@ -1,4 +1,5 @@
-"""A real HTTP(S) server of the standard library, on a free port of this machine, for the time of a test."""
+"""Runs a real HTTP(S) server of the standard library, on a free port of this machine, for the time of a
+test."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Answer = Callable[[str, dict[str, str], Any], tuple[int, dict[str, str], str]]
-"""(path, headers in lower case, JSON body) to (status, headers, text)."""
+"""Function from (path, headers in lower case, JSON body) to (status, headers, text)."""
 
 
 @contextmanager
 def service(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Its address, without a path."""
+    """Serves POST requests with `answer` and yields the server's address, without a path."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,5 +1,5 @@
-"""A task, rewards and a configuration for tests of the loop: a text model of 0.3M parameters that learns in
-seconds, and rewards whose values need no model."""
+"""Defines a task, rewards and a configuration for tests of the loop: a text model of 0.3M parameters learns
+in seconds, and the rewards' values need no model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ ENGINE = {"max_model_len": 128, "max_num_seqs": 16, "kv_cache_memory_bytes": 32 
 
 
 class WordTask:
-    """Each prompt asks about another word; those beyond the first `num_short` are over the context."""
+    """Serves prompts that ask about different words; prompts after the first `num_short` are over the
+    context."""
 
     def __init__(self, num_prompts: int = 12, num_short: int = 1000):
         self._num_prompts, self._num_short = num_prompts, num_short
@@ -42,7 +43,7 @@ class WordTask:
             for i, text in enumerate(texts)
         ]
 
-    def load_media(self, prompt: Prompt) -> Mapping[str, Any]:
+    def load_media(self, prompt: Prompt) -> Mapping[str, object]:
         return {}
 
     def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
@@ -50,12 +51,12 @@ class WordTask:
 
 
 def even_tokens(prompt: Prompt, completion: Completion) -> float:
-    """Share of tokens with an even id."""
+    """Returns the share of tokens with an even id."""
     return sum(token % 2 == 0 for token in completion.token_ids) / len(completion.token_ids)
 
 
 def each_even_token(prompt: Prompt, completion: Completion) -> Score:
-    """The same, said of each token by itself."""
+    """Returns a score of 0 with a value for each token: 1 for an even id, else 0."""
     return Score(0.0, token_values={i: float(t % 2 == 0) for i, t in enumerate(completion.token_ids)})
 
 
@@ -65,7 +66,7 @@ def slow_even_tokens(prompt: Prompt, completion: Completion) -> float:
 
 
 def first_token_even(prompt: Prompt, completion: Completion) -> float:
-    """0 or 1, so that some groups of two have no signal."""
+    """Returns 0 or 1, so that some groups of two have no signal: 1 where the first token's id is even."""
     return float(completion.token_ids[0] % 2 == 0)
 
 
@@ -75,7 +76,7 @@ def slow_first_token_even(prompt: Prompt, completion: Completion) -> float:
 
 
 def loop_config(folder: Path, model: Path, **sections: Any) -> RunConfig:
-    """Two steps' worth of everything; `sections` replace whole sections of the configuration."""
+    """Returns a configuration of three steps; `sections` replace whole sections of the configuration."""
     config = RunConfig(
         run_dir=str(folder),
         seed=3,

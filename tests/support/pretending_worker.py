@@ -1,26 +1,29 @@
-"""A rollout actor that only pretends to generate. Imported by Ray's workers, which start and die all the
-time: torch, which takes seconds, comes with a push alone."""
+"""Defines a rollout actor that only pretends to generate. Ray's workers, which start and die all the time,
+import this module: torch, which takes seconds, is imported only for a push."""
 
 from __future__ import annotations
 
 import os
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlcore.errors import ConfigError
 from rlcore.types import Completion, FinishedJob, Group, RolloutJob
 
+if TYPE_CHECKING:
+    from rlcore.weight_sync.receiver import Receiver
+
 
 class PretendingWorker:
-    """Answers each prompt with its own rank; a prompt's text is an order. `folder` remembers which orders
-    were obeyed, so that whoever gets the prompt next only answers it."""
+    """Answers each prompt with its own rank. A prompt's text is an order, such as `die`; `folder` remembers
+    which orders were obeyed, so that the worker that gets the prompt next only answers."""
 
     def __init__(self, rank: int, folder: str):
         self._rank, self._folder, self._version = rank, folder, 0
         self._jobs: list[RolloutJob] = []
         self._stalled = False
-        self._receiver: Any = None
+        self._receiver: Receiver | None = None
         if os.path.exists(f"{folder}/dies_at_start"):
             os.remove(f"{folder}/dies_at_start")
             os._exit(1)
@@ -45,8 +48,9 @@ class PretendingWorker:
                 raise ConfigError(f"prompt {job.prompt.id} is too long")
             self._jobs.append(job)
 
-    def collect(self, timeout_s: float) -> Any:
-        """What the pool reads of a `RolloutReport`, whose module brings vLLM's."""
+    def collect(self, timeout_s: float) -> SimpleNamespace:
+        """Returns the fields of a `RolloutReport` that the pool reads; that class's module would import
+        vLLM."""
         time.sleep(0.02)
         jobs, self._jobs = ([], self._jobs) if self._stalled else (self._jobs, [])
         return SimpleNamespace(
@@ -59,7 +63,7 @@ class PretendingWorker:
         self._jobs = [job for job in self._jobs if job.id not in job_ids]
 
     def update_weights(self, push) -> int:
-        """A `Push`, of which rank 1 dies, or anything else that has a version."""
+        """Takes part in a `Push`, of which rank 1 dies; a SimpleNamespace only sets the version."""
         if not isinstance(push, SimpleNamespace):
             if self._rank == 1:
                 os._exit(1)

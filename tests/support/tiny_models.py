@@ -1,4 +1,4 @@
-"""Tiny, randomly initialised checkpoints of real architectures, for tests and benchmarks."""
+"""Makes tiny, randomly initialised checkpoints of real architectures, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CORPUS = ["the speaker has a high pitch and fast speech so angry <think> </thin
 
 
 def tone(index: int, seconds: float = 1.0) -> np.ndarray:
-    """A noisy tone, float32 [seconds * 16000]; another index is another sound."""
+    """Returns a noisy tone at 16 kHz, float32 [seconds * 16000]; another index is another sound."""
     rng = np.random.default_rng(index)
     time = np.arange(int(16000 * seconds)) / 16000
     wave = 0.3 * np.sin(2 * np.pi * (120 + 40 * index) * time) + 0.05 * rng.standard_normal(len(time))
@@ -28,22 +28,24 @@ def tone(index: int, seconds: float = 1.0) -> np.ndarray:
 
 
 def make_qwen2_audio(folder: Path, *, chunk_length: int = 3) -> Path:
-    """Qwen2-Audio with `chunk_length` second windows: 128 mel bins, 20 ms hops, 12.5 embeddings a second."""
+    """Writes a Qwen2-Audio with windows of `chunk_length` seconds: 128 mel bins, 20 ms hops, 12.5 embeddings
+    per second."""
     return build_tiny_model(folder, _CORPUS, TinyModelConfig(window_seconds=chunk_length))
 
 
 def make_qwen2_5_omni(folder: Path) -> Path:
-    """The Qwen2.5-Omni thinker. Needs torchvision (rlcore.engines.torchvision_shim)."""
+    """Writes a Qwen2.5-Omni thinker, which needs torchvision (rlcore.engines.torchvision_shim)."""
     return build_tiny_model(folder, _CORPUS, TinyModelConfig(architecture="qwen2_5_omni"))
 
 
 def make_qwen3_omni(folder: Path) -> Path:
-    """The Qwen3-Omni thinker, a mixture of experts. Needs torchvision (rlcore.engines.torchvision_shim)."""
+    """Writes a Qwen3-Omni thinker, a mixture of experts, which needs torchvision
+    (rlcore.engines.torchvision_shim)."""
     return build_tiny_model(folder, _CORPUS, TinyModelConfig(architecture="qwen3_omni"))
 
 
 def make_causal_lm(folder: Path, architecture: str, **settings: Any) -> Path:
-    """A text model of another architecture (`Granite`, `Qwen3Moe`)."""
+    """Writes a text model of another architecture, such as `Granite` or `Qwen3Moe`."""
     config = getattr(transformers, f"{architecture}Config")(
         vocab_size=320,
         hidden_size=64,
@@ -61,7 +63,7 @@ def make_causal_lm(folder: Path, architecture: str, **settings: Any) -> Path:
 
 
 def make_text(folder: Path, *, tie_word_embeddings: bool = True) -> Path:
-    """Qwen2 for text alone."""
+    """Writes a Qwen2 for text alone."""
     tokenizer = train_tokenizer(_CORPUS, 512, list(AUDIO_TOKENS.values()))
     config = Qwen2Config(
         vocab_size=len(tokenizer),

@@ -1,10 +1,10 @@
-"""Pushing weights in tests: the learner's end in a thread, each engine's in another."""
+"""Pushes weights in tests: the learner's end in a thread, each engine's in another."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -12,16 +12,22 @@ from rlcore.weight_sync.base import Push
 from rlcore.weight_sync.receiver import Receiver
 from rlcore.weight_sync.sender import BucketSender
 
+if TYPE_CHECKING:
+    from rlcore.weight_sync.base import WeightSender
+    from rlcore.weight_sync.messages import SenderTalk
+
+T = TypeVar("T")
+
 
 def push_to(
-    sender: Any,
+    sender: WeightSender,
     version: int,
     tensors: Iterable[tuple[str, torch.Tensor]],
-    engines: Sequence[Callable[[Push], Any]],
-) -> list[Any]:
-    """What each engine (a function that takes part) returned; the last one runs in the caller's thread.
+    engines: Sequence[Callable[[Push], T]],
+) -> list[T]:
+    """Pushes tensors and returns what each engine (a function that takes part) returned.
 
-    Raises what an engine raised, else what the sender raised.
+    The last engine runs in the caller's thread. An error of an engine is raised, else that of the sender.
     """
     push = sender.announce(version, range(len(engines)))
     with ThreadPoolExecutor(len(engines)) as threads:
@@ -36,7 +42,7 @@ def push_to(
 
 
 def collect(push: Push, rank: int = 0) -> dict[str, torch.Tensor]:
-    """Takes part in a push without an engine; what came."""
+    """Takes part in a push without an engine, and returns the tensors that came."""
     tensors: dict[str, torch.Tensor] = {}
     receiver = Receiver(push.backend)
     receiver.take(
@@ -50,10 +56,10 @@ def collect(push: Push, rank: int = 0) -> dict[str, torch.Tensor]:
 
 
 def flip_a_byte(sender: BucketSender, bucket: int) -> None:
-    """From now on: one bit of a bucket is another than the learner's when it leaves."""
+    """Makes a bucket differ from the learner's by one bit when it leaves, from now on (until `heal`)."""
     post = sender.post_bucket
 
-    def flipped(talk: Any, index: int, slot: int, checksum: str) -> None:
+    def flipped(talk: SenderTalk, index: int, slot: int, checksum: str) -> None:
         if index == bucket:
             sender.medium.slots[slot][1] ^= 1
         post(talk, index, slot, checksum)
@@ -62,10 +68,10 @@ def flip_a_byte(sender: BucketSender, bucket: int) -> None:
 
 
 def drop(sender: BucketSender, bucket: int) -> None:
-    """From now on: a bucket never leaves."""
+    """Makes a bucket never leave, from now on (until `heal`)."""
     post = sender.post_bucket
 
-    def dropped(talk: Any, index: int, slot: int, checksum: str) -> None:
+    def dropped(talk: SenderTalk, index: int, slot: int, checksum: str) -> None:
         if index != bucket:
             post(talk, index, slot, checksum)
 
