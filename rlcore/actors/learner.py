@@ -13,7 +13,7 @@ import ray
 
 from rlcore.config import RunConfig
 from rlcore.types import Group, TrainBatch
-from rlcore.weight_sync.base import Push, PushReport, WeightSender
+from rlcore.weight_sync import Push, PushReport, WeightSender
 
 
 class LearnerWorker:

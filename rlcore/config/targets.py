@@ -19,19 +19,25 @@ def load_target(target: str, *, where: str) -> Any:
     Raises:
         ConfigError: malformed, the module does not import, or it has no such attribute.
     """
+    return load_named(target, key=f"{where}.target")
+
+
+def load_named(target: str, *, key: str) -> Any:
+    """Imports what `package.module:attribute` names, for a value at the config path `key`. Raises as
+    `load_target`."""
     module_name, separator, attribute = target.partition(":")
     if not (module_name and separator and attribute):
-        raise ConfigError(f"{where}.target: got {target!r}, must be `package.module:Class`")
+        raise ConfigError(f"{key}: got {target!r}, must be `package.module:Class`")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(
-            f"{where}.target: module {module_name!r} of {target!r} cannot be imported ({error}). Install its "
+            f"{key}: module {module_name!r} of {target!r} cannot be imported ({error}). Install its "
             "package, or put its folder on PYTHONPATH on every node"
         ) from error
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if name[0].isupper()]
-        raise ConfigError(f"{where}.target: module {module_name!r} has no {attribute!r}; it has {public}")
+        raise ConfigError(f"{key}: module {module_name!r} has no {attribute!r}; it has {public}")
     return getattr(module, attribute)
 
 

@@ -155,11 +155,6 @@ class Packer:
         if (extra := next(self._tensors, None)) is not None:
             raise WeightSyncError(f"weights to push: {extra[0]} comes after the last tensor announced")
 
-    def skip(self) -> None:
-        """Exhausts the tensors."""
-        for _ in self._tensors:
-            pass
-
     def _part(self, piece: Piece) -> np.ndarray[Any, Any]:
         first, last = piece.start, piece.start + piece.num_bytes
         if self._bytes is not None:

@@ -15,12 +15,12 @@ import secrets
 import selectors
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
+from rlcore.config.weight_media import medium_of, names_of
 from rlcore.errors import WeightSyncError
-from rlcore.weight_sync.base import Push
+from rlcore.weight_sync.base import Message, Push
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ _MAX_HELLO_BYTES = 4096
 _NO_DESCRIPTOR_S = 0.5
 """Before the next try where a connection could not be accepted."""
 
-Message = dict[str, Any]
-
 
 class Line:
     """Messages over one connection."""
@@ -49,7 +47,7 @@ class Line:
         """Who is at the other end; empty until the token was shown."""
         self._rest = b""
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Message) -> None:
         self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self) -> Iterator[Message]:
@@ -182,7 +180,7 @@ class SenderTalk:
         self._num_answered = dict.fromkeys(push.receivers, -1)  # 0 once it has said hello
         self._answers: dict[str, list[Message]] = {name: [] for name in push.receivers}
 
-    def post(self, message: Mapping[str, Any]) -> int:
+    def post(self, message: Message) -> int:
         """Sends to every receiver; returns the message's number, for `answers`."""
         for name in self._push.receivers:
             if name in self._port.lines:
@@ -256,7 +254,7 @@ class ReceiverTalk:
         self.line = line or _connect(push, name)
         self._messages: list[Message] = []
 
-    def answer(self, value: Mapping[str, Any] | None = None) -> None:
+    def answer(self, value: Message | None = None) -> None:
         """Answers the latest message; the first answer of all says hello."""
         self._send({"value": dict(value or {})})
 
@@ -298,7 +296,7 @@ class ReceiverTalk:
         """Calls the push off; the learner raises `reason`, and tells the other engines."""
         self._send({"refused": reason})
 
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def _send(self, message: Message) -> None:
         with suppress(OSError):  # the learner is gone: `next` says so
             self.line.send({"push": self._push.id, "from": self.name, **message})
 
@@ -319,8 +317,9 @@ def _connect(push: Push, name: str) -> Line:
         return line
     except OSError as error:
         advice = "engines must reach the learner's node by TCP, on any port"
-        if push.backend == "shared_memory":
-            advice = "shared_memory is for one machine; between several, weight_sync.backend=gloo"
+        if medium_of(push.backend).one_machine:
+            others = names_of(lambda medium: not medium.one_machine and medium.gpus == "none")
+            advice = f"{push.backend} is for one machine; between several, weight_sync.backend={others}"
         raise WeightSyncError(
             f"weights of version {push.version}: no learner at {_address(push)} ({error}); {advice}"
         ) from error
