@@ -177,6 +177,7 @@ class SenderTalk:
         self._port, self._push = port, push
         self._deadline = time.monotonic() + push.timeout_s
         self._num_posted = 0
+        self._end: int | None = None  # number of the last message of the push
         self._num_answered = dict.fromkeys(push.receivers, -1)  # 0 once it has said hello
         self._answers: dict[str, list[Message]] = {name: [] for name in push.receivers}
 
@@ -187,6 +188,8 @@ class SenderTalk:
                 with suppress(OSError):  # it is gone: `answers` reads why
                     self._port.lines[name].send({"push": self._push.id, **message})
         self._num_posted += 1
+        if "end" in message:
+            self._end = self._num_posted
         return self._num_posted
 
     def answers(self, number: int) -> dict[str, Message]:
@@ -230,7 +233,9 @@ class SenderTalk:
         if name not in self._num_answered:
             return
         if "gone" in message:
-            if self._num_answered[name] < 0:  # the line of an earlier push; its next hello comes by another
+            # Before its hello that was the line of an earlier push, and its next hello comes by another; who
+            # has answered the end may leave, whoever is still awaited.
+            if self._num_answered[name] in (-1, self._end):
                 return
             raise WeightSyncError(f"weights of version {self._push.version}: {name} hung up; did it die?")
         self._num_answered[name] += 1
