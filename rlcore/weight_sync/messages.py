@@ -1,4 +1,4 @@
-"""What learner and engines say to each other during a push: a TCP connection each, a line of JSON a message.
+"""The talk of learner and engines during a push: one TCP connection per engine, one line of JSON per message.
 
 The learner listens. Every message goes to every receiver, is answered by each in order, and either end may
 call the push off with a reason that all others then raise. Connections outlive a push that went well; after
@@ -25,34 +25,34 @@ from rlcore.weight_sync.base import Message, Push
 logger = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 10.0
-"""The learner listens before anyone is told of it."""
+"""Seconds to connect: the learner listens before anyone is told of it."""
 
 _GRACE_S = 10.0
 
 _MAX_HELLO_BYTES = 4096
-"""Of a line from someone who has not yet shown the token."""
+"""Longest line of someone who has not yet shown the token."""
 
 _NO_DESCRIPTOR_S = 0.5
-"""Before the next try where a connection could not be accepted."""
+"""Seconds before the next try where a connection could not be accepted."""
 
 
 class Line:
-    """Messages over one connection."""
+    """A line carries messages over one connection."""
 
     def __init__(self, connection: socket.socket, timeout_s: float):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(timeout_s)
         self.socket = connection
         self.name = ""
-        """Who is at the other end; empty until the token was shown."""
+        """Name of the other end; empty until the token was shown."""
         self._rest = b""
 
     def send(self, message: Message) -> None:
         self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self) -> Iterator[Message]:
-        """What has come, waiting no longer than the socket's timeout. A line is looked at once those before
-        it have been taken: the first may bring the token.
+        """Yields the messages that have come, waiting no longer than the socket's timeout. A line is looked
+        at once those before it have been taken: the first may bring the token.
 
         Raises:
             OSError: the other end hung up, or nothing came.
@@ -73,7 +73,7 @@ class Line:
 
 
 class SenderPort:
-    """Where the learner listens, on a free port of `host`."""
+    """The port where the learner listens, a free one of `host`."""
 
     def __init__(self, host: str, timeout_s: float):
         self.host, self.timeout_s = host, timeout_s
@@ -84,7 +84,7 @@ class SenderPort:
         self._num_pushes = 0
 
     def announce(self, backend: str, version: int, engines: tuple[int, ...], workers_per_engine: int) -> Push:
-        """A new appointment here."""
+        """Makes a new appointment at this port."""
         if self._selector is None:
             self._listen()
         self._num_pushes += 1
@@ -101,12 +101,12 @@ class SenderPort:
         )
 
     def open(self, push: Push) -> SenderTalk:
-        """The sender's side of one push."""
+        """Returns the sender's side of one push."""
         return SenderTalk(self, push)
 
     def messages(self, push_id: int, deadline: float) -> list[Message]:
-        """What receivers have said about a push, waiting for something; nothing once the deadline has passed.
-        Someone who hung up is `{"from": name, "gone": True}`."""
+        """Returns what receivers have said about a push, waiting for something; nothing once the deadline has
+        passed. Someone who hung up is `{"from": name, "gone": True}`."""
         is_late = False
         while self._selector is not None:
             mine = [message for message in self._messages if message["push"] == push_id]
@@ -170,7 +170,7 @@ class SenderPort:
 
 
 class SenderTalk:
-    """One push, seen from the learner."""
+    """The learner's side of one push."""
 
     def __init__(self, port: SenderPort, push: Push):
         self.wait_seconds = 0.0
@@ -193,7 +193,8 @@ class SenderTalk:
         return self._num_posted
 
     def answers(self, number: int) -> dict[str, Message]:
-        """Waits until every receiver has answered message `number` (0: has come); the answers, by name.
+        """Waits until every receiver has answered message `number` (0: has come); returns the
+        answers, by name.
 
         Raises:
             WeightSyncError: one refused or hung up, or the deadline passed; who, and what about.
@@ -214,7 +215,7 @@ class SenderTalk:
         return {name: values[number] for name, values in self._answers.items()}
 
     def refusal(self) -> str | None:
-        """The first refusal that lies there, if any: why a connection broke."""
+        """Returns the first refusal that lies there, if any: the reason why a connection broke."""
         while messages := self._port.messages(self._push.id, time.monotonic() + 1):
             for message in messages:
                 if "refused" in message:
@@ -243,7 +244,7 @@ class SenderTalk:
 
 
 class ReceiverTalk:
-    """One push, seen from a worker process of an engine.
+    """The side of one push that a worker process of an engine has.
 
     Args:
         line: of an earlier push to the same port.
@@ -264,7 +265,7 @@ class ReceiverTalk:
         self._send({"value": dict(value or {})})
 
     def next(self) -> Message:
-        """The sender's next message.
+        """Returns the sender's next message.
 
         Raises:
             WeightSyncError: the push was called off, the deadline passed, or the learner is gone.
@@ -289,7 +290,7 @@ class ReceiverTalk:
         return message
 
     def end(self) -> str | None:
-        """Why the learner called the push off, if it did: why a connection broke."""
+        """Returns why the learner called the push off, if it did: the reason why a connection broke."""
         self.deadline = min(self.deadline, time.monotonic() + 5)
         try:
             while True:

@@ -20,7 +20,7 @@ Load = Callable[[Layout, Iterator[Tensor]], None]
 
 
 class Receiver:
-    """One worker process's end of many pushes, by one learner or, after its restart, another."""
+    """A worker process's end of many pushes, by one learner or, after a restart, another."""
 
     def __init__(self, backend: str):
         target = medium_of(backend).receiver
@@ -31,7 +31,7 @@ class Receiver:
         self._port = 0
         self._layout: Layout | None = None
         self.is_mixed = False
-        """Whether a push has failed midway: some buckets were handed over, others were not."""
+        """True after a push that failed midway: some buckets were handed over, others were not."""
 
     def take(
         self,

@@ -44,12 +44,13 @@ _HANDLE_CLASSES = {
 
 
 class TrainerInfo(Protocol):
-    """A function that says what vLLM's sender of a medium is set up with."""
+    """A function that returns the setup of vLLM's sender for one medium."""
 
     def __call__(
         self, push: Push, *, rank: int, workers_per_engine: int, bucket_bytes: int
     ) -> TrainerInitInfo:
-        """Returns the setup of learner rank `rank` for a push, and all that go to the same engines."""
+        """Returns the setup of a learner rank's sender for a push, and for all that follow to the same
+        engines."""
         ...
 
 

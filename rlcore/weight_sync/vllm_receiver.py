@@ -41,10 +41,10 @@ class BucketInitInfo(WeightTransferInitInfo):
 
 @dataclass
 class BucketUpdateInfo(WeightTransferUpdateInfo):
-    """One push, for one engine."""
+    """The part of one engine in one push."""
 
     push: dict[str, Any]
-    """Fields of `Push`."""
+    """The push, as a mapping of the fields of `Push`."""
     engine: int
     """This engine's rollout rank."""
 
