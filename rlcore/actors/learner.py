@@ -14,7 +14,7 @@ from rlcore.actors.group import ActorGroup
 from rlcore.algorithms.aggregation import BatchTotals
 from rlcore.config import RunConfig
 from rlcore.types import Group, TrainBatch
-from rlcore.weight_sync.base import Push, PushReport, WeightSender
+from rlcore.weight_sync import Push, PushReport, WeightSender
 
 
 class LearnerWorker:

@@ -22,6 +22,7 @@ from rlcore.config.model import MISSING, ModelConfig, TargetConfig
 from rlcore.config.rewards import RewardConfig
 from rlcore.config.rollout import RolloutConfig
 from rlcore.config.train import ClusterConfig, TrainConfig
+from rlcore.config.weight_media import check_gpus, names_of
 
 __all__ = [
     "MISSING",
@@ -75,19 +76,8 @@ class RunConfig:
         temperature = self.rollout.temperature
         check(temperature > 0, "rollout.temperature", temperature, "above 0: greedy answers are all alike")
         on_gpus = self.learner.num_gpus > 0 and self.rollout.num_gpus > 0
-        colocate, backend = self.cluster.colocate, self.weight_sync.backend
-        check(
-            on_gpus or backend not in ("nccl", "ipc"),
-            "weight_sync.backend",
-            backend,
-            "shared_memory or gloo, unless learner.num_gpus and rollout.num_gpus are above 0",
-        )
-        check(
-            {"ipc": True, "nccl": False}.get(backend, colocate) == colocate,
-            "weight_sync.backend",
-            backend,
-            "ipc with cluster.colocate alone (it shares a GPU), nccl without it (it joins separate GPUs)",
-        )
+        colocate = self.cluster.colocate
+        check_gpus(self.weight_sync.backend, on_gpus=on_gpus, colocate=colocate)
         if colocate:
             self._check_colocation()
         over_budget, budget = self.learner.over_budget, self.learner.micro_batch_tokens
@@ -103,12 +93,13 @@ class RunConfig:
         check(buffer <= limit, "algorithm.overlong_buffer", buffer, at_most)
         self._check_logprobs()
         lora = self.learner.lora
-        can_add = lora.rank > 0 and backend in ("shared_memory", "gloo")
+        can_add = lora.rank > 0 and self.weight_sync.medium.carries_adapters
         check(
             lora.push == "merged" or can_add,
             "learner.lora.push",
             lora.push,
-            "merged unless learner.lora.rank is above 0 and weight_sync.backend shared_memory or gloo",
+            "merged unless learner.lora.rank is above 0 and weight_sync.backend "
+            + names_of(lambda medium: medium.carries_adapters),
         )
         num_references = self.reference.num_replicas
         check(

@@ -9,6 +9,7 @@ from rlcore.algorithms.schedule import LR_SCHEDULES
 from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
 from rlcore.config.io import MAY_CHANGE
 from rlcore.config.targets import choice
+from rlcore.config.weight_media import Medium, medium_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +145,8 @@ class WeightSyncConfig:
     """How the learner's weights reach the rollout engines (docs/rollout.md)."""
 
     backend: str = "shared_memory"
-    """`shared_memory` (one machine), `gloo` (several, over TCP), `nccl` (between GPUs) or `ipc` (learner and
-    rollout on the same GPUs)."""
+    """`shared_memory` (one machine), `gloo` (several, over TCP), `nccl` (between GPUs), `ipc` (learner and
+    rollout on the same GPUs), or `module:NAME` of a medium of your own."""
     bucket_mb: float = 2.0
     """MB gathered, sent and loaded at a time; three buckets are under way, and best fit the processor's cache
     together. A larger tensor is cut; a smaller one stays whole."""
@@ -153,5 +154,15 @@ class WeightSyncConfig:
     """Deadline of a push, at either end."""
 
     def __post_init__(self) -> None:
-        one_of(self, "backend", "shared_memory", "gloo", "nccl", "ipc")
+        medium_of(self.backend, key="backend")
         positive(self, "bucket_mb", "timeout_s")
+
+    @property
+    def medium(self) -> Medium:
+        """The medium that `backend` names."""
+        return medium_of(self.backend)
+
+    @property
+    def bucket_bytes(self) -> int:
+        """Bytes of `bucket_mb`."""
+        return int(self.bucket_mb * 2**20)

@@ -21,7 +21,7 @@ def load_target(target: str, *, where: str) -> Any:
     Raises:
         ConfigError: malformed, the module does not import, or it has no such attribute.
     """
-    return _imported(target, key=f"{where}.target", form="package.module:Class")
+    return load_named(target, key=f"{where}.target", form="package.module:Class")
 
 
 def choice(choices: Mapping[str, T], name: str, *, where: str) -> T:
@@ -39,13 +39,14 @@ def choice(choices: Mapping[str, T], name: str, *, where: str) -> T:
     if ":" not in name:
         allowed = ", ".join(choices)
         raise ConfigError(f"{where}: got {name!r}, must be one of {allowed}, or your own as `module:name`")
-    found = _imported(name, key=where, form="module:name")
+    found = load_named(name, key=where, form="module:name")
     if not callable(found):
         raise ConfigError(f"{where}: {name} is no function, but of type {type(found).__name__}")
     return found
 
 
-def _imported(target: str, *, key: str, form: str) -> Any:
+def load_named(target: str, *, key: str, form: str = "package.module:Class") -> Any:
+    """Imports what `target` names, for a value at the config path `key`. Raises as `load_target`."""
     module_name, separator, attribute = target.partition(":")
     if not (module_name and separator and attribute):
         raise ConfigError(f"{key}: got {target!r}, must be `{form}`")

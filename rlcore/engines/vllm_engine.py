@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from rlcore.config.weight_media import medium_of
 from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.engines.vllm_arguments import engine_arguments
-from rlcore.engines.vllm_plugin import BACKENDS
 from rlcore.engines.vllm_records import (
     check_expansion,
     completion_of,
@@ -21,7 +21,6 @@ from rlcore.engines.vllm_records import (
     vllm_prompt,
 )
 from rlcore.errors import ConfigError, MissingDependencyError, MixedWeightsError, WeightSyncError
-from rlcore.models.checkpoint_names import check_names, checkpoint_shapes
 from rlcore.models.environment import engine_env as engine_env
 from rlcore.models.hf_model import (
     audio_token_id,
@@ -32,7 +31,7 @@ from rlcore.models.hf_model import (
 )
 from rlcore.models.host_memory import give_back
 from rlcore.types import Completion
-from rlcore.weight_sync import check_platform
+from rlcore.weight_sync import make_receiver
 from rlcore.weight_sync.base import Push
 
 _MIXED_PAUSE_S = 0.01
@@ -92,7 +91,6 @@ class VLLMEngine:
         temperature: float = 1.0,
     ):
         start = time.perf_counter()
-        check_platform(weight_backend)
         try:
             from vllm import LLM
             from vllm.config import WeightTransferConfig
@@ -100,19 +98,19 @@ class VLLMEngine:
             raise MissingDependencyError(
                 f"vLLM does not import ({error}); install rlcore with the extra `cpu` or `gpu`"
             ) from error
+        self._weights = make_receiver(weight_backend, rank=rank, model_path=model_path)
         config = load_config(model_path)
         self._llm = LLM(
             model_path,
             dtype=dtype,
             seed=seed % 2**32,
-            weight_transfer_config=WeightTransferConfig(backend=weight_backend),
+            weight_transfer_config=WeightTransferConfig(backend=medium_of(weight_backend).vllm_backend),
             worker_extension_cls="rlcore.engines.vllm_plugin.PolicyTemperature",
             **engine_arguments(config, media, engine_args or {}, can_sleep=can_sleep),
         )
         if temperature != 1:
             self._llm.collective_rpc("divide_logits", args=(temperature,))
-        if weight_backend in BACKENDS:
-            self._llm.init_weight_transfer_engine({"init_info": {}})
+        self._weights.attach(self._llm)
         tokenizer = tokenizer_of(load_processor(model_path))
         self._banned = tuple(media_token_ids(config, tokenizer))
         self._tokenizer = tokenizer
@@ -123,7 +121,6 @@ class VLLMEngine:
         self._is_asleep = False
         self._backend, self._rank = weight_backend, rank
         self._model_path = model_path
-        self._native_group = 0  # of vLLM's own media
         self._mixed = ""  # why the weights are part old, part new
         self.max_model_len: int = self._llm.model_config.max_model_len
         self._llm.update_weight_version(str(policy_version))
@@ -243,13 +240,7 @@ class VLLMEngine:
         if push.backend != self._backend:
             raise WeightSyncError(f"a push by {push.backend!r} reached an engine of {self._backend!r}")
         try:
-            if self._backend in BACKENDS:
-                self._llm.start_weight_update()
-                update = {"push": asdict(push), "engine": self._rank}
-                self._llm.update_weights({"update_info": update})
-                self._llm.finish_weight_update(weight_version=str(push.version))
-            else:
-                self._serve_native(push)
+            self._weights.take(self._llm, push)
         except WeightSyncError as error:
             if isinstance(error, MixedWeightsError):
                 self._mixed = str(error)
@@ -296,16 +287,3 @@ class VLLMEngine:
             raise WeightSyncError(
                 f"rollout[{self._rank}] cannot generate since a push failed midway: {self._mixed}"
             )
-
-    def _serve_native(self, push: Push) -> None:
-        from rlcore.weight_sync import vllm_native
-
-        checkpoint, config = checkpoint_shapes(self._model_path), load_config(self._model_path)
-        group, self._native_group = self._native_group, 0
-        self._native_group = vllm_native.serve(
-            self._llm,
-            push,
-            engine=self._rank,
-            group=group,
-            accept=lambda shapes: check_names(shapes, checkpoint, config),
-        )

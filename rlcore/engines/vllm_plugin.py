@@ -9,27 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlcore.config.weight_media import VLLM_BACKEND
 from rlcore.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BACKENDS = ("shared_memory", "gloo")
-"""Weight transfer backends that rlcore adds to vLLM's own."""
-
 
 def register() -> None:
-    """Registers the weight transfer backends and, on the CPU, keeps linear layers unpacked and packs the
+    """Registers rlcore's weight transfer backend and, on the CPU, keeps linear layers unpacked and packs the
     experts of mixtures at every reload. Idempotent."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
     from vllm.platforms import current_platform
 
-    for name in BACKENDS:
-        if name not in WeightTransferEngineFactory._registry:
-            # Imported when an engine asks for it.
-            WeightTransferEngineFactory.register_engine(
-                name, "rlcore.weight_sync.vllm_receiver", "BucketReceiver"
-            )
+    if VLLM_BACKEND not in WeightTransferEngineFactory._registry:
+        # Imported when an engine asks for it.
+        WeightTransferEngineFactory.register_engine(
+            VLLM_BACKEND, "rlcore.weight_sync.vllm_receiver", "BucketReceiver"
+        )
     if current_platform.is_cpu():
         _keep_linear_layers_unpacked()
         _pack_experts_again()

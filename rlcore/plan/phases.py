@@ -19,9 +19,6 @@ from rlcore.plan.memory import BYTES, trained_parameters
 from rlcore.plan.sizes import ModelSizes
 from rlcore.plan.workload import AUDIO_FRAMES_PER_S, Batch
 
-PUSH_GB_S = {"shared_memory": 3.2, "gloo": 1.1}
-"""Measured on two cores between processes of one machine (docs/rollout.md); a network may be slower."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
@@ -235,10 +232,10 @@ def pushed_values(config: RunConfig, sizes: ModelSizes) -> tuple[int, int]:
 def sync_seconds(config: RunConfig, sizes: ModelSizes, hardware: Hardware, efficiency: Efficiency) -> float:
     """Computes the seconds of one push, which all receivers take at the same time."""
     num_values, size = pushed_values(config, sizes)
-    backend = config.weight_sync.backend
-    if backend in PUSH_GB_S:
-        rate = PUSH_GB_S[backend]
-    elif backend == "ipc":
+    medium = config.weight_sync.medium
+    if medium.gb_per_s is not None:
+        rate = medium.gb_per_s
+    elif medium.gpus == "shared":
         rate = efficiency.link * hardware.bandwidth_gb_s / 2
     else:
         rate = efficiency.link * (hardware.network_gb_s if hardware.num_nodes > 1 else hardware.link_gb_s)

@@ -2,9 +2,10 @@
 
     learner                                     engine
     sender.announce(version, engines) -> Push   (the controller carries it to both)
-    sender.push(push, weights)                  engine.apply_weights(push)
+    sender.push(push, weights)                  receiver.take(llm, push)
 
-Both run at the same time: while engines load a bucket, the learner gathers the next one.
+Both run at the same time: while engines load a bucket, the learner gathers the next one. The media stand in
+`rlcore.config.weight_media`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ from collections.abc import Iterable
 import torch
 
 from rlcore.config import WeightSyncConfig
+from rlcore.config.weight_media import MEDIA, medium_of
 from rlcore.errors import ConfigError
-from rlcore.weight_sync.base import Push, PushReport, WeightSender
-from rlcore.weight_sync.gloo import GlooOut
-from rlcore.weight_sync.sender import BucketSender
-from rlcore.weight_sync.shared_memory import SharedMemoryOut
-
-_MEDIA = {"shared_memory": SharedMemoryOut, "gloo": GlooOut}
+from rlcore.weight_sync.base import MediumIn, MediumOut, Push, PushReport
+from rlcore.weight_sync.engine import BucketEngineReceiver, EngineReceiver
+from rlcore.weight_sync.sender import BucketSender, WeightSender
 
 
 def make_sender(
@@ -31,52 +30,60 @@ def make_sender(
     rank: int = 0,
     host: str = "127.0.0.1",
 ) -> WeightSender | None:
-    """A learner rank's end, for tensors of these (hub name, full shape), travelling as `dtype`; `None` where
-    this rank only takes part in gathering.
+    """Returns a learner rank's end, for tensors of these (hub name, full shape) that travel as `dtype`.
+    Returns `None` where this rank only takes part in gathering.
 
     Args:
         host: address of this node, as the engines reach it.
 
     Raises:
-        ConfigError: the backend needs a GPU, and this process sees none.
+        ConfigError: the backend needs a GPU, and this process sees none; or an end of it does not fit.
     """
-    backend = config.backend
-    if backend not in _MEDIA:
-        check_platform(backend)
-    if rank > 0 and backend != "ipc":
+    check_platform(config.backend)
+    medium = config.medium
+    if rank > 0 and not medium.every_rank_sends:
         return None
-    bucket_bytes = int(config.bucket_mb * 2**20)
-    if backend in _MEDIA:
-        host = "127.0.0.1" if backend == "shared_memory" else host
-        return BucketSender(
-            backend,
-            _MEDIA[backend],
-            shapes,
-            dtype=dtype,
-            bucket_bytes=bucket_bytes,
-            host=host,
-            timeout_s=config.timeout_s,
-        )
+    if medium.receiver is not None:
+        host = "127.0.0.1" if medium.one_machine else host
+        return BucketSender(config, shapes, dtype=dtype, host=host)
     from rlcore.weight_sync.vllm_native import NativeSender
 
-    return NativeSender(
-        backend,
-        shapes,
-        dtype=dtype,
-        bucket_bytes=bucket_bytes,
-        host=host,
-        timeout_s=config.timeout_s,
-        rank=rank,
-    )
+    return NativeSender(config, shapes, dtype=dtype, host=host, rank=rank)
+
+
+def make_receiver(backend: str, *, rank: int, model_path: str) -> EngineReceiver:
+    """Returns the end of rollout engine `rank`, whose model was built from the checkpoint at `model_path`.
+
+    Raises:
+        ConfigError: the backend is unknown, or needs a GPU, and this process sees none.
+    """
+    check_platform(backend)
+    if medium_of(backend).receiver is not None:
+        return BucketEngineReceiver(backend, rank)
+    from rlcore.weight_sync.vllm_native import NativeEngineReceiver
+
+    return NativeEngineReceiver(rank, model_path)
 
 
 def check_platform(backend: str) -> None:
     """Raises ConfigError where a backend moves weights between GPUs and this process sees none."""
-    if backend in ("nccl", "ipc") and not torch.cuda.is_available():
+    if medium_of(backend).gpus != "none" and not torch.cuda.is_available():
+        on_cpus = [medium for medium in MEDIA.values() if medium.gpus == "none"]
+        use = " or ".join(f"{m.name} ({'one machine' if m.one_machine else 'several'})" for m in on_cpus)
         raise ConfigError(
             f"weight_sync.backend: got {backend!r}, which moves weights between GPUs, and this process sees "
-            "none; use shared_memory (one machine) or gloo (several), or give learner and rollout num_gpus"
+            f"none; use {use}, or give learner and rollout num_gpus"
         )
 
 
-__all__ = ["Push", "PushReport", "WeightSender", "check_platform", "make_sender"]
+__all__ = [
+    "EngineReceiver",
+    "MediumIn",
+    "MediumOut",
+    "Push",
+    "PushReport",
+    "WeightSender",
+    "check_platform",
+    "make_receiver",
+    "make_sender",
+]

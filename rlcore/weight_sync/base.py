@@ -1,12 +1,22 @@
-"""What every medium of weight synchronisation has in common: the records of a push, and the learner's end."""
+"""The records of a push, and what a medium is at either end.
+
+A medium is one class for either end, named in a `rlcore.config.weight_media.Medium`. It moves bytes and
+knows neither tensors nor versions: `sender` packs and `receiver` verifies, whatever the medium.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
+
+from rlcore.config.targets import load_named
+from rlcore.errors import ConfigError
+
+Message = dict[str, Any]
+"""A message between learner and engines, as JSON knows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,22 +28,23 @@ class Push:
     """
 
     backend: str
-    """Key of `rlcore.weight_sync.SENDERS`, and the name of vLLM's weight transfer backend."""
+    """The medium, as `weight_sync.backend` names it."""
     version: int
     """Policy version that these weights are."""
     id: int
-    """Counts a sender's pushes: the same version may be pushed again, to an engine that was restarted."""
+    """Number of the sender's push: the same version may be pushed again, to an engine that was restarted."""
     engines: tuple[int, ...]
     """Rollout ranks that take part, all of them or none."""
     workers_per_engine: int
     """vLLM worker processes of an engine (tensor times pipeline parallel size)."""
     host: str
-    """Where the learner listens."""
+    """Address where the learner listens."""
     port: int
+    """Port where the learner listens."""
     token: str
-    """What an engine shows there; it reaches the engines through Ray alone."""
+    """Secret that an engine shows to the learner; Ray alone brings this secret to the engines."""
     timeout_s: float
-    """Deadline of the whole push, at either end."""
+    """Deadline of the whole push in seconds, at either end."""
 
     @property
     def receivers(self) -> tuple[str, ...]:
@@ -46,40 +57,114 @@ class Push:
 
 
 def receiver_name(engine: int, worker: int, workers_per_engine: int) -> str:
-    """`rollout[1]`, with the worker's rank where an engine has several."""
+    """Returns `rollout[1]`, with the worker's rank where an engine has several."""
     return f"rollout[{engine}]" + (f".worker{worker}" if workers_per_engine > 1 else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushReport:
-    """What the sender did, once every engine has taken it."""
+    """What a push was, once every engine has taken all weights."""
 
     version: int
+    """Policy version that was pushed."""
     checksum: str
-    """Of all bytes, in order; every engine has computed the same. Empty where the medium takes none."""
+    """Checksum of all bytes, in order; every engine has computed the same. Empty where vLLM receives."""
     num_bytes: int
+    """Bytes of all tensors."""
     num_buckets: int
+    """Buckets that travelled; 0 where vLLM sends."""
     seconds: float
+    """Seconds of the push at the learner."""
     wait_seconds: float
     """Part of `seconds` in which the learner waited for engines or for the medium."""
 
 
-class WeightSender(Protocol):
-    """The learner's end. One sender lives as long as its learner and pushes many versions."""
+class MediumOut(Protocol):
+    """How buckets leave the learner: called with the bytes of a slot, and the number of slots.
 
-    def announce(self, version: int, engines: Iterable[int], *, workers_per_engine: int = 1) -> Push:
-        """Makes the appointment. Only the latest one is kept."""
+    A medium that need not connect, or whose bytes are there once they are packed, leaves the rest as it is.
+    """
+
+    slots: tuple[Tensor, ...]
+    """Buffers in main memory that buckets are packed into, uint8; empty once the medium is closed."""
+
+    def __init__(self, num_bytes: int, num_slots: int): ...
+
+    @abstractmethod
+    def plan(self, held: list[Message]) -> Message:
+        """Returns what receivers need for `MediumIn.connect`, given what each of them still holds."""
         ...
 
-    def push(self, push: Push, tensors: Iterable[tuple[str, Tensor]]) -> PushReport:
-        """Sends the tensors (hub name, full tensor), in the order announced to `make_sender`. Exhausts the
-        iterator even where it fails: other ranks gather along.
+    def connect(self, timeout_s: float) -> None:
+        """Connects to the receivers, which have the plan."""
+
+    def send(self, slot: int, num_bytes: int) -> None:
+        """Begins to send the first bytes of a slot to every receiver."""
+
+    def wait(self, slot: int) -> None:
+        """Waits until a slot's bytes have left.
 
         Raises:
-            WeightSyncError: an engine refused them, or did not come or answer in time; it is named.
+            ConnectionError: a receiver is gone.
+        """
+
+    def reset(self) -> None:
+        """Forgets all connections, after a push that failed."""
+
+    def close(self) -> None:
+        """Frees what the medium holds. Idempotent."""
+
+
+class MediumIn(Protocol):
+    """How buckets arrive at a worker process of an engine: built without arguments, for many pushes."""
+
+    def held(self) -> Message:
+        """Returns what is left of earlier pushes, for the sender's plan."""
+        return {}
+
+    @abstractmethod
+    def connect(self, plan: Message, host: str, rank: int, timeout_s: float) -> None:
+        """Connects to the sender on `host`, or stays connected.
+
+        Args:
+            plan: what the sender's end returned (`MediumOut.plan`).
+            rank: number of this receiver, from 1.
         """
         ...
 
-    def close(self) -> None:
-        """Frees what the sender holds. Idempotent."""
+    @abstractmethod
+    def receive(self, slot: int, num_bytes: int) -> Tensor:
+        """Returns a uint8 buffer that begins with the bucket sent from this slot, valid until it is answered.
+
+        Raises:
+            ConnectionError: the sender or another receiver is gone.
+        """
         ...
+
+    def reset(self) -> None:
+        """Forgets all connections, after a push that failed."""
+
+
+End = TypeVar("End")
+
+
+def load_end(target: str, kind: type[End]) -> type[End]:
+    """Imports the class that is one end of a medium.
+
+    Args:
+        target: `module:Class`.
+        kind: `MediumOut` or `MediumIn`.
+
+    Raises:
+        ConfigError: nothing there, no subclass of `kind`, or one that lacks a method.
+    """
+    found = load_named(target, key="weight_sync.backend")
+    if not (isinstance(found, type) and kind in found.__mro__):
+        raise ConfigError(
+            f"weight_sync.backend: {target} is no subclass of rlcore.weight_sync.{kind.__name__}"
+        )
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise ConfigError(
+            f"weight_sync.backend: {target} lacks {', '.join(missing)} of rlcore.weight_sync.{kind.__name__}"
+        )
+    return found

@@ -1,6 +1,6 @@
-"""How named tensors are cut into buckets: the layout, packing with a checksum, putting together again.
+"""Cuts named tensors into buckets: the layout, packing with a checksum, putting together again.
 
-It knows neither processes nor engines; a medium (shared memory, a broadcast) moves the buckets' bytes.
+This module knows neither processes nor engines: a medium (shared memory, a broadcast) moves the bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from rlcore.errors import WeightSyncError
 
 ALIGNMENT = 64
-"""Bytes; a cache line, and enough for every dtype."""
+"""Bytes between the places where tensors may begin: a cache line, and enough for every dtype."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -28,29 +28,29 @@ _CHUNK = 512 << 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A tensor's place in a bucket, or a part's of it."""
+    """The place of a tensor, or of a part of one, in a bucket."""
 
     name: str
-    """As in the checkpoint on the hub."""
+    """Name of the tensor in the checkpoint on the hub."""
     dtype: torch.dtype
     shape: tuple[int, ...]
-    """Of the whole tensor."""
+    """Shape of the whole tensor."""
     start: int
-    """Where the part begins, in bytes of the whole tensor."""
+    """First byte of the part within the whole tensor."""
     num_bytes: int
     offset: int
-    """Bytes from the bucket's beginning."""
+    """First byte of the part within the bucket."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Tensors that travel together, or a part of one."""
+    """A bucket is what travels at once: some tensors, or a part of one."""
 
     pieces: tuple[Piece, ...]
 
     @property
     def num_bytes(self) -> int:
-        """Alignment included."""
+        """Bytes of the bucket, alignment included."""
         return _aligned(self.pieces[-1].offset + self.pieces[-1].num_bytes)
 
     def __str__(self) -> str:
@@ -58,8 +58,8 @@ class Bucket:
         return first if first == last else f"{first} to {last}"
 
     def checksum(self, payload: Tensor) -> str:
-        """xxh3 of the tensors' bytes in a uint8 CPU buffer, hexadecimal. Tens of GB a second; no protection
-        from forgery."""
+        """Returns the xxh3 of the tensors' bytes in a uint8 CPU buffer, hexadecimal. xxh3 reads tens of GB
+        per second, and does not protect from forgery."""
         digest, data = xxhash.xxh3_64(), payload.numpy()
         for piece in self.pieces:
             digest.update(data[piece.offset : piece.offset + piece.num_bytes].data)
@@ -68,7 +68,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All buckets of a push, in the order they travel."""
+    """A layout is all buckets of a push, in the order they travel."""
 
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
     dtype: str
@@ -95,12 +95,12 @@ class Layout:
         return cls(named, dtype, bucket_bytes, tuple(_cut(named, DTYPES[dtype], bucket_bytes)))
 
     def description(self) -> dict[str, Any]:
-        """The arguments of `of`, as plain values."""
+        """Returns the arguments of `of`, as plain values."""
         return {"shapes": self.shapes, "dtype": self.dtype, "bucket_bytes": self.bucket_bytes}
 
     @property
     def num_bytes(self) -> int:
-        """Of all tensors."""
+        """Bytes of all tensors."""
         return sum(piece.num_bytes for bucket in self.buckets for piece in bucket.pieces)
 
     @property
@@ -109,7 +109,7 @@ class Layout:
         return max(ALIGNMENT, *(bucket.num_bytes for bucket in self.buckets))
 
     def tensors(self, payloads: Iterable[Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of a push, whole and in memory of their own, given all its buckets (uint8) in order."""
+        """Yields a push's tensors, whole and in memory of their own, from all buckets (uint8) in order."""
         for bucket, payload in zip(self.buckets, payloads, strict=True):
             for piece in bucket.pieces:
                 if piece.start == 0:
@@ -122,7 +122,7 @@ class Layout:
 
 
 class Packer:
-    """Takes a push's tensors, (hub name, full tensor), into one bucket after another. A tensor is done with
+    """Packs a push's tensors, (hub name, full tensor), into one bucket after another. A tensor is packed
     before the next one is asked for: a gathered one may be valid no longer."""
 
     def __init__(self, tensors: Iterable[tuple[str, Tensor]]):
@@ -155,11 +155,6 @@ class Packer:
         if (extra := next(self._tensors, None)) is not None:
             raise WeightSyncError(f"weights to push: {extra[0]} comes after the last tensor announced")
 
-    def skip(self) -> None:
-        """Exhausts the tensors."""
-        for _ in self._tensors:
-            pass
-
     def _part(self, piece: Piece) -> np.ndarray[Any, Any]:
         first, last = piece.start, piece.start + piece.num_bytes
         if self._bytes is not None:
@@ -180,7 +175,7 @@ class Packer:
 
 
 def combined(checksums: Sequence[str]) -> str:
-    """The checksum of a push: of its buckets' checksums, in order."""
+    """Returns the checksum of a push: that of all buckets' checksums, in order."""
     return xxhash.xxh3_64_hexdigest("".join(checksums).encode())
 
 

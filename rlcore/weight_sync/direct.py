@@ -28,7 +28,7 @@ _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class DirectCopies:
-    """Where every byte of a layout's buckets goes.
+    """A plan of where every byte of a layout's buckets goes in the model.
 
     Args:
         layout: of the pushes.
@@ -55,7 +55,7 @@ class DirectCopies:
             self._copies.append(copies)
 
     def fit(self, layout: Layout) -> bool:
-        """Whether they are of this layout, and the model's tensors still lie where they lay."""
+        """Tells whether the copies are of this layout, and the model's tensors still lie where they lay."""
         return layout is self._layout and _addresses(self._model) == self._addresses
 
     def load(self, payloads: Iterable[Tensor]) -> None:
@@ -107,7 +107,7 @@ class _Recorder(TorchDispatchMode):
         return result
 
     def targets(self, shapes: Mapping[str, Any]) -> dict[str, list[_Bytes]] | None:
-        """Destinations of every tensor, in order, if together they are all of it and hold just its bytes."""
+        """Returns the destinations of every tensor, in order, if together they hold just its bytes."""
         if not self._only_copies or self._copies.keys() != shapes.keys():
             return None
         targets = {}

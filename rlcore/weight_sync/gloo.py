@@ -10,19 +10,18 @@ ports may read and take part (docs/rollout.md).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from rlcore.errors import WeightSyncError
+from rlcore.weight_sync.base import MediumIn, MediumOut, Message
 
 
-class GlooOut:
-    """The root of the broadcasts."""
+class GlooOut(MediumOut):
+    """The learner's end: the root of the broadcasts."""
 
     def __init__(self, num_bytes: int, num_slots: int):
         self.slots = tuple(torch.zeros(num_bytes, dtype=torch.uint8) for _ in range(num_slots))
@@ -33,8 +32,8 @@ class GlooOut:
         self._store: dist.TCPStore | None = None  # where the members of a new group meet
         self._key = secrets.token_hex(16)  # against mistakes alone: a store lists its keys to anyone
 
-    def plan(self, held: list[dict[str, Any]]) -> dict[str, Any]:
-        """Which group to use: the standing one where exactly its members came, else the next."""
+    def plan(self, held: list[Message]) -> Message:
+        """Names the group to use: the standing one where exactly its members came, else the next."""
         size = 1 + len(held)
         standing = self._group is not None and self._size == size
         if not (standing and all(one["generation"] == self._generation for one in held)):
@@ -50,6 +49,7 @@ class GlooOut:
         }
 
     def connect(self, timeout_s: float) -> None:
+        """Joins the group that was planned, unless it stands already."""
         if self._group is None:
             assert self._store is not None
             self._group = _join(dist.PrefixStore(self._key, self._store), 0, self._size, timeout_s)
@@ -61,7 +61,7 @@ class GlooOut:
         self._work[slot] = self._group.broadcast([payload], _from_root())  # type: ignore[attr-defined]  # stub
 
     def wait(self, slot: int) -> None:
-        """Until a slot's bytes have left.
+        """Waits until a slot's bytes have left.
 
         Raises:
             ConnectionError: a receiver is gone, or took longer than the deadline.
@@ -76,22 +76,23 @@ class GlooOut:
         self._group = None
 
     def close(self) -> None:
+        """Leaves the group."""
         self.reset()
 
 
-class GlooIn:
-    """An engine's end."""
+class GlooIn(MediumIn):
+    """An engine's end: takes part in the broadcasts."""
 
     def __init__(self) -> None:
         self._group: dist.ProcessGroupGloo | None = None
         self._generation = 0
         self._buffers: tuple[Tensor, ...] = ()
 
-    def held(self) -> dict[str, Any]:
-        """The group that this end is in; 0 for none."""
+    def held(self) -> Message:
+        """Tells which group this end is in; 0 for none."""
         return {"generation": self._generation}
 
-    def connect(self, plan: Mapping[str, Any], host: str, rank: int, timeout_s: float) -> None:
+    def connect(self, plan: Message, host: str, rank: int, timeout_s: float) -> None:
         """Joins the group that the sender names, unless it is in it already."""
         if plan["generation"] == self._generation:
             return
@@ -103,7 +104,7 @@ class GlooIn:
         self._buffers = tuple(torch.zeros(plan["num_bytes"], dtype=torch.uint8) for _ in range(2))
 
     def receive(self, slot: int, num_bytes: int) -> Tensor:
-        """The next bucket, uint8. Valid until the next but one.
+        """Returns the next bucket, uint8. Valid until the next but one.
 
         Raises:
             ConnectionError: the learner or an engine is gone, or took longer than the deadline.
@@ -116,6 +117,7 @@ class GlooIn:
         return payload
 
     def reset(self) -> None:
+        """Leaves the group."""
         self._group, self._generation = None, 0
 
 

@@ -1,4 +1,4 @@
-"""What learner and engines say to each other during a push: a TCP connection each, a line of JSON a message.
+"""The talk of learner and engines during a push: one TCP connection per engine, one line of JSON per message.
 
 The learner listens. Every message goes to every receiver, is answered by each in order, and either end may
 call the push off with a reason that all others then raise. Connections outlive a push that went well; after
@@ -15,46 +15,44 @@ import secrets
 import selectors
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
+from rlcore.config.weight_media import medium_of, names_of
 from rlcore.errors import WeightSyncError
-from rlcore.weight_sync.base import Push
+from rlcore.weight_sync.base import Message, Push
 
 logger = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 10.0
-"""The learner listens before anyone is told of it."""
+"""Seconds to connect: the learner listens before anyone is told of it."""
 
 _GRACE_S = 10.0
 
 _MAX_HELLO_BYTES = 4096
-"""Of a line from someone who has not yet shown the token."""
+"""Longest line of someone who has not yet shown the token."""
 
 _NO_DESCRIPTOR_S = 0.5
-"""Before the next try where a connection could not be accepted."""
-
-Message = dict[str, Any]
+"""Seconds before the next try where a connection could not be accepted."""
 
 
 class Line:
-    """Messages over one connection."""
+    """A line carries messages over one connection."""
 
     def __init__(self, connection: socket.socket, timeout_s: float):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(timeout_s)
         self.socket = connection
         self.name = ""
-        """Who is at the other end; empty until the token was shown."""
+        """Name of the other end; empty until the token was shown."""
         self._rest = b""
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Message) -> None:
         self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self) -> Iterator[Message]:
-        """What has come, waiting no longer than the socket's timeout. A line is looked at once those before
-        it have been taken: the first may bring the token.
+        """Yields the messages that have come, waiting no longer than the socket's timeout. A line is looked
+        at once those before it have been taken: the first may bring the token.
 
         Raises:
             OSError: the other end hung up, or nothing came.
@@ -75,7 +73,7 @@ class Line:
 
 
 class SenderPort:
-    """Where the learner listens, on a free port of `host`."""
+    """The port where the learner listens, a free one of `host`."""
 
     def __init__(self, host: str, timeout_s: float):
         self.host, self.timeout_s = host, timeout_s
@@ -86,7 +84,7 @@ class SenderPort:
         self._num_pushes = 0
 
     def announce(self, backend: str, version: int, engines: tuple[int, ...], workers_per_engine: int) -> Push:
-        """A new appointment here."""
+        """Makes a new appointment at this port."""
         if self._selector is None:
             self._listen()
         self._num_pushes += 1
@@ -103,12 +101,12 @@ class SenderPort:
         )
 
     def open(self, push: Push) -> SenderTalk:
-        """The sender's side of one push."""
+        """Returns the sender's side of one push."""
         return SenderTalk(self, push)
 
     def messages(self, push_id: int, deadline: float) -> list[Message]:
-        """What receivers have said about a push, waiting for something; nothing once the deadline has passed.
-        Someone who hung up is `{"from": name, "gone": True}`."""
+        """Returns what receivers have said about a push, waiting for something; nothing once the deadline has
+        passed. Someone who hung up is `{"from": name, "gone": True}`."""
         is_late = False
         while self._selector is not None:
             mine = [message for message in self._messages if message["push"] == push_id]
@@ -172,27 +170,31 @@ class SenderPort:
 
 
 class SenderTalk:
-    """One push, seen from the learner."""
+    """The learner's side of one push."""
 
     def __init__(self, port: SenderPort, push: Push):
         self.wait_seconds = 0.0
         self._port, self._push = port, push
         self._deadline = time.monotonic() + push.timeout_s
         self._num_posted = 0
+        self._end: int | None = None  # number of the last message of the push
         self._num_answered = dict.fromkeys(push.receivers, -1)  # 0 once it has said hello
         self._answers: dict[str, list[Message]] = {name: [] for name in push.receivers}
 
-    def post(self, message: Mapping[str, Any]) -> int:
+    def post(self, message: Message) -> int:
         """Sends to every receiver; returns the message's number, for `answers`."""
         for name in self._push.receivers:
             if name in self._port.lines:
                 with suppress(OSError):  # it is gone: `answers` reads why
                     self._port.lines[name].send({"push": self._push.id, **message})
         self._num_posted += 1
+        if "end" in message:
+            self._end = self._num_posted
         return self._num_posted
 
     def answers(self, number: int) -> dict[str, Message]:
-        """Waits until every receiver has answered message `number` (0: has come); the answers, by name.
+        """Waits until every receiver has answered message `number` (0: has come); returns the
+        answers, by name.
 
         Raises:
             WeightSyncError: one refused or hung up, or the deadline passed; who, and what about.
@@ -213,7 +215,7 @@ class SenderTalk:
         return {name: values[number] for name, values in self._answers.items()}
 
     def refusal(self) -> str | None:
-        """The first refusal that lies there, if any: why a connection broke."""
+        """Returns the first refusal that lies there, if any: the reason why a connection broke."""
         while messages := self._port.messages(self._push.id, time.monotonic() + 1):
             for message in messages:
                 if "refused" in message:
@@ -232,7 +234,9 @@ class SenderTalk:
         if name not in self._num_answered:
             return
         if "gone" in message:
-            if self._num_answered[name] < 0:  # the line of an earlier push; its next hello comes by another
+            # Before its hello that was the line of an earlier push, and its next hello comes by another; who
+            # has answered the end may leave, whoever is still awaited.
+            if self._num_answered[name] in (-1, self._end):
                 return
             raise WeightSyncError(f"weights of version {self._push.version}: {name} hung up; did it die?")
         self._num_answered[name] += 1
@@ -240,7 +244,7 @@ class SenderTalk:
 
 
 class ReceiverTalk:
-    """One push, seen from a worker process of an engine.
+    """The side of one push that a worker process of an engine has.
 
     Args:
         line: of an earlier push to the same port.
@@ -256,12 +260,12 @@ class ReceiverTalk:
         self.line = line or _connect(push, name)
         self._messages: list[Message] = []
 
-    def answer(self, value: Mapping[str, Any] | None = None) -> None:
+    def answer(self, value: Message | None = None) -> None:
         """Answers the latest message; the first answer of all says hello."""
         self._send({"value": dict(value or {})})
 
     def next(self) -> Message:
-        """The sender's next message.
+        """Returns the sender's next message.
 
         Raises:
             WeightSyncError: the push was called off, the deadline passed, or the learner is gone.
@@ -286,7 +290,7 @@ class ReceiverTalk:
         return message
 
     def end(self) -> str | None:
-        """Why the learner called the push off, if it did: why a connection broke."""
+        """Returns why the learner called the push off, if it did: the reason why a connection broke."""
         self.deadline = min(self.deadline, time.monotonic() + 5)
         try:
             while True:
@@ -298,7 +302,7 @@ class ReceiverTalk:
         """Calls the push off; the learner raises `reason`, and tells the other engines."""
         self._send({"refused": reason})
 
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def _send(self, message: Message) -> None:
         with suppress(OSError):  # the learner is gone: `next` says so
             self.line.send({"push": self._push.id, "from": self.name, **message})
 
@@ -319,8 +323,9 @@ def _connect(push: Push, name: str) -> Line:
         return line
     except OSError as error:
         advice = "engines must reach the learner's node by TCP, on any port"
-        if push.backend == "shared_memory":
-            advice = "shared_memory is for one machine; between several, weight_sync.backend=gloo"
+        if medium_of(push.backend).one_machine:
+            others = names_of(lambda medium: not medium.one_machine and medium.gpus == "none")
+            advice = f"{push.backend} is for one machine; between several, weight_sync.backend={others}"
         raise WeightSyncError(
             f"weights of version {push.version}: no learner at {_address(push)} ({error}); {advice}"
         ) from error

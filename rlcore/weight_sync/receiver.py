@@ -1,59 +1,37 @@
-"""Taking part in a push, for whoever wants the weights: meet, verify every bucket, hand it over, answer.
+"""Takes part in a push for whoever wants the weights: meets, verifies every bucket, hands it over, answers.
 
-It knows no engine: `rlcore.weight_sync.vllm_receiver` loads what comes into vLLM.
+It knows neither medium nor engine: `rlcore.weight_sync.vllm_receiver` loads what comes into vLLM.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor
 
+from rlcore.config.weight_media import medium_of
 from rlcore.errors import MixedWeightsError, WeightSyncError
-from rlcore.weight_sync.base import Push, receiver_name
+from rlcore.weight_sync.base import MediumIn, Push, load_end, receiver_name
 from rlcore.weight_sync.buckets import Bucket, Layout, combined
-from rlcore.weight_sync.gloo import GlooIn
 from rlcore.weight_sync.messages import Line, ReceiverTalk
-from rlcore.weight_sync.shared_memory import SharedMemoryIn
 
 Accept = Callable[[Iterable[tuple[str, tuple[int, ...]]]], None]
 Load = Callable[[Layout, Iterator[Tensor]], None]
 
 
-class MediumIn(Protocol):
-    """How buckets arrive."""
-
-    def held(self) -> dict[str, Any]:
-        """What is left of earlier pushes, for the sender's plan."""
-        ...
-
-    def connect(self, plan: Mapping[str, Any], host: str, rank: int, timeout_s: float) -> None: ...
-
-    def receive(self, slot: int, num_bytes: int) -> Tensor:
-        """A buffer that begins with the bucket, uint8, valid until it is answered."""
-        ...
-
-    def reset(self) -> None:
-        """Forgets connections, after a failure."""
-        ...
-
-
-MEDIA: dict[str, type[MediumIn]] = {"shared_memory": SharedMemoryIn, "gloo": GlooIn}
-"""By `weight_sync.backend`."""
-
-
 class Receiver:
-    """One worker process's end of many pushes, by one learner or, after its restart, another."""
+    """A worker process's end of many pushes, by one learner or, after a restart, another."""
 
     def __init__(self, backend: str):
-        self._medium = MEDIA[backend]()
+        target = medium_of(backend).receiver
+        assert target is not None, f"vLLM receives what {backend} brings"
+        self._medium = load_end(target, MediumIn)()  # type: ignore[type-abstract]
         self._sender = ""  # token of the sender whose layout this is
         self._line: Line | None = None  # to its port, where the last push went well
         self._port = 0
         self._layout: Layout | None = None
         self.is_mixed = False
-        """Whether a push has failed midway: some buckets were handed over, others were not."""
+        """True after a push that failed midway: some buckets were handed over, others were not."""
 
     def take(
         self,
@@ -64,7 +42,7 @@ class Receiver:
         accept: Accept,
         load: Load,
     ) -> str:
-        """Takes part in a push, as worker process `worker` of rollout engine `engine`; its checksum.
+        """Takes part in a push, as worker process `worker` of rollout engine `engine`; returns its checksum.
 
         Args:
             accept: raises WeightSyncError where (name, shape)s such as these are not wanted. Called before

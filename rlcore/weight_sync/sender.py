@@ -1,15 +1,16 @@
-"""The learner's end of the media that move buckets: gathers, packs and sends, several buckets under way."""
+"""The learner's end of a push: meets the engines, gathers, packs and sends, several buckets under way."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
+from rlcore.config import WeightSyncConfig
 from rlcore.errors import WeightSyncError
-from rlcore.weight_sync.base import Push, PushReport
+from rlcore.weight_sync.base import MediumOut, Push, PushReport, load_end
 from rlcore.weight_sync.buckets import Layout, Packer, combined
 from rlcore.weight_sync.messages import SenderPort, SenderTalk
 
@@ -17,94 +18,101 @@ NUM_SLOTS = 3
 """Buckets under way: one being packed, one travelling, one being loaded."""
 
 
-class MediumOut(Protocol):
-    """How buckets leave the learner."""
+class WeightSender(ABC):
+    """The learner's end. One sender lives as long as its learner and pushes many versions."""
 
-    slots: tuple[Tensor, ...]
-    """uint8 buffers to pack into."""
+    num_bytes: int
+    """Bytes of all tensors of a push."""
+    num_buckets: int
+    """Buckets of a push; 0 where vLLM sends."""
 
-    def plan(self, held: list[dict[str, Any]]) -> dict[str, Any]:
-        """What receivers need to connect, given what each of them still holds."""
-        ...
+    def __init__(self, config: WeightSyncConfig, host: str):
+        self.backend = config.backend
+        self._port = SenderPort(host, config.timeout_s)
 
-    def connect(self, timeout_s: float) -> None: ...
+    def announce(self, version: int, engines: Iterable[int], *, workers_per_engine: int = 1) -> Push:
+        """Makes the appointment for a push. Only the latest one is kept."""
+        return self._port.announce(self.backend, version, tuple(engines), workers_per_engine)
 
-    def send(self, slot: int, num_bytes: int) -> None: ...
+    def push(self, push: Push, tensors: Iterable[tuple[str, Tensor]]) -> PushReport:
+        """Sends the tensors (hub name, full tensor), in the order announced to `make_sender`. Exhausts the
+        iterator even where the push fails: other ranks gather along.
 
-    def wait(self, slot: int) -> None:
-        """Until a slot's bytes have left."""
-        ...
+        Raises:
+            WeightSyncError: an engine refused them, or did not come or answer in time; it is named.
+        """
+        start, stream = time.perf_counter(), iter(tensors)
+        talk = self._port.open(push)
+        try:
+            checksum = self._send(push, talk, stream)
+        except BaseException as error:
+            cause = talk.refusal() if isinstance(error, ConnectionError) else None
+            talk.call_off(cause or str(error))
+            self._reset()
+            for _ in stream:  # the learner's other ranks gather along to the end
+                pass
+            if isinstance(error, ConnectionError):
+                raise WeightSyncError(cause or f"weights of version {push.version}: {error}") from error
+            raise
+        return self._report(push, checksum, start, talk.wait_seconds)
 
-    def reset(self) -> None:
-        """Forgets connections, after a failure."""
-        ...
+    def close(self) -> None:
+        """Stops listening, and frees what the sender holds. Idempotent."""
+        self._port.close()
 
-    def close(self) -> None: ...
+    def _report(self, push: Push, checksum: str, start: float, wait_seconds: float) -> PushReport:
+        return PushReport(
+            version=push.version,
+            checksum=checksum,
+            num_bytes=self.num_bytes,
+            num_buckets=self.num_buckets,
+            seconds=time.perf_counter() - start,
+            wait_seconds=wait_seconds,
+        )
+
+    @abstractmethod
+    def _send(self, push: Push, talk: SenderTalk, stream: Iterator[tuple[str, Tensor]]) -> str:
+        """Brings the tensors to all engines; returns their checksum, empty where the medium takes none."""
+
+    @abstractmethod
+    def _reset(self) -> None:
+        """Forgets the medium's connections, after a failure."""
 
 
-class BucketSender:
-    """While engines load a bucket, the next ones are gathered and packed.
+class BucketSender(WeightSender):
+    """A sender that gathers and packs the next buckets while engines load one.
 
     Args:
-        backend: the medium's name.
-        medium: class of the medium, called with the bytes and the number of slots.
         shapes: (hub name, full shape) of every tensor that will be pushed, in order.
         dtype: what the weights travel as, the engines' dtype.
-        bucket_bytes: how much is gathered, sent and loaded at a time.
         host: address of this node, as the engines reach it.
-        timeout_s: deadline of a push.
     """
 
     def __init__(
         self,
-        backend: str,
-        medium: type[Any],
+        config: WeightSyncConfig,
         shapes: Iterable[tuple[str, tuple[int, ...]]],
         *,
         dtype: str,
-        bucket_bytes: int,
         host: str,
-        timeout_s: float,
     ):
-        self.layout = Layout.of(shapes, dtype, bucket_bytes)
-        self.backend = backend
-        self._port = SenderPort(host, timeout_s)
-        num_slots = min(NUM_SLOTS, len(self.layout.buckets))
-        self.medium: MediumOut = medium(self.layout.largest, num_slots)
-
-    def announce(self, version: int, engines: Iterable[int], *, workers_per_engine: int = 1) -> Push:
-        return self._port.announce(self.backend, version, tuple(engines), workers_per_engine)
-
-    def push(self, push: Push, tensors: Iterable[tuple[str, Tensor]]) -> PushReport:
-        start, packer = time.perf_counter(), Packer(tensors)
-        if not self.medium.slots:
-            raise WeightSyncError("this sender of weights is closed")
-        talk = self._port.open(push)
-        try:
-            checksum = self._send(push, talk, packer)
-        except BaseException as error:
-            cause = talk.refusal() if isinstance(error, ConnectionError) else None
-            talk.call_off(cause or str(error))
-            self.medium.reset()
-            packer.skip()  # the learner's other ranks gather along to the end
-            if isinstance(error, ConnectionError):
-                raise WeightSyncError(cause or f"weights of version {push.version}: {error}") from error
-            raise
-        return PushReport(
-            version=push.version,
-            checksum=checksum,
-            num_bytes=self.layout.num_bytes,
-            num_buckets=len(self.layout.buckets),
-            seconds=time.perf_counter() - start,
-            wait_seconds=talk.wait_seconds,
-        )
+        super().__init__(config, host)
+        self.layout = Layout.of(shapes, dtype, config.bucket_bytes)
+        self.num_bytes, self.num_buckets = self.layout.num_bytes, len(self.layout.buckets)
+        medium = load_end(config.medium.sender, MediumOut)  # type: ignore[type-abstract]
+        self.medium = medium(self.layout.largest, min(NUM_SLOTS, self.num_buckets))
 
     def close(self) -> None:
-        self._port.close()
+        super().close()
         self.medium.close()
 
-    def _send(self, push: Push, talk: SenderTalk, packer: Packer) -> str:
-        num_slots, checksums = len(self.medium.slots), []
+    def _reset(self) -> None:
+        self.medium.reset()
+
+    def _send(self, push: Push, talk: SenderTalk, stream: Iterator[tuple[str, Tensor]]) -> str:
+        if not self.medium.slots:
+            raise WeightSyncError("this sender of weights is closed")
+        packer, num_slots, checksums = Packer(stream), len(self.medium.slots), []
         first = 2  # messages 0 and 1 are the meeting and the plan
         for index, bucket in enumerate(self.layout.buckets):
             slot = index % num_slots
@@ -134,5 +142,6 @@ class BucketSender:
         self.medium.connect(push.timeout_s)
 
     def post_bucket(self, talk: SenderTalk, index: int, slot: int, checksum: str) -> None:
+        """Tells every receiver of a packed bucket, and begins to send its bytes."""
         talk.post({"bucket": index, "slot": slot, "checksum": checksum})
         self.medium.send(slot, self.layout.buckets[index].num_bytes)

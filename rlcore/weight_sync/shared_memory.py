@@ -11,26 +11,27 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlcore.errors import WeightSyncError
+from rlcore.weight_sync.base import MediumIn, MediumOut, Message
 
 FOLDER = Path("/dev/shm")
 PREFIX = "rlcore-weights-"
 
 
-class SharedMemoryOut:
-    """Owns one file of shared memory, readable by its user alone, and removes it at exit. It holds a lock on
-    it meanwhile: processes of other containers, which may share /dev/shm, have no other sign of its life.
+class SharedMemoryOut(MediumOut):
+    """Owns one file of shared memory, readable by its user alone, and removes the file at exit. The
+    file is locked meanwhile: processes of other containers, which may share /dev/shm, have no other sign that
+    its owner lives.
 
     Args:
-        num_bytes: of a slot.
+        num_bytes: size of a slot.
         num_slots: buckets that may be under way at once.
 
     Raises:
@@ -45,23 +46,12 @@ class SharedMemoryOut:
         self.slots: tuple[Tensor, ...] = mapped.split(num_bytes)
         atexit.register(self.close)
 
-    def plan(self, held: list[dict[str, Any]]) -> dict[str, Any]:
-        """Where the slots lie; `held` (what receivers hold on to) does not matter."""
+    def plan(self, held: list[Message]) -> Message:
+        """Tells where the slots lie; `held` (what receivers hold on to) does not matter."""
         return {"path": str(self._path), "num_bytes": self.slots[0].numel(), "num_slots": len(self.slots)}
 
-    def connect(self, timeout_s: float) -> None:
-        """Nothing to connect."""
-
-    def send(self, slot: int, num_bytes: int) -> None:
-        """It is there already: it was packed in place."""
-
-    def wait(self, slot: int) -> None:
-        """Receivers' answers say all."""
-
-    def reset(self) -> None:
-        """Nothing to reset."""
-
     def close(self) -> None:
+        """Removes the file; engines that have mapped it keep their memory."""
         self.slots = ()
         atexit.unregister(self.close)
         with contextlib.suppress(FileNotFoundError):
@@ -69,17 +59,14 @@ class SharedMemoryOut:
         self._file.close()
 
 
-class SharedMemoryIn:
+class SharedMemoryIn(MediumIn):
     """The engine's end: the sender's file, mapped."""
 
     def __init__(self) -> None:
         self._path: str | None = None
         self._slots: tuple[Tensor, ...] = ()
 
-    def held(self) -> dict[str, Any]:
-        return {}
-
-    def connect(self, plan: Mapping[str, Any], host: str, rank: int, timeout_s: float) -> None:
+    def connect(self, plan: Message, host: str, rank: int, timeout_s: float) -> None:
         """Maps the file, unless it is mapped already.
 
         Raises:
@@ -100,10 +87,11 @@ class SharedMemoryIn:
         self._path, self._slots = plan["path"], torch.from_numpy(mapped).split(plan["num_bytes"])
 
     def receive(self, slot: int, num_bytes: int) -> Tensor:
-        """The slot that holds the bucket, uint8, without copying it. Valid until it is answered."""
+        """Returns the slot that holds the bucket, uint8, without a copy. Valid until it is answered."""
         return self._slots[slot]
 
     def reset(self) -> None:
+        """Forgets the file."""
         self._path, self._slots = None, ()
 
 

@@ -1,126 +1,135 @@
-"""vLLM's own media for GPUs: `nccl` (learner and engines on separate GPUs) and `ipc` (sharing them).
+"""Media of vLLM's own, for GPUs: both ends' part in what vLLM sends and receives.
 
 vLLM's trainer engines move the weights and drive the rollout engines through a client. Here the client speaks
 through the learner's port, and `serve` does at the engine what it is told. The engine checks names and shapes
-before anything moves; the bytes themselves take no checksum on this way.
+before anything moves; the bytes themselves take no checksum on this way. Which of vLLM's engines it is, a
+medium's `TrainerInfo` says (`nccl`, `ipc`).
 """
 
 from __future__ import annotations
 
 import base64
-import socket
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from math import prod
-from typing import Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from vllm.distributed.weight_transfer.base import ParamMeta, TrainerInitInfo, WeightSource
+from vllm.distributed.weight_transfer.base import (
+    ParamMeta,
+    TrainerInitInfo,
+    TrainerWeightTransferEngine,
+    WeightSource,
+)
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
-from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
-from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
+from rlcore.config import WeightSyncConfig
+from rlcore.config.targets import load_named
 from rlcore.errors import MixedWeightsError, WeightSyncError
-from rlcore.weight_sync.base import Push, PushReport
+from rlcore.models.checkpoint_names import check_names, checkpoint_shapes
+from rlcore.models.hf_model import load_config
+from rlcore.weight_sync.base import Push, PushReport, receiver_name
 from rlcore.weight_sync.buckets import DTYPES
-from rlcore.weight_sync.messages import ReceiverTalk, SenderPort, SenderTalk
+from rlcore.weight_sync.messages import ReceiverTalk, SenderTalk
+from rlcore.weight_sync.sender import WeightSender
+
+if TYPE_CHECKING:
+    from vllm import LLM
 
 _HANDLE_CLASSES = {
     c.__name__: c for c in (Tensor, torch.nn.Parameter, torch.UntypedStorage, torch.storage.TypedStorage)
 }
 
 
-class NativeSender:
-    """Drives vLLM's trainer engine of a backend. For `ipc` every learner rank has one and pushes, since each
-    lends the engine on its own GPU its memory; for `nccl` rank 0 alone.
+class TrainerInfo(Protocol):
+    """A function that returns the setup of vLLM's sender for one medium."""
 
-    Args: as of `BucketSender`.
+    def __call__(
+        self, push: Push, *, rank: int, workers_per_engine: int, bucket_bytes: int
+    ) -> TrainerInitInfo:
+        """Returns the setup of a learner rank's sender for a push, and for all that follow to the same
+        engines."""
+        ...
+
+
+class NativeSender(WeightSender):
+    """Drives vLLM's trainer engine of a medium, on rank 0 and wherever else the medium wants one.
+
+    Args:
+        shapes: (hub name, full shape) of every tensor that will be pushed, in order.
+        dtype: what the weights travel as, the engines' dtype.
+        host: address of this node, as the engines reach it.
     """
+
+    num_buckets = 0
 
     def __init__(
         self,
-        backend: str,
+        config: WeightSyncConfig,
         shapes: Iterable[tuple[str, tuple[int, ...]]],
         *,
         dtype: str,
-        bucket_bytes: int,
         host: str,
-        timeout_s: float,
         rank: int = 0,
     ):
-        self._backend, self._rank = backend, rank
+        super().__init__(config, host)
+        self._rank = rank
+        self._trainer_info: TrainerInfo = load_named(config.medium.sender, key="weight_sync.backend")
         self._source = _Source(shapes, DTYPES[dtype])
-        self._bucket_bytes = max(bucket_bytes, self._source.largest)
-        self._port = SenderPort(host, timeout_s) if rank == 0 else None
+        self.num_bytes = self._source.num_bytes
+        self._bucket_bytes = max(config.bucket_bytes, self._source.largest)
         self._client = _PortClient()
-        self._engine: Any = None
+        self._engine: TrainerWeightTransferEngine | None = None
         self._engines: tuple[int, ...] = ()
         self._group = 0
         self._workers_per_engine = 1
 
     def announce(self, version: int, engines: Iterable[int], *, workers_per_engine: int = 1) -> Push:
-        """Engines speak for their workers, so the appointment is with one receiver an engine."""
-        assert self._port is not None, "rank 0 makes the appointments"
+        """Makes the appointment for a push with one receiver an engine: engines speak for their workers."""
         self._workers_per_engine = workers_per_engine
-        return self._port.announce(self._backend, version, tuple(engines), 1)
+        return super().announce(version, engines)
 
     def push(self, push: Push, tensors: Iterable[tuple[str, Tensor]]) -> PushReport:
-        start, stream = time.perf_counter(), iter(tensors)
-        self._source.stream = stream
-        if self._port is None:  # of `ipc`: vLLM's engine takes part in rank 0's gathering of handles
-            self._new_engine(push).send_weights()
-            return self._report(push, start, 0.0)
-        self._client.talk = talk = self._port.open(push)
-        try:
-            held = talk.answers(0).values()
-            talk.answers(talk.post({"tensors": self._source.shapes}))
-            standing = self._engine is not None and push.engines == self._engines
-            if not (standing and all(one["group"] == self._group for one in held)):
-                self.close()
-                self._group += 1
-                self._engine, self._engines = self._new_engine(push), push.engines
-            self._engine.send_weights()
-            talk.answers(talk.post({"end": True, "group": self._group}))
-        except BaseException as error:
-            talk.call_off(str(error))
-            self.close()
-            for _ in stream:  # the learner's other ranks gather along to the end
-                pass
-            raise
-        return self._report(push, start, talk.wait_seconds)
+        """Sends the tensors, as `WeightSender.push`. Beside rank 0, vLLM's engine takes part in rank 0's
+        gathering of handles."""
+        if self._rank == 0:
+            return super().push(push, tensors)
+        start, self._source.stream = perf_counter(), iter(tensors)
+        self._new_engine(push).send_weights()
+        return self._report(push, "", start, 0.0)
 
     def close(self) -> None:
+        super().close()
+        self._reset()
+
+    def _send(self, push: Push, talk: SenderTalk, stream: Iterator[tuple[str, Tensor]]) -> str:
+        self._client.talk, self._source.stream = talk, stream
+        held = talk.answers(0).values()
+        talk.answers(talk.post({"tensors": self._source.shapes}))
+        standing = push.engines == self._engines and all(one["group"] == self._group for one in held)
+        if self._engine is None or not standing:
+            self._reset()
+            self._group += 1
+            self._engine, self._engines = self._new_engine(push), push.engines
+        self._engine.send_weights()
+        talk.answers(talk.post({"end": True, "group": self._group}))
+        return ""
+
+    def _reset(self) -> None:
         if self._engine is not None:
             self._engine.shutdown()
             self._engine = None
 
-    def _new_engine(self, push: Push) -> Any:
-        info: TrainerInitInfo
-        if self._backend == "ipc":
-            info = IPCTrainerInitInfo(
-                packed=True, packed_buffer_size_bytes=self._bucket_bytes, rank=self._rank
-            )
-        else:
-            info = NCCLTrainerInitInfo(
-                master_address=push.host,
-                master_port=_free_port(),
-                world_size=1 + len(push.engines) * self._workers_per_engine,
-                packed_buffer_size_bytes=self._bucket_bytes,
-                rank=self._rank,
-            )
-        return WeightTransferTrainerFactory.trainer_init(info, client=self._client, source=self._source)
-
-    def _report(self, push: Push, start: float, wait_seconds: float) -> PushReport:
-        return PushReport(
-            version=push.version,
-            checksum="",
-            num_bytes=self._source.num_bytes,
-            num_buckets=0,
-            seconds=time.perf_counter() - start,
-            wait_seconds=wait_seconds,
+    def _new_engine(self, push: Push) -> TrainerWeightTransferEngine:
+        info = self._trainer_info(
+            push,
+            rank=self._rank,
+            workers_per_engine=self._workers_per_engine,
+            bucket_bytes=self._bucket_bytes,
         )
+        return WeightTransferTrainerFactory.trainer_init(info, client=self._client, source=self._source)
 
 
 class _Source(WeightSource):
@@ -170,20 +179,43 @@ class _PortClient:
         self.talk.answers(self.talk.post({"call": method, "argument": to_json(argument)}))
 
 
-def serve(llm: Any, push: Push, *, engine: int, group: int, accept: Callable[[Iterable[Any]], None]) -> int:
-    """The engine's part in a push: does with `vllm.LLM` what the learner's client asks for.
+class NativeEngineReceiver:
+    """The end of an engine whose workers receive by vLLM's own backend; an `EngineReceiver`."""
+
+    def __init__(self, rank: int, model_path: str):
+        self._rank, self._model_path = rank, model_path
+        self._group = 0
+
+    def attach(self, llm: LLM) -> None:
+        """Does nothing: every learner makes the workers ready by itself."""
+
+    def take(self, llm: LLM, push: Push) -> None:
+        """Does what the learner asks for; raises as `serve`."""
+        checkpoint, config = checkpoint_shapes(self._model_path), load_config(self._model_path)
+        group, self._group = self._group, 0
+        self._group = serve(
+            llm,
+            push,
+            engine=self._rank,
+            group=group,
+            accept=lambda shapes: check_names(shapes, checkpoint, config),
+        )
+
+
+def serve(llm: LLM, push: Push, *, engine: int, group: int, accept: Callable[[Iterable[Any]], None]) -> int:
+    """Takes an engine's part in a push: does with vLLM what the learner's client asks for. Returns the group
+    that the engine is in now.
 
     Args:
         group: what the last push returned, 0 for none.
         accept: raises WeightSyncError where (name, shape)s such as these are not wanted.
 
-    Returns the group that the engine is in now.
-
     Raises:
         WeightSyncError: the push does not fit or was called off; nothing has been touched.
         MixedWeightsError: it failed here or was called off after vLLM had begun to replace the weights.
     """
-    talk, is_begun = ReceiverTalk(push, f"rollout[{engine}]"), False
+    name, is_begun = receiver_name(engine, 0, 1), False
+    talk = ReceiverTalk(push, name)
     try:
         talk.answer({"group": group})
         accept((name, tuple(shape)) for name, shape in talk.next()["tensors"])
@@ -207,7 +239,7 @@ def serve(llm: Any, push: Push, *, engine: int, group: int, accept: Callable[[It
         return int(message["group"])
     except Exception as error:
         reason = f"weights of version {push.version}: {error}"
-        talk.refuse(f"rollout[{engine}] refused {reason}")
+        talk.refuse(f"{name} refused {reason}")
         if not is_begun:
             raise WeightSyncError(reason) from error
         with suppress(Exception):  # where it is open no more, or cannot be closed, the next push will tell
@@ -216,8 +248,8 @@ def serve(llm: Any, push: Push, *, engine: int, group: int, accept: Callable[[It
 
 
 def to_json(value: Any) -> Any:
-    """Plain values for vLLM's messages, whose CUDA handles hold bytes, dtypes and classes. No pickle: what
-    comes through a network port must not be able to run."""
+    """Returns plain values for vLLM's messages, whose CUDA handles hold bytes, dtypes and classes. Nothing is
+    pickled: what comes through a network port must not be able to run."""
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, tuple):
@@ -234,7 +266,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """The inverse of `to_json`."""
+    """Returns what `to_json` was given."""
     if isinstance(value, list):
         return [from_json(item) for item in value]
     if not isinstance(value, dict):
@@ -249,9 +281,3 @@ def from_json(value: Any) -> Any:
         case {"__class__": name}:
             return _HANDLE_CLASSES[name]
     return {key: from_json(item) for key, item in value.items()}
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        return int(listener.getsockname()[1])

@@ -1,6 +1,6 @@
-"""The media that move buckets, as backends of vLLM's own weight transfer API.
+"""All media that move buckets, as one backend of vLLM's own weight transfer API.
 
-vLLM builds one in every worker process (`rlcore.engines.vllm_plugin` registers them). Before it touches the
+vLLM builds one in every worker process (`rlcore.engines.vllm_plugin` registers it). Before it touches the
 model it checks a push against the checkpoint that the engine was built from: vLLM's loaders skip some unknown
 names and cannot see missing ones, so a wrong push would leave old weights in place without a word.
 """
@@ -34,15 +34,18 @@ from rlcore.weight_sync.receiver import Receiver
 
 @dataclass
 class BucketInitInfo(WeightTransferInitInfo):
-    """Nothing to agree on beforehand: every push says where to meet."""
+    """What is agreed on before the first push; every push says where to meet."""
+
+    backend: str
+    """The medium, as `weight_sync.backend` names it."""
 
 
 @dataclass
 class BucketUpdateInfo(WeightTransferUpdateInfo):
-    """One push, for one engine."""
+    """The part of one engine in one push."""
 
     push: dict[str, Any]
-    """Fields of `Push`."""
+    """The push, as a mapping of the fields of `Push`."""
     engine: int
     """This engine's rollout rank."""
 
@@ -59,14 +62,15 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
     update_info_cls = BucketUpdateInfo
 
     def init_transfer_engine(self, init_info: BucketInitInfo) -> None:
-        self._receiver = Receiver(self.config.backend)
+        """Makes the medium's end in this worker."""
+        self._receiver = Receiver(init_info.backend)
         self._is_reloading = False
         self._copies: DirectCopies | None = None
         self._recorded: Layout | None = None  # the layout that was looked at for them
         self._checkpoint: Checkpoint | None = None
 
     def start_weight_update(self) -> None:
-        """Nothing yet: the model is touched only once a first bucket has been verified."""
+        """Does nothing yet: the model is touched only once a first bucket has been verified."""
 
     def receive_weights(self, update_info: BucketUpdateInfo) -> None:
         """Takes part in a push; raises as `Receiver.take`."""
@@ -84,11 +88,13 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
             raise
 
     def finish_weight_update(self) -> None:
+        """Ends vLLM's layer-wise reloading, where a push has begun one."""
         if self._is_reloading:
             self._is_reloading = False
             finalize_layerwise_reload(self.model, self.model_config)
 
     def shutdown(self) -> None:
+        """Leaves the learner."""
         self._receiver.close()
 
     def _accept(self, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> None:

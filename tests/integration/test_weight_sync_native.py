@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from rlcore.config import WeightSyncConfig
+from rlcore.config.weight_media import MEDIA
 from rlcore.errors import MixedWeightsError, WeightSyncError
+from rlcore.weight_sync import make_sender, vllm_native
 from rlcore.weight_sync.messages import SenderPort
 from rlcore.weight_sync.vllm_native import _PortClient, from_json, serve, to_json
 
@@ -116,3 +119,69 @@ def test_a_push_that_fails_midway_leaves_mixed_weights_and_lets_the_next_one_beg
     assert isinstance(error, MixedWeightsError)
     assert "version 7" in str(error) and "a rank of the learner ended" in str(error)
     assert engines[0].calls == [("start", None), ("finish", None)]
+
+
+class RecordingTrainer:
+    """Stands for vLLM's trainer engine: asks the engines for all that it would, and moves nothing."""
+
+    def __init__(self, info: Any, client: _PortClient, source: Any):
+        self.info, self._client, self._source = info, client, source
+        client.init_weight_transfer_engine({"rank_offset": 1, "world_size": info.world_size})
+
+    def send_weights(self) -> None:
+        self._client.start_weight_update()
+        sent = [name for name, _ in self._source.stream]
+        self._client.update_weights({"names": sent})
+        self._client.finish_weight_update()
+
+    def shutdown(self) -> None:
+        self._client = None
+
+
+def test_a_sender_keeps_its_group_until_other_engines_come_or_a_push_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainers: list[RecordingTrainer] = []
+
+    def trainer_init(info: Any, *, client: _PortClient, source: Any) -> RecordingTrainer:
+        trainers.append(RecordingTrainer(info, client, source))
+        return trainers[-1]
+
+    monkeypatch.setattr(vllm_native.WeightTransferTrainerFactory, "trainer_init", trainer_init)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = WeightSyncConfig(backend="nccl", timeout_s=20)
+    sender = make_sender(config, [("w", (4, 2)), ("b", (2,))], dtype="bfloat16")
+    assert sender is not None and make_sender(config, [("w", (4, 2))], dtype="bfloat16", rank=1) is None
+    assert MEDIA["ipc"].every_rank_sends
+    tensors = [("w", torch.zeros(4, 2)), ("b", torch.zeros(2))]
+    groups, engines = {0: 0, 1: 0}, [RecordingEngine(), RecordingEngine()]
+
+    def push(version: int, ranks: tuple[int, ...], weights: Any = tensors) -> Any:
+        announced = sender.announce(version, ranks, workers_per_engine=2)
+        with ThreadPoolExecutor(3) as threads:
+            sending = threads.submit(sender.push, announced, weights)
+            taking = {
+                rank: threads.submit(
+                    serve, engines[rank], announced, engine=rank, group=groups[rank], accept=lambda _: None
+                )
+                for rank in ranks
+            }
+            groups.update({rank: 0 if one.exception() else one.result() for rank, one in taking.items()})
+            return sending.exception() or sending.result()
+
+    report = push(1, (0, 1))
+    assert (report.version, report.num_bytes, report.num_buckets, report.checksum) == (1, 20, 0, "")
+    push(2, (0, 1))
+    assert groups == {0: 1, 1: 1} and [trainer.info.world_size for trainer in trainers] == [5]
+    push(3, (1,))
+    assert groups == {0: 1, 1: 2} and trainers[-1].info.world_size == 3
+
+    def broken() -> Any:
+        yield tensors[0]
+        raise WeightSyncError("a rank of the learner ended")
+
+    assert "a rank of the learner ended" in str(push(4, (1,), broken()))
+    push(5, (1,))
+    assert groups[1] == 3 and len(trainers) == 3
+    assert engines[1].calls[-2:] == [("update", {"names": ["w", "b"]}), ("finish", "5")]
+    sender.close()

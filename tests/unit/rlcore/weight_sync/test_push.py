@@ -274,6 +274,26 @@ def test_an_engine_that_hangs_up_is_named_at_once(sender: BucketSender) -> None:
     assert errors == [None] and engines[0].holds(2)
 
 
+def test_who_has_answered_the_end_may_leave_while_others_are_awaited() -> None:
+    port = messages.SenderPort("127.0.0.1", 20)
+    push = port.announce("gloo", 1, (0, 1), 1)
+    talk, (first, second) = port.open(push), [ReceiverTalk(push, name) for name in push.receivers]
+    for receiver in (first, second):
+        receiver.answer()
+    talk.answers(0)
+    number = talk.post({"end": 0})
+    first.next(), second.next()
+    first.answer()
+    first.line.socket.close()
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(talk.answers, number)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.3)
+        second.answer()
+        assert list(waiting.result(timeout=10)) == ["rollout[0]", "rollout[1]"]
+    port.close()
+
+
 def test_a_stranger_cannot_call_a_push_off(sender: BucketSender) -> None:
     push = sender.announce(1, [0])
     call_off(replace(push, token="guessed"), "no reason")
