@@ -7,10 +7,9 @@ turn: the audio, then the question and its options) and is short, so that a tiny
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from emotion_task.labels import ALL_LABELS
 from emotion_task.records import AGE_LEVELS
 from rlcore.errors import ConfigError
 
@@ -125,32 +124,3 @@ def format_prompt(processor: Any, messages: Messages) -> str:
             "(chat_template.jinja), as instruction-tuned checkpoints do."
         )
     return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-
-
-def tokenizer_corpus() -> Iterator[str]:
-    """Every text that this package's templates can produce, to train a small tokenizer on.
-
-    Digits are given one by one: the reward model's scores must stay single tokens.
-    """
-    from emotion_task.cot.template import all_phrases
-    from emotion_task.reward_model.grades import judge_texts
-
-    yield from (
-        SYSTEM_PROMPT,
-        ATTRIBUTE_SYSTEM_PROMPT,
-        EMOTION_QUESTION.format(options=", ".join(ALL_LABELS)),
-    )
-    yield from ("system", "user", "assistant", "Audio 1: ", "\n", *"0123456789")
-    for question, options in ATTRIBUTE_QUESTIONS.values():
-        yield f"{question} Choose one of: {', '.join(options)}."
-        yield from options
-    yield from (
-        MELODY_QUESTION,
-        PROFILE_QUESTION,
-        "-",
-        "pitch, energy, rate, intonation, gender male, gender female",
-    )
-    for label in ALL_LABELS:
-        yield from (label, f" {label}", f"<think>.</think><answer>{label}</answer>")
-    yield from all_phrases()
-    yield from judge_texts()

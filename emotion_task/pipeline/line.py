@@ -204,7 +204,7 @@ class Pipeline:
     def base_model(self, may_resume: bool) -> dict[str, Any]:
         """The checkpoint to start from: the configured one, or the tiny model."""
         from emotion_task.models.tiny import build_tiny_model
-        from emotion_task.prompt import tokenizer_corpus
+        from emotion_task.pipeline.tokenizer_corpus import tokenizer_corpus
 
         if self.config.base_model is not None:
             return {"model": self.config.base_model}

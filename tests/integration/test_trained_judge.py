@@ -18,7 +18,7 @@ from emotion_task.cot import TemplateWriter
 from emotion_task.facts import VALUES
 from emotion_task.labels import EMOTIONS
 from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
-from emotion_task.prompt import tokenizer_corpus
+from emotion_task.pipeline.tokenizer_corpus import tokenizer_corpus
 from emotion_task.records import Utterance
 from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.data import graded_examples
