@@ -1,12 +1,41 @@
-"""`emotion`: the emotion task's own commands, from recordings to explanations."""
+"""The command line `emotion`: assembles the commands of `emotion_task.commands`."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 
-from emotion_task.commands import data, models
+from emotion_task.commands import (
+    ablation,
+    annotate,
+    claims,
+    corpus,
+    cot,
+    explain,
+    export,
+    line,
+    perception,
+    reward_report,
+    small_model,
+    traces,
+)
 from rlcore.cli import parse, run_command
+
+COMMANDS = (
+    corpus,
+    annotate,
+    traces,
+    cot,
+    export,
+    small_model,
+    line,
+    ablation,
+    reward_report,
+    perception,
+    explain,
+    claims,
+)
+"""Modules of the commands, in the order in which the help lists them."""
 
 EPILOG = """\
 examples:
@@ -26,12 +55,13 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the console script; returns the exit code."""
+    """Runs the command that `argv` (default: the process's arguments) names, and returns the exit code."""
     arguments = parse(build_parser(), argv)
     return run_command(lambda: arguments.run(arguments), program="emotion", debug=arguments.debug)
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of `emotion` with all commands."""
     parser = argparse.ArgumentParser(
         prog="emotion",
         description="Models that hear speech, reason aloud about prosody and name the emotion.",
@@ -41,8 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    data.add_commands(commands, common)
-    models.add_commands(commands, common)
+    for command in COMMANDS:
+        command.add_parser(commands, [common])
     return parser
 
 

@@ -1,11 +1,10 @@
-"""How well the claim finder does on labelled passages: `python -m emotion_task.claims.labelled FILE`.
+"""How well the claim finder does on labelled passages (`emotion claims FILE`).
 
 A line of the file is `{"text": ..., "claims": [[type, value], ...], "split": ...}`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -76,18 +75,3 @@ def score_finder(rows: Iterable[Mapping[str, Any]]) -> dict[str, Found]:
             scores[name] += of_type
             scores["all"] += of_type
     return scores
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Precision and recall of the claim finder by claim type.")
-    parser.add_argument("file", help="JSONL of labelled passages (tests/data/claims.jsonl)")
-    parser.add_argument("--split", help="only the passages of this split")
-    args = parser.parse_args()
-    rows = [row for row in read_labelled(args.file) if args.split in (None, row["split"])]
-    print(f"{len(rows)} passages\n{'type':16}{'precision':>10}{'recall':>8}{'claims':>8}")
-    for name, found in score_finder(rows).items():
-        print(f"{name:16}{found.precision:10.3f}{found.recall:8.3f}{found.num_labelled:8d}")
-
-
-if __name__ == "__main__":
-    main()

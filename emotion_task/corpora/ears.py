@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from emotion_task.corpora.listing import HeldOut, Listing, audio_files
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import HeldOut, Listing, audio_files
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
@@ -96,3 +97,6 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}") from error
+
+
+CORPUS = Corpus(load=load_ears)

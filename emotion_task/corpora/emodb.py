@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import HeldOut, Listing, audio_files
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import HeldOut, Listing, audio_files
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -79,3 +80,6 @@ def load_emodb(root: str | Path, *, eval_speakers: Iterable[str | int] | None = 
                 age_years=float(years),
             )
     return listing.done()
+
+
+CORPUS = Corpus(load=load_emodb)

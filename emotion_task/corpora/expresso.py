@@ -18,7 +18,8 @@ from pathlib import Path
 
 import soundfile
 
-from emotion_task.corpora.listing import Listing
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import Listing
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
@@ -185,3 +186,6 @@ def _inside(turns: list[_Turn], window: tuple[float, float]) -> Iterator[_Turn]:
         while end - start >= MIN_SECONDS:
             yield _Turn(turn.channel, start, min(end, start + MAX_SECONDS))
             start += MAX_SECONDS
+
+
+CORPUS = Corpus(load=load_expresso)

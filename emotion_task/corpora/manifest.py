@@ -15,6 +15,7 @@ from os.path import abspath
 from pathlib import Path
 from typing import Any
 
+from emotion_task.corpora import Corpus
 from emotion_task.labels import ALL_LABELS
 from emotion_task.records import Utterance, open_text
 from rlcore.errors import DataError
@@ -186,3 +187,6 @@ def _check_columns(path: Path, columns: Any, allowed: tuple[str, ...]) -> None:
             f"{path}: columns {list(columns)}; `audio` is required, allowed are {', '.join(allowed)}"
             + (f"; unknown are {unknown}" if unknown else "")
         )
+
+
+CORPUS = Corpus(load=load_manifest)

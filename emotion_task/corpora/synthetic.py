@@ -22,9 +22,11 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from emotion_task.corpora.design import Design, draw_corpus
-from emotion_task.corpora.espeak import require_synthesis
-from emotion_task.corpora.render import SAMPLE_RATE, render
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.manifest import load_manifest
+from emotion_task.corpora.synthesis.design import Design, draw_corpus
+from emotion_task.corpora.synthesis.espeak import require_synthesis
+from emotion_task.corpora.synthesis.render import SAMPLE_RATE, render
 from emotion_task.records import Utterance, write_manifest
 from rlcore.errors import ConfigError
 
@@ -129,3 +131,7 @@ def _write_designs(path: Path, designs: list[Design]) -> None:
     with path.open("w", encoding="utf-8") as out:
         for design in designs:
             out.write(json.dumps(asdict(design)) + "\n")
+
+
+CORPUS = Corpus(load=load_manifest, make=build_corpus)
+"""Once the corpus is made, its folder holds a manifest."""

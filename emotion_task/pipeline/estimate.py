@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emotion_task.config import PipelineConfig, SupervisedConfig
+from emotion_task.corpora import find_corpus, load_corpus
+from emotion_task.pipeline.settings import corpus_args
 from rlcore.plan.hardware import Hardware
 from rlcore.plan.phases import forward_flops, head_flops
 from rlcore.plan.sizes import ModelSizes
@@ -138,7 +140,6 @@ def estimate(config: PipelineConfig) -> Work | None:
     """
     if config.base_model is None or config.rl.learner.num_gpus or config.rl.rollout.num_gpus:
         return None
-    from emotion_task.corpora import load_corpus
     from rlcore.config import ModelConfig
     from rlcore.plan.hardware import this_machine
     from rlcore.plan.sizes import sizes_of
@@ -146,8 +147,8 @@ def estimate(config: PipelineConfig) -> Work | None:
     sizes = sizes_of(ModelConfig(path=config.base_model))
     if sizes.language < SMALLEST:
         return None
-    args = {name: value for name, value in config.corpus.args.items() if value is not None}
-    if config.corpus.name == "synthetic":
+    args = corpus_args(config.corpus)
+    if find_corpus(config.corpus.name).make is not None:
         num_train, num_eval = int(args.get("num_train", 0)), int(args.get("num_eval", 0))
     else:
         splits = [u.split for u in load_corpus(config.corpus.name, str(config.corpus.root), **args)]

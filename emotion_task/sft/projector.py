@@ -161,8 +161,6 @@ def fit_projector(
         linear.weight.copy_(torch.from_numpy(weight))
         linear.bias.copy_(torch.from_numpy(bias))
     save_checkpoint(model, folder, processor=processor)
-    heard = ", ".join(f"{name} {recall:.2f}" for name, recall in fitted.recall.items())
-    print(f"penalty {fitted.strength:g}; recall of speakers that were left out: {heard}", flush=True)
     return {"strength": fitted.strength, "recall": fitted.recall}
 
 

@@ -10,28 +10,29 @@ from typing import Any
 from rlcore.errors import ConfigError
 
 
-def load_target(target: str, *, where: str) -> Any:
+def load_target(target: str, *, where: str, key: str = "target") -> Any:
     """Imports what `package.module:attribute` names.
 
     Args:
         where: config path of the section that holds it, for errors (`task`, `rewards.format`).
+        key: the section's key that holds it, for errors.
 
     Raises:
         ConfigError: malformed, the module does not import, or it has no such attribute.
     """
     module_name, separator, attribute = target.partition(":")
     if not (module_name and separator and attribute):
-        raise ConfigError(f"{where}.target: got {target!r}, must be `package.module:Class`")
+        raise ConfigError(f"{where}.{key}: got {target!r}, must be `package.module:Class`")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(
-            f"{where}.target: module {module_name!r} of {target!r} cannot be imported ({error}). Install its "
+            f"{where}.{key}: module {module_name!r} of {target!r} cannot be imported ({error}). Install its "
             "package, or put its folder on PYTHONPATH on every node"
         ) from error
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if name[0].isupper()]
-        raise ConfigError(f"{where}.target: module {module_name!r} has no {attribute!r}; it has {public}")
+        raise ConfigError(f"{where}.{key}: module {module_name!r} has no {attribute!r}; it has {public}")
     return getattr(module, attribute)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import lfilter, resample_poly
 
-from emotion_task.corpora.design import Design
-from emotion_task.corpora.espeak import Espeak, Speech
+from emotion_task.corpora.synthesis.design import Design
+from emotion_task.corpora.synthesis.espeak import Espeak, Speech
 
 SAMPLE_RATE = 16000
 

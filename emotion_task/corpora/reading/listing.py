@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 READABLE = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".opus"}
 """Suffixes that libsndfile reads."""
 CONTAINERS = {".m4a", ".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".aac", ".wma"}
-"""Suffixes that hold sound and need FFmpeg; `emotion_task.corpora.decode` writes them anew."""
+"""Suffixes that hold sound and need FFmpeg; `emotion_task.corpora.reading.decode` writes them anew."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emotion_task.corpora import sentences
+from emotion_task.corpora.synthesis import spoken_texts
 from emotion_task.labels import EMOTIONS
 
 CONTOURS = ("flat", "falling", "rising", "rising-falling", "falling-rising")
@@ -198,7 +198,7 @@ def _draw_stress(rng: np.random.Generator, text: str) -> int:
 
 
 def _draw_text(rng: np.random.Generator, split: str, emotion: str) -> tuple[str, str]:
-    texts = sentences.TRAIN if split == "train" else sentences.EVAL
+    texts = spoken_texts.TRAIN if split == "train" else spoken_texts.EVAL
     kind = rng.random()
     if kind < _NEUTRAL_WORDS or (emotion == "neutral" and kind < _NEUTRAL_WORDS + _CONGRUENT_WORDS):
         text_emotion = "neutral"

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from emotion_task.corpora.listing import CONTAINERS
+from emotion_task.corpora.reading.listing import CONTAINERS
 from emotion_task.records import Utterance
 from rlcore.errors import DataError, MissingDependencyError
 
