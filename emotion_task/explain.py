@@ -38,9 +38,9 @@ def explain(
     Raises:
         DataError: unreadable audio or a missing model.
     """
+    from emotion_task.prosody.annotation import with_measured
     from emotion_task.prosody.calibrate import Calibration, apply_calibration
     from emotion_task.prosody.files import measure_file
-    from emotion_task.prosody.pipeline import with_measured
 
     path = Path(audio).resolve()
     utterance = Utterance(id=path.stem, audio=str(path), text=text, gender=gender)

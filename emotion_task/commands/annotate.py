@@ -68,9 +68,9 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
 
 def run(arguments: argparse.Namespace) -> int:
     """Annotates the source, prints what became of its recordings and returns 0."""
+    from emotion_task.prosody.annotation import calibrate_corpus, measure_corpus
     from emotion_task.prosody.calibrate import TERTILES
     from emotion_task.prosody.files import MeasureConfig
-    from emotion_task.prosody.pipeline import calibrate_corpus, measure_corpus
 
     utterances = _listed(arguments)
     if arguments.only != "calibrate":

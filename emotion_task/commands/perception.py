@@ -43,7 +43,7 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks the models, prints the report and returns 0."""
-    from emotion_task.perception.report import write_perception
+    from emotion_task.perception.hearing import write_perception
 
     models = {"before": arguments.before, "after": arguments.model}
     write_perception(

@@ -35,7 +35,7 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
 
 def run(arguments: argparse.Namespace) -> int:
     """Calibrates the reward model, prints the report and returns 0."""
-    from emotion_task.reward_model.report import write_calibration
+    from emotion_task.reward_model.calibration_report import write_calibration
 
     models = {"trained": arguments.model}
     if arguments.untrained is not None:

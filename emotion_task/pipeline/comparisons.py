@@ -28,7 +28,7 @@ def classifiers(work: Workspace) -> References:
 
 def perception(work: Workspace, base: str, taught: str) -> Perceived:
     """Tests what SFT has taught to hear, against the base model; leaves `perception/perception.md`."""
-    from emotion_task.perception.report import write_perception
+    from emotion_task.perception.hearing import write_perception
 
     config = work.config
     if config.perception == 0:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from emotion_task.config import PipelineConfig
 from emotion_task.pipeline import comparisons, recordings, teaching
-from emotion_task.pipeline.checks import check_config, check_speakers
+from emotion_task.pipeline.early_checks import check_config, check_speakers
 from emotion_task.pipeline.estimate import describe, estimate
 from emotion_task.pipeline.reinforcement import reinforce
 from emotion_task.pipeline.results import (

@@ -8,8 +8,8 @@ from emotion_task.corpora import make_corpus
 from emotion_task.pipeline.results import Annotated, Listed
 from emotion_task.pipeline.settings import corpus_args
 from emotion_task.pipeline.workspace import Workspace
+from emotion_task.prosody.annotation import annotate as annotate_files
 from emotion_task.prosody.files import MeasureConfig
-from emotion_task.prosody.pipeline import annotate as annotate_files
 
 log = logging.getLogger(__name__)
 
