@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any
 
 from emotion_task.records import Utterance, write_manifest
 from rlcore.config.targets import load_target
@@ -60,7 +59,7 @@ def find_corpus(name: str) -> Corpus:
     return corpus
 
 
-def load_corpus(name: str, root: str | Path, **args: Any) -> list[Utterance]:
+def load_corpus(name: str, root: str | Path, **args: object) -> list[Utterance]:
     """Lists the utterances of a corpus.
 
     Args:

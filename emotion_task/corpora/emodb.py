@@ -34,7 +34,7 @@ SPEAKERS = {
     "15": ("male", 25),
     "16": ("female", 31),
 }
-"""Number to gender and years."""
+"""Gender and age in years by the speaker's number."""
 TEXTS = {
     "a01": "Der Lappen liegt auf dem Eisschrank.",
     "a02": "Das will sie am Mittwoch abgeben.",

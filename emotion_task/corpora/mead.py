@@ -27,7 +27,7 @@ LABELS = {
 }
 DROPPED: dict[str, str] = {}
 EVAL_SPEAKERS = ("M039", "M040", "M041", "M042", "W036", "W037", "W038", "W040")
-"""The corpus has no official split: the last four men and women, about a sixth of the speakers."""
+"""The last four men and women, about a sixth of the speakers: the corpus has no official split."""
 LAYOUT = (
     "Expected is MEAD as its owners ship it, with each speaker's audio archive unpacked: "
     "M003/audio/angry/level_1/001.m4a."

@@ -134,4 +134,4 @@ def _write_designs(path: Path, designs: list[Design]) -> None:
 
 
 CORPUS = Corpus(load=load_manifest, make=build_corpus)
-"""Once the corpus is made, its folder holds a manifest."""
+"""The synthetic corpus is made first; then its folder holds a manifest."""

@@ -35,12 +35,12 @@ _FOLDER = Path(__file__).parents[1] / "configs" / "ablations"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant(Model):
-    """A variant that was trained, and what it took."""
+    """A variant is a trained model, with what its training took."""
 
     cpu_hours: float
     """Hours of reinforcement learning by the clock, times the cores of its Ray cluster."""
     tokens: int
-    """Completion tokens that it sampled."""
+    """Completion tokens that were sampled in training."""
 
 
 def run_ablation(
@@ -90,7 +90,8 @@ _STAGES = {"base": "base_model", "sft": "cold_start"}
 def _variant(
     name: str, seed: int, configs: Sequence[str], overrides: Sequence[str], run_dir: str, folder: Path
 ) -> RunConfig:
-    """The line's `rl` section under the variant's file; `run_dir` is the line's own, as it is configured."""
+    """Returns the line's `rl` section under the variant's file; `run_dir` is the line's own, as it is
+    configured."""
     own = [f"run_dir={run_dir}", f"rl.run_dir={folder / f'{name}-seed{seed}'}", f"rl.seed={seed}"]
     return load_config([*configs, str(_FOLDER / f"{name}.yaml")], [*overrides, *own], PipelineConfig).rl
 
@@ -127,7 +128,7 @@ def _trained(
 def _evaluated(
     name: str, model: str, line: PipelineConfig, folder: Path, say: Say, *, seed: int | None = None
 ) -> Answered:
-    """A model's greedy answers, graded by the line's own rewards."""
+    """Returns a model's greedy answers, graded by the line's own rewards."""
     from rlcore.run import evaluate
 
     own = name if seed is None else f"{name}-seed{seed}"

@@ -28,15 +28,15 @@ _MAX_GRADE = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """One model's greedy answers, and what it took to train it."""
+    """Greedy answers of one model, and what its training took."""
 
     variant: str
     seed: int | None
-    """None: the variant has no seed of its own."""
+    """Seed of reinforcement learning; None where the variant has none."""
     metrics: dict[str, float]
     """Held-out metrics by name."""
     samples: str
-    """samples.jsonl of the answers."""
+    """Path of the samples.jsonl that holds the answers."""
     cpu_hours: float = 0.0
     """Hours of reinforcement learning by the clock, times the cores of its Ray cluster."""
     tokens: int = 0
@@ -55,7 +55,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """What the table calls the variant."""
+        """Name of the variant in the table."""
         return VARIANTS[self.answered[0].variant]
 
     def mean(self, metric: str) -> float | None:
@@ -70,7 +70,7 @@ Value = float | dict[str, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the table."""
+    """A column of the table shows one value of every variant."""
 
     title: str
     """Head of the column in ablation.md."""

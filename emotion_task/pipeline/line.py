@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class Pipeline:
-    """One run of the line.
+    """A pipeline is one run of the line.
 
     Args:
         say: takes what the person who waits is told: the estimate, and each stage that begins.

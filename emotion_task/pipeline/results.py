@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+Json = Mapping[str, Any]
+"""A JSON object as it was read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """A stage's result is JSON-able: its fields, without those that are None."""
@@ -25,7 +29,7 @@ class Result:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Self:
+    def from_json(cls, found: Json) -> Self:
         """Builds the result from what `as_json` returned.
 
         Raises:
@@ -62,7 +66,7 @@ class References(Result):
     """Logistic regression on eGeMAPS; None where openSMILE was not asked or is not installed."""
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Self:
+    def from_json(cls, found: Json) -> Self:
         return cls(**{name: ReferenceResult(**scores) for name, scores in found.items()})
 
 
@@ -76,7 +80,7 @@ class Model(Result):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aligned(Model):
-    """A base model that hears, and how well its projector was fitted where it was."""
+    """An aligned model hears; where its projector was fitted, the fit tells how well."""
 
     fit: dict[str, Any] | None = None
     """`strength` and `recall`, as `emotion_task.sft.projector.fit_projector` returns them."""
@@ -84,15 +88,16 @@ class Aligned(Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics(Result):
-    """Held-out metrics of a model by name; empty where the stage is switched off."""
+    """Metrics of a model on held-out prompts; empty where the stage is switched off."""
 
     metrics: dict[str, float]
+    """Values by the metric's name."""
 
     def as_json(self) -> dict[str, object]:
         return dict(self.metrics)
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Self:
+    def from_json(cls, found: Json) -> Self:
         return cls(metrics=dict(found))
 
 
@@ -101,19 +106,19 @@ class Perceived(Result):
     """The perception test's report; empty where the test is switched off."""
 
     report: dict[str, Any]
-    """As `perception/perception.json` holds it."""
+    """Contents of `perception/perception.json`."""
 
     @property
     def mean_gain(self) -> dict[str, float] | None:
-        """The `value`, `low` and `high` of SFT's gain over the base model, as shares, over all attributes;
-        None where the test is switched off."""
+        """The `value`, `low` and `high` of SFT's gain over the base model, as shares, over all
+        attributes; None where the test is switched off."""
         return self.report["gain"]["mean"] if self.report else None
 
     def as_json(self) -> dict[str, object]:
         return self.report
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Self:
+    def from_json(cls, found: Json) -> Self:
         return cls(report=dict(found))
 
 
@@ -122,7 +127,7 @@ class Reinforced(Result):
     """The policy after reinforcement learning, with its run's summary."""
 
     summary: dict[str, Any]
-    """As `rl/summary.json` holds it (`rlcore.run.train`)."""
+    """Contents of `rl/summary.json`, as `rlcore.run.train` returns them."""
 
     @property
     def model(self) -> str:
@@ -143,5 +148,5 @@ class Reinforced(Result):
         return self.summary
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Self:
+    def from_json(cls, found: Json) -> Self:
         return cls(summary=dict(found))

@@ -25,7 +25,7 @@ R = TypeVar("R", bound=Result)
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 Say = Callable[[str], None]
-"""Takes a line for the person who waits, such as `print`."""
+"""A function that takes a line for the person who waits, such as `print`."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Stage(Generic[R_co]):
     name: str
     result: type[R_co]
     settings: object
-    """What the result depends on beside the stages before it: values that are JSON-ready after
+    """Values on which the result depends beside the stages before it; JSON-ready after
     `rlcore.config.io.plain`."""
     work: Callable[[bool], R_co]
     """Does the work. The argument says that it may go on from what an interrupted attempt with the same

@@ -41,7 +41,7 @@ class FinalReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """What a finished line returned, as far as the summary tells it."""
+    """Results of a finished line, as far as the summary tells them."""
 
     config: PipelineConfig
     seconds: Mapping[str, float]
@@ -105,7 +105,7 @@ ROWS: tuple[Callable[[Finished], Row | None], ...] = (
     lambda line: _classifier("eGeMAPS, logistic regression", line.references.egemaps),
     lambda line: Row("majority", {"accuracy": line.references.classifier.majority}, reference=True),
 )
-"""Rows of the final table in their order; None where the line has no such row."""
+"""Rows of the final table in their order, made from a finished line; None where it has no such row."""
 
 
 def write_summary(work: Workspace, stages: Stages) -> FinalReport:

@@ -19,16 +19,16 @@ class Workspace:
     config: PipelineConfig
     run_dir: Path
     say: Say
-    """Is told what a stage has to say while it works."""
+    """Function that takes what a stage has to say while it works."""
 
     @property
     def listed(self) -> Path:
-        """The corpus' manifest."""
+        """Path of the corpus' manifest."""
         return self.run_dir / "corpus" / "manifest.jsonl"
 
     @property
     def annotated(self) -> Path:
-        """The manifest of annotated utterances."""
+        """Path of the manifest of annotated utterances."""
         return self.run_dir / "annotated" / "manifest.jsonl"
 
     def split(self, name: str) -> list[Utterance]:

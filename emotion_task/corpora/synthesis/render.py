@@ -116,7 +116,7 @@ def _contour(position: np.ndarray, contour: str) -> np.ndarray:
 
 
 def _whisper(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same vocal tract (LPC filter) excited by noise: no voicing at all."""
+    """Excites the same vocal tract (LPC filter) by noise: no voicing at all."""
     import parselmouth
     from parselmouth.praat import call
 
