@@ -23,10 +23,10 @@ import soundfile
 from ray.cluster_utils import Cluster
 
 from benchmarks.report import Row, finish, parse_arguments
-from emotion_task.corpora.design import draw_corpus
-from emotion_task.corpora.render import SAMPLE_RATE, render
+from emotion_task.corpora.synthesis.design import draw_corpus
+from emotion_task.corpora.synthesis.render import SAMPLE_RATE, render
+from emotion_task.prosody.annotation import measure_corpus
 from emotion_task.prosody.files import MeasureConfig, measure_file
-from emotion_task.prosody.pipeline import measure_corpus
 from emotion_task.records import Utterance
 
 SECONDS = 3.0

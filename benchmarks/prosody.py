@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import Row, argument_parser, finish
-from emotion_task.corpora import render as renderer
-from emotion_task.corpora.design import Design, draw_corpus
+from emotion_task.corpora.synthesis import render as renderer
+from emotion_task.corpora.synthesis.design import Design, draw_corpus
 from emotion_task.prosody.activity import FRAME_S, find_activity
 from emotion_task.prosody.align import SynthesisAligner
 from emotion_task.prosody.calibrate import TERTILES

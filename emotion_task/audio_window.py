@@ -4,7 +4,7 @@ through here, so that what was learnt on is what is asked about."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -16,14 +16,23 @@ _SILENCE_DB = 40.0
 _MARGIN_FRAMES = 2
 
 
-def model_waveform(path: str | Path, feature_extractor: Any, max_seconds: float | None = None) -> np.ndarray:
+class FeatureExtractor(Protocol):
+    """A processor's feature extractor, as far as the window depends on it."""
+
+    sampling_rate: int
+    """Rate of its input in Hz."""
+
+
+def model_waveform(
+    path: str | Path, feature_extractor: FeatureExtractor, max_seconds: float | None = None
+) -> np.ndarray:
     """Reads audio at the feature extractor's rate, trims silence at both ends and cuts to its window.
 
     A checkpoint whose tower was trained on recordings as they are says `"trim_silence": false` in its
     preprocessor's settings: then the silence stays.
 
     Args:
-        feature_extractor: gives `sampling_rate` [Hz] and, where its window is fixed, `chunk_length` [s].
+        feature_extractor: gives `sampling_rate` and, where its window is fixed, `chunk_length` in seconds.
         max_seconds: a shorter window, for processors whose own is longer than the task needs.
 
     Returns:
@@ -43,8 +52,8 @@ def model_waveform(path: str | Path, feature_extractor: Any, max_seconds: float 
 
 
 def trim_silence(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """The samples [T'] of `waveform` [T] from its first to its last frame that is not silence, with 40 ms
-    to spare. A waveform without any sound comes back whole."""
+    """Returns the samples [T'] of `waveform` [T] from its first to its last frame that is not silence, with
+    40 ms to spare. A waveform without any sound comes back whole."""
     size = int(_FRAME_SECONDS * sample_rate)
     num_frames = len(waveform) // size
     if num_frames < 2:

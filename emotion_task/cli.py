@@ -1,4 +1,4 @@
-"""`emotion`: the emotion task's own commands, from recordings to explanations."""
+"""The command line `emotion`: assembles the commands of `emotion_task.commands`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,38 @@ import argparse
 import importlib.util
 from collections.abc import Sequence
 
-from emotion_task.commands import data, models
+from emotion_task.commands import (
+    ablation,
+    annotate,
+    claims,
+    corpus,
+    cot,
+    explain,
+    export,
+    line,
+    perception,
+    reward_report,
+    small_model,
+    traces,
+)
 from rlcore.cli import parse, run_command
 from rlcore.errors import MissingDependencyError
+
+COMMANDS = (
+    corpus,
+    annotate,
+    traces,
+    cot,
+    export,
+    small_model,
+    line,
+    ablation,
+    reward_report,
+    perception,
+    explain,
+    claims,
+)
+"""Modules of the commands, in the order in which the help lists them."""
 
 EPILOG = """\
 examples:
@@ -37,7 +66,7 @@ _EXTRA = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the console script; returns the exit code."""
+    """Runs the command that `argv` (default: the process's arguments) names, and returns the exit code."""
     arguments = parse(build_parser(), argv)
     return run_command(lambda: _run(arguments), program="emotion", debug=arguments.debug)
 
@@ -53,6 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of `emotion` with all commands."""
     parser = argparse.ArgumentParser(
         prog="emotion",
         description="Models that hear speech, reason aloud about prosody and name the emotion.",
@@ -62,8 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    data.add_commands(commands, common)
-    models.add_commands(commands, common)
+    for command in COMMANDS:
+        command.add_parser(commands, [common])
     return parser
 
 

@@ -1,12 +1,11 @@
-"""One recording: what the model says of it, beside what was measured."""
+"""One recording: what the model says of it, beside what was measured. Knows no terminal."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.records import Utterance
@@ -14,7 +13,7 @@ from rlcore.errors import DataError
 from rlcore.records.files import write_json
 
 LABELS_FILE = "emotion_labels.json"
-"""Beside a model of the pipeline: the options it was trained with."""
+"""Name of the file beside a model of the pipeline that holds the options of its training."""
 
 
 def explain(
@@ -27,7 +26,7 @@ def explain(
     gender: str | None = None,
     max_new_tokens: int = 256,
 ) -> str:
-    """The model's greedy reasoning and label for one recording, beside its measured prosody.
+    """Returns the model's greedy reasoning and label for one recording, beside its measured prosody.
 
     Args:
         calibration: cut points for the levels; by default the `calibration.json` beside the model. Without
@@ -39,9 +38,9 @@ def explain(
     Raises:
         DataError: unreadable audio or a missing model.
     """
+    from emotion_task.prosody.annotation import with_measured
     from emotion_task.prosody.calibrate import Calibration, apply_calibration
     from emotion_task.prosody.files import measure_file
-    from emotion_task.prosody.pipeline import with_measured
 
     path = Path(audio).resolve()
     utterance = Utterance(id=path.stem, audio=str(path), text=text, gender=gender)
@@ -113,8 +112,8 @@ def _render(answer: str, utterance: Utterance) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _units(measured: dict[str, Any]) -> list[str]:
-    """The measurement in physical units, a line each."""
+def _units(measured: Mapping[str, object]) -> list[str]:
+    """Returns the measurement in physical units, a line each."""
     return [
         f"  {name} = {value:.4g}" if isinstance(value, float) else f"  {name} = {value}"
         for name, value in measured.items()
@@ -122,7 +121,7 @@ def _units(measured: dict[str, Any]) -> list[str]:
 
 
 def write_companions(model: str | Path, calibration: str | Path, labels: Sequence[str]) -> None:
-    """Puts the cut points and options beside a trained model, so that `explain` needs nothing else."""
+    """Writes the cut points and options beside a trained model, so that `explain` needs nothing else."""
     folder = Path(model)
     write_json(folder / LABELS_FILE, list(labels))
     (folder / "calibration.json").write_text(Path(calibration).read_text(encoding="utf-8"), encoding="utf-8")

@@ -19,10 +19,10 @@ VALUES: dict[str, tuple[str, ...]] = {
     "intonation": ("rising", "falling", "rising-falling", "falling-rising", "flat", "expressive"),
     "gender": ("male", "female"),
 }
-"""Attribute to the values that can be stated."""
+"""Values that can be stated, by attribute."""
 
 PROSODY = ("pitch_level", "energy_level", "speed_level", "intonation")
-"""The attributes that prosody accuracy is the mean of."""
+"""Attributes over which prosody accuracy is the mean."""
 
 
 _WHISPERED_BELOW = 0.2
@@ -30,7 +30,7 @@ _WHISPERED_BELOW = 0.2
 
 
 def stated_facts(utterance: Utterance) -> dict[str, str]:
-    """Attribute to value, for each attribute of `VALUES` that is known of this utterance."""
+    """Returns the value of each attribute of `VALUES` that is known of this utterance."""
     facts = {}
     for name, values in VALUES.items():
         value = getattr(utterance, name)
@@ -42,23 +42,28 @@ def stated_facts(utterance: Utterance) -> dict[str, str]:
 
 
 def known_facts(utterance: Utterance) -> dict[str, str]:
-    """`stated_facts`, and the speaker's age group where the manifest has it. Apart from them, because few
-    corpora tell ages: what every recording is asked about, and the judge's row of digits, hold none."""
+    """Returns `stated_facts`, and the speaker's age group where the manifest has it.
+
+    Age stands apart because few corpora tell it: what every recording is asked about, and the judge's row of
+    digits, hold no age.
+    """
     age = utterance.age_level
     return stated_facts(utterance) | ({} if age is None else {"age_level": age})
 
 
 def has_no_pitch(measured: Mapping[str, Any] | None) -> bool:
-    """Whether next to none of the measured speech is voiced, as in whispering. A track that is unreliable
-    for another reason (too short, drowned in noise, which hides the level too) is unknown, not pitchless."""
+    """Tells that next to none of the measured speech is voiced, as in whispering.
+
+    A track that is unreliable for another reason (too short, drowned in noise, which hides the level too) is
+    unknown, not pitchless.
+    """
     if measured is None or measured.get("f0_reliable") is not False or not measured.get("level_reliable"):
         return False
     return measured["voiced_fraction"] < _WHISPERED_BELOW
 
 
-def reference_of(utterance: Utterance) -> dict[str, Any]:
-    """What rewards and metrics compare with: the emotion, the transcript, and the facts that were
-    measured."""
+def reference_of(utterance: Utterance) -> dict[str, object]:
+    """Returns what rewards and metrics compare with: the emotion, the transcript, and the measured facts."""
     return {
         "emotion": utterance.emotion,
         "text": utterance.text,

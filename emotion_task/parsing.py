@@ -28,7 +28,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "fear": ("fearful", "afraid", "scared", "frightened"),
     "calm": ("calmness",),
 }
-"""Label to the other words that are read as it."""
+"""Other words that are read as a label, by label."""
 
 _LABEL_OF = {word: label for label, words in ALIASES.items() for word in (label, *words)}
 _EMOTION_WORD = re.compile(
@@ -38,18 +38,18 @@ _EMOTION_WORD = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A response that follows the schema."""
+    """A parsed response is one that follows the schema."""
 
     think: str
-    """Reasoning, stripped."""
+    """Reasoning inside `<think>`, stripped."""
     answer: str
-    """What stood inside `<answer>`, stripped, not yet read as a label."""
+    """Text inside `<answer>`, stripped, not yet read as a label."""
 
 
 def parse_response(text: str) -> Parsed | None:
-    """The parts of `<think>...</think><answer>...</answer>`, or None where the text is anything else: text
-    before, between or after, an empty or repeated part, a tag inside a part. White space around the parts
-    is allowed."""
+    """Returns the parts of `<think>...</think><answer>...</answer>`, or None where the text is anything else:
+    text before, between or after, an empty or repeated part, a tag inside a part. White space around the
+    parts is allowed."""
     match = _RESPONSE.fullmatch(text)
     if match is None:
         return None
@@ -60,20 +60,19 @@ def parse_response(text: str) -> Parsed | None:
 
 
 def format_response(think: str, answer: str) -> str:
-    """The response that `parse_response` reads back as these two parts."""
+    """Returns the response that `parse_response` reads back as `think` and `answer`."""
     return f"<think>{think}</think><answer>{answer}</answer>"
 
 
 def normalise_label(text: str, labels: Sequence[str] = ALL_LABELS) -> str | None:
-    """The label that `text` names, whatever its case, punctuation or listed alias; None if it names none
-    of `labels`.
-    The whole text must be the label: a sentence that mentions one is not an answer."""
+    """Returns the label that `text` names, whatever its case, punctuation or listed alias; None if it names
+    none of `labels`. The whole text must be the label: a sentence that mentions one is not an answer."""
     words = " ".join(re.findall(r"[a-z]+", text.lower()))
     label = _LABEL_OF.get(words)
     return label if label in labels else None
 
 
 def named_emotions(text: str) -> list[str]:
-    """The labels that free text names, in their order of appearance, quoted speech left out."""
+    """Returns the labels that free text names, in their order of appearance, quoted speech left out."""
     spoken = QUOTE.sub(" ", text.lower())
     return [_LABEL_OF[word] for word in _EMOTION_WORD.findall(spoken)]

@@ -2,19 +2,19 @@
 
 The wording follows EmotionThinker (system prompt: think inside `<think>`, answer inside `<answer>`; user
 turn: the audio, then the question and its options) and is short, so that a tiny model can learn on it as
-    well.
+well. Knows no tokenizer and no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
-from emotion_task.labels import ALL_LABELS
 from emotion_task.records import AGE_LEVELS
 from rlcore.errors import ConfigError
 
-Messages = list[dict[str, Any]]
+Messages = list[dict[str, str | list[dict[str, str]]]]
+"""A conversation: turns with `role` and `content`, the content a text or its parts."""
 
 SYSTEM_PROMPT = "Listen. Think inside <think> </think>, then answer inside <answer> </answer>."
 ATTRIBUTE_SYSTEM_PROMPT = "Listen and answer with one word."
@@ -30,12 +30,12 @@ ATTRIBUTE_QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("rising", "falling", "rising-falling", "falling-rising", "flat", "expressive"),
     ),
 }
-"""Attribute to its question and options. `none` is the answer where no pitch can be heard."""
+"""Questions and options of the perception test by attribute. `none` answers where no pitch is heard."""
 
 SPEAKER_QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "age_level": ("How old is the speaker?", tuple(AGE_LEVELS)),
 }
-"""The same of who speaks: no part of the perception test."""
+"""Questions and options about who speaks, by attribute: no part of the perception test."""
 
 MELODY_QUESTION = "Write the melody of the voice: one digit from 0 to 9 each fifth of a second."
 TRANSCRIPT_QUESTION = "Write what is said."
@@ -48,7 +48,7 @@ PROFILE_KEYWORDS = {
     "intonation": "intonation",
     "gender": "gender",
 }
-"""Attribute to the keyword that the profile names it by, in the profile's order."""
+"""Keywords by which the profile names the attributes, in the profile's order."""
 STRESS_QUESTION = "Which word is stressed? Choose one of: {words}."
 ORDER_QUESTION = "Three versions of one utterance follow each other. Order them by {attribute}: {levels}."
 ORDER_LEVELS: dict[str, tuple[str, str, str]] = {
@@ -56,60 +56,73 @@ ORDER_LEVELS: dict[str, tuple[str, str, str]] = {
     "energy": ("low", "normal", "high"),
     "rate": ("slow", "normal", "fast"),
 }
-"""What may differ between three versions of one utterance, and the words for it, rising."""
+"""Attributes in which three versions of one utterance may differ, each with its words from low to high."""
 
 
 def emotion_messages(labels: Sequence[str]) -> Messages:
-    """The conversation that asks for reasoning and one of `labels`; the audio goes where `audio` stands."""
+    """Returns the conversation that asks for reasoning and one of `labels`; the audio goes where `audio`
+    stands."""
     return audio_messages(SYSTEM_PROMPT, EMOTION_QUESTION.format(options=", ".join(labels)))
 
 
 def attribute_messages(attribute: str) -> Messages:
-    """The conversation that asks for one attribute of `ATTRIBUTE_QUESTIONS` or `SPEAKER_QUESTIONS`."""
+    """Returns the conversation that asks for one attribute of `ATTRIBUTE_QUESTIONS` or
+    `SPEAKER_QUESTIONS`."""
     question, options = {**ATTRIBUTE_QUESTIONS, **SPEAKER_QUESTIONS}[attribute]
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, f"{question} Choose one of: {', '.join(options)}.")
 
 
 def profile_messages() -> Messages:
-    """The conversation that asks for all levels at once, as a list of `attribute value` pairs."""
+    """Returns the conversation that asks for all levels at once, as a list of `attribute value` pairs."""
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, PROFILE_QUESTION)
 
 
 def melody_messages() -> Messages:
-    """The conversation that asks for the pitch of each fifth of a second."""
+    """Returns the conversation that asks for the pitch of each fifth of a second."""
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, MELODY_QUESTION)
 
 
 def stress_messages(words: Sequence[str]) -> Messages:
-    """The conversation that asks which of the utterance's words stands out."""
+    """Returns the conversation that asks which of the utterance's words stands out."""
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, STRESS_QUESTION.format(words=", ".join(words)))
 
 
 def order_messages(attribute: str) -> Messages:
-    """The conversation that asks for the order of three versions by one attribute of `ORDER_LEVELS`."""
+    """Returns the conversation that asks for the order of three versions by one attribute of
+    `ORDER_LEVELS`."""
     question = ORDER_QUESTION.format(attribute=attribute, levels=", ".join(ORDER_LEVELS[attribute]))
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, question)
 
 
 def transcript_messages() -> Messages:
-    """The conversation that asks for the words."""
+    """Returns the conversation that asks for the words."""
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, TRANSCRIPT_QUESTION)
 
 
 def caption_messages() -> Messages:
-    """The conversation that asks for a description of the voice."""
+    """Returns the conversation that asks for a description of the voice."""
     return audio_messages(ATTRIBUTE_SYSTEM_PROMPT, CAPTION_QUESTION)
 
 
 def audio_messages(system: str, text: str) -> Messages:
-    """A system turn, then a user turn of one audio and `text`."""
+    """Returns a system turn with the text `system`, then a user turn of one audio and `text`."""
     return [
         {"role": "system", "content": [{"type": "text", "text": system}]},
         {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": text}]},
     ]
 
 
-def format_prompt(processor: Any, messages: Messages) -> str:
+class ChatProcessor(Protocol):
+    """A Hugging Face processor that knows its model's chat template."""
+
+    def apply_chat_template(
+        self, conversation: Messages, /, *, add_generation_prompt: bool, tokenize: bool
+    ) -> str:
+        """Returns the conversation as the model reads it."""
+        ...
+
+
+def format_prompt(processor: ChatProcessor, messages: Messages) -> str:
     """Renders messages with the chat template of a Hugging Face processor, up to the assistant's turn.
 
     Returns:
@@ -125,32 +138,3 @@ def format_prompt(processor: Any, messages: Messages) -> str:
             "(chat_template.jinja), as instruction-tuned checkpoints do."
         )
     return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-
-
-def tokenizer_corpus() -> Iterator[str]:
-    """Every text that this package's templates can produce, to train a small tokenizer on.
-
-    Digits are given one by one: the reward model's scores must stay single tokens.
-    """
-    from emotion_task.cot.template import all_phrases
-    from emotion_task.reward_model.grades import judge_texts
-
-    yield from (
-        SYSTEM_PROMPT,
-        ATTRIBUTE_SYSTEM_PROMPT,
-        EMOTION_QUESTION.format(options=", ".join(ALL_LABELS)),
-    )
-    yield from ("system", "user", "assistant", "Audio 1: ", "\n", *"0123456789")
-    for question, options in ATTRIBUTE_QUESTIONS.values():
-        yield f"{question} Choose one of: {', '.join(options)}."
-        yield from options
-    yield from (
-        MELODY_QUESTION,
-        PROFILE_QUESTION,
-        "-",
-        "pitch, energy, rate, intonation, gender male, gender female",
-    )
-    for label in ALL_LABELS:
-        yield from (label, f" {label}", f"<think>.</think><answer>{label}</answer>")
-    yield from all_phrases()
-    yield from judge_texts()

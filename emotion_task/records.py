@@ -1,4 +1,4 @@
-"""The manifest: one JSON line an utterance, the form in which every corpus, annotation and trace is kept."""
+"""The manifest: one JSON line per utterance, the form in which every corpus, annotation and trace is kept."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from rlcore.errors import ConfigError, DataError
 from rlcore.records.files import numbered_rows, write_rows
 
 AGE_LEVELS = {"child": 13.0, "young": 40.0, "middle-aged": 60.0, "elderly": float("inf")}
-"""Age group to the age in years that it ends at."""
+"""Age in years at which each age group ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance:
-    """One recording and what is known of it. Measured fields are null where they could not be measured."""
+    """An utterance is one recording and what is known of it.
+
+    Measured fields are null where they could not be measured.
+    """
 
     id: str
     audio: str
@@ -29,30 +32,30 @@ class Utterance:
     speaker: str | None = None
     dataset: str = "manifest"
     split: str | None = None
-    """`train`, `eval` or null."""
+    """Split of the corpus: `train`, `eval` or null."""
     gender: str | None = None
     """`male` or `female` where the corpus tells, or a classifier is sure of it."""
     age_years: float | None = None
-    """Of the speaker, where the corpus or a classifier tells."""
+    """Age of the speaker, where the corpus or a classifier tells."""
     language: str | None = None
     """ISO 639-1 code of the words (`en`, `de`), for the speech rate; null where the corpus does not tell."""
     measured: dict[str, Any] | None = None
     """Physical units, written by the measuring pass (emotion_task.prosody.measure.Measurement as a dict)."""
     pitch_level: str | None = None
-    """low, normal or high (calibrated per corpus and gender)."""
+    """Pitch: low, normal or high, calibrated per corpus and gender."""
     energy_level: str | None = None
-    """low, normal or high."""
+    """Loudness: low, normal or high, calibrated per corpus."""
     speed_level: str | None = None
-    """slow, normal or fast."""
+    """Speech rate: slow, normal or fast."""
     intonation: str | None = None
-    """rising, falling, rising-falling, falling-rising, flat, expressive, uncertain or too_short."""
+    """Contour: rising, falling, rising-falling, falling-rising, flat, expressive, uncertain or too_short."""
     stressed_words: list[str] | None = None
     trace: str | None = None
     """`<think>...</think><answer>...</answer>` where one was written."""
 
     @property
     def age_level(self) -> str | None:
-        """child, young, middle-aged or elderly; null where the age is unknown."""
+        """Age group: child, young, middle-aged or elderly; null where the age is unknown."""
         if self.age_years is None:
             return None
         return next(name for name, below in AGE_LEVELS.items() if self.age_years < below)
@@ -68,6 +71,7 @@ def read_manifest(path: str | Path) -> list[Utterance]:
 
 
 def iter_manifest(path: str | Path) -> Iterator[Utterance]:
+    """Yields the utterances of a JSONL manifest as `read_manifest` returns them; raises as it does."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such manifest. Make one with `emotion corpus` or `emotion annotate`.")
@@ -108,7 +112,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
 def by_speaker(
     utterances: Sequence[Utterance], speakers: Sequence[str], setting: str
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """The utterances of `speakers`, and the others.
+    """Splits the utterances into those of `speakers` and the others.
 
     Raises:
         ConfigError: a speaker who says none of them (names `setting` and those who do).
@@ -121,8 +125,9 @@ def by_speaker(
 
 
 def choose(utterances: Sequence[Utterance], limit: int | None) -> list[Utterance]:
-    """At most `limit` utterances in their order, chosen by a hash of their ids: the choice does not depend
-    on the order of the file, and a larger limit keeps what a smaller one chose. None: all.
+    """Chooses at most `limit` utterances (all where None), by a hash of their ids, and keeps their order.
+
+    The choice does not depend on the order of the file, and a larger limit keeps what a smaller one chose.
 
     Raises:
         ConfigError: a limit below 1.

@@ -22,7 +22,7 @@ from rlcore.types import Group, Prompt, Score
 
 
 class EmotionTask:
-    """Prompts whose reference is an utterance's emotion and measured prosody. See `rlcore.task.Task`.
+    """The task (`rlcore.task.Task`) asks for the emotion; the reference is emotion and measured prosody.
 
     Args:
         manifest: JSONL of `emotion_task.records.Utterance`, with `split` and `emotion` filled.
@@ -55,6 +55,7 @@ class EmotionTask:
 
     @cached_property
     def processor(self) -> Any:
+        """The processor of `model_path`, loaded at first use."""
         from rlcore.models.hf_model import load_processor
 
         return load_processor(self.model_path)
@@ -67,7 +68,7 @@ class EmotionTask:
         return self._formatted
 
     def utterances(self, split: str) -> list[Utterance]:
-        """The utterances behind `prompts(split)`, in the same order."""
+        """Returns the utterances behind `prompts(split)`, in the same order."""
         if split not in self._limits:
             raise ConfigError(f"split: got {split!r}; allowed are {sorted(self._limits)}")
         rows = [u for u in self._utterances if u.split == split and u.emotion in self.labels]
@@ -80,19 +81,21 @@ class EmotionTask:
         return choose(rows, self._limits[split])
 
     def prompts(self, split: str) -> list[Prompt]:
+        """Returns a prompt for each of `utterances(split)`; raises as they do."""
         return [
             Prompt(id=u.id, text=self.prompt_text, media={"audio": u.audio}, reference=reference_of(u))
             for u in self.utterances(split)
         ]
 
     def load_media(self, prompt: Prompt) -> dict[str, Any]:
+        """Reads the recording as the processor takes it: `audio` [T] float32, `sampling_rate` in Hz."""
         extractor = self.processor.feature_extractor
         waveform = model_waveform(prompt.media["audio"], extractor, self.max_seconds)
         return {"audio": [waveform], "sampling_rate": int(extractor.sampling_rate)}
 
     def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
-        """`accuracy`, `unweighted_accuracy`, `macro_f1`, `format_rate`, `prosody_accuracy` and one
-        accuracy an attribute, `claim_precision`, `faithfulness/...` (see `faithfulness_metrics`),
+        """Returns `accuracy`, `unweighted_accuracy`, `macro_f1`, `format_rate`, `prosody_accuracy` and one
+        accuracy per attribute, `claim_precision`, `faithfulness/...` (see `faithfulness_metrics`),
         `tokens`, and the mean of each reward and of its parts as
         `reward/<name>[/<part>]`."""
         responses = [group.completions[0].text for group in groups]

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emotion_task.claims.contour import contour_claims
+from emotion_task.claims.gender_age import speaker_claims
 from emotion_task.claims.grammar import SentenceReader
 from emotion_task.claims.quotes import quoted_claims
 from emotion_task.claims.sentences import read_sentences
-from emotion_task.claims.speaker import speaker_claims
 
 LEVEL_TYPES = ("pitch_level", "energy_level", "speed_level", "intonation", "gender", "age_level")
 """Claim types that hold one value per utterance."""

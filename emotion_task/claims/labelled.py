@@ -1,12 +1,10 @@
-"""Measures how well the claim finder does on labelled passages: `python -m emotion_task.claims.labelled
-FILE`.
+"""How well the claim finder does on labelled passages (`emotion claims FILE`).
 
 A line of the file is `{"text": ..., "claims": [[type, value], ...], "split": ...}`.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,18 +84,3 @@ def score_finder(rows: Iterable[Passage]) -> dict[str, Found]:
             scores[name] += of_type
             scores["all"] += of_type
     return scores
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Precision and recall of the claim finder by claim type.")
-    parser.add_argument("file", help="JSONL of labelled passages (tests/data/claims.jsonl)")
-    parser.add_argument("--split", help="only the passages of this split")
-    args = parser.parse_args()
-    rows = [row for row in read_labelled(args.file) if args.split in (None, row["split"])]
-    print(f"{len(rows)} passages\n{'type':16}{'precision':>10}{'recall':>8}{'claims':>8}")
-    for name, found in score_finder(rows).items():
-        print(f"{name:16}{found.precision:10.3f}{found.recall:8.3f}{found.num_labelled:8d}")
-
-
-if __name__ == "__main__":
-    main()

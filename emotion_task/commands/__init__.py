@@ -1,1 +1,1 @@
-"""What `emotion` can do, a file a kind of command."""
+"""What `emotion` can do, one file per command: parsers and printing."""

@@ -1,48 +1,70 @@
-"""Corpora, each in its owner's layout, one file a corpus."""
+"""Corpora: each file of this folder is one, under the file's name, and holds its record as `CORPUS`.
+
+A corpus of your own is named as `package.module:NAME` wherever a corpus is named. What readers share is in
+`reading`, the synthetic voices are in `synthesis`. This module knows no corpus.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any
 
-from emotion_task.corpora.ears import load_ears
-from emotion_task.corpora.emodb import load_emodb
-from emotion_task.corpora.expresso import load_expresso
-from emotion_task.corpora.iemocap import load_iemocap
-from emotion_task.corpora.manifest import load_manifest
-from emotion_task.corpora.mead import load_mead
-from emotion_task.corpora.meld import load_meld
-from emotion_task.corpora.msp_podcast import load_msp_podcast
-from emotion_task.corpora.ravdess import load_ravdess
-from emotion_task.corpora.savee import load_savee
-from emotion_task.corpora.synthetic import build_corpus
-from emotion_task.records import Utterance
+from emotion_task.records import Utterance, write_manifest
+from rlcore.config.targets import load_named
 from rlcore.errors import ConfigError
 
-LOADERS: dict[str, Callable[..., list[Utterance]]] = {
-    "ears": load_ears,
-    "emodb": load_emodb,
-    "expresso": load_expresso,
-    "iemocap": load_iemocap,
-    "manifest": load_manifest,
-    "mead": load_mead,
-    "meld": load_meld,
-    "msp_podcast": load_msp_podcast,
-    "ravdess": load_ravdess,
-    "savee": load_savee,
-    # The synthetic corpus is built first (`build_corpus`); then its folder holds a manifest.
-    "synthetic": load_manifest,
-}
+_NOT_OF_USERS = ("root", "folder", "seed", "num_workers", "progress")
+"""Parameters of loaders and makers that the configuration gives by other keys."""
 
 
-def load_corpus(name: str, root: str | Path, **args: Any) -> list[Utterance]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """A corpus is a function that lists its utterances, and one that makes it where nobody ships it."""
+
+    load: Callable[..., list[Utterance]]
+    """Lists the utterances below a folder: `load(root, **args)`. Its keyword arguments are those that
+    `corpus.args` may hold."""
+    make: Callable[..., Path] | None = None
+    """Writes the corpus into a folder and returns its manifest: `make(folder, seed=..., num_workers=...,
+    **args)`. None for a corpus that is read from disk."""
+
+
+def corpus_names() -> list[str]:
+    """Returns the names of the corpora in this folder, in alphabetical order; imports none of them."""
+    found = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return sorted(module.name for module in found if not module.ispkg)
+
+
+def find_corpus(name: str) -> Corpus:
+    """Returns the corpus of one of `corpus_names`, or of `package.module:NAME`.
+
+    Raises:
+        ConfigError: the name is not known, or names something else.
+    """
+    if ":" in name:
+        corpus = load_named(name, key="corpus.name")
+    elif name in corpus_names():
+        corpus = importlib.import_module(f"{__name__}.{name}").CORPUS
+    else:
+        raise ConfigError(
+            f"corpus {name!r}: not known; allowed are {', '.join(corpus_names())}, and your own as "
+            "`package.module:NAME`"
+        )
+    if not isinstance(corpus, Corpus):
+        raise ConfigError(f"corpus {name!r}: is no emotion_task.corpora.Corpus but {corpus!r}")
+    return corpus
+
+
+def load_corpus(name: str, root: str | Path, **args: object) -> list[Utterance]:
     """Lists the utterances of a corpus.
 
     Args:
-        name: one of `LOADERS`.
-        root: its folder.
+        name: as `find_corpus` takes it.
+        root: the corpus' folder.
         args: as the loader takes them, for instance `train_speakers` of RAVDESS.
 
     Raises:
@@ -50,16 +72,50 @@ def load_corpus(name: str, root: str | Path, **args: Any) -> list[Utterance]:
         DataError: the folder does not hold the corpus.
     """
     check_args(name, args)
-    return LOADERS[name](root, **args)
+    return find_corpus(name).load(root, **args)
+
+
+def make_corpus(
+    name: str,
+    root: str | Path | None,
+    folder: str | Path,
+    *,
+    args: Mapping[str, object],
+    seed: int = 0,
+    num_workers: int = 2,
+) -> Path:
+    """Makes the corpus, or lists it with every recording readable, and returns its manifest in `folder`.
+
+    Args:
+        name: as `find_corpus` takes it.
+        root: the folder that the owner ships; not used by a corpus that is made.
+        args: of the maker or loader.
+
+    Raises:
+        ConfigError: unknown corpus, or an argument that it does not take.
+        DataError: the folder does not hold the corpus.
+    """
+    from emotion_task.corpora.reading.decode import decode_containers
+
+    corpus, folder = find_corpus(name), Path(folder)
+    if corpus.make is not None:
+        return corpus.make(folder, seed=seed, num_workers=num_workers, **args)
+    listed, manifest = load_corpus(name, str(root), **args), folder / "manifest.jsonl"
+    write_manifest(manifest, decode_containers(listed, folder / "audio"))
+    return manifest
 
 
 def check_args(name: str, args: Iterable[str], *, build: bool = False) -> None:
-    """Raises ConfigError where a corpus is not known, or takes no argument of such a name; `build` asks for
-    those that the synthetic corpus is made with."""
-    if name not in LOADERS:
-        raise ConfigError(f"corpus {name!r}: not known; allowed are {', '.join(sorted(LOADERS))}")
-    takes = signature(build_corpus if build and name == "synthetic" else LOADERS[name]).parameters
-    not_ours = ("root", "folder", "seed", "num_workers", "progress")
-    allowed = [parameter for parameter in takes if parameter not in not_ours]
+    """Checks the names of a corpus' arguments.
+
+    Args:
+        build: asks for the arguments that the corpus is made with, where it is made.
+
+    Raises:
+        ConfigError: the corpus is not known, or takes no argument of such a name.
+    """
+    corpus = find_corpus(name)
+    takes = signature(corpus.make if build and corpus.make is not None else corpus.load).parameters
+    allowed = [parameter for parameter in takes if parameter not in _NOT_OF_USERS]
     if unknown := sorted(set(args) - set(allowed)):
         raise ConfigError(f"corpus {name!r}: it does not take {unknown}; allowed are {', '.join(allowed)}")

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from emotion_task.corpora.listing import HeldOut, Listing, audio_files
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import HeldOut, Listing, audio_files
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
@@ -27,7 +28,7 @@ LABELS = {
     "fear": "fear",
     "whisper": "whisper",
 }
-"""The emotion of the emo_ tasks, and the reading style `whisper`."""
+"""Labels of the emo_ tasks, and the reading style `whisper`."""
 _NONE_OF_NINE = (
     *("adoration", "amazement", "contentment", "cuteness", "desire", "disappointment", "distress"),
     *("embarassment", "guilt", "interest", "pain", "pride", "realization", "relief", "serenity"),
@@ -41,7 +42,7 @@ _REST = "freeform talk, interjections, melodies and sounds, without an emotion"
 EVAL_SPEAKERS = ("p102", "p103", "p104", "p105", "p106", "p107")
 """The paper's test speakers."""
 VALIDATION = ("p100", "p101")
-"""In neither split, unless speakers are named: the paper's validation speakers."""
+"""The paper's validation speakers: in neither split, unless speakers are named."""
 LAYOUT = (
     "Expected is EARS as its owners ship it: p001 to p107 with files such as emo_anger_sentences.wav, and "
     "beside them speaker_statistics.json and transcripts.json of its repository."
@@ -84,7 +85,7 @@ def load_ears(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -
 
 
 def _middle(ages: str) -> float | None:
-    """Of a range such as 36-45: the owner tells no more."""
+    """Returns the middle of a range such as 36-45: the owner tells no more."""
     bounds = [int(bound) for bound in re.findall(r"\d+", ages)]
     return sum(bounds) / len(bounds) if bounds else None
 
@@ -96,3 +97,6 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}") from error
+
+
+CORPUS = Corpus(load=load_ears)

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import HeldOut, Listing, audio_files
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import HeldOut, Listing, audio_files
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -33,7 +34,7 @@ SPEAKERS = {
     "15": ("male", 25),
     "16": ("female", 31),
 }
-"""Number to gender and years."""
+"""Gender and age in years by the speaker's number."""
 TEXTS = {
     "a01": "Der Lappen liegt auf dem Eisschrank.",
     "a02": "Das will sie am Mittwoch abgeben.",
@@ -79,3 +80,6 @@ def load_emodb(root: str | Path, *, eval_speakers: Iterable[str | int] | None = 
                 age_years=float(years),
             )
     return listing.done()
+
+
+CORPUS = Corpus(load=load_emodb)

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import soundfile
 
-from emotion_task.corpora.listing import Listing
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import Listing
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 from rlcore.records.files import replaced
@@ -47,7 +48,7 @@ LAYOUT = (
     "read_transcriptions.txt and VAD_segments.txt."
 )
 MIN_SECONDS, MAX_SECONDS = 0.5, 15.0
-"""Of a turn; a longer one is cut into pieces."""
+"""Limits of a turn's length; a longer one is cut into pieces."""
 _GENDERS = {"ex01": "male", "ex02": "female", "ex03": "male", "ex04": "female"}
 _RANGE = re.compile(r"\(\s*([\d.]*)s?\s*,\s*([\d.]*)s?\s*\)")
 _LONG = "turn of a conversation or long reading (give cut_to=FOLDER, and they are cut out into it)"
@@ -56,7 +57,7 @@ _LONG = "turn of a conversation or long reading (give cut_to=FOLDER, and they ar
 @dataclass(frozen=True, slots=True)
 class _Turn:
     channel: int | None
-    """1 or 2, or None in a file of one speaker."""
+    """Channel 1 or 2, or None in a file of one speaker."""
     start: float
     end: float
 
@@ -152,7 +153,7 @@ def _place(root: Path, name: str) -> tuple[list[str], list[str], Path]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The first cell of each line and the rest of it, without comments."""
+    """Returns the first cell of each line and the rest of it, without comments."""
     if not path.is_file():
         raise DataError(f"{path}: no such file. {LAYOUT}")
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -178,9 +179,13 @@ def _seconds(window: str) -> tuple[float, float]:
 
 
 def _inside(turns: list[_Turn], window: tuple[float, float]) -> Iterator[_Turn]:
-    """The parts of the turns that lie in the window, none longer than `MAX_SECONDS`, short ones left out."""
+    """Returns the parts of the turns that lie in the window, none longer than `MAX_SECONDS`, short ones left
+    out."""
     for turn in turns:
         start, end = max(turn.start, window[0]), min(turn.end, window[1])
         while end - start >= MIN_SECONDS:
             yield _Turn(turn.channel, start, min(end, start + MAX_SECONDS))
             start += MAX_SECONDS
+
+
+CORPUS = Corpus(load=load_expresso)

@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import HeldOut, Listing
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import HeldOut, Listing
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -88,3 +89,6 @@ def _transcripts(folder: Path) -> dict[str, str]:
         for match in map(_LINE.match, path.read_text(encoding="utf-8", errors="replace").splitlines())
         if match
     }
+
+
+CORPUS = Corpus(load=load_iemocap)

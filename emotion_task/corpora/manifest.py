@@ -1,4 +1,4 @@
-"""Any folder of audio with a list beside it: JSONL (one Utterance a line), CSV with a header, or Parquet.
+"""Any folder of audio with a list beside it: JSONL (one Utterance per line), CSV with a header, or Parquet.
 
 CSV columns: `audio` (required; relative to the list's folder, or absolute), then any of `id`, `text`,
 `emotion`, `speaker`, `dataset`, `gender`, `age_years`, `language`, `split`. An empty cell is null. JSONL and
@@ -8,12 +8,13 @@ Parquet may hold every field of `emotion_task.records.Utterance`.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from os.path import abspath
 from pathlib import Path
 from typing import Any
 
+from emotion_task.corpora import Corpus
 from emotion_task.labels import ALL_LABELS
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
@@ -32,8 +33,10 @@ _ALLOWED = {
 _SHOWN = 10
 """Mistakes that an error lists; it counts all."""
 
-Row = tuple[str, dict[str, Any]]
-"""Where it stands, for errors, and its fields."""
+Fields = dict[str, Any]
+"""Fields of an utterance as a list holds them, not yet checked."""
+Row = tuple[str, Fields]
+"""A row's place, for errors, and its fields."""
 
 
 def load_manifest(
@@ -69,7 +72,7 @@ def load_manifest(
             found = [f"the id {id!r} stands at {lines[id]} already"]
         mistakes += [f"{where}: {mistake}" for mistake in found]
         if not found:
-            values: dict[str, Any] = {"dataset": dataset or "manifest"} | row
+            values: Fields = {"dataset": dataset or "manifest"} | row
             # JSON and Parquet may have numbers there: 7 and "7" are one speaker.
             values |= {name: str(values[name]) for name in ("dataset", "speaker", "text") if name in values}
             if "age_years" in row:
@@ -88,7 +91,7 @@ def _first(mistakes: list[str]) -> list[str]:
     return mistakes[:_SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])
 
 
-def _mistakes(row: dict[str, Any], audio: Path | None, allowed: Path) -> Iterator[str]:
+def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
     unknown = sorted(set(row) - set(_FIELDS))
     if unknown:
         yield f"unknown fields {unknown}; known are {', '.join(_FIELDS)}"
@@ -104,7 +107,7 @@ def _mistakes(row: dict[str, Any], audio: Path | None, allowed: Path) -> Iterato
             yield f"{field} {row[field]!r} is not one of {', '.join(values)} (leave it out where unknown)"
 
 
-def _number(value: Any) -> bool:
+def _number(value: str | float) -> bool:
     try:
         float(value)
     except (TypeError, ValueError):
@@ -112,7 +115,7 @@ def _number(value: Any) -> bool:
     return True
 
 
-def _audio(path: Path, row: dict[str, Any]) -> Path | None:
+def _audio(path: Path, row: Fields) -> Path | None:
     # Not resolved: a link inside the folder is its owner's own doing.
     return Path(abspath(path.parent / row["audio"])) if isinstance(row.get("audio"), str) else None
 
@@ -131,7 +134,7 @@ def _find(root: Path, file: str | None) -> Path:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """The rows without their empty cells."""
+    """Returns the rows without their empty cells."""
     readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
     for where, row in readers.get(path.suffix.lower(), _jsonl_rows)(path):
         yield where, {field: value for field, value in row.items() if value not in (None, "")}
@@ -170,10 +173,13 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 yield f"{path.name}: row {number}", row
 
 
-def _check_columns(path: Path, columns: Any, allowed: tuple[str, ...]) -> None:
+def _check_columns(path: Path, columns: Sequence[str], allowed: tuple[str, ...]) -> None:
     unknown = sorted(set(columns) - set(allowed))
     if unknown or "audio" not in columns:
         raise DataError(
             f"{path}: columns {list(columns)}; `audio` is required, allowed are {', '.join(allowed)}"
             + (f"; unknown are {unknown}" if unknown else "")
         )
+
+
+CORPUS = Corpus(load=load_manifest)

@@ -2,7 +2,7 @@
 
     root/M003/audio/angry/level_1/001.m4a      speaker (M, W), emotion, intensity, sentence
 
-The sound is AAC, which libsndfile does not read: `emotion_task.corpora.decode` writes it anew, once.
+The sound is AAC, which libsndfile does not read: `emotion_task.corpora.reading.decode` writes it anew, once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import HeldOut, Listing, audio_files
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import HeldOut, Listing, audio_files
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -26,7 +27,7 @@ LABELS = {
 }
 DROPPED: dict[str, str] = {}
 EVAL_SPEAKERS = ("M039", "M040", "M041", "M042", "W036", "W037", "W038", "W040")
-"""The corpus has no official split: the last four men and women, about a sixth of the speakers."""
+"""The last four men and women, about a sixth of the speakers: the corpus has no official split."""
 LAYOUT = (
     "Expected is MEAD as its owners ship it, with each speaker's audio archive unpacked: "
     "M003/audio/angry/level_1/001.m4a."
@@ -59,3 +60,6 @@ def load_mead(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -
                     gender="male" if speaker.startswith("M") else "female",
                 )
     return listing.done()
+
+
+CORPUS = Corpus(load=load_mead)

@@ -12,7 +12,8 @@ import csv
 import re
 from pathlib import Path
 
-from emotion_task.corpora.listing import Listing, audio_files
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import Listing, audio_files
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
@@ -84,3 +85,6 @@ def _read_part(listing: Listing, path: Path, part: str, split: str | None, clips
                     text=row["Utterance"].translate(_CP1252).strip(),
                     gender=_GENDERS.get(row["Speaker"]),
                 )
+
+
+CORPUS = Corpus(load=load_meld)

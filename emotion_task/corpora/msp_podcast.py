@@ -11,7 +11,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import HeldOut, Listing
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import HeldOut, Listing
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 from rlcore.records.files import open_text
@@ -83,3 +84,6 @@ def load_msp_podcast(root: str | Path, *, eval_sets: Iterable[str] | None = None
 
 def _text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else None
+
+
+CORPUS = Corpus(load=load_msp_podcast)

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import READABLE, Listing
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import READABLE, Listing
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError, DataError
 
@@ -89,3 +90,6 @@ def _splits(train_speakers: Iterable[int], eval_speakers: Iterable[int]) -> dict
     if train & held_out:
         raise DataError(f"RAVDESS speakers {sorted(train & held_out)} are in both train_ and eval_speakers")
     return {speaker: "train" for speaker in train} | {speaker: "eval" for speaker in held_out}
+
+
+CORPUS = Corpus(load=load_ravdess)

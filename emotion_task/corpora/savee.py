@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from emotion_task.corpora.listing import HeldOut, Listing, audio_files
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.listing import HeldOut, Listing, audio_files
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -58,3 +59,6 @@ def load_savee(root: str | Path, *, eval_speakers: Iterable[str] | None = None) 
                     age_years=AGE_YEARS,
                 )
     return listing.done()
+
+
+CORPUS = Corpus(load=load_savee)

@@ -22,9 +22,11 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from emotion_task.corpora.design import Design, draw_corpus
-from emotion_task.corpora.espeak import require_synthesis
-from emotion_task.corpora.render import SAMPLE_RATE, render
+from emotion_task.corpora import Corpus
+from emotion_task.corpora.manifest import load_manifest
+from emotion_task.corpora.synthesis.design import Design, draw_corpus
+from emotion_task.corpora.synthesis.espeak import require_synthesis
+from emotion_task.corpora.synthesis.render import SAMPLE_RATE, render
 from emotion_task.records import Utterance, write_manifest
 from rlcore.errors import ConfigError
 from rlcore.records.files import write_json, write_rows
@@ -124,3 +126,7 @@ def _utterance(design: Design) -> Utterance:
         gender=design.speaker.gender,
         stressed_words=[design.text.split()[design.stressed_word]],
     )
+
+
+CORPUS = Corpus(load=load_manifest, make=build_corpus)
+"""The synthetic corpus is made first; then its folder holds a manifest."""

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from emotion_task.cot.checks import check_trace
 from emotion_task.cot.ledger import Budget, Ledger, Row
-from emotion_task.cot.prompt import trace_messages, unfit
+from emotion_task.cot.request import trace_messages, unfit
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, write_manifest
 from rlcore.config.io import check

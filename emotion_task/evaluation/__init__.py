@@ -1,0 +1,1 @@
+"""Numbers of a set of answers, their intervals, and how they are shown."""

@@ -1,6 +1,6 @@
 """Confidence intervals of shares by the bootstrap over utterances (Efron and Tibshirani 1993, chapter 13).
 
-A table of scores has a row an utterance and a column a quantity (an attribute, an emotion), with NaN where
+A table of scores has a row per utterance and a column per quantity (an attribute, an emotion), with NaN where
 the utterance says nothing of it. Two models that answered the same utterances are resampled together, so that
 the interval of their difference is the paired one.
 """
@@ -21,19 +21,19 @@ _CHUNK = 250
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A mean and its 95 % percentile interval."""
+    """An estimate is a mean with its 95 % percentile interval."""
 
     value: float
     low: float
     high: float
     num: int
-    """Utterances behind it."""
+    """Number of utterances behind the mean."""
 
 
 def estimate(
     scores: np.ndarray, names: Sequence[str], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
 ) -> dict[str, Estimate]:
-    """Each column's mean over the rows that have it, and `mean` over the columns.
+    """Returns each column's mean over the rows that have it, and `mean` over the columns.
 
     Args:
         scores: float [N, C], NaN where a row has no such score; every column has at least one.
@@ -50,7 +50,7 @@ def estimate_gain(
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, Estimate]:
-    """As `estimate`, of `after` less `before`: rows are the same utterances in both."""
+    """Estimates `after` less `before`, as `estimate` does: rows are the same utterances in both."""
     _check(before, names)
     if not np.array_equal(np.isnan(before), np.isnan(after)):
         raise ValueError("both tables must have the same utterances and the same gaps")
@@ -60,14 +60,16 @@ def estimate_gain(
 
 
 def column_means(scores: np.ndarray) -> np.ndarray:
-    """[C + 1]: the mean of each column of [N, C] without its NaN, then the mean of those."""
+    """Returns [C + 1]: the mean of each column of [N, C] without its NaN, then the mean of those."""
     means = np.nanmean(scores, axis=0)
     return np.append(means, means.mean())
 
 
 def resampled_means(scores: np.ndarray, seed: int, num_resamples: int) -> np.ndarray:
-    """`column_means` of `num_resamples` draws of N rows with replacement: [R, C + 1]. A column that a draw
-    misses altogether is NaN in it, and the mean is over the others."""
+    """Returns [R, C + 1]: `column_means` of `num_resamples` draws of N rows with replacement.
+
+    A column that a draw misses altogether is NaN there, and the mean is over the others.
+    """
     rng = np.random.default_rng(seed)
     known = ~np.isnan(scores)
     filled = np.where(known, scores, 0.0)

@@ -18,7 +18,7 @@ def estimates_table(
     gain: Estimates | None = None,
     floor: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[str]:
-    """Lines of a Markdown table in per cent: a row a column of the scores, a column a model."""
+    """Returns the lines of a Markdown table in per cent: a row per score, a column per model."""
     header = [title, "n", *(["chance", "majority"] if floor else []), *models, *(["gain"] if gain else [])]
     lines = [f"| {' | '.join(header)} |", "| --- |" + " ---: |" * (len(header) - 1)]
     first = next(iter(models.values()))
@@ -43,7 +43,7 @@ def _cell(estimated: Estimate, sign: str = "") -> str:
 
 
 def plot_estimates(models: Mapping[str, Estimates], path: str | Path, title: str) -> None:
-    """Bars with their intervals, a colour a model."""
+    """Draws bars with their intervals, a colour per model."""
     from matplotlib.figure import Figure
 
     names = list(next(iter(models.values())))

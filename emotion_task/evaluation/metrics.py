@@ -12,11 +12,11 @@ from emotion_task.facts import PROSODY, VALUES
 from emotion_task.parsing import normalise_label, parse_response
 
 NO_ANSWER = "(none)"
-"""Column of the confusion matrix for responses without a readable label."""
+"""Name of the confusion matrix's column for responses without a readable label."""
 
 
 def predicted_labels(responses: Sequence[str], labels: Sequence[str]) -> list[str | None]:
-    """The label that each response answers with; None where the schema or the label is not one."""
+    """Returns the label that each response answers with; None where schema or label cannot be read."""
     parsed = [parse_response(text) for text in responses]
     return [None if p is None else normalise_label(p.answer, labels) for p in parsed]
 
@@ -24,8 +24,10 @@ def predicted_labels(responses: Sequence[str], labels: Sequence[str]) -> list[st
 def emotion_metrics(
     truth: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]
 ) -> dict[str, float]:
-    """`accuracy`; `unweighted_accuracy` (mean recall over the emotions that occur) and `macro_f1` over the
-    same. An unreadable answer is wrong."""
+    """Returns `accuracy`, and over the emotions that occur `unweighted_accuracy` (mean recall), `macro_f1`.
+
+    An unreadable answer is wrong.
+    """
     guesses = [p if p is not None else NO_ANSWER for p in predicted]
     present = [label for label in labels if label in set(truth)]
     hits = np.array([t == g for t, g in zip(truth, guesses, strict=True)], dtype=float)
@@ -38,13 +40,13 @@ def emotion_metrics(
 
 
 def confusion(truth: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]) -> np.ndarray:
-    """Counts int64 [L, L + 1]: rows are true labels, columns answers, the last one `NO_ANSWER`."""
+    """Returns counts int64 [L, L + 1]: rows are true labels, columns answers, the last one `NO_ANSWER`."""
     guesses = [p if p is not None else NO_ANSWER for p in predicted]
     return confusion_matrix(truth, guesses, labels=[*labels, NO_ANSWER])[: len(labels)]
 
 
 def prosody_metrics(responses: Sequence[str], references: Sequence[Mapping[str, object]]) -> dict[str, float]:
-    """Whether the reasoning says what was measured.
+    """Compares what the reasoning says with what was measured.
 
     `<attribute>_accuracy`: share of the utterances whose field is known where the claim equals it; a
     missing claim is wrong. `prosody_accuracy`: mean over pitch, energy, speed and intonation.

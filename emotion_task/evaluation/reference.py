@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +16,7 @@ from rlcore.errors import DataError, MissingDependencyError
 
 @dataclass(frozen=True, slots=True)
 class ReferenceResult:
-    """Accuracies on the evaluation utterances, 0..1."""
+    """Accuracies of a classifier on the evaluation utterances, 0..1."""
 
     accuracy: float
     unweighted_accuracy: float
@@ -26,7 +26,19 @@ class ReferenceResult:
     num_train: int
     num_eval: int
     recall: dict[str, float]
-    """By emotion."""
+    """Recall by emotion."""
+
+
+class Classifier(Protocol):
+    """A classifier of scikit-learn, as far as it is used here."""
+
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> object:
+        """Trains on features [U, F] and labels [U]."""
+        ...
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Returns the labels [U] of features [U, F]."""
+        ...
 
 
 def prosody_classifier(train: Sequence[Utterance], evaluation: Sequence[Utterance]) -> ReferenceResult:
@@ -54,8 +66,10 @@ def prosody_classifier(train: Sequence[Utterance], evaluation: Sequence[Utteranc
 
 
 def egemaps_classifier(train: Sequence[Utterance], evaluation: Sequence[Utterance]) -> ReferenceResult:
-    """Logistic regression on the 88 functionals of eGeMAPS (Eyben et al., IEEE Transactions on Affective
-    Computing 2016), as openSMILE computes them; one thread, about 50 ms a recording.
+    """Scores logistic regression on the 88 functionals of eGeMAPS, as openSMILE computes them.
+
+    The functionals are those of Eyben et al. (IEEE Transactions on Affective Computing 2016). One thread
+    takes about 50 ms per recording.
 
     Raises:
         MissingDependencyError: openSMILE is not installed.
@@ -89,7 +103,7 @@ def egemaps_classifier(train: Sequence[Utterance], evaluation: Sequence[Utteranc
 
 
 def _evaluate(
-    model: Any,
+    model: Classifier,
     train: Sequence[Utterance],
     evaluation: Sequence[Utterance],
     features: Callable[[Sequence[Utterance]], np.ndarray],
@@ -121,7 +135,7 @@ def _numeric_fields(utterances: Sequence[Utterance]) -> list[str]:
 
 
 def _features(utterances: Sequence[Utterance], fields: Sequence[str]) -> np.ndarray:
-    """float64 [U, F + 1], NaN where unmeasured"""
+    """Returns float64 [U, F + 1], NaN where unmeasured."""
     genders = {"male": 0.0, "female": 1.0}
     return np.array(
         [

@@ -10,14 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlcore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import (
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerFast,
+        ProcessorMixin,
+        WhisperFeatureExtractor,
+    )
+
+Settings = dict[str, object]
+"""Keyword arguments of a transformers configuration."""
 
 ARCHITECTURES = ("qwen2_audio", "qwen2_5_omni", "qwen3_omni")
 
 THINK_TOKENS = ("<think>", "</think>", "<answer>", "</answer>")
-"""Ordinary (not special) tokens of their own, so that decoding keeps them."""
+"""Tags that are ordinary (not special) tokens of their own, so that decoding keeps them."""
 
 AUDIO_TOKENS = {
     "audio_bos_token": "<|audio_bos|>",
@@ -54,10 +67,10 @@ class TinyModelConfig:
     num_heads: int = 4
     intermediate_size: int = 384
     vocab_size: int = 800
-    """Upper bound; the byte alphabet and the merges that the texts support may need fewer."""
+    """Upper bound of the tokens; the byte alphabet and the merges that the texts support may need fewer."""
     num_mel_bins: int = 128
     hop_length: int = 320
-    """20 ms at 16 kHz. The wide `n_fft` resolves single harmonics, which carry pitch."""
+    """Hop in samples: 20 ms at 16 kHz. The wide `n_fft` resolves single harmonics, which carry pitch."""
     n_fft: int = 1024
     window_seconds: int = 3
     """Audio is padded to this window (Qwen2-Audio); vLLM then takes embeddings instead of waveforms."""
@@ -97,9 +110,9 @@ def build_tiny_model(folder: str | Path, texts: Iterable[str], config: TinyModel
 
 
 def train_tokenizer(
-    texts: Sequence[str], vocab_size: int, special_tokens: Sequence[str], **named: Any
-) -> Any:
-    """A byte-level BPE tokenizer in which `<think>` and its kin are single ordinary tokens."""
+    texts: Sequence[str], vocab_size: int, special_tokens: Sequence[str], **named: object
+) -> PreTrainedTokenizerFast:
+    """Trains a byte-level BPE tokenizer in which `<think>` and its kin are single ordinary tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -123,7 +136,7 @@ def train_tokenizer(
     )
 
 
-def _feature_extractor(config: TinyModelConfig, **override: Any) -> Any:
+def _feature_extractor(config: TinyModelConfig, **override: int) -> WhisperFeatureExtractor:
     from transformers import WhisperFeatureExtractor
 
     sizes = {"hop_length": config.hop_length, "n_fft": config.n_fft, "chunk_length": config.window_seconds}
@@ -135,7 +148,7 @@ def _feature_extractor(config: TinyModelConfig, **override: Any) -> Any:
     )
 
 
-def _text_config(config: TinyModelConfig, tokenizer: Any) -> dict[str, Any]:
+def _text_config(config: TinyModelConfig, tokenizer: PreTrainedTokenizerFast) -> Settings:
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": config.hidden_size,
@@ -153,7 +166,7 @@ def _text_config(config: TinyModelConfig, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def _qwen2_audio(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
+def _qwen2_audio(texts: list[str], config: TinyModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:
     import torch
     from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
@@ -187,7 +200,7 @@ def _qwen2_audio(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
     return _with_generation_tokens(model, tokenizer), processor
 
 
-def _sinusoids(length: int, channels: int) -> Any:
+def _sinusoids(length: int, channels: int) -> Tensor:
     """Whisper's positions, float32 [length, channels]: sines, then cosines, of rising wavelength."""
     import torch
 
@@ -196,22 +209,22 @@ def _sinusoids(length: int, channels: int) -> Any:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def _qwen2_5_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
-    """The thinker of Qwen2.5-Omni (text out)."""
+def _qwen2_5_omni(texts: list[str], config: TinyModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Returns the thinker of Qwen2.5-Omni (text out)."""
     import transformers as hf
 
     classes = hf.Qwen2_5OmniConfig, hf.Qwen2_5OmniProcessor, hf.Qwen2_5OmniThinkerForConditionalGeneration
-    parts: dict[str, dict[str, Any]]
+    parts: dict[str, Settings]
     parts = {"audio": {"n_window": 100}, "vision": {"fullatt_block_indexes": [0]}, "text": {}, "rope": {}}
     return _omni(texts, config, classes, "qwen2_5_omni", parts, token="token_index", patch=14)
 
 
-def _qwen3_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
-    """The thinker of Qwen3-Omni, a mixture of four experts of which two answer for a token."""
+def _qwen3_omni(texts: list[str], config: TinyModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Returns the thinker of Qwen3-Omni, a mixture of four experts of which two answer for a token."""
     import transformers as hf
 
     classes = hf.Qwen3OmniMoeConfig, hf.Qwen3OmniMoeProcessor, hf.Qwen3OmniMoeThinkerForConditionalGeneration
-    parts: dict[str, dict[str, Any]] = {
+    parts: dict[str, Settings] = {
         "audio": {"n_window": 50, "downsample_hidden_size": 32},
         "vision": {
             "deepstack_visual_indexes": [],
@@ -232,15 +245,15 @@ def _qwen3_omni(texts: list[str], config: TinyModelConfig) -> tuple[Any, Any]:
 def _omni(
     texts: list[str],
     config: TinyModelConfig,
-    classes: tuple[Any, Any, Any],
+    classes: tuple[type[PretrainedConfig], type[ProcessorMixin], type[PreTrainedModel]],
     name: str,
-    parts: dict[str, dict[str, Any]],
+    parts: dict[str, Settings],
     *,
     token: str,
     patch: int,
-) -> tuple[Any, Any]:
-    """An Omni thinker, whose encoder needs no fixed window, of (config, processor, model) `classes`; `parts`
-    are its own settings beside those that all have."""
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Returns an Omni thinker, whose encoder needs no fixed window, of (config, processor, model) `classes`;
+    `parts` are its own settings beside those that all have."""
     import torch
 
     config_class, processor_class, model_class = classes
@@ -282,7 +295,9 @@ def _omni(
     return _with_generation_tokens(model, tokenizer), processor
 
 
-def _omni_processor(texts: list[str], config: TinyModelConfig, processor_class: Any, patch: int) -> Any:
+def _omni_processor(
+    texts: list[str], config: TinyModelConfig, processor_class: type[ProcessorMixin], patch: int
+) -> ProcessorMixin:
     from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
     return processor_class(
@@ -296,7 +311,7 @@ def _omni_processor(texts: list[str], config: TinyModelConfig, processor_class: 
     )
 
 
-def _with_generation_tokens(model: Any, tokenizer: Any) -> Any:
+def _with_generation_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model

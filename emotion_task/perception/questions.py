@@ -20,7 +20,7 @@ from emotion_task.prompt import (
     stress_messages,
 )
 from emotion_task.records import Utterance
-from emotion_task.sft.stress import stress_words
+from emotion_task.sft.stressed_word import stress_words
 
 FORMS = ("single", "profile")
 STRESS = "stress"

@@ -13,29 +13,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emotion_task.config import PipelineConfig, SupervisedConfig
+from emotion_task.corpora import find_corpus, load_corpus
+from emotion_task.pipeline.settings import corpus_args
 from rlcore.plan.hardware import Hardware
 from rlcore.plan.phases import forward_flops, head_flops
 from rlcore.plan.sizes import ModelSizes
 
 EFFICIENCY = 0.28
-"""Of the peak of bfloat16 matrix products: 300 tokens a second of one core, forward and backward through
-adapters, where products reach 450 GFLOP/s. vLLM writes at the same share (462 tokens a second, 32 at a time)
-and reads prompts at twice that."""
+"""Share of the peak of bfloat16 matrix products that is reached: 300 tokens per second of one core,
+forward and backward through adapters, where products reach 450 GFLOP/s. vLLM writes at the same share (462
+tokens a second, 32 at a time) and reads prompts at twice that."""
 ANNOTATION_S = 0.07
 """CPU seconds to measure a recording of 3 to 4 s."""
 EGEMAPS_S = 0.1
-"""And to take its eGeMAPS functionals."""
+"""CPU seconds to take the eGeMAPS functionals of a recording."""
 PROMPT_TOKENS, TARGET_TOKENS, JUDGE_TOKENS = 60, 45, 110
-"""Text of a question, a trace, and what a grading question adds to them, in SmolLM2's tokens."""
+"""Lengths of a question, of a trace, and of what a grading question adds to them, in SmolLM2's tokens."""
 SMALLEST = 20_000_000
 """Parameters of a language model below which arithmetic says nothing."""
 AUDIO_TOKENS = 92
-"""Of a recording of 3.7 s."""
+"""Length of a recording of 3.7 s, in tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What the estimate is made of."""
+    """A run's work, from which its time is estimated."""
 
     config: PipelineConfig
     sizes: ModelSizes
@@ -45,10 +47,11 @@ class Work:
 
     @property
     def num_cores(self) -> int:
+        """Cores that the run may use."""
         return min(os.cpu_count() or 1, int(self.config.rl.cluster.num_cpus or 1_000_000))
 
     def seconds(self) -> dict[str, float]:
-        """By stage, on all cores; stages that take seconds are left out."""
+        """Returns the seconds of each stage on all cores; stages that take seconds are left out."""
         config = self.config
         result = {"annotate": self.num_recordings * ANNOTATION_S / self.num_cores}
         if config.egemaps:
@@ -102,13 +105,13 @@ class Work:
         return rl.train.num_steps * step + num_evaluations * evaluation
 
     def _rate(self, dtype: str) -> float:
-        """Operations a second on all cores."""
+        """Returns the operations per second on all cores."""
         peak = self.hardware.tflops("bfloat16" if dtype == "bfloat16" else "float32") * 1e12
         return self.num_cores * EFFICIENCY * peak
 
 
 def describe(work: Work, finished: Mapping[str, float]) -> str:
-    """The estimate as lines for the terminal; `finished` stages are shown with what they took."""
+    """Describes the estimate in lines for the terminal; `finished` stages are shown with what they took."""
     seconds = work.seconds()
     lines = [
         f"{work.num_cores} cores, each {1000 * work.hardware.bf16_tflops:.0f} GFLOP/s in bfloat16 just now; "
@@ -123,22 +126,21 @@ def describe(work: Work, finished: Mapping[str, float]) -> str:
 
 
 def minutes(seconds: float) -> str:
-    """`40 s`, `12 min` or `2.5 h`."""
+    """Writes seconds as `40 s`, `12 min` or `2.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def estimate(config: PipelineConfig) -> Work | None:
-    """The work of a run from a given base model on CPUs; None on GPUs (`rlcore plan` knows those), and for
-    models so small that their time is overhead, not arithmetic.
+    """Estimates the work of a run from a given base model on CPUs; None on GPUs (`rlcore plan` knows those),
+    and for models so small that their time is overhead, not arithmetic.
 
     Raises:
         DataError: no corpus, or no base model.
     """
     if config.base_model is None or config.rl.learner.num_gpus or config.rl.rollout.num_gpus:
         return None
-    from emotion_task.corpora import load_corpus
     from rlcore.config import ModelConfig
     from rlcore.plan.hardware import this_machine
     from rlcore.plan.sizes import sizes_of
@@ -146,8 +148,8 @@ def estimate(config: PipelineConfig) -> Work | None:
     sizes = sizes_of(ModelConfig(path=config.base_model))
     if sizes.language < SMALLEST:
         return None
-    args = {name: value for name, value in config.corpus.args.items() if value is not None}
-    if config.corpus.name == "synthetic":
+    args = corpus_args(config.corpus)
+    if find_corpus(config.corpus.name).make is not None:
         num_train, num_eval = int(args.get("num_train", 0)), int(args.get("num_eval", 0))
     else:
         splits = [u.split for u in load_corpus(config.corpus.name, str(config.corpus.root), **args)]

@@ -1,4 +1,7 @@
-"""Stages that are run once, and found finished by the next start with the same settings."""
+"""Stages that are run once, and found finished by the next start with the same settings.
+
+Knows names, settings and results; what a stage does is its own affair.
+"""
 
 from __future__ import annotations
 
@@ -7,84 +10,125 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from emotion_task.pipeline.estimate import minutes
+from emotion_task.pipeline.results import Result
 from rlcore.config.io import plain
 from rlcore.records.files import write_json
 
 log = logging.getLogger(__name__)
 
-_BESIDE = ("reference", "perception")
-"""Stages whose results no later stage uses: to run one anew leaves the others finished."""
+R = TypeVar("R", bound=Result)
+R_co = TypeVar("R_co", bound=Result, covariant=True)
+
+Say = Callable[[str], None]
+"""A function that takes a line for the person who waits, such as `print`."""
+
+
+@dataclass(frozen=True)
+class Stage(Generic[R_co]):
+    """A stage is a piece of work under a name, done once for the same settings."""
+
+    name: str
+    result: type[R_co]
+    settings: object
+    """Values on which the result depends beside the stages before it; JSON-ready after
+    `rlcore.config.io.plain`."""
+    work: Callable[[bool], R_co]
+    """Does the work. The argument says that it may go on from what an interrupted attempt with the same
+    settings left."""
+    is_beside: bool = False
+    """No later stage uses the result: to run the stage anew leaves the others finished."""
 
 
 class Stages:
-    """Runs stages once: each leaves `stages/NAME.json` with a digest of its settings, seconds and result."""
+    """Runs stages once: each leaves `stages/NAME.json` with a digest of its settings, seconds and result.
 
-    def __init__(self, run_dir: Path):
+    Args:
+        say: is told when a stage begins.
+    """
+
+    def __init__(self, run_dir: Path, say: Say = log.info):
         self._folder = run_dir / "stages"
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._say = say
         self.seconds: dict[str, float] = {}
-        self.results: dict[str, dict[str, Any]] = {}
+        """Seconds that each stage took, of those that are finished."""
         self.expected: Mapping[str, float] = {}
         """Seconds of each stage, where they were estimated."""
+        self._results: dict[str, Result] = {}
         self._chain = ""
 
-    def finished(self, stages: Iterable[tuple[str, Any]]) -> dict[str, float]:
-        """Seconds that each of these took, (name, settings) in the order in which they will be run, as far as
-        they lie finished here with these settings."""
+    def finished(self, stages: Iterable[Stage[Result]]) -> dict[str, float]:
+        """Returns the seconds that each of these stages took, as far as they lie finished here.
+
+        Args:
+            stages: in the order in which they will be run.
+        """
         chain, seconds = "", {}
-        for name, settings in stages:
-            digest = _digest(chain, name, settings)
-            found = self._found(name, digest)
+        for stage in stages:
+            digest = _digest(chain, stage)
+            found = self._found(stage.name, digest)
             if found is not None:
-                seconds[name] = float(found["seconds"])
-            if name in _BESIDE:
+                seconds[stage.name] = float(found["seconds"])
+            if stage.is_beside:
                 continue
             if found is None:
                 break
             chain = digest
         return seconds
 
+    def result(self, name: str, kind: type[R]) -> R:
+        """Returns what the stage `name` returned in this run, which is a `kind`."""
+        found = self._results[name]
+        assert isinstance(found, kind), (name, found)
+        return found
+
+    def run(self, stage: Stage[R]) -> R:
+        """Returns the stage's result, made now or found.
+
+        The result depends on the stage's settings and on all stages before it but those beside the line.
+        """
+        digest = _digest(self._chain, stage)
+        if not stage.is_beside:
+            self._chain = digest
+        found = self._found(stage.name, digest)
+        if found is not None:
+            log.info("%s: found finished in %s", stage.name, self._folder)
+            result, self.seconds[stage.name] = stage.result.from_json(found["result"]), found["seconds"]
+        else:
+            result = self._work(stage, digest)
+        self._results[stage.name] = result
+        return result
+
+    def _work(self, stage: Stage[R], digest: str) -> R:
+        name = stage.name
+        expected = f", about {minutes(self.expected[name])}" if name in self.expected else ""
+        self._say(f"\n== {name}{expected}")
+        started = self._folder / f"{name}.started"
+        may_resume = started.is_file() and started.read_text(encoding="utf-8") == digest
+        started.write_text(digest, encoding="utf-8")
+        began = time.perf_counter()
+        result = stage.work(may_resume)
+        self.seconds[name] = round(time.perf_counter() - began, 1)
+        write_json(
+            self._folder / f"{name}.json",
+            {"digest": digest, "seconds": self.seconds[name], "result": result.as_json()},
+            durable=True,
+        )
+        return result
+
     def _found(self, name: str, digest: str) -> dict[str, Any] | None:
         path = self._folder / f"{name}.json"
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return found if found.get("digest") == digest else None
 
-    def run(self, name: str, settings: Any, work: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
-        """The stage's result, made now or found. It depends on its settings and on all stages before it but
-        those beside the line.
 
-        `work` is told whether it may go on from what an interrupted attempt with the same settings left.
-        """
-        digest = _digest(self._chain, name, settings)
-        if name not in _BESIDE:
-            self._chain = digest
-        found = self._found(name, digest)
-        if found is not None:
-            log.info("%s: found finished in %s", name, self._folder)
-            self.seconds[name], self.results[name] = found["seconds"], found["result"]
-            return found["result"]
-        expected = f", about {minutes(self.expected[name])}" if name in self.expected else ""
-        print(f"\n== {name}{expected}", flush=True)
-        started = self._folder / f"{name}.started"
-        may_resume = started.is_file() and started.read_text(encoding="utf-8") == digest
-        started.write_text(digest, encoding="utf-8")
-        began = time.perf_counter()
-        result = work(may_resume)
-        self.seconds[name], self.results[name] = round(time.perf_counter() - began, 1), result
-        write_json(
-            self._folder / f"{name}.json",
-            {"digest": digest, "seconds": self.seconds[name], "result": result},
-            durable=True,
-        )
-        return result
-
-
-def _digest(before: str, name: str, settings: Any) -> str:
-    """Of a stage's settings and of all stages before it. What came from the environment counts by its name: a
-    key may change."""
-    described = json.dumps(plain(settings), sort_keys=True)
-    return hashlib.sha256(f"{before}/{name}/{described}".encode()).hexdigest()[:16]
+def _digest(before: str, stage: Stage[Result]) -> str:
+    """Returns the digest of a stage's settings and of all stages before it. What came from the environment
+    counts by its name: a key may change."""
+    described = json.dumps(plain(stage.settings), sort_keys=True)
+    return hashlib.sha256(f"{before}/{stage.name}/{described}".encode()).hexdigest()[:16]

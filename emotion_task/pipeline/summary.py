@@ -1,85 +1,144 @@
-"""The end of the line: summary.json, the table in the terminal, report.md and the pictures."""
+"""The end of the line as files: summary.json, report.md and the pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from emotion_task.config import PipelineConfig
-from emotion_task.evaluation.report import Row, print_results, write_report
-from emotion_task.perception.emotions import recall_report, recall_section
+from emotion_task.evaluation.metrics import confusion, predicted_labels
+from emotion_task.evaluation.plots import plot_confusion
+from emotion_task.evaluation.reference import ReferenceResult
+from emotion_task.evaluation.table import Row, markdown_table
+from emotion_task.labels import labels_among
+from emotion_task.perception.emotions import read_answers, recall_report, recall_section
+from emotion_task.pipeline.results import Annotated, Metrics, Perceived, References, Reinforced
+from emotion_task.pipeline.stages import Stages
+from emotion_task.pipeline.workspace import Workspace
 from rlcore.records.tracking import merge_summary
 from rlcore.records.versions import versions
 
 
-def write_summary(
-    run_dir: Path, config: PipelineConfig, results: Mapping[str, dict[str, Any]], seconds: Mapping[str, float]
-) -> dict[str, Any]:
-    """Writes `run_dir/summary.json` and `report.md`, prints the table, and returns the summary.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalReport:
+    """The numbers of a finished line, as files and for a terminal."""
+
+    title: str
+    rows: list[Row]
+    """Rows of the final table."""
+    perception_gain: dict[str, float] | None
+    """The `value`, `low` and `high` of SFT's gain in the perception test; None without a test."""
+    summary: Path
+    report: Path
+    rl_dir: Path
+    """Folder of the reinforcement learning."""
+    model: str
+    """The final policy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """Results of a finished line, as far as the summary tells them."""
+
+    config: PipelineConfig
+    seconds: Mapping[str, float]
+    """Seconds by stage."""
+    annotated: Annotated
+    references: References
+    perceived: Perceived
+    rl: Reinforced
+    full_label: dict[str, float]
+    """Metrics of SFT with every label; empty where there was none."""
+
+    @classmethod
+    def of(cls, config: PipelineConfig, stages: Stages) -> Finished:
+        """Collects the results of the stages that were run."""
+        return cls(
+            config=config,
+            seconds=stages.seconds,
+            annotated=stages.result("annotate", Annotated),
+            references=stages.result("reference", References),
+            perceived=stages.result("perception", Perceived),
+            rl=stages.result("rl", Reinforced),
+            full_label=stages.result("full_label_sft", Metrics).metrics,
+        )
+
+
+def _reference(line: Finished) -> dict[str, float | None]:
+    references = line.references
+    return {
+        "classifier": references.classifier.accuracy,
+        "classifier_unweighted": references.classifier.unweighted_accuracy,
+        "egemaps_unweighted": references.egemaps.unweighted_accuracy if references.egemaps else None,
+        "majority": references.classifier.majority,
+        "full_label_sft": line.full_label.get("accuracy"),
+    }
+
+
+SUMMARY: dict[str, Callable[[Finished], object]] = {
+    "sft": lambda line: line.rl.before,
+    "rl": lambda line: line.rl.after,
+    "gain": lambda line: line.rl.after["accuracy"] - line.rl.before["accuracy"],
+    "reference": _reference,
+    "perception_gain": lambda line: line.perceived.mean_gain,
+    "label_fraction": lambda line: line.config.sft.label_fraction,
+    "quarantined": lambda line: line.annotated.num_quarantined,
+    "logprob_max_diff": lambda line: line.rl.summary["logprob_max_diff"],
+    "seconds": lambda line: {**line.seconds, "total": round(sum(line.seconds.values()), 1)},
+    "seed": lambda line: line.config.seed,
+    "versions": lambda line: versions(),
+    "model": lambda line: line.rl.model,
+}
+"""Keys of summary.json, and how each is computed from a finished line."""
+
+
+ROWS: tuple[Callable[[Finished], Row | None], ...] = (
+    lambda line: Row(
+        "prosody SFT", line.rl.before, note=f"emotion labels of {line.config.sft.label_fraction:.0%}"
+    ),
+    lambda line: Row("GRPO-PTR", line.rl.after, note="outcome reward on all"),
+    lambda line: Row("SFT, every label", line.full_label, reference=True) if line.full_label else None,
+    lambda line: _classifier("prosody classifier", line.references.classifier),
+    lambda line: _classifier("eGeMAPS, logistic regression", line.references.egemaps),
+    lambda line: Row("majority", {"accuracy": line.references.classifier.majority}, reference=True),
+)
+"""Rows of the final table in their order, made from a finished line; None where it has no such row."""
+
+
+def write_summary(work: Workspace, stages: Stages) -> FinalReport:
+    """Writes `run_dir/summary.json`, `report.md` and the confusion matrices, and returns what they hold.
 
     Args:
-        results: what each stage returned, by its name (see `emotion_task.pipeline.line`).
-        seconds: by stage.
+        stages: all stages of the line, finished.
     """
-    rl, classifier = results["rl"], results["reference"]["classifier"]
-    full_label, egemaps = results.get("full_label_sft") or None, results["reference"].get("egemaps")
-    heard = results.get("perception") or None
-    summary = {
-        "sft": rl["before"],
-        "rl": rl["after"],
-        "gain": rl["after"]["accuracy"] - rl["before"]["accuracy"],
-        "reference": {
-            "classifier": classifier["accuracy"],
-            "classifier_unweighted": classifier["unweighted_accuracy"],
-            "egemaps_unweighted": egemaps["unweighted_accuracy"] if egemaps else None,
-            "majority": classifier["majority"],
-            "full_label_sft": full_label["accuracy"] if full_label else None,
-        },
-        "perception_gain": heard["gain"]["mean"] if heard else None,
-        "label_fraction": config.sft.label_fraction,
-        "quarantined": results["annotate"]["num_quarantined"],
-        "logprob_max_diff": rl["logprob_max_diff"],
-        "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
-        "seed": config.seed,
-        "versions": versions(),
-        "model": rl["model"],
-    }
-    labels = f"emotion labels of {config.sft.label_fraction:.0%}"
-    rows = [
-        Row("prosody SFT", rl["before"], note=labels),
-        Row("GRPO-PTR", rl["after"], note="outcome reward on all"),
-    ]
-    if full_label:
-        rows.append(Row("SFT, every label", full_label, reference=True))
-    for name, result in (("prosody classifier", classifier), ("eGeMAPS, logistic regression", egemaps)):
-        if result:
-            shown = {key: result[key] for key in ("accuracy", "unweighted_accuracy")}
-            rows.append(Row(name, shown, reference=True))
-    rows.append(Row("majority", {"accuracy": classifier["majority"]}, reference=True))
-    title = f"Held-out speakers, {classifier['num_eval']} utterances, greedy answers"
-    merge_summary(run_dir / "summary.json", summary)
-    confusions, names = _confusions(Path(rl["model"]).parent)
-    recall = recall_section(recall_report([Path(rl["model"]).parent / "samples.jsonl"], seed=config.seed))
-    write_report(run_dir / "report.md", rows, title, confusions, names, sections=[recall])
-    print_results(rows, title)
-    if heard:
-        value, low, high = (100 * heard["gain"]["mean"][name] for name in ("value", "low", "high"))
-        print(f"\nprosody perception, SFT over base: {value:+.1f} points [{low:+.1f}, {high:+.1f}]")
-    print(f"\n{run_dir / 'report.md'}\n{run_dir / 'summary.json'}")
-    print(f"curves: {Path(rl['model']).parent / 'plots'}")
-    print(f"explain a recording: emotion explain AUDIO --model {rl['model']}")
-    return summary
+    line = Finished.of(work.config, stages)
+    rl_dir, classifier = Path(line.rl.model).parent, line.references.classifier
+    rows = [row for make in ROWS if (row := make(line)) is not None]
+    title = f"Held-out speakers, {classifier.num_eval} utterances, greedy answers"
+    merge_summary(work.run_dir / "summary.json", {key: value(line) for key, value in SUMMARY.items()})
+    confusions, labels = confusions_of(rl_dir)
+    recall = recall_section(recall_report([rl_dir / "samples.jsonl"], seed=work.config.seed))
+    write_report(work.run_dir / "report.md", rows, title, confusions, labels, sections=[recall])
+    return FinalReport(
+        title=title,
+        rows=rows,
+        perception_gain=line.perceived.mean_gain,
+        summary=work.run_dir / "summary.json",
+        report=work.run_dir / "report.md",
+        rl_dir=rl_dir,
+        model=line.rl.model,
+    )
 
 
-def _confusions(rl_dir: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Confusion counts of the greedy answers before and after, read back from samples.jsonl."""
-    from emotion_task.evaluation.metrics import confusion, predicted_labels
-    from emotion_task.labels import labels_among
-    from emotion_task.perception.emotions import read_answers
+def confusions_of(rl_dir: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Counts the confusions of the greedy answers before and after, read back from samples.jsonl.
 
+    Returns:
+        `sft` and `rl` to counts [L, L + 1], and the L labels of their rows.
+    """
     answers = read_answers(rl_dir / "samples.jsonl")
     labels = labels_among(emotion for each in answers for emotion in each.truth.values())
     counts = {}
@@ -87,3 +146,35 @@ def _confusions(rl_dir: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         predicted = predicted_labels([each.texts[prompt] for prompt in each.truth], labels)
         counts[name] = confusion(list(each.truth.values()), predicted, labels)
     return counts, labels
+
+
+def write_report(
+    path: str | Path,
+    rows: Sequence[Row],
+    title: str,
+    confusions: Mapping[str, np.ndarray],
+    labels: Sequence[str],
+    sections: Sequence[str] = (),
+) -> None:
+    """Writes report.md, and beside it `confusion_<name>.png` for each entry of `confusions`.
+
+    Args:
+        confusions: name to counts [L, L + 1], as of `emotion_task.evaluation.metrics.confusion`.
+        labels: the L rows' labels.
+        sections: further Markdown, under the table.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = [f"# {title}", markdown_table(rows), *sections]
+    for name, counts in confusions.items():
+        image = path.parent / f"confusion_{name}.png"
+        plot_confusion(counts, labels, image, title=f"{title}: {name}")
+        parts += [f"## Confusion: {name}", f"![Confusion of {name}]({image.name})"]
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _classifier(name: str, scores: ReferenceResult | None) -> Row | None:
+    if scores is None:
+        return None
+    shown = {"accuracy": scores.accuracy, "unweighted_accuracy": scores.unweighted_accuracy}
+    return Row(name, shown, reference=True)

@@ -19,7 +19,7 @@ from scipy.fft import dct
 from scipy.signal import resample_poly
 from scipy.spatial.distance import cdist
 
-from emotion_task.corpora.espeak import Espeak, Speech, require_synthesis
+from emotion_task.corpora.synthesis.espeak import Espeak, Speech, require_synthesis
 from emotion_task.prosody.activity import FRAME_S, find_activity
 from emotion_task.records import Utterance
 

@@ -6,7 +6,7 @@ import ctypes
 import functools
 import importlib.util
 
-from emotion_task.corpora.espeak import Espeak
+from emotion_task.corpora.synthesis.espeak import Espeak
 
 _UTF8, _IPA = 1, 0x02
 

@@ -19,7 +19,7 @@ _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
 
 
 class FaithfulnessReward(Reward):
-    """Right claims less wrong ones, per fact that was measured: (right - wrong_cost * wrong) / facts.
+    """Rewards right claims less wrong ones, per measured fact: (right - wrong_cost * wrong) / facts.
 
     1 states every measured fact and nothing wrong, 0 says nothing that can be checked, -`wrong_cost` or less
     is wrong throughout. With the default a blind guess among three levels is worth nothing on average
@@ -81,7 +81,7 @@ class FaithfulnessReward(Reward):
         )
 
     def _worth(self, tallies: Mapping[str, Tally]) -> dict[str, float]:
-        """What the claims of each type add to the value."""
+        """Returns what the claims of each type add to the value."""
         num_facts = max(1, total(tallies).num_facts)
         right = {name: 0 if name == "quoted_words" else t.num_right for name, t in tallies.items()}
         return {
@@ -89,7 +89,7 @@ class FaithfulnessReward(Reward):
         }
 
     def _sentences(self, group: Group) -> list[dict[int, float]]:
-        """[K] of token index to what is due there."""
+        """Returns, for each of K completions, extra reward by token index."""
         gains = [self._gains(completion, group.prompt.reference) for completion in group.completions]
         total_gain: defaultdict[str, float] = defaultdict(float)
         for _, name, gain in chain.from_iterable(of_answer for of_answer, _ in gains):
@@ -108,8 +108,8 @@ class FaithfulnessReward(Reward):
     def _gains(
         self, completion: Completion, reference: Mapping[str, Any]
     ) -> tuple[list[tuple[int, str, float]], int]:
-        """Last token, claim type and gain of every sentence and type that changes what the reasoning so far
-        is worth; and the last token of all."""
+        """Returns the last token, claim type and gain of every sentence and type that changes what the
+        reasoning so far is worth; and the last token of all."""
         reasoning = completion.text.partition("</think>")[0]
         ends = [match.end() for match in _SENTENCE_END.finditer(reasoning)]
         if not ends or ends[-1] < len(reasoning.rstrip()):

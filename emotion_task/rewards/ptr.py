@@ -25,14 +25,14 @@ from rlcore.types import Group, Prompt, RewardContext, Score
 
 
 class FormatReward(Reward):
-    """R_f: 1 where the whole output is `<think>...</think><answer>...</answer>`, else 0."""
+    """The format reward R_f is 1 where the output is `<think>...</think><answer>...</answer>`, else 0."""
 
     def score(self, group: Group, context: RewardContext) -> list[Score]:
         return [Score(value=float(parse_response(c.text) is not None)) for c in group.completions]
 
 
 class OutcomeReward(Reward):
-    """R_o: 1 where the answer names the reference's emotion (aliases included), else 0.
+    """The outcome reward R_o is 1 where the answer names the reference's emotion (aliases included), else 0.
 
     Args:
         labels: the options; an answer outside them is wrong.
@@ -52,8 +52,10 @@ class OutcomeReward(Reward):
 
 
 class ReasoningReward(GenerativeRewardModel):
-    """R_t: a generative reward model listens to the recording, once for all of its responses, and grades each
-    response in five dimensions (`emotion_task.reward_model.grades`).
+    """The reasoning reward R_t is the grade of a generative reward model.
+
+    The model listens to the recording, once for all of its responses, and grades each response in five
+    dimensions (`emotion_task.reward_model.grades`).
 
     Args:
         model_path: the reward model's checkpoint; it has its own audio tower.
@@ -96,7 +98,7 @@ class ReasoningReward(GenerativeRewardModel):
 
 
 def dimension_weights(weights: Mapping[str, float] | None) -> dict[str, float]:
-    """Every dimension's weight, in the order in which the reward model writes its grades.
+    """Returns every dimension's weight, in the order in which the reward model writes its grades.
 
     Raises:
         ConfigError: a name that is no dimension.

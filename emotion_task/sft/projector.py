@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
@@ -127,6 +127,15 @@ def projection(
     return gain * matrix.T, center - gain * (mean @ matrix)
 
 
+class ProjectorFit(TypedDict):
+    """What a projector's fit tells of itself."""
+
+    strength: float
+    """Penalty of the ridge regression."""
+    recall: dict[str, float]
+    """Mean recall of each attribute's values, on speakers that were left out."""
+
+
 def fit_projector(
     model_path: str,
     utterances: Sequence[Utterance],
@@ -134,7 +143,7 @@ def fit_projector(
     *,
     labels: Sequence[str],
     cache_folder: str | None = None,
-) -> dict[str, object]:
+) -> ProjectorFit:
     """Writes the checkpoint `model_path` to `folder`, with a projector that is fitted to what is known of the
     utterances.
 
@@ -169,8 +178,6 @@ def fit_projector(
         linear.weight.copy_(torch.from_numpy(weight))
         linear.bias.copy_(torch.from_numpy(bias))
     save_checkpoint(model, folder, processor=processor)
-    heard = ", ".join(f"{name} {recall:.2f}" for name, recall in fitted.recall.items())
-    print(f"penalty {fitted.strength:g}; recall of speakers that were left out: {heard}", flush=True)
     return {"strength": fitted.strength, "recall": fitted.recall}
 
 

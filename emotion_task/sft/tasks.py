@@ -27,7 +27,7 @@ from emotion_task.prompt import (
     transcript_messages,
 )
 from emotion_task.records import Utterance
-from emotion_task.sft.stress import stress_words
+from emotion_task.sft.stressed_word import stress_words
 from emotion_task.sft.texts import Conversation, read_conversations
 from emotion_task.sft.variants import Order, joined_seconds
 from rlcore.errors import ConfigError, DataError

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import wilcoxon
 
 from emotion_task.corpora import load_corpus
-from emotion_task.prosody.pipeline import annotate
+from emotion_task.prosody.annotation import annotate
 from emotion_task.records import read_manifest
 
 pytestmark = pytest.mark.integration

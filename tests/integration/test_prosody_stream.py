@@ -16,8 +16,8 @@ import ray
 import soundfile
 from ray.cluster_utils import Cluster
 
+from emotion_task.prosody.annotation import annotate
 from emotion_task.prosody.files import MeasureConfig
-from emotion_task.prosody.pipeline import annotate
 from emotion_task.prosody.speaker import SpeakerTraits
 from emotion_task.records import Utterance, read_manifest, write_manifest
 

@@ -15,7 +15,8 @@ from tiny_models import tone
 from emotion_task.audio_window import model_waveform
 from emotion_task.cot import TemplateWriter
 from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
-from emotion_task.prompt import format_prompt, tokenizer_corpus
+from emotion_task.pipeline.tokenizer_corpus import tokenizer_corpus
+from emotion_task.prompt import format_prompt
 from emotion_task.records import Utterance
 from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages

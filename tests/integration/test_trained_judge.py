@@ -18,11 +18,11 @@ from emotion_task.cot import TemplateWriter
 from emotion_task.facts import VALUES
 from emotion_task.labels import EMOTIONS
 from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
-from emotion_task.prompt import tokenizer_corpus
+from emotion_task.pipeline.tokenizer_corpus import tokenizer_corpus
 from emotion_task.records import Utterance
 from emotion_task.reward_model.attacks import ATTACKS
+from emotion_task.reward_model.calibration_report import attack_gains, attack_groups
 from emotion_task.reward_model.data import graded_examples
-from emotion_task.reward_model.report import attack_gains, attack_groups
 from emotion_task.rewards import ReasoningReward
 from emotion_task.sft.encode import ExampleEncoder
 from emotion_task.sft.examples import format_examples

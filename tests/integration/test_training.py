@@ -20,8 +20,8 @@ from emotion_task.config import SupervisedConfig
 from emotion_task.corpora.synthetic import build_corpus
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
-from emotion_task.prompt import tokenizer_corpus
-from emotion_task.prosody.pipeline import annotate
+from emotion_task.pipeline.tokenizer_corpus import tokenizer_corpus
+from emotion_task.prosody.annotation import annotate
 from emotion_task.records import read_manifest
 from emotion_task.sft.encode import ExampleEncoder
 from emotion_task.sft.examples import Example, format_examples

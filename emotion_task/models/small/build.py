@@ -7,9 +7,10 @@ which files it consists of.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from emotion_task.models.small import whisper
 from emotion_task.models.small.smollm2 import LanguageModel
@@ -26,9 +27,13 @@ from emotion_task.models.tiny import AUDIO_TOKENS, CHAT_TEMPLATE
 from rlcore.errors import ConfigError
 from rlcore.records.files import replaced, sync, write_json
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerFast, Qwen2AudioConfig
+
 MANIFEST = "small_model.json"
 _NUM_BYTES = 900_000_000
-"""Of the folder while it is being made."""
+"""Bytes that the folder takes while it is being made."""
 
 _DEFAULT_SYSTEM_TURN = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n"
@@ -38,7 +43,7 @@ _DEFAULT_SYSTEM_TURN = (
 
 @dataclass(frozen=True, kw_only=True)
 class SmallModelConfig:
-    """What may be chosen about the model."""
+    """Choices about the small model."""
 
     encoder_layers: int = 4
     """Layers of Whisper's encoder that are kept, from the first: the later ones know more of the words and
@@ -46,7 +51,7 @@ class SmallModelConfig:
     window_seconds: int = 5
     """Audio is padded to this window; vLLM then takes embeddings instead of waveforms."""
     seed: int = 0
-    """Of the projector's random weights."""
+    """Seed of the projector's random weights."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.encoder_layers <= whisper.NUM_LAYERS:
@@ -86,8 +91,8 @@ def build_small_model(
     return folder
 
 
-def _is_whole(folder: Path, made_from: dict[str, Any]) -> bool:
-    """Whether `folder` holds this very model. Raises ConfigError where it holds anything else."""
+def _is_whole(folder: Path, made_from: Mapping[str, object]) -> bool:
+    """Tells that `folder` holds this very model. Raises ConfigError where it holds anything else."""
     if not folder.exists():
         return False
     manifest = folder / MANIFEST
@@ -109,10 +114,10 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _seal(folder: Path, made_from: dict[str, Any]) -> None:
+def _seal(folder: Path, made_from: Mapping[str, object]) -> None:
     """Writes the manifest, and everything to the disk."""
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    write_json(folder / MANIFEST, made_from | {"files": files})
+    write_json(folder / MANIFEST, {**made_from, "files": files})
     for path in (*folder.iterdir(), folder):
         sync(path)
 
@@ -153,7 +158,9 @@ def _write(folder: Path, config: SmallModelConfig, whisper_base: list[Path], smo
     save_checkpoint(model, folder, processor=processor)
 
 
-def _model_config(config: SmallModelConfig, language: LanguageModel, tokenizer: Any) -> Any:
+def _model_config(
+    config: SmallModelConfig, language: LanguageModel, tokenizer: PreTrainedTokenizerFast
+) -> Qwen2AudioConfig:
     from transformers import Qwen2AudioConfig
 
     return Qwen2AudioConfig(
@@ -181,8 +188,10 @@ def _model_config(config: SmallModelConfig, language: LanguageModel, tokenizer: 
     )
 
 
-def _state(language: LanguageModel, tower: dict[str, Any], vocab_size: int, seed: int) -> dict[str, Any]:
-    """The whole model's state under its in-memory names."""
+def _state(
+    language: LanguageModel, tower: dict[str, Tensor], vocab_size: int, seed: int
+) -> dict[str, Tensor]:
+    """Returns the whole model's state under its in-memory names."""
     import torch
 
     table = language.state["embed_tokens.weight"]  # [V, H]

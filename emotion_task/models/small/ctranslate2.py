@@ -23,10 +23,10 @@ _OLDEST, _NEWEST = 4, 6
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """What a file holds."""
+    """Contents of a CTranslate2 model file."""
 
     specification: str
-    """`WhisperSpec`, `TransformerSpec`, ..."""
+    """Kind of model: `WhisperSpec`, `TransformerSpec`, ..."""
     tensors: dict[str, np.ndarray]
     """Read-only views into the file's bytes, as stored (float16 stays float16)."""
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from rlcore.errors import DataError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+    from transformers import PreTrainedTokenizerFast
 
 _CONTROL = 3
 """GGUF's type of special tokens."""
@@ -26,7 +30,7 @@ _LAYER = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageModel:
-    """What the file holds."""
+    """A language model as its GGUF file holds it."""
 
     config: dict[str, Any]
     """Keywords of `Qwen2Config`, without the vocabulary's size and token ids."""
@@ -82,7 +86,7 @@ def read_language_model(path: Path) -> LanguageModel:
     )
 
 
-def _state(reader: Any, config: dict[str, Any]) -> dict[str, Tensor]:
+def _state(reader: GGUFReader, config: dict[str, Any]) -> dict[str, Tensor]:
     from gguf import dequantize
 
     stored = {tensor.name: tensor for tensor in reader.tensors}
@@ -111,8 +115,8 @@ def _halves(weight: Tensor, num_heads: int) -> Tensor:
     return pairs.transpose(1, 2).reshape(weight.shape).contiguous()
 
 
-def build_tokenizer(model: LanguageModel, **named: Any) -> Any:
-    """SmolLM2's tokenizer: byte-level BPE, digits one by one."""
+def build_tokenizer(model: LanguageModel, **named: object) -> PreTrainedTokenizerFast:
+    """Builds SmolLM2's tokenizer: byte-level BPE, digits one by one."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

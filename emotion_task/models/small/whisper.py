@@ -28,7 +28,7 @@ _LINEAR = {"self_attn.out_proj": "self_attention/linear_1", "fc1": "ffn/linear_0
 
 
 def audio_tower(model: ModelFile, *, num_layers: int, num_positions: int) -> dict[str, Tensor]:
-    """The state of a `Qwen2AudioEncoder` from Whisper base, float32.
+    """Returns the state of a `Qwen2AudioEncoder` from Whisper base, float32.
 
     Args:
         num_layers: how many of the encoder's layers, from the first.
@@ -77,7 +77,7 @@ class _Source:
         self._tensors = tensors
 
     def tensor(self, name: str) -> Tensor:
-        """A float32 copy of one of the encoder's tensors."""
+        """Returns a float32 copy of one of the encoder's tensors."""
         if f"encoder/{name}" not in self._tensors:
             raise DataError(f"the model file has no tensor encoder/{name}: it is not Whisper base")
         return torch.from_numpy(self._tensors[f"encoder/{name}"].astype(np.float32))

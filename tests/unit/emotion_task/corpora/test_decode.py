@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from emotion_task.cli import main
-from emotion_task.corpora.decode import decode_containers
+from emotion_task.corpora.reading.decode import decode_containers
 from emotion_task.records import Utterance, read_manifest
 from rlcore.errors import MissingDependencyError
 

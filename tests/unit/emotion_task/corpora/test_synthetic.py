@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from emotion_task.corpora import espeak, load_corpus, sentences
-from emotion_task.corpora.design import draw_corpus, draw_speakers
+from emotion_task.corpora import load_corpus
+from emotion_task.corpora.synthesis import espeak, spoken_texts
+from emotion_task.corpora.synthesis.design import draw_corpus, draw_speakers
 from emotion_task.labels import EMOTIONS
 from rlcore.errors import ConfigError, MissingDependencyError
 
@@ -24,7 +25,8 @@ def test_splits_share_no_speaker_and_no_sentence():
     assert not {d.speaker.id for d in train} & {d.speaker.id for d in held_out}
     assert not {d.text for d in train} & {d.text for d in held_out}
     every = [
-        {text for texts in split.values() for text in texts} for split in (sentences.TRAIN, sentences.EVAL)
+        {text for texts in split.values() for text in texts}
+        for split in (spoken_texts.TRAIN, spoken_texts.EVAL)
     ]
     assert not every[0] & every[1]
     assert len({d.id for d in designs}) == 2500
@@ -133,7 +135,7 @@ class TestRendered:
             assert 0.5 < info.duration < 3.0
 
     def test_what_was_asked_for_is_measured(self):
-        from emotion_task.corpora.render import render
+        from emotion_task.corpora.synthesis.render import render
         from emotion_task.prosody.measure import measure
 
         designs = [replace(d, whispered=False) for d in draw_corpus(36, 1, seed=2, spread=1.0)[:36]]
@@ -154,7 +156,7 @@ class TestRendered:
             assert heard.count(contour) >= 7, (contour, heard)
 
     def test_whispering_has_no_pitch(self):
-        from emotion_task.corpora.render import render
+        from emotion_task.corpora.synthesis.render import render
         from emotion_task.prosody.measure import measure
 
         designs = [replace(d, whispered=True) for d in draw_corpus(30, 1, seed=2, spread=1.0)[:30]]

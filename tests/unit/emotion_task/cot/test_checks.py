@@ -7,7 +7,7 @@ import pytest
 
 from emotion_task.cot import TemplateWriter
 from emotion_task.cot.checks import KINDS, check_trace, quotes
-from emotion_task.cot.prompt import trace_messages, unfit
+from emotion_task.cot.request import trace_messages, unfit
 from emotion_task.facts import PROSODY, VALUES
 from emotion_task.records import Utterance
 

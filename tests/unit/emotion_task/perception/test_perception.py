@@ -11,11 +11,11 @@ from tiny_models import make_qwen2_audio, tone
 
 from emotion_task.perception.ask import Listener, hits
 from emotion_task.perception.emotions import recall_report
+from emotion_task.perception.hearing import floors, write_perception
 from emotion_task.perception.questions import attributes_of, turns_of
-from emotion_task.perception.report import floors, write_perception
 from emotion_task.prompt import attribute_messages, format_prompt
 from emotion_task.records import Utterance, write_manifest
-from emotion_task.sft.stress import stress_words
+from emotion_task.sft.stressed_word import stress_words
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.hf_model import load_model, load_processor, tokenizer_of
 

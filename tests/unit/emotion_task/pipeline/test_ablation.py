@@ -8,14 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from emotion_task.pipeline.ablation import (
-    Answered,
-    _models,
-    _variant,
-    run_ablation,
-    unweighted_accuracy,
-    write_table,
-)
+from emotion_task.pipeline import ablation_table
+from emotion_task.pipeline.ablation import _models, _variant, run_ablation
+from emotion_task.pipeline.ablation_table import Answered, Column, unweighted_accuracy, write_table
 from rlcore.errors import ConfigError
 
 SMALL = Path(__file__).resolve().parents[4] / "emotion_task" / "configs" / "small.yaml"
@@ -103,3 +98,16 @@ def test_the_table_has_a_row_a_variant_with_seeds_put_together(tmp_path: Path) -
     # Seed 0 is right where SFT is and more, seed 1 is SFT again: every resample gains.
     gain = written["rows"]["v6"]["over_sft"]
     assert 0 < gain["low"] < gain["value"] == pytest.approx(0.375)
+
+
+def test_a_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    column = Column("F1", "macro_f1", ".1f", lambda group: group.mean("macro_f1"))
+    monkeypatch.setattr(ablation_table, "COLUMNS", (*ablation_table.COLUMNS, column))
+    samples = answers(tmp_path / "a.jsonl", [("sad", "sad"), ("happy", "sad")])
+    base = Answered(variant="base", seed=None, metrics={"macro_f1": 0.25}, samples=samples)
+    table = write_table([base, replace(base, variant="sft", metrics={})], tmp_path, seed=0).read_text()
+    head, _, *rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert head.endswith("| tokens | F1 |")
+    assert [row.split("|")[-2].strip() for row in rows] == ["0.2", "-"]
+    written = json.loads((tmp_path / "ablation.json").read_text())["rows"]
+    assert [row["macro_f1"] for row in written.values()] == [0.25, None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,6 @@ from emotion_task.pipeline.estimate import (
     estimate,
     minutes,
 )
-from emotion_task.pipeline.stages import Stages
 from rlcore.bench.models import write_audio_model
 from rlcore.config import load_config
 from rlcore.plan.hardware import Hardware
@@ -95,28 +93,3 @@ def test_what_arithmetic_says_nothing_of_is_not_estimated(tmp_path: Path, work: 
     rl = work.config.rl
     on_gpus = replace(rl, learner=replace(rl.learner, num_gpus=1))
     assert estimate(replace(work.config, rl=on_gpus)) is None
-
-
-def test_only_stages_with_the_same_settings_count_as_finished(tmp_path: Path) -> None:
-    first = Stages(tmp_path)
-    for name in ("a", "b", "c"):
-        first.run(name, {"n": 1}, lambda may_resume: {})
-    again = Stages(tmp_path)
-    assert list(again.finished([("a", {"n": 1}), ("b", {"n": 1}), ("c", {"n": 1})])) == ["a", "b", "c"]
-    # What comes after a change will be run again.
-    assert list(again.finished([("a", {"n": 1}), ("b", {"n": 2}), ("c", {"n": 1})])) == ["a"]
-
-
-def test_a_stage_beside_the_line_costs_no_other_stage(tmp_path: Path) -> None:
-    def line(n: int) -> list[tuple[str, Any]]:
-        return [("a", 1), ("reference", n), ("b", 1)]
-
-    first = Stages(tmp_path)
-    for name, settings in line(1):
-        first.run(name, settings, lambda may_resume: {})
-    assert list(Stages(tmp_path).finished(line(1))) == ["a", "reference", "b"]
-    assert list(Stages(tmp_path).finished(line(2))) == ["a", "b"]
-    second, ran = Stages(tmp_path), []
-    for name, settings in line(2):
-        second.run(name, settings, lambda may_resume, name=name: ran.append(name) or {})
-    assert ran == ["reference"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from emotion_task.config import PipelineConfig
+from emotion_task.pipeline import teaching
 from emotion_task.pipeline.line import Pipeline
-from emotion_task.pipeline.stages import Stages
+from emotion_task.pipeline.results import Metrics, Result
+from emotion_task.pipeline.stages import Stage, Stages
 from emotion_task.records import Utterance, write_manifest
 from emotion_task.sft.tasks import may_reveal
 from rlcore.config import load_config
@@ -25,6 +28,17 @@ def pipeline(tmp_path: Path, name: str, *overrides: str) -> Pipeline:
         del files[0]
     config = load_config(files, [f"run_dir={tmp_path}", *overrides], schema=PipelineConfig)
     return Pipeline(config)
+
+
+def settings(tmp_path: Path, name: str, *overrides: str) -> dict[str, object]:
+    return {stage.name: stage.settings for stage in pipeline(tmp_path, name, *overrides).line()}
+
+
+def run_without_work(run_dir: Path, line: tuple[Stage[Result], ...]) -> None:
+    """Leaves the stages finished, without a result."""
+    stages = Stages(run_dir)
+    for stage in line:
+        stages.run(replace(stage, result=Metrics, work=lambda may_resume: Metrics(metrics={})))
 
 
 @pytest.mark.parametrize("name", ["quickstart", "ravdess", "small", "two_stages", "three_nodes"])
@@ -84,33 +98,27 @@ def test_mistakes_of_later_stages_are_found_first(tmp_path: Path, override: str,
 def test_a_change_costs_the_stages_that_it_changes(
     tmp_path: Path, override: str, run_again: list[str]
 ) -> None:
-    line = [(name, settings) for name, settings, _ in pipeline(tmp_path, "quickstart")._line()]
-    stages = Stages(tmp_path)
-    for name, settings in line:
-        stages.run(name, settings, lambda may_resume: {})
-    changed = [(name, settings) for name, settings, _ in pipeline(tmp_path, "quickstart", override)._line()]
-    found = Stages(tmp_path).finished(changed)
-    assert [name for name, _ in line if name not in found] == run_again
+    line = pipeline(tmp_path, "quickstart").line()
+    run_without_work(tmp_path, line)
+    found = Stages(tmp_path).finished(pipeline(tmp_path, "quickstart", override).line())
+    assert [stage.name for stage in line if stage.name not in found] == run_again
 
 
 def test_another_value_of_the_environment_costs_no_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def line(value: str) -> list[tuple[str, Any]]:
+    def line(value: str) -> tuple[Stage[Result], ...]:
         monkeypatch.setenv("PLACE", value)
         names = ("corpus.root", "base_model", "sft.text_data", "rl.rewards.outcome.args.key")
-        overrides = [f"{name}=${{oc.env:PLACE}}" for name in names]
-        return [(n, settings) for n, settings, _ in pipeline(tmp_path, "quickstart", *overrides)._line()]
+        return pipeline(tmp_path, "quickstart", *(f"{name}=${{oc.env:PLACE}}" for name in names)).line()
 
-    stages = Stages(tmp_path)
-    for name, settings in line("here"):
-        stages.run(name, settings, lambda may_resume: {})
+    run_without_work(tmp_path, line("here"))
     assert len(Stages(tmp_path).finished(line("there"))) == len(line("there"))
 
 
 def test_when_checkpoints_are_written_counts_where_the_best_is_kept(tmp_path: Path) -> None:
     rare, often = (
-        dict((name, settings) for name, settings, _ in pipeline(tmp_path, "two_stages", override)._line())
+        settings(tmp_path, "two_stages", override)
         for override in ("sft.train.checkpoint_every=200", "sft.train.checkpoint_every=20")
     )
     assert rare["sft"] != often["sft"] and rare["reward_model"] == often["reward_model"]
@@ -119,7 +127,7 @@ def test_when_checkpoints_are_written_counts_where_the_best_is_kept(tmp_path: Pa
 def test_what_alignment_is_made_of_counts_for_it(tmp_path: Path) -> None:
     """Captions may quote; facts are left out of SFT's traces alone."""
     plain, quoting, leaving_out = (
-        dict((name, settings) for name, settings, _ in pipeline(tmp_path, "quickstart", *override)._line())
+        settings(tmp_path, "quickstart", *override)
         for override in ([], ["sft.quote_rate=0.5"], ["sft.fact_rate=0.5"])
     )
     assert plain["alignment"] == leaving_out["alignment"] != quoting["alignment"]
@@ -127,9 +135,8 @@ def test_what_alignment_is_made_of_counts_for_it(tmp_path: Path) -> None:
 
 
 def test_what_a_fit_may_see_counts_for_the_alignment(tmp_path: Path) -> None:
-    def alignment(*overrides: str) -> Any:
-        line = pipeline(tmp_path, "quickstart", *overrides)._line()
-        return dict((name, settings) for name, settings, _ in line)["alignment"]
+    def alignment(*overrides: str) -> object:
+        return settings(tmp_path, "quickstart", *overrides)["alignment"]
 
     changes = ("sft.label_fraction=0.3", "sft.without_speakers=[a]")
     assert all(alignment(change) == alignment() for change in changes)
@@ -149,11 +156,12 @@ def test_a_fit_sees_the_emotions_that_sft_may_see(tmp_path: Path, monkeypatch: p
 
     def fit_projector(_: str, utterances: list[Utterance], *__: object, **___: object) -> dict[str, Any]:
         seen.update((utterance.id, utterance.emotion) for utterance in utterances)
-        return {}
+        return {"strength": 1.0, "recall": {"emotion": 0.5}}
 
     monkeypatch.setattr("emotion_task.sft.projector.fit_projector", fit_projector)
     line = pipeline(tmp_path, "quickstart", "sft.label_fraction=0.5", "sft.without_speakers=[b]")
-    line._fit_projector("base")
+    fitted = teaching.fit(line.work, "base")
+    assert fitted.model == str(tmp_path / "projector" / "model") and fitted.fit["recall"]["emotion"] == 0.5
     # Every voice is heard; an emotion is told where SFT hears the speaker and may see the label.
     assert list(seen) == [utterance.id for utterance in spoken]
     told = {id for id, emotion in seen.items() if emotion is not None}

@@ -8,10 +8,10 @@ import soundfile
 from scipy.signal import lfilter
 
 from emotion_task.facts import stated_facts
+from emotion_task.prosody.annotation import with_measured
 from emotion_task.prosody.audio import read_recording
 from emotion_task.prosody.calibrate import Calibration, Cuts, apply_calibration
 from emotion_task.prosody.files import MeasureConfig, measure_file
-from emotion_task.prosody.pipeline import with_measured
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError
 

@@ -102,8 +102,8 @@ class TestSynthesisAligner:
         pytest.importorskip("parselmouth")
 
     def test_stressed_words_are_found(self):
-        from emotion_task.corpora.design import draw_corpus
-        from emotion_task.corpora.render import render
+        from emotion_task.corpora.synthesis.design import draw_corpus
+        from emotion_task.corpora.synthesis.render import render
         from emotion_task.prosody.align import SynthesisAligner
         from emotion_task.prosody.measure import measure
 
@@ -123,7 +123,7 @@ class TestSynthesisAligner:
     def test_word_times_are_right_to_a_frame_or_two(self):
         from scipy.signal import resample_poly
 
-        from emotion_task.corpora.espeak import Espeak
+        from emotion_task.corpora.synthesis.espeak import Espeak
         from emotion_task.prosody.align import SynthesisAligner
 
         text = "Seven dogs are sitting by the kitchen door"

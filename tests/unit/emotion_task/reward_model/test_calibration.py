@@ -15,8 +15,13 @@ from emotion_task.reward_model.calibration import (
     plot_reliability,
     reliability_curve,
 )
+from emotion_task.reward_model.calibration_report import (
+    as_markdown,
+    attack_gains,
+    attack_groups,
+    policy_examples,
+)
 from emotion_task.reward_model.grades import DIMENSIONS
-from emotion_task.reward_model.report import as_markdown, attack_gains, attack_groups, policy_examples
 from rlcore.errors import DataError
 from rlcore.types import Score
 

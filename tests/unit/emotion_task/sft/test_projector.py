@@ -13,7 +13,7 @@ import torch
 from transformers import Qwen2Config
 
 from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
-from emotion_task.prompt import tokenizer_corpus
+from emotion_task.pipeline.tokenizer_corpus import tokenizer_corpus
 from emotion_task.records import Utterance
 from emotion_task.sft.encode import ExampleEncoder
 from emotion_task.sft.projector import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emotion_task.corpora import sentences
+from emotion_task.corpora.synthesis import spoken_texts
 from emotion_task.labels import EMOTIONS
 
 CONTOURS = ("flat", "falling", "rising", "rising-falling", "falling-rising")
@@ -20,7 +20,7 @@ CONTOURS = ("flat", "falling", "rising", "rising-falling", "falling-rising")
 
 @dataclass(frozen=True, slots=True)
 class EmotionProfile:
-    """Centre of an emotion, relative to the speaker's habit."""
+    """A profile is the centre of an emotion, relative to the speaker's habit."""
 
     level_st: float
     """Semitones from the speaker's own pitch."""
@@ -53,8 +53,9 @@ PROFILES: dict[str, EmotionProfile] = {
 _DEVIATIONS = np.array([1.6, 0.40, 2.6, 0.10, 0.20, 0.15])
 
 _WHISPERED_SHARE = 0.93
-"""Of the whisper class; the rest is soft voice, and a few sad or fearful utterances are whispered."""
+"""Share of the whisper class that is whispered; the rest is soft voice."""
 _WHISPERED_OTHERS = {"sad": 0.05, "fear": 0.05}
+"""Shares of other emotions that are whispered too."""
 
 _NEUTRAL_WORDS, _CONGRUENT_WORDS = 0.70, 0.15
 """Shares of the text kinds; the remaining 0.15 conflicts with the voice."""
@@ -102,7 +103,7 @@ class Design:
     emotion: str
     text: str
     text_emotion: str
-    """What the words alone suggest."""
+    """Emotion that the words alone suggest."""
     level_st: float
     range_st: float
     energy_db: float
@@ -114,7 +115,7 @@ class Design:
     stressed_word: int
     """Index into the words of `text`."""
     seed: int
-    """Of the renderer's own noise."""
+    """Seed of the renderer's own noise."""
 
 
 def draw_corpus(num_train: int, num_eval: int, seed: int, spread: float) -> list[Design]:
@@ -132,7 +133,8 @@ def draw_corpus(num_train: int, num_eval: int, seed: int, spread: float) -> list
 
 
 def draw_speakers(seed: int) -> dict[str, list[Speaker]]:
-    """The speakers of each split: the voices are fixed and disjoint, their habits come from the seed."""
+    """Draws the speakers of each split: the voices are fixed and disjoint, their habits come from the
+    seed."""
     rng = np.random.default_rng([seed, 1000])
     speakers: dict[str, list[Speaker]] = {}
     for split, by_gender in _VOICES.items():
@@ -198,7 +200,7 @@ def _draw_stress(rng: np.random.Generator, text: str) -> int:
 
 
 def _draw_text(rng: np.random.Generator, split: str, emotion: str) -> tuple[str, str]:
-    texts = sentences.TRAIN if split == "train" else sentences.EVAL
+    texts = spoken_texts.TRAIN if split == "train" else spoken_texts.EVAL
     kind = rng.random()
     if kind < _NEUTRAL_WORDS or (emotion == "neutral" and kind < _NEUTRAL_WORDS + _CONGRUENT_WORDS):
         text_emotion = "neutral"

@@ -11,13 +11,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from emotion_task.corpora.listing import CONTAINERS
+from emotion_task.corpora.reading.listing import CONTAINERS
 from emotion_task.records import Utterance
 from rlcore.errors import DataError, MissingDependencyError
 from rlcore.records.files import replaced
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 def decode_containers(
     utterances: Sequence[Utterance], folder: str | Path, *, progress: bool = True
 ) -> list[Utterance]:
-    """The utterances, those in .m4a, .mp4 and the like with FLAC files in `folder` in their place.
+    """Decodes recordings in .m4a, .mp4 and the like into `folder`, and returns the utterances with FLAC files
+    in their place.
 
     What lies there already is not decoded again, unless the source has changed. A file that cannot be decoded
     keeps its path, so that the measuring pass quarantines it; the log says why.
@@ -53,7 +54,7 @@ def decode_containers(
 
 
 def _name(utterance: Utterance) -> str:
-    """Of the decoded file: no two recordings share one, whatever their ids; a changed one gets another."""
+    """Returns the decoded file's name: no two recordings share one, and a changed one gets another."""
     source = Path(utterance.audio).resolve()
     found = source.stat() if source.is_file() else None
     described = (utterance.id, str(source), found and (found.st_size, found.st_mtime_ns))
@@ -62,7 +63,7 @@ def _name(utterance: Utterance) -> str:
 
 
 def decode(path: str | Path) -> tuple[np.ndarray, int]:
-    """The first sound track of a file, its channels averaged.
+    """Decodes the first sound track of a file, its channels averaged.
 
     Returns:
         int16 [N], and their rate in Hz.
@@ -91,7 +92,7 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     return np.concatenate(parts), rate
 
 
-def _pyav() -> Any:
+def _pyav() -> ModuleType:
     try:
         import av
     except ImportError as error:

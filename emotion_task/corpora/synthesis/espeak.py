@@ -47,10 +47,10 @@ _CALLBACK = ctypes.CFUNCTYPE(
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """What espeak-ng said."""
+    """Speech as espeak-ng said it."""
 
     waveform: np.ndarray
-    """float64 [N] in -1..1"""
+    """Samples, float64 [N] in -1..1."""
     sample_rate: int
     word_starts: tuple[float, ...]
     """Seconds from the start of each spoken unit; the library joins some words ("in the") into one."""
@@ -59,7 +59,11 @@ class Speech:
 
 
 def require_synthesis() -> None:
-    """Raises MissingDependencyError where the packages of the extra `synth` are not installed."""
+    """Checks that the packages of the extra `synth` are installed.
+
+    Raises:
+        MissingDependencyError: one is not.
+    """
     for module, package in (("espeakng_loader", "espeakng-loader"), ("parselmouth", "praat-parselmouth")):
         if importlib.util.find_spec(module) is None:
             raise MissingDependencyError(
@@ -102,7 +106,7 @@ class Espeak:
     @classmethod
     @contextmanager
     def fresh(cls, seed: int) -> Iterator[Espeak]:
-        """A library in its initial state, its noise generator (libc's rand) seeded."""
+        """Gives a library in its initial state, its noise generator (libc's rand) seeded."""
         espeak = cls()
         ctypes.CDLL(None).srand(seed & 0x7FFFFFFF)
         try:

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import lfilter, resample_poly
 
-from emotion_task.corpora.design import Design
-from emotion_task.corpora.espeak import Espeak, Speech
+from emotion_task.corpora.synthesis.design import Design
+from emotion_task.corpora.synthesis.espeak import Espeak, Speech
 
 SAMPLE_RATE = 16000
 
@@ -116,7 +116,7 @@ def _contour(position: np.ndarray, contour: str) -> np.ndarray:
 
 
 def _whisper(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same vocal tract (LPC filter) excited by noise: no voicing at all."""
+    """Excites the same vocal tract (LPC filter) by noise: no voicing at all."""
     import parselmouth
     from parselmouth.praat import call
 

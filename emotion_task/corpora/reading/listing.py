@@ -18,29 +18,29 @@ log = logging.getLogger(__name__)
 READABLE = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".opus"}
 """Suffixes that libsndfile reads."""
 CONTAINERS = {".m4a", ".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".aac", ".wma"}
-"""Suffixes that hold sound and need FFmpeg; `emotion_task.corpora.decode` writes them anew."""
+"""Suffixes that hold sound and need FFmpeg; `emotion_task.corpora.reading.decode` writes them anew."""
 
 
 @dataclass
 class Listing:
-    """The utterances of one corpus, in the making.
+    """A listing collects the utterances of one corpus, and counts what is left out.
 
     Raises:
         DataError: `root` is no folder.
     """
 
     name: str
-    """Of the corpus: prefix of ids and speakers, and `Utterance.dataset`."""
+    """Name of the corpus: prefix of ids and speakers, and `Utterance.dataset`."""
     root: Path
     layout: str
-    """What the owner ships, for errors: one or two sentences."""
+    """One or two sentences on what the owner ships, for errors."""
     labels: Mapping[str, str]
-    """The owner's label to one of `emotion_task.labels`."""
+    """Labels of `emotion_task.labels` by the owner's label."""
     dropped: Mapping[str, str]
-    """The owner's label to the reason for which it is left out."""
+    """Reasons for which labels of the owner are left out, by label."""
     language: str = "en"
     held_out: HeldOut | None = None
-    """What is held out, where the reader is told by name."""
+    """Speakers (sessions, sets) to hold out, where the reader is told by name."""
     utterances: list[Utterance] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -50,13 +50,14 @@ class Listing:
             raise DataError(f"{self.root}: no such folder. {self.layout}")
 
     def emotion(self, label: str) -> str | None:
-        """The label in our terms; None, and counted, where it is left out."""
+        """Returns the owner's label in our terms. Counts it and returns None where it is left out."""
         if label in self.labels:
             return self.labels[label]
         self.leave_out(f"{label} ({self.dropped.get(label, 'a label that is not in the table')})")
         return None
 
     def leave_out(self, reason: str, count: int = 1) -> None:
+        """Counts what is left out, by reason."""
         self.left_out[reason] += count
 
     def add(
@@ -92,7 +93,8 @@ class Listing:
         )
 
     def done(self) -> list[Utterance]:
-        """The utterances. The log says what was left out and why, and warns where a split stayed empty.
+        """Returns the utterances. The log says what was left out and why, and warns where a split stayed
+        empty.
 
         Raises:
             DataError: there are none.
@@ -115,8 +117,10 @@ class Listing:
 
 
 def audio_files(paths: Iterable[Path]) -> dict[str, Path]:
-    """Stem to file, sorted by stem: sound and video, no hidden files. Of files with one stem the one that
-    libsndfile reads wins: people lay a .wav beside each .mp4."""
+    """Returns sound and video files by their stem, sorted, without hidden ones.
+
+    Among files with one stem the one that libsndfile reads wins: people lay a .wav beside each .mp4.
+    """
     found: dict[str, Path] = {}
     for path in sorted(paths):
         suffix = path.suffix.lower()
@@ -128,8 +132,8 @@ def audio_files(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 class HeldOut:
-    """The split of each speaker (session, official set) of a corpus: `eval` for those who are named, `train`
-    for the others.
+    """Tells the split of each speaker (session, official set): `eval` for the named ones, `train` for the
+    others.
 
     Args:
         named: the reader's argument, as the corpus writes them; numbers and their text are one, leading zeros
@@ -156,12 +160,16 @@ class HeldOut:
         self._met: set[str] = set()
 
     def split(self, name: str) -> str:
+        """Returns the split of a speaker whom the walk has met."""
         self._met.add(_plain(name))
         return "eval" if _plain(name) in self._named else "train"
 
     def check(self) -> None:
-        """After the walk. Raises ConfigError where one was asked for that is not here: what was meant would
-        be trained on."""
+        """Checks, after the walk, that everyone who was asked for is here.
+
+        Raises:
+            ConfigError: someone is not: whoever was meant would be trained on.
+        """
         missing = sorted(name for key, name in self._named.items() if key not in self._met)
         if missing and self.are_asked_for:
             there = ", ".join(sorted(self._met))
@@ -169,5 +177,5 @@ class HeldOut:
 
 
 def _plain(name: str | int) -> str:
-    """A name without leading zeros, where it is a number."""
+    """Returns a name without leading zeros, where it is a number."""
     return str(int(name)) if str(name).isdigit() else str(name)

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from emotion_task.prosody import files
+from emotion_task.prosody.annotation import annotate, calibrate_corpus, measure_corpus
 from emotion_task.prosody.audio import load_audio
 from emotion_task.prosody.files import MeasureConfig, measure_file
-from emotion_task.prosody.pipeline import annotate, calibrate_corpus, measure_corpus
 from emotion_task.prosody.store import MeasuredStore
 from emotion_task.records import Utterance, read_manifest, write_manifest
 from rlcore.errors import DataError
@@ -110,7 +110,7 @@ def test_a_killed_pass_goes_on_where_it_was(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(utterance, config)
 
-    monkeypatch.setattr("emotion_task.prosody.pipeline.measure_file", watched)
+    monkeypatch.setattr("emotion_task.prosody.annotation.measure_file", watched)
     with pytest.raises(KeyboardInterrupt):
         measure_corpus(utterances, out, num_workers=0, progress=False)
     with (out / "measured.jsonl").open("a") as lines:
@@ -132,7 +132,7 @@ def test_a_repaired_recording_is_not_in_quarantine_too(tmp_path, monkeypatch):
     assert annotate(utterances, out, num_workers=0, progress=False).num_quarantined == 1
     Path(utterances[1].audio).write_bytes(good)
     with monkeypatch.context() as patch:
-        patch.setattr("emotion_task.prosody.pipeline._write_quarantine", lambda *_: 1 / 0)
+        patch.setattr("emotion_task.prosody.annotation._write_quarantine", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):  # ended after the last recording
             measure_corpus(utterances, out, num_workers=0, progress=False)
     with pytest.raises(DataError, match="nothing was measured to its end"):

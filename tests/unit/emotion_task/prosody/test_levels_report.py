@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emotion_task.prosody.calibrate import apply_calibration, calibrate
-from emotion_task.prosody.report import write_report
+from emotion_task.prosody.levels_report import write_report
 from emotion_task.records import Utterance
 
 

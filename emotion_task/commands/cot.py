@@ -1,0 +1,52 @@
+"""Lets a language model write reasoning traces: `emotion cot`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from emotion_task.commands.shared import Commands
+
+
+def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
+    """Adds `cot` to the commands."""
+    parser = commands.add_parser(
+        "cot",
+        parents=parents,
+        help="let a language model write a checked reasoning trace for each annotated utterance",
+        description="Asks an OpenAI-compatible endpoint for traces, checks each, and writes manifest.jsonl "
+        "(accepted), rejected.jsonl (with reasons) and statistics.json. Run again, it goes on where it "
+        "stopped and asks for nothing twice. Settings (emotion_task.cot.generate.CotConfig): model=NAME "
+        "base_url=http://localhost:8000/v1 concurrency=16 price.input=0.15 price.output=0.6 max_usd=20 "
+        "attempts=2 min_words=50 max_words=200 temperature=0.9 extra.reasoning_effort=low ...",
+    )
+    parser.add_argument("manifest", metavar="MANIFEST")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings; model is required")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--config", action="append", default=[], metavar="FILE", help="settings as YAML")
+    parser.add_argument("--limit", type=int, metavar="N", help="so many utterances, chosen by a hash of ids")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Asks for the traces, prints how many passed and what they cost, and returns 0."""
+    from emotion_task.cot.generate import CotConfig, generate
+    from emotion_task.records import choose, read_manifest
+    from rlcore.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides, schema=CotConfig)
+    utterances = choose(read_manifest(arguments.manifest), arguments.limit)
+    report = generate(utterances, arguments.out, config)
+    cost = f", {report.cost_usd:.2f} USD in all" if config.price else ""
+    print(
+        f"{report.manifest}: {report.num_accepted} traces for {report.num_utterances} utterances, "
+        f"{report.num_requests} requests{cost}"
+    )
+    if report.left_out:
+        print(f"without a trace: {', '.join(f'{n} {why}' for why, n in report.left_out.items())}")
+    if "budget" in report.left_out:
+        print("the budget is used up; the same command with a higher max_usd goes on")
+    if "lost" in report.left_out:
+        print("lost: under way when a run was killed, or timed out; ask_lost=true asks again")
+    return 0

@@ -1,0 +1,36 @@
+"""What several commands need."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Commands(Protocol):
+    """The commands of a parser, to which each command's file adds its own."""
+
+    def add_parser(
+        self,
+        name: str,
+        *,
+        parents: Sequence[argparse.ArgumentParser],
+        help: str,
+        description: str | None = None,
+    ) -> argparse.ArgumentParser:
+        """Adds a command and returns its parser."""
+        ...
+
+
+def staged_options() -> argparse.ArgumentParser:
+    """Returns `--config FILE ... key=value ...`, which every command that runs stages takes, as a parent of
+    its parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config", action="append", required=True, metavar="FILE", help="later ones win")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as seed=1 run_dir=runs/b")
+    return parser
+
+
+def say(text: str) -> None:
+    """Prints what a stage tells at once, also where the output is piped."""
+    print(text, flush=True)

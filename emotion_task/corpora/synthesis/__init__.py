@@ -1,0 +1,1 @@
+"""Synthetic speech: what is said and how (`design`), espeak-ng, and the rendering of a voice."""

@@ -1,0 +1,46 @@
+"""Mistakes of later stages, found before the first is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from emotion_task.config import PipelineConfig
+from emotion_task.corpora import check_args
+from emotion_task.pipeline.settings import corpus_args
+from emotion_task.pipeline.workspace import Workspace
+from emotion_task.records import by_speaker
+from emotion_task.sft.tasks import MixtureConfig
+from rlcore.config.targets import check_target
+from rlcore.errors import DataError
+from rlcore.rewards.loading import check_reward
+
+
+def check_config(config: PipelineConfig) -> None:
+    """Checks what the later stages are given; nothing is built or read.
+
+    Raises:
+        ConfigError: an unknown task or corpus, a reward or task that does not import or does not take its
+            arguments.
+        DataError: a file that is not there.
+    """
+    check_args(config.corpus.name, corpus_args(config.corpus), build=True)
+    for section in (config.alignment, config.sft, config.cold_start):
+        if section.weights:
+            MixtureConfig(weights=section.weights, text_data=config.sft.text_data, audio_folder="orders")
+    for path in (config.sft.text_data, config.reward_model.graded):
+        if path is not None and not Path(path).is_file():
+            raise DataError(f"{path}: no such file (sft.text_data, reward_model.graded)")
+    check_target(config.rl.task.target, config.rl.task.args, where="rl.task")
+    for name, reward in config.rl.rewards.items():
+        check_reward(reward, where=f"rl.rewards.{name}")
+
+
+def check_speakers(work: Workspace) -> None:
+    """Checks that the speakers who are named say something, once the corpus is annotated.
+
+    Raises:
+        ConfigError: a speaker of `sft.without_speakers` or `rl.task.args.train_speakers` does not.
+    """
+    config, train = work.config, work.split("train")
+    by_speaker(train, config.sft.without_speakers, "sft.without_speakers")
+    by_speaker(train, config.rl.task.args.get("train_speakers") or (), "rl.task.args.train_speakers")
