@@ -46,7 +46,7 @@ def find_corpus(name: str) -> Corpus:
         ConfigError: the name is not known, or names something else.
     """
     if ":" in name:
-        corpus = load_named(name, key="corpus.name")
+        corpus = load_named(name, key="corpus.name", form="package.module:NAME")
     elif name in corpus_names():
         corpus = importlib.import_module(f"{__name__}.{name}").CORPUS
     else:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from emotion_task.prosody.calibrate import TERTILES, Calibration, apply_calibration, calibrate
 from emotion_task.prosody.files import MeasureConfig, Measured, Outcome, build_plugins, measure_file
-from emotion_task.prosody.report import write_report
+from emotion_task.prosody.levels_report import write_report
 from emotion_task.prosody.speaker import fill_traits
 from emotion_task.prosody.store import MeasuredStore, key_of
 from emotion_task.records import Utterance, read_manifest, write_manifest
