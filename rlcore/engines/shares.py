@@ -1,4 +1,4 @@
-"""What one micro-batch adds to the loss and the metrics of the global batch.
+"""The share of one micro-batch in the loss and the metrics of the global batch.
 
 Every sum is over one micro-batch alone and every loss is divided by global totals, so that shares of all
 micro-batches of all ranks add up to the loss of the batch. This module knows neither the model nor the ranks.

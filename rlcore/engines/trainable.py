@@ -115,7 +115,7 @@ def add_lora(model: PreTrainedModel, lora: LoRAConfig, frozen: Sequence[str]) ->
 
 
 class AdaptedLinear(peft_lora.Linear):
-    """peft's adapted linear layer, whose two products are added in float32 under autocast.
+    """A linear layer that peft adapts, whose two products are added in float32 under autocast.
 
     The layer's own product comes out in bfloat16. Adding less than half a unit of its last place (1/512) to
     that changes nothing, for every token alike: an adapter would learn for many steps unnoticed by its own

@@ -1,4 +1,4 @@
-"""What rlcore adds to vLLM, through vLLM's own mechanisms: a plug-in (`vllm.general_plugins` in setup.cfg)
+"""The additions to vLLM, through vLLM's own mechanisms: a plug-in (`vllm.general_plugins` in setup.cfg)
 and a worker extension.
 
 vLLM calls `register` in the engine and in every worker process, before a model is built.

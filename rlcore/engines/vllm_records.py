@@ -1,4 +1,4 @@
-"""rlcore's requests as vLLM's prompts and parameters, and vLLM's outputs as rlcore's completions.
+"""Requests turned into vLLM's prompts and parameters, and vLLM's outputs into completions.
 
 This module knows the records of either side; not the engine that works on them, nor its weights.
 """
