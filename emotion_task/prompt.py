@@ -1,4 +1,5 @@
-"""What the model is asked: chat messages of every question, and their rendering by the model's own template.
+"""The questions that the model is asked: chat messages of every question, and their rendering by the model's
+own template.
 
 The wording follows EmotionThinker (system prompt: think inside `<think>`, answer inside `<answer>`; user
 turn: the audio, then the question and its options) and is short, so that a tiny model can learn on it as

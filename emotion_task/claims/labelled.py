@@ -1,4 +1,4 @@
-"""How well the claim finder does on labelled passages (`emotion claims FILE`).
+"""Measures how well the claim finder does on labelled passages (`emotion claims FILE`).
 
 A line of the file is `{"text": ..., "claims": [[type, value], ...], "split": ...}`.
 """

@@ -1,1 +1,1 @@
-"""What `emotion` can do, one file per command: parsers and printing."""
+"""The commands of `emotion`, one file per command: parsers and printing."""

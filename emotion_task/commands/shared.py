@@ -1,4 +1,4 @@
-"""What several commands need."""
+"""Options and printing that several commands share."""
 
 from __future__ import annotations
 

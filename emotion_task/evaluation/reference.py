@@ -1,4 +1,4 @@
-"""What classical classifiers get from the voice alone: the lines that a model is read against."""
+"""The accuracy of classical classifiers on the voice alone: the lines that a model is read against."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the line will take on this machine, said before it starts.
+"""Estimates how long the line will take on this machine, before it starts.
 
 A stage is arithmetic: 2 operations a weight and token forward, as many again for every further pass
 (`rlcore.plan.phases`), over what a matrix product reaches on this machine in a second of measuring, whatever

@@ -1,4 +1,4 @@
-"""What each stage of the line returns: frozen values, kept as JSON in `stages/NAME.json`.
+"""The results of the line's stages: frozen values, kept as JSON in `stages/NAME.json`.
 
 The names of the fields are the keys of those files, so that stages of earlier runs are found finished. Knows
 no stage and no configuration.

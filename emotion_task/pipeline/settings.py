@@ -1,4 +1,4 @@
-"""What the result of each stage depends on, beside the stages before it.
+"""The settings that each stage's result depends on, beside the stages before it.
 
 A stage is run again where these values change, and only there: how many processes work, where a cache lies or
 how often a checkpoint is written changes no result.

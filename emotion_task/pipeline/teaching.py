@@ -100,7 +100,7 @@ def teach(
     *,
     may_resume: bool,
 ) -> Model:
-    """Fine-tunes a model on a mixture of tasks; leaves `run_dir/NAME/model`.
+    """Trains a model on a mixture of tasks; leaves `run_dir/NAME/model`.
 
     Args:
         name: of the stage: `alignment`, `sft`, `cold_start` or `sft_full`.

@@ -1,4 +1,5 @@
-"""What all stages share: the configuration, the run's folder, and the annotated utterances in it."""
+"""The workspace that all stages share: the configuration, the run's folder, and the annotated utterances in
+it."""
 
 from __future__ import annotations
 

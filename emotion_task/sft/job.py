@@ -69,7 +69,7 @@ def run_supervised(
     name: str,
     validation: Sequence[Example] = (),
 ) -> Path:
-    """Fine-tunes `model_path` on `examples` and returns the folder of the new model, `folder/model`.
+    """Trains `model_path` on `examples` and returns the folder of the new model, `folder/model`.
 
     A job whose checkpoints already lie under `folder` goes on from the last one. SIGINT and SIGTERM end the
     job after the step at hand, with a checkpoint.

@@ -128,7 +128,7 @@ def projection(
 
 
 class ProjectorFit(TypedDict):
-    """What a projector's fit tells of itself."""
+    """Figures of a projector's fit."""
 
     strength: float
     """Penalty of the ridge regression."""

@@ -1,4 +1,4 @@
-"""When the reasoning reward counts: schedules of the factor that multiplies it, over the steps of a run.
+"""Schedules of the reasoning reward: the factor that multiplies it, over the steps of a run.
 
 A schedule takes its settings by name, those of `algorithm.ptr` that its constructor asks for. The training
 loop moves it on once per step by `observe`; asking for the factor changes nothing.

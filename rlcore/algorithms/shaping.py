@@ -1,4 +1,5 @@
-"""What the settings take off a reward: the KL of its sequence, and a penalty on over-long completions.
+"""Penalties that the settings take off a reward: the KL of its sequence, and a penalty on over-long
+completions.
 
 This module knows arrays alone: neither groups nor the configuration.
 """

@@ -1,4 +1,4 @@
-"""Which groups a policy gradient can learn from: the one predicate, asked wherever groups are counted,
+"""The groups that a policy gradient can learn from: the one predicate, asked wherever groups are counted,
 replaced or dropped."""
 
 from __future__ import annotations

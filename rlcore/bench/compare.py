@@ -29,7 +29,7 @@ class Change:
 
     @property
     def loss(self) -> float:
-        """How much worse `after` is, as a share of `before`; negative where `after` is better."""
+        """Loss of `after`, as a share of `before`; negative where `after` is better."""
         change = self.after / self.before - 1 if self.before else math.inf * bool(self.after)
         return -change if self.higher_is_better else change
 

@@ -24,7 +24,7 @@ PHASES = ("rollout", "score", "update", "weight_sync")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What the counted steps of a run took, in seconds, tokens and memory."""
+    """Measurements of the counted steps of a run, in seconds, tokens and memory."""
 
     step_seconds: tuple[float, ...]
     phases: dict[str, float]

@@ -142,7 +142,7 @@ class ReferenceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSyncConfig:
-    """How the learner's weights reach the rollout engines (docs/rollout.md)."""
+    """Settings of the way from the learner's weights to the rollout engines (docs/rollout.md)."""
 
     backend: str = "shared_memory"
     """`shared_memory` (one machine), `gloo` (several, over TCP), `nccl` (between GPUs), `ipc` (learner and

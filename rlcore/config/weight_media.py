@@ -49,12 +49,13 @@ class Medium:
 
     @property
     def carries_adapters(self) -> bool:
-        """Whether adapters can travel alone: rlcore's receivers add them to a checkpoint, vLLM's do not."""
+        """Says whether adapters can travel alone: rlcore's receivers add them to a checkpoint, vLLM's do
+        not."""
         return self.receiver is not None
 
     @property
-    def every_rank_sends(self) -> bool:
-        """Whether every rank of the learner sends, each to the engine on its own GPU; else rank 0 alone."""
+    def every_rank_sends(self) -> bool: """Says whether every rank of the learner sends, each to the engine on
+    its own GPU; else rank 0 alone."""
         return self.gpus == "shared"
 
     @property

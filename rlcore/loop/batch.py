@@ -1,4 +1,4 @@
-"""From mixed rewards to the learner's batch: penalties, advantages, and what each rank is sent."""
+"""The way from mixed rewards to the learner's batch: penalties, advantages, and what each rank is sent."""
 
 from __future__ import annotations
 

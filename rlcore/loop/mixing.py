@@ -1,4 +1,4 @@
-"""From the scores of groups to one reward per completion, under the schedule of the reasoning reward.
+"""The way from the scores of groups to one reward per completion, under the schedule of the reasoning reward.
 
 Mixing is pure: it asks the schedule for the factor of a step and changes nothing. The schedule moves in
 `advance` alone, which the training loop calls once per step.

@@ -1,4 +1,4 @@
-"""Which prompts are generated when, and which groups a training step uses: the bound on staleness.
+"""Rounds: the prompts that are generated when, the groups that a step uses, and the bound on staleness.
 
 A *round* is the material of one training step. Rounds are trained in order; at most `staleness` rounds beyond
 the one that is trained next are open, so a group whose first token was written at version v is trained on at

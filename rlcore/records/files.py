@@ -1,4 +1,4 @@
-"""How files are written and read here: a file whole or not at all, JSON lines one after another.
+"""Files as they are written and read here: a file whole or not at all, JSON lines one after another.
 
 A kill in the middle leaves the file that was there before, or a last line that is cut short and left out.
 This module knows files and JSON; what the rows mean, their writers know.

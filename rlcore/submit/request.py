@@ -61,7 +61,7 @@ class JobRequest:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What Ray records of the job: the run, its folder and the version, beside the user's own."""
+        """Facts that Ray records of the job: the run, its folder and the version, beside the user's own."""
         return {
             **self.job.metadata,
             RUN_KEY: self.run_id,

@@ -63,7 +63,7 @@ def receiver_name(engine: int, worker: int, workers_per_engine: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushReport:
-    """What a push was, once every engine has taken all weights."""
+    """Figures of a push, once every engine has taken all weights."""
 
     version: int
     """Policy version that was pushed."""
@@ -80,7 +80,8 @@ class PushReport:
 
 
 class MediumOut(Protocol):
-    """How buckets leave the learner: called with the bytes of a slot, and the number of slots.
+    """The learner's end of a medium, where buckets leave: called with the bytes of a slot, and the number of
+    slots.
 
     A medium that need not connect, or whose bytes are there once they are packed, leaves the rest as it is.
     """
@@ -115,8 +116,8 @@ class MediumOut(Protocol):
         """Frees what the medium holds. Idempotent."""
 
 
-class MediumIn(Protocol):
-    """How buckets arrive at a worker process of an engine: built without arguments, for many pushes."""
+class MediumIn(Protocol): """The engine's end of a medium, where buckets arrive at a worker process: built
+without arguments, for many pushes."""
 
     def held(self) -> Message:
         """Returns what is left of earlier pushes, for the sender's plan."""

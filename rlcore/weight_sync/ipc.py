@@ -1,4 +1,4 @@
-"""vLLM's CUDA handles: every learner rank lends the engine on its own GPU its memory."""
+"""Push by vLLM's CUDA handles: every learner rank lends the engine on its own GPU its memory."""
 
 from __future__ import annotations
 

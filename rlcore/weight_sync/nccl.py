@@ -1,4 +1,4 @@
-"""vLLM's packed NCCL broadcasts: from the learner's rank 0 to engines on GPUs of their own."""
+"""Push by vLLM's packed NCCL broadcasts: from the learner's rank 0 to engines on GPUs of their own."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from rlcore.weight_sync.receiver import Receiver
 
 @dataclass
 class BucketInitInfo(WeightTransferInitInfo):
-    """What is agreed on before the first push; every push says where to meet."""
+    """The agreement before the first push; every push says where to meet."""
 
     backend: str
     """The medium, as `weight_sync.backend` names it."""

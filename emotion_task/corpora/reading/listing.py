@@ -1,4 +1,4 @@
-"""What every reader of a corpus does on its walk: keep, leave out with a count, say so."""
+"""The walk of every reader of a corpus: keep, leave out with a count, say so."""
 
 from __future__ import annotations
 

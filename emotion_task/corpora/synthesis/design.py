@@ -1,4 +1,5 @@
-"""What each utterance of the synthetic corpus shall sound like, drawn from a seed. No audio here.
+"""Designs: the sound that each utterance of the synthetic corpus shall have, drawn from a seed. No audio
+here.
 
 An emotion is a Gaussian over six prosodic dimensions and a distribution over pitch contours. The
 Gaussians overlap, and the more so the larger `spread`: a classifier on measured prosody shall be

