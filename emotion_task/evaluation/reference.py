@@ -83,7 +83,7 @@ def egemaps_classifier(train: Sequence[Utterance], evaluation: Sequence[Utteranc
         import opensmile
     except ImportError as error:
         raise MissingDependencyError(
-            "openSMILE is not installed: pip install -e '.[egemaps]' (its licence allows research only)"
+            "openSMILE is not installed: pip install opensmile (its licence allows research only)"
         ) from error
     train = [utterance for utterance in train if utterance.emotion]
     evaluation = [utterance for utterance in evaluation if utterance.emotion]

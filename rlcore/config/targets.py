@@ -64,7 +64,10 @@ def load_named(target: str, *, key: str, form: str = "package.module:Class") -> 
 
 
 def _is_public(name: str, value: object, module_name: str) -> bool:
-    return name[0] != "_" and callable(value) and getattr(value, "__module__", None) == module_name
+    """Whether a module defines it: what it imports is not shown."""
+    if name[0] == "_" or inspect.ismodule(value) or type(value).__module__ == "__future__":
+        return False
+    return not callable(value) or getattr(value, "__module__", None) == module_name
 
 
 def check_target(target: str, args: Mapping[str, Any], *, where: str) -> Any:

@@ -116,8 +116,9 @@ class MediumOut(Protocol):
         """Frees what the medium holds. Idempotent."""
 
 
-class MediumIn(Protocol): """The engine's end of a medium, where buckets arrive at a worker process: built
-without arguments, for many pushes."""
+class MediumIn(Protocol):
+    """The engine's end of a medium, where buckets arrive at a worker process: built
+    without arguments, for many pushes."""
 
     def held(self) -> Message:
         """Returns what is left of earlier pushes, for the sender's plan."""
