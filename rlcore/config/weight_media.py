@@ -54,8 +54,8 @@ class Medium:
         return self.receiver is not None
 
     @property
-    def every_rank_sends(self) -> bool: """Says whether every rank of the learner sends, each to the engine on
-    its own GPU; else rank 0 alone."""
+    def every_rank_sends(self) -> bool:
+        """Says whether every rank of the learner sends, each to the engine on its GPU; else rank 0 alone."""
         return self.gpus == "shared"
 
     @property
