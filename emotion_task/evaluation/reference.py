@@ -83,7 +83,8 @@ def egemaps_classifier(train: Sequence[Utterance], evaluation: Sequence[Utteranc
         import opensmile
     except ImportError as error:
         raise MissingDependencyError(
-            "openSMILE is not installed: pip install opensmile (its licence allows research only)"
+            "openSMILE (the extra `egemaps`) is not installed: pip install opensmile (its licence allows "
+            "research only)"
         ) from error
     train = [utterance for utterance in train if utterance.emotion]
     evaluation = [utterance for utterance in evaluation if utterance.emotion]

@@ -169,7 +169,10 @@ def test_a_schedule_of_your_own(outside: str) -> None:
     ("name", "message"),
     [
         ("no_such_module_here:f", "{key}: module 'no_such_module_here' of 'no_such_module_here:f' cannot be"),
-        ("my_choices:medain", "{key}: module 'my_choices' has no 'medain'; it has ['median', 'likelihood',"),
+        (
+            "my_choices:medain",
+            "{key}: module 'my_choices' has no 'medain'; it has ['NOT_A_FUNCTION', 'median',",
+        ),
         ("my_choices:NOT_A_FUNCTION", "{key}: my_choices:NOT_A_FUNCTION is no function, but of type int"),
         ("my_choices:", "{key}: got 'my_choices:', must be `module:name`"),
     ],
