@@ -58,7 +58,7 @@ small: env ## The line with real pre-trained weights on RAVDESS (CPU, an hour or
 	$(BIN)/emotion small-model --out runs/small-model
 	$(BIN)/emotion quickstart --config emotion_task/configs/small.yaml
 
-nodes: env ## The line, small, on three Ray nodes of this machine (docs/cluster.md); results in runs/nodes
+nodes: env ## The line, small, on three Ray nodes of this machine (docs/guides/cluster.md); results in runs/nodes
 	$(BIN)/python cluster/local_nodes.py -- $(BIN)/emotion quickstart \
 	  --config emotion_task/configs/quickstart.yaml --config emotion_task/configs/three_nodes.yaml
 
@@ -73,7 +73,7 @@ test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real (minutes)
 test-nodes: env ## Three Ray nodes on this machine, of which two die (two minutes)
 	$(BIN)/python -m pytest tests/integration/test_nodes.py
 
-# In the order in which they are worth having; docs/benchmarks.md says what each measures.
+# In the order in which they are worth having; docs/reference/benchmarks.md says what each measures.
 BENCHMARKS := learner_step plan_memory weight_sync rollout_throughput staleness rewards annotate prosody \
   simulation simulation_check scale
 RESULTS := benchmarks/results

@@ -18,12 +18,13 @@ class CorpusConfig:
     """Source of the recordings."""
 
     name: str = "synthetic"
-    """`synthetic` is made on the spot; `manifest` and the corpora of docs/data.md are read from `root`."""
+    """Name of a corpus of docs/guides/data.md, or `module:NAME`. `synthetic` is made on the spot, the others
+    are read from `root`."""
     root: str | None = None
     """Folder of a corpus on disk, or the manifest file."""
     args: Arguments = field(default_factory=dict)
     """Further arguments of the corpus (synthetic: `num_train`, `num_eval`, `spread`; others, such as
-    `eval_speakers`: docs/data.md). Null takes an argument back that an earlier file gave."""
+    `eval_speakers`: docs/guides/data.md). Null takes an argument back that an earlier file gave."""
     num_workers: int = 2
     """Processes that generate and measure audio."""
     max_seconds: float = 30.0

@@ -2,7 +2,8 @@
 
 Quoted speech, denials ("not especially loud"), suppositions ("anger would be louder") and what is said of
 anything but the voice ("her mood is low") make no claim about prosody; "neither fast nor slow" is normal.
-docs/faithfulness.md says how well the finder does on text that was not written from its word lists.
+docs/explanation/faithfulness.md says how well the finder does on text that was not written from its word
+lists.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class SynthesisAligner:
 
         Args:
             max_cost: mean cosine distance along the path above which no words are returned: transcript and
-                recording are then taken not to belong together (measured: docs/prosody.md).
+                recording are then taken not to belong together (measured: docs/explanation/prosody.md).
         """
         require_synthesis()
         self.max_cost = max_cost

@@ -23,7 +23,7 @@ _MIN_VOICED_FRACTION = 0.3
 """Share of the speech frames. Modal speech has 0.5 to 0.9 (less in short words), whispering under 0.2."""
 _MIN_SNR_DB = 6.0
 """Under this ratio, noise adds a decibel or more to the level, and hides the edges of speech
-(docs/prosody.md)."""
+(docs/explanation/prosody.md)."""
 _MIN_DYNAMICS_DB, _MOSTLY_VOICED = 11.0, 0.5
 """A recording without pauses does not show its noise. If it then has neither dynamics (whispering has 16 dB,
 speech in noise as loud as itself 7) nor voice, it is taken for noise."""

@@ -31,6 +31,6 @@ class RayMetrics:
             if math.isfinite(value):
                 family, name = series(metric)
                 if family not in self._gauges:
-                    text = f"{metric.partition('/')[0]} of the latest step (docs/runs.md)"
+                    text = f"{metric.partition('/')[0]} of the latest step (docs/guides/runs.md)"
                     self._gauges[family] = Gauge(family, description=text, tag_keys=("run", "name"))
                 self._gauges[family].set(value, tags={"run": self._run, "name": name})

@@ -51,7 +51,7 @@ class PTRConfig:
 class AlgorithmConfig:
     """Holds the settings of the way from rewards over advantages to the loss.
 
-    Formulas and sources are in docs/algorithms.md.
+    Formulas and sources are in docs/reference/algorithms.md.
 
     Where a key names a function, `module:name` names a function of your own. The module
     is imported where the configuration is read, and in every process that uses the function.

@@ -16,7 +16,7 @@ SOURCES = ("submitter", "cluster")
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
-    """The job that `rlcore submit` brings to a cluster (docs/cluster.md)."""
+    """The job that `rlcore submit` brings to a cluster (docs/guides/cluster.md)."""
 
     address: str | None = None
     """Address of the dashboard, as `http://HOST:8265`; null: RAY_API_SERVER_ADDRESS, else

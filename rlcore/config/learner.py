@@ -40,7 +40,7 @@ class LoRAConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
-    """Ranks that update the policy, their optimizer and their memory (docs/learner.md)."""
+    """Ranks that update the policy, their optimizer and their memory (docs/explanation/learner.md)."""
 
     num_ranks: int = field(default=1, metadata=MAY_CHANGE)
     num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)
@@ -142,7 +142,7 @@ class ReferenceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSyncConfig:
-    """Settings of the way from the learner's weights to the rollout engines (docs/rollout.md)."""
+    """Settings of the way from the learner's weights to the rollout engines (docs/explanation/rollout.md)."""
 
     backend: str = "shared_memory"
     """`shared_memory` (one machine), `gloo` (several, over TCP), `nccl` (between GPUs), `ipc` (learner and

@@ -16,7 +16,7 @@ _REWARD = re.compile(rf"{TARGET.pattern}|[A-Za-z_][\w.-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
-    """One reward in actors of its own (docs/rewards.md)."""
+    """One reward in actors of its own (docs/guides/rewards.md)."""
 
     target: str = MISSING
     """`package.module:Class`, `package.module:function`, or the name of an installed package's entry point in

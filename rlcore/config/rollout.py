@@ -12,7 +12,7 @@ from rlcore.config.io import MAY_CHANGE, Arguments
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
-    """Engines that sample answers, and the form of the answers (docs/rollout.md)."""
+    """Engines that sample answers, and the form of the answers (docs/explanation/rollout.md)."""
 
     num_replicas: int = field(default=1, metadata=MAY_CHANGE)
     num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)

@@ -72,8 +72,8 @@ MEDIA = {
             sender="rlcore.weight_sync.shared_memory:SharedMemoryOut",
             receiver="rlcore.weight_sync.shared_memory:SharedMemoryIn",
             one_machine=True,
-            # Measured on two cores between processes of one machine (docs/rollout.md), as that of gloo is; a
-            # network may be slower.
+            # Measured on two cores between processes of one machine (docs/explanation/rollout.md), as that of
+            # gloo is; a network may be slower.
             gb_per_s=3.2,
         ),
         Medium(

@@ -1,4 +1,4 @@
-"""Metrics of a step, computed from what went into its update. docs/runs.md explains each."""
+"""Metrics of a step, computed from what went into its update. docs/guides/runs.md explains each."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Efficiency:
     """The efficiency says which shares of the hardware's peaks the phases reach.
 
     These are assumptions, not measurements of this project: well-kept engines report them for dense models of
-    a few billion parameters (docs/plan.md).
+    a few billion parameters (docs/guides/plan.md).
     """
 
     prefill: float = 0.50

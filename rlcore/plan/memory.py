@@ -2,8 +2,8 @@
 
 The learner's states are those that DeepSpeed 0.19 keeps over float32 weights. Frozen linear layers are in
 bfloat16 where the checkpoint is and autocast computes in it. Activations are those that autograd saves of a
-Qwen2 decoder with packed groups (docs/plan.md). `benchmarks.plan_memory` holds the sums against measured
-peaks.
+Qwen2 decoder with packed groups (docs/guides/plan.md). `benchmarks.plan_memory` holds the sums against
+measured peaks.
 """
 
 from __future__ import annotations

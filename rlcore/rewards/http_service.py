@@ -1,4 +1,4 @@
-"""Rewards by a service: groups go out as JSON, scores come back. docs/rewards.md has the schema."""
+"""Rewards by a service: groups go out as JSON, scores come back. docs/guides/rewards.md has the schema."""
 
 from __future__ import annotations
 

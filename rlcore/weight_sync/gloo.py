@@ -4,7 +4,7 @@ The group is the push's own, apart from the learner's and from vLLM's. It lives 
 engine that was restarted says that it holds no group, or fewer or other engines come, and all join a new one.
 
 Neither the store in which its members meet nor gloo's connections ask who is there: whoever reaches these
-ports may read and take part (docs/rollout.md).
+ports may read and take part (docs/explanation/rollout.md).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from rlcore.types import Completion, Group, RewardContext
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = PROJECT / "emotion_task" / "configs"
-PAGES = sorted([*PROJECT.glob("docs/*.md"), PROJECT / "README.md", PROJECT / "cluster" / "README.md"])
+PAGES = sorted([*PROJECT.glob("docs/**/*.md"), PROJECT / "README.md", PROJECT / "cluster" / "README.md"])
 
 
 def blocks(page: str | Path, language: str) -> list[str]:
@@ -59,10 +59,32 @@ def test_blocks_can_be_read(page: Path) -> None:
         assert isinstance(yaml.safe_load(block), dict)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    links = [url for url in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in url]
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page}: {link}"
+        if anchor and target.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = [re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in slugs, f"{page}: {link}"
+
+
+def test_the_index_of_the_docs_names_every_page() -> None:
+    index = (PROJECT / "docs" / "README.md").read_text(encoding="utf-8")
+    shelves = ("tutorials", "guides", "reference", "explanation", "notebook")
+    pages = [page for shelf in shelves for page in (PROJECT / "docs" / shelf).glob("*.md")]
+    assert len(pages) >= 19
+    assert [p.name for p in pages if f"({p.parent.name}/{p.name})" not in index] == []
+
+
 def test_the_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written("docs/tasks.md", "sums.py", tmp_path)
+    written("docs/tutorials/tasks.md", "sums.py", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    sums = load_config([written("docs/tasks.md", "sums.yaml", tmp_path)])
+    sums = load_config([written("docs/tutorials/tasks.md", "sums.yaml", tmp_path)])
     check_target(sums.task.target, sums.task.args, where="task")
     task = build_target(sums.task.target, sums.task.args, where="task")
     task.tokenizer = SimpleNamespace(apply_chat_template=lambda messages, **_: messages[0]["content"])
@@ -87,9 +109,9 @@ def test_the_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_estimator_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written("docs/algorithms.md", "my_choices.py", tmp_path)
+    written("docs/reference/algorithms.md", "my_choices.py", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    path = written("docs/algorithms.md", "my_choices.yaml", tmp_path)
+    path = written("docs/reference/algorithms.md", "my_choices.yaml", tmp_path)
     algorithm = load_config([path], ["model.path=m", "task.target=a:B"]).algorithm
     rewards = np.array([[1.0, 2.0, 6.0, 9.0], [0.0, 5.0, 1.0, np.nan], [np.nan] * 4])
     got = group_advantages(rewards, np.isfinite(rewards), estimator=algorithm.advantage_estimator)
@@ -120,14 +142,14 @@ def test_the_estimator_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_every_choice_has_its_row(key: str, choices: Mapping[str, object]) -> None:
-    text = (PROJECT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    text = (PROJECT / "docs" / "reference" / "algorithms.md").read_text(encoding="utf-8")
     rows = "\n".join(line for line in text.splitlines() if line.startswith("|"))
     assert re.findall(rf"`{re.escape(key)}: (\w+)`", rows) == list(choices)
 
 
 def test_rewards_of_the_pages_load(tmp_path: Path) -> None:
     names = set()
-    for number, block in enumerate(blocks("docs/rewards.md", "yaml")):
+    for number, block in enumerate(blocks("docs/guides/rewards.md", "yaml")):
         path = tmp_path / f"{number}.yaml"
         path.write_text(block, encoding="utf-8")
         config = load_config([path], ["model.path=m", "task.target=a:B"])
@@ -140,7 +162,7 @@ def test_rewards_of_the_pages_load(tmp_path: Path) -> None:
 
 def test_ones_own_recordings_over_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    files = [CONFIGS / "quickstart.yaml", written("docs/data.md", "my_calls.yaml", tmp_path)]
+    files = [CONFIGS / "quickstart.yaml", written("docs/guides/data.md", "my_calls.yaml", tmp_path)]
     config = load_config(files, [], PipelineConfig)
     Pipeline(config).check()
     assert {name for name, value in config.corpus.args.items() if value is not None} == {"audio_root"}
@@ -148,20 +170,20 @@ def test_ones_own_recordings_over_the_quickstart(tmp_path: Path, monkeypatch: py
 
 def test_what_the_plan_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(PROJECT)
-    command = blocks("docs/plan.md", "bash")[0].replace("\\\n", " ")
+    command = blocks("docs/guides/plan.md", "bash")[0].replace("\\\n", " ")
     assert cli.main(shlex.split(command)[1:]) == 0
     printed = f"```\n{capsys.readouterr().out}```\n"
-    assert printed in (PROJECT / "docs" / "plan.md").read_text(encoding="utf-8")
+    assert printed in (PROJECT / "docs" / "guides" / "plan.md").read_text(encoding="utf-8")
 
 
 def test_a_large_model_on_ones_own_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = load_config([written("docs/plan.md", "my_sft.yaml", tmp_path)], [], PipelineConfig)
+    config = load_config([written("docs/guides/plan.md", "my_sft.yaml", tmp_path)], [], PipelineConfig)
     Pipeline(config).check()
     assert config.sft.train.learner.lr == config.reward_model.train.learner.lr == 1e-5
     assert config.reward_model.train.learner.num_gpus == 1
     monkeypatch.chdir(PROJECT)
-    (commands,) = (block for block in blocks("docs/plan.md", "bash") if "rlcore train" in block)
+    (commands,) = (block for block in blocks("docs/guides/plan.md", "bash") if "rlcore train" in block)
     words = shlex.split(commands.partition("rlcore train")[2].replace("\\\n", " "))
     arguments = cli.parse(cli.build_parser(), ["train", *words])
     run = load_config(arguments.config, arguments.overrides)
@@ -177,7 +199,7 @@ def test_the_small_models_line_on_gpus(tmp_path: Path, monkeypatch: pytest.Monke
     small = yaml.safe_load((CONFIGS / "small.yaml").read_text(encoding="utf-8"))
     del small["alignment"]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(small), encoding="utf-8")
-    files = [tmp_path / "mine.yaml", written("docs/small_model.md", "four_gpus.yaml", tmp_path)]
+    files = [tmp_path / "mine.yaml", written("docs/guides/small_model.md", "four_gpus.yaml", tmp_path)]
     config = load_config(files, [], PipelineConfig)
     Pipeline(config).check()
     rl = config.rl
@@ -189,7 +211,7 @@ def test_the_small_models_line_on_gpus(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_benchmarks_file_for_gpus_leaves_the_workload_alone(tmp_path: Path) -> None:
-    path = written("docs/benchmarks.md", "gpus.yaml", tmp_path)
+    path = written("docs/reference/benchmarks.md", "gpus.yaml", tmp_path)
     assert load_config([path], ["task.target=a:B"]).learner.num_gpus > 0
     layer = yaml.safe_load(path.read_text(encoding="utf-8"))
     for key in OWN_KEYS:
@@ -198,9 +220,9 @@ def test_the_benchmarks_file_for_gpus_leaves_the_workload_alone(tmp_path: Path) 
 
 
 def test_a_configuration_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written("docs/configuration.md", "my.yaml", tmp_path)
+    written("docs/reference/configuration.md", "my.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    (program,) = blocks("docs/configuration.md", "python")
+    (program,) = blocks("docs/reference/configuration.md", "python")
     (tmp_path / "own_config.py").write_text(program, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     config = importlib.import_module("own_config").config
@@ -211,7 +233,7 @@ def test_what_a_resumed_run_may_change() -> None:
     def free(schema: type) -> set[str]:
         return {field.name for field in dataclasses.fields(schema) if field.metadata == MAY_CHANGE}
 
-    text = (PROJECT / "docs" / "runs.md").read_text(encoding="utf-8")
+    text = (PROJECT / "docs" / "guides" / "runs.md").read_text(encoding="utf-8")
     (whole,) = re.findall(r"^All of (.*?) may change with `--resume`", text, re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", whole)) == free(RunConfig)
     rows = re.findall(

@@ -48,7 +48,7 @@ class SmallModelConfig:
 
     encoder_layers: int = 4
     """Layers of Whisper's encoder that are kept, from the first: the later ones know more of the words and
-    less of the voice (docs/small_model.md)."""
+    less of the voice (docs/guides/small_model.md)."""
     window_seconds: int = 5
     """Audio is padded to this window; vLLM then takes embeddings instead of waveforms."""
     seed: int = 0
@@ -152,7 +152,7 @@ def _write(folder: Path, config: SmallModelConfig, whisper_base: list[Path], smo
         chunk_length=config.window_seconds,
         return_attention_mask=True,
         # Whisper heard recordings as they are, and its levels are relative to their silence: a probe for
-        # emotion loses five points or more where it is cut off (docs/small_model.md).
+        # emotion loses five points or more where it is cut off (docs/guides/small_model.md).
         trim_silence=False,
     )
     processor = Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer, chat_template=template)

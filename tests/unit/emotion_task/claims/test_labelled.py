@@ -1,4 +1,4 @@
-"""The claim finder on passages that were written before it was run on them (docs/faithfulness.md)."""
+"""The claim finder on passages written before it was run on them (docs/explanation/faithfulness.md)."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_what_is_no_corpus_is_refused() -> None:
 
 
 def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).resolve().parents[4] / "docs" / "data.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[4] / "docs" / "guides" / "data.md").read_text(encoding="utf-8")
     (example,) = (block for block in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE))
     (tmp_path / "documented_calls.py").write_text(example, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)

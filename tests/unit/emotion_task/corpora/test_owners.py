@@ -316,7 +316,7 @@ def test_expresso_cuts_turns_by_channel_and_split(expresso_root, tmp_path):
 
 @pytest.mark.parametrize("name", OWNERS)
 def test_the_documentation_names_every_label(name):
-    table = (Path(__file__).resolve().parents[4] / "docs" / "data.md").read_text(encoding="utf-8")
+    table = (Path(__file__).resolve().parents[4] / "docs" / "guides" / "data.md").read_text(encoding="utf-8")
     table = table.split("| corpus | to our labels | left out |")[1]
     (row,) = [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
     pairs = {

@@ -27,7 +27,7 @@ THINK = (
     "and no worry, only a wall going up between two people who know each other. All of it speaks of anger."
 )
 GOOD = f"<think>{THINK}</think><answer>angry</answer>"
-DATA_MD = Path(__file__).resolve().parents[4] / "docs" / "data.md"
+DATA_MD = Path(__file__).resolve().parents[4] / "docs" / "guides" / "data.md"
 PRICE = {"input": 10.0, "output": 100.0}
 COST = (300 * 10 + 100 * 100) / 1e6
 

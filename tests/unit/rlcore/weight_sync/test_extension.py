@@ -1,5 +1,5 @@
-"""A medium in one file outside the repository, that of docs/rollout.md: accepted, planned with, and pushed
-through. And what a medium that does not fit is told."""
+"""A medium in one file outside the repository, that of docs/explanation/rollout.md: accepted, planned with,
+and pushed through. And what a medium that does not fit is told."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ A_DICT = {"name": "a_dict"}
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two modules that only PYTHONPATH finds: the documentation's, and one that is full of mistakes."""
-    page = (PROJECT / "docs" / "rollout.md").read_text(encoding="utf-8")
+    page = (PROJECT / "docs" / "explanation" / "rollout.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(# pages.py\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
     (tmp_path / "pages.py").write_text(example, encoding="utf-8")
     (tmp_path / "broken.py").write_text(BROKEN, encoding="utf-8")
