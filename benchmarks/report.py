@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rlcore.bench.environment import environment
+from rlcore.bench.machine import environment
 from rlcore.records.files import finite, write_json
 
 Row = Mapping[str, float | int | str]

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from multiprocessing.queues import Queue
     from multiprocessing.synchronize import Barrier
 
-    from rlcore.actors.rollout import RolloutWorker
     from rlcore.actors.rollout_pool import RolloutPool
+    from rlcore.actors.rollout_worker import RolloutWorker
     from rlcore.engines.vllm_engine import VLLMEngine
 
 TOKENS_PER_S = 2000
@@ -164,8 +164,8 @@ def measure_replicas(arguments: WorkerArguments, prompts: Sequence[Prompt], roun
 
     Both pools stand at once, and one of them idles. A replica has as much to do in either pool."""
     from rlcore.actors.group import ActorGroup
-    from rlcore.actors.rollout import NUM_THREADS, RolloutWorker
     from rlcore.actors.rollout_pool import RolloutPool
+    from rlcore.actors.rollout_worker import NUM_THREADS, RolloutWorker
     from rlcore.run import ray_session
 
     with ray_session(ClusterConfig(num_cpus=3)):
@@ -225,7 +225,7 @@ def process_rates(
 ) -> None:
     """Puts two lists into `queue`: tokens per second of each round of rank 0 alone (0 for other ranks), and
     of this rank beside the others."""
-    from rlcore.actors.rollout import RolloutWorker
+    from rlcore.actors.rollout_worker import RolloutWorker
 
     worker = RolloutWorker(**arguments)
 
@@ -262,7 +262,7 @@ def ragged(rollout: RolloutConfig) -> RolloutConfig:
 def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     os.environ.update(engine_env(cpu=True))
-    from rlcore.actors.rollout import RolloutWorker
+    from rlcore.actors.rollout_worker import RolloutWorker
     from rlcore.models.hf_model import load_processor
 
     rounds = 3 if arguments.quick else 8

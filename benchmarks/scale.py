@@ -31,11 +31,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import Row, argument_parser, finish
+from rlcore.actors.crew import Actors
 from rlcore.actors.group import ActorGroup, PendingCall
 from rlcore.actors.reward_pool import open_pool
-from rlcore.actors.roles import Actors
-from rlcore.actors.rollout import RolloutReport
 from rlcore.actors.rollout_pool import RolloutPool
+from rlcore.actors.rollout_worker import RolloutReport
 from rlcore.actors.session import ray_session
 from rlcore.config import (
     AlgorithmConfig,

@@ -16,9 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rlcore.actors.crew import Actors
 from rlcore.actors.group import last_line
-from rlcore.actors.metrics import RayMetrics
-from rlcore.actors.roles import Actors
+from rlcore.actors.ray_metrics import RayMetrics
 from rlcore.actors.session import ray_session as ray_session
 from rlcore.actors.spawn import spawn as spawn
 from rlcore.config import RunConfig

@@ -11,7 +11,7 @@ from typing import Any
 from emotion_task.claims.check import Tally, check_claims, check_response, total
 from emotion_task.claims.finder import read_claims
 from rlcore.errors import ConfigError
-from rlcore.rewards.base import Reward
+from rlcore.rewards.protocol import Reward
 from rlcore.rewards.steps import last_tokens
 from rlcore.types import Completion, Group, RewardContext, Score
 

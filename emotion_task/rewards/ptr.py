@@ -19,8 +19,8 @@ from emotion_task.reward_model.listening import (
     support,
 )
 from rlcore.errors import ConfigError
-from rlcore.rewards.base import Reward
 from rlcore.rewards.generative import GenerativeRewardModel
+from rlcore.rewards.protocol import Reward
 from rlcore.types import Group, Prompt, RewardContext, Score
 
 

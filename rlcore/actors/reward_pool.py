@@ -22,11 +22,11 @@ from ray.exceptions import RayActorError
 
 from rlcore.actors.group import ActorGroup, Inbox, PendingCall, last_line
 from rlcore.actors.placement import Reservation, reserve, reward_bundles
-from rlcore.actors.reward import RewardWorker
+from rlcore.actors.reward_worker import RewardWorker
 from rlcore.config import RewardConfig
-from rlcore.models.environment import engine_env
-from rlcore.rewards.base import failed_scores
+from rlcore.models.engine_environment import engine_env
 from rlcore.rewards.cache import ScoreCache
+from rlcore.rewards.protocol import failed_scores
 from rlcore.types import Group, RewardContext, Score
 
 logger = logging.getLogger(__name__)

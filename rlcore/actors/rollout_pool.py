@@ -15,7 +15,7 @@ from typing import Any
 
 from rlcore.actors.dispatch import READY, STALE, STARTING, Dispatcher
 from rlcore.actors.group import ActorGroup, Inbox, PendingCall
-from rlcore.actors.rollout import RolloutReport
+from rlcore.actors.rollout_worker import RolloutReport
 from rlcore.config import RolloutConfig
 from rlcore.errors import ActorError, DeadlineError, RLCoreError, WeightSyncError
 from rlcore.records.timeline import Recorder

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from rlcore.actors.crew import Actors
 from rlcore.actors.group import ActorGroup
-from rlcore.actors.learner import LearnerWorker, start_learner
+from rlcore.actors.learner_worker import LearnerWorker, start_learner
 from rlcore.actors.placement import Reservation, reserve, run_bundles
-from rlcore.actors.reference import ReferenceWorker
+from rlcore.actors.reference_worker import ReferenceWorker
 from rlcore.actors.reward_pool import RewardPool
-from rlcore.actors.roles import Actors
-from rlcore.actors.rollout import NUM_THREADS, RolloutWorker
 from rlcore.actors.rollout_pool import RolloutPool
+from rlcore.actors.rollout_worker import NUM_THREADS, RolloutWorker
 from rlcore.config import RunConfig
 from rlcore.errors import ConfigError
-from rlcore.models.environment import engine_env
+from rlcore.models.engine_environment import engine_env
 from rlcore.models.host_memory import heap_env
 from rlcore.records.timeline import Recorder
 

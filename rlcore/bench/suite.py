@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from rlcore.actors.session import ray_session
-from rlcore.bench.environment import environment
+from rlcore.bench.machine import environment
 from rlcore.bench.measure import measure
 from rlcore.bench.roofline import measure_ceilings, shares
 from rlcore.bench.workloads import WORKLOADS, Workload

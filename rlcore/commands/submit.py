@@ -43,7 +43,7 @@ def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: 
         PlacementError: the cluster cannot hold the run.
         StoppedError: someone stopped the job.
     """
-    from rlcore.submit import job  # imports Ray: only once the configuration stands
+    from rlcore.submit import ray_job as job  # imports Ray: only once the configuration stands
 
     client, submission_id, size = job.prepare(request, resume=resume)
     if check_only:

@@ -20,7 +20,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlcore.config.environment import EnvStr, resolved
+from rlcore.config.env_values import EnvStr, resolved
 from rlcore.errors import ConfigError
 
 T = TypeVar("T")

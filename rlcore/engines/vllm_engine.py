@@ -21,7 +21,7 @@ from rlcore.engines.vllm_records import (
     vllm_prompt,
 )
 from rlcore.errors import ConfigError, MissingDependencyError, MixedWeightsError, WeightSyncError
-from rlcore.models.environment import engine_env as engine_env
+from rlcore.models.engine_environment import engine_env as engine_env
 from rlcore.models.hf_model import (
     audio_token_id,
     load_config,

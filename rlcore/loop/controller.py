@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from rlcore.actors.crew import Actors
 from rlcore.actors.group import ActorGroup
-from rlcore.actors.roles import Actors
 from rlcore.algorithms.batching import shard_groups
 from rlcore.algorithms.budget import fit_batch
 from rlcore.config import RunConfig

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from rlcore.actors.crew import Actors
 from rlcore.actors.group import ActorGroup
-from rlcore.actors.roles import Actors
 from rlcore.config import RunConfig
 from rlcore.loop.scored import ScoredGroup, Scores, group_arrays
 from rlcore.records.timeline import Recorder

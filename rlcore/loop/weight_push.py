@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 
-from rlcore.actors.roles import Actors
+from rlcore.actors.crew import Actors
 from rlcore.config import RunConfig
 from rlcore.errors import DeadlineError, RLCoreError, WeightSyncError
 from rlcore.records.timeline import Recorder

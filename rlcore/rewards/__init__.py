@@ -1,6 +1,6 @@
 """Rewards: the protocol and the ready-made ones."""
 
-from rlcore.rewards.base import FunctionReward, Reward
+from rlcore.rewards.protocol import FunctionReward, Reward
 from rlcore.types import RewardContext, Score
 
 __all__ = ["FunctionReward", "Reward", "RewardContext", "Score"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlcore.errors import ConfigError
-from rlcore.rewards.base import Reward
+from rlcore.rewards.protocol import Reward
 from rlcore.types import Group, RewardContext, Score
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from rlcore.config import RewardConfig
 from rlcore.errors import ConfigError
-from rlcore.rewards.base import Reward
 from rlcore.rewards.loading import build_reward
+from rlcore.rewards.protocol import Reward
 from rlcore.types import Group, RewardContext, Score
 
 Section = Mapping[str, Any]

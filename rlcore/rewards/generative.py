@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rlcore.errors import ConfigError
-from rlcore.rewards.base import Reward
+from rlcore.rewards.protocol import Reward
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
 if TYPE_CHECKING:

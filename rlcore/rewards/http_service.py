@@ -10,7 +10,7 @@ import httpx
 
 from rlcore.endpoints.secrets import read_secret, redact
 from rlcore.errors import ConfigError
-from rlcore.rewards.base import Reward
+from rlcore.rewards.protocol import Reward
 from rlcore.types import Group, RewardContext, Score
 
 SCHEMA_VERSION = 1

@@ -20,8 +20,8 @@ from pathlib import Path
 from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, usage_of
 from rlcore.errors import ConfigError
 from rlcore.records.files import append_rows, read_rows
-from rlcore.rewards.base import Reward, describe_error
 from rlcore.rewards.generative import normalise_weights, without_tokens
+from rlcore.rewards.protocol import Reward, describe_error
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
 SYSTEM_PROMPT = """\

@@ -12,7 +12,7 @@ import yaml
 from rlcore.config import RewardConfig, to_yaml
 from rlcore.config.targets import build_target, check_target, load_target
 from rlcore.errors import ConfigError
-from rlcore.rewards.base import FunctionReward, Reward
+from rlcore.rewards.protocol import FunctionReward, Reward
 
 ENTRY_POINTS = "rlcore.rewards"
 """The group in which an installed package names its rewards."""

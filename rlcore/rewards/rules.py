@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from rlcore.errors import ConfigError
-from rlcore.rewards.base import Reward, failed_scores
+from rlcore.rewards.protocol import Reward, failed_scores
 from rlcore.types import Completion, Group, RewardContext, Score
 
 

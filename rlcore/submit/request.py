@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from rlcore.config import JobConfig, RunConfig, load_config
 from rlcore.config import io as config_io
-from rlcore.config.environment import required_variables
+from rlcore.config.env_values import required_variables
 from rlcore.errors import ConfigError
 from rlcore.records.versions import versions
 

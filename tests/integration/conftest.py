@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlcore.engines.vllm_engine import VLLMEngine
-from rlcore.models.environment import engine_env
+from rlcore.models.engine_environment import engine_env
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ from weight_pushes import collect
 
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.placement import Bundle, reserve
-from rlcore.actors.reference import ReferenceWorker
+from rlcore.actors.reference_worker import ReferenceWorker
 from rlcore.algorithms.batching import micro_batches, shard_groups
 from rlcore.config import AlgorithmConfig, LoRAConfig, ModelConfig, RolloutConfig
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs

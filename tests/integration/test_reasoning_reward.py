@@ -27,7 +27,7 @@ from emotion_task.reward_model.listening import (
     listen_messages,
     support,
 )
-from rlcore.actors.reward import RewardWorker
+from rlcore.actors.reward_worker import RewardWorker
 from rlcore.config import RewardConfig
 from rlcore.models.hf_model import load_model, load_processor
 from rlcore.rewards.generative import without_tokens

@@ -20,7 +20,7 @@ from emotion_task.models.small.wheels import SMOLLM2, WHISPER_BASE, cache_folder
 from emotion_task.prompt import attribute_messages, format_prompt, transcript_messages
 from emotion_task.sft.examples import Example
 from emotion_task.sft.job import run_supervised
-from rlcore.actors.rollout import RolloutWorker
+from rlcore.actors.rollout_worker import RolloutWorker
 from rlcore.config import ClusterConfig, LearnerConfig, LoRAConfig, ModelConfig, RolloutConfig, TargetConfig
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.vllm_engine import engine_env

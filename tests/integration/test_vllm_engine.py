@@ -35,7 +35,7 @@ from tiny_models import (
 )
 from weight_pushes import drop, flip_a_byte, heal, push_to
 
-from rlcore.actors.rollout import RolloutWorker
+from rlcore.actors.rollout_worker import RolloutWorker
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed

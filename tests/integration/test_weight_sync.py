@@ -15,7 +15,7 @@ from tiny_models import TEXT_PROMPT, make_text
 from weight_pushes import drop, flip_a_byte, heal, push_to
 
 from rlcore.actors.group import ActorGroup
-from rlcore.actors.rollout import RolloutWorker
+from rlcore.actors.rollout_worker import RolloutWorker
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
 from rlcore.engines.vllm_engine import engine_env
 from rlcore.errors import MixedWeightsError, WeightSyncError

@@ -12,7 +12,7 @@ from tiny_models import AUDIO_PROMPT, TEXT_PROMPT, tone
 from transformers import PreTrainedModel
 from weight_pushes import push_to
 
-from rlcore.actors.rollout import RolloutWorker
+from rlcore.actors.rollout_worker import RolloutWorker
 from rlcore.config import LoRAConfig, ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.sampling import EngineRequest, Sampling

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from rlcore.actors.group import ActorGroup
-from rlcore.actors.learner import LearnerWorker, start_learner
-from rlcore.actors.reference import ReferenceWorker
+from rlcore.actors.learner_worker import LearnerWorker, start_learner
+from rlcore.actors.reference_worker import ReferenceWorker
 from rlcore.algorithms.batching import shard_groups
 from rlcore.config import AlgorithmConfig, LearnerConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.engines import head, weights

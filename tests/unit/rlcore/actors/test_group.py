@@ -11,9 +11,9 @@ import pytest
 import ray
 
 from rlcore.actors.group import ActorGroup, Inbox, PendingCall
-from rlcore.actors.learner import LearnerWorker
-from rlcore.actors.rollout import RolloutReport, RolloutWorker
+from rlcore.actors.learner_worker import LearnerWorker
 from rlcore.actors.rollout_pool import COLLECT_S, RolloutPool
+from rlcore.actors.rollout_worker import RolloutReport, RolloutWorker
 from rlcore.config import RolloutConfig, RunConfig
 from rlcore.errors import ActorError, ConfigError, DeadlineError
 from rlcore.records.timeline import Recorder

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.peers.gpu import samples_per_second
 from rlcore import cli
 from rlcore.bench.compare import compare
-from rlcore.bench.environment import _commit
+from rlcore.bench.machine import _commit
 from rlcore.bench.measure import Measured
 from rlcore.bench.roofline import shares
 from rlcore.bench.suite import run_workloads

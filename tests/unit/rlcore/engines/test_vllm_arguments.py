@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rlcore.engines.vllm_arguments import _gpu_arguments
-from rlcore.models.environment import engine_env
+from rlcore.models.engine_environment import engine_env
 
 
 @pytest.mark.parametrize(

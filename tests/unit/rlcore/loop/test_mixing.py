@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rlcore.actors.roles import Actors
+from rlcore.actors.crew import Actors
 from rlcore.algorithms.advantage import ADVANTAGES, group_advantages
 from rlcore.config import (
     AlgorithmConfig,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlcore.actors.roles import Actors
+from rlcore.actors.crew import Actors
 from rlcore.config import RunConfig
 from rlcore.errors import ActorError, DeadlineError, WeightSyncError
 from rlcore.loop.weight_push import WeightPush

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlcore.config import LearnerConfig, RewardConfig, RolloutConfig, RunConfig, WeightSyncConfig
-from rlcore.config.environment import EnvStr
+from rlcore.config.env_values import EnvStr
 from rlcore.errors import CheckpointError
 from rlcore.records.checkpoint import (
     DamagedCheckpointError,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from local_service import service
 
-from rlcore.actors.reward import RewardWorker, checked_scores
+from rlcore.actors.reward_worker import RewardWorker, checked_scores
 from rlcore.config import RewardConfig
 from rlcore.errors import DataError
 from rlcore.records.tracking import Tracker

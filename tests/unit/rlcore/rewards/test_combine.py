@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlcore.actors.reward import RewardWorker
+from rlcore.actors.reward_worker import RewardWorker
 from rlcore.config import RewardConfig
 from rlcore.errors import ConfigError
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score

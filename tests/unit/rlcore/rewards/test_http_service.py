@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from local_service import service
 
-from rlcore.actors.reward import RewardWorker
+from rlcore.actors.reward_worker import RewardWorker
 from rlcore.config import RewardConfig
 from rlcore.errors import ConfigError
 from rlcore.rewards.http_service import HTTPReward

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlcore.config import RewardConfig
-from rlcore.config.environment import EnvStr
+from rlcore.config.env_values import EnvStr
 from rlcore.errors import ConfigError
 from rlcore.rewards import loading
 from rlcore.rewards.loading import build_reward, record_of

@@ -4,7 +4,7 @@ import pytest
 
 from emotion_task.rewards.ptr import FormatReward, OutcomeReward, dimension_weights
 from rlcore.errors import ConfigError
-from rlcore.rewards.base import Reward
+from rlcore.rewards.protocol import Reward
 from rlcore.rewards.rules import ExactMatch, Length, RegexFormat, RegexMatch, Repetition, TagFormat
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 

@@ -23,7 +23,7 @@ from rlcore.commands.submit import submit
 from rlcore.config import JobConfig
 from rlcore.errors import ClusterError, ConfigError, PlacementError, StoppedError
 from rlcore.submit.cluster import address_of, connect
-from rlcore.submit.job import exit_code, follow, next_submission_id
+from rlcore.submit.ray_job import exit_code, follow, next_submission_id
 from rlcore.submit.request import job_request
 from rlcore.submit.working_dir import check_working_dir, heaviest
 
@@ -285,7 +285,7 @@ def test_a_cluster_that_fails_after_it_has_answered(
         next_submission_id(client, "mine", resume=True)
     with pytest.raises(ClusterError, match=message):
         exit_code(client, "mine")
-    monkeypatch.setattr("rlcore.submit.job.LOST_S", -1.0)
+    monkeypatch.setattr("rlcore.submit.ray_job.LOST_S", -1.0)
     with pytest.raises(ClusterError, match=message):
         follow(client, "mine", io.StringIO())
 
@@ -307,7 +307,7 @@ def test_a_job_that_is_not_taken(
         raise error
 
     client = SimpleNamespace(address="http://head", list_jobs=lambda: [], submit_job=fail)
-    monkeypatch.setattr("rlcore.submit.job.connect", lambda job: client)
+    monkeypatch.setattr("rlcore.submit.ray_job.connect", lambda job: client)
     request = job_request([config], [*WORDS, "cluster.job.autoscales=true"])
     with pytest.raises(ClusterError, match=message):
         submit(request, resume=False)
@@ -321,8 +321,8 @@ def test_the_driver_takes_what_it_is_said_to(config: str, monkeypatch: pytest.Mo
         submit_job=lambda **options: asked.append(options["entrypoint_num_cpus"]),
     )
     actors = sum(bundle.num_cpus for bundle in run_bundles(job_request([config], WORDS).config))
-    monkeypatch.setattr("rlcore.submit.job.connect", lambda job: client)
-    monkeypatch.setattr("rlcore.submit.job.nodes", lambda client: [{"CPU": actors}])
+    monkeypatch.setattr("rlcore.submit.ray_job.connect", lambda job: client)
+    monkeypatch.setattr("rlcore.submit.ray_job.nodes", lambda client: [{"CPU": actors}])
 
     def start(*words: str) -> None:
         assert submit(job_request([config], [*WORDS, *words]), resume=False, wait=False) == 0
@@ -330,7 +330,7 @@ def test_the_driver_takes_what_it_is_said_to(config: str, monkeypatch: pytest.Mo
     start()  # a machine whose actors take all of it
     with pytest.raises(PlacementError, match="1 x driver"):
         start("cluster.job.num_cpus=0.5")
-    monkeypatch.setattr("rlcore.submit.job.nodes", lambda client: [{"CPU": actors}, {"CPU": 0.5}])
+    monkeypatch.setattr("rlcore.submit.ray_job.nodes", lambda client: [{"CPU": actors}, {"CPU": 0.5}])
     start("cluster.job.num_cpus=0.5")
     assert asked == [0.0, 0.5]
 
@@ -384,7 +384,7 @@ def test_a_log_that_breaks_off_is_taken_up_where_it_was(monkeypatch: pytest.Monk
 
 
 def test_the_exit_code_is_the_commands_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlcore.submit.job.EXIT_CODE_S", 0.0)
+    monkeypatch.setattr("rlcore.submit.ray_job.EXIT_CODE_S", 0.0)
     info = SimpleNamespace(status="FAILED", driver_exit_code=2, message="no environment")
 
     def code(**changes: object) -> int:

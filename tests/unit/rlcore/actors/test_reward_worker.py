@@ -6,10 +6,10 @@ import types
 import numpy as np
 import pytest
 
-from rlcore.actors.reward import RewardWorker
+from rlcore.actors.reward_worker import RewardWorker
 from rlcore.config import RewardConfig
 from rlcore.errors import ConfigError
-from rlcore.rewards.base import Reward
+from rlcore.rewards.protocol import Reward
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
 

@@ -1,5 +1,5 @@
 """The reward actor: groups in, scores out. A plain class, which `rlcore.actors.reward_pool` spawns. A reward
-that holds an engine needs `rlcore.models.environment.engine_env` in its environment."""
+that holds an engine needs `rlcore.models.engine_environment.engine_env` in its environment."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from rlcore.config import RewardConfig
-from rlcore.rewards.base import Reward, describe_error, failed_scores, plain_text
 from rlcore.rewards.loading import build_reward, record_of
+from rlcore.rewards.protocol import Reward, describe_error, failed_scores, plain_text
 from rlcore.types import Group, RewardContext, Score
 
 logger = logging.getLogger(__name__)

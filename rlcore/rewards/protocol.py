@@ -124,7 +124,7 @@ def describe_error(error: BaseException) -> str:
     return f"{reason}\nTraceback (most recent call last):\n{''.join(lines)}".rstrip()
 
 
-_PLUMBING = ("rlcore/rewards/base.py", "rlcore/actors/reward.py")
+_PLUMBING = ("rlcore/rewards/protocol.py", "rlcore/actors/reward_worker.py")
 
 
 def _group_scores(group: Group, answer: object) -> Sequence[Score]:
