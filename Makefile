@@ -64,8 +64,8 @@ nodes: env ## The line, small, on three Ray nodes of this machine (docs/guides/c
 
 test: test-unit test-integration ## All tests but those that kill nodes
 
-test-unit: env ## Unit and property tests (seconds)
-	$(BIN)/python -m pytest tests/unit tests/property
+test-unit: env ## Unit and property tests, on all cores (a minute)
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/property
 
 test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real (minutes)
 	$(BIN)/python -m pytest tests/integration -m "not nodes"
