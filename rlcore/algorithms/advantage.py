@@ -64,9 +64,10 @@ def maxrl(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
 
     "Maximum Likelihood Reinforcement Learning", arXiv 2602.02710, algorithm 1, divides by the mean. For
     rewards of 0 and 1 that estimates the gradient of the *log* of the success probability, truncated at order
-    K; the expected reward of GRPO has the gradient of order 1. A prompt that is rarely solved pulls as hard
-    as likelihood would, and minority answers survive. Here the mean is measured from the lowest reward of the
-    group (the same where that is 0), so that what all samples earn (format) does not count as success.
+    K - 1 (K without the group's mean as baseline); the expected reward of GRPO has the gradient of order 1. A
+    prompt that is rarely solved pulls as hard as likelihood would, and minority answers survive. Here the
+    mean is measured from the lowest reward of the group (the same where that is 0), so that what all samples
+    earn (format) does not count as success.
     """
     centred = _centre(rewards, mask, axis=1)
     above_lowest = -np.where(mask, centred, np.inf).min(axis=1, keepdims=True, initial=0.0)

@@ -1,4 +1,4 @@
-"""Samples that no micro-batch can hold: an error that names them, or a batch without them.
+"""Samples that no micro-batch can hold: an error that names them, or groups without them.
 
 This module knows lengths alone: neither the learner nor where the skipped samples are logged.
 """
@@ -6,29 +6,12 @@ This module knows lengths alone: neither the learner nor where the skipped sampl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from rlcore.algorithms.batching import TokenRows, num_samples, take_samples
 from rlcore.errors import DataError
-from rlcore.types import TrainBatch
 
 G = TypeVar("G", bound=TokenRows)
-
-
-def fit_batch(batch: TrainBatch, max_tokens: int, over_budget: str) -> tuple[TrainBatch, int]:
-    """Returns a global batch by `fit_groups`, with totals that count what is left, and how many samples
-    went."""
-    groups, num_dropped = fit_groups(batch.groups, max_tokens, over_budget)
-    if not num_dropped:
-        return batch, 0
-    rest = replace(
-        batch,
-        groups=tuple(groups),
-        num_sequences=sum(map(num_samples, groups)),
-        num_tokens=sum(len(tokens) for group in groups for tokens in group.token_ids),
-    )
-    return rest, num_dropped
 
 
 def fit_groups(groups: Sequence[G], max_tokens: int, over_budget: str) -> tuple[list[G], int]:
@@ -42,25 +25,36 @@ def fit_groups(groups: Sequence[G], max_tokens: int, over_budget: str) -> tuple[
     Raises:
         DataError: a sample exceeds the budget and `over_budget` is `error`.
     """
+    if over_budget == "error":
+        check_fits(groups, max_tokens)
+        return list(groups), 0
     kept: list[G] = []
-    too_long: list[str] = []
     for group in groups:
         room = max_tokens - len(group.prompt_token_ids)
         fitting = [i for i, tokens in enumerate(group.token_ids) if len(tokens) <= room]
-        too_long += [
-            f"prompt {getattr(group, 'prompt_id', '') or '?'} ({len(group.prompt_token_ids)} tokens) with a "
-            f"completion of {len(tokens)}"
-            for tokens in group.token_ids
-            if len(tokens) > room
-        ]
         if len(fitting) == num_samples(group):
             kept.append(group)
         elif fitting:
             kept.append(take_samples(group, fitting))
-    if too_long and over_budget == "error":
+    return kept, sum(map(num_samples, groups)) - sum(map(num_samples, kept))
+
+
+def check_fits(groups: Sequence[TokenRows], max_tokens: int) -> None:
+    """Checks that no sample has more than `max_tokens` prompt and completion tokens.
+
+    Raises:
+        DataError: a sample has; names the prompts and lengths.
+    """
+    too_long = [
+        f"prompt {getattr(group, 'prompt_id', '') or '?'} ({len(group.prompt_token_ids)} tokens) with a "
+        f"completion of {len(tokens)}"
+        for group in groups
+        for tokens in group.token_ids
+        if len(group.prompt_token_ids) + len(tokens) > max_tokens
+    ]
+    if too_long:
         raise DataError(
             f"{len(too_long)} samples exceed learner.micro_batch_tokens ({max_tokens}): "
             f"{'; '.join(too_long[:3])}{'; ...' if len(too_long) > 3 else ''}. Raise it, lower "
             "rollout.max_tokens, shorten the prompts, or set learner.over_budget=drop"
         )
-    return kept, len(too_long)

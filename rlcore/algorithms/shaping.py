@@ -22,11 +22,11 @@ def sequence_kl(logprobs: np.ndarray, reference_logprobs: np.ndarray, estimator:
     return float(estimator(*pair).sum())
 
 
-def overlong_penalty(lengths: np.ndarray, max_tokens: int, buffer: int) -> np.ndarray:
+def overlong_penalty(lengths: np.ndarray, max_tokens: int | np.ndarray, buffer: int) -> np.ndarray:
     """Returns the soft over-long punishment of DAPO, arXiv 2503.14476, equation 13, in [-1, 0].
 
     The penalty is 0 up to max_tokens - buffer tokens, and falls in a line from there to -1 at max_tokens.
-    `lengths` [...] counts tokens, and 0 < buffer <= max_tokens. Returns float64 [...].
+    `lengths` [...] counts tokens; `max_tokens` may be an array that broadcasts. Returns float64 [...].
     """
     over = np.asarray(lengths, dtype=np.float64) - (max_tokens - buffer)
     return -np.clip(over / buffer, 0.0, 1.0)

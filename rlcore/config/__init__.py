@@ -91,6 +91,13 @@ class RunConfig:
         buffer, limit = self.algorithm.overlong_buffer, self.rollout.max_tokens
         at_most = f"at most rollout.max_tokens ({limit})"
         check(buffer <= limit, "algorithm.overlong_buffer", buffer, at_most)
+        algorithm = self.algorithm
+        check(
+            algorithm.kl_estimator != "k1" or algorithm.kl_in == "reward" or algorithm.kl_coef == 0,
+            "algorithm.kl_estimator",
+            algorithm.kl_estimator,
+            "k2 or k3 with algorithm.kl_in loss (k1's expected gradient is zero there); k1 goes with kl_in reward",
+        )
         self._check_logprobs()
         lora = self.learner.lora
         can_add = lora.rank > 0 and self.weight_sync.medium.carries_adapters

@@ -11,8 +11,8 @@ from rlcore.algorithms.advantage import group_advantages
 from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.algorithms.shaping import overlong_penalty, sequence_kl
-from rlcore.config import AlgorithmConfig
-from rlcore.loop.scored import ScoredGroup, completion_lengths
+from rlcore.config import AlgorithmConfig, RolloutConfig
+from rlcore.loop.scored import ScoredGroup, completion_lengths, is_truncated
 from rlcore.types import TrainBatch, TrainGroup
 
 
@@ -30,7 +30,7 @@ class Advantages:
 
 
 def shape_rewards(
-    mixed: MixedRewards, scored: Sequence[ScoredGroup], algorithm: AlgorithmConfig, *, max_tokens: int
+    mixed: MixedRewards, scored: Sequence[ScoredGroup], algorithm: AlgorithmConfig, rollout: RolloutConfig
 ) -> np.ndarray:
     """Returns float64 [G, K]: the mixed rewards less the sequence's KL (`kl_in: reward`) and the over-long
     penalty; 0 where masked. Without reference log-probabilities there is no KL.
@@ -46,9 +46,21 @@ def shape_rewards(
         ]
         rewards = rewards - algorithm.kl_coef * np.array(kl)
     if algorithm.overlong_buffer:
-        penalty = overlong_penalty(completion_lengths(scored), max_tokens, algorithm.overlong_buffer)
+        limits = _token_limits(scored, rollout)
+        # One that was cut has reached its limit, whoever set it.
+        lengths = np.where(is_truncated(scored), limits, completion_lengths(scored))
+        penalty = overlong_penalty(lengths, limits, algorithm.overlong_buffer)
         rewards = rewards + algorithm.overlong_penalty * penalty
     return np.where(mixed.mask, rewards, 0.0)
+
+
+def _token_limits(scored: Sequence[ScoredGroup], rollout: RolloutConfig) -> np.ndarray:
+    """int [G, 1]: tokens at which a completion is cut, by `rollout.max_tokens` or by the engine's context."""
+    context = rollout.engine.get("max_model_len")
+    limits = [rollout.max_tokens] * len(scored)
+    if context is not None:
+        limits = [min(rollout.max_tokens, int(context) - len(one.group.prompt_token_ids)) for one in scored]
+    return np.array(limits)[:, None]
 
 
 def estimate_advantages(

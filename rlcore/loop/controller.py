@@ -30,14 +30,14 @@ import numpy as np
 from rlcore.actors.crew import Actors
 from rlcore.actors.group import ActorGroup
 from rlcore.algorithms.batching import shard_groups
-from rlcore.algorithms.budget import fit_batch
+from rlcore.algorithms.budget import check_fits
 from rlcore.config import RunConfig
 from rlcore.errors import LogprobError
 from rlcore.loop.batch import Advantages, build_batch, estimate_advantages, shape_rewards
 from rlcore.loop.metrics import batch_metrics, completion_metrics, reward_metrics, staleness_metrics
 from rlcore.loop.mixing import Mixer
 from rlcore.loop.rollouts import RolloutPipeline
-from rlcore.loop.scored import Scores, columns
+from rlcore.loop.scored import Scores, columns, is_over_budget
 from rlcore.loop.scoring import Scoring
 from rlcore.loop.weight_push import WeightPush
 from rlcore.records.timeline import Clock, Recorder
@@ -113,7 +113,7 @@ class Controller:
         scored = round_.groups
         self.mixer.advance(scored)
         mixed = self.mixer.mix(scored, self.step)
-        rewards = shape_rewards(mixed, scored, algorithm, max_tokens=self.config.rollout.max_tokens)
+        rewards = shape_rewards(mixed, scored, algorithm, self.config.rollout)
         advantages = estimate_advantages(rewards, mixed, scored, algorithm)
         batch = build_batch(scored, advantages, version)
         staleness = staleness_metrics(scored, version)
@@ -128,6 +128,7 @@ class Controller:
             **reward_metrics(scored, mixed, rewards),
             **completion_metrics(scored),
             **batch_metrics(batch, mixed, advantages),
+            "dropped_samples": float(is_over_budget(scored, self.config.learner.micro_batch_tokens).sum()),
             **update,
             **{f"seconds/{name}": seconds for name, seconds in clock.seconds.items()},
             **staleness,
@@ -154,13 +155,13 @@ class Controller:
         """Trains on the batch; rollouts that run ahead go on meanwhile. A batch with fewer completions than
         the learner has ranks, because the rest was left out, changes nothing (`update_skipped` is 1).
 
-        Raises DataError where a sample exceeds the learner's budget, unless those are to be dropped.
+        Raises DataError where a sample exceeds the learner's budget. Those that are to be dropped were masked
+        before the advantages.
         """
         learner = self.config.learner
-        batch, num_dropped = fit_batch(batch, learner.micro_batch_tokens, learner.over_budget)
-        dropped = {"dropped_samples": float(num_dropped)}
+        check_fits(batch.groups, learner.micro_batch_tokens)
         if batch.num_sequences < learner.num_ranks:
-            return {"update_skipped": 1.0, **dropped}
+            return {"update_skipped": 1.0}
         if self.config.cluster.colocate:
             self.actors.rollout.sleep(timeout_s=self.config.rollout.timeout_s)
         with clock.phase("update"), self.recorder.span("learner", "update", self.step + 1):
@@ -170,7 +171,7 @@ class Controller:
             update = self.rollouts.wait(call, timeout_s=learner.timeout_s)[0]
         if not update["current_fraction"]:
             del update["logprob_max_diff"]  # there was nothing to compare
-        return {**update, "update_skipped": 0.0, **dropped}
+        return {**update, "update_skipped": 0.0}
 
     def check_logprobs(self, update: Mapping[str, float]) -> None:
         """Warns or aborts when rollout and learner log-probabilities disagree. Only tokens sampled from the

@@ -15,7 +15,7 @@ from rlcore.algorithms.ptr import MixedRewards, mix_rewards
 from rlcore.algorithms.ptr_schedule import REWARD_SCHEDULES, Constant, RewardSchedule
 from rlcore.config import RunConfig
 from rlcore.config.targets import choice
-from rlcore.loop.scored import ScoredGroup, is_truncated
+from rlcore.loop.scored import ScoredGroup, is_over_budget, is_truncated
 
 
 class Mixer:
@@ -35,8 +35,11 @@ class Mixer:
         self.schedule.observe(float(known.mean()) if known.size else float("nan"))
 
     def mix(self, scored: Sequence[ScoredGroup], step: int) -> MixedRewards:
-        """Returns the reward of each completion at `step` (from 0). With `algorithm.mask_truncated`, answers
-        that were cut at the token limit are masked."""
+        """Returns the reward of each completion at `step` (from 0).
+
+        Answers that the update cannot use are masked: those that were cut at the token limit, with
+        `algorithm.mask_truncated`; those over the learner's budget, where `learner.over_budget` is `drop`.
+        """
         algorithm, rewards = self._config.algorithm, self._config.rewards
         names = list(scored[0].values)
         mixed = mix_rewards(
@@ -52,7 +55,11 @@ class Mixer:
                 if any(score.token_values for one in scored for score in one.scores[name])
             },
         )
-        return mixed.without(is_truncated(scored)) if algorithm.mask_truncated else mixed
+        if algorithm.mask_truncated:
+            mixed = mixed.without(is_truncated(scored))
+        if self._config.learner.over_budget == "drop":
+            mixed = mixed.without(is_over_budget(scored, self._config.learner.micro_batch_tokens))
+        return mixed
 
     def counts(self, scored: ScoredGroup, step: int) -> bool:
         """Says whether a group counts towards the round of `step`: always, unless groups without signal

@@ -53,6 +53,12 @@ def is_truncated(scored: Sequence[ScoredGroup]) -> np.ndarray:
     return np.array([[c.finish_reason == "length" for c in one.group.completions] for one in scored])
 
 
+def is_over_budget(scored: Sequence[ScoredGroup], max_tokens: int) -> np.ndarray:
+    """Returns bool [G, K]: samples of more than `max_tokens` prompt and completion tokens."""
+    prompt_lengths_G1 = np.array([[len(one.group.prompt_token_ids)] for one in scored])
+    return prompt_lengths_G1 + completion_lengths(scored) > max_tokens
+
+
 def group_arrays(group: Group, reference_logprobs: Sequence[np.ndarray] | None) -> GroupArrays:
     """Converts a group to arrays. `build_batch` adds advantages and all else known only at update time.
 

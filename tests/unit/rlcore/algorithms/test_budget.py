@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlcore.algorithms.budget import fit_batch, fit_groups
+from rlcore.algorithms.budget import check_fits, fit_groups
 from rlcore.engines.logprobs import TokenGroup
 from rlcore.errors import DataError
-from rlcore.types import TrainBatch, TrainGroup
+from rlcore.types import TrainGroup
 
 
 def group(prompt_id: str, num_prompt: int, lengths: list[int]) -> TrainGroup:
@@ -22,33 +22,28 @@ def group(prompt_id: str, num_prompt: int, lengths: list[int]) -> TrainGroup:
     )
 
 
-BATCH = TrainBatch(
-    groups=(group("a", 4, [6, 7, 1]), group("b", 9, [2, 3]), group("c", 2, [8])),
-    num_sequences=6,
-    num_tokens=27,
-    policy_version=3,
-)
+GROUPS = [group("a", 4, [6, 7, 1]), group("b", 9, [2, 3]), group("c", 2, [8])]
 
 
 def test_what_fits_is_left_alone() -> None:
-    assert fit_batch(BATCH, 12, "error") == (BATCH, 0)
+    check_fits(GROUPS, 12)
+    assert fit_groups(GROUPS, 12, "error") == fit_groups(GROUPS, 12, "drop") == (GROUPS, 0)
 
 
 def test_an_error_names_prompts_and_lengths() -> None:
     with pytest.raises(DataError) as error:
-        fit_batch(BATCH, 10, "error")
+        check_fits(GROUPS, 10)
     message = str(error.value)
     assert "3 samples exceed learner.micro_batch_tokens (10)" in message
     assert "prompt a (4 tokens) with a completion of 7; prompt b (9 tokens) with a completion of 2" in message
 
 
-def test_dropping_keeps_the_rest_and_its_totals() -> None:
-    batch, num_dropped = fit_batch(BATCH, 10, "drop")
+def test_dropping_keeps_the_rest() -> None:
+    groups, num_dropped = fit_groups(GROUPS, 10, "drop")
     assert num_dropped == 3
-    assert [g.prompt_id for g in batch.groups] == ["a", "c"]
-    assert [g.advantages.tolist() for g in batch.groups] == [[6, 1], [8]]
-    assert [row.tolist() for row in batch.groups[0].rollout_logprobs] == [[6.0] * 6, [1.0]]
-    assert (batch.num_sequences, batch.num_tokens, batch.policy_version) == (3, 15, 3)
+    assert [g.prompt_id for g in groups] == ["a", "c"]
+    assert [g.advantages.tolist() for g in groups] == [[6, 1], [8]]
+    assert [row.tolist() for row in groups[0].rollout_logprobs] == [[6.0] * 6, [1.0]]
 
 
 def test_groups_need_no_id_and_none_may_be_left() -> None:

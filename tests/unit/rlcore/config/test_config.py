@@ -11,6 +11,7 @@ import yaml
 
 from emotion_task.config import PipelineConfig
 from rlcore.config import (
+    AlgorithmConfig,
     LearnerConfig,
     PTRConfig,
     RewardConfig,
@@ -447,3 +448,10 @@ def test_shipped_configurations_load(path: Path, tmp_path: Path, monkeypatch: py
     assert config.rl.model.path == f"{config.run_dir}/{last}/model"
     save_config(config, tmp_path / "config.yaml")
     assert load_config([tmp_path / "config.yaml"], [], PipelineConfig) == config
+
+
+def test_an_estimator_whose_gradient_is_zero_is_refused_in_the_loss() -> None:
+    with pytest.raises(ConfigError, match=r"algorithm\.kl_estimator: got 'k1', must be k2 or k3 with"):
+        RunConfig(algorithm=AlgorithmConfig(kl_estimator="k1", kl_coef=0.1))
+    RunConfig(algorithm=AlgorithmConfig(kl_estimator="k1", kl_coef=0.1, kl_in="reward"))
+    RunConfig(algorithm=AlgorithmConfig(kl_estimator="k1", kl_coef=0.0))

@@ -8,13 +8,14 @@ import pytest
 
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.algorithms.shaping import overlong_penalty
-from rlcore.config import AlgorithmConfig
+from rlcore.config import AlgorithmConfig, RolloutConfig
 from rlcore.loop.batch import Advantages, build_batch, shape_rewards
 from rlcore.loop.scored import ScoredGroup, group_arrays
 from rlcore.types import Completion, Group, Prompt, TrainGroup
 
 LENGTHS = [[4, 8, 10], [1, 0, 6]]
 LIMIT = 10
+ROLLOUT = RolloutConfig(max_tokens=LIMIT)
 
 
 def make_groups() -> list[Group]:
@@ -59,7 +60,7 @@ def scored(reference=None, groups: list[Group] | None = None) -> list[ScoredGrou
 
 
 def shape(reference=None, **settings) -> np.ndarray:
-    return shape_rewards(MIXED, scored(reference), AlgorithmConfig(**settings), max_tokens=LIMIT)
+    return shape_rewards(MIXED, scored(reference), AlgorithmConfig(**settings), ROLLOUT)
 
 
 def plain(samples: np.ndarray, keep: np.ndarray) -> Advantages:
@@ -76,6 +77,29 @@ def test_the_penalty_grows_over_the_buffer() -> None:
     np.testing.assert_allclose(overlong_penalty(lengths, 10, 4), [0, 0, -0.25, -0.5, -0.75, -1, -1])
     shaped = shape(overlong_buffer=4, overlong_penalty=2.0)
     np.testing.assert_allclose(shaped, [[1.0, 0.5 - 1.0, 1.0 - 2.0], [0.0, 1.0, 0.0]])
+
+
+def test_the_penalty_knows_the_limit_that_cut() -> None:
+    """A prompt of 900 tokens in a context of 1024 leaves 124, where `max_tokens` would allow 512."""
+    cut, near, short = (
+        Completion(
+            token_ids=(1,) * length,
+            logprobs=(-1.0,) * length,
+            text="",
+            finish_reason="length" if length == 124 else "stop",
+            policy_version=0,
+        )
+        for length in (124, 119, 50)
+    )
+    group = Group(prompt=Prompt(id="p", text=""), prompt_token_ids=(1,) * 900, completions=(cut, near, short))
+    mixed = replace(MIXED, rewards=np.zeros((1, 3)), mask=np.ones((1, 3), bool), tau=np.ones(1))
+    algorithm = AlgorithmConfig(overlong_buffer=10, overlong_penalty=1.0)
+    context = RolloutConfig(max_tokens=512, engine={"max_model_len": 1024})
+    np.testing.assert_allclose(
+        shape_rewards(mixed, scored(groups=[group]), algorithm, context), [[-1, -0.5, 0]]
+    )
+    unknown = RolloutConfig(max_tokens=512)  # the checkpoint's own context: the cut alone is known
+    np.testing.assert_allclose(shape_rewards(mixed, scored(groups=[group]), algorithm, unknown), [[-1, 0, 0]])
 
 
 @pytest.mark.parametrize(

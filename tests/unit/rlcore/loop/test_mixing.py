@@ -315,6 +315,23 @@ def test_samples_over_the_learners_budget_end_the_run_or_are_left_out_and_counte
     assert (fitting["update_skipped"], fitting["dropped_samples"]) == (0.0, 0.0)
 
 
+def test_samples_over_the_budget_leave_before_the_advantages():
+    """Only the right answer is too long: the others must not be trained down for it."""
+    long = replace(ANSWER, token_ids=(1, 2, 3), logprobs=(-1.0,) * 3)
+    learner = {"micro_batch_tokens": 3, "over_budget": "drop"}
+    chosen = controller(
+        ptr(threshold=0.99),
+        {"outcome": [[1, 0, 0, 0]] * 2, "reasoning": SCORES["reasoning"]},
+        learner=learner,
+        actors={"rollout": FakePool((long, ANSWER, ANSWER, ANSWER))},
+        advantage="grpo",
+    )
+    result = chosen.train_step()
+    assert result.metrics["dropped_samples"] == 2
+    assert result.advantages.samples.tolist() == [[0, 0, 0, 0]] * 2
+    assert result.metrics["batch/sequences"] == 6 and result.metrics["groups_without_signal"] == 1.0
+
+
 def test_the_gate_does_not_move_where_every_outcome_failed():
     gated = controller(ptr(window=1, threshold=0.0))
     gated.mixer.advance(scored({"outcome": [[None] * 4] * 2, "reasoning": SCORES["reasoning"]}))
