@@ -96,7 +96,7 @@ class RunConfig:
             algorithm.kl_estimator != "k1" or algorithm.kl_in == "reward" or algorithm.kl_coef == 0,
             "algorithm.kl_estimator",
             algorithm.kl_estimator,
-            "k2 or k3 with algorithm.kl_in loss (k1's expected gradient is zero there); k1 goes with kl_in reward",
+            "k2 or k3 with algorithm.kl_in loss, where the expected gradient of k1 is zero; or kl_in reward",
         )
         self._check_logprobs()
         lora = self.learner.lora
