@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion_task.commands.shared import Commands
+from rlcore.commands.shared import Commands
 
 if TYPE_CHECKING:
     from emotion_task.records import Utterance

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from emotion_task.commands.shared import Commands
+from rlcore.commands.shared import Commands
 
 
 def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:

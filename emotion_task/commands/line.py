@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emotion_task.commands.shared import Commands, say, staged_options
-from rlcore.commands.shared import print_metrics
+from emotion_task.commands.shared import say, staged_options
+from rlcore.commands.shared import Commands, print_metrics
 
 if TYPE_CHECKING:
     from rich.console import Console

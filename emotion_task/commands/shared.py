@@ -3,23 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Protocol
-
-
-class Commands(Protocol):
-    """The commands of a parser, to which each command's file adds its own."""
-
-    def add_parser(
-        self,
-        name: str,
-        *,
-        parents: Sequence[argparse.ArgumentParser],
-        help: str,
-        description: str | None = None,
-    ) -> argparse.ArgumentParser:
-        """Adds a command and returns its parser."""
-        ...
 
 
 def staged_options() -> argparse.ArgumentParser:

@@ -140,8 +140,12 @@ def _features(utterances: Sequence[Utterance], fields: Sequence[str]) -> np.ndar
     genders = {"male": 0.0, "female": 1.0}
     return np.array(
         [
-            [float((utterance.measured or {}).get(name, np.nan)) for name in fields]
+            [_number((utterance.measured or {}).get(name)) for name in fields]
             + [genders.get(utterance.gender or "", np.nan)]
             for utterance in utterances
         ]
     )
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else np.nan

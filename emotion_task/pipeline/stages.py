@@ -96,9 +96,10 @@ class Stages:
         if not stage.is_beside:
             self._chain = digest
         found = self._found(stage.name, digest)
-        if found is not None:
+        result = None if found is None else _read(stage, found["result"])
+        if found is not None and result is not None:
             log.info("%s: found finished in %s", stage.name, self._folder)
-            result, self.seconds[stage.name] = stage.result.from_json(found["result"]), found["seconds"]
+            self.seconds[stage.name] = found["seconds"]
         else:
             result = self._work(stage, digest)
         self._results[stage.name] = result
@@ -125,6 +126,15 @@ class Stages:
         path = self._folder / f"{name}.json"
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return found if found.get("digest") == digest else None
+
+
+def _read(stage: Stage[R], found: dict[str, Any]) -> R | None:
+    """A result that was found; None where it lacks what this version of the code needs."""
+    try:
+        return stage.result.from_json(found)
+    except TypeError as error:
+        log.warning("%s: its result is of another version (%s); the stage is run again", stage.name, error)
+        return None
 
 
 def _digest(before: str, stage: Stage[Result]) -> str:

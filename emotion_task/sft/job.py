@@ -18,7 +18,6 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -30,7 +29,7 @@ from emotion_task.config import SupervisedConfig
 from emotion_task.sft.examples import Example, read_examples, write_examples
 from rlcore.config import ModelConfig
 from rlcore.errors import DataError, NonFiniteError, StoppedError
-from rlcore.records.files import append_rows, keep_rows, read_rows, write_json
+from rlcore.records.files import append_rows, keep_rows, last_row, write_json
 from rlcore.records.signals import StopFlag
 
 if TYPE_CHECKING:
@@ -174,8 +173,10 @@ def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> Resu
 
 
 def _advance(bar: tqdm, metrics: Path) -> None:
-    for row in deque(read_rows(metrics), maxlen=1):
-        bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+    row = last_row(metrics)
+    if row is not None:
+        # Of a step that was skipped, the loss may be no number.
+        bar.set_postfix(loss="-" if row["loss"] is None else f"{row['loss']:.3f}", refresh=False)
         bar.update(row["step"] - bar.n)
 
 

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 MAX_RESTARTS = 10
 """How often a replica that does not start is tried again before it is left alone."""
+_JOIN_S = 5.0
+"""Longest that a shutdown waits for the dealing thread, which is woken."""
 _LOOK_S = 5.0
 """Longest wait for news: an answer, a deadline or new groups end it before."""
 
@@ -142,8 +144,11 @@ class RewardPool(ActorGroup):
         self._num_restarts = [0] * config.replicas
         """Of each replica, since it last stood."""
         self._max_failures_in_a_row = 2 * config.replicas * config.concurrency + 2
-        self._end, self._has_ended = threading.Lock(), False
-        threading.Thread(target=self._deal, name=f"deal {self.name}", daemon=True).start()
+        self._end, self._is_ending, self._has_ended = threading.Lock(), False, False
+        self._failure: BaseException | None = None
+        """Why the dealing thread ended before the pool did."""
+        self._dealer = threading.Thread(target=self._deal, name=f"deal {self.name}", daemon=True)
+        self._dealer.start()
 
     def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
         """Returns one score per completion, [G][K]. What could not be scored carries an error: nothing
@@ -171,8 +176,10 @@ class RewardPool(ActorGroup):
         ]
 
     def _accept(self, work: _Work) -> bool:
-        """Hands work to the dealing thread, unless that has ended."""
+        """Hands work to the dealing thread, unless it has ended with the pool. Raises what else ended it."""
         with self._end:
+            if self._failure is not None:
+                raise self._failure
             if not self._has_ended:
                 self._arrived.append(work)
                 self._inbox.wake()
@@ -180,28 +187,32 @@ class RewardPool(ActorGroup):
 
     def shutdown(self) -> None:
         """Ends the actors; who still waits for scores gets errors. Idempotent."""
-        super().shutdown()
-        self._inbox.wake()
+        self._is_ending = True
+        try:
+            super().shutdown()
+        finally:
+            self._inbox.wake()
+            if self._dealer.is_alive():
+                self._dealer.join(_JOIN_S)
 
     def _deal(self) -> None:
         """Sends groups to replicas and takes their answers, until the pool is shut down."""
-        failure: BaseException | None = None
         try:
-            while self._actors:
+            while not self._is_ending:
                 self._take_arrived()
                 self._send()
                 self._finish_done()
                 for call in self._inbox.take(self._seconds_to_deadline()):
                     self._receive(call)
                 self._expire()
-        except BaseException as error:  # a defect of ours: whoever waits must hear of it
-            failure = error
-            raise
+        except BaseException as error:
+            # While actors are taken away anything may fail. Else it is a defect, of which all callers hear.
+            self._failure = None if self._is_ending else error
         finally:
             with self._end:
                 self._has_ended = True
                 for work in [*self._works, *self._arrived]:
-                    work.done.set_exception(failure) if failure else work.done.set_result(None)
+                    work.done.set_exception(self._failure) if self._failure else work.done.set_result(None)
 
     def _take_arrived(self) -> None:
         if self._arrived:
@@ -271,8 +282,8 @@ class RewardPool(ActorGroup):
 
     def _died(self, call: _Call, reason: str) -> None:
         """All calls of the replica failed with it; which of them brought it down cannot be known."""
-        if not self._actors:
-            return  # the run is ending
+        if self._is_ending:
+            return
         lost = [call, *self._take_running(call.rank)]
         if call.work is None:
             self._lost[call.rank] = f"replica {call.rank} did not start: {reason}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-State = Mapping[str, object]
+State = Mapping[str, Any]
 """The state of a schedule as JSON values."""
 
 
@@ -107,10 +107,8 @@ class ProgressiveGate:
 
     def load_state_dict(self, state: State) -> None:
         """Goes on from what `state_dict` returned."""
-        history = state["history"]
-        assert isinstance(history, list), type(history)
         self.is_open = bool(state["is_open"])
-        self._history = deque((float(value) for value in history), maxlen=self.window)
+        self._history = deque((float(value) for value in state["history"]), maxlen=self.window)
 
 
 REWARD_SCHEDULES: dict[str, Callable[..., RewardSchedule]] = {

@@ -11,7 +11,12 @@ class Commands(Protocol):
     """The commands of a parser, to which each command's file adds its own."""
 
     def add_parser(
-        self, name: str, *, parents: Sequence[argparse.ArgumentParser], help: str
+        self,
+        name: str,
+        *,
+        parents: Sequence[argparse.ArgumentParser],
+        help: str,
+        description: str | None = None,
     ) -> argparse.ArgumentParser:
         """Adds a command and returns its parser."""
         ...

@@ -126,6 +126,8 @@ class RolloutPipeline:
         self._extra: dict[int, Group | None] = {}
         """Finished jobs of `generate`, whose ids are negative."""
         self._next_extra = -1
+        self._due: int | None = None
+        """The step whose round is waited for."""
         self._step = 0
         """The step that is worked for, which a restored engine's push is recorded under."""
         self.num_encoded = 0
@@ -143,6 +145,7 @@ class RolloutPipeline:
             DataError: no prompt of the step can be generated.
             DeadlineError: no group was finished within `rollout.timeout_s`.
         """
+        self._due = step
         while not self.buffer.is_ready(step):
             if self._is_generating(step):
                 with clock.phase("rollout"):
@@ -152,6 +155,7 @@ class RolloutPipeline:
                     self._advance()
                     while not (self.buffer.is_ready(step) or self._is_generating(step)):
                         self._advance()
+        self._due = None
         round_ = self.buffer.take(step)
         if not round_.groups:
             raise DataError(
@@ -262,12 +266,16 @@ class RolloutPipeline:
 
     def _take_scores(self) -> bool:
         """Gives scored chunks to the buffer. Those of a step in order of their prompts, so that what replaces
-        a group without signal does not depend on which reward was faster; but not where prompts compete."""
+        a group without signal does not depend on which reward was faster; but not where prompts compete.
+
+        Raises what scoring raised, where the round that is waited for needs it. A later round's failure waits
+        for its turn, so that an update that is under way is finished and pushed."""
         taken = False
         while chunk := next(filter(None, map(self._scored, self._chunks)), None):
             self._keep(chunk.step, [other for other in self._chunks[chunk.step] if other is not chunk])
             assert chunk.scores is not None
-            self._add(chunk, chunk.scores.result())
+            if self._is_needed(chunk):
+                self._add(chunk, chunk.scores.result())
             taken = True
         return taken
 
@@ -275,7 +283,11 @@ class RolloutPipeline:
         """The step's chunk whose turn it is, if it has its scores."""
         chunks = self._chunks[step]
         turns = chunks if self._config.train.oversample else chunks[:1]
-        return next((chunk for chunk in turns if chunk.scores is not None and chunk.scores.done()), None)
+        done = [chunk for chunk in turns if chunk.scores is not None and chunk.scores.done()]
+        return next((c for c in done if step == self._due or not (self._is_needed(c) and _failed(c))), None)
+
+    def _is_needed(self, chunk: _Chunk) -> bool:
+        return any(map(self.buffer.is_pending, chunk.tickets))
 
     def _add(self, chunk: _Chunk, scored: Sequence[ScoredGroup]) -> None:
         new: list[Ticket] = []
@@ -325,3 +337,7 @@ class RolloutPipeline:
                     f"rollout of {what}: no prompt was finished within {timeout_s:g} s (rollout.timeout_s): "
                     f"{self._pool.describe()}"
                 )
+
+
+def _failed(chunk: _Chunk) -> bool:
+    return chunk.scores is not None and chunk.scores.exception() is not None

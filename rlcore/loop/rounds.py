@@ -130,6 +130,10 @@ class GroupBuffer(Generic[G]):
         """Says whether the round of `step` has all that it will get."""
         return step in self._rounds and not self._rounds[step].pending
 
+    def is_pending(self, ticket: Ticket) -> bool:
+        """Says whether the group of a ticket is still needed."""
+        return ticket.step in self._rounds and ticket in self._rounds[ticket.step].pending
+
     def pending(self, step: int) -> int:
         """Returns how many tickets of a round have not come in."""
         return len(self._rounds[step].pending) if step in self._rounds else 0

@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step_000040/
         learner/...        what the learner's ranks saved
-        controller.json    step, policy version, gate, ...: whatever the controller gave
+        controller.json    step, policy version, schedule, ...: whatever the controller gave
         complete.json      step, settings, versions: written last
 
 A checkpoint is written under another name and renamed when it is whole and on the disk: a kill or a power cut

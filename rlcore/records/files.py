@@ -28,14 +28,19 @@ JsonObject = dict[str, Any]
 def replaced(path: str | Path, *, durable: bool = False, is_shared: bool = False) -> Iterator[Path]:
     """Yields another name beside `path`, to write a file or a folder to; at the end it is renamed to `path`.
 
-    A reader finds the old `path` or the new one, never a part. An exception in the block leaves the old one.
+    A reader finds the old file or the new one, never a part; of a folder, for a moment none. An exception in
+    the block leaves the old one. A link is followed. A path that is neither file nor folder, such as
+    `/dev/stdout`, is written to itself.
 
     Args:
         durable: the file, and the names in its folder, would outlast a power cut once the block has ended.
             The files in a folder are left to the caller (`sync`).
         is_shared: others may write the same path at the same time; the last one wins.
     """
-    path = Path(path)
+    path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without others the name is always the same, so that what a kill leaves is found and goes.
     partial = path.with_name(f".{path.name}.{f'{uuid.uuid4().hex}.' if is_shared else ''}partial")
@@ -44,9 +49,9 @@ def replaced(path: str | Path, *, durable: bool = False, is_shared: bool = False
         yield partial
         if durable and partial.is_file():
             sync(partial)
-        if path.is_dir():
+        if path.is_dir() and partial.is_dir():
             shutil.rmtree(path)
-        partial.replace(path)
+        partial.replace(path)  # a file never takes the place of a folder: IsADirectoryError
     except BaseException:
         _remove(partial)
         raise
@@ -152,6 +157,18 @@ def read_rows(path: str | Path) -> Iterator[JsonObject]:
         yield from (row for _, row in numbered_rows(path, "a JSON object", leave_out_cut=True))
 
 
+def last_row(path: str | Path, most_bytes: int = 1 << 16) -> JsonObject | None:
+    """Returns the last whole row of a file that this module wrote, without reading the rest; None where there
+    is none. A row has fewer than `most_bytes` bytes."""
+    if not Path(path).is_file():
+        return None
+    with Path(path).open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
+        lines = file.read().split(b"\n")
+    row: JsonObject | None = json.loads(lines[-2]) if len(lines) > 1 else None
+    return row
+
+
 def numbered_rows(
     path: str | Path, what: str, *, leave_out_cut: bool = False
 ) -> Iterator[tuple[int, JsonObject]]:
@@ -204,12 +221,14 @@ def _as_utf8(path: str | Path) -> Iterator[None]:
 
 def finite(value: object) -> object:
     """Returns nested values with None in the place of NaN and infinity, which JSON does not have."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, Mapping):
         return {name: finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [finite(inner) for inner in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     return value
 
 

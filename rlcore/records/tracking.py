@@ -177,9 +177,9 @@ def _readable(value: object) -> object:
         return {str(name): _readable(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_readable(inner) for inner in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value)
-    if value is None or isinstance(value, (str, bool, int)):
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (str, bool, int, float)):
         return value
     shape = getattr(value, "shape", None)
     return str(value) if shape is None else f"{type(value).__name__}{list(shape)}"

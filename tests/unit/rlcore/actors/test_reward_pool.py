@@ -192,3 +192,35 @@ def test_a_replica_that_was_started_anew_has_as_many_calls_at_a_time_as_before(
     assert is_scored(pool, "hang") == [False]
     assert is_scored(pool, "a", "b", "c") == [True, True, True]
     assert slow_replica.asked == [("hang", 0.0), ("a", 10.0), ("b", 10.0), ("c", 18.0)]
+
+
+def test_a_defect_of_the_pool_is_told_to_every_caller(
+    replicas: list[Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as scores that failed, which a run may be told to mask."""
+    replicas.append(Replica())
+    pool = RewardPool("mine", RewardConfig(target="a:b"))
+    monkeypatch.setattr(pool, "call_one_async", lambda *arguments: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            pool.score(GROUPS, RewardContext())
+
+
+def test_who_waits_when_the_pool_ends_gets_errors(
+    replicas: list[Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so does who comes later; the dealing thread is over."""
+    replica = Replica()
+    never: Future[Any] = Future()
+    replica.score = SimpleNamespace(remote=lambda *arguments: SimpleNamespace(future=lambda: never))
+    replicas.append(replica)
+    pool = RewardPool("mine", RewardConfig(target="a:b"))
+    scores: list[Score] = []
+    waiting = threading.Thread(target=lambda: scores.append(only_score(pool)))
+    waiting.start()
+    while not pool._calls:
+        waiting.join(0.01)
+    pool.shutdown()
+    waiting.join(10)
+    assert [score.error for score in (*scores, only_score(pool))] == ["the run was ending"] * 2
+    assert not pool._dealer.is_alive()

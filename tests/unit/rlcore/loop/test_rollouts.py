@@ -12,7 +12,7 @@ import pytest
 
 from rlcore.actors.group import PendingCall
 from rlcore.config import RewardConfig, RolloutConfig, RunConfig, TrainConfig
-from rlcore.errors import DataError, DeadlineError
+from rlcore.errors import DataError, DeadlineError, RewardError
 from rlcore.loop.rollouts import RolloutPipeline
 from rlcore.loop.scored import ScoredGroup, group_arrays
 from rlcore.loop.scoring import num_scorers
@@ -315,3 +315,41 @@ def test_as_many_chunks_are_scored_as_the_replicas_have_room_for(wide, num_chunk
     assert num_scorers(config) == num_chunks
     # Each group is a chunk of its own.
     assert num_scorers(replace(config, train=TrainConfig(oversample=0.5))) == racing
+
+
+def test_a_reward_that_fails_on_a_later_round_waits_for_the_update():
+    """The update at hand is finished first; the round that needs the scores raises."""
+
+    def fail_on_the_second(names):
+        if set(names) & set(ids(made, [5])):
+            raise RewardError("no score")
+
+    made, _, _ = pipeline(lambda u: u, staleness=1, before_score=fail_on_the_second)
+    take(made, 0)
+    answers = iter([False] * 20)
+    learner = SimpleNamespace(
+        done=lambda: next(answers, True), when_done=lambda callback: None, result=lambda timeout_s: "updated"
+    )
+    assert made.wait(learner, timeout_s=60) == "updated"
+    with pytest.raises(RewardError, match="no score"):
+        take(made, 1)
+
+
+def test_scores_that_no_step_needs_may_fail():
+    """Two of six prompts are too many: what is being scored of them is not waited for, and ends nothing."""
+    release = threading.Event()
+
+    def slow_and_bad(names):
+        if set(names) & set(ids(made, [4, 5])):
+            assert release.wait(10)
+            raise RewardError("no score")
+
+    made, _, _ = pipeline(lambda u: u, oversample=0.5, before_score=slow_and_bad)
+    assert len(take(made, 0).groups) == 4
+    release.set()
+    assert len(made.generate([Prompt(id="a", text="")], step=1, greedy=True)) == 1
+    deadline = time.monotonic() + 10
+    while made.is_busy and time.monotonic() < deadline:
+        made._advance()
+        time.sleep(0.01)
+    assert not made.is_busy

@@ -19,6 +19,7 @@ from rlcore.records.files import (
     RowAppender,
     append_rows,
     keep_rows,
+    last_row,
     numbered_rows,
     read_rows,
     replaced,
@@ -177,6 +178,44 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, said: str) -> None:
     path.write_bytes(b'{"a": 1}\n' + line + b"\n")
     with pytest.raises(DataError, match=re.escape(said)):
         list(numbered_rows(path, "a row"))
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model").write_text("precious")
+    with pytest.raises(IsADirectoryError):
+        write_rows(run, [{"a": 1}])
+    assert [path.name for path in tmp_path.iterdir()] == ["run"] and (run / "model").read_text() == "precious"
+
+
+def test_links_are_followed_and_special_files_written_to(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "heard")
+    assert os.read(reader, 100) == b"heard" and pipe.is_fifo()
+    os.close(reader)
+
+
+def test_the_last_whole_row_is_found_without_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    assert last_row(path) is None
+    append_rows(path, ({"step": step, "loss": float("nan")} for step in range(10_000)))
+    with path.open("a") as file:
+        file.write('{"step": 10000, "lo')
+    assert last_row(path) == {"step": 9999, "loss": None}
+    path.write_text('{"step": 0')
+    assert last_row(path) is None
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"a": np.int64(3), "b": np.bool_(True), "c": np.float32("inf")}])
+    assert list(read_rows(tmp_path / "rows.jsonl")) == [{"a": 3, "b": True, "c": None}]
 
 
 def test_no_one_else_renames_files_or_writes_json_lines() -> None:
