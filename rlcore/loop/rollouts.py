@@ -240,7 +240,7 @@ class RolloutPipeline:
             else:
                 self._arrived(job.id, job.group)
                 self.num_encoded += job.num_encoded
-        return self._take_scores() or bool(finished)
+        return self._take_scores(is_learner_idle) or bool(finished)
 
     def _arrived(self, position: int, group: Group | None) -> None:
         chunk = self._jobs.pop(position)
@@ -260,13 +260,17 @@ class RolloutPipeline:
             chunk.scores = self._score(groups, chunk.step)
             chunk.scores.add_done_callback(lambda _: self._pool.wake())
 
-    def _take_scores(self) -> bool:
+    def _take_scores(self, is_learner_idle: bool) -> bool:
         """Gives scored chunks to the buffer. Those of a step in order of their prompts, so that what replaces
-        a group without signal does not depend on which reward was faster; but not where prompts compete."""
+        a group without signal does not depend on which reward was faster; but not where prompts compete.
+
+        A failure is not raised during an update, whose step would be lost: the next call raises."""
         taken = False
         while chunk := next(filter(None, map(self._scored, self._chunks)), None):
-            self._keep(chunk.step, [other for other in self._chunks[chunk.step] if other is not chunk])
             assert chunk.scores is not None
+            if not is_learner_idle and chunk.scores.exception():
+                break
+            self._keep(chunk.step, [other for other in self._chunks[chunk.step] if other is not chunk])
             self._add(chunk, chunk.scores.result())
             taken = True
         return taken
