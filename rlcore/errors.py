@@ -37,7 +37,7 @@ class ActorError(RLCoreError, RuntimeError):
 
 
 class RewardError(RLCoreError, RuntimeError):
-    """A reward failed, and its `on_error` policy is `abort`."""
+    """A reward failed, and its `on_error` policy is `abort`; or all of its scores in a run failed."""
 
 
 class WeightSyncError(RLCoreError, RuntimeError):
@@ -50,6 +50,10 @@ class MixedWeightsError(WeightSyncError):
 
 class NonFiniteError(RLCoreError, ArithmeticError):
     """The loss or the gradient was not finite in too many optimizer steps in a row."""
+
+
+class NoUpdateError(RLCoreError, RuntimeError):
+    """Every update of a run was skipped: the policy is the one that the run began with."""
 
 
 class LogprobError(RLCoreError, ArithmeticError):

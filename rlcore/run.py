@@ -7,9 +7,8 @@ between steps (tracking, evaluation, checkpoints, a signal's clean end) is here.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,33 +22,51 @@ from rlcore.actors.session import ray_session as ray_session
 from rlcore.actors.spawn import spawn as spawn
 from rlcore.config import RunConfig
 from rlcore.config.targets import build_target
-from rlcore.errors import NonFiniteError, StoppedError
+from rlcore.errors import (
+    CheckpointError,
+    ConfigError,
+    NonFiniteError,
+    NoUpdateError,
+    RewardError,
+    StoppedError,
+)
 from rlcore.loop.controller import Controller, StepResult
 from rlcore.records import checkpoint
+from rlcore.records.files import JsonObject
 from rlcore.records.plots import plot_run
 from rlcore.records.run_lock import run_lock
 from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import SPANS, Recorder, keep_spans
-from rlcore.records.tracking import Tracker, read_metrics
+from rlcore.records.tracking import METRICS, SAMPLES, Tracker, read_metrics
 from rlcore.records.versions import versions
 from rlcore.task import Task
 
 log = logging.getLogger(__name__)
 
 
-def train(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
+def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
     """Trains the policy and returns the summary: held-out metrics `before` and `after`, paths, seconds.
 
-    The final policy lies in `run_dir/model` as a Hugging Face folder. With `resume` the run goes on from its
-    last checkpoint, where it has one. SIGINT and SIGTERM end the run cleanly after the step at hand.
+    The final policy lies in `run_dir/model` as a Hugging Face folder. SIGINT and SIGTERM end the run cleanly
+    after the step at hand.
 
-    Raises ConfigError where another run is in `run_dir`.
+    Args:
+        resume: goes on from the last checkpoint.
+        overwrite: begins anew where `run_dir` holds a run, which is deleted once all actors are up. Together
+            with `resume` that happens only where there is no checkpoint, as schedulers that retry need it.
+
+    Raises:
+        ConfigError: another process is in `run_dir`, or the folder holds a run and neither `resume` nor
+            `overwrite` is given.
+        CheckpointError: there is no checkpoint to resume from, or the checkpoint is another run's.
+        RewardError: a score failed whose `on_error` is `abort` (a checkpoint is written first), or all scores
+            of a reward failed.
+        NoUpdateError: every update was skipped.
     """
     run_dir = Path(config.run_dir).resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
     with run_lock(run_dir):
-        if not resume:
-            shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+        _check_folder(run_dir, resume=resume, overwrite=overwrite)
         recorder = Recorder(run_dir / SPANS)
         with (
             ray_session(config.cluster),
@@ -57,10 +74,13 @@ def train(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
             spawn(config, recorder=recorder) as actors,
             closing(Controller(config, _task(config).prompts("train"), actors, recorder)) as controller,
         ):
-            start = _go_on(config, run_dir / "checkpoints", controller)
+            start = _go_on(config, run_dir / "checkpoints", controller) if resume else None
+            rewards = reward_records(config, actors)
+            if start is None:
+                checkpoint.clear(run_dir / "checkpoints")
             keep_spans(run_dir, last_step=controller.step)
             with Tracker(run_dir, config, resume_step=start) as tracker:
-                tracker.update_summary({"rewards": reward_records(config, actors)})
+                tracker.update_summary({"rewards": rewards})
                 return _Run(config, run_dir, controller, _task(config), tracker, saved_step=start).train(stop)
 
 
@@ -84,6 +104,29 @@ def evaluate(config: RunConfig) -> dict[str, float]:
         if metrics is None:
             raise StoppedError(f"the evaluation was stopped by {stop.reason}")
         return metrics
+
+
+def _check_folder(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuses a folder whose run would be deleted without being asked for, and one without a checkpoint to go
+    on from. Raises as `train`."""
+    if overwrite:
+        return
+    checkpoints = checkpoint.numbered(run_dir / "checkpoints")
+    if resume:
+        if not checkpoint.complete(run_dir / "checkpoints"):
+            raise CheckpointError(
+                f"run_dir: {run_dir} holds no complete checkpoint that --resume could go on from. Without "
+                "--resume a run begins there; --overwrite deletes one that lies there already"
+            )
+        return
+    files = [path for path in map(run_dir.joinpath, (METRICS, SAMPLES, "model")) if path.exists()]
+    # Before its first evaluation a run has files, and no rows in them.
+    found = [path.name for path in [*checkpoints, *files] if path.is_dir() or path.stat().st_size]
+    if found:
+        raise ConfigError(
+            f"run_dir: {run_dir} holds a run ({', '.join(found)}): --resume goes on from its last "
+            "checkpoint, --overwrite deletes it and begins anew. Or choose another run_dir"
+        )
 
 
 def _go_on(config: RunConfig, folder: Path, controller: Controller) -> int | None:
@@ -169,8 +212,9 @@ class _Run:
             self.evaluate_if_due(stop)  # a run that was stopped after this step has left it out
             try:
                 controller.train(train.num_steps, after_step=after_step, should_stop=lambda: bool(stop))
-            except NonFiniteError:
-                self.save(good)  # of the last good step: the failed one has taken its round already
+            except (NonFiniteError, RewardError):
+                # The learner is that of the last good step; the failed one has taken its round already.
+                self.save(good)
                 raise
         self.save()
         timeout_s = self.config.learner.timeout_s
@@ -182,7 +226,37 @@ class _Run:
         summary["logprob_max_diff"] = max((row["logprob_max_diff"] for row in steps), default=None)
         summary["seconds"] = round(time.perf_counter() - began, 1)
         plot_run(self.run_dir)
-        return self.tracker.update_summary(summary)
+        merged = self.tracker.update_summary(summary)
+        if not stop:
+            self.check_learnt(read_metrics(self.run_dir))
+        return merged
+
+    def check_learnt(self, rows: Sequence[JsonObject]) -> None:
+        """Refuses to call a run finished that was trained on nothing.
+
+        Args:
+            rows: the run's metrics, a row per step.
+
+        Raises:
+            RewardError: every score of a reward failed.
+            NoUpdateError: no update was made.
+        """
+        steps = [row for row in rows if "update_skipped" in row]
+        for name in self.config.rewards if steps else ():
+            if all(row[f"reward_errors/{name}"] and row[f"reward/{name}"] is None for row in steps):
+                raise RewardError(
+                    f"rewards.{name}: all of its scores in {len(steps)} steps failed, and the policy "
+                    f"learnt nothing from it; {self.run_dir / SAMPLES} has the reason of each"
+                )
+        trained = [row for row in steps if not row["update_skipped"]]
+        num_skipped = max((row["skipped_steps"] for row in trained), default=0)
+        if steps and num_skipped == self.config.learner.updates_per_batch * len(trained):
+            raise NoUpdateError(
+                f"none of {len(steps)} steps changed the policy: {len(steps) - len(trained)} had too few "
+                f"completions left to train on, {len(trained)} a loss or gradient that was not finite. "
+                f"{self.run_dir / METRICS} has groups_without_signal, dropped_samples, reward/masked and "
+                "grad_norm of each"
+            )
 
     def log_step(self, result: StepResult, bar: Any) -> None:
         metrics, step = result.metrics, self.controller.step

@@ -105,7 +105,7 @@ def _trained(
     run_dir = Path(config.run_dir)
 
     def work(may_resume: bool) -> Variant:
-        result = train(config, resume=may_resume)
+        result = train(config, resume=may_resume, overwrite=True)
         if result["stopped_by"] is not None:
             raise StoppedError(
                 f"stopped by {result['stopped_by']} after step {result['steps']} of {run_dir.name}, with a "

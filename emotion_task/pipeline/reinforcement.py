@@ -15,7 +15,7 @@ def reinforce(work: Workspace, may_resume: bool) -> Reinforced:
     """
     from rlcore.run import train
 
-    result = Reinforced.from_json(train(work.config.rl, resume=may_resume))
+    result = Reinforced.from_json(train(work.config.rl, resume=may_resume, overwrite=True))
     if (stopped_by := result.summary["stopped_by"]) is not None:
         raise StoppedError(
             f"stopped by {stopped_by} after RL step {result.summary['steps']}, with a checkpoint; the same "

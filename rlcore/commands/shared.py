@@ -45,6 +45,20 @@ def config_options() -> argparse.ArgumentParser:
     return parser
 
 
+def run_dir_options() -> argparse.ArgumentParser:
+    """Returns `--resume` and `--overwrite`, what becomes of a run that lies in `run_dir`, as a parent of a
+    command's parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in run_dir")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="begin anew where run_dir holds a run, and delete that; with --resume only where it has no "
+        "checkpoint",
+    )
+    return parser
+
+
 def print_metrics(title: str, metrics: Mapping[str, object]) -> None:
     """Prints names and values in two columns; names inside nested mappings are dotted."""
     rows = dict(_flat(metrics))

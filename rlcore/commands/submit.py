@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rlcore.commands.shared import Commands
+from rlcore.commands.shared import Commands, run_dir_options
 
 if TYPE_CHECKING:
     from rlcore.submit.request import JobRequest
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
     """Adds `submit` to the commands."""
     parser = commands.add_parser(
-        "submit", parents=parents, help="train as a job of the Ray cluster that cluster.job names"
+        "submit",
+        parents=[*parents, run_dir_options()],
+        help="train as a job of the Ray cluster that cluster.job names",
     )
     parser.add_argument("--run-id", metavar="ID", help="name of the run: the last part of its run_dir")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     parser.add_argument("--no-wait", action="store_true", help="end once the job is accepted")
     parser.add_argument("--check", action="store_true", help="only look for what would go wrong")
     parser.set_defaults(run=run)
@@ -29,12 +30,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Submits the run and returns the exit code of `submit`."""
     from rlcore.submit.request import job_request
 
-    run_id, resume = arguments.run_id, arguments.resume
-    request = job_request(arguments.config, arguments.overrides, run_id=run_id, resume=resume)
-    return submit(request, resume=resume, wait=not arguments.no_wait, check_only=arguments.check)
+    request = job_request(
+        arguments.config,
+        arguments.overrides,
+        run_id=arguments.run_id,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+    )
+    again = arguments.resume or arguments.overwrite
+    return submit(request, again=again, wait=not arguments.no_wait, check_only=arguments.check)
 
 
-def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: bool = False) -> int:
+def submit(request: JobRequest, *, again: bool, wait: bool = True, check_only: bool = False) -> int:
     """Starts the job, and returns its command's own exit code (0 at once unless `wait`).
 
     Raises:
@@ -45,7 +52,7 @@ def submit(request: JobRequest, *, resume: bool, wait: bool = True, check_only: 
     """
     from rlcore.submit import ray_job as job  # imports Ray: only once the configuration stands
 
-    client, submission_id, size = job.prepare(request, resume=resume)
+    client, submission_id, size = job.prepare(request, again=again)
     if check_only:
         print(f"{request.run_id}: nothing speaks against it on {client.address} ({size})")
         return 0

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from rlcore.commands.shared import Commands, print_metrics
+from rlcore.commands.shared import Commands, print_metrics, run_dir_options
 from rlcore.errors import StoppedError
 
 
 def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
     """Adds `train` to the commands."""
+    parents = [*parents, run_dir_options()]
     parser = commands.add_parser("train", parents=parents, help="train a policy with rewards")
-    parser.add_argument("--resume", action="store_true", help="go on from run_dir's last checkpoint")
     parser.set_defaults(run=run)
 
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     from rlcore.run import train  # imports Ray: only once the configuration stands
 
-    summary = train(config, resume=arguments.resume)
+    summary = train(config, resume=arguments.resume, overwrite=arguments.overwrite)
     if summary["stopped_by"] is not None:
         raise StoppedError(
             f"stopped by {summary['stopped_by']} after step {summary['steps']}; its checkpoint is in "

@@ -74,10 +74,23 @@ def writing(
 
 def complete(folder: str | Path) -> list[Path]:
     """Returns the complete checkpoints below `folder`, oldest first."""
-    found = [path for path in Path(folder).glob("step_*") if (path / COMPLETE).is_file()]
-    # Beside them may lie copies under names of the user's own.
-    numbered = [path for path in found if re.fullmatch(r"step_\d+", path.name)]
-    return sorted(numbered, key=lambda path: int(path.name.removeprefix("step_")))
+    return [path for path in numbered(folder) if (path / COMPLETE).is_file()]
+
+
+def numbered(folder: str | Path) -> list[Path]:
+    """Returns the checkpoints below `folder`, complete or not, oldest first.
+
+    Copies under names of the user's own may lie beside them, and are left out.
+    """
+    found = [path for path in Path(folder).glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def clear(folder: str | Path) -> None:
+    """Deletes the checkpoints below `folder`, and what a kill has left of one. Copies under names of the
+    user's own stay."""
+    for path in [*numbered(folder), *Path(folder).glob(".step_*.partial")]:
+        shutil.rmtree(path)
 
 
 def read(checkpoint: str | Path, *, settings: Mapping[str, object] | None = None) -> JsonObject:

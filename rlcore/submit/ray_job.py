@@ -26,8 +26,11 @@ LOST_S = 60.0
 """After so many seconds without an answer the cluster is given up."""
 
 
-def prepare(request: JobRequest, *, resume: bool) -> tuple[JobClient, str, str]:
+def prepare(request: JobRequest, *, again: bool) -> tuple[JobClient, str, str]:
     """Checks that the cluster can take the run.
+
+    Args:
+        again: the run may have been on this cluster before.
 
     Returns:
         The cluster's client, the id for the job, and how much will be uploaded (`3 files, 0.1 MB`).
@@ -43,7 +46,7 @@ def prepare(request: JobRequest, *, resume: bool) -> tuple[JobClient, str, str]:
     if not job.autoscales:
         driver = Bundle(role="driver", num_cpus=job.num_cpus)
         check_fits([driver, *run_bundles(request.config)], nodes(client))
-    submission_id = next_submission_id(client, request.run_id, resume=resume)
+    submission_id = next_submission_id(client, request.run_id, again=again)
     return client, submission_id, f"{len(sizes)} files, {sum(sizes.values()) / MB:.1f} MB"
 
 
@@ -73,12 +76,12 @@ def _without_ray_telling() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def next_submission_id(client: JobClient, run_id: str, *, resume: bool) -> str:
+def next_submission_id(client: JobClient, run_id: str, *, again: bool) -> str:
     """Returns RUN for a run's first job, RUN.2 for the second.
 
     Raises:
-        ClusterError: the run is going on, or has been there before and is not to be resumed: it would lose
-            its checkpoints.
+        ClusterError: the run is going on; or has been there before, and is neither to be resumed nor
+            to be overwritten (`again`).
     """
     with asking(client, "did not say which jobs it has"):
         jobs = client.list_jobs()
@@ -91,11 +94,12 @@ def next_submission_id(client: JobClient, run_id: str, *, resume: bool) -> str:
             )
     if not earlier:
         return run_id
-    if not resume:
+    if not again:
         last = max(earlier, key=lambda each: each.start_time or 0)
         raise ClusterError(
             f"run {run_id} has been on this cluster ({last.submission_id}: {last.status}): "
-            "--resume goes on from its last checkpoint, another --run-id begins anew"
+            "--resume goes on from its last checkpoint, another --run-id begins anew, --overwrite too, and "
+            "deletes what is there"
         )
     # Some may have been deleted: their number among the others is not how many there were.
     return f"{run_id}.{max(_number(each.submission_id, run_id) for each in earlier) + 1}"

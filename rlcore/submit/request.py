@@ -71,7 +71,12 @@ class JobRequest:
 
 
 def job_request(
-    files: Sequence[str], overrides: Sequence[str], *, run_id: str | None = None, resume: bool = False
+    files: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    run_id: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> JobRequest:
     """Returns the job that the files describe. The last part of `run_dir`, or `run_id`, names the run.
 
@@ -95,6 +100,7 @@ def job_request(
     if not working_dir.is_dir():
         raise ConfigError(f"cluster.job.working_dir: {working_dir} is no folder")
     inside = tuple(_inside(file, working_dir) for file in files)
+    flags = [*(["--resume"] if resume else []), *(["--overwrite"] if overwrite else [])]
     words = ["python", "-m", "rlcore.cli", "train"]
     for file in inside:
         words += ["--config", file]
@@ -102,7 +108,7 @@ def job_request(
         run_id=run_dir.name,
         config=config,
         # `exec`: the signal that stops the job reaches the run itself.
-        entrypoint="exec " + shlex.join([*words, *overrides, *(["--resume"] if resume else [])]),
+        entrypoint="exec " + shlex.join([*words, *overrides, *flags]),
         working_dir=working_dir,
         files=inside,
         env_vars={**stop, **config.cluster.job.env_vars},

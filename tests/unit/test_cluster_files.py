@@ -139,7 +139,7 @@ def test_the_job_runs_a_command_that_exists_on_configurations_that_exist() -> No
     arguments = cli.parse(cli.build_parser(), words)
     for file in arguments.config:
         assert (PROJECT / Path(file).relative_to("/opt/rlcore")).is_file()
-    assert arguments.resume
+    assert arguments.resume and arguments.overwrite
 
 
 @pytest.mark.parametrize("path", RAY_UP, ids=lambda path: path.stem)

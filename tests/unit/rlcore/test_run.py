@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rlcore.config import RunConfig, TrainConfig
-from rlcore.errors import CheckpointError, NonFiniteError
+from rlcore.config import LearnerConfig, RewardConfig, RunConfig, TrainConfig
+from rlcore.errors import (
+    CheckpointError,
+    ConfigError,
+    NonFiniteError,
+    NoUpdateError,
+    PlacementError,
+    RewardError,
+    RLCoreError,
+)
 from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
 from rlcore.records.signals import StopFlag
 from rlcore.records.tracking import Tracker
-from rlcore.run import _go_on, _Run, bar_values
+from rlcore.run import _go_on, _Run, bar_values, train
 from rlcore.types import Completion, Group, Prompt
 
 
 class FailingLoop:
-    """Of two prompts a step; the learner gives up in step 2 (from 0), when its round has been taken."""
+    """Of two prompts a step; step 2 (from 0) fails, when its round has been taken."""
 
     step = 1
 
-    def __init__(self) -> None:
+    def __init__(self, error: RLCoreError) -> None:
+        self.error = error
         self.buffer: GroupBuffer[str] = GroupBuffer(2)
         self.buffer.load_state_dict({"next_position": 2, "open_rounds": {}}, step=1)
         self.learner = SimpleNamespace(
@@ -45,19 +55,22 @@ class FailingLoop:
                 self.buffer.add(ticket, "group")
             self.buffer.take(self.step)
             if self.step == 2:
-                raise NonFiniteError("6 optimizer steps in a row were skipped")
+                raise self.error
             self.step += 1
             after_step(None)
 
 
+@pytest.mark.parametrize(
+    "error", [NonFiniteError("6 steps in a row were skipped"), RewardError("rewards.even: failed")]
+)
 def test_a_run_that_gives_up_keeps_the_prompts_of_the_step_that_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: RLCoreError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_Run, "log_step", lambda self, result, bar: None)
-    loop, config = FailingLoop(), RunConfig(train=TrainConfig(num_steps=4))
+    loop, config = FailingLoop(error), RunConfig(train=TrainConfig(num_steps=4))
     task, tracker = SimpleNamespace(prompts=lambda split: []), SimpleNamespace()
     run = _Run(config, tmp_path, loop, task, tracker)  # type: ignore[arg-type]
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(type(error)):
         run.train(SimpleNamespace())  # type: ignore[arg-type]
     saved = checkpoint.complete(tmp_path / "checkpoints")[-1]
     assert saved.name == "step_000002"
@@ -249,6 +262,164 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         go_on(tmp_path, {4: CheckpointError})  # another model's
     (tmp_path / "step_000004" / "controller.json").write_text("")
     assert go_on(tmp_path, {}) == (2, [2])
+
+
+class Cluster:
+    """Stands for Ray and all actors. `train` on it gets as far as `until`, and the files of the folder that
+    lie there after each stage are noted."""
+
+    def __init__(self, folder: Path, until: str, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.until, self.seen = folder, until, dict[str, list[str]]()
+        for name in ("ray_session", "spawn", "Controller", "_task", "reward_records", "_Run"):
+            patch.setattr(f"rlcore.run.{name}", getattr(self, name))
+
+    def reach(self, stage: str) -> None:
+        self.seen[stage] = files(self.folder)
+        if stage == self.until:
+            raise PlacementError(f"no {stage}")
+
+    @contextmanager
+    def ray_session(self, config: Any) -> Iterator[None]:
+        self.reach("cluster")
+        yield
+
+    @contextmanager
+    def spawn(self, config: Any, recorder: Any) -> Iterator[None]:
+        self.reach("actors")
+        yield
+
+    def Controller(self, *_: Any) -> Any:
+        state = SimpleNamespace(step=0, learner=Learner({}), close=lambda: None)
+        state.load_state_dict = lambda saved: setattr(state, "step", saved["step"])
+        return state
+
+    def _task(self, config: Any) -> Any:
+        return SimpleNamespace(prompts=lambda split: [])
+
+    def reward_records(self, *_: Any) -> dict[str, Any]:
+        self.reach("rewards")
+        return {}
+
+    def _Run(self, *_: Any, saved_step: int | None) -> Any:
+        self.reach("loop")
+        return SimpleNamespace(train=lambda stop: {"resumed": saved_step})
+
+
+def files(folder: Path) -> list[str]:
+    """Returns the records that hold something, and the checkpoints."""
+    rows = [path.name for path in folder.glob("*.jsonl") if path.stat().st_size]
+    return sorted([*rows, *(path.name for path in (folder / "checkpoints").glob("*"))])
+
+
+def a_run(folder: Path, *, step: int | None) -> list[str]:
+    """Leaves a run in the folder, with a checkpoint of its own and a copy of the user's."""
+    with Tracker(folder, RunConfig(run_dir=str(folder))) as tracker:
+        tracker.log(1, {"kl": 0.5})
+    (folder / "checkpoints" / "step_000001_backup").mkdir(parents=True)
+    if step is not None:
+        settings = checkpoint.run_settings(RunConfig())
+        with checkpoint.writing(
+            folder / "checkpoints", step=step, state={"step": step}, settings=settings
+        ) as new:
+            (new / "learner").mkdir()
+    return files(folder)
+
+
+def test_a_run_is_deleted_only_on_demand_and_once_the_actors_are_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = a_run(tmp_path, step=2)
+    assert before == ["metrics.jsonl", "step_000001_backup", "step_000002"]
+    config = RunConfig(run_dir=str(tmp_path))
+    cluster = Cluster(tmp_path, "", monkeypatch)
+    with pytest.raises(ConfigError) as refused:
+        train(config)
+    assert str(refused.value) == (
+        f"run_dir: {tmp_path} holds a run (step_000002, metrics.jsonl): --resume goes on from its last "
+        "checkpoint, --overwrite deletes it and begins anew. Or choose another run_dir"
+    )
+    assert not cluster.seen and files(tmp_path) == before
+    for stage in ("cluster", "actors", "rewards"):
+        with pytest.raises(PlacementError, match=stage):
+            cluster = Cluster(tmp_path, stage, monkeypatch)
+            train(config, overwrite=True)
+        assert files(tmp_path) == before
+    cluster = Cluster(tmp_path, "", monkeypatch)
+    assert train(config, overwrite=True) == {"resumed": None}
+    assert cluster.seen["rewards"] == before and cluster.seen["loop"] == ["step_000001_backup"]
+    assert train(config) == {"resumed": None}  # what is left is no run
+
+
+def test_what_is_resumed_has_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together with `overwrite`, a run begins anew where there is none."""
+    Cluster(tmp_path, "", monkeypatch)
+    config = RunConfig(run_dir=str(tmp_path))
+    with pytest.raises(CheckpointError, match=f"{tmp_path} holds no complete checkpoint that --resume could"):
+        train(config, resume=True)
+    before = a_run(tmp_path, step=None)
+    with pytest.raises(CheckpointError, match="holds no complete checkpoint"):
+        train(config, resume=True)
+    assert files(tmp_path) == before
+    assert train(config, resume=True, overwrite=True) == {"resumed": None}
+    assert files(tmp_path) == ["step_000001_backup"]
+    shutil.rmtree(tmp_path / "checkpoints")
+    a_run(tmp_path, step=2)
+    for overwrite in (False, True):
+        assert train(config, resume=True, overwrite=overwrite) == {"resumed": 2}
+        assert files(tmp_path) == ["metrics.jsonl", "step_000001_backup", "step_000002"]
+
+
+def test_a_model_that_lies_there_is_not_trained_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Cluster(tmp_path, "", monkeypatch)
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ConfigError, match=r"holds a run \(model\)"):
+        train(RunConfig(run_dir=str(tmp_path)))
+
+
+def made(**metrics: float) -> dict[str, float]:
+    """Returns the metrics of a step that went well, but for these."""
+    well = {"update_skipped": 0, "skipped_steps": 0, "reward_errors/even": 0, "reward/even": 0.5}
+    return well | metrics
+
+
+FAILED = {"reward_errors/even": 8, "reward/even": float("nan")}
+
+
+@pytest.mark.parametrize(
+    ("steps", "error", "message"),
+    [
+        ([made(**FAILED), made(**FAILED)], RewardError, "rewards.even: all of its scores in 2 steps failed"),
+        ([made(**FAILED), made(**FAILED | {"reward_errors/even": 7, "reward/even": 0.0})], None, ""),
+        (
+            [made(update_skipped=1), made(skipped_steps=2)],
+            NoUpdateError,
+            "none of 2 steps changed the policy: 1 had too few completions left to train on, 1 a loss",
+        ),
+        ([made(update_skipped=1)] * 2, NoUpdateError, "2 had too few"),
+        ([made(update_skipped=1), made(skipped_steps=1)], None, ""),  # one of two updates was made
+        ([made(skipped_steps=2), made(skipped_steps=2)], None, ""),
+    ],
+)
+@pytest.mark.usefixtures("quiet")
+def test_a_run_that_learnt_nothing_is_saved_and_does_not_finish(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[dict[str, float]],
+    error: type[RLCoreError] | None,
+    message: str,
+) -> None:
+    monkeypatch.setattr(_Run, "log_step", lambda self, *_: self.log(steps[self.controller.step - 1]))
+    loop = Loop()
+    rewards, learner = {"even": RewardConfig(target="a.b:C")}, LearnerConfig(updates_per_batch=2)
+    config = RunConfig(train=TrainConfig(num_steps=2), rewards=rewards, learner=learner)
+    task = SimpleNamespace(prompts=lambda split: [], evaluate=lambda *_: {"accuracy": 0.5})
+    with Tracker(tmp_path, config) as tracker:
+        started: Any = _Run(config, tmp_path, loop, task, tracker)  # type: ignore[arg-type]
+        with pytest.raises(error, match=message) if error else nullcontext():
+            started.train(StopFlag())
+    assert loop.calls == ["evaluate 0", "save 2", "export 2", "evaluate 2"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["steps"] == 2 and summary["after"]["accuracy"] == 0.5
 
 
 def test_the_bar_shows_rewards_and_kl_but_none_that_is_0_by_construction() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -149,6 +150,31 @@ def test_the_next_rollout_goes_on_while_the_learner_works():
     made.stop()
     assert set(pool.cancelled) <= {8, 9, 10, 11} and not made.is_busy
     assert made.buffer.state_dict() == {"next_position": 12, "open_rounds": {"2": [8, 9, 10, 11]}}
+
+
+def test_a_score_that_fails_during_an_update_ends_the_run_after_it():
+    """The learner's step is whole, and counted, before anyone hears of the failure."""
+
+    def fails(names):
+        if names == ids(made, (4, 5)):
+            raise RewardError("rewards.even: failed")
+
+    may_finish = set(range(4))
+    made, _, _ = pipeline(lambda u: [i for i in u if i in may_finish], staleness=1, before_score=fails)
+    take(made, 0)
+    may_finish |= {4, 5, 6, 7}
+    looks = itertools.count()
+
+    def is_done():
+        failed = made._chunks[1][0].scores
+        return failed is not None and failed.done() and next(looks) > 3
+
+    learner = SimpleNamespace(
+        done=is_done, when_done=lambda callback: None, result=lambda timeout_s: timeout_s
+    )
+    assert made.wait(learner, timeout_s=60) > 0  # not at its deadline
+    with pytest.raises(RewardError, match="even: failed"):
+        take(made, 1)
 
 
 def test_who_waits_for_the_learner_goes_on_as_it_answers_and_restores_no_engine_meanwhile():

@@ -53,6 +53,8 @@ def test_the_job_runs_the_same_command_below_the_shared_storage(config: str, tmp
         *["exec", "python", "-m", "rlcore.cli", "train", "--config", "configs/mine.yaml", *WORDS],
         *["task.args.name=two words", "run_dir=/shared/runs/tuesday", "--resume"],
     ]
+    both = job_request([config], WORDS, run_id="tuesday", resume=True, overwrite=True)
+    assert shlex.split(both.entrypoint)[-2:] == ["--resume", "--overwrite"]
     assert request.run_id == "tuesday" and request.config.run_dir == "/shared/runs/tuesday"
     assert request.runtime_env == {
         "working_dir": str(tmp_path),
@@ -282,7 +284,7 @@ def test_a_cluster_that_fails_after_it_has_answered(
         tail_job_logs=tail_job_logs,
     )
     with pytest.raises(ClusterError, match=message):
-        next_submission_id(client, "mine", resume=True)
+        next_submission_id(client, "mine", again=True)
     with pytest.raises(ClusterError, match=message):
         exit_code(client, "mine")
     monkeypatch.setattr("rlcore.submit.ray_job.LOST_S", -1.0)
@@ -310,7 +312,7 @@ def test_a_job_that_is_not_taken(
     monkeypatch.setattr("rlcore.submit.ray_job.connect", lambda job: client)
     request = job_request([config], [*WORDS, "cluster.job.autoscales=true"])
     with pytest.raises(ClusterError, match=message):
-        submit(request, resume=False)
+        submit(request, again=False)
 
 
 def test_the_driver_takes_what_it_is_said_to(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +327,7 @@ def test_the_driver_takes_what_it_is_said_to(config: str, monkeypatch: pytest.Mo
     monkeypatch.setattr("rlcore.submit.ray_job.nodes", lambda client: [{"CPU": actors}])
 
     def start(*words: str) -> None:
-        assert submit(job_request([config], [*WORDS, *words]), resume=False, wait=False) == 0
+        assert submit(job_request([config], [*WORDS, *words]), again=False, wait=False) == 0
 
     start()  # a machine whose actors take all of it
     with pytest.raises(PlacementError, match="1 x driver"):
@@ -347,19 +349,19 @@ def test_a_run_goes_on_only_where_it_is_asked_to() -> None:
         others = [SimpleNamespace(metadata=None, status="RUNNING")]
         return SimpleNamespace(list_jobs=lambda: others + listed[::-1])
 
-    assert next_submission_id(client(("other", "RUNNING")), "mine", resume=False) == "mine"
-    assert next_submission_id(client(), "mine", resume=True) == "mine"
-    assert next_submission_id(client(("mine", "FAILED")), "mine", resume=True) == "mine.2"
+    assert next_submission_id(client(("other", "RUNNING")), "mine", again=False) == "mine"
+    assert next_submission_id(client(), "mine", again=True) == "mine"
+    assert next_submission_id(client(("mine", "FAILED")), "mine", again=True) == "mine.2"
     ended = client(("mine", "STOPPED"), ("mine.2", "FAILED"))
-    assert next_submission_id(ended, "mine", resume=True) == "mine.3"
+    assert next_submission_id(ended, "mine", again=True) == "mine.3"
     # Where an earlier one was deleted, its number is not given again.
-    assert next_submission_id(client(("mine.2", "FAILED")), "mine", resume=True) == "mine.3"
+    assert next_submission_id(client(("mine.2", "FAILED")), "mine", again=True) == "mine.3"
     tenth = client(("mine.9", "FAILED"), ("mine.10", "FAILED"))
-    assert next_submission_id(tenth, "mine", resume=True) == "mine.11"
+    assert next_submission_id(tenth, "mine", again=True) == "mine.11"
     with pytest.raises(ClusterError, match=r"run mine has been on this cluster \(mine\.2: FAILED\)"):
-        next_submission_id(ended, "mine", resume=False)
+        next_submission_id(ended, "mine", again=False)
     with pytest.raises(ClusterError, match="run mine is RUNNING as job mine"):
-        next_submission_id(client(("mine", "RUNNING")), "mine", resume=True)
+        next_submission_id(client(("mine", "RUNNING")), "mine", again=True)
 
 
 def test_a_log_that_breaks_off_is_taken_up_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
