@@ -1,6 +1,6 @@
 """GRPO-PTR in one file: the whole method on a toy task, to read from top to bottom and to run.
 
-    python examples/minimal_loop.py            # about half a minute on one CPU core
+    python examples/minimal_loop.py            # about 20 seconds of CPU time
 
 The policy is a tiny, randomly initialised Qwen2. It is shown the measured pitch and rate of a voice; it shall
 say in its thoughts what they are (high, fast) and then name the emotion. A short supervised phase teaches it

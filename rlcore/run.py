@@ -31,6 +31,7 @@ from rlcore.errors import (
     StoppedError,
 )
 from rlcore.loop.controller import Controller, StepResult
+from rlcore.loop.mixing import make_schedule
 from rlcore.records import checkpoint
 from rlcore.records.files import JsonObject
 from rlcore.records.plots import plot_run
@@ -67,6 +68,7 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
     run_dir.mkdir(parents=True, exist_ok=True)
     with run_lock(run_dir):
         _check_folder(run_dir, resume=resume, overwrite=overwrite)
+        make_schedule(config)  # a mistake in it is told before any actor starts
         recorder = Recorder(run_dir / SPANS)
         with (
             ray_session(config.cluster),

@@ -11,7 +11,7 @@ from emotion_task.pipeline.workspace import Workspace
 from emotion_task.records import by_speaker
 from emotion_task.sft.tasks import MixtureConfig
 from rlcore.config.targets import check_target
-from rlcore.errors import DataError
+from rlcore.errors import ConfigError, DataError
 from rlcore.rewards.loading import check_reward
 
 
@@ -24,6 +24,8 @@ def check_config(config: PipelineConfig) -> None:
         DataError: a file that is not there.
     """
     check_args(config.corpus.name, corpus_args(config.corpus), build=True)
+    if not config.sft.weights:
+        raise ConfigError("sft.weights: got none; name at least one task, for instance {profile: 1.0}")
     for section in (config.alignment, config.sft, config.cold_start):
         if section.weights:
             MixtureConfig(weights=section.weights, text_data=config.sft.text_data, audio_folder="orders")

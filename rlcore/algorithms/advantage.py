@@ -99,7 +99,7 @@ def group_advantages(
         eps: is added to the deviation where the estimator divides by one.
 
     Raises:
-        ValueError: the shapes disagree, or a reward that counts is not finite.
+        ValueError: the shapes disagree, or a reward or an advantage that counts is not finite.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     if rewards.ndim != 2:
@@ -109,10 +109,14 @@ def group_advantages(
         raise ValueError(f"mask must have the rewards' shape {rewards.shape}, got {mask.shape}")
     if not np.isfinite(rewards[mask]).all():
         raise ValueError("a reward that is not masked is NaN or infinite; mask the sample or fix its reward")
-    advantages = np.asarray(estimator(np.where(mask, rewards, 0.0), mask, eps))
+    advantages = np.asarray(estimator(np.where(mask, rewards, 0.0), mask.copy(), eps))
     if advantages.shape != rewards.shape:
-        raise ValueError(f"the estimator must return advantages {rewards.shape}, got {advantages.shape}")
-    return np.where(mask, advantages, 0.0).astype(np.float32)
+        raise ValueError(f"algorithm.advantage: must return {rewards.shape}, got {advantages.shape}")
+    with np.errstate(over="ignore"):
+        advantages = np.where(mask, advantages, 0.0).astype(np.float32)
+    if not np.isfinite(advantages).all():
+        raise ValueError("algorithm.advantage: an advantage is NaN or infinite; are rewards this large?")
+    return advantages
 
 
 def _centre(values: np.ndarray, mask: np.ndarray, axis: int | None) -> np.ndarray:

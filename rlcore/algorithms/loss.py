@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlcore.algorithms.aggregation import Aggregation, BatchTotals
-from rlcore.algorithms.importance import Bounds, CorrectionRule
+from rlcore.algorithms.importance import Bounds, Correction, CorrectionRule
 from rlcore.algorithms.kl import KLEstimator
 from rlcore.algorithms.surrogate import Clip, Surrogate
 
@@ -99,7 +99,8 @@ def policy_loss(inputs: LossInputs, totals: BatchTotals, settings: LossSettings)
     engines compute differently. Without them the ratio is to the behaviour policy, and holds both in one.
 
     Raises:
-        ValueError: the surrogate does not return one loss for each token.
+        ValueError: a function of the settings returns something else than its kind must (a surrogate, a
+            correction, an aggregation or a KL estimator of your own).
     """
     mask = inputs.mask
     # Padding is replaced before any arithmetic: 0 * NaN would poison the gradient.
@@ -108,17 +109,26 @@ def policy_loss(inputs: LossInputs, totals: BatchTotals, settings: LossSettings)
     old = behaviour if inputs.old_logprobs is None else inputs.old_logprobs.masked_fill(~mask, 0.0)
 
     def mean(values: torch.Tensor) -> torch.Tensor:
-        return settings.aggregation(values.masked_fill(~mask, 0.0), mask, totals)
+        share = settings.aggregation(values.masked_fill(~mask, 0.0), mask, totals)
+        _check(share, (), "algorithm.loss_aggregation")
+        return share
 
     advantages = _of_tokens(inputs.advantages, mask)
-    losses, clipped = settings.surrogate(logprobs, old, advantages, mask, settings.clip)
-    if losses.shape != mask.shape:
-        raise ValueError(f"the surrogate must return losses {tuple(mask.shape)}, got {tuple(losses.shape)}")
+    pair = settings.surrogate(logprobs, old, advantages, mask, settings.clip)
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise ValueError(f"algorithm.loss: must return (losses, clipped), got {type(pair).__name__}")
+    losses, clipped = pair
+    _check(losses, mask.shape, "algorithm.loss (losses)")
+    _check(clipped, mask.shape, "algorithm.loss (clipped)", is_bool=True)
     corrected = settings.correction((old - behaviour).detach(), mask, settings.bounds)
+    if not isinstance(corrected, Correction):
+        raise ValueError(f"algorithm.correction: must return a Correction, got {type(corrected).__name__}")
+    _check(corrected.weights, mask.shape, "algorithm.correction (weights)")
     policy_share = mean(corrected.weights * losses)
     loss, kl_sum = policy_share, logprobs.new_zeros(())
     if inputs.reference_logprobs is not None:
         kl = settings.kl_estimator(logprobs, inputs.reference_logprobs.masked_fill(~mask, 0.0))
+        _check(kl, mask.shape, "algorithm.kl_estimator")
         kl_sum = kl.detach().masked_fill(~mask, 0.0).sum()
         if settings.kl_coef:
             loss = loss + settings.kl_coef * mean(kl)
@@ -137,6 +147,19 @@ def policy_loss(inputs: LossInputs, totals: BatchTotals, settings: LossSettings)
         ratio_sum=ratios.sum(),
         ratio_max=ratios.max() if ratios.numel() else ratios.new_zeros(()),
     )
+
+
+def _check(found: object, shape: tuple[int, ...], key: str, *, is_bool: bool = False) -> None:
+    """Raises ValueError where a function of the user's returned no tensor of this shape: another would be
+    broadcast without a word."""
+    got = getattr(found, "shape", None)
+    if got is None or not hasattr(found, "detach"):
+        raise ValueError(f"{key}: must return a tensor {tuple(shape)}, got {type(found).__name__}")
+    if tuple(got) != tuple(shape):
+        raise ValueError(f"{key}: must return a tensor {tuple(shape)}, got {tuple(got)}")
+    dtype = str(getattr(found, "dtype", ""))
+    if is_bool and dtype != "torch.bool":
+        raise ValueError(f"{key}: must return booleans, got {dtype}")
 
 
 def _of_tokens(advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

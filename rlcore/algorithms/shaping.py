@@ -19,7 +19,11 @@ def sequence_kl(logprobs: np.ndarray, reference_logprobs: np.ndarray, estimator:
     the sum of its tokens' log-probabilities.
     """
     pair = [torch.as_tensor(np.asarray(x, dtype=np.float64)) for x in (logprobs, reference_logprobs)]
-    return float(estimator(*pair).sum())
+    of_tokens = estimator(*pair)
+    shape, got = tuple(pair[0].shape), tuple(of_tokens.shape)
+    if got != shape:
+        raise ValueError(f"algorithm.kl_estimator: must return a tensor {shape}, got {got}")
+    return float(of_tokens.sum())
 
 
 def overlong_penalty(lengths: np.ndarray, max_tokens: int | np.ndarray, buffer: int) -> np.ndarray:

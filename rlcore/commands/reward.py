@@ -74,5 +74,9 @@ def run_score(arguments: argparse.Namespace) -> int:
 
 def _reward_config(arguments: argparse.Namespace) -> RewardConfig:
     from rlcore.config import RewardConfig, load_config
+    from rlcore.rewards.loading import check_reward
 
-    return load_config([], [f"target={arguments.target}", *arguments.overrides], RewardConfig)
+    config = load_config([], [f"target={arguments.target}", *arguments.overrides], RewardConfig)
+    if not config.runtime_env:  # else its package may be there alone
+        check_reward(config, where="reward")  # before Ray starts
+    return config

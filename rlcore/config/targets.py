@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from rlcore.errors import ConfigError
@@ -40,15 +40,31 @@ def choice(choices: Mapping[str, T], name: str, *, where: str) -> T:
         allowed = ", ".join(choices)
         raise ConfigError(f"{where}: got {name!r}, must be one of {allowed}, or your own as `module:name`")
     found = load_named(name, key=where, form="module:name")
-    if not callable(found):
-        raise ConfigError(f"{where}: {name} is no function, but of type {type(found).__name__}")
+    is_class = inspect.isclass(next(iter(choices.values())))
+    if not callable(found) or (is_class and not inspect.isclass(found)):
+        kind = "class" if is_class else "function"
+        raise ConfigError(f"{where}: {name} is no {kind}, but of type {type(found).__name__}")
+    if not is_class:
+        _check_signature(found, next(iter(choices.values())), f"{where}: {name}")
     return found
+
+
+def _check_signature(found: Callable[..., object], ours: object, where: str) -> None:
+    """Checks that a function takes as many arguments as ours of the same kind."""
+    assert callable(ours), ours
+    expected = inspect.signature(ours).parameters
+    try:
+        inspect.signature(found).bind(*expected)
+    except TypeError as error:
+        raise ConfigError(f"{where} must take ({', '.join(expected)}): {error}") from error
+    except ValueError:
+        return  # one that is written in C tells no signature
 
 
 def load_named(target: str, *, key: str, form: str = "package.module:Class") -> Any:
     """Imports what `target` names, for a value at the config path `key`. Raises as `load_target`."""
     module_name, separator, attribute = target.partition(":")
-    if not (module_name and separator and attribute):
+    if not (module_name and separator and attribute) or module_name.startswith("."):
         raise ConfigError(f"{key}: got {target!r}, must be `{form}`")
     try:
         module = importlib.import_module(module_name)
@@ -56,6 +72,11 @@ def load_named(target: str, *, key: str, form: str = "package.module:Class") -> 
         raise ConfigError(
             f"{key}: module {module_name!r} of {target!r} cannot be imported ({error}). Install its "
             "package, or put its folder on PYTHONPATH on every node"
+        ) from error
+    except (Exception, SystemExit) as error:  # the boundary to foreign code
+        raise ConfigError(
+            f"{key}: module {module_name!r} of {target!r} fails when it is imported: "
+            f"{type(error).__name__}: {error}"
         ) from error
     if not hasattr(module, attribute):
         public = [name for name, value in vars(module).items() if _is_public(name, value, module_name)]

@@ -15,6 +15,7 @@ from rlcore.algorithms.ptr import MixedRewards, mix_rewards
 from rlcore.algorithms.ptr_schedule import REWARD_SCHEDULES, Constant, RewardSchedule
 from rlcore.config import RunConfig
 from rlcore.config.targets import choice
+from rlcore.errors import ConfigError
 from rlcore.loop.scored import ScoredGroup, is_over_budget, is_truncated
 
 
@@ -70,7 +71,10 @@ class Mixer:
 
 
 def make_schedule(config: RunConfig) -> RewardSchedule:
-    """Builds the schedule that `algorithm.ptr.schedule` names; without an outcome reward there is none."""
+    """Builds the schedule that `algorithm.ptr.schedule` names; without an outcome reward there is none.
+
+    Raises ConfigError where a class of your own asks for other settings, or lacks a method.
+    """
     ptr = config.algorithm.ptr
     if ptr.outcome is None and ptr.schedule == "progressive":
         return Constant()
@@ -82,4 +86,14 @@ def make_schedule(config: RunConfig) -> RewardSchedule:
         "anneal_steps": ptr.anneal_steps or config.train.num_steps,
     }
     wanted = inspect.signature(build).parameters
-    return build(**{name: value for name, value in settings.items() if name in wanted})
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values())
+    given = {name: value for name, value in settings.items() if takes_all or name in wanted}
+    key = f"algorithm.ptr.schedule: {ptr.schedule}"
+    try:
+        schedule = build(**given)
+    except TypeError as error:
+        raise ConfigError(f"{key} may ask for {', '.join(settings)} alone: {error}") from error
+    methods = ("factor", "observe", "state_dict", "load_state_dict")
+    if missing := [name for name in methods if not callable(getattr(schedule, name, None))]:
+        raise ConfigError(f"{key} lacks {', '.join(missing)} (rlcore.algorithms.ptr_schedule.RewardSchedule)")
+    return schedule

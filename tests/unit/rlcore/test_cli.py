@@ -149,10 +149,10 @@ def test_classes_in_the_working_directory_are_found(tmp_path: Path, monkeypatch:
 
 
 def test_settings_of_a_reward_are_read_as_in_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    words = "reward check my.rewards:Brevity args.limit=80"
+    words = "reward check rlcore.rewards.rules:ExactMatch args.key=label"
     assert cli.main([*words.split(), "replica=2"]) == 2
     assert "replica: unknown key; did you mean replicas?" in capsys.readouterr().err
-    assert cli.main(["reward", "check", "my.rewards:Brevity", "--reference", "sad"]) == 2
+    assert cli.main([*words.split(), "--reference", "sad"]) == 2
     assert "--reference: got 'sad', must be like '{label: sad}'" in capsys.readouterr().err
     assert cli.main(["reward", "check", "not a target"]) == 2
     assert "target: got 'not a target', must be package.module:Class" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 
 from rlcore.algorithms.advantage import group_advantages
 from rlcore.algorithms.aggregation import BatchTotals
-from rlcore.algorithms.loss import LossInputs, policy_loss
+from rlcore.algorithms.importance import Correction
+from rlcore.algorithms.loss import LossInputs, LossSettings, policy_loss
 from rlcore.algorithms.schedule import LR_SCHEDULES, lr_factor
 from rlcore.algorithms.shaping import sequence_kl
 from rlcore.config import RunConfig, load_config, to_yaml
@@ -205,5 +207,88 @@ def test_losses_of_another_shape_are_refused(tmp_path: Path, monkeypatch: pytest
     source = "def whole(logprobs, old, advantages, mask, clip):\n    return logprobs.sum(), mask\n"
     (tmp_path / "my_sum.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"the surrogate must return losses \(2, 2\), got \(\)"):
+    with pytest.raises(
+        ValueError, match=r"algorithm\.loss \(losses\): must return a tensor \(2, 2\), got \(\)"
+    ):
         loss_of("algorithm.loss=my_sum:whole")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("1 / 0", "module 'broken' of 'broken:f' fails when it is imported: ZeroDivisionError"),
+        ("def f(:", "fails when it is imported: SyntaxError"),
+        ("raise SystemExit(7)", "fails when it is imported: SystemExit: 7"),
+        ("def f(rewards, mask): return rewards", r"broken:f must take \(rewards, mask, eps\): too many"),
+    ],
+)
+def test_a_module_that_is_broken_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str
+) -> None:
+    (tmp_path / "broken.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    with pytest.raises(ConfigError, match=f"^algorithm.advantage: .*{message}"):
+        load_config([], [*NEEDED, "algorithm.advantage=broken:f"])
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    with pytest.raises(ConfigError, match=r"got '\.broken:f', must be `module:name`"):
+        load_config([], [*NEEDED, "algorithm.advantage=.broken:f"])
+
+
+def settings(**functions: object) -> LossSettings:
+    return replace(RunConfig().algorithm.loss_settings, **functions)
+
+
+BATCH = LossInputs(
+    logprobs=torch.zeros(2, 2, requires_grad=True),
+    behaviour_logprobs=torch.zeros(2, 2),
+    advantages=torch.ones(2),
+    mask=torch.ones(2, 2, dtype=torch.bool),
+    reference_logprobs=torch.zeros(2, 2),
+)
+"""As many sequences as tokens: what is of another shape would be broadcast without a word."""
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        (
+            {"kl_estimator": lambda ours, theirs: (ours - theirs).sum(-1)},
+            r"kl_estimator: .* \(2, 2\), got \(2,\)",
+        ),
+        ({"kl_estimator": lambda ours, theirs: (ours - theirs).sum()}, r"kl_estimator: .*got \(\)"),
+        ({"surrogate": lambda *arguments: arguments[0]}, "algorithm.loss: must return .losses, clipped."),
+        (
+            {"surrogate": lambda *a: (a[0], a[0])},
+            "algorithm.loss .clipped.: must return booleans, got torch.float",
+        ),
+        ({"correction": lambda difference, mask, bounds: difference}, "must return a Correction, got Tensor"),
+        (
+            {"correction": lambda d, mask, bounds: Correction(weights=d[:, 0], ratios=d, bounded=mask)},
+            r"algorithm.correction .weights.: must return a tensor \(2, 2\), got \(2,\)",
+        ),
+        ({"aggregation": lambda values, mask, totals: values.sum(-1)}, r"loss_aggregation: .*got \(2,\)"),
+        (
+            {"aggregation": lambda values, mask, totals: 0.0},
+            "loss_aggregation: must return a tensor .*got float",
+        ),
+    ],
+)
+def test_what_has_the_wrong_shape_is_never_broadcast(functions: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        policy_loss(BATCH, BatchTotals(num_tokens=4, num_sequences=2, max_tokens=2), settings(**functions))
+
+
+def test_an_estimator_may_write_into_its_arguments_and_give_no_nan() -> None:
+    rewards, mask = np.array([[1.0, 0.0, 3.0]]), np.array([[True, True, False]])
+
+    def careless(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarray:
+        mask[:] = False
+        rewards += 1.0
+        return rewards
+
+    assert group_advantages(rewards, mask, estimator=careless).tolist() == [[2.0, 1.0, 0.0]]
+    assert mask.tolist() == [[True, True, False]] and rewards.tolist() == [[1.0, 0.0, 3.0]]
+    for bad in (np.nan, 1e300):
+        with pytest.raises(ValueError, match=r"algorithm\.advantage: an advantage is NaN or infinite"):
+            group_advantages(rewards, mask, estimator=lambda r, m, e, bad=bad: np.full(r.shape, bad))

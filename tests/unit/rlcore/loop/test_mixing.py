@@ -481,3 +481,14 @@ def test_a_schedule_of_your_own_from_outside(tmp_path, monkeypatch):
     np.testing.assert_allclose(rewards, expected(0.75))
     with pytest.raises(ConfigError, match=r"schedule: got 'aneal', must be one of progressive, anneal"):
         ptr(schedule="aneal")
+    (tmp_path / "my_wrong.py").write_text(
+        "class Asks:\n    def __init__(self, ramp): pass\n"
+        "class Lacks:\n    def factor(self, step): return 1.0\n"
+        "made = Lacks()\n"
+    )
+    with pytest.raises(ConfigError, match=r"my_wrong:Asks may ask for threshold, window, .*'ramp'"):
+        controller(ptr(schedule="my_wrong:Asks"))
+    with pytest.raises(ConfigError, match="my_wrong:Lacks lacks observe, state_dict, load_state_dict"):
+        controller(ptr(schedule="my_wrong:Lacks"))
+    with pytest.raises(ConfigError, match="my_wrong:made is no class, but of type Lacks"):
+        ptr(schedule="my_wrong:made")
