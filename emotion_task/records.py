@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlcore.errors import ConfigError, DataError
-from rlcore.records.files import numbered_rows, write_rows
+from rlcore.records.files import is_nan, numbered_rows, write_rows
 
 AGE_LEVELS = {"child": 13.0, "young": 40.0, "middle-aged": 60.0, "elderly": float("inf")}
 """Age in years at which each age group ends."""
@@ -81,7 +81,8 @@ def iter_manifest(path: str | Path) -> Iterator[Utterance]:
             unknown = set(row) - known
             if unknown:
                 raise ValueError(f"unknown fields {sorted(unknown)}; known are {sorted(known)}")
-            utterance = Utterance(**row)
+            # Tables write NaN where nothing is known.
+            utterance = Utterance(**{name: value for name, value in row.items() if not is_nan(value)})
             if not isinstance(utterance.speaker, str | None):
                 raise ValueError(f"speaker {utterance.speaker!r} is no text; write it in quotes")
         except (ValueError, TypeError) as error:
@@ -117,7 +118,7 @@ def by_speaker(
     Raises:
         ConfigError: a speaker who says none of them (names `setting` and those who do).
     """
-    known = {str(utterance.speaker) for utterance in utterances}
+    known = {utterance.speaker for utterance in utterances if utterance.speaker is not None}
     if unknown := sorted(set(speakers) - known):
         raise ConfigError(f"{setting}: no training utterance is by {unknown}; speakers are {sorted(known)}")
     of_speakers = [utterance for utterance in utterances if utterance.speaker in speakers]

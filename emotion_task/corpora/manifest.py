@@ -1,8 +1,8 @@
 """Any folder of audio with a list beside it: JSONL (one Utterance per line), CSV with a header, or Parquet.
 
 CSV columns: `audio` (required; relative to the list's folder, or absolute), then any of `id`, `text`,
-`emotion`, `speaker`, `dataset`, `gender`, `age_years`, `language`, `split`. An empty cell is null. JSONL and
-Parquet may hold every field of `emotion_task.records.Utterance`.
+`emotion`, `speaker`, `dataset`, `gender`, `age_years`, `language`, `split`. An empty cell, and NaN, is null.
+JSONL and Parquet may hold every field of `emotion_task.records.Utterance`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from emotion_task.corpora import Corpus
 from emotion_task.labels import ALL_LABELS
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
-from rlcore.records.files import numbered_rows, open_text
+from rlcore.records.files import is_nan, numbered_rows, open_text
 
 _COLUMNS = (
     *("id", "audio", "text", "emotion", "speaker", "dataset", "gender", "age_years", "language", "split"),
@@ -137,7 +137,10 @@ def _rows(path: Path) -> Iterator[Row]:
     """Returns the rows without their empty cells."""
     readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
     for where, row in readers.get(path.suffix.lower(), _jsonl_rows)(path):
-        yield where, {field: value for field, value in row.items() if value not in (None, "")}
+        yield (
+            where,
+            {field: value for field, value in row.items() if value not in (None, "") and not is_nan(value)},
+        )
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:

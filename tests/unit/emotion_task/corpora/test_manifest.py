@@ -102,3 +102,22 @@ def test_recordings_outside_the_folder(tmp_path):
         load_corpus("manifest", folder)
     found = load_corpus("manifest", folder, audio_root=str(tmp_path / "a"))
     assert [u.audio for u in found] == [f"{tmp_path}/a/1.wav", f"{tmp_path}/a/2.wav"]
+
+
+def test_nan_is_nothing_and_never_a_word(tmp_path):
+    """A table's missing cells are NaN, in every format that it is written in."""
+    import pyarrow
+    from pyarrow import parquet
+
+    lines = [
+        '{"audio": "a.wav", "text": NaN, "speaker": NaN, "emotion": NaN, "gender": NaN, "age_years": NaN}'
+    ]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+    table = pyarrow.table({"audio": ["a.wav"], "text": [float("nan")], "speaker": [float("nan")]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    (own,) = read_manifest(tmp_path / "manifest.jsonl")
+    for u in (own, *load_corpus("manifest", tmp_path), *load_corpus("manifest", tmp_path, file="t.parquet")):
+        assert (u.text, u.speaker, u.emotion, u.gender, u.age_level) == (None, None, None, None, None)
+    (tmp_path / "manifest.jsonl").write_text('{"id": "a", "audio": NaN}')
+    with pytest.raises(DataError, match=r"manifest.jsonl:1: .*audio"):
+        read_manifest(tmp_path / "manifest.jsonl")
