@@ -7,7 +7,6 @@ JSONL and Parquet may hold every field of `emotion_task.records.Utterance`.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from os.path import abspath
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.tables import csv_rows
 from emotion_task.labels import ALL_LABELS
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
@@ -56,8 +56,9 @@ def load_manifest(
             of it is a mistake.
 
     Raises:
-        DataError: no manifest, or mistakes in it: a missing or unknown column, a duplicate id, an unknown
-            label, a path outside `audio_root`. Says what and where for the first ten, and how many there are.
+        DataError: no manifest, no proper CSV, or mistakes in it: a missing or unknown column, a duplicate id,
+            an unknown label, a path outside `audio_root`. Says what and where for the first ten, and how many
+            there are.
     """
     path = _find(Path(root).expanduser(), file)
     allowed = Path(abspath(Path(audio_root).expanduser() if audio_root else path.parent))
@@ -150,13 +151,8 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     with open_text(path, newline="") as lines:
-        reader = csv.DictReader(lines)
-        _check_columns(path, reader.fieldnames or (), _COLUMNS)
-        for row in reader:
-            if None in row:
-                raise DataError(f"{path}:{reader.line_num}: more cells than columns")
-            cells = {column: cell.strip() for column, cell in row.items() if cell is not None}
-            yield f"{path.name}:{reader.line_num}", cells
+        for line, row in csv_rows(path, lines, lambda columns: _check_columns(path, columns, _COLUMNS)):
+            yield f"{path.name}:{line}", {column: cell.strip() for column, cell in row.items()}
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

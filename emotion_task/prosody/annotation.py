@@ -24,7 +24,7 @@ from emotion_task.prosody.files import MeasureConfig, Measured, Outcome, build_p
 from emotion_task.prosody.levels_report import write_report
 from emotion_task.prosody.speaker import fill_traits
 from emotion_task.prosody.store import MeasuredStore, key_of
-from emotion_task.records import Utterance, read_manifest, write_manifest
+from emotion_task.records import Utterance, broken_text, read_manifest, write_manifest
 from rlcore.errors import DataError
 from rlcore.records.files import read_rows, write_rows
 
@@ -99,7 +99,7 @@ def measure_corpus(
     config = config or MeasureConfig()
     build_plugins(config)  # built here, so that an error reaches the user at once
     out = Path(out_folder)
-    utterances, failures = _without_duplicates(_read(source))
+    utterances, failures = _usable(_read(source))
     with MeasuredStore(out).open(config, resume=resume) as store:
         # An earlier run's: until this one has ended, nobody knows what is unusable.
         (out / "quarantine.jsonl").unlink(missing_ok=True)
@@ -185,7 +185,7 @@ def _outcomes(
 def _join(utterances: Sequence[Utterance], out: Path, quarantined: set[str]) -> list[Utterance]:
     """Returns the measured utterances, in the order of the corpus; checks that none is missing."""
     store = MeasuredStore(out).read()
-    unique, _ = _without_duplicates(utterances)
+    unique, _ = _usable(utterances)
     measured = [with_measured(u, store[key_of(u)]) for u in unique if key_of(u) in store]
     missing = [u.id for u in unique if key_of(u) not in store and u.id not in quarantined]
     if missing:
@@ -216,11 +216,14 @@ def with_measured(utterance: Utterance, measured: Measured) -> Utterance:
     )
 
 
-def _without_duplicates(utterances: Iterable[Utterance]) -> tuple[list[Utterance], Failures]:
+def _usable(utterances: Iterable[Utterance]) -> tuple[list[Utterance], Failures]:
+    """Returns the utterances to be measured, and the others with the reason that their rows give."""
     seen: set[str] = set()
     kept, failures = [], []
     for utterance in utterances:
-        if utterance.id in seen:
+        if (broken := broken_text(utterance)) is not None:
+            failures.append((utterance, broken))
+        elif utterance.id in seen:
             failures.append((utterance, "duplicate id: an earlier line of the manifest has the same"))
         else:
             seen.add(utterance.id)
