@@ -312,6 +312,10 @@ def test_expresso_cuts_turns_by_channel_and_split(expresso_root, tmp_path):
     kept = Path(found[0].audio).stat().st_mtime_ns
     again = load_corpus("expresso", expresso_root, cut_to=str(tmp_path / "turns"))
     assert again == everything and Path(found[0].audio).stat().st_mtime_ns == kept
+    pair = expresso_root / "audio_48khz" / "conversational" / "ex04-ex01"
+    put(pair / "angry" / "ex04-ex01_angry_005.wav", 4, rate=4000, channels=2)
+    load_corpus("expresso", expresso_root, cut_to=str(tmp_path / "turns"))
+    assert soundfile.info(by_id["angry_005-ex01-0002.50"].audio).samplerate == 4000
 
 
 def test_expresso_leaves_out_a_turn_that_cannot_be_cut(expresso_root, tmp_path, caplog):

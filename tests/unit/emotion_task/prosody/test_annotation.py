@@ -184,6 +184,32 @@ def test_what_has_changed_is_measured_again_and_settings_are_not_mixed(tmp_path)
     assert fresh.num_annotated == 2
 
 
+def test_a_replaced_recording_is_measured_again_and_said(tmp_path, caplog):
+    utterances, out = tones(tmp_path, 2), tmp_path / "out"
+    annotate(utterances, out, num_workers=0, progress=False)
+    assert not caplog.records
+    at = Path(utterances[0].audio)
+    old = at.stat()
+    soundfile.write(at, tone(0.5, hertz=240), RATE)
+    os.utime(at, ns=(old.st_atime_ns, old.st_mtime_ns + 1))
+    assert at.stat().st_size == old.st_size
+    with pytest.raises(
+        DataError, match=r"1 of 2 utterances were not measured yet \(0, .*as their recordings"
+    ):
+        calibrate_corpus(utterances, out)
+    report = annotate(utterances, out, num_workers=0, progress=False)
+    found = [round(u.measured["f0_median_hz"]) for u in read_manifest(report.manifest)]
+    assert found == [240, 120]
+    told = [record.getMessage() for record in caplog.records]
+    again = "1 recordings were replaced since they were measured, and are measured again"
+    assert told == [f"{out}: {again}: {at}"]
+    # Where the audio lies elsewhere by now, its measurements still hold.
+    at.unlink()
+    assert calibrate_corpus(utterances, out).num_annotated == 2
+    assert annotate(utterances, out, num_workers=0, progress=False).num_annotated == 2
+    assert len((out / "measured.jsonl").read_text().splitlines()) == 3
+
+
 def test_one_at_a_time_measures_into_a_folder(tmp_path):
     utterances, out = tones(tmp_path, 1), tmp_path / "out"
     refused = pytest.raises(DataError, match="another process is measuring into this folder")
