@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rlcore.errors import ConfigError, DataError
-from rlcore.records.files import numbered_rows, write_rows
+from rlcore.records.files import is_nan, numbered_rows, write_rows
+
+log = logging.getLogger(__name__)
 
 AGE_LEVELS = {"child": 13.0, "young": 40.0, "middle-aged": 60.0, "elderly": float("inf")}
 """Age in years at which each age group ends."""
@@ -71,7 +74,10 @@ def read_manifest(path: str | Path) -> list[Utterance]:
 
 
 def iter_manifest(path: str | Path) -> Iterator[Utterance]:
-    """Yields the utterances of a JSONL manifest as `read_manifest` returns them; raises as it does."""
+    """Yields the utterances of a JSONL manifest as `read_manifest` returns them; raises as it does.
+
+    A row with text that UTF-8 cannot write (`broken_text`) is left out, and the log says which.
+    """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such manifest. Make one with `emotion corpus` or `emotion annotate`.")
@@ -81,13 +87,39 @@ def iter_manifest(path: str | Path) -> Iterator[Utterance]:
             unknown = set(row) - known
             if unknown:
                 raise ValueError(f"unknown fields {sorted(unknown)}; known are {sorted(known)}")
-            utterance = Utterance(**row)
+            # Tables write NaN where nothing is known.
+            utterance = Utterance(**{name: value for name, value in row.items() if not is_nan(value)})
             if not isinstance(utterance.speaker, str | None):
                 raise ValueError(f"speaker {utterance.speaker!r} is no text; write it in quotes")
         except (ValueError, TypeError) as error:
             raise DataError(f"{path}:{number}: not an utterance: {error}") from error
+        if (broken := broken_text(utterance)) is not None:
+            log.warning("%s:%d: left out: %s", path, number, broken)
+            continue
         audio = Path(utterance.audio)
         yield utterance if audio.is_absolute() else _with_audio(utterance, path.parent / audio)
+
+
+def broken_text(utterance: Utterance) -> str | None:
+    """Returns the reason why an utterance's text can be neither written nor tokenized, or None where it can.
+
+    JSON may name half of a surrogate pair, and a path may hold bytes that are not UTF-8.
+    """
+    for name in (field.name for field in fields(Utterance)):
+        value = getattr(utterance, name)
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str) and not is_utf8(text):
+                return f"not text: {name} {text[:80]!a} holds what UTF-8 cannot write"
+    return None
+
+
+def is_utf8(text: str) -> bool:
+    """Tells whether UTF-8 can write a text: halves of surrogate pairs cannot be written."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _with_audio(utterance: Utterance, audio: Path) -> Utterance:
@@ -117,7 +149,7 @@ def by_speaker(
     Raises:
         ConfigError: a speaker who says none of them (names `setting` and those who do).
     """
-    known = {str(utterance.speaker) for utterance in utterances}
+    known = {utterance.speaker for utterance in utterances if utterance.speaker is not None}
     if unknown := sorted(set(speakers) - known):
         raise ConfigError(f"{setting}: no training utterance is by {unknown}; speakers are {sorted(known)}")
     of_speakers = [utterance for utterance in utterances if utterance.speaker in speakers]

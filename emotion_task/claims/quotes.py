@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from unicodedata import normalize
 
 from emotion_task.parsing import QUOTE, normalise_label
 
@@ -49,8 +50,8 @@ def quoted_claims(text: str) -> Iterator[tuple[str, str]]:
 
 def clean_words(text: str) -> str:
     """Returns the words in lower case, with single spaces and without punctuation, as quotations and
-    transcripts are compared."""
-    return " ".join(re.findall(r"[\w']+", text.lower().translate(_APOSTROPHES)))
+    transcripts are compared. A letter and its mark are one character, in either Unicode form (NFC, NFD)."""
+    return " ".join(re.findall(r"[\w']+", normalize("NFC", text.lower().translate(_APOSTROPHES))))
 
 
 def _sentences(text: str) -> Iterator[tuple[str, list[tuple[int, int, str]]]]:

@@ -11,6 +11,8 @@ cut out, by the owner's voice activity, into a folder of yours.
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +24,9 @@ from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.listing import Listing
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
-from rlcore.records.files import replaced
+from rlcore.records.files import open_text, replaced
+
+log = logging.getLogger(__name__)
 
 LABELS = {
     "default": "neutral",
@@ -69,7 +73,8 @@ def load_expresso(root: str | Path, *, cut_to: str | None = None) -> list[Uttera
 
     Args:
         cut_to: folder for the turns of conversations and long readings, as FLAC; what lies there already is
-            not cut again. Without it they are left out (angry, disgusted and fearful exist only there).
+            not cut again, unless its recording was replaced. Without it they are left out (angry, disgusted
+            and fearful exist only there).
 
     Raises:
         DataError: no such folder, or one of its lists is missing or malformed.
@@ -123,26 +128,42 @@ def _add_turn(
 ) -> None:
     stem = f"{name}-{speaker}-{turn.start:07.2f}"
     audio = cut_to.expanduser() / name / f"{stem}.flac"
-    if not audio.is_file():
-        _cut(path, audio, turn)
+    try:
+        if not _is_of(audio, path):
+            _cut(path, audio, turn)
+    except DataError as error:
+        log.warning("%s", error)
+        listing.leave_out("turn that cannot be cut (the log says why)")
+        return
     listing.add(stem, audio, emotion=emotion, speaker=speaker, split=split, gender=_GENDERS.get(speaker))
 
 
+def _is_of(audio: Path, path: Path) -> bool:
+    """Tells whether a turn was cut from this recording as it is now: both have one time of change."""
+    if not audio.is_file() or not path.is_file():
+        return audio.is_file()
+    return audio.stat().st_mtime_ns == path.stat().st_mtime_ns
+
+
 def _cut(path: Path, audio: Path, turn: _Turn) -> None:
-    """Writes one turn, whole or not at all."""
+    """Writes one turn, whole or not at all, with the recording's time of change."""
     try:
         with soundfile.SoundFile(path) as file:
             file.seek(round(turn.start * file.samplerate))
             count = round((turn.end - turn.start) * file.samplerate)
             samples, rate = file.read(count, always_2d=True), file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+        samples, changed = samples[:, (turn.channel or 1) - 1], path.stat().st_mtime_ns
+    except Exception as error:  # the boundary to the file: it must not end the corpus
         raise DataError(f"{path}: no turn can be cut at {turn.start:.2f} s: {error}") from error
     with replaced(audio) as partial:
-        soundfile.write(partial, samples[:, (turn.channel or 1) - 1], rate, format="FLAC")
+        soundfile.write(partial, samples, rate, format="FLAC")
+        os.utime(partial, ns=(changed, changed))
 
 
 def _place(root: Path, name: str) -> tuple[list[str], list[str], Path]:
     """Speakers and styles of a recording, by channel, and its file."""
+    if "_" not in name:
+        raise DataError(f"{root / 'splits'}: {name!r} is no name of a recording (speaker_style_number)")
     speaker, style, *rest = name.split("_")
     if "-" in speaker:
         folder = root / "audio_48khz" / "conversational" / speaker / style
@@ -156,7 +177,9 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Returns the first cell of each line and the rest of it, without comments."""
     if not path.is_file():
         raise DataError(f"{path}: no such file. {LAYOUT}")
-    for line in path.read_text(encoding="utf-8").splitlines():
+    with open_text(path) as lines:
+        text = lines.read()
+    for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
             name, _, rest = line.partition("\t")
             yield name.strip(), rest.strip()

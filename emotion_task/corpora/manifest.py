@@ -1,13 +1,12 @@
 """Any folder of audio with a list beside it: JSONL (one Utterance per line), CSV with a header, or Parquet.
 
 CSV columns: `audio` (required; relative to the list's folder, or absolute), then any of `id`, `text`,
-`emotion`, `speaker`, `dataset`, `gender`, `age_years`, `language`, `split`. An empty cell is null. JSONL and
-Parquet may hold every field of `emotion_task.records.Utterance`.
+`emotion`, `speaker`, `dataset`, `gender`, `age_years`, `language`, `split`. An empty cell, and NaN, is null.
+JSONL and Parquet may hold every field of `emotion_task.records.Utterance`.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from os.path import abspath
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.tables import csv_rows
 from emotion_task.labels import ALL_LABELS
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
-from rlcore.records.files import numbered_rows, open_text
+from rlcore.records.files import is_nan, numbered_rows, open_text
 
 _COLUMNS = (
     *("id", "audio", "text", "emotion", "speaker", "dataset", "gender", "age_years", "language", "split"),
@@ -56,8 +56,9 @@ def load_manifest(
             of it is a mistake.
 
     Raises:
-        DataError: no manifest, or mistakes in it: a missing or unknown column, a duplicate id, an unknown
-            label, a path outside `audio_root`. Says what and where for the first ten, and how many there are.
+        DataError: no manifest, no proper CSV, or mistakes in it: a missing or unknown column, a duplicate id,
+            an unknown label, a path outside `audio_root`. Says what and where for the first ten, and how many
+            there are.
     """
     path = _find(Path(root).expanduser(), file)
     allowed = Path(abspath(Path(audio_root).expanduser() if audio_root else path.parent))
@@ -137,7 +138,10 @@ def _rows(path: Path) -> Iterator[Row]:
     """Returns the rows without their empty cells."""
     readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
     for where, row in readers.get(path.suffix.lower(), _jsonl_rows)(path):
-        yield where, {field: value for field, value in row.items() if value not in (None, "")}
+        yield (
+            where,
+            {field: value for field, value in row.items() if value not in (None, "") and not is_nan(value)},
+        )
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -147,13 +151,8 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     with open_text(path, newline="") as lines:
-        reader = csv.DictReader(lines)
-        _check_columns(path, reader.fieldnames or (), _COLUMNS)
-        for row in reader:
-            if None in row:
-                raise DataError(f"{path}:{reader.line_num}: more cells than columns")
-            cells = {column: cell.strip() for column, cell in row.items() if cell is not None}
-            yield f"{path.name}:{reader.line_num}", cells
+        for line, row in csv_rows(path, lines, lambda columns: _check_columns(path, columns, _COLUMNS)):
+            yield f"{path.name}:{line}", {column: cell.strip() for column, cell in row.items()}
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -8,12 +8,12 @@ The lists and folders may lie deeper (train/train_splits). A .wav or .flac besid
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.listing import Listing, audio_files
+from emotion_task.corpora.reading.tables import csv_rows, require_columns
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
@@ -51,7 +51,8 @@ def load_meld(root: str | Path) -> list[Utterance]:
     """Lists the utterances of one speaker. The official parts share speakers and no dialogue.
 
     Raises:
-        DataError: no such folder, a part's list without its clips, or a list without its columns.
+        DataError: no such folder, a part's list without its clips, or a list without its columns
+            or no proper CSV.
     """
     listing = Listing("meld", Path(root), LAYOUT, LABELS, DROPPED)
     for part, (folder, split) in _PARTS.items():
@@ -65,11 +66,7 @@ def load_meld(root: str | Path) -> list[Utterance]:
 
 def _read_part(listing: Listing, path: Path, part: str, split: str | None, clips: dict[str, Path]) -> None:
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
-        reader = csv.DictReader(lines)
-        missing = sorted(_COLUMNS - set(reader.fieldnames or ()))
-        if missing:
-            raise DataError(f"{path}: the columns {missing} are missing; found are {reader.fieldnames}")
-        for row in reader:
+        for _, row in csv_rows(path, lines, require_columns(path, _COLUMNS)):
             stem = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
             if _SEVERAL.search(row["Speaker"]):
                 listing.leave_out("several speakers at once")

@@ -7,12 +7,12 @@ root/Transcripts/MSP-PODCAST_0001_0008.txt
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.listing import HeldOut, Listing
+from emotion_task.corpora.reading.tables import csv_rows, require_columns
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 from rlcore.records.files import open_text
@@ -47,7 +47,7 @@ def load_msp_podcast(root: str | Path, *, eval_sets: Iterable[str] | None = None
             get no split.
 
     Raises:
-        DataError: no such folder, no labels, or labels without their columns.
+        DataError: no such folder, no labels, or labels without their columns or no proper CSV.
         ConfigError: `eval_sets` is no list, or one of them is not there.
     """
     held_out = HeldOut(eval_sets, ("Test1",), "eval_sets")
@@ -59,11 +59,7 @@ def load_msp_podcast(root: str | Path, *, eval_sets: Iterable[str] | None = None
     if audio is None:
         raise DataError(f"{listing.root}: no folder Audios or Audio. {LAYOUT}")
     with open_text(path, newline="") as lines:
-        reader = csv.DictReader(lines)
-        missing = sorted(_COLUMNS - set(reader.fieldnames or ()))
-        if missing:
-            raise DataError(f"{path}: the columns {missing} are missing; found are {reader.fieldnames}")
-        for row in reader:
+        for _, row in csv_rows(path, lines, require_columns(path, _COLUMNS)):
             emotion = listing.emotion(row["EmoClass"])
             if emotion is None:
                 continue

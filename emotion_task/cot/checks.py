@@ -11,7 +11,7 @@ from emotion_task.claims.finder import LEVEL_TYPES, Claim, read_claims
 from emotion_task.claims.quotes import clean_words
 from emotion_task.facts import reference_of
 from emotion_task.parsing import QUOTE, named_emotions, normalise_label, parse_response
-from emotion_task.records import Utterance
+from emotion_task.records import Utterance, is_utf8
 
 KINDS = ("schema", "label", "length", "quotation", "opening", "source", "contradiction", "unmeasured")
 """Kinds of rejection; each reason begins with one of them."""
@@ -34,7 +34,7 @@ def check_trace(text: str, utterance: Utterance, *, min_words: int, max_words: i
         Texts `kind: detail`; each kind is one of `KINDS`.
     """
     parsed = parse_response(text)
-    if parsed is None:
+    if parsed is None or not is_utf8(text):
         return ["schema: not <think>...</think><answer>...</answer>"]
     reasons = []
     if normalise_label(parsed.answer) != utterance.emotion:

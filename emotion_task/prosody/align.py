@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
+from unicodedata import normalize
 
 import numpy as np
 from scipy.fft import dct
@@ -72,7 +73,7 @@ class SynthesisAligner:
     ) -> tuple[list[Word] | None, float]:
         """Returns the words and the mean cosine distance along the path; None and infinity where there is
         nothing to align."""
-        words = _WORD.findall(utterance.text or "")
+        words = _WORD.findall(normalize("NFC", utterance.text or ""))
         speech = find_activity(np.asarray(waveform, dtype=np.float64), sample_rate)
         if not words or speech is None or speech.active_s > MAX_SPEECH_S:
             return None, np.inf

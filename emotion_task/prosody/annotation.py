@@ -11,6 +11,7 @@ words, gender, age) is kept; what the corpus does not tell is filled where a plu
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,10 +24,12 @@ from emotion_task.prosody.calibrate import TERTILES, Calibration, apply_calibrat
 from emotion_task.prosody.files import MeasureConfig, Measured, Outcome, build_plugins, measure_file
 from emotion_task.prosody.levels_report import write_report
 from emotion_task.prosody.speaker import fill_traits
-from emotion_task.prosody.store import MeasuredStore, key_of
-from emotion_task.records import Utterance, read_manifest, write_manifest
+from emotion_task.prosody.store import MeasuredStore, key_of, stamp_of
+from emotion_task.records import Utterance, broken_text, read_manifest, write_manifest
 from rlcore.errors import DataError
 from rlcore.records.files import read_rows, write_rows
+
+log = logging.getLogger(__name__)
 
 Source = str | Path | Iterable[Utterance]
 Failures = list[tuple[Utterance, str]]
@@ -83,7 +86,7 @@ def measure_corpus(
     progress: bool = True,
 ) -> None:
     """Measures every utterance of a corpus (first pass). What `out_folder` already holds is not measured
-    again.
+    again, unless its recording was replaced (another size or time of change); the log says how many were.
 
     Args:
         source: a manifest's path, or utterances whose audio paths are absolute or valid from the working
@@ -99,12 +102,16 @@ def measure_corpus(
     config = config or MeasureConfig()
     build_plugins(config)  # built here, so that an error reaches the user at once
     out = Path(out_folder)
-    utterances, failures = _without_duplicates(_read(source))
+    utterances, failures = _usable(_read(source))
     with MeasuredStore(out).open(config, resume=resume) as store:
         # An earlier run's: until this one has ended, nobody knows what is unusable.
         (out / "quarantine.jsonl").unlink(missing_ok=True)
         jobs = {key_of(utterance): utterance for utterance in utterances}
-        pending = [(key, utterance) for key, utterance in jobs.items() if key not in store.measured]
+        pending = [(key, utterance) for key, utterance in jobs.items() if store.found.of(utterance) is None]
+        if replaced := [utterance.audio for _, utterance in pending if store.found.is_replaced(utterance)]:
+            told = "%s: %d recordings were replaced since they were measured, and are measured again: %s%s"
+            log.warning(told, out, len(replaced), replaced[0], ", ..." if len(replaced) > 1 else "")
+        stamps = {key: stamp_of(utterance) for key, utterance in pending}
         bar = tqdm(
             _outcomes(pending, config, num_workers),
             total=len(jobs),
@@ -114,7 +121,7 @@ def measure_corpus(
             disable=not progress,
         )
         for outcome in bar:
-            store.add(outcome)
+            store.add(outcome, stamps[outcome.key])
             if outcome.reason is not None:
                 failures.append((jobs[outcome.key], outcome.reason))
         _write_quarantine(out / "quarantine.jsonl", failures)
@@ -185,13 +192,15 @@ def _outcomes(
 def _join(utterances: Sequence[Utterance], out: Path, quarantined: set[str]) -> list[Utterance]:
     """Returns the measured utterances, in the order of the corpus; checks that none is missing."""
     store = MeasuredStore(out).read()
-    unique, _ = _without_duplicates(utterances)
-    measured = [with_measured(u, store[key_of(u)]) for u in unique if key_of(u) in store]
-    missing = [u.id for u in unique if key_of(u) not in store and u.id not in quarantined]
+    unique, _ = _usable(utterances)
+    found = [(utterance, store.of(utterance)) for utterance in unique]
+    measured = [with_measured(utterance, row) for utterance, row in found if row is not None]
+    missing = [u.id for u, row in found if row is None and u.id not in quarantined]
     if missing:
         raise DataError(
             f"{out}: {len(missing)} of {len(utterances)} utterances were not measured yet ({missing[0]}, "
-            "...). Run the measuring pass to its end first: the same command goes on where it was."
+            "...), or not as their recordings are now. Run the measuring pass to its end first: the same "
+            "command goes on where it was."
         )
     if not measured:
         raise DataError(
@@ -216,11 +225,14 @@ def with_measured(utterance: Utterance, measured: Measured) -> Utterance:
     )
 
 
-def _without_duplicates(utterances: Iterable[Utterance]) -> tuple[list[Utterance], Failures]:
+def _usable(utterances: Iterable[Utterance]) -> tuple[list[Utterance], Failures]:
+    """Returns the utterances to be measured, and the others with the reason that their rows give."""
     seen: set[str] = set()
     kept, failures = [], []
     for utterance in utterances:
-        if utterance.id in seen:
+        if (broken := broken_text(utterance)) is not None:
+            failures.append((utterance, broken))
+        elif utterance.id in seen:
             failures.append((utterance, "duplicate id: an earlier line of the manifest has the same"))
         else:
             seen.add(utterance.id)

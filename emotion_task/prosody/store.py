@@ -1,6 +1,6 @@
 """Keeps measurements: one line per utterance, appended when it is finished, so that a killed run can go on.
 
-    measured.jsonl   key and measurements; each key once
+    measured.jsonl   key, the recording's size and time of change, and measurements; a key's last line counts
     measure.json     the settings that the measurements were made with
 
 Failures are not kept between runs: the next run tries those files again.
@@ -19,14 +19,30 @@ from pathlib import Path
 from emotion_task.prosody.files import MeasureConfig, Measured, Outcome
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
-from rlcore.records.files import RowAppender, read_rows, write_json
+from rlcore.records.files import JsonObject, RowAppender, read_rows, write_json
 
 _VERSION = 2
 """Increase this number when a measurement changes its meaning, so that old and new are not mixed."""
 
 
+Stamp = tuple[int, int]
+"""A recording's size in bytes and its time of change in nanoseconds."""
+
+
+def stamp_of(utterance: Utterance) -> Stamp | None:
+    """Returns what tells a recording from one that takes its place, or None where there is no such file."""
+    try:
+        found = Path(utterance.audio).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
 def key_of(utterance: Utterance) -> str:
-    """Returns a digest of everything in the utterance that its measurement depends on; settings are apart."""
+    """Returns a digest of everything in the utterance that its measurement depends on.
+
+    Settings are apart, and so is the recording's content (`stamp_of`).
+    """
     parts = (utterance.id, utterance.audio, utterance.text, utterance.gender, utterance.language)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
@@ -49,6 +65,7 @@ class MeasuredStore:
 
         Yields:
             A writer, which also holds the measurements that were kept.
+
         Raises:
             DataError: Another process writes here, or the folder was measured with other settings.
         """
@@ -64,9 +81,9 @@ class MeasuredStore:
             with RowAppender(self._lines) as out:
                 yield Writer(out, self.read())
 
-    def read(self) -> dict[str, Measured]:
-        """Returns the measurements by key; a last line that is not complete is left out."""
-        return {row["key"]: row["measured"] for row in read_rows(self._lines)}
+    def read(self) -> Measurements:
+        """Returns the folder's measurements; a last line that is not complete is left out."""
+        return Measurements({row["key"]: row for row in read_rows(self._lines)})
 
     def _check_settings(self, config: MeasureConfig) -> None:
         settings = {"version": _VERSION, **asdict(config)}
@@ -82,15 +99,42 @@ class MeasuredStore:
         write_json(self._settings, settings)
 
 
+class Measurements:
+    """Holds the measurements that were found in a folder."""
+
+    def __init__(self, rows: dict[str, JsonObject]):
+        self._rows = rows
+
+    def of(self, utterance: Utterance) -> Measured | None:
+        """Returns the utterance's measurements; None where there are none, or they are of a recording whose
+        place another has taken."""
+        row = self._rows.get(key_of(utterance))
+        return None if row is None or self._is_replaced(row, utterance) else row["measured"]
+
+    def is_replaced(self, utterance: Utterance) -> bool:
+        """Tells whether the folder measured another recording of the same name, or one of unknown date."""
+        row = self._rows.get(key_of(utterance))
+        return row is not None and self._is_replaced(row, utterance)
+
+    def _is_replaced(self, row: JsonObject, utterance: Utterance) -> bool:
+        # Where the recording is gone, what was measured of it still holds.
+        now = stamp_of(utterance)
+        return now is not None and row.get("recording") != list(now)
+
+
 class Writer:
     """Appends measurements; each reaches the file before the next is taken."""
 
-    def __init__(self, out: RowAppender, measured: dict[str, Measured]):
+    def __init__(self, out: RowAppender, found: Measurements):
         self._out = out
-        self.measured = measured
-        """Measurements by key: those found in the folder and those added."""
+        self.found = found
+        """Measurements that the folder held when it was opened."""
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome, stamp: Stamp | None) -> None:
+        """Appends the measurements of an outcome, where it has some.
+
+        Args:
+            stamp: the recording's `stamp_of`, taken before it was measured.
+        """
         if outcome.measured is not None:
-            self._out.write({"key": outcome.key, "measured": outcome.measured})
-            self.measured[outcome.key] = outcome.measured
+            self._out.write({"key": outcome.key, "recording": stamp, "measured": outcome.measured})

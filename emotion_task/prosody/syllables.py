@@ -35,6 +35,7 @@ def count_syllables(text: str | None, language: str = "en") -> int | None:
     """
     if not text or not any(character.isalpha() for character in text):
         return None
+    text = unicodedata.normalize("NFC", text)
     if language.partition("-")[0] != "en":
         phonemes = transcribe(text, language)
         return count_vowels(phonemes) or None if phonemes is not None else None

@@ -20,7 +20,7 @@ from emotion_task.reward_model.listening import (
 )
 from rlcore.errors import ConfigError
 from rlcore.rewards.generative import GenerativeRewardModel
-from rlcore.rewards.protocol import Reward
+from rlcore.rewards.protocol import Reward, failed_scores
 from rlcore.types import Group, Prompt, RewardContext, Score
 
 
@@ -44,6 +44,8 @@ class OutcomeReward(Reward):
 
     def score(self, group: Group, context: RewardContext) -> list[Score]:
         emotion = group.prompt.reference["emotion"]
+        if emotion is None:
+            return failed_scores(group, f"prompt {group.prompt.id!r}: its reference 'emotion' is null")
         return [Score(value=float(self._answer(c.text) == emotion)) for c in group.completions]
 
     def _answer(self, text: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from unicodedata import normalize
 
 from emotion_task.records import Utterance
 
@@ -12,7 +13,7 @@ _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 
 def words_of(text: str) -> tuple[str, ...]:
     """Returns the words of a transcript in their order, without punctuation."""
-    return tuple(_WORD.findall(text))
+    return tuple(_WORD.findall(normalize("NFC", text)))
 
 
 def stress_words(utterance: Utterance) -> tuple[tuple[str, ...], str] | None:

@@ -6,6 +6,7 @@ This module knows nothing of vLLM.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,10 +33,11 @@ from rlcore.models.hf_model import (
     without_padding,
 )
 from rlcore.models.media_cache import MediaCache
+from rlcore.records.digest import update_digest
 from rlcore.types import Prompt
 
 _TOKEN_KEYS = ("input_ids", "attention_mask", "token_type_ids")
-_Key: TypeAlias = tuple[str, str]
+_Key: TypeAlias = tuple[str, bytes]
 _Audios: TypeAlias = tuple[np.ndarray, ...]
 """A prompt's audios as embeddings, [N_i, H] each."""
 
@@ -224,7 +226,12 @@ class MediaEncoder:
 
 def _key(prompt: Prompt) -> _Key:
     """Returns the cache's key. Ids are unique within a split only, so the media belong to the key."""
-    return prompt.id, repr(prompt.media)
+    digest = hashlib.sha256()
+    try:
+        update_digest(digest, dict(prompt.media))
+    except TypeError as error:
+        raise DataError(f"prompt {prompt.id}: its media cannot be told from others: {error}") from error
+    return prompt.id, digest.digest()
 
 
 def _num_bytes(audios: Sequence[np.ndarray]) -> int:

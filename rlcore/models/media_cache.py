@@ -39,7 +39,7 @@ class MediaCache:
         for name, tensor in sorted(tower.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
-        digest.update(json.dumps(_settings(processor), sort_keys=True, default=str).encode())
+        digest.update(json.dumps(_settings(processor), sort_keys=True, default=_listed).encode())
         self._folder = Path(folder) / digest.hexdigest()[:24]
         self._has_warned = False
 
@@ -47,18 +47,17 @@ class MediaCache:
         """Reads the embeddings [N_i, H] of each audio; None where they were never made, or cannot be read."""
         try:
             arrays = load_file(self._path(media))
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, TypeError):
             return None
         return tuple(arrays[str(i)] for i in range(len(arrays)))
 
     def put(self, media: Media, embeds: Sequence[np.ndarray]) -> None:
         """Keeps the embeddings of some media, where the disk takes them: the first failure is logged, and
         none stops the run."""
-        path = self._path(media)
         try:
-            with replaced(path, is_shared=True) as unfinished:
+            with replaced(self._path(media), is_shared=True) as unfinished:
                 save_file({str(i): np.ascontiguousarray(e) for i, e in enumerate(embeds)}, unfinished)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, TypeError) as error:
             if not self._has_warned:
                 logger.warning("model.media_cache: %s cannot be written: %s", self._folder, error)
             self._has_warned = True
@@ -72,3 +71,8 @@ class MediaCache:
 def _settings(processor: ProcessorMixin | PreTrainedTokenizerBase) -> dict[str, object]:
     extractor = getattr(processor, "feature_extractor", None)
     return extractor.to_dict() if extractor is not None else {}
+
+
+def _listed(value: object) -> object:
+    # Whole: the text of a long array leaves its middle out.
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

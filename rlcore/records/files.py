@@ -219,6 +219,11 @@ def _as_utf8(path: str | Path) -> Iterator[None]:
         ) from error
 
 
+def is_nan(value: object) -> bool:
+    """Tells whether a value is NaN, which tables write where they have nothing."""
+    return isinstance(value, float | np.floating) and math.isnan(value)
+
+
 def finite(value: object) -> object:
     """Returns nested values with None in the place of NaN and infinity, which JSON does not have."""
     if isinstance(value, np.generic):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlcore.errors import ConfigError
-from rlcore.rewards.protocol import Reward
+from rlcore.errors import ConfigError, DataError
+from rlcore.rewards.protocol import Reward, failed_scores
+from rlcore.rewards.template import fill
 from rlcore.types import Group, RewardContext, Score
 
 
@@ -18,7 +19,8 @@ class SequenceClassifier(Reward):
     Args:
         model_path: folder or hub id, weights as safetensors.
         template: the text that is read; `{prompt}` is the prompt's text, `{response}` the completion's, other
-            names are entries of the prompt's reference.
+            names are entries of the prompt's reference; where one is missing or null, the completions have an
+            error in place of a score.
         label: name or index of the class, where there are several.
         sigmoid: squash a single output into (0, 1).
         dtype: `float32`, `bfloat16` or `float16`.
@@ -62,15 +64,23 @@ class SequenceClassifier(Reward):
         return self.score_batch([group], context)[0]
 
     def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
-        texts = [
-            self._template.format_map(
-                {**group.prompt.reference, "prompt": group.prompt.text, "response": completion.text}
-            )
-            for group in groups
-            for completion in group.completions
+        rows = [self._texts(group) for group in groups]
+        scores = iter(self._read([text for row in rows if not isinstance(row, DataError) for text in row]))
+        return [
+            failed_scores(group, f"template: {row}")
+            if isinstance(row, DataError)
+            else [next(scores) for _ in row]
+            for group, row in zip(groups, rows, strict=True)
         ]
-        scores = iter(self._read(texts))
-        return [[next(scores) for _ in group.completions] for group in groups]
+
+    def _texts(self, group: Group) -> list[str] | DataError:
+        prompt = group.prompt
+        try:
+            return [
+                fill(self._template, prompt, prompt=prompt.text, response=c.text) for c in group.completions
+            ]
+        except DataError as error:
+            return error
 
     def _index_of(self, label: str | int | None) -> int:
         if len(self._names) == 1:

@@ -18,10 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, usage_of
-from rlcore.errors import ConfigError
+from rlcore.errors import DataError
 from rlcore.records.files import append_rows, read_rows
 from rlcore.rewards.generative import normalise_weights, without_tokens
 from rlcore.rewards.protocol import Reward, describe_error
+from rlcore.rewards.template import fill
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
 SYSTEM_PROMPT = """\
@@ -54,7 +55,8 @@ class OpenAIJudge(Reward):
     Args:
         model: name of the model, as the endpoint knows it.
         question: text that tells the judge the task, and what each dimension means. `{name}` is replaced by
-            that entry of the prompt's reference.
+            that entry of the prompt's reference; where the entry is missing or null, the completions have an
+            error in place of a score.
         dimensions: name to weight (>= 0, normalised to sum to 1).
         base_url: address of the endpoint, with `/v1`.
         highest: the best grade.
@@ -130,11 +132,9 @@ class OpenAIJudge(Reward):
 
     def _asked(self, prompt: Prompt) -> str:
         try:
-            return self._question.format_map(prompt.reference)
-        except KeyError as error:
-            raise ConfigError(
-                f"question: it names {error}, prompt {prompt.id!r} has {sorted(prompt.reference)}"
-            ) from error
+            return fill(self._question, prompt)
+        except DataError as error:
+            raise DataError(f"question: {error}") from error
 
     def _closing(self) -> str:
         return f"Grade the response from 1 (worst) to {self._highest} (best) in: {', '.join(self._weights)}."

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from unicodedata import normalize
 
 from rlcore.errors import ConfigError
 from rlcore.rewards.protocol import Reward, failed_scores
+from rlcore.rewards.template import is_null
 from rlcore.types import Completion, Group, RewardContext, Score
 
 
@@ -41,10 +43,10 @@ class TagFormat(Reward):
 class ExactMatch(Reward):
     """Gives 1 where the answer inside a completion is the reference's, else 0.
 
-    Case and surrounding white space do not count.
+    Case, surrounding white space and the Unicode form (NFC or NFD) do not count.
 
     Args:
-        key: the entry of the prompt's `reference` that holds the right answer.
+        key: the entry of the prompt's `reference` that holds the right answer; null is an error.
         extract: regular expression whose first group is the answer; the last match in the completion counts.
             A completion without a match is wrong.
         aliases: right answer to the other spellings that are read as it.
@@ -69,6 +71,9 @@ class ExactMatch(Reward):
         if self._key not in group.prompt.reference:
             known = sorted(group.prompt.reference)
             error = f"prompt {group.prompt.id!r} has no reference {self._key!r}; it has {known}"
+            return failed_scores(group, error)
+        if is_null(group.prompt.reference[self._key]):
+            error = f"prompt {group.prompt.id!r}: its reference {self._key!r} is null; no answer is right"
             return failed_scores(group, error)
         right = str(group.prompt.reference[self._key])
         answers = [self._answer(completion.text) for completion in group.completions]
@@ -97,7 +102,8 @@ class RegexMatch(ExactMatch):
         super().__init__(key, extract)
 
     def _is_right(self, answer: str, right: str) -> bool:
-        return re.fullmatch(right, answer.strip(), re.DOTALL | re.IGNORECASE) is not None
+        pattern, said = normalize("NFC", right), normalize("NFC", answer.strip())
+        return re.fullmatch(pattern, said, re.DOTALL | re.IGNORECASE) is not None
 
 
 class Length(Reward):
@@ -149,7 +155,7 @@ class Repetition(Reward):
 
 
 def _fold(text: str) -> str:
-    return text.strip().casefold()
+    return normalize("NFC", text.strip().casefold())
 
 
 def _compile(name: str, pattern: str) -> re.Pattern[str]:

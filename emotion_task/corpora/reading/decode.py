@@ -18,7 +18,7 @@ import soundfile
 from tqdm import tqdm
 
 from emotion_task.corpora.reading.listing import CONTAINERS
-from emotion_task.records import Utterance
+from emotion_task.records import Utterance, broken_text
 from rlcore.errors import DataError, MissingDependencyError
 from rlcore.records.files import replaced
 
@@ -37,7 +37,9 @@ def decode_containers(
     Raises:
         MissingDependencyError: there are such files, and PyAV is not installed.
     """
-    waiting = [u for u in utterances if Path(u.audio).suffix.lower() in CONTAINERS]
+    # A name that UTF-8 cannot write is no file's: the measuring pass quarantines it.
+    named = (u for u in utterances if broken_text(u) is None)
+    waiting = [u for u in named if Path(u.audio).suffix.lower() in CONTAINERS]
     if not waiting:
         return list(utterances)
     folder = Path(folder)
@@ -75,7 +77,8 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     if not Path(path).is_file():
         raise DataError(f"{path}: no such audio file")
     try:
-        with av.open(str(path)) as container:
+        # Titles and comments are of no interest, and old cameras did not write them as UTF-8.
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise DataError(f"{path}: it holds no sound")
             rate = container.streams.audio[0].rate
@@ -85,8 +88,11 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
                 for frame in (*container.decode(audio=0), None)
                 for part in resampler.resample(frame)
             ]
-    except av.FFmpegError as error:
-        raise DataError(f"{path}: unreadable audio: {error.strerror}") from error
+    except DataError:
+        raise
+    except Exception as error:  # the boundary to FFmpeg: one odd file must not end a run over a corpus
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: unreadable audio: {reason}") from error
     if not parts:
         raise DataError(f"{path}: empty: the file holds no samples")
     return np.concatenate(parts), rate

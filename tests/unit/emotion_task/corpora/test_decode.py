@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ def clip(tmp_path: Path) -> Path:
     path = tmp_path / "clip.m4a"
     tone = 0.5 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)
     with av.open(str(path), "w", format="mp4") as container:
+        container.metadata["title"] = "QZQZQZQZ"
         stream = container.add_stream("aac", rate=RATE, layout="stereo")
         samples = np.stack([tone, np.zeros(RATE)]).astype(np.float32)
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
@@ -59,6 +62,35 @@ def test_the_sound_of_a_container(clip: Path, tmp_path: Path, caplog) -> None:
     assert alike[0].audio != alike[1].audio
     os.utime(clip, ns=(0, 0))
     assert decode_containers([utterance(clip)], tmp_path / "audio", progress=False) != again
+
+
+def test_tags_that_are_not_utf8_are_passed_over(clip: Path, tmp_path: Path) -> None:
+    data = clip.read_bytes()
+    assert b"QZQZQZQZ" in data
+    (tmp_path / "latin1.m4a").write_bytes(data.replace(b"QZQZQZQZ", b"M\xfcller \xe9"))
+    (found,) = decode_containers([utterance(tmp_path / "latin1.m4a")], tmp_path / "audio", progress=False)
+    assert Path(found.audio).suffix == ".flac"
+
+
+def test_an_odd_error_of_the_decoder_puts_its_file_aside(tmp_path: Path, monkeypatch, caplog) -> None:
+    """FFmpeg's binding raises more than its own errors; the files after it are decoded."""
+
+    class Decoder(ModuleType):
+        opened: ClassVar[list[str]] = []
+
+        @staticmethod
+        def open(path: str, **options: str) -> None:
+            Decoder.opened.append(Path(path).name)
+            raise UnicodeDecodeError("utf-8", b"\xfc", 0, 1, "invalid start byte")
+
+    monkeypatch.setitem(sys.modules, "av", Decoder("av"))
+    clips = [utterance(tmp_path / name, name) for name in ("a.m4a", "b.m4a")]
+    for each in clips:
+        Path(each.audio).write_bytes(b"x")
+    broken = utterance(tmp_path / "c.m4a", "half \ud83d")
+    assert decode_containers([*clips, broken], tmp_path / "audio", progress=False) == [*clips, broken]
+    assert Decoder.opened == ["a.m4a", "b.m4a"]
+    assert f"{clips[0].audio}: unreadable audio: UnicodeDecodeError: 'utf-8'" in caplog.text
 
 
 def test_without_the_extra_it_says_what_to_do(tmp_path: Path, monkeypatch) -> None:

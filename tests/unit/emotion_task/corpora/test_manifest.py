@@ -102,3 +102,55 @@ def test_recordings_outside_the_folder(tmp_path):
         load_corpus("manifest", folder)
     found = load_corpus("manifest", folder, audio_root=str(tmp_path / "a"))
     assert [u.audio for u in found] == [f"{tmp_path}/a/1.wav", f"{tmp_path}/a/2.wav"]
+
+
+def test_nan_is_nothing_and_never_a_word(tmp_path):
+    """A table's missing cells are NaN, in every format that it is written in."""
+    import pyarrow
+    from pyarrow import parquet
+
+    lines = [
+        '{"id": "a", "audio": "a.wav", "text": NaN, "speaker": NaN, "emotion": NaN,'
+        ' "gender": NaN, "age_years": NaN}'
+    ]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+    table = pyarrow.table({"audio": ["a.wav"], "text": [float("nan")], "speaker": [float("nan")]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    (own,) = read_manifest(tmp_path / "manifest.jsonl")
+    for u in (own, *load_corpus("manifest", tmp_path), *load_corpus("manifest", tmp_path, file="t.parquet")):
+        assert (u.text, u.speaker, u.emotion, u.gender, u.age_level) == (None, None, None, None, None)
+    (tmp_path / "manifest.jsonl").write_text('{"id": "a", "audio": NaN}')
+    with pytest.raises(DataError, match=r"manifest.jsonl:1: .*audio"):
+        read_manifest(tmp_path / "manifest.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('audio,text\na.wav,"she said\nb.wav,yes\n', r"manifest.csv:2: not CSV: .*never closed"),
+        ('audio,text\na.wav,"she said\nb.wav,"yes"\n', r"manifest.csv:2: not CSV: .*never closed"),
+        (
+            'audio,text\na.wav,"hi\nb.wav,said"\nc.wav\n',
+            r"manifest.csv:4: fewer cells than columns \(1, not 2\)",
+        ),
+        ("audio,text\na.wav,hi\n\nb.wav\n", r"manifest.csv:4: fewer cells than columns \(1, not 2\)"),
+        ("audio,text\na.wav,hi,there\n", r"manifest.csv:2: more cells than columns \(3, not 2\)"),
+        ("audio,text,text\na.wav,hi,there\n", r"manifest.csv:1: the columns \['text'\] stand there twice"),
+        (
+            f"audio,text\na.wav,hi\nb.wav,{'a' * 140_000}\n",
+            r"manifest.csv:3: .*larger than field limit \(131072\)",
+        ),
+        ("", r"manifest.csv: columns \[\]; `audio` is required"),
+    ],
+)
+def test_a_row_never_swallows_others(tmp_path, text, message):
+    (tmp_path / "manifest.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_corpus("manifest", tmp_path)
+
+
+def test_quoted_cells_keep_commas_quotes_and_line_ends(tmp_path):
+    rows = 'audio,text\r\na.wav,"one, ""two""\r\nthree"\r\n\r\nb.wav,5" wide\r\n'
+    (tmp_path / "manifest.csv").write_bytes(rows.encode())
+    found = load_corpus("manifest", tmp_path)
+    assert [u.text for u in found] == ['one, "two"\r\nthree', '5" wide']

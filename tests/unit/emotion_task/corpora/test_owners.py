@@ -312,6 +312,37 @@ def test_expresso_cuts_turns_by_channel_and_split(expresso_root, tmp_path):
     kept = Path(found[0].audio).stat().st_mtime_ns
     again = load_corpus("expresso", expresso_root, cut_to=str(tmp_path / "turns"))
     assert again == everything and Path(found[0].audio).stat().st_mtime_ns == kept
+    pair = expresso_root / "audio_48khz" / "conversational" / "ex04-ex01"
+    put(pair / "angry" / "ex04-ex01_angry_005.wav", 4, rate=4000, channels=2)
+    load_corpus("expresso", expresso_root, cut_to=str(tmp_path / "turns"))
+    assert soundfile.info(by_id["angry_005-ex01-0002.50"].audio).samplerate == 4000
+
+
+def test_expresso_leaves_out_a_turn_that_cannot_be_cut(expresso_root, tmp_path, caplog):
+    pair = expresso_root / "audio_48khz" / "conversational" / "ex04-ex01"
+    put(pair / "angry" / "ex04-ex01_angry_005.wav", 4, rate=2000, channels=1)  # the second speaker is missing
+    (pair / "sad-sympathetic" / "ex04-ex01_sad-sympathetic_003.wav").write_bytes(b"RIFF")
+    caplog.set_level("INFO")
+    found = load_corpus("expresso", expresso_root, cut_to=str(tmp_path / "turns"))
+    assert [u.id for u in found if "-ex01_" in u.id] == ["expresso-ex04-ex01_angry_005-ex04-0000.50"]
+    assert "5 turn that cannot be cut" in caplog.text
+    assert "ex04-ex01_angry_005.wav: no turn can be cut at 2.50 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reader", "list_name", "header"),
+    [
+        ("meld", "train_sent_emo.csv", "Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID"),
+        ("msp_podcast", "Labels/labels_consensus.csv", "FileName,EmoClass,SpkrID,Gender,Split_Set"),
+    ],
+)
+def test_an_owners_list_that_is_cut_or_unclosed_is_named(tmp_path, reader, list_name, header):
+    put(tmp_path / "train_splits" / "dia0_utt0.wav")
+    (tmp_path / "Audios").mkdir()
+    for row, message in (('"a,b,c,0,0\nd,e,f,0,1', ":2: not CSV"), ("a,b,c", ":2: fewer cells than columns")):
+        write(tmp_path / list_name, f"{header}\n{row}\n")
+        with pytest.raises(DataError, match=f"{Path(list_name).name}{message}"):
+            load_corpus(reader, tmp_path)
 
 
 @pytest.mark.parametrize("name", OWNERS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,9 @@ from emotion_task.cot import TemplateWriter
 from emotion_task.cot.checks import KINDS, check_trace, quotes
 from emotion_task.cot.request import trace_messages, unfit
 from emotion_task.facts import PROSODY, VALUES
+from emotion_task.prosody.syllables import count_syllables
 from emotion_task.records import Utterance
+from emotion_task.sft.stressed_word import words_of
 
 UTTERANCE = Utterance(
     id="u1",
@@ -123,3 +126,13 @@ def test_faithful_traces_pass_and_one_changed_field_is_noticed():
         other = rng.choice([v for v in VALUES[name] if v not in ("none", facts[name])])
         assert "contradiction" in kinds(trace, replace(said, **{name: other}), least=1)
         assert "unmeasured" in kinds(trace, replace(said, **{name: None}), least=1)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_composed_and_decomposed_words_are_one(form: str) -> None:
+    spoken = unicodedata.normalize(form, "Heute abend könnte ich es ihm sagen.")
+    other = unicodedata.normalize("NFC" if form == "NFD" else "NFD", 'It says "könnte ich es" loudly.')
+    assert quotes(other, spoken)
+    assert not quotes('It says "konnte ich es" loudly.', spoken)
+    assert words_of(spoken)[2] == "könnte"
+    assert count_syllables(unicodedata.normalize(form, "the café is naïve")) is None

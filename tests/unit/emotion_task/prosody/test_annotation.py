@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,29 @@ def test_bad_files_are_quarantined_with_their_reason(tmp_path, bad_files):
     assert set(reasons) == set(bad_files)
     for name, expected in bad_files.items():
         assert reasons[name].startswith(expected), (name, reasons[name])
+
+
+def test_text_and_paths_beyond_utf8_cost_their_own_row_alone(tmp_path, caplog):
+    undecodable = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    for path in (undecodable, tmp_path / "good.wav", tmp_path / "half.wav"):
+        soundfile.write(os.fsencode(path), tone(), RATE)
+    rows = [
+        Utterance(id="good", audio=str(tmp_path / "good.wav"), text="great", split="train"),
+        Utterance(id="half", audio=str(tmp_path / "half.wav"), text="great \ud83d", split="train"),
+        Utterance(id="path", audio=str(undecodable), split="train"),
+    ]
+    report = annotate(rows, tmp_path / "out", num_workers=0, progress=False)
+    assert [utterance.id for utterance in read_manifest(report.manifest)] == ["good"]
+    assert report.reasons == {"not text": 2}
+    entries = [json.loads(line) for line in report.quarantine.read_text().splitlines()]
+    assert [(e["id"], e["reason"][:30]) for e in entries] == [
+        ("half", "not text: text 'great \\ud83d' "),
+        ("path", "not text: audio '" + str(undecodable)[:13]),
+    ]
+    # A manifest written by hand: the row is left out, and the log names it.
+    write_manifest(tmp_path / "hand.jsonl", rows)
+    assert [utterance.id for utterance in read_manifest(tmp_path / "hand.jsonl")] == ["good"]
+    assert f"{tmp_path}/hand.jsonl:2: left out: not text: text" in caplog.text
 
 
 def test_cut_points_come_from_the_train_split_alone(tmp_path):
@@ -158,6 +182,32 @@ def test_what_has_changed_is_measured_again_and_settings_are_not_mixed(tmp_path)
         progress=False,
     )
     assert fresh.num_annotated == 2
+
+
+def test_a_replaced_recording_is_measured_again_and_said(tmp_path, caplog):
+    utterances, out = tones(tmp_path, 2), tmp_path / "out"
+    annotate(utterances, out, num_workers=0, progress=False)
+    assert not caplog.records
+    at = Path(utterances[0].audio)
+    old = at.stat()
+    soundfile.write(at, tone(0.5, hertz=240), RATE)
+    os.utime(at, ns=(old.st_atime_ns, old.st_mtime_ns + 1))
+    assert at.stat().st_size == old.st_size
+    with pytest.raises(
+        DataError, match=r"1 of 2 utterances were not measured yet \(0, .*as their recordings"
+    ):
+        calibrate_corpus(utterances, out)
+    report = annotate(utterances, out, num_workers=0, progress=False)
+    found = [round(u.measured["f0_median_hz"]) for u in read_manifest(report.manifest)]
+    assert found == [240, 120]
+    told = [record.getMessage() for record in caplog.records]
+    again = "1 recordings were replaced since they were measured, and are measured again"
+    assert told == [f"{out}: {again}: {at}"]
+    # Where the audio lies elsewhere by now, its measurements still hold.
+    at.unlink()
+    assert calibrate_corpus(utterances, out).num_annotated == 2
+    assert annotate(utterances, out, num_workers=0, progress=False).num_annotated == 2
+    assert len((out / "measured.jsonl").read_text().splitlines()) == 3
 
 
 def test_one_at_a_time_measures_into_a_folder(tmp_path):

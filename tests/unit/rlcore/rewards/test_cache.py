@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 
 from rlcore.rewards import cache
 from rlcore.rewards.cache import ScoreCache
@@ -61,3 +64,27 @@ def test_failures_are_tried_again_and_memory_is_bounded(monkeypatch) -> None:
     for texts in (["bad", "a"], ["bad", "a"], ["b", "c"], ["a"]):
         scores.score([group(*texts)], asked)
     assert asked.texts == [["bad", "a"], ["bad"], ["b", "c"], ["a"]]
+
+
+def test_recordings_that_print_alike_keep_their_own_scores() -> None:
+    def of(media: object) -> Group:
+        prompt = Prompt(id="p", text="", media={"audio": media})
+        return replace(group("a"), prompt=prompt)
+
+    waves = [torch.zeros(16000) for _ in range(2)]
+    waves[1][8000] = 1.0
+    asked, scores = Asked(), ScoreCache(by_group=False)
+    for wave in (*waves, *waves):
+        scores.score([of(wave)], asked)
+    assert asked.texts == [["a"]] * 2
+
+
+def test_what_cannot_be_compared_is_scored_each_time_and_said_once(caplog) -> None:
+    each = replace(group("a", "b"), prompt=Prompt(id="p7", text="", media={"audio": object()}))
+    asked, scores = Asked(), ScoreCache(by_group=False)
+    for _ in range(2):
+        assert values(scores.score([each], asked)) == [[1, 1]]
+    assert asked.texts == [["a", "b"]] * 2
+    assert [record.getMessage()[:40] for record in caplog.records] == [
+        "prompt 'p7': its scores are not cached: "
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,12 @@ def test_several_outputs_are_probabilities_of_a_label(tmp_path: Path) -> None:
     assert sum(by_name.parts.values()) == pytest.approx(1)
     with pytest.raises(ConfigError, match=r"label: got None, must be one of \['rude', 'kind', 'neither'\]"):
         SequenceClassifier(folder)
+
+
+def test_a_null_entry_fails_its_own_group_alone(tmp_path: Path) -> None:
+    reward = SequenceClassifier(save(tmp_path / "scalar", ["score"]), "{response} : {label}")
+    null = replace(group("calm", "loud"), prompt=Prompt(id="q", text="", reference={"label": None}))
+    first, second = reward.score_batch([null, group("calm")], RewardContext())
+    assert [score.error for score in first] == ["template: it names 'label', prompt 'q' has []"] * 2
+    expected = logits(str(tmp_path / "scalar"), "calm : sad").sigmoid().item()
+    assert second[0].value == pytest.approx(expected, abs=1e-6)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,10 @@ def test_no_attack_gains_anything() -> None:
         assert [s.value for s in score(judge(url), *texts)] == [baseline.value] * len(texts)
         # The server does what it is told: without the fence some of them win.
         assert sum(s.value == 1.0 for s in score(judge(url, Unfenced), *texts)) >= 8
+
+
+def test_a_null_entry_is_an_error_and_not_the_word_none() -> None:
+    reward = OpenAIJudge("m", "said: {words}", {"a": 1}, api_key_env=None)
+    of = replace(group("x"), prompt=Prompt(id="p", text="", reference={"words": None, "emotion": "sad"}))
+    ((only,),) = reward.score_batch([of], RewardContext())
+    assert "question: it names 'words', prompt 'p' has ['emotion']" in only.error

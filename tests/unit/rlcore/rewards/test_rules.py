@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from emotion_task.rewards.ptr import FormatReward, OutcomeReward, dimension_weights
@@ -109,3 +111,25 @@ def test_repeated_n_grams_cost_their_share() -> None:
     assert values(Repetition(n=2), group("a b A b a b", "a b c", "a", "")) == pytest.approx([0.4, 1, 1, 1])
     with pytest.raises(ConfigError, match="n: got 0"):
         Repetition(n=0)
+
+
+@pytest.mark.parametrize("null", [None, float("nan")])
+@pytest.mark.parametrize("reward", [ExactMatch("label"), RegexMatch("label")])
+def test_a_null_reference_is_an_error_and_not_the_word_none(reward: ExactMatch, null: float | None) -> None:
+    of = replace(group("None", "nan"), prompt=Prompt(id="p", text="", reference={"label": null}))
+    errors = [score.error for score in reward.score(of, RewardContext())]
+    assert errors == ["prompt 'p': its reference 'label' is null; no answer is right"] * 2
+
+
+def test_composed_and_decomposed_letters_are_equal() -> None:
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    for reward in (ExactMatch("label"), RegexMatch("label")):
+        assert values(reward, group(nfc, nfd, "cafe", label=nfc)) == [1, 1, 0]
+        assert values(reward, group(nfc, nfd, "cafe", label=nfd)) == [1, 1, 0]
+
+
+def test_no_answer_is_right_where_the_emotion_is_null() -> None:
+    of = replace(group("nothing in form"), prompt=Prompt(id="p", text="", reference={"emotion": None}))
+    assert (
+        OutcomeReward().score(of, RewardContext())[0].error == "prompt 'p': its reference 'emotion' is null"
+    )

@@ -1,0 +1,84 @@
+"""Files whose headers do not tell their length, or in which no place can be found, are read whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from emotion_task.prosody.audio import load_audio
+from emotion_task.prosody.files import measure_file
+from emotion_task.records import Utterance
+from rlcore.errors import DataError
+
+RATE = 16000
+
+
+def speech(seconds: float = 2.0, rate: int = RATE) -> np.ndarray:
+    time = np.arange(round(seconds * rate)) / rate
+    return 0.3 * np.sin(2 * np.pi * 180 * time) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * time))
+
+
+def flac_of_unknown_length(path: Path, samples: np.ndarray) -> Path:
+    soundfile.write(path, samples, RATE)
+    content = bytearray(path.read_bytes())
+    # STREAMINFO's bytes 10 to 17 end with the 36 bits of the number of samples; 0 is unknown.
+    packed = int.from_bytes(content[18:26], "big")
+    content[18:26] = (packed & ~((1 << 36) - 1)).to_bytes(8, "big")
+    path.write_bytes(content)
+    assert soundfile.info(path).frames > 2**62
+    return path
+
+
+@pytest.mark.parametrize("frames", [32000, 1 << 16, 100_000])
+def test_flac_of_unknown_length_is_read_whole(tmp_path: Path, frames: int) -> None:
+    samples = speech(frames / RATE)
+    soundfile.write(tmp_path / "known.flac", samples, RATE)
+    piped = flac_of_unknown_length(tmp_path / "piped.flac", samples)
+    known = load_audio(tmp_path / "known.flac")
+    assert known.shape == (frames,)
+    np.testing.assert_array_equal(load_audio(piped), known)
+    np.testing.assert_array_equal(load_audio(piped, max_seconds=frames / RATE), known)
+    for limit in (frames / RATE - 0.01, 1.0):
+        with pytest.raises(DataError, match=rf"piped.flac: too long: .*at most {limit:g} s are allowed"):
+            load_audio(piped, max_seconds=limit)
+
+
+def test_gsm_is_read_and_measured(tmp_path: Path) -> None:
+    call = tmp_path / "call.wav"
+    soundfile.write(call, speech(2.0, 8000), 8000, subtype="GSM610")
+    loaded = load_audio(call, 8000)
+    assert len(loaded) == pytest.approx(16000, abs=320)  # whole blocks of 320 samples
+    assert np.corrcoef(loaded[:16000], speech(2.0, 8000)[: len(loaded)])[0, 1] > 0.98
+    measured, reason = measure_file(Utterance(id="a", audio=str(call)))
+    assert reason is None and measured is not None
+    assert measured["f0_median_hz"] == pytest.approx(180, abs=1)
+
+
+@pytest.mark.parametrize("riff", [0, 36, 0xFFFFFFFF])
+def test_a_wav_whose_writer_never_told_its_size(tmp_path: Path, riff: int) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speech(), RATE)
+    whole = load_audio(path)
+    content = bytearray(path.read_bytes())
+    assert content[36:40] == b"data"
+    content[4:8], content[40:44] = riff.to_bytes(4, "little"), bytes(4)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(load_audio(path), whole)
+    with pytest.raises(DataError, match=r"a.wav: too long: 2.0 s, at most 1 s"):
+        load_audio(path, max_seconds=1)
+
+
+def test_a_wav_without_samples_is_still_empty(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(0), RATE)
+    with pytest.raises(DataError, match="empty: the file holds no samples"):
+        load_audio(path)
+    # A chunk behind the samples that there are not is no sound.
+    content = bytearray(path.read_bytes()[:44]) + b"LIST" + (4).to_bytes(4, "little") + b"INFO"
+    content[4:8], content[40:44] = (len(content) - 8).to_bytes(4, "little"), bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="empty: the file holds no samples"):
+        load_audio(path)
