@@ -45,6 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if report.left_out:
         print(f"without a trace: {', '.join(f'{n} {why}' for why, n in report.left_out.items())}")
+    if report.num_uncounted:
+        counted = "; the cost holds the most that each can have cost" if config.price else ""
+        print(f"the endpoint did not count the tokens of {report.num_uncounted} answers{counted}")
     if "budget" in report.left_out:
         print("the budget is used up; the same command with a higher max_usd goes on")
     if "lost" in report.left_out:

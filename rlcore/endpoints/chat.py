@@ -6,6 +6,7 @@ once call from threads. What is asked, and what an answer means, is not known he
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -52,7 +53,7 @@ class ChatEndpoint:
 
     Raises:
         ConfigError: there is no key in the environment, `price` names anything else than `input` and
-            `output`, or the rate is not positive.
+            `output` or is negative, or the rate is not positive.
     """
 
     def __init__(
@@ -72,6 +73,11 @@ class ChatEndpoint:
         self.price = dict(price or {})
         if not set(self.price) <= set(_PRICED):
             raise ConfigError(f"price: got {sorted(self.price)}; allowed are {', '.join(_PRICED)}")
+        for kind, usd in self.price.items():
+            if not 0 <= usd < math.inf:
+                raise ConfigError(
+                    f"price.{kind}: got {usd}, must be 0 or more US dollars for a million tokens"
+                )
         self._secret = read_secret(api_key_env) if api_key_env else None
         headers = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
         # The threads of the caller are the limit of what runs at once.
@@ -155,8 +161,10 @@ def content_of(answer: Any) -> str:
     return _LONE_SURROGATE.sub("\ufffd", content)
 
 
-def usage_of(answer: Any) -> Usage:
-    """Returns the tokens that an answer counts, zeros where it counts none.
+def usage_of(answer: Any) -> Usage | None:
+    """Returns the tokens that an answer counts, or None where it does not count both kinds.
+
+    Every prompt and every completion has tokens: an endpoint that says 0, -1 or null has not counted.
 
     Raises:
         ValueError: `usage` of the answer is no record.
@@ -164,7 +172,12 @@ def usage_of(answer: Any) -> Usage:
     usage = answer.get("usage") or {}
     if not isinstance(usage, Mapping):
         raise ValueError(f"the endpoint answered no usage: {str(usage)[:300]}")
-    return Usage(*(int(usage.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion")))
+    prompt, completion = (_count(usage.get(f"{kind}_tokens")) for kind in ("prompt", "completion"))
+    return None if prompt is None or completion is None else Usage(prompt, completion)
+
+
+def _count(value: object) -> int | None:
+    return int(value) if isinstance(value, (int, float)) and 1 <= value < math.inf else None
 
 
 def _asked_pause(retry_after: str | None, otherwise: float) -> float:

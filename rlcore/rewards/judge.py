@@ -42,14 +42,15 @@ class Grades:
     """An answer of the judge, and the tokens that it took."""
 
     grades: Mapping[str, int]
-    prompt_tokens: int
-    completion_tokens: int
+    usage: Usage | None
+    """Tokens of the request and the answer; None where the endpoint does not count them."""
 
 
 class OpenAIJudge(Reward):
     """Scores by a judge: `value` is sum_j w_j g_j / highest, in [1 / highest, 1].
 
-    `parts` holds each grade g_j of 1 to `highest`, `tokens` and `cost_usd`.
+    `parts` holds each grade g_j of 1 to `highest`, `tokens` and `cost_usd`. The last two are left out where
+    the endpoint does not count the tokens: an unknown cost is not 0.
 
     Args:
         model: name of the model, as the endpoint knows it.
@@ -145,9 +146,11 @@ class OpenAIJudge(Reward):
         except Exception as error:  # the boundary to the endpoint and its client
             return Score(0.0, error=self._endpoint.redact(describe_error(error)))
         value = sum(w * grades.grades[name] for name, w in self._weights.items()) / self._highest
-        usage = Usage(grades.prompt_tokens, grades.completion_tokens) if is_new else Usage(0, 0)
-        tokens = usage.prompt_tokens + usage.completion_tokens
-        parts = {**grades.grades, "tokens": tokens, "cost_usd": self._endpoint.cost(usage)}
+        parts: dict[str, float] = dict(grades.grades)
+        usage = grades.usage if is_new else Usage(0, 0)
+        if usage is not None:
+            parts["tokens"] = usage.prompt_tokens + usage.completion_tokens
+            parts["cost_usd"] = self._endpoint.cost(usage)
         return Score(value, parts=parts)
 
     def _grade(self, messages: list[dict[str, str]]) -> tuple[Grades, bool]:
@@ -191,7 +194,7 @@ class OpenAIJudge(Reward):
                 raise ValueError(
                     f"the judge's grade for {name} is {grade!r}; 1 to {self._highest} is allowed"
                 )
-        return Grades(grades, **asdict(usage_of(answer)))
+        return Grades(grades, usage_of(answer))
 
 
 class GradeCache:
@@ -206,8 +209,8 @@ class GradeCache:
         self._known: dict[str, Grades] = {}
         for path in sorted(self._folder.glob("*.jsonl")):
             for row in read_rows(path):
-                key = row.pop("key")
-                self._known[key] = Grades(**row)
+                # What a known grade took was paid for when it was asked for.
+                self._known[row["key"]] = Grades(row["grades"], usage=None)
         self._path = self._folder / f"{uuid.uuid4().hex}.jsonl"
         self._lock = threading.Lock()
 

@@ -166,6 +166,49 @@ def test_the_budget_is_never_passed(tmp_path):
         CotConfig(model="m", max_usd=1.0)
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"usage": {"prompt_tokens": None, "completion_tokens": None, "total_tokens": 400}},
+        {"usage": {"prompt_tokens": 0, "completion_tokens": 0}},
+    ],
+)
+def test_tokens_that_nobody_counts_are_not_free(tmp_path, usage):
+    answer = json.dumps({"choices": [{"message": {"content": GOOD}}], **usage})
+    asked = []
+    with service(lambda *_: (asked.append(1), (200, {}, answer))[1]) as url:
+        # Set aside for each: 0.06 for 600 output tokens, and the bytes of its prompt; all of it counts.
+        report = run(url, tmp_path, 20, price=PRICE, max_usd=0.30)
+        assert len(asked) == report.num_accepted == report.num_uncounted == 4
+        assert 4 * 0.06 < report.cost_usd <= 0.30 and report.left_out == {"budget": 16}
+        again = run(url, tmp_path, 20, price=PRICE, max_usd=0.30)
+    assert (again.num_requests, again.cost_usd) == (0, pytest.approx(report.cost_usd))
+    statistics = json.loads((tmp_path / "statistics.json").read_text())
+    assert (statistics["completion_tokens"], statistics["num_uncounted"]) == (0, 4)
+
+
+def test_several_answers_to_one_request_are_set_aside_for(tmp_path):
+    endpoint = Endpoint()
+    with service(endpoint) as url:
+        assert run(url, tmp_path, 1, price=PRICE, max_usd=0.30, extra={"n": 5}).left_out == {"budget": 1}
+    assert endpoint.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({"max_usd": 1.0, "price": {"input": 1.0}}, "null without `price` of input and output"),
+        ({"max_usd": float("nan"), "price": PRICE}, "0 or more"),
+        ({"max_usd": 1.0, "price": PRICE, "extra": {"max_tokens": None}}, "max_completion_tokens"),
+    ],
+)
+def test_a_cap_that_cannot_bind_is_refused(settings, allowed):
+    with pytest.raises(ConfigError, match=f"max_usd: got .*, must be .*{allowed}"):
+        CotConfig(model="m", **settings)
+    CotConfig(model="m", max_usd=1, price=PRICE, extra={"max_tokens": None, "max_completion_tokens": 9})
+
+
 def test_refusals_are_asked_for_again_and_lost_answers_are_not(tmp_path):
     state = {"mode": "refuse"}
     asked: Counter[str] = Counter()

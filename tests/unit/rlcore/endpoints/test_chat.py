@@ -12,7 +12,8 @@ from local_service import service
 from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, usage_of
 from rlcore.errors import ConfigError
 
-OK = 200, {}, json.dumps({"choices": [{"message": {"content": "yes"}}], "usage": {"prompt_tokens": 7}})
+USAGE = {"prompt_tokens": 7, "completion_tokens": 1}
+OK = 200, {}, json.dumps({"choices": [{"message": {"content": "yes"}}], "usage": USAGE})
 BODY = {"model": "m", "messages": []}
 
 
@@ -101,12 +102,26 @@ def test_text_can_be_written_as_utf_8():
 def test_tokens_and_what_they_cost():
     with service(lambda *_: OK) as url:
         client = endpoint(url, price={"input": 2.0, "output": 10.0})
-        assert client.ask(BODY, usage_of) == Usage(7, 0)
+        assert client.ask(BODY, usage_of) == Usage(7, 1)
     assert client.cost(Usage(1000, 100)) == pytest.approx(0.003)
     with pytest.raises(ConfigError, match=r"price: got \['out'\]; allowed are input, output"):
         endpoint("http://localhost", price={"out": 1.0})
+    with pytest.raises(ConfigError, match=r"price.input: got nan, must be 0 or more"):
+        endpoint("http://localhost", price={"input": float("nan")})
     with pytest.raises(ValueError, match="no text"):
         content_of({"choices": [{"message": {"content": None}}]})
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        *(None, {}, {"prompt_tokens": 7}, {"prompt_tokens": None, "completion_tokens": None}),
+        *({"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 7, "completion_tokens": -1}),
+        *({"total_tokens": 1500}, {"prompt_tokens": {}, "completion_tokens": 1}),
+    ],
+)
+def test_an_endpoint_that_does_not_count_tokens_tells_no_usage(usage):
+    assert usage_of({"usage": usage}) is None
 
 
 def test_a_usage_that_is_no_record_is_refused():

@@ -160,6 +160,15 @@ def test_a_repeated_run_pays_nothing(tmp_path: Path) -> None:
     assert [s.parts["cost_usd"] for s in after] == [0.0, 0.0, pytest.approx(0.001)]
 
 
+def test_a_cost_that_is_not_told_is_not_0() -> None:
+    content = json.dumps({"factual": 4, "style": 4})
+    for usage in (None, {"prompt_tokens": 0, "completion_tokens": 0}):
+        answer = json.dumps({"choices": [{"message": {"content": content}}], "usage": usage})
+        with service(lambda *_, text=answer: (200, {}, text)) as url:
+            (only,) = score(judge(url, price={"input": 2.0, "output": 10.0}), "x")
+        assert (only.error, only.value, only.parts) == (None, pytest.approx(0.8), {"factual": 4, "style": 4})
+
+
 def test_the_pace_is_kept() -> None:
     pace = Pace(600)  # one in 0.1 s
     began = time.monotonic()
