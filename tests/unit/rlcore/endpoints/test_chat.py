@@ -85,6 +85,43 @@ def test_what_was_never_sent_may_be_repeated(monkeypatch, error):
         assert endpoint(url, retries=1, repeat_unknown=False).ask(BODY, content_of) == "yes"
 
 
+UPSTREAM = {"error": {"code": 502, "message": "upstream overloaded"}, "choices": None}
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        *(UPSTREAM, {"error": "overloaded"}, {"error": {"code": "server_overloaded", "message": "later"}}),
+        *({"object": "error", "message": "later", "code": 503}, {"error": {"code": "429"}, "choices": []}),
+    ],
+)
+def test_an_error_inside_an_answer_is_repeated_as_its_status_says(monkeypatch, inside):
+    monkeypatch.setattr("rlcore.endpoints.chat._FIRST_PAUSE_S", 0.02)
+    answers = [(200, {}, json.dumps(inside)), OK]
+    with service(lambda *_: answers.pop(0)) as url:
+        # Nothing was made, so nothing was paid for: it is a refusal.
+        assert endpoint(url, retries=1, repeat_unknown=False).ask(BODY, content_of) == "yes"
+
+
+@pytest.mark.parametrize(
+    ("inside", "error"),
+    [
+        ({"error": {"code": 401, "message": "no such user"}}, RuntimeError),
+        ({"error": {"code": 504, "message": "upstream"}}, TimeoutError),
+        # Tokens were made.
+        ({"error": {"code": 502}, "choices": [{"message": {"content": None}}]}, ValueError),
+    ],
+)
+def test_an_error_inside_an_answer_is_told_and_not_always_repeated(inside, error):
+    asked = []
+    with (
+        service(lambda *_: (asked.append(1), (200, {}, json.dumps(inside)))[1]) as url,
+        pytest.raises(error, match="message"),
+    ):
+        endpoint(url, retries=3, repeat_unknown=False).ask(BODY, content_of)
+    assert asked == [1]
+
+
 def test_an_error_holds_no_part_of_the_key(monkeypatch):
     monkeypatch.setenv("CHAT_KEY", "sk-s3cret")
     with (
