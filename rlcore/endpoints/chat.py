@@ -52,8 +52,8 @@ class ChatEndpoint:
         price: US dollars for a million `input` and `output` tokens.
 
     Raises:
-        ConfigError: there is no key in the environment, or a proxy that cannot be used. `price` names anything
-            else than `input` and `output`, or is negative. The rate is not positive.
+        ConfigError: there is no key in the environment, or a proxy that cannot be used. `price` names
+            anything else than `input` and `output`, or is negative. The rate is not positive.
     """
 
     def __init__(

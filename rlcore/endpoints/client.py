@@ -45,6 +45,6 @@ def open_client(
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise ConfigError(
             f"{url}: the environment names a proxy that cannot be used ({error}); correct or unset "
-            f"ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or name {host or 'the host'} in NO_PROXY; a socks5:// proxy needs "
-            "pip install 'httpx[socks]'"
+            f"ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or name {host or 'the host'} in NO_PROXY; a "
+            "socks5:// proxy needs pip install 'httpx[socks]'"
         ) from error

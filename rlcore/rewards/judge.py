@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,8 @@ CHAT_TOKENS = (
     *("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<end_of_utterance>", "[/SYSTEM_PROMPT]"),
 )
 """Texts that chat templates of open models read as control where a message spells them out."""
+
+_CODE_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,7 @@ class OpenAIJudge(Reward):
         """Raises ValueError where the endpoint did not keep to the schema: some only promise to."""
         try:
             content = content_of(answer)
-            grades = json.loads(content)
+            grades = json.loads(_bare(content))
         except ValueError as error:
             raise ValueError(f"the judge answered no JSON: {str(answer)[:300]}") from error
         if not isinstance(grades, dict) or set(grades) != set(self._weights):
@@ -195,6 +198,16 @@ class OpenAIJudge(Reward):
                     f"the judge's grade for {name} is {grade!r}; 1 to {self._highest} is allowed"
                 )
         return Grades(grades, usage_of(answer))
+
+
+def _bare(content: str) -> str:
+    """Returns an answer without what servers put around JSON: thinking before it, a code fence about it.
+
+    A template may open `<think>` itself, so that only its end is part of the answer.
+    """
+    text = content.rpartition("</think>")[2].strip()
+    fenced = _CODE_FENCE.fullmatch(text)
+    return fenced[1] if fenced else text
 
 
 class GradeCache:

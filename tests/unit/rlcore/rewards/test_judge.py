@@ -92,6 +92,36 @@ def test_busy_broken_and_careless_endpoints_are_asked_again(monkeypatch: pytest.
     assert (only.error, only.value, answers) == (None, 0.8, [])
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '```json\n{"factual": 4, "style": 2}\n```',
+        '\n```\n{"factual": 4, "style": 2}```\n',
+        '<think>{"factual": 1, "style": 1}? No.</think>\n{"factual": 4, "style": 2}',
+        'The template opened it.\n</think>\n\n```json\n{"factual": 4, "style": 2}\n```',
+    ],
+)
+def test_what_servers_put_around_json_is_no_part_of_it(content: str) -> None:
+    answers = [(200, {}, json.dumps({"choices": [{"message": {"content": content}}]}))]
+    with service(lambda *_: answers.pop(0)) as url:
+        (only,) = score(judge(url, retries=0), "x")
+    assert (only.error, only.parts) == (None, {"factual": 4, "style": 2})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"factual": 4, "style": 2} is my grade',
+        'Sure: ```json\n{"factual": 4, "style": 2}\n```',
+        '<think>{"factual": 4, "style": 2}',
+    ],
+)
+def test_json_in_the_middle_of_words_is_no_answer(content: str) -> None:
+    with service(lambda *_: (200, {}, json.dumps({"choices": [{"message": {"content": content}}]}))) as url:
+        (only,) = score(judge(url, retries=0), "x")
+    assert only.error is not None and "the judge answered no JSON" in only.error
+
+
 def test_a_refusal_is_an_error_at_once_and_holds_no_key() -> None:
     asked: list[int] = []
 
