@@ -117,6 +117,8 @@ class CotReport:
     num_accepted: int
     num_requests: int
     """Number of requests that this run sent."""
+    no_answer: str | None
+    """Reason of the last failure where none of this run's requests got an answer; else None."""
     left_out: dict[str, int]
     """Number of utterances without a trace by reason: the kind of the last attempt's first failed check,
     `refused`, `lost`, `budget`, or `unfit`."""
@@ -198,6 +200,7 @@ def _write(out: Path, outcomes: Sequence[_Outcome], writer: _Writer, ledger: Led
         num_utterances=len(outcomes),
         num_accepted=len(accepted),
         num_requests=writer.num_requests,
+        no_answer=writer.no_answer,
         left_out=dict(left_out.most_common()),
         cost_usd=sum(row["cost_usd"] for row in answers),
         num_uncounted=sum(row["prompt_tokens"] is None for row in answers),
@@ -247,6 +250,7 @@ class _Writer:
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
         self.num_requests = 0
+        self.no_answer: str | None = None
 
     def outcome(self, utterance: Utterance) -> _Outcome:
         """Asks for one utterance's traces and returns the first that passes, or why there is none."""
@@ -337,6 +341,7 @@ class _Writer:
         with self._lock:
             self.num_requests += 1
             self._failed_in_a_row = 0 if answered else self._failed_in_a_row + 1
+            self.no_answer = reason if self._failed_in_a_row == self.num_requests else None
             if self._failed_in_a_row > 2 * self.config.concurrency:
                 raise EndpointError(
                     f"{self._endpoint.url}: {self._failed_in_a_row} requests in a row got no answer; "

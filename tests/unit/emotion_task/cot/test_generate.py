@@ -13,10 +13,10 @@ import httpx
 import pytest
 from local_service import service
 
-from emotion_task.cli import EPILOG
+from emotion_task.cli import EPILOG, main
 from emotion_task.cot.generate import CotConfig, EndpointError, generate
 from emotion_task.cot.ledger import Budget, Ledger
-from emotion_task.records import Utterance, read_manifest
+from emotion_task.records import Utterance, read_manifest, write_manifest
 from rlcore.config import load_config
 from rlcore.errors import ConfigError, DataError
 
@@ -286,6 +286,21 @@ def test_it_gives_up_where_nobody_answers(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
         generate(utterances(1), tmp_path, CotConfig(model="m"), progress=False)
+
+
+def test_a_command_that_got_no_answer_at_all_fails_and_says_why(tmp_path, capsys):
+    write_manifest(tmp_path / "in.jsonl", utterances(3))
+    answers = [(400, {}, "no such model"), (400, {}, "no such model"), reply()]
+
+    def command(url: str, count: int) -> int:
+        words = f"cot {tmp_path}/in.jsonl --out {tmp_path}/{count} --limit {count} model=m concurrency=1"
+        return main([*words.split(), "retries=0", "attempts=1", f"base_url={url}/v1"])
+
+    with service(lambda *_: answers.pop(0)) as url:
+        assert command(url, 1) == 1
+        assert re.search("none of 1 requests got an answer; .* 400: no such model", capsys.readouterr().err)
+        assert command(url, 2) == 0  # one of two
+    assert "1 refused" in capsys.readouterr().out
 
 
 def test_the_ledger_after_a_kill(tmp_path):
