@@ -30,8 +30,12 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Asks for the traces, prints how many passed and what they cost, and returns 0."""
-    from emotion_task.cot.generate import CotConfig, generate
+    """Asks for the traces, prints how many passed and what they cost, and returns 0.
+
+    Raises:
+        EndpointError: the endpoint answered none of the requests.
+    """
+    from emotion_task.cot.generate import CotConfig, EndpointError, generate
     from emotion_task.records import choose, read_manifest
     from rlcore.config import load_config
 
@@ -45,8 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if report.left_out:
         print(f"without a trace: {', '.join(f'{n} {why}' for why, n in report.left_out.items())}")
+    if report.num_uncounted:
+        counted = "; the cost holds the most that each can have cost" if config.price else ""
+        print(f"the endpoint did not count the tokens of {report.num_uncounted} answers{counted}")
     if "budget" in report.left_out:
         print("the budget is used up; the same command with a higher max_usd goes on")
     if "lost" in report.left_out:
         print("lost: under way when a run was killed, or timed out; ask_lost=true asks again")
+    if report.no_answer:
+        raise EndpointError(
+            f"{config.base_url}: none of {report.num_requests} requests got an answer; the last: "
+            f"{report.no_answer}"
+        )
     return 0

@@ -70,7 +70,7 @@ class CotConfig:
     """US dollars for a million `input` and `output` tokens."""
     max_usd: float | None = None
     """Cap on the folder's whole cost, in US dollars: no request is sent that could exceed it. The cap needs
-    `price`."""
+    both prices and a limit of tokens."""
     min_words: int = 50
     max_words: int = 200
     max_tokens: int = 600
@@ -93,7 +93,15 @@ class CotConfig:
         for name in ("concurrency", "attempts", "min_words", "max_tokens"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         check(self.max_words >= self.min_words, "max_words", self.max_words, "at least min_words")
-        check(self.max_usd is None or bool(self.price), "max_usd", self.max_usd, "null without `price`")
+        if self.max_usd is not None:
+            check(self.max_usd >= 0, "max_usd", self.max_usd, "0 or more, or null")
+            is_priced = {"input", "output"} <= set(self.price)
+            check(is_priced, "max_usd", self.max_usd, "null without `price` of input and output")
+            is_limited = self.extra.get("max_tokens", self.max_tokens) or self.extra.get(
+                "max_completion_tokens"
+            )
+            allowed = "null where extra.max_tokens is null and extra.max_completion_tokens is not given"
+            check(bool(is_limited), "max_usd", self.max_usd, allowed)
 
     @property
     def key_variable(self) -> str | None:
@@ -109,11 +117,16 @@ class CotReport:
     num_accepted: int
     num_requests: int
     """Number of requests that this run sent."""
+    no_answer: str | None
+    """Reason of the last failure where none of this run's requests got an answer; else None."""
     left_out: dict[str, int]
     """Number of utterances without a trace by reason: the kind of the last attempt's first failed check,
     `refused`, `lost`, `budget`, or `unfit`."""
     cost_usd: float
     """Cost of the folder in US dollars, all runs together, as far as prices are given."""
+    num_uncounted: int
+    """Number of the folder's answers whose tokens the endpoint did not count; the cost holds what was set
+    aside for each, which is the most that the answer can have cost."""
 
 
 class _Rejected(TypedDict):
@@ -187,16 +200,19 @@ def _write(out: Path, outcomes: Sequence[_Outcome], writer: _Writer, ledger: Led
         num_utterances=len(outcomes),
         num_accepted=len(accepted),
         num_requests=writer.num_requests,
+        no_answer=writer.no_answer,
         left_out=dict(left_out.most_common()),
         cost_usd=sum(row["cost_usd"] for row in answers),
+        num_uncounted=sum(row["prompt_tokens"] is None for row in answers),
     )
     statistics = {
         "model": writer.config.model,
         "num_utterances": len(outcomes),
         "left_out": report.left_out,
         "rejected_traces": _by_kind(rejected),
-        "prompt_tokens": sum(row["prompt_tokens"] for row in answers),
-        "completion_tokens": sum(row["completion_tokens"] for row in answers),
+        "prompt_tokens": sum(row["prompt_tokens"] or 0 for row in answers),
+        "completion_tokens": sum(row["completion_tokens"] or 0 for row in answers),
+        "num_uncounted": report.num_uncounted,
         "cost_usd": report.cost_usd,
         **describe(accepted),
     }
@@ -234,6 +250,7 @@ class _Writer:
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
         self.num_requests = 0
+        self.no_answer: str | None = None
 
     def outcome(self, utterance: Utterance) -> _Outcome:
         """Asks for one utterance's traces and returns the first that passes, or why there is none."""
@@ -284,7 +301,8 @@ class _Writer:
             return "lost"
         # No tokenizer makes more tokens than there are bytes.
         most_tokens = max(body.get(name, 0) for name in ("max_tokens", "max_completion_tokens"))
-        at_most = self._endpoint.cost(Usage(len(described.encode()), most_tokens or self.config.max_tokens))
+        most_tokens = (most_tokens or self.config.max_tokens) * body.get("n", 1)
+        at_most = self._endpoint.cost(Usage(len(described.encode()), most_tokens))
         if not self._budget.reserve(at_most):
             return "budget"
         self._ledger.write(key, "asked", id=id, at_most_usd=at_most)
@@ -297,7 +315,8 @@ class _Writer:
         except (TimeoutError, ValueError, httpx.RequestError) as error:
             self._count(self._endpoint.redact(f"{type(error).__name__}: {error}"), answered=False)
             return "lost"
-        cost = self._endpoint.cost(usage)
+        # Unknown is not free: the answer may have cost all that was set aside for it.
+        cost = at_most if usage is None else self._endpoint.cost(usage)
         self._budget.settle(at_most, cost)
         self._count("", answered=True)
         return self._ledger.write(
@@ -305,8 +324,8 @@ class _Writer:
             "answered",
             id=id,
             text=text,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=usage.completion_tokens if usage else None,
             cost_usd=cost,
         )
 
@@ -322,6 +341,7 @@ class _Writer:
         with self._lock:
             self.num_requests += 1
             self._failed_in_a_row = 0 if answered else self._failed_in_a_row + 1
+            self.no_answer = reason if self._failed_in_a_row == self.num_requests else None
             if self._failed_in_a_row > 2 * self.config.concurrency:
                 raise EndpointError(
                     f"{self._endpoint.url}: {self._failed_in_a_row} requests in a row got no answer; "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import io
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +19,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, KeyValidationError, OmegaConfBaseException
 
 from rlcore.config.env_values import EnvStr, resolved
+from rlcore.config.text_keys import quoted, without_none
 from rlcore.errors import ConfigError
 
 T = TypeVar("T")
@@ -57,7 +59,10 @@ def load(files: Sequence[str | Path], overrides: Sequence[str], schema: type[T])
     try:
         values = resolved(merged)
     except OmegaConfBaseException as error:
-        raise ConfigError(_reason(error)) from error
+        # OmegaConf does not say where a reference leads to something of another form.
+        places = "" if getattr(error, "full_key", None) else ", ".join(_references(merged, schema, ""))
+        advice = f"{places}: a reference must lead to a section of the same form: " if places else ""
+        raise ConfigError(advice + _reason(error)) from error
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
         where = files[-1] if files else "a config file"
@@ -76,10 +81,12 @@ def unresolved(files: Sequence[str | Path], overrides: Sequence[str], schema: ty
 
 def _merge(files: Sequence[str | Path], overrides: Sequence[str], schema: type) -> DictConfig:
     merged: DictConfig = OmegaConf.structured(_open_twin(schema))  # type: ignore[arg-type]
-    layers = [(str(file), "", _read(Path(file))) for file in files]
-    layers += [(f"override {text!r}", text.partition("=")[0], _parse_override(text)) for text in overrides]
+    layers = [(str(file), "", _read(Path(file), schema)) for file in files]
+    layers += [
+        (f"override {text!r}", text.partition("=")[0], _parse_override(text, schema)) for text in overrides
+    ]
     for origin, key, layer in layers:
-        depth = len(re.findall(r"[^.\[\]]+", key))
+        depth = len(_names(key))
         try:
             for path in _whole_values(schema, _container(layer), (), schema):
                 if depth <= len(path):  # else the override sets one entry
@@ -130,26 +137,36 @@ def keys(schema: type) -> list[str]:
     return found
 
 
-def _read(path: Path) -> DictConfig:
+def _read(path: Path, schema: type) -> DictConfig:
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     try:
-        config = OmegaConf.load(path)
+        config = OmegaConf.load(path)  # first as it stands: errors name its lines
+        if isinstance(config, DictConfig):
+            config = OmegaConf.load(io.StringIO(quoted(path.read_text(encoding="utf-8"), schema)))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {_reason(error)}") from error
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path}: must hold `key: value` lines, got a {type(config).__name__}")
     return config
 
 
-def _parse_override(text: str) -> DictConfig:
-    key, equals, _ = text.partition("=")
+def _parse_override(text: str, schema: object = None) -> DictConfig:
+    key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"override {text!r}: must be written key=value, for instance train.num_steps=20")
     try:
-        return OmegaConf.from_dotlist([text])
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        return OmegaConf.from_dotlist([f"{key}={quoted(value, schema, _names(key))}"])
+    except yaml.YAMLError as error:
         raise ConfigError(f"override {text!r}: not readable as YAML: {error}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"override {text!r}: {_reason(error)}") from error
+
+
+def _names(key: str) -> list[str]:
+    return re.findall(r"[^.\[\]]+", key)
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, object]:
@@ -191,8 +208,25 @@ def _whole_values(
                 yield from _whole_values(section, entry, (*path, key, str(name)), root)
         elif section and not is_mapping:
             yield from _whole_values(section, value, (*path, key), root)
-        elif isinstance(value, Mapping) and get_args(_without_none(hints[key]))[-1:] != (Any,):
+        elif isinstance(value, Mapping) and get_args(without_none(hints[key]))[-1:] != (Any,):
             yield (*path, key)
+
+
+def _references(config: DictConfig, schema: type, path: str) -> Iterator[str]:
+    """Yields the keys at which a reference stands in the place of a section, a mapping or a list."""
+    for key, hint in get_type_hints(schema).items():
+        section, is_mapping = _section_of(hint)
+        if OmegaConf.is_interpolation(config, key):
+            if section or get_origin(without_none(hint)):
+                yield f"{path}{key}"
+        elif section and is_mapping and config[key] is not None:
+            for name in config[key]:
+                if OmegaConf.is_interpolation(config[key], name):
+                    yield f"{path}{key}.{name}"
+                elif config[key][name] is not None:
+                    yield from _references(config[key][name], section, f"{path}{key}.{name}.")
+        elif section and config[key] is not None:
+            yield from _references(config[key], section, f"{path}{key}.")
 
 
 def _clear(config: DictConfig, path: tuple[str, ...]) -> None:
@@ -219,27 +253,24 @@ def _unknown_key(key: str, section: str, siblings: list[str], root: type) -> str
 
 def _reason(error: Exception) -> str:
     message = str(error).splitlines()[0]
+    if isinstance(error, KeyValidationError):
+        message += "; a key is text, if need be in quotes"
+    if isinstance(error, GrammarParseError):
+        message += "; a reference is written ${key}, text that begins like one \\${"
     full_key = getattr(error, "full_key", None)
     return f"{full_key}: {message}" if full_key else message
 
 
 def _section_of(hint: object) -> tuple[type | None, bool]:
     """The dataclass that a type hint holds, and whether it holds a mapping of them."""
-    hint = _without_none(hint)
+    hint = without_none(hint)
     if dataclasses.is_dataclass(hint):
         return hint, False  # type: ignore[return-value]
     if _is_mapping(hint) and len(get_args(hint)) == 2:
-        entry = _without_none(get_args(hint)[1])
+        entry = without_none(get_args(hint)[1])
         if dataclasses.is_dataclass(entry):
             return entry, True  # type: ignore[return-value]
     return None, False
-
-
-def _without_none(hint: object) -> object:
-    if get_origin(hint) in (Union, types.UnionType):
-        arms = [arm for arm in get_args(hint) if arm is not type(None)]
-        return arms[0] if len(arms) == 1 else hint
-    return hint
 
 
 def _is_mapping(hint: object) -> bool:
@@ -309,7 +340,10 @@ def _built(hint: object, value: object, path: str) -> object:
         if not is_mapping:
             return _build(section, value, path)
         return {k: _build(section, v, f"{path}{k}.") for k, v in value.items() if v is not None}
-    hint = _without_none(hint)
+    hint = without_none(hint)
+    if _is_mapping(hint) and get_args(hint)[1:] == (str,) and isinstance(value, dict):
+        for name, entry in value.items():
+            check(isinstance(entry, str), f"{path}{name}", entry, "text")
     if get_origin(hint) is tuple and isinstance(value, list):
         args = get_args(hint)
         if args[-1] is not Ellipsis and len(value) != len(args):

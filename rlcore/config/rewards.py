@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from rlcore.config.checks import at_least, check, is_number, one_of, positive, positive_amounts
 from rlcore.config.io import MAY_CHANGE, Arguments
@@ -29,7 +30,7 @@ class RewardConfig:
     num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
     resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a replica, for instance `{judge_node: 1}`."""
-    runtime_env: Arguments = field(default_factory=dict)
+    runtime_env: Annotated[Arguments, {"env_vars": Mapping[str, str]}] = field(default_factory=dict)
     """Ray's runtime environment of the replicas: `pip`, `env_vars`, `working_dir`, ..."""
     batch_size: int | None = None
     """Groups in one call; null: a step's groups are dealt evenly to the replicas."""
@@ -57,6 +58,10 @@ class RewardConfig:
         positive_amounts(self, "resources")
         asks = self.num_cpus or self.num_gpus or self.resources
         check(bool(asks), "num_cpus", self.num_cpus, "above 0 where neither num_gpus nor resources is set")
+        env_vars = self.runtime_env.get("env_vars") or {}
+        check(isinstance(env_vars, Mapping), "runtime_env.env_vars", env_vars, "a mapping of names to texts")
+        for name, value in env_vars.items():
+            check(isinstance(value, str), f"runtime_env.env_vars.{name}", value, "text, in quotes")
         one_of(self, "cache", "none", "group", "completion")
         positive(self, "timeout_s")
         check(math.isfinite(self.weight), "weight", self.weight, "a finite number")

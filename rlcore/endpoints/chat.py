@@ -6,6 +6,7 @@ once call from threads. What is asked, and what an answer means, is not known he
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -51,8 +52,8 @@ class ChatEndpoint:
         price: US dollars for a million `input` and `output` tokens.
 
     Raises:
-        ConfigError: there is no key in the environment, `price` names anything else than `input` and
-            `output`, or the rate is not positive.
+        ConfigError: there is no key in the environment, or a proxy that cannot be used. `price` names
+            anything else than `input` and `output`, or is negative. The rate is not positive.
     """
 
     def __init__(
@@ -66,17 +67,20 @@ class ChatEndpoint:
         timeout_s: float = 60.0,
         price: Mapping[str, float] | None = None,
     ):
-        import httpx
+        from rlcore.endpoints.client import open_client
 
         self.url = f"{base_url.rstrip('/')}/chat/completions"
         self.price = dict(price or {})
         if not set(self.price) <= set(_PRICED):
             raise ConfigError(f"price: got {sorted(self.price)}; allowed are {', '.join(_PRICED)}")
+        for kind, usd in self.price.items():
+            if not 0 <= usd < math.inf:
+                raise ConfigError(
+                    f"price.{kind}: got {usd}, must be 0 or more US dollars for a million tokens"
+                )
         self._secret = read_secret(api_key_env) if api_key_env else None
         headers = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
-        # The threads of the caller are the limit of what runs at once.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        self._client = httpx.Client(timeout=timeout_s, headers=headers, limits=limits)
+        self._client = open_client(self.url, timeout_s=timeout_s, headers=headers)
         self._attempts, self._pace = retries + 1, Pace(requests_per_minute)
         self._repeat_unknown = repeat_unknown
 
@@ -88,7 +92,7 @@ class ChatEndpoint:
             read: raises ValueError for an answer that is worth asking for again.
 
         Raises:
-            RuntimeError: the endpoint answered with an error.
+            RuntimeError: the endpoint answered with an error, in its status or inside an answer.
             `never_sent()`: nobody is there, or the request could not be made.
             TimeoutError, ValueError, httpx.RequestError: an answer, if there was one, is lost.
         """
@@ -100,12 +104,17 @@ class ChatEndpoint:
             pause = min(30.0, _FIRST_PAUSE_S * 2**attempt)
             try:
                 answer = self._client.post(self.url, json=body)
+                status = answer.status_code
                 if answer.is_success:
-                    return read(answer.json())
+                    content = answer.json()
+                    inside = _status_inside(content)
+                    if inside is None:
+                        return read(content)
+                    status = inside
                 reason = f"{self.url} answered {answer.status_code}: {self.redact(answer.text)[:500]}"
-                is_unknown = answer.status_code in _TIMED_OUT
+                is_unknown = status in _TIMED_OUT
                 failure = TimeoutError(reason) if is_unknown else RuntimeError(reason)
-                if answer.status_code not in _WORTH_REPEATING or (is_unknown and not self._repeat_unknown):
+                if status not in _WORTH_REPEATING or (is_unknown and not self._repeat_unknown):
                     break
                 pause = _asked_pause(answer.headers.get("retry-after"), pause)
             except never_sent() as error:
@@ -126,6 +135,22 @@ class ChatEndpoint:
     def redact(self, text: str) -> str:
         """Returns `text` without the key."""
         return redact(text, [self._secret])
+
+
+def _status_inside(answer: object) -> int | None:
+    """Returns the status of an error that stands in place of a completion, or None where there is none.
+
+    Routers answer 200 and an `error` where their upstream failed; some servers answer `object: error`. An
+    error without a status passes for one of the server (500).
+    """
+    if not isinstance(answer, Mapping) or answer.get("choices"):
+        return None  # tokens were made, and may have been paid for: `read` has the word
+    error = answer if answer.get("object") == "error" else answer.get("error")
+    if not error:
+        return None
+    code = error.get("code") if isinstance(error, Mapping) else None
+    is_status = str(code).isdecimal() and 400 <= int(str(code)) <= 599
+    return int(str(code)) if is_status else 500
 
 
 def never_sent() -> tuple[type[Exception], ...]:
@@ -155,8 +180,10 @@ def content_of(answer: Any) -> str:
     return _LONE_SURROGATE.sub("\ufffd", content)
 
 
-def usage_of(answer: Any) -> Usage:
-    """Returns the tokens that an answer counts, zeros where it counts none.
+def usage_of(answer: Any) -> Usage | None:
+    """Returns the tokens that an answer counts, or None where it does not count both kinds.
+
+    Every prompt and every completion has tokens: an endpoint that says 0, -1 or null has not counted.
 
     Raises:
         ValueError: `usage` of the answer is no record.
@@ -164,7 +191,12 @@ def usage_of(answer: Any) -> Usage:
     usage = answer.get("usage") or {}
     if not isinstance(usage, Mapping):
         raise ValueError(f"the endpoint answered no usage: {str(usage)[:300]}")
-    return Usage(*(int(usage.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion")))
+    prompt, completion = (_count(usage.get(f"{kind}_tokens")) for kind in ("prompt", "completion"))
+    return None if prompt is None or completion is None else Usage(prompt, completion)
+
+
+def _count(value: object) -> int | None:
+    return int(value) if isinstance(value, (int, float)) and 1 <= value < math.inf else None
 
 
 def _asked_pause(retry_after: str | None, otherwise: float) -> float:

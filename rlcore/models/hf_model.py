@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from huggingface_hub import save_torch_state_dict
+from huggingface_hub import HfApi, save_torch_state_dict, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -33,6 +34,8 @@ from rlcore.models.names import checkpoint_name, checkpoint_parts, expert_source
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
 Media = Mapping[str, Any]
 """A prompt's media as a task loads them (`Task.load_media`): keyword arguments of the model's processor, such
 as `audio` (waveforms, float32 [num_samples] each) and `sampling_rate`."""
@@ -44,11 +47,36 @@ def load_config(path: str) -> PretrainedConfig:
     Raises:
         DataError: no such folder, and no such hub id within reach.
     """
+    _check_reach(path)
     try:
         # Left out, it would ask on the terminal whether a stranger's code may run.
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError(_missing_model(path)) from error
+
+
+def _check_reach(path: str) -> None:
+    """Refuses a folder that is not there, for which transformers would ask the hub for half a minute.
+
+    What can be no hub id is refused at once. Where the folder above is there (`runs/nope`), the hub is asked
+    once.
+
+    Raises:
+        DataError: there is no such model.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        return
+    if not _HUB_ID.fullmatch(path):
+        raise DataError(_missing_model(path))
+    is_here = folder.parent != Path() and folder.parent.is_dir()
+    if is_here and not isinstance(try_to_load_from_cache(path, "config.json"), str):
+        try:
+            HfApi().model_info(path, timeout=10.0)
+        except HfHubHTTPError:
+            pass  # not there, a gate, a busy hub: transformers has the word
+        except Exception as error:  # the boundary to the hub's client, whose HTTP library is its own
+            raise DataError(f"{_missing_model(path)} ({type(error).__name__})") from error
 
 
 def _missing_model(path: str) -> str:

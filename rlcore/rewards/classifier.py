@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 
 from rlcore.errors import ConfigError, DataError
 from rlcore.rewards.protocol import Reward, failed_scores
@@ -50,8 +51,9 @@ class SequenceClassifier(Reward):
             model_path, dtype=getattr(torch, dtype), use_safetensors=True
         )
         self._model.eval().to(self._device)
-        if self._model.config.pad_token_id is None:
-            self._model.config.pad_token_id = self._tokenizer.pad_token_id
+        self._pad_id = self._model.config.pad_token_id
+        if self._pad_id is None:
+            self._pad_id = self._tokenizer.pad_token_id
         self._names = [str(self._model.config.id2label[i]) for i in range(self._model.config.num_labels)]
         self._label = self._index_of(label)
         limits = (
@@ -108,12 +110,19 @@ class SequenceClassifier(Reward):
     def _forward(self, rows: Sequence[list[int]]) -> list[Score]:
         import torch
 
-        inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
+        # The model reads a row's score before its padding, which it knows by this token. Many Llama reward
+        # models name none: a token that no row holds makes that the row's last token, as for a row alone.
+        held = set().union(*rows)
+        pad = self._pad_id if self._pad_id is not None else next(i for i in count() if i not in held)
+        self._model.config.pad_token_id = pad
+        width = max(map(len, rows))
+        padded = [[*row, *[pad] * (width - len(row))] for row in rows]
+        mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
         with torch.inference_mode():
             logits = self._model(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-            ).logits
-        logits = logits.float()
+                input_ids=torch.tensor(padded, device=self._device),
+                attention_mask=torch.tensor(mask, device=self._device),
+            ).logits.float()
         if len(self._names) == 1:
             values = logits[:, 0].sigmoid() if self._sigmoid else logits[:, 0]
             return [Score(value) for value in values.tolist()]

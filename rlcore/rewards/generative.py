@@ -13,7 +13,9 @@ This module knows no task: a subclass says how the judge is asked and how media 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rlcore.errors import ConfigError
@@ -159,11 +161,20 @@ class GenerativeRewardModel(Reward):
         return requests
 
     def _tokenise(self, text: str, bare_token_ids: Sequence[int]) -> tuple[int, ...]:
-        """Tokens of `text` with each media placeholder repeated as the processor repeated it in the bare
-        question."""
+        """Returns the tokens of `text`, in which each recording's placeholder is repeated as the processor
+        repeated it in the bare question."""
         if self._placeholder_id is not None:
             placeholder = self._tokenizer.convert_ids_to_tokens(self._placeholder_id)
-            text = text.replace(placeholder, placeholder * bare_token_ids.count(self._placeholder_id))
+            is_placeholder = groupby(token == self._placeholder_id for token in bare_token_ids)
+            runs = [placeholder * len(list(run)) for is_run, run in is_placeholder if is_run]
+            # Placeholders side by side are one run, in the text as among the tokens.
+            before, *after = re.split(f"(?:{re.escape(placeholder)})+", text)
+            if after and len(after) != len(runs):
+                raise ConfigError(
+                    f"{type(self).__name__}.judge_prompt: {placeholder} stands at {len(after)} places about "
+                    f"a response, at {len(runs)} about an empty one; the recordings must be the same"
+                )
+            text = before + "".join(run + rest for run, rest in zip(runs, after, strict=bool(after)))
         return tuple(self._tokenizer(text)["input_ids"])
 
     def _fits(self, request: EngineRequest) -> bool:

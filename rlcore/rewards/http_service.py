@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from rlcore.endpoints.client import LOOPBACK, open_client
 from rlcore.endpoints.secrets import read_secret, redact
 from rlcore.errors import ConfigError
 from rlcore.rewards.protocol import Reward
 from rlcore.types import Group, RewardContext, Score
 
 SCHEMA_VERSION = 1
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class HTTPReward(Reward):
@@ -27,7 +27,8 @@ class HTTPReward(Reward):
         timeout_s: deadline of one request.
 
     Raises:
-        ConfigError: a token would travel unencrypted, or is not in the environment.
+        ConfigError: a token would travel unencrypted or is not in the environment, or the environment's proxy
+            cannot be used.
     """
 
     def __init__(
@@ -38,11 +39,12 @@ class HTTPReward(Reward):
             raise ConfigError(f"url: got {url!r}, must be an http or https address")
         if parts.username or parts.password:
             raise ConfigError("url: it holds a password; put a token into the environment and name token_env")
-        if token_env and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        if token_env and parts.scheme == "http" and parts.hostname not in LOOPBACK:
             raise ConfigError(f"url: got {url!r} with a token; it would travel unencrypted, use https")
         self._url, self._token = url, read_secret(token_env) if token_env else None
-        self._client = httpx.Client(
-            timeout=timeout_s,
+        self._client = open_client(
+            url,
+            timeout_s=timeout_s,
             verify=ssl.create_default_context(cafile=ca_file),
             headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
         )

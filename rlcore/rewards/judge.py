@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
@@ -37,20 +38,23 @@ CHAT_TOKENS = (
 )
 """Texts that chat templates of open models read as control where a message spells them out."""
 
+_CODE_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+
 
 @dataclass(frozen=True, slots=True)
 class Grades:
     """An answer of the judge, and the tokens that it took."""
 
     grades: Mapping[str, int]
-    prompt_tokens: int
-    completion_tokens: int
+    usage: Usage | None
+    """Tokens of the request and the answer; None where the endpoint does not count them."""
 
 
 class OpenAIJudge(Reward):
     """Scores by a judge: `value` is sum_j w_j g_j / highest, in [1 / highest, 1].
 
-    `parts` holds each grade g_j of 1 to `highest`, `tokens` and `cost_usd`.
+    `parts` holds each grade g_j of 1 to `highest`, `tokens` and `cost_usd`. The last two are left out where
+    the endpoint does not count the tokens: an unknown cost is not 0.
 
     Args:
         model: name of the model, as the endpoint knows it.
@@ -145,9 +149,11 @@ class OpenAIJudge(Reward):
         except Exception as error:  # the boundary to the endpoint and its client
             return Score(0.0, error=self._endpoint.redact(describe_error(error)))
         value = sum(w * grades.grades[name] for name, w in self._weights.items()) / self._highest
-        usage = Usage(grades.prompt_tokens, grades.completion_tokens) if is_new else Usage(0, 0)
-        tokens = usage.prompt_tokens + usage.completion_tokens
-        parts = {**grades.grades, "tokens": tokens, "cost_usd": self._endpoint.cost(usage)}
+        parts: dict[str, float] = dict(grades.grades)
+        usage = grades.usage if is_new else Usage(0, 0)
+        if usage is not None:
+            parts["tokens"] = usage.prompt_tokens + usage.completion_tokens
+            parts["cost_usd"] = self._endpoint.cost(usage)
         return Score(value, parts=parts)
 
     def _grade(self, messages: list[dict[str, str]]) -> tuple[Grades, bool]:
@@ -181,7 +187,7 @@ class OpenAIJudge(Reward):
         """Raises ValueError where the endpoint did not keep to the schema: some only promise to."""
         try:
             content = content_of(answer)
-            grades = json.loads(content)
+            grades = json.loads(_bare(content))
         except ValueError as error:
             raise ValueError(f"the judge answered no JSON: {str(answer)[:300]}") from error
         if not isinstance(grades, dict) or set(grades) != set(self._weights):
@@ -191,7 +197,17 @@ class OpenAIJudge(Reward):
                 raise ValueError(
                     f"the judge's grade for {name} is {grade!r}; 1 to {self._highest} is allowed"
                 )
-        return Grades(grades, **asdict(usage_of(answer)))
+        return Grades(grades, usage_of(answer))
+
+
+def _bare(content: str) -> str:
+    """Returns an answer without what servers put around JSON: thinking before it, a code fence about it.
+
+    A template may open `<think>` itself, so that only its end is part of the answer.
+    """
+    text = content.rpartition("</think>")[2].strip()
+    fenced = _CODE_FENCE.fullmatch(text)
+    return fenced[1] if fenced else text
 
 
 class GradeCache:
@@ -206,8 +222,8 @@ class GradeCache:
         self._known: dict[str, Grades] = {}
         for path in sorted(self._folder.glob("*.jsonl")):
             for row in read_rows(path):
-                key = row.pop("key")
-                self._known[key] = Grades(**row)
+                # What a known grade took was paid for when it was asked for.
+                self._known[row["key"]] = Grades(row["grades"], usage=None)
         self._path = self._folder / f"{uuid.uuid4().hex}.jsonl"
         self._lock = threading.Lock()
 

@@ -20,7 +20,8 @@ from ray.util.state.exception import RayStateApiException
 from rlcore.config import JobConfig
 from rlcore.config.io import check
 from rlcore.config.job import is_dashboard
-from rlcore.errors import ClusterError
+from rlcore.endpoints.client import LOOPBACK
+from rlcore.errors import ClusterError, ConfigError
 from rlcore.submit.request import environment
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
@@ -40,7 +41,8 @@ class JobClient(JobSubmissionClient):
 
     def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
         # Ray's has none; public ways to give it one there are not.
-        return super()._do_request(method, endpoint, **{"timeout": self.timeout_s, **kwargs})
+        with environment(_past_proxies(self.address)):
+            return super()._do_request(method, endpoint, **{"timeout": self.timeout_s, **kwargs})
 
     @property
     def ray_version(self) -> str:
@@ -65,7 +67,7 @@ def connect(job: JobConfig) -> JobClient:
 
     Raises:
         ClusterError: the cluster does not answer, refuses the token or runs another Ray.
-        ConfigError: the address is no address of a dashboard.
+        ConfigError: the address is no address of a dashboard, or the environment's proxy cannot be used.
     """
     address = address_of(job)
     _knock(address, job.timeout_s)
@@ -74,6 +76,12 @@ def connect(job: JobConfig) -> JobClient:
             client = JobClient(address, timeout_s=job.timeout_s)
     except AuthenticationError as error:
         raise ClusterError(_refused(address, str(error))) from error
+    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidProxyURL) as error:
+        raise ConfigError(
+            f"{address}: the environment names a proxy that cannot be used ({error}); correct or unset "
+            "ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or name the host in NO_PROXY; a socks5:// proxy needs "
+            "pip install 'requests[socks]'"
+        ) from error
     except (requests.RequestException, ConnectionError, RuntimeError, KeyError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ClusterError(
@@ -121,7 +129,7 @@ def nodes(client: JobClient) -> list[Mapping[str, float]]:
     while True:
         with (
             asking(client, "did not say which nodes it has"),
-            environment({ADDRESS_VARIABLE: client.address}),
+            environment({ADDRESS_VARIABLE: client.address, **_past_proxies(client.address)}),
         ):
             alive = list_nodes(
                 address=client.address,
@@ -133,6 +141,12 @@ def nodes(client: JobClient) -> list[Mapping[str, float]]:
         if alive or time.monotonic() > deadline:
             return [dict(node.resources_total) for node in alive]
         time.sleep(0.5)
+
+
+def _past_proxies(address: str) -> dict[str, str]:
+    """Returns the variables under which no proxy of the environment is asked for an address of this machine,
+    such as a forwarded port."""
+    return {"no_proxy": "*"} if urlsplit(address).hostname in LOOPBACK else {}
 
 
 def _knock(address: str, timeout_s: float) -> None:

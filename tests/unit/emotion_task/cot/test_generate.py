@@ -13,10 +13,10 @@ import httpx
 import pytest
 from local_service import service
 
-from emotion_task.cli import EPILOG
+from emotion_task.cli import EPILOG, main
 from emotion_task.cot.generate import CotConfig, EndpointError, generate
 from emotion_task.cot.ledger import Budget, Ledger
-from emotion_task.records import Utterance, read_manifest
+from emotion_task.records import Utterance, read_manifest, write_manifest
 from rlcore.config import load_config
 from rlcore.errors import ConfigError, DataError
 
@@ -166,6 +166,49 @@ def test_the_budget_is_never_passed(tmp_path):
         CotConfig(model="m", max_usd=1.0)
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"usage": {"prompt_tokens": None, "completion_tokens": None, "total_tokens": 400}},
+        {"usage": {"prompt_tokens": 0, "completion_tokens": 0}},
+    ],
+)
+def test_tokens_that_nobody_counts_are_not_free(tmp_path, usage):
+    answer = json.dumps({"choices": [{"message": {"content": GOOD}}], **usage})
+    asked = []
+    with service(lambda *_: (asked.append(1), (200, {}, answer))[1]) as url:
+        # Set aside for each: 0.06 for 600 output tokens, and the bytes of its prompt; all of it counts.
+        report = run(url, tmp_path, 20, price=PRICE, max_usd=0.30)
+        assert len(asked) == report.num_accepted == report.num_uncounted == 4
+        assert 4 * 0.06 < report.cost_usd <= 0.30 and report.left_out == {"budget": 16}
+        again = run(url, tmp_path, 20, price=PRICE, max_usd=0.30)
+    assert (again.num_requests, again.cost_usd) == (0, pytest.approx(report.cost_usd))
+    statistics = json.loads((tmp_path / "statistics.json").read_text())
+    assert (statistics["completion_tokens"], statistics["num_uncounted"]) == (0, 4)
+
+
+def test_several_answers_to_one_request_are_set_aside_for(tmp_path):
+    endpoint = Endpoint()
+    with service(endpoint) as url:
+        assert run(url, tmp_path, 1, price=PRICE, max_usd=0.30, extra={"n": 5}).left_out == {"budget": 1}
+    assert endpoint.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({"max_usd": 1.0, "price": {"input": 1.0}}, "null without `price` of input and output"),
+        ({"max_usd": float("nan"), "price": PRICE}, "0 or more"),
+        ({"max_usd": 1.0, "price": PRICE, "extra": {"max_tokens": None}}, "max_completion_tokens"),
+    ],
+)
+def test_a_cap_that_cannot_bind_is_refused(settings, allowed):
+    with pytest.raises(ConfigError, match=f"max_usd: got .*, must be .*{allowed}"):
+        CotConfig(model="m", **settings)
+    CotConfig(model="m", max_usd=1, price=PRICE, extra={"max_tokens": None, "max_completion_tokens": 9})
+
+
 def test_refusals_are_asked_for_again_and_lost_answers_are_not(tmp_path):
     state = {"mode": "refuse"}
     asked: Counter[str] = Counter()
@@ -243,6 +286,21 @@ def test_it_gives_up_where_nobody_answers(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
         generate(utterances(1), tmp_path, CotConfig(model="m"), progress=False)
+
+
+def test_a_command_that_got_no_answer_at_all_fails_and_says_why(tmp_path, capsys):
+    write_manifest(tmp_path / "in.jsonl", utterances(3))
+    answers = [(400, {}, "no such model"), (400, {}, "no such model"), reply()]
+
+    def command(url: str, count: int) -> int:
+        words = f"cot {tmp_path}/in.jsonl --out {tmp_path}/{count} --limit {count} model=m concurrency=1"
+        return main([*words.split(), "retries=0", "attempts=1", f"base_url={url}/v1"])
+
+    with service(lambda *_: answers.pop(0)) as url:
+        assert command(url, 1) == 1
+        assert re.search("none of 1 requests got an answer; .* 400: no such model", capsys.readouterr().err)
+        assert command(url, 2) == 0  # one of two
+    assert "1 refused" in capsys.readouterr().out
 
 
 def test_the_ledger_after_a_kill(tmp_path):

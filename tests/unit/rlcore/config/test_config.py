@@ -381,6 +381,75 @@ class LineConfig:
     rl: RunConfig = field(default_factory=lambda: RunConfig(seed=5, rollout=RolloutConfig(max_tokens=64)))
 
 
+@pytest.mark.parametrize(
+    "text", ["0123", "on", "1e5", "12e4567", "2024-01-01", "1_000", "1.10", ".inf", "true"]
+)
+def test_text_stays_as_it_is_written(
+    minimal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("WRITTEN", text)
+    file = tmp_path / "text.yaml"
+    file.write_text(
+        f"run_dir: {text}\n"
+        f"rewards: {{brevity: {{runtime_env: {{env_vars: {{A: {text}}}, pip: [{text}]}}}}}}\n"
+        f"cluster:\n  job:\n    pip: [{text}]\n    env_vars: &both\n      A: {text}\n"
+        f"      B: ${{oc.env:WRITTEN}}\n    metadata:\n      <<: *both\n    storage:\n"
+    )
+    over = [f"cluster.job.env_vars.C={text}", "cluster.job.env_vars.D=${oc.env:WRITTEN}"]
+    over += [f"rewards.brevity.runtime_env.env_vars.B={text}"]
+    config = load_config([minimal, file], over)
+    job = config.cluster.job
+    assert (config.run_dir, job.pip, job.storage) == (text, (text,), None)
+    assert (dict(job.env_vars), dict(job.metadata)) == (
+        dict.fromkeys("ABCD", text),
+        dict.fromkeys("AB", text),
+    )
+    assert config.rewards["brevity"].runtime_env["env_vars"] == {"A": text, "B": text}
+
+
+def test_text_of_another_form_is_text_in_an_override_and_refused_in_a_file(
+    minimal: Path, tmp_path: Path
+) -> None:
+    over = ["cluster.job.metadata.A=a: b", 'cluster.job.metadata.B={"a": 1}', "cluster.job.metadata.C=[x]"]
+    assert dict(load_config([minimal], over).cluster.job.metadata) == {
+        "A": "a: b",
+        "B": '{"a": 1}',
+        "C": "[x]",
+    }
+    file = tmp_path / "form.yaml"
+    file.write_text("cluster: {job: {metadata: {A: {b: c}}}}")
+    with pytest.raises(ConfigError, match=r"cluster\.job\.metadata\.A: got \{'b': 'c'\}, must be text"):
+        load_config([minimal, file], [])
+
+
+@pytest.mark.parametrize("value", [1, None, True, ["a"]])
+def test_a_variable_of_a_reward_is_text(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"runtime_env\.env_vars\.A: got .*, must be text, in quotes"):
+        RewardConfig(target="a:b", runtime_env={"env_vars": {"A": value}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("null: 3", r"odd\.yaml: Incompatible key type 'NoneType'; a key is text"),
+        ("rewards: {brevity: {args: {~: 1}}}", r"odd\.yaml: rewards\.brevity\.args: Incompatible key type"),
+        ("run_dir: ${oops", r"odd\.yaml: run_dir: .*'\$\{oops'; a reference is written \$\{key\}"),
+        ("train: ${run_dir}", "^train: a reference must lead to a section of the same form: "),
+        ("rewards: {more: '${run_dir}'}", r"^rewards\.more: a reference must lead to"),
+        ("learner: {resources: '${run_dir}'}", r"^learner\.resources: a reference must lead to"),
+        ("train: ${cluster.job.storage}", "^train: a reference must lead to"),
+    ],
+)
+def test_odd_keys_and_references_are_sentences(
+    minimal: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as refused:
+        load_config([minimal, file], [])
+    assert "\n" not in str(refused.value)
+
+
 def test_loader_serves_any_frozen_schema(tmp_path: Path) -> None:
     path = write(tmp_path, "corpus: {speakers: [a, b]}\nrl: {model: {path: m}, task: {target: 'a.b:C'}}")
     config = load_config([path], ["rl.rollout.num_replicas=2", "corpus.options.x.y=1"], LineConfig)

@@ -12,7 +12,8 @@ from local_service import service
 from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, usage_of
 from rlcore.errors import ConfigError
 
-OK = 200, {}, json.dumps({"choices": [{"message": {"content": "yes"}}], "usage": {"prompt_tokens": 7}})
+USAGE = {"prompt_tokens": 7, "completion_tokens": 1}
+OK = 200, {}, json.dumps({"choices": [{"message": {"content": "yes"}}], "usage": USAGE})
 BODY = {"model": "m", "messages": []}
 
 
@@ -84,6 +85,43 @@ def test_what_was_never_sent_may_be_repeated(monkeypatch, error):
         assert endpoint(url, retries=1, repeat_unknown=False).ask(BODY, content_of) == "yes"
 
 
+UPSTREAM = {"error": {"code": 502, "message": "upstream overloaded"}, "choices": None}
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        *(UPSTREAM, {"error": "overloaded"}, {"error": {"code": "server_overloaded", "message": "later"}}),
+        *({"object": "error", "message": "later", "code": 503}, {"error": {"code": "429"}, "choices": []}),
+    ],
+)
+def test_an_error_inside_an_answer_is_repeated_as_its_status_says(monkeypatch, inside):
+    monkeypatch.setattr("rlcore.endpoints.chat._FIRST_PAUSE_S", 0.02)
+    answers = [(200, {}, json.dumps(inside)), OK]
+    with service(lambda *_: answers.pop(0)) as url:
+        # Nothing was made, so nothing was paid for: it is a refusal.
+        assert endpoint(url, retries=1, repeat_unknown=False).ask(BODY, content_of) == "yes"
+
+
+@pytest.mark.parametrize(
+    ("inside", "error"),
+    [
+        ({"error": {"code": 401, "message": "no such user"}}, RuntimeError),
+        ({"error": {"code": 504, "message": "upstream"}}, TimeoutError),
+        # Tokens were made.
+        ({"error": {"code": 502}, "choices": [{"message": {"content": None}}]}, ValueError),
+    ],
+)
+def test_an_error_inside_an_answer_is_told_and_not_always_repeated(inside, error):
+    asked = []
+    with (
+        service(lambda *_: (asked.append(1), (200, {}, json.dumps(inside)))[1]) as url,
+        pytest.raises(error, match="message"),
+    ):
+        endpoint(url, retries=3, repeat_unknown=False).ask(BODY, content_of)
+    assert asked == [1]
+
+
 def test_an_error_holds_no_part_of_the_key(monkeypatch):
     monkeypatch.setenv("CHAT_KEY", "sk-s3cret")
     with (
@@ -101,12 +139,26 @@ def test_text_can_be_written_as_utf_8():
 def test_tokens_and_what_they_cost():
     with service(lambda *_: OK) as url:
         client = endpoint(url, price={"input": 2.0, "output": 10.0})
-        assert client.ask(BODY, usage_of) == Usage(7, 0)
+        assert client.ask(BODY, usage_of) == Usage(7, 1)
     assert client.cost(Usage(1000, 100)) == pytest.approx(0.003)
     with pytest.raises(ConfigError, match=r"price: got \['out'\]; allowed are input, output"):
         endpoint("http://localhost", price={"out": 1.0})
+    with pytest.raises(ConfigError, match=r"price.input: got nan, must be 0 or more"):
+        endpoint("http://localhost", price={"input": float("nan")})
     with pytest.raises(ValueError, match="no text"):
         content_of({"choices": [{"message": {"content": None}}]})
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        *(None, {}, {"prompt_tokens": 7}, {"prompt_tokens": None, "completion_tokens": None}),
+        *({"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 7, "completion_tokens": -1}),
+        *({"total_tokens": 1500}, {"prompt_tokens": {}, "completion_tokens": 1}),
+    ],
+)
+def test_an_endpoint_that_does_not_count_tokens_tells_no_usage(usage):
+    assert usage_of({"usage": usage}) is None
 
 
 def test_a_usage_that_is_no_record_is_refused():

@@ -4,11 +4,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import HfApi
 from transformers import Qwen2AudioConfig, Qwen2Config
 
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.families import CAUSAL_LM, QWEN2_5_OMNI, QWEN2_AUDIO, family_of
-from rlcore.models.hf_model import audio_token_id, load_model, media_token_ids
+from rlcore.models.hf_model import audio_token_id, load_config, load_model, media_token_ids
 from rlcore.models.names import checkpoint_name, is_language_name, is_media_parameter
 
 Qwen2AudioForConditionalGeneration = type("Qwen2AudioForConditionalGeneration", (), {})
@@ -72,6 +73,27 @@ def test_media_tokens_are_found_by_name_and_by_config() -> None:
     assert audio_token_id(config) == 7
     assert media_token_ids(config, tokenizer) == [3, 4, 7, 9]
     assert audio_token_id(Qwen2Config()) is None
+
+
+@pytest.mark.parametrize("path", ["runs/nope", "./runs/nope", "runs/nope/model", "/runs/nope", "~/nope"])
+def test_a_folder_that_is_not_there_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    asked: list[str] = []
+
+    def nobody(self: HfApi, repo: str, timeout: float) -> None:
+        asked.append(repo)
+        raise ConnectionError("nobody is there")
+
+    monkeypatch.setattr(HfApi, "model_info", nobody)
+    monkeypatch.setattr(
+        "transformers.AutoConfig.from_pretrained", lambda *_, **__: pytest.fail("asked the hub")
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(DataError, match=f"^{path}: no such model"):
+        load_config(path)
+    assert asked == (["runs/nope"] if path == "runs/nope" else [])
 
 
 def test_missing_and_broken_models_say_what_to_give(tmp_path: Path) -> None:

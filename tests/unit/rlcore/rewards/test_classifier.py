@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from rlcore.errors import ConfigError
 from rlcore.rewards.classifier import SequenceClassifier
@@ -88,3 +96,42 @@ def test_a_null_entry_fails_its_own_group_alone(tmp_path: Path) -> None:
     assert [score.error for score in first] == ["template: it names 'label', prompt 'q' has []"] * 2
     expected = logits(str(tmp_path / "scalar"), "calm : sad").sigmoid().item()
     assert second[0].value == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pad", "padding"),
+    [
+        (None, {}),
+        ("<eot>", {}),  # transformers reads the score before the end of turn then
+        (None, {"pad_token_id": 1}),
+    ],
+)
+def test_a_reward_model_without_a_pad_token(tmp_path: Path, pad: str | None, padding: dict[str, int]) -> None:
+    words = ["<s>", "<eot>", "what", "is", "two", "four", "five", "the", "answer"]
+    vocabulary = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="what"))
+    vocabulary.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=vocabulary, bos_token="<s>", eos_token="<eot>", pad_token=pad
+    )
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        initializer_range=0.5,
+        num_labels=1,
+        **{"pad_token_id": None, **padding},
+    )
+    model = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    texts = "four <eot>", "the answer is five <eot>", "the the the the what"
+    reward = SequenceClassifier(str(tmp_path), "{response}", sigmoid=False)
+    scores = [score.value for score in reward.score(group(*texts), RewardContext())]
+    model.config.pad_token_id = 1 if padding or pad else None
+    with torch.no_grad():
+        alone = [model(**tokenizer(text, return_tensors="pt")).logits.item() for text in texts]
+    assert scores == pytest.approx(alone, abs=1e-5)

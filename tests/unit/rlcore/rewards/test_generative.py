@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlcore.errors import ConfigError
-from rlcore.rewards.generative import expected_scores, normalise_weights, score_token_ids, without_tokens
+from rlcore.rewards.generative import (
+    GenerativeRewardModel,
+    expected_scores,
+    normalise_weights,
+    score_token_ids,
+    without_tokens,
+)
 from rlcore.types import Completion
 
 SPECIAL = ("<|im_end|>", "<|im_start|>", "<|AUDIO|>")
@@ -49,6 +55,33 @@ def test_scores_must_be_single_tokens_that_stay_apart() -> None:
         score_token_ids(tokenizer({"1": [5], "2": [6, 7]}), "12")
     with pytest.raises(ConfigError, match="merges neighbouring scores"):
         score_token_ids(tokenizer({"1": [5], "2": [6], "1221": [5, 9, 5]}), "12")
+
+
+class Letters:
+    """A tokenizer of letters, whose placeholder is P."""
+
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return chr(token)
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text]}
+
+
+@pytest.mark.parametrize(
+    ("text", "bare", "expanded"),
+    [
+        ("aPb, fine", "aPPPb, ", "aPPPb, fine"),
+        ("(P)(P) fine", "(PP)(PPPPP) ", "(PP)(PPPPP) fine"),
+        ("(PP)(P) fine", "(PPPPPPP)(PP) ", "(PPPPPPP)(PP) fine"),  # two recordings side by side
+        ("fine", "", "fine"),
+    ],
+)
+def test_each_recording_has_the_placeholders_of_its_own_length(text: str, bare: str, expanded: str) -> None:
+    judge = object.__new__(GenerativeRewardModel)  # without an engine
+    judge._tokenizer, judge._placeholder_id = Letters(), ord("P")  # type: ignore[assignment]
+    assert "".join(map(chr, judge._tokenise(text, [ord(letter) for letter in bare]))) == expanded
+    with pytest.raises(ConfigError, match="P stands at 3 places about a response, at 2 about an empty one"):
+        judge._tokenise("P.P.P", [ord(letter) for letter in "PP.P"])
 
 
 def test_a_response_cannot_leave_its_place() -> None:

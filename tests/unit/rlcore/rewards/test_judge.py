@@ -93,6 +93,36 @@ def test_busy_broken_and_careless_endpoints_are_asked_again(monkeypatch: pytest.
     assert (only.error, only.value, answers) == (None, 0.8, [])
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '```json\n{"factual": 4, "style": 2}\n```',
+        '\n```\n{"factual": 4, "style": 2}```\n',
+        '<think>{"factual": 1, "style": 1}? No.</think>\n{"factual": 4, "style": 2}',
+        'The template opened it.\n</think>\n\n```json\n{"factual": 4, "style": 2}\n```',
+    ],
+)
+def test_what_servers_put_around_json_is_no_part_of_it(content: str) -> None:
+    answers = [(200, {}, json.dumps({"choices": [{"message": {"content": content}}]}))]
+    with service(lambda *_: answers.pop(0)) as url:
+        (only,) = score(judge(url, retries=0), "x")
+    assert (only.error, only.parts) == (None, {"factual": 4, "style": 2})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"factual": 4, "style": 2} is my grade',
+        'Sure: ```json\n{"factual": 4, "style": 2}\n```',
+        '<think>{"factual": 4, "style": 2}',
+    ],
+)
+def test_json_in_the_middle_of_words_is_no_answer(content: str) -> None:
+    with service(lambda *_: (200, {}, json.dumps({"choices": [{"message": {"content": content}}]}))) as url:
+        (only,) = score(judge(url, retries=0), "x")
+    assert only.error is not None and "the judge answered no JSON" in only.error
+
+
 def test_a_refusal_is_an_error_at_once_and_holds_no_key() -> None:
     asked: list[int] = []
 
@@ -159,6 +189,15 @@ def test_a_repeated_run_pays_nothing(tmp_path: Path) -> None:
     assert len(asked) == 3
     assert [s.value for s in before + after] == [pytest.approx(0.6)] * 5
     assert [s.parts["cost_usd"] for s in after] == [0.0, 0.0, pytest.approx(0.001)]
+
+
+def test_a_cost_that_is_not_told_is_not_0() -> None:
+    content = json.dumps({"factual": 4, "style": 4})
+    for usage in (None, {"prompt_tokens": 0, "completion_tokens": 0}):
+        answer = json.dumps({"choices": [{"message": {"content": content}}], "usage": usage})
+        with service(lambda *_, text=answer: (200, {}, text)) as url:
+            (only,) = score(judge(url, price={"input": 2.0, "output": 10.0}), "x")
+        assert (only.error, only.value, only.parts) == (None, pytest.approx(0.8), {"factual": 4, "style": 4})
 
 
 def test_the_pace_is_kept() -> None:

@@ -233,6 +233,22 @@ def test_a_cluster_that_cannot_be_used(
     assert message in str(error.value)
 
 
+def test_a_proxy_of_the_environment(
+    answer: Callable[[int, str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    # A forwarded port is on this machine: no proxy is asked.
+    with pytest.raises(ClusterError, match=r"runs Ray 2\.40\.0"):
+        connect(JobConfig(address=answer(200, json.dumps({"ray_version": "2.40.0"}))))
+    with socket.create_server(("127.0.0.2", 0)) as head:
+        address = f"http://127.0.0.2:{head.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=r"proxy that cannot be used .*NO_PROXY.*requests\[socks\]"):
+            connect(JobConfig(address=address))
+
+
 def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
