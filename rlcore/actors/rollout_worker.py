@@ -133,9 +133,7 @@ class RolloutWorker:
         done = []
         for key, completions in finished.items():
             if entry := self._jobs.pop(key, None):  # else it was cancelled as it finished
-                job, encoded, num_encoded = entry
-                group = None if completions is None else _group(job, encoded, completions)
-                done.append(FinishedJob(id=job.id, group=group, num_encoded=num_encoded))
+                done.append(_finished(*entry, completions))
         return RolloutReport(
             finished=tuple(done),
             policy_version=self._loop.engine.policy_version,
@@ -247,6 +245,15 @@ class RolloutWorker:
 
     def _record(self, phase: str, start: float, end: float) -> None:
         self._recorder.add([Span(actor=self._actor, phase=phase, start=start, end=end)])
+
+
+def _finished(
+    job: RolloutJob, encoded: EncodedPrompt, num_encoded: int, completions: tuple[Completion, ...] | None
+) -> FinishedJob:
+    """A group is whole: where one sample failed, the baseline of the others would be of fewer answers."""
+    failure = next((c.finish_reason for c in completions or () if c.has_failed), None)
+    group = None if completions is None or failure else _group(job, encoded, completions)
+    return FinishedJob(id=job.id, group=group, num_encoded=num_encoded, failure=failure)
 
 
 def _group(job: RolloutJob, encoded: EncodedPrompt, completions: tuple[Completion, ...]) -> Group:

@@ -92,9 +92,10 @@ def completion_of(
     vLLM lists the sampled token first at every position, then the others that were asked for.
     """
     flat = sample.logprobs
+    starts = [] if flat is None else flat.start_indices  # None: the request failed before its first token
     top = None
-    if sampling.num_logprobs or sampling.logprob_token_ids:
-        spans = zip(flat.start_indices, flat.end_indices, strict=True)
+    if flat is not None and (sampling.num_logprobs or sampling.logprob_token_ids):
+        spans = zip(starts, flat.end_indices, strict=True)
         top = tuple(dict(zip(flat.token_ids[a:b], flat.logprobs[a:b], strict=True)) for a, b in spans)
     versions = tuple((int(span.version), span.end - span.start) for span in sample.weight_versions or ())
     text = sample.text  # ends at the stop text, which may end within a token
@@ -102,9 +103,9 @@ def completion_of(
         text = tokenizer.decode(sample.token_ids, skip_special_tokens=True)
     return Completion(
         token_ids=tuple(sample.token_ids),
-        logprobs=tuple(flat.logprobs[start] for start in flat.start_indices),
+        logprobs=tuple(flat.logprobs[start] for start in starts),
         text=text,
-        finish_reason=sample.finish_reason,
+        finish_reason=sample.finish_reason or "unfinished",
         policy_version=versions[0][0] if versions else policy_version,
         version_spans=versions if len(versions) > 1 else (),
         top_logprobs=top,

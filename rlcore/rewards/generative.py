@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rlcore.errors import ConfigError
+from rlcore.errors import ConfigError, RewardError
 from rlcore.rewards.protocol import Reward
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
@@ -138,6 +138,8 @@ class GenerativeRewardModel(Reward):
             for prompt, encoded in zip(asked, self._encoder.encode(asked), strict=True)
         ]
         answers = self._engine.generate(requests, self._observing)
+        if failed := [answer.finish_reason for (answer,) in answers if answer.has_failed]:
+            raise RewardError(f"the judge's engine gave up observing, twice: {failed[0]}")
         return [token_odds(answer, self._observation_ids, self._num_observed) for (answer,) in answers]
 
     def _requests(self, group: Group, observed: Sequence[Sequence[float]]) -> list[EngineRequest]:
@@ -175,6 +177,8 @@ class GenerativeRewardModel(Reward):
             room = self._engine.max_model_len - len(self._weights)
             return Score(value=0.0, error=f"the judge's prompt has {length} tokens, it takes {room}")
         (completion,) = next(answers)
+        if completion.has_failed:
+            return Score(value=0.0, error=f"the judge's engine gave up, twice: {completion.finish_reason}")
         scores = expected_scores(completion, self._score_ids, len(self._weights))
         parts = dict(zip(self._weights, scores, strict=True))
         highest = len(self._score_ids)
