@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.errors import DataError
+from rlcore.models.tokens import special_tokens_argument
 from rlcore.types import Completion
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ def rendered(llm: LLM, prompt: TextPrompt | TokensPrompt) -> EngineInput:
 
     renderer = llm.llm_engine.renderer
     parsed = parse_model_prompt(llm.model_config, prompt)
-    (whole,) = renderer.render_cmpl([parsed], renderer.default_cmpl_tok_params)
+    params = renderer.default_cmpl_tok_params
+    if special := special_tokens_argument(llm.get_tokenizer(), prompt.get("prompt") or ""):
+        params = params.with_kwargs(**special)
+    (whole,) = renderer.render_cmpl([parsed], params)
     return whole
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rlcore.errors import ConfigError, RewardError
+from rlcore.models.tokens import tokens_of
 from rlcore.rewards.protocol import Reward
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
@@ -166,7 +167,7 @@ class GenerativeRewardModel(Reward):
         if self._placeholder_id is not None:
             placeholder = self._tokenizer.convert_ids_to_tokens(self._placeholder_id)
             text = text.replace(placeholder, placeholder * bare_token_ids.count(self._placeholder_id))
-        return tuple(self._tokenizer(text)["input_ids"])
+        return tuple(tokens_of(self._tokenizer, text))
 
     def _fits(self, request: EngineRequest) -> bool:
         return len(request.encoded.prompt_token_ids) + len(self._weights) <= self._engine.max_model_len
