@@ -75,7 +75,7 @@ def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens:
     from emotion_task.audio_window import model_waveform
     from emotion_task.prompt import emotion_messages, format_prompt
     from rlcore.models.hf_model import load_model, load_processor, tokenizer_of
-    from rlcore.models.tokens import special_tokens_argument
+    from rlcore.models.tokens import answer_text, opened_tag, special_tokens_argument
 
     processor = load_processor(model_path)
     model = load_model(model_path)
@@ -91,7 +91,8 @@ def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens:
     with torch.inference_mode():
         tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     completion = tokens[0, inputs["input_ids"].shape[1] :]
-    return tokenizer_of(processor).decode(completion, skip_special_tokens=True)
+    answer = answer_text(tokenizer_of(processor), completion.tolist())
+    return opened_tag(prompt, answer) + answer
 
 
 def _render(answer: str, utterance: Utterance) -> str:

@@ -39,7 +39,8 @@ class Completion:
     logprobs: tuple[float, ...]
     """[T] log-probability of each sampled token under the policy that sampled it, at its temperature."""
     text: str
-    """Text of the answer, decoded without special tokens."""
+    """Text of the answer, decoded without special tokens except pairs of tags. Begins with the tag that the
+    chat template opened (`<think>`), where the answer closes one."""
     finish_reason: str
     """Reason for the end: `stop` (a stop token) or `length` (the limit was reached). Any other is an engine's
     failure (vLLM: `error`, `abort`), and the completion then part of no group."""

@@ -18,6 +18,7 @@ from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
 from rlcore.engines.vllm_engine import VLLMEngine
 from rlcore.errors import ConfigError
 from rlcore.models.media import EncodedPrompt, MediaEncoder
+from rlcore.models.tokens import opened_tag
 from rlcore.records.timeline import Recorder, Span
 from rlcore.task import Task
 from rlcore.types import Completion, FinishedJob, Group, Prompt, RolloutJob
@@ -260,6 +261,12 @@ def _group(job: RolloutJob, encoded: EncodedPrompt, completions: tuple[Completio
     return Group(
         prompt=job.prompt,
         prompt_token_ids=encoded.prompt_token_ids,
-        completions=completions,
+        completions=tuple(_whole(job.prompt.text, completion) for completion in completions),
         media_inputs=encoded.media_inputs,
     )
+
+
+def _whole(prompt: str, completion: Completion) -> Completion:
+    """Rewards and metrics read an answer alone: where the prompt has opened its tag, they would miss it."""
+    opened = opened_tag(prompt, completion.text)
+    return replace(completion, text=opened + completion.text) if opened else completion

@@ -32,6 +32,7 @@ from rlcore.models.hf_model import (
     tokenizer_of,
 )
 from rlcore.models.host_memory import give_back
+from rlcore.models.tokens import markup_ids
 from rlcore.types import Completion
 from rlcore.weight_sync import make_receiver
 from rlcore.weight_sync.base import Push
@@ -169,7 +170,8 @@ class VLLMEngine:
                 f"takes {self.max_model_len} with the answer; raise it, or shorten the prompt"
             )
         prompt = vllm_prompt(request, embeds=self._embeds, audio_id=self._audio_id)
-        params = sampling_params(sampling, seed=request.seed, banned=self._banned)
+        has_markup = bool(markup_ids(self._tokenizer))
+        params = sampling_params(sampling, seed=request.seed, banned=self._banned, has_markup=has_markup)
         self._llm.llm_engine.add_request(key, rendered(self._llm, prompt), params)
         self._running[key] = (request, sampling)
         self.stats.prompt_tokens += num_tokens

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rlcore.errors import ConfigError, RewardError
-from rlcore.models.tokens import tokens_of
+from rlcore.models.tokens import markup_ids, tokens_of
 from rlcore.rewards.protocol import Reward
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
@@ -248,12 +248,14 @@ def token_odds(completion: Completion, token_ids: Sequence[int], length: int) ->
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Returns every token that a tokenizer reads as control, not as text.
+    """Returns every token that a tokenizer reads as control, not as text. Tags are text, also where they are
+    special (`rlcore.models.tokens.markup_ids`): a judge that is asked about a response sees them.
 
     `all_special_tokens` has only those with a role: in many chat models the begin of a turn has none.
     """
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return added | set(tokenizer.all_special_tokens)
+    tags = {tokenizer.added_tokens_decoder[token].content for token in markup_ids(tokenizer)}
+    return (added | set(tokenizer.all_special_tokens)) - tags
 
 
 def without_tokens(text: str, tokens: Iterable[str]) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from rlcore.actors.rollout_worker import RolloutWorker
 from rlcore.engines import vllm_engine
@@ -65,7 +68,8 @@ def engine(
     monkeypatch.setattr(vllm_engine, "sampling_params", lambda *_, **__: None)
     made, vllm = object.__new__(VLLMEngine), ScriptedVLLM(reasons)
     made._llm = SimpleNamespace(llm_engine=vllm)
-    made._tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: " ".join(map(str, ids)))
+    words = WordLevel({str(i): i for i in range(9)}, "0")
+    made._tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words))
     made._running, made._retried, made._mixed, made._banned = {}, set(), "", ()
     made._embeds, made._audio_id, made.max_model_len, made.policy_version = True, None, 99, 3
     made.stats = EngineStats()
