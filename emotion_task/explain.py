@@ -75,20 +75,24 @@ def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens:
     from emotion_task.audio_window import model_waveform
     from emotion_task.prompt import emotion_messages, format_prompt
     from rlcore.models.hf_model import load_model, load_processor, tokenizer_of
+    from rlcore.models.tokens import answer_text, opened_tag, special_tokens_argument
 
     processor = load_processor(model_path)
     model = load_model(model_path)
     extractor = processor.feature_extractor
+    prompt = format_prompt(processor, emotion_messages(labels))
     inputs = processor(
-        text=format_prompt(processor, emotion_messages(labels)),
+        text=prompt,
         audio=[model_waveform(audio, extractor)],
         sampling_rate=extractor.sampling_rate,
         return_tensors="pt",
+        **special_tokens_argument(tokenizer_of(processor), prompt),
     )
     with torch.inference_mode():
         tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     completion = tokens[0, inputs["input_ids"].shape[1] :]
-    return tokenizer_of(processor).decode(completion, skip_special_tokens=True)
+    answer = answer_text(tokenizer_of(processor), completion.tolist())
+    return opened_tag(prompt, answer) + answer
 
 
 def _render(answer: str, utterance: Utterance) -> str:

@@ -294,6 +294,8 @@ class _Run:
         scores = self.controller.score(groups)
         flat = {name: [group[0] for group in per_group] for name, per_group in scores.items()}
         metrics = self.task.evaluate(groups, flat)
+        # Their answers are neither right nor wrong: the other metrics are of fewer prompts.
+        metrics["unanswered_prompts"] = float(len(self.eval_prompts) - len(groups))
         metrics["latency_ms"] = 1000 * seconds * self.config.rollout.num_replicas / len(groups)
         self.tracker.log_samples(step, groups, scores, split="eval")
         # Last: an evaluation whose metrics are there is whole.

@@ -39,9 +39,11 @@ class Completion:
     logprobs: tuple[float, ...]
     """[T] log-probability of each sampled token under the policy that sampled it, at its temperature."""
     text: str
-    """Text of the answer, decoded without special tokens."""
+    """Text of the answer, decoded without special tokens except pairs of tags. Begins with the tag that the
+    chat template opened (`<think>`), where the answer closes one."""
     finish_reason: str
-    """Reason for the end: `stop` (a stop token) or `length` (the limit was reached)."""
+    """Reason for the end: `stop` (a stop token) or `length` (the limit was reached). Any other is an engine's
+    failure (vLLM: `error`, `abort`), and the completion then part of no group."""
     policy_version: int
     """Version of the weights that wrote the first token: the oldest version in this completion."""
     version_spans: tuple[tuple[int, int], ...] = ()
@@ -49,6 +51,11 @@ class Completion:
     Empty: `policy_version` wrote all tokens."""
     top_logprobs: tuple[Mapping[int, float], ...] | None = None
     """[T] token id to log-probability of the most likely tokens, where a request asked for them."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Says whether the engine gave up before the answer's end."""
+        return self.finish_reason not in ("stop", "length")
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
@@ -107,9 +114,12 @@ class FinishedJob:
     id: int
     """`RolloutJob.id`."""
     group: Group | None
-    """Prompt and completions; None: the prompt is over the context and `rollout.over_context` is `drop`."""
+    """Prompt and completions; None: the engine failed, or the prompt is over the context and
+    `rollout.over_context` is `drop`."""
     num_encoded: int
     """Number of audios that went through the tower for this job."""
+    failure: str | None = None
+    """Reason by which the engine ended the job twice, in the engine's own word; None: it did not fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

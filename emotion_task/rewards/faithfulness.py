@@ -11,9 +11,10 @@ from typing import Any
 from emotion_task.claims.check import Tally, check_claims, check_response, total
 from emotion_task.claims.finder import read_claims
 from rlcore.errors import ConfigError
+from rlcore.models.tokens import answer_text, opened_tag
 from rlcore.rewards.protocol import Reward
 from rlcore.rewards.steps import last_tokens
-from rlcore.types import Completion, Group, RewardContext, Score
+from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
 
@@ -90,7 +91,7 @@ class FaithfulnessReward(Reward):
 
     def _sentences(self, group: Group) -> list[dict[int, float]]:
         """Returns, for each of K completions, extra reward by token index."""
-        gains = [self._gains(completion, group.prompt.reference) for completion in group.completions]
+        gains = [self._gains(completion, group.prompt) for completion in group.completions]
         total_gain: defaultdict[str, float] = defaultdict(float)
         for _, name, gain in chain.from_iterable(of_answer for of_answer, _ in gains):
             total_gain[name] += gain
@@ -105,17 +106,19 @@ class FaithfulnessReward(Reward):
             rows.append(dict(due))
         return rows
 
-    def _gains(
-        self, completion: Completion, reference: Mapping[str, Any]
-    ) -> tuple[list[tuple[int, str, float]], int]:
+    def _gains(self, completion: Completion, prompt: Prompt) -> tuple[list[tuple[int, str, float]], int]:
         """Returns the last token, claim type and gain of every sentence and type that changes what the
         reasoning so far is worth; and the last token of all."""
         reasoning = completion.text.partition("</think>")[0]
         ends = [match.end() for match in _SENTENCE_END.finditer(reasoning)]
         if not ends or ends[-1] < len(reasoning.rstrip()):
             ends.append(len(reasoning))
-        worth = [self._worth(check_claims(read_claims(reasoning[:end]), reference)) for end in (0, *ends)]
-        places = last_tokens(completion.token_ids, ends, self._tokenizer)
+        worth = [
+            self._worth(check_claims(read_claims(reasoning[:end]), prompt.reference)) for end in (0, *ends)
+        ]
+        # The prompt's tokens, not the completion's, hold a tag that the chat template opened.
+        opened = len(opened_tag(prompt.text, answer_text(self._tokenizer, completion.token_ids)))
+        places = last_tokens(completion.token_ids, [end - opened for end in ends], self._tokenizer)
         gains = [
             (at, name, after[name] - before[name])
             for at, (before, after) in zip(places, pairwise(worth), strict=True)

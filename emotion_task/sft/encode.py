@@ -34,6 +34,7 @@ from rlcore.models.hf_model import (
     without_padding,
 )
 from rlcore.models.media_cache import MediaCache
+from rlcore.models.tokens import tokens_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -135,7 +136,7 @@ class ExampleEncoder:
             prompt = prompt.replace(self._placeholder, self._placeholder * num_embeddings)
         return EncodedExample(
             prompt_id=id,
-            prompt_token_ids=self._tokens(prompt),
+            prompt_token_ids=np.asarray(tokens_of(self._tokenizer, prompt), dtype=np.int64),
             token_ids=tuple(
                 np.append(self._tokens(text), self._tokenizer.eos_token_id)
                 if complete

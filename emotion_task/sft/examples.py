@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from emotion_task.prompt import Messages, format_prompt
 from rlcore.errors import DataError
+from rlcore.models.tokens import left_to_write
 from rlcore.records.files import numbered_rows, write_rows
 
 
@@ -44,23 +45,27 @@ class Question(Protocol):
 
 
 def format_examples(processor: Any, questions: Iterable[Question], weight: float = 1.0) -> list[Example]:
-    """Renders questions with a processor's chat template.
+    """Renders questions with a processor's chat template. A target begins after the tag that the template has
+    opened (`<think>`), as an answer does in the rollout.
 
     Args:
         weight: weight in the loss of the tokens of each question's `emphasis`.
     """
-    return [
-        Example(
-            id=question.id,
-            audio=question.audio,
-            prompt=format_prompt(processor, question.messages),
-            target=question.target,
-            complete=getattr(question, "complete", True),
-            emphasis=getattr(question, "emphasis", None),
-            weight=weight,
+    examples = []
+    for question in questions:
+        prompt = format_prompt(processor, question.messages)
+        examples.append(
+            Example(
+                id=question.id,
+                audio=question.audio,
+                prompt=prompt,
+                target=left_to_write(prompt, question.target),
+                complete=getattr(question, "complete", True),
+                emphasis=getattr(question, "emphasis", None),
+                weight=weight,
+            )
         )
-        for question in questions
-    ]
+    return examples
 
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> None:

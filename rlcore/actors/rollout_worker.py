@@ -18,6 +18,7 @@ from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
 from rlcore.engines.vllm_engine import VLLMEngine
 from rlcore.errors import ConfigError
 from rlcore.models.media import EncodedPrompt, MediaEncoder
+from rlcore.models.tokens import opened_tag
 from rlcore.records.timeline import Recorder, Span
 from rlcore.task import Task
 from rlcore.types import Completion, FinishedJob, Group, Prompt, RolloutJob
@@ -133,9 +134,7 @@ class RolloutWorker:
         done = []
         for key, completions in finished.items():
             if entry := self._jobs.pop(key, None):  # else it was cancelled as it finished
-                job, encoded, num_encoded = entry
-                group = None if completions is None else _group(job, encoded, completions)
-                done.append(FinishedJob(id=job.id, group=group, num_encoded=num_encoded))
+                done.append(_finished(*entry, completions))
         return RolloutReport(
             finished=tuple(done),
             policy_version=self._loop.engine.policy_version,
@@ -249,10 +248,25 @@ class RolloutWorker:
         self._recorder.add([Span(actor=self._actor, phase=phase, start=start, end=end)])
 
 
+def _finished(
+    job: RolloutJob, encoded: EncodedPrompt, num_encoded: int, completions: tuple[Completion, ...] | None
+) -> FinishedJob:
+    """A group is whole: where one sample failed, the baseline of the others would be of fewer answers."""
+    failure = next((c.finish_reason for c in completions or () if c.has_failed), None)
+    group = None if completions is None or failure else _group(job, encoded, completions)
+    return FinishedJob(id=job.id, group=group, num_encoded=num_encoded, failure=failure)
+
+
 def _group(job: RolloutJob, encoded: EncodedPrompt, completions: tuple[Completion, ...]) -> Group:
     return Group(
         prompt=job.prompt,
         prompt_token_ids=encoded.prompt_token_ids,
-        completions=completions,
+        completions=tuple(_whole(job.prompt.text, completion) for completion in completions),
         media_inputs=encoded.media_inputs,
     )
+
+
+def _whole(prompt: str, completion: Completion) -> Completion:
+    """Rewards and metrics read an answer alone: where the prompt has opened its tag, they would miss it."""
+    opened = opened_tag(prompt, completion.text)
+    return replace(completion, text=opened + completion.text) if opened else completion

@@ -6,9 +6,11 @@ starts (Ray: `runtime_env`), because vLLM and torch read their variables when th
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rlcore.config.weight_media import medium_of
 from rlcore.engines.sampling import EngineRequest, Sampling
@@ -30,9 +32,15 @@ from rlcore.models.hf_model import (
     tokenizer_of,
 )
 from rlcore.models.host_memory import give_back
+from rlcore.models.tokens import markup_ids
 from rlcore.types import Completion
 from rlcore.weight_sync import make_receiver
 from rlcore.weight_sync.base import Push
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput
+
+logger = logging.getLogger(__name__)
 
 _MIXED_PAUSE_S = 0.01
 """Pause between two looks of an engine that waits for whole weights."""
@@ -126,6 +134,8 @@ class VLLMEngine:
         self._llm.update_weight_version(str(policy_version))
         self.policy_version = policy_version
         self._running: dict[str, tuple[EngineRequest, Sampling]] = {}
+        self._retried: set[str] = set()
+        """Keys of what runs a second time, because it failed."""
         self.stats = EngineStats(start_seconds=time.perf_counter() - start)
 
     def token_ids(self, tokens: Iterable[str]) -> tuple[int, ...]:
@@ -160,13 +170,16 @@ class VLLMEngine:
                 f"takes {self.max_model_len} with the answer; raise it, or shorten the prompt"
             )
         prompt = vllm_prompt(request, embeds=self._embeds, audio_id=self._audio_id)
-        params = sampling_params(sampling, seed=request.seed, banned=self._banned)
+        has_markup = bool(markup_ids(self._tokenizer))
+        params = sampling_params(sampling, seed=request.seed, banned=self._banned, has_markup=has_markup)
         self._llm.llm_engine.add_request(key, rendered(self._llm, prompt), params)
         self._running[key] = (request, sampling)
         self.stats.prompt_tokens += num_tokens
 
     def step(self) -> dict[str, tuple[Completion, ...]]:
-        """Computes the next token of all that runs, and returns what has finished with it, by key.
+        """Computes the next token of all that runs, and returns what has finished with it, by key. A request
+        that vLLM ends unfinished (`error`, `abort`) is begun anew once. Completions that have failed twice
+        are returned (`Completion.has_failed`).
 
         Raises:
             DataError: vLLM expanded a prompt's media otherwise than the encoder did.
@@ -178,14 +191,10 @@ class VLLMEngine:
             return finished
         for output in self._llm.llm_engine.step():
             if output.finished and output.request_id in self._running:
-                request, sampling = self._running.pop(output.request_id)
-                check_expansion(request, output.prompt_token_ids)
-                completions = tuple(
-                    completion_of(
-                        sample, sampling, tokenizer=self._tokenizer, policy_version=self.policy_version
-                    )
-                    for sample in output.outputs
-                )
+                completions = self._finish(output)
+                if self._is_retried(output.request_id, completions):
+                    continue
+                del self._running[output.request_id]
                 finished[output.request_id] = completions
                 self.stats.completion_tokens += sum(len(c.token_ids) for c in completions)
         if finished and not self._running:
@@ -193,8 +202,30 @@ class VLLMEngine:
         self.stats.generate_seconds += time.perf_counter() - start
         return finished
 
+    def _finish(self, output: RequestOutput) -> tuple[Completion, ...]:
+        request, sampling = self._running[output.request_id]
+        check_expansion(request, output.prompt_token_ids)
+        return tuple(
+            completion_of(sample, sampling, tokenizer=self._tokenizer, policy_version=self.policy_version)
+            for sample in output.outputs
+        )
+
+    def _is_retried(self, key: str, completions: Sequence[Completion]) -> bool:
+        """Begins a request anew that has failed for the first time; says whether it did."""
+        failed = [completion.finish_reason for completion in completions if completion.has_failed]
+        if not failed or key in self._retried:
+            self._retried.discard(key)
+            return False
+        request, sampling = self._running.pop(key)
+        logger.warning("prompt %s: vLLM ended its generation by %s; once more", request.id, failed[0])
+        self.submit(key, request, sampling)
+        self._retried.add(key)
+        return True
+
     def cancel(self, keys: Iterable[str]) -> None:
         """Forgets the requests of these keys, with their finished samples. Unknown keys do no harm."""
+        keys = list(keys)
+        self._retried.difference_update(keys)
         known = [key for key in keys if self._running.pop(key, None) is not None]
         self._llm.llm_engine.abort_request(known)
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.errors import DataError
+from rlcore.models.tokens import answer_text, markup_ids, special_tokens_argument, until_stop
 from rlcore.types import Completion
 
 if TYPE_CHECKING:
@@ -51,13 +52,23 @@ def rendered(llm: LLM, prompt: TextPrompt | TokensPrompt) -> EngineInput:
 
     renderer = llm.llm_engine.renderer
     parsed = parse_model_prompt(llm.model_config, prompt)
-    (whole,) = renderer.render_cmpl([parsed], renderer.default_cmpl_tok_params)
+    params = renderer.default_cmpl_tok_params
+    if special := special_tokens_argument(llm.get_tokenizer(), prompt.get("prompt") or ""):
+        params = params.with_kwargs(**special)
+    (whole,) = renderer.render_cmpl([parsed], params)
     return whole
 
 
-def sampling_params(sampling: Sampling, *, seed: int | None, banned: Iterable[int]) -> SamplingParams:
-    """Returns vLLM's parameters for a request. `banned` are token ids that no request may sample, unless
-    `sampling.allowed_token_ids` names them."""
+def sampling_params(
+    sampling: Sampling, *, seed: int | None, banned: Iterable[int], has_markup: bool = False
+) -> SamplingParams:
+    """Returns vLLM's parameters for a request.
+
+    Args:
+        banned: token ids that no request may sample, unless `sampling.allowed_token_ids` names them.
+        has_markup: whether the tokenizer has special tokens that a stop text may name
+            (`rlcore.models.tokens.markup_ids`).
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -80,6 +91,7 @@ def sampling_params(sampling: Sampling, *, seed: int | None, banned: Iterable[in
         # Token by token, vLLM would also write out each log-probability's token: half of a small model's
         # time. Only stop texts have to be looked for on the way.
         detokenize=bool(sampling.stop),
+        skip_special_tokens=not has_markup,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
@@ -92,19 +104,20 @@ def completion_of(
     vLLM lists the sampled token first at every position, then the others that were asked for.
     """
     flat = sample.logprobs
+    starts = [] if flat is None else flat.start_indices  # None: the request failed before its first token
     top = None
-    if sampling.num_logprobs or sampling.logprob_token_ids:
-        spans = zip(flat.start_indices, flat.end_indices, strict=True)
+    if flat is not None and (sampling.num_logprobs or sampling.logprob_token_ids):
+        spans = zip(starts, flat.end_indices, strict=True)
         top = tuple(dict(zip(flat.token_ids[a:b], flat.logprobs[a:b], strict=True)) for a, b in spans)
     versions = tuple((int(span.version), span.end - span.start) for span in sample.weight_versions or ())
     text = sample.text  # ends at the stop text, which may end within a token
-    if not sampling.stop:
-        text = tokenizer.decode(sample.token_ids, skip_special_tokens=True)
+    if not sampling.stop or markup_ids(tokenizer):
+        text = until_stop(answer_text(tokenizer, sample.token_ids), sampling.stop)
     return Completion(
         token_ids=tuple(sample.token_ids),
-        logprobs=tuple(flat.logprobs[start] for start in flat.start_indices),
+        logprobs=tuple(flat.logprobs[start] for start in starts),
         text=text,
-        finish_reason=sample.finish_reason,
+        finish_reason=sample.finish_reason or "unfinished",
         policy_version=versions[0][0] if versions else policy_version,
         version_spans=versions if len(versions) > 1 else (),
         top_logprobs=top,

@@ -135,6 +135,7 @@ class Controller:
             "rollout/replaced_prompts": float(round_.num_replaced),
             "rollout/cancelled_prompts": float(round_.num_cancelled),
             "rollout/dropped_prompts": float(round_.num_dropped),
+            "rollout/failed_prompts": float(round_.num_failed),
             "rollout/restarts": float(self.actors.rollout.num_restarts),
             "media/encoded": float(self.rollouts.num_encoded - num_encoded),
             "policy_version": float(self.weights.version),

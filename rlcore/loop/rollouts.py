@@ -123,7 +123,7 @@ class RolloutPipeline:
         """Training jobs under way, whose ids are the positions of their prompts, and what they belong to."""
         self._chunks: dict[int, list[_Chunk]] = {}
         """Of each step those that the buffer does not have yet, in the order of their prompts."""
-        self._extra: dict[int, Group | None] = {}
+        self._extra: dict[int, FinishedJob] = {}
         """Finished jobs of `generate`, whose ids are negative."""
         self._next_extra = -1
         self._due: int | None = None
@@ -161,6 +161,9 @@ class RolloutPipeline:
             raise DataError(
                 f"step {step + 1}: all {round_.num_dropped} prompts are over the engine's context; raise "
                 "rollout.engine.max_model_len"
+                if not round_.num_failed
+                else f"step {step + 1}: no prompt was answered: the engine gave up {round_.num_failed}, "
+                f"{round_.num_dropped} are over its context; its log says why"
             )
         return round_
 
@@ -181,8 +184,9 @@ class RolloutPipeline:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> list[Group] | None:
         """Generates groups of some prompts beside the training's, in order; greedy gives one completion each.
-        A prompt over the context is left out where `rollout.over_context` is `drop`. Returns None where
-        `should_stop` said so before all were there: what was left is cancelled.
+        A prompt is left out, and named in a warning, whose generation failed, or which is over the context
+        where `rollout.over_context` is `drop`. Returns None where `should_stop` said so before all were
+        there: what was left is cancelled.
 
         Raises as `take`.
         """
@@ -197,8 +201,14 @@ class RolloutPipeline:
             self._pool.cancel([i for i in ids if i not in self._extra])
             self._extra.clear()
             return None
-        groups = [self._extra.pop(i) for i in ids]
-        return [group for group in groups if group is not None]
+        finished = [self._extra.pop(i) for i in ids]
+        for job, prompt in zip(finished, prompts, strict=True):
+            if job.group is None:
+                logger.warning("evaluation: prompt %s %s", prompt.id, _left_out(job))
+        groups = [job.group for job in finished if job.group is not None]
+        if prompts and not groups:
+            raise DataError(f"an evaluation: none of {len(prompts)} prompts was answered; the log says why")
+        return groups
 
     @property
     def is_busy(self) -> bool:
@@ -240,22 +250,22 @@ class RolloutPipeline:
         finished = self._pool.poll(_POLL_S)
         for job in finished:
             if job.id < 0:
-                self._extra[job.id] = job.group
+                self._extra[job.id] = job
             else:
-                self._arrived(job.id, job.group)
+                self._arrived(job)
                 self.num_encoded += job.num_encoded
         return self._take_scores() or bool(finished)
 
-    def _arrived(self, position: int, group: Group | None) -> None:
-        chunk = self._jobs.pop(position)
-        ticket = Ticket(chunk.step, position)
-        if group is not None:
-            chunk.groups[ticket] = group
+    def _arrived(self, job: FinishedJob) -> None:
+        chunk = self._jobs.pop(job.id)
+        ticket = Ticket(chunk.step, job.id)
+        if job.group is not None:
+            chunk.groups[ticket] = job.group
             self._score_if_whole(chunk)
             return
         prompt = self._prompts[self._stream.index(ticket.position)]
-        logger.warning("step %d: prompt %s is over the context and left out", ticket.step + 1, prompt.id)
-        self.buffer.drop(ticket)
+        logger.warning("step %d: prompt %s %s", ticket.step + 1, prompt.id, _left_out(job))
+        self.buffer.drop(ticket, has_failed=job.failure is not None)
         self._leave_out([ticket])
 
     def _score_if_whole(self, chunk: _Chunk) -> None:
@@ -341,3 +351,10 @@ class RolloutPipeline:
 
 def _failed(chunk: _Chunk) -> bool:
     return chunk.scores is not None and chunk.scores.exception() is not None
+
+
+def _left_out(job: FinishedJob) -> str:
+    """Says why a job has no group."""
+    if job.failure is None:
+        return "is over the context and left out"
+    return f"is left out: the engine ended its generation by {job.failure!r}, twice"

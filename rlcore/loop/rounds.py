@@ -56,6 +56,8 @@ class Round(Generic[G]):
     """Prompts whose generation was ended, or whose group came too late to be used."""
     num_dropped: int
     """Prompts that could not be generated (over the context)."""
+    num_failed: int
+    """Prompts whose generation the engine gave up."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,7 @@ class _OpenRound(Generic[G]):
     num_replaced: int = 0
     num_cancelled: int = 0
     num_dropped: int = 0
+    num_failed: int = 0
 
 
 class GroupBuffer(Generic[G]):
@@ -119,12 +122,13 @@ class GroupBuffer(Generic[G]):
         round_.num_cancelled += len(cancelled)
         return Changes(cancelled=cancelled)
 
-    def drop(self, ticket: Ticket) -> None:
-        """Makes a round smaller by a prompt that cannot be generated at all."""
+    def drop(self, ticket: Ticket, *, has_failed: bool = False) -> None:
+        """Makes a round smaller by a prompt that cannot be generated at all, or whose generation failed."""
         round_ = self._rounds.get(ticket.step)
         if round_ is not None and ticket in round_.pending:
             round_.pending.remove(ticket)
-            round_.num_dropped += 1
+            round_.num_dropped += not has_failed
+            round_.num_failed += has_failed
 
     def is_ready(self, step: int) -> bool:
         """Says whether the round of `step` has all that it will get."""
@@ -148,6 +152,7 @@ class GroupBuffer(Generic[G]):
             num_replaced=round_.num_replaced,
             num_cancelled=round_.num_cancelled,
             num_dropped=round_.num_dropped,
+            num_failed=round_.num_failed,
         )
 
     def state_dict(self) -> dict[str, Any]:

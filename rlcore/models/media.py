@@ -33,6 +33,7 @@ from rlcore.models.hf_model import (
     without_padding,
 )
 from rlcore.models.media_cache import MediaCache
+from rlcore.models.tokens import special_tokens_argument, tokens_of
 from rlcore.records.digest import update_digest
 from rlcore.types import Prompt
 
@@ -146,7 +147,8 @@ class MediaEncoder:
         if media is None:
             media = self._load(prompt) if prompt.media else {}
         try:
-            inputs = dict(self.processor(text=prompt.text, return_tensors="pt", **media))
+            special = special_tokens_argument(tokenizer_of(self.processor), prompt.text)
+            inputs = dict(self.processor(text=prompt.text, return_tensors="pt", **media, **special))
         except ValueError as error:
             raise DataError(f"prompt {prompt.id}: the processor refused it: {error}") from error
         return EncodedPrompt(
@@ -211,7 +213,7 @@ class MediaEncoder:
             )
         text = before + "".join(placeholder * len(a) + rest for a, rest in zip(audios, after, strict=True))
         return EncodedPrompt(
-            prompt_token_ids=tuple(tokenizer(text)["input_ids"]),
+            prompt_token_ids=tuple(tokens_of(tokenizer, text)),
             media_inputs={"audio_embeds": audios[0] if len(audios) == 1 else np.concatenate(audios)},
             media={},
         )

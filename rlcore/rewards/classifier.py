@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from rlcore.errors import ConfigError, DataError
+from rlcore.models.tokens import tokens_of
 from rlcore.rewards.protocol import Reward, failed_scores
 from rlcore.rewards.template import fill
 from rlcore.types import Group, RewardContext, Score
@@ -94,7 +95,7 @@ class SequenceClassifier(Reward):
         raise ConfigError(f"label: got {label!r}, must be one of {self._names} or its index")
 
     def _read(self, texts: Sequence[str]) -> list[Score]:
-        rows = [self._tokenizer(text)["input_ids"] for text in texts]
+        rows = [tokens_of(self._tokenizer, text) for text in texts]
         scores: dict[int, Score] = {}
         for i, row in enumerate(rows):
             if not 0 < len(row) <= self._max_tokens:

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rlcore.errors import ConfigError
+from rlcore.errors import ConfigError, RewardError
+from rlcore.models.tokens import markup_ids, tokens_of
 from rlcore.rewards.protocol import Reward
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
@@ -140,6 +141,8 @@ class GenerativeRewardModel(Reward):
             for prompt, encoded in zip(asked, self._encoder.encode(asked), strict=True)
         ]
         answers = self._engine.generate(requests, self._observing)
+        if failed := [answer.finish_reason for (answer,) in answers if answer.has_failed]:
+            raise RewardError(f"the judge's engine gave up observing, twice: {failed[0]}")
         return [token_odds(answer, self._observation_ids, self._num_observed) for (answer,) in answers]
 
     def _requests(self, group: Group, observed: Sequence[Sequence[float]]) -> list[EngineRequest]:
@@ -175,7 +178,7 @@ class GenerativeRewardModel(Reward):
                     f"a response, at {len(runs)} about an empty one; the recordings must be the same"
                 )
             text = before + "".join(run + rest for run, rest in zip(runs, after, strict=bool(after)))
-        return tuple(self._tokenizer(text)["input_ids"])
+        return tuple(tokens_of(self._tokenizer, text))
 
     def _fits(self, request: EngineRequest) -> bool:
         return len(request.encoded.prompt_token_ids) + len(self._weights) <= self._engine.max_model_len
@@ -186,6 +189,8 @@ class GenerativeRewardModel(Reward):
             room = self._engine.max_model_len - len(self._weights)
             return Score(value=0.0, error=f"the judge's prompt has {length} tokens, it takes {room}")
         (completion,) = next(answers)
+        if completion.has_failed:
+            return Score(value=0.0, error=f"the judge's engine gave up, twice: {completion.finish_reason}")
         scores = expected_scores(completion, self._score_ids, len(self._weights))
         parts = dict(zip(self._weights, scores, strict=True))
         highest = len(self._score_ids)
@@ -254,12 +259,14 @@ def token_odds(completion: Completion, token_ids: Sequence[int], length: int) ->
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Returns every token that a tokenizer reads as control, not as text.
+    """Returns every token that a tokenizer reads as control, not as text. Tags are text, also where they are
+    special (`rlcore.models.tokens.markup_ids`): a judge that is asked about a response sees them.
 
     `all_special_tokens` has only those with a role: in many chat models the begin of a turn has none.
     """
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return added | set(tokenizer.all_special_tokens)
+    tags = {tokenizer.added_tokens_decoder[token].content for token in markup_ids(tokenizer)}
+    return (added | set(tokenizer.all_special_tokens)) - tags
 
 
 def without_tokens(text: str, tokens: Iterable[str]) -> str:

@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rlcore.models.tokens import answer_text
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -22,7 +24,7 @@ def last_tokens(
     """
 
     def length(count: int) -> int:
-        return len(tokenizer.decode(token_ids[:count], skip_special_tokens=True))
+        return len(answer_text(tokenizer, token_ids[:count]))
 
     counts = range(1, len(token_ids))
     return [bisect_left(counts, end, key=length) for end in ends]

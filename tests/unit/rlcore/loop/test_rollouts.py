@@ -35,6 +35,7 @@ class ScriptedPool:
         self.draws: dict[int, int] = {}
         self.cancelled: list[int] = []
         self.refused: set[int] = set()
+        self.failed: set[int] = set()
         self._next_finished = next_finished
 
     def submit(self, jobs):
@@ -52,7 +53,13 @@ class ScriptedPool:
             i: Group(prompt=p, prompt_token_ids=(1,), completions=(ANSWER,)) for i, p in prompts.items()
         }
         return [
-            FinishedJob(id=i, group=None if i in self.refused else groups[i], num_encoded=1) for i in done
+            FinishedJob(
+                id=i,
+                group=None if i in self.refused | self.failed else groups[i],
+                num_encoded=1,
+                failure="error" if i in self.failed else None,
+            )
+            for i in done
         ]
 
     def cancel(self, job_ids):
@@ -280,6 +287,24 @@ def test_prompts_that_do_not_fit_leave_the_step_smaller_until_nothing_is_left():
     assert round_.num_dropped == 2
     with pytest.raises(DataError, match="step 2: all 4 prompts are over the engine's context"):
         take(made, 1)
+
+
+def test_prompts_that_the_engine_gave_up_are_counted_by_themselves_and_named(caplog):
+    made, pool, _ = pipeline(lambda u: u)
+    pool.refused, pool.failed = {1, 6, 7}, {2, 3, 4, 5, -1}
+    round_ = take(made, 0)
+    assert [s.group.prompt.id for s in round_.groups] == list(ids(made, [0]))
+    assert (round_.num_dropped, round_.num_failed) == (1, 2)
+    name = ids(made, [2])[0]
+    assert f"step 1: prompt {name} is left out: the engine ended its generation by 'error'" in caplog.text
+    with pytest.raises(DataError, match="step 2: no prompt was answered: the engine gave up 2, 2 are over"):
+        take(made, 1)
+    prompts = [Prompt(id=name, text="") for name in "ab"]
+    assert [g.prompt.id for g in made.generate(prompts, step=1, greedy=True)] == ["b"]
+    assert "evaluation: prompt a is left out: the engine ended its generation by 'error'" in caplog.text
+    pool.failed = {-3, -4}
+    with pytest.raises(DataError, match="an evaluation: none of 2 prompts was answered"):
+        made.generate(prompts, step=1, greedy=True)
 
 
 def test_evaluation_prompts_go_beside_those_of_the_training():
