@@ -185,6 +185,7 @@ def test_models_know_neither_engines_nor_the_ways_of_weights() -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

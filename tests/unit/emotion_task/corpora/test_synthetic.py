@@ -18,6 +18,8 @@ from emotion_task.corpora.synthesis.design import draw_corpus, draw_speakers
 from emotion_task.labels import EMOTIONS
 from rlcore.errors import ConfigError, MissingDependencyError
 
+pytestmark = pytest.mark.slow
+
 
 def test_splits_share_no_speaker_and_no_sentence():
     designs = draw_corpus(2000, 500, seed=3, spread=1.0)

@@ -20,6 +20,8 @@ from emotion_task.records import Utterance, read_manifest, write_manifest
 from rlcore.config import load_config
 from rlcore.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.slow
+
 WORDS = "I told you not to touch it"
 THINK = (
     f'This voice is loud, and the pitch is high. "{WORDS}" is what is said, and there is no please in '

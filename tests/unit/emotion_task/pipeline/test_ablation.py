@@ -13,6 +13,8 @@ from emotion_task.pipeline.ablation import _models, _variant, run_ablation
 from emotion_task.pipeline.ablation_table import Answered, Column, unweighted_accuracy, write_table
 from rlcore.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 SMALL = Path(__file__).resolve().parents[4] / "emotion_task" / "configs" / "small.yaml"
 
 

@@ -12,6 +12,8 @@ import pytest
 from emotion_task.config import PipelineConfig
 from rlcore.config import load_config
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).resolve().parents[4] / "emotion_task" / "configs"
 
 DIFFERENCES: dict[str, dict[str, Any]] = {

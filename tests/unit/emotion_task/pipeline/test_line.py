@@ -18,6 +18,8 @@ from emotion_task.sft.tasks import may_reveal
 from rlcore.config import load_config
 from rlcore.errors import DataError, RLCoreError
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).resolve().parents[4] / "emotion_task" / "configs"
 EMOTION_TASK = "emotion_task.task:EmotionTask"
 

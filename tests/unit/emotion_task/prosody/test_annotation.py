@@ -19,6 +19,8 @@ from emotion_task.prosody.store import MeasuredStore
 from emotion_task.records import Utterance, read_manifest, write_manifest
 from rlcore.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 RATE = 16000
 
 

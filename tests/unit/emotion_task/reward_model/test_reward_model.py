@@ -31,6 +31,8 @@ from emotion_task.reward_model.faults import (
 from emotion_task.reward_model.grades import DIMENSIONS, grade_response, judge_messages
 from rlcore.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.slow
+
 UTTERANCE = Utterance(
     id="1",
     audio="1.wav",

@@ -26,6 +26,8 @@ from emotion_task.sft.projector import (
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.hf_model import load_model, load_processor, project_media, tokenizer_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_weights_minimise_the_penalised_error() -> None:
     """The gradient of |Y - X W|^2 + strength * U * |S W|^2 vanishes, in the features' own units."""

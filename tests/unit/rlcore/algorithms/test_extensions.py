@@ -68,6 +68,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a module that lies outside the repository."""
     (tmp_path / "my_choices.py").write_text(SOURCE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_choices", raising=False)  # another test's
     return "my_choices"
 
 

@@ -12,6 +12,8 @@ from local_service import service
 from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, usage_of
 from rlcore.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 USAGE = {"prompt_tokens": 7, "completion_tokens": 1}
 OK = 200, {}, json.dumps({"choices": [{"message": {"content": "yes"}}], "usage": USAGE})
 BODY = {"model": "m", "messages": []}

@@ -20,6 +20,8 @@ from rlcore.rewards.check import check_reward
 from rlcore.rewards.samples import completion_of, generated_groups, read_groups
 from rlcore.types import Group, Prompt, RewardContext, Score
 
+pytestmark = pytest.mark.slow
+
 
 class Scorer:
     """Scores with a function of a group, in this process."""

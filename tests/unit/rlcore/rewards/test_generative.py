@@ -60,6 +60,8 @@ def test_scores_must_be_single_tokens_that_stay_apart() -> None:
 class Letters:
     """A tokenizer of letters, whose placeholder is P."""
 
+    bos_token = None
+
     def convert_ids_to_tokens(self, token: int) -> str:
         return chr(token)
 

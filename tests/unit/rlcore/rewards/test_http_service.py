@@ -15,6 +15,8 @@ from rlcore.errors import ConfigError
 from rlcore.rewards.http_service import HTTPReward
 from rlcore.types import Completion, Group, Prompt, RewardContext
 
+pytestmark = pytest.mark.slow
+
 
 def group(*texts: str) -> Group:
     completions = tuple(

@@ -19,6 +19,8 @@ from rlcore.errors import ConfigError
 from rlcore.rewards.judge import CHAT_TOKENS, OpenAIJudge
 from rlcore.types import Completion, Group, Prompt, RewardContext
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-s3cret"
 BAD = "It is a sound."
 

@@ -27,6 +27,8 @@ from rlcore.submit.ray_job import exit_code, follow, next_submission_id
 from rlcore.submit.request import job_request
 from rlcore.submit.working_dir import check_working_dir, heaviest
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 run_dir: runs/mine
 model: {path: m}

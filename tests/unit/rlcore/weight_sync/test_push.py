@@ -26,6 +26,8 @@ from rlcore.weight_sync.receiver import Receiver
 from rlcore.weight_sync.sender import NUM_SLOTS, BucketSender
 from rlcore.weight_sync.shared_memory import PREFIX, SharedMemoryOut
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(f"t{i}", (40, 100)) for i in range(9)]  # 16 kB each
 CONFIG = WeightSyncConfig(bucket_mb=32 / 1024, timeout_s=20)  # five buckets, one of them alone
 BACKENDS = ("shared_memory", "gloo")
