@@ -18,22 +18,12 @@ from ray.cluster_utils import Cluster
 
 from emotion_task.prosody.annotation import annotate
 from emotion_task.prosody.files import MeasureConfig
-from emotion_task.prosody.speaker import SpeakerTraits
 from emotion_task.records import Utterance, read_manifest, write_manifest
 
 pytestmark = pytest.mark.integration
 RATE = 16000
 MANY = 32
-HERE = Path(__file__).parent
-
-
-class Deadly:
-    """A classifier with a fault in its native code, at one pitch."""
-
-    def classify(self, waveform, sample_rate, measurement):
-        if 295 < measurement.f0_median_hz < 305:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return SpeakerTraits(age_years=float(os.getppid()))  # of the raylet: tells the nodes apart
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 def tones(folder: Path, count: int) -> list[Utterance]:
@@ -49,8 +39,8 @@ def tones(folder: Path, count: int) -> list[Utterance]:
 
 @pytest.fixture
 def two_nodes(monkeypatch):
-    """A cluster of two nodes with a CPU each, whose processes find this folder's modules."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+    """A cluster of two nodes with a CPU each, whose processes find what tests share."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
@@ -66,7 +56,7 @@ def test_two_nodes_give_what_one_process_gives_and_a_deadly_file_is_put_aside(tm
     assert spread.manifest.read_text() == alone.manifest.read_text()
 
     poisoned = [*utterances, *tones_at(tmp_path, 300.0)]
-    target = "test_prosody_stream:Deadly"
+    target = "deadly_classifier:Deadly"
     report = annotate(
         poisoned, tmp_path / "deadly", config=MeasureConfig(speaker_classifier=target), progress=False
     )
