@@ -11,7 +11,7 @@ from rlcore.algorithms.kl import KL_ESTIMATORS, KLEstimator
 from rlcore.algorithms.loss import LossSettings
 from rlcore.algorithms.ptr_schedule import REWARD_SCHEDULES
 from rlcore.algorithms.surrogate import SURROGATES, Clip
-from rlcore.config.checks import at_least, check, one_of, positive
+from rlcore.config.checks import at_least, check, is_number, one_of, positive
 from rlcore.config.targets import choice
 
 
@@ -43,6 +43,9 @@ class PTRConfig:
         choice(REWARD_SCHEDULES, self.schedule, where="schedule")
         if self.anneal_steps is not None:
             positive(self, "anneal_steps")
+        check(is_number(self.threshold), "threshold", self.threshold, "a finite number")
+        both = self.outcome is not None and self.outcome == self.reasoning
+        check(not both, "reasoning", self.reasoning, "another reward than algorithm.ptr.outcome")
         at_least(self, 1, "window")
         at_least(self, 0, "max_spread")
 

@@ -524,3 +524,10 @@ def test_an_estimator_whose_gradient_is_zero_is_refused_in_the_loss() -> None:
         RunConfig(algorithm=AlgorithmConfig(kl_estimator="k1", kl_coef=0.1))
     RunConfig(algorithm=AlgorithmConfig(kl_estimator="k1", kl_coef=0.1, kl_in="reward"))
     RunConfig(algorithm=AlgorithmConfig(kl_estimator="k1", kl_coef=0.0))
+
+
+def test_a_gate_that_could_never_open_and_a_reward_that_trusts_itself_are_refused() -> None:
+    with pytest.raises(ConfigError, match="threshold: got nan, must be a finite number"):
+        PTRConfig(threshold=float("nan"))
+    with pytest.raises(ConfigError, match=r"reasoning: got 'o', must be another reward than algorithm\.ptr"):
+        PTRConfig(outcome="o", reasoning="o")
