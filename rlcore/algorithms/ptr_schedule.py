@@ -16,6 +16,11 @@ import numpy as np
 State = Mapping[str, Any]
 """The state of a schedule as JSON values."""
 
+_STANDARD_ERRORS = 3.0
+"""Standard errors between what the gate has seen and what it takes for true."""
+_ROUNDING = 1e-9
+"""Difference that sums of floats make by themselves."""
+
 
 class RewardSchedule(Protocol):
     """A reward schedule gives the factor on the reasoning reward, step by step."""
@@ -71,14 +76,19 @@ class ProgressiveGate:
     """A progressive gate is closed until the outcome is good enough and has stabilised; then it is open for
     good.
 
-    The gate opens at the first step at which the last `window` outcome means average at least `threshold` and
-    the averages of the window's two halves differ by no more than `max_spread`. (EmotionThinker, arXiv
-    2601.15668, says "stabilised at about 50%" and gives no rule: this one is a choice.)
+    A line is fitted to the last `window` outcome means by least squares. The gate opens at the first step at
+    which, each with three standard errors to spare, the mean is at least `threshold` and the line rises or
+    falls by no more than `max_spread` from one end of the window to the other. What the noise of batches
+    could have made by itself does not open it. (EmotionThinker, arXiv 2601.15668, says "stabilised at about
+    50%" and gives no rule: this one is a choice; docs/explanation/method.md shows how it behaves.)
+
+    Args:
+        window: steps, at least 3. A short one knows little: below 30, noise alone often keeps it closed.
     """
 
-    def __init__(self, threshold: float = 0.5, window: int = 10, max_spread: float = 0.1):
-        if window < 1:
-            raise ValueError(f"window must be at least 1 step, got {window}")
+    def __init__(self, threshold: float = 0.5, window: int = 150, max_spread: float = 0.15):
+        if window < 3:
+            raise ValueError(f"window must be at least 3 steps, got {window}")
         self.threshold, self.window, self.max_spread = threshold, window, max_spread
         self.is_open = False
         self._history: deque[float] = deque(maxlen=window)
@@ -97,9 +107,18 @@ class ProgressiveGate:
     def _has_stabilised(self) -> bool:
         if len(self._history) < self.window:
             return False
-        values, half = np.array(self._history), self.window // 2
-        spread = abs(values[:half].mean() - values[self.window - half :].mean()) if half else 0.0
-        return bool(values.mean() >= self.threshold and spread <= self.max_spread)
+        outcomes = np.array(self._history)
+        times = np.arange(self.window) - (self.window - 1) / 2
+        squares = np.square(times).sum()
+        slope = (times * outcomes).sum() / squares
+        residuals = outcomes - outcomes.mean() - slope * times
+        deviation = np.sqrt(np.square(residuals).sum() / (self.window - 2))
+        steps = self.window - 1
+        lowest_mean = outcomes.mean() - _STANDARD_ERRORS * deviation / np.sqrt(self.window)
+        largest_change = steps * (abs(slope) + _STANDARD_ERRORS * deviation / np.sqrt(squares))
+        return bool(
+            lowest_mean >= self.threshold - _ROUNDING and largest_change <= self.max_spread + _ROUNDING
+        )
 
     def state_dict(self) -> dict[str, object]:
         """Returns whether the gate is open, and the outcome means in its window."""

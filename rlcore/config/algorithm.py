@@ -34,10 +34,11 @@ class PTRConfig:
     """Steps T over which `anneal` fades; null takes train.num_steps."""
     threshold: float = 0.5
     """Mean outcome reward at which the gate may open."""
-    window: int = 10
-    """Number of steps over which the outcome is averaged."""
-    max_spread: float = 0.1
-    """Difference between the means of the window's halves up to which the outcome counts as stable."""
+    window: int | None = None
+    """Number of steps whose outcomes the gate looks at; null takes a twentieth of train.num_steps, at least
+    30."""
+    max_spread: float = 0.15
+    """Rise or fall of the outcome over the window up to which it counts as stable."""
 
     def __post_init__(self) -> None:
         choice(REWARD_SCHEDULES, self.schedule, where="schedule")
@@ -46,7 +47,8 @@ class PTRConfig:
         check(is_number(self.threshold), "threshold", self.threshold, "a finite number")
         both = self.outcome is not None and self.outcome == self.reasoning
         check(not both, "reasoning", self.reasoning, "another reward than algorithm.ptr.outcome")
-        at_least(self, 1, "window")
+        if self.window is not None:
+            at_least(self, 3, "window")
         at_least(self, 0, "max_spread")
 
 

@@ -111,8 +111,8 @@ class Controller:
         self.rollouts.open(self.step)
         round_ = self.rollouts.take(self.step, clock)
         scored = round_.groups
-        self.mixer.advance(scored)
         mixed = self.mixer.mix(scored, self.step)
+        self.mixer.advance(scored, self.step)
         rewards = shape_rewards(mixed, scored, algorithm, self.config.rollout)
         advantages = estimate_advantages(rewards, mixed, scored, algorithm)
         batch = build_batch(scored, advantages, version)

@@ -1,7 +1,8 @@
 """The way from the scores of groups to one reward per completion, under the schedule of the reasoning reward.
 
-Mixing is pure: it asks the schedule for the factor of a step and changes nothing. The schedule moves in
-`advance` alone, which the training loop calls once per step.
+The schedule moves in `advance` alone, which the training loop calls once per step, after the step's mix. The
+factor of a step is settled when the first of its groups is looked at: whether a group counts towards its
+round, and the mix that is trained on, never disagree.
 """
 
 from __future__ import annotations
@@ -19,15 +20,22 @@ from rlcore.errors import ConfigError
 from rlcore.loop.scored import ScoredGroup, is_over_budget, is_truncated
 
 
+_MIN_WINDOW, _WINDOWS_IN_A_RUN = 30, 20
+"""Of a gate whose `algorithm.ptr.window` is null. Over 30 steps, a standard error is known well enough."""
+
+
 class Mixer:
     """Mixes scores as `algorithm` and the rewards' weights say."""
 
     def __init__(self, config: RunConfig):
         self._config = config
         self.schedule = make_schedule(config)
+        self._factors: dict[int, float] = {}
+        """Factors of the steps that groups are there for."""
 
-    def advance(self, scored: Sequence[ScoredGroup]) -> None:
-        """Moves the schedule on by one step, by the mean outcome of the step's groups."""
+    def advance(self, scored: Sequence[ScoredGroup], step: int) -> None:
+        """Moves the schedule on by one step, by the mean outcome of the groups of `step`."""
+        self._factors = {later: factor for later, factor in self._factors.items() if later > step}
         outcome = self._config.algorithm.ptr.outcome
         if outcome is None:
             return
@@ -49,7 +57,7 @@ class Mixer:
             outcome=algorithm.ptr.outcome,
             reasoning=algorithm.ptr.reasoning,
             trust=algorithm.ptr.trust,
-            factor=self.schedule.factor(step),
+            factor=self._factors.setdefault(step, self.schedule.factor(step)),
             token_values={
                 name: [[score.token_values for score in one.scores[name]] for one in scored]
                 for name in names
@@ -81,7 +89,7 @@ def make_schedule(config: RunConfig) -> RewardSchedule:
     build = choice(REWARD_SCHEDULES, ptr.schedule, where="algorithm.ptr.schedule")
     settings = {
         "threshold": ptr.threshold,
-        "window": ptr.window,
+        "window": ptr.window or max(_MIN_WINDOW, config.train.num_steps // _WINDOWS_IN_A_RUN),
         "max_spread": ptr.max_spread,
         "anneal_steps": ptr.anneal_steps or config.train.num_steps,
     }

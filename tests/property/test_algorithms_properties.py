@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.stats
 import torch
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -12,7 +13,8 @@ from rlcore.algorithms.batching import micro_batches, num_packed_tokens, num_sam
 from rlcore.algorithms.loss import LossInputs, policy_loss
 from rlcore.algorithms.ptr import trust_weight
 from rlcore.algorithms.ptr_schedule import ProgressiveGate
-from rlcore.config import AlgorithmConfig
+from rlcore.config import AlgorithmConfig, PTRConfig, RewardConfig, RunConfig, TrainConfig
+from rlcore.loop.mixing import make_schedule
 from rlcore.types import TrainGroup
 
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 8))
@@ -54,12 +56,76 @@ def test_trust_weight_lies_above_zero_and_not_above_one(samples):
     assert 0 < trust_weight(outcomes, reasoning) <= 1
 
 
-@given(st.lists(UNIT, max_size=30), st.integers(1, 6), UNIT, UNIT)
+@given(st.lists(UNIT, max_size=30), st.integers(3, 6), UNIT, UNIT)
 def test_gate_never_closes_again_and_never_opens_early(outcomes, window, threshold, max_spread):
     gate = ProgressiveGate(threshold, window, max_spread)
     states = [gate.observe(x) or gate.is_open for x in outcomes]
     assert states == sorted(states)
     assert not any(states[: window - 1])
+
+
+def outcome_means(levels: np.ndarray, noise: str, seed: int) -> np.ndarray:
+    """Outcome means of 16 prompts of 8 samples, at the accuracies `levels` [N]. Samples of a prompt are drawn
+    by themselves (`even`), at a difficulty of the prompt's own (`prompts`), or are all alike (`alike`)."""
+    rng, levels = np.random.default_rng(seed), levels[:, None]
+    if noise == "alike":
+        of_prompts = np.broadcast_to(levels, (len(levels), 16))
+        return rng.binomial(1, of_prompts).mean(1)
+    of_prompts = rng.beta(levels, 1 - levels, (len(levels), 16)) if noise == "prompts" else levels
+    return rng.binomial(8, of_prompts, (len(levels), 16)).mean(1) / 8
+
+
+def opening(levels: np.ndarray, noise: str, seed: int) -> int | None:
+    """Steps after which the default gate of a run of 3000 steps opens."""
+    ptr = PTRConfig(outcome="outcome", reasoning="reasoning")
+    rewards = {name: RewardConfig(target="my:Reward") for name in ("outcome", "reasoning")}
+    config = RunConfig(rewards=rewards, algorithm=AlgorithmConfig(ptr=ptr), train=TrainConfig(num_steps=3000))
+    gate = make_schedule(config)
+    for step, outcome in enumerate(outcome_means(levels, noise, seed), start=1):
+        gate.observe(outcome)
+        if gate.factor(step):
+            return step
+    return None
+
+
+NOISES, SEEDS = st.sampled_from(("even", "prompts", "alike")), st.integers(0, 2**32 - 1)
+WINDOW = 150  # of the default gate in 3000 steps
+
+
+@settings(max_examples=15)
+@given(NOISES, SEEDS)
+def test_gate_never_opens_below_the_threshold(noise, seed):
+    assert opening(np.full(3000, 0.45), noise, seed) is None
+
+
+@settings(max_examples=30)
+@given(NOISES, SEEDS)
+def test_gate_opens_within_two_windows_of_stability(noise, seed):
+    climb = np.linspace(0.2, 0.55, 100)
+    opened = opening(np.concatenate([climb, np.full(2 * WINDOW, 0.55)]), noise, seed)
+    assert opened is not None and opened > len(climb)
+
+
+@settings(max_examples=30)
+@given(NOISES, SEEDS, st.floats(1.5, 10))
+def test_gate_does_not_open_while_accuracy_climbs(noise, seed, times):
+    num_steps = round(0.75 / (times * PTRConfig().max_spread) * WINDOW)
+    assert opening(np.linspace(0.2, 0.95, num_steps), noise, seed) is None
+
+
+@given(st.lists(UNIT, min_size=3, max_size=40), UNIT, UNIT)
+def test_gate_agrees_with_the_textbook_regression(outcomes, threshold, max_spread):
+    gate = ProgressiveGate(threshold, len(outcomes), max_spread)
+    for outcome in outcomes:
+        gate.observe(outcome)
+    fit = scipy.stats.linregress(np.arange(len(outcomes)), outcomes)
+    steps, middle = len(outcomes) - 1, (len(outcomes) - 1) / 2
+    # The line's height in the middle is the mean; its error there is that of the intercept, moved.
+    error = np.sqrt(max(0.0, fit.intercept_stderr**2 - (middle * fit.stderr) ** 2))
+    level = fit.intercept + fit.slope * middle - 3 * error - threshold
+    change = max_spread - steps * (abs(fit.slope) + 3 * fit.stderr)
+    assume(min(abs(level), abs(change)) > 1e-6)
+    assert gate.is_open == (level > 0 and change > 0)
 
 
 @st.composite

@@ -73,23 +73,34 @@ def openings(gate: ProgressiveGate, *outcomes: float) -> list[bool]:
     return [gate.observe(outcome) or gate.is_open for outcome in outcomes]
 
 
-def test_gate_waits_for_a_full_stable_window_and_stays_open():
+def test_gate_waits_for_a_full_window_and_stays_open():
     gate = ProgressiveGate(threshold=0.5, window=4, max_spread=0.1)
-    climbing = openings(gate, 0.3, 0.4, 0.8, 0.9)  # mean 0.6, but the halves are 0.5 apart
-    assert climbing == [False] * 4
-    # Windows: (.4 .8 .9 .9) halves .60/.90, (.8 .9 .9 .85) halves .85/.875.
-    assert openings(gate, 0.9, 0.85, 0.0) == [False, True, True]
+    assert openings(gate, 0.6, 0.6, 0.6, 0.6, 0.0, 0.0) == [False, False, False, True, True, True]
 
 
-def test_gate_opens_at_the_bounds_themselves_and_leaves_out_the_middle_of_an_odd_window():
+def test_gate_opens_at_the_bounds_themselves():
     mean_is_threshold = ProgressiveGate(threshold=0.5, window=3, max_spread=0.0)
-    assert openings(mean_is_threshold, 0.75, 0.0, 0.75) == [False, False, True]
-    spread_is_widest = ProgressiveGate(threshold=0.5, window=2, max_spread=0.25)
-    assert openings(spread_is_widest, 0.5, 0.75) == [False, True]
+    assert openings(mean_is_threshold, 0.5, 0.5, 0.5)[-1]
+    # A line without noise, from 0.6 to 0.9.
+    rising = 0.6, 0.7, 0.8, 0.9
+    assert openings(ProgressiveGate(threshold=0.5, window=4, max_spread=0.3), *rising)[-1]
+    assert not openings(ProgressiveGate(threshold=0.5, window=4, max_spread=0.29), *rising)[-1]
+    assert not openings(ProgressiveGate(threshold=0.5, window=4, max_spread=0.29), *rising[::-1])[-1]
+
+
+def test_gate_asks_for_three_standard_errors():
+    # No slope; the residuals +-0.1 leave a deviation of sqrt(4 * 0.01 / (4 - 2)) = 0.1414, so the mean 0.75 is
+    # known to 0.0707, and the change over the window to 3 * 0.1414 / sqrt(5) = 0.1897: three times that, 0.5692.
+    outcomes = 0.85, 0.65, 0.65, 0.85
+    low = 0.75 - 3 * 0.0707107
+    assert openings(ProgressiveGate(threshold=low - 1e-4, window=4, max_spread=1.0), *outcomes)[-1]
+    assert not openings(ProgressiveGate(threshold=low + 1e-4, window=4, max_spread=1.0), *outcomes)[-1]
+    assert openings(ProgressiveGate(threshold=0.5, window=4, max_spread=0.5693), *outcomes)[-1]
+    assert not openings(ProgressiveGate(threshold=0.5, window=4, max_spread=0.5691), *outcomes)[-1]
 
 
 def test_gate_below_the_threshold_stays_closed():
-    gate = ProgressiveGate(threshold=0.5, window=2, max_spread=0.1)
+    gate = ProgressiveGate(threshold=0.5, window=3, max_spread=0.1)
     assert not any(openings(gate, *[0.49] * 20))
 
 

@@ -277,7 +277,7 @@ def test_classes_validate_when_built_directly() -> None:
     with pytest.raises(ConfigError, match="zero_stage"):
         LearnerConfig(zero_stage=5)
     with pytest.raises(ConfigError, match="window"):
-        replace(PTRConfig(), window=0)
+        replace(PTRConfig(), window=2)
 
 
 def test_missing_values_are_named() -> None:

@@ -160,10 +160,10 @@ def scored(scores=SCORES) -> list[ScoredGroup]:
 
 
 def mix(chosen: Controller) -> tuple[np.ndarray, float]:
-    """One step's mix: the schedule moves on."""
-    chosen.mixer.advance(scored())
+    """One step's mix, after which the schedule moves on."""
     mixed = chosen.mixer.mix(scored(), chosen.step)
     assert chosen.mixer.mix(scored(), chosen.step).factor == mixed.factor  # asking changes nothing
+    chosen.mixer.advance(scored(), chosen.step)
     return mixed.rewards, mixed.factor
 
 
@@ -186,8 +186,8 @@ def test_the_variants_of_the_paper_are_settings_of_one_mix():
 
 def test_the_gate_keeps_reasoning_out_until_the_outcome_is_stable_and_resumes():
     gated = controller(ptr(threshold=0.5, window=3))  # the outcome's mean is 0.625
-    results = [mix(gated) for _ in range(2)]
-    assert [factor for _, factor in results] == [0.0, 0.0]
+    results = [mix(gated) for _ in range(3)]
+    assert [factor for _, factor in results] == [0.0, 0.0, 0.0]
     np.testing.assert_allclose(results[0][0], expected(0.0))
     resumed = controller(ptr(threshold=0.5, window=3))
     resumed.load_state_dict(gated.state_dict())
@@ -333,9 +333,24 @@ def test_samples_over_the_budget_leave_before_the_advantages():
 
 
 def test_the_gate_does_not_move_where_every_outcome_failed():
-    gated = controller(ptr(window=1, threshold=0.0))
-    gated.mixer.advance(scored({"outcome": [[None] * 4] * 2, "reasoning": SCORES["reasoning"]}))
+    gated = controller(ptr(window=3, threshold=0.0))
+    for _ in range(3):
+        gated.mixer.advance(scored({"outcome": [[None] * 4] * 2, "reasoning": SCORES["reasoning"]}), 0)
     assert gated.mixer.schedule.factor(0) == 0.0
+
+
+def test_the_factor_of_a_step_is_settled_by_its_first_group():
+    """With staleness, groups of the next step come in while the gate opens: they are not looked at by one
+    factor and trained on by another."""
+    gated = controller(ptr(threshold=0.5, window=3), drop_groups_without_signal=True)
+    for step in range(2):
+        gated.mixer.advance(scored(), step)
+    gated.mixer.counts(scored()[0], 3)
+    gated.mixer.advance(scored(), 2)
+    assert gated.mixer.schedule.factor(3) == 1.0
+    assert gated.mixer.mix(scored(), 3).factor == 0.0
+    gated.mixer.advance(scored(), 3)
+    assert gated.mixer.mix(scored(), 4).factor == 1.0
 
 
 def test_rollout_and_learner_that_disagree_raise_the_alarm(caplog: pytest.LogCaptureFixture):
@@ -442,7 +457,7 @@ def test_rewards_that_are_equal_within_rounding_are_no_signal():
 
 def test_a_group_is_mixed_alike_wherever_it_is_asked_for():
     """Whether a group counts, and the mix that is trained on, agree; to ask moves nothing."""
-    chosen = controller(ptr(threshold=0.5, window=1), drop_groups_without_signal=True)
+    chosen = controller(ptr(threshold=0.5, window=3), drop_groups_without_signal=True)
     before = chosen.state_dict()
     counts = [chosen.mixer.counts(one, 0) for one in scored()]
     assert chosen.state_dict() == before
