@@ -9,6 +9,7 @@ import torch
 
 from rlcore.algorithms.batching import consecutive
 from rlcore.config import ModelConfig
+from rlcore.engines.head import multiply_in_float32
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs, regrouped
 from rlcore.models.device import own_device
 from rlcore.models.hf_model import load_model
@@ -24,6 +25,8 @@ class ReferenceWorker:
     def __init__(self, model: ModelConfig, micro_batch_tokens: int, temperature: float = 1.0):
         self._micro_batch_tokens, self._temperature = micro_batch_tokens, temperature
         self._model = load_model(model.path, dtype=model.dtype)
+        if model.head_dtype == "float32":
+            multiply_in_float32(self._model.get_output_embeddings())
         if model.media == "embeds":
             detach_media_modules(self._model)
         self._model.to(own_device()).requires_grad_(False)

@@ -74,6 +74,7 @@ class RolloutWorker:
             lambda: VLLMEngine(
                 model.path,
                 dtype=model.dtype,
+                head_dtype=model.head_dtype,
                 seed=seed,
                 media=model.media,
                 engine_args=rollout.engine,

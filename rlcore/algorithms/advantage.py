@@ -48,7 +48,8 @@ def reinforce_pp(rewards: np.ndarray, mask: np.ndarray, eps: float) -> np.ndarra
     """Returns (r - batch mean) / (batch std + eps): REINFORCE++, arXiv 2501.03262.
 
     The statistics are of the whole batch, so a group whose samples agree still says something. A sequence
-    counts once, however long.
+    counts once, however long. With `kl_in: reward` every token answers for the KL of its whole sequence; the
+    paper's answers for the KL from itself on (returns-to-go).
     """
     centred = _centre(rewards, mask, axis=None)
     return centred / (_std(centred, mask, axis=None) + eps)

@@ -5,9 +5,9 @@ the same tokens with the same weights and finds others. Where the learner's are 
 the surrogate, the samples are still the rollout's. A detached weight learner / rollout makes up for that, and
 is bounded because its variance is not.
 
-Only the surrogate is weighted; KL and entropy are not. The totals that the loss is divided by stay the whole
-batch's, masked tokens included. This module does not import torch, so that the configuration can read
-`CORRECTIONS` and stay light.
+A rule weighs the surrogate alone; the KL has a ratio of its own (`loss.py`), the entropy none. The totals
+that the loss is divided by stay the whole batch's, masked tokens included. This module does not import torch,
+so that the configuration can read `CORRECTIONS` and stay light.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Bounds:
     """Ratios below this are masked by `icepop` and `sequence_icepop`."""
     high: float
     """Ratios above this are masked by `icepop` and `sequence_icepop`, and held there by `tis` and
-    `sequence_tis`."""
+    `sequence_tis`, and for the KL in the loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,8 @@ def tis(log_ratios: torch.Tensor, mask: torch.Tensor, bounds: Bounds) -> Correct
     """Returns min(ratio, high) of each token: truncated importance sampling (Ionides 2008; Yao et al., "Your
     Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025, with high = 2)."""
     ratios = _ratios(log_ratios)
-    return Correction(weights=ratios.clamp(max=bounds.high), ratios=ratios, bounded=ratios > bounds.high)
+    weights = truncated_ratios(log_ratios, bounds)
+    return Correction(weights=weights, ratios=ratios, bounded=ratios > bounds.high)
 
 
 def icepop(log_ratios: torch.Tensor, mask: torch.Tensor, bounds: Bounds) -> Correction:
@@ -98,6 +99,11 @@ CORRECTIONS: dict[str, CorrectionRule] = {
     "sequence_icepop": sequence_icepop,
 }
 """The correction rules by their names in `algorithm.correction`."""
+
+
+def truncated_ratios(log_ratios: torch.Tensor, bounds: Bounds) -> torch.Tensor:
+    """Returns min(ratio, high) of each token, of the shape of `log_ratios`."""
+    return _ratios(log_ratios).clamp(max=bounds.high)
 
 
 def _ratios(log_ratios: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ k1 = -log r is unbiased but noisy and may be negative; k2 = (log r)^2 / 2 is bia
 of the KL; k3 = r - 1 - log r is unbiased and never negative (GRPO's choice, arXiv 2402.03300, equation 4).
 
 As a penalty in the loss it is the *gradient* that counts: that of k1 is zero in expectation, so k1 belongs in
-the reward; k2's is the KL's on policy; k3's is another divergence's, near it while the two policies are.
+the reward; k2's is the KL's on policy; k3's is another divergence's, near it while the two policies are. One
+token that the policy gave up weighs e^10 and more in k3; `k3_capped` bounds it.
 
 This module does not import torch, so that the configuration can read `KL_ESTIMATORS` and stay light.
 """
@@ -17,6 +18,9 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
+
+MAX_K3 = 10.0
+"""Largest estimate of `k3_capped`, in nats."""
 
 # exp(20) is 5e8: far past anything a trained policy shows, small enough for sums in float32.
 MAX_LOG_RATIO = 20.0
@@ -47,5 +51,10 @@ def kl_k3(logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Ten
     return log_ratio.exp() - 1.0 - log_ratio
 
 
-KL_ESTIMATORS: dict[str, KLEstimator] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
+def kl_k3_capped(logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:
+    """Returns k3 of each token up to `MAX_K3`, past which there is no gradient (verl's `low_var_kl`)."""
+    return kl_k3(logprobs, reference_logprobs).clamp(max=MAX_K3)
+
+
+KL_ESTIMATORS: dict[str, KLEstimator] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3, "k3_capped": kl_k3_capped}
 """The KL estimators by their names in `algorithm.kl_estimator`."""

@@ -1,9 +1,11 @@
 """The policy loss: surrogate, KL penalty and entropy bonus, summed so that shards and micro-batches add up.
 
-    loss = aggregate(w * surrogate) + kl_coef * aggregate(KL) - entropy_coef * aggregate(entropy)
+    loss = aggregate(w * surrogate) + kl_coef * aggregate(v * KL) - entropy_coef * aggregate(entropy)
 
 The surrogate is one of `surrogate.py`, its correction weight w one of `importance.py`, KL one of `kl.py`
 (GRPO's penalty inside the loss, arXiv 2402.03300, equation 3) and the aggregation one of `aggregation.py`.
+The KL is the policy's, and the tokens are another's where weights have moved since: the detached ratio
+v = policy / behaviour, held below the correction's upper bound, makes up for that (1 on policy).
 Every sum is divided by totals of the *global* batch: the loss of a batch is the sum of the losses of its
 parts, however the batch is cut. This module does not import torch, so that the configuration can build
 `LossSettings` and stay light.
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlcore.algorithms.aggregation import Aggregation, BatchTotals
-from rlcore.algorithms.importance import Bounds, Correction, CorrectionRule
+from rlcore.algorithms.importance import Bounds, Correction, CorrectionRule, truncated_ratios
 from rlcore.algorithms.kl import KLEstimator
 from rlcore.algorithms.surrogate import Clip, Surrogate
 
@@ -131,7 +133,8 @@ def policy_loss(inputs: LossInputs, totals: BatchTotals, settings: LossSettings)
         _check(kl, mask.shape, "algorithm.kl_estimator")
         kl_sum = kl.detach().masked_fill(~mask, 0.0).sum()
         if settings.kl_coef:
-            loss = loss + settings.kl_coef * mean(kl)
+            of_policy = truncated_ratios((logprobs - behaviour).detach(), settings.bounds)
+            loss = loss + settings.kl_coef * mean(of_policy * kl)
     if settings.entropy_coef:
         assert inputs.entropies is not None, "an entropy bonus needs the entropies"
         loss = loss - settings.entropy_coef * mean(inputs.entropies)

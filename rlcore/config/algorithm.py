@@ -87,7 +87,7 @@ class AlgorithmConfig:
     """Factor on the KL to the reference; 0 means no KL, and no reference is spawned."""
     kl_estimator: str = "k3"
     """Name of the KL estimator, in `rlcore.algorithms.kl.KL_ESTIMATORS`, or `module:name`. In the loss, the
-    expected gradient of `k1` is zero: use `k1` in the reward."""
+    expected gradient of `k1` is zero: use `k1` in the reward. `k3_capped` bounds what one token weighs."""
     kl_in: str = "loss"
     """Place of the KL: `loss`, or `reward`, where the rollout policy's KL of a sequence is subtracted from
     the sequence's reward."""
@@ -105,7 +105,7 @@ class AlgorithmConfig:
     """Ratios learner / rollout below this are masked (by `icepop` and `sequence_icepop`)."""
     correction_high: float = 2.0
     """Ratios learner / rollout above this are masked (by `icepop` and `sequence_icepop`) or held there (by
-    `tis` and `sequence_tis`)."""
+    `tis` and `sequence_tis`, and for the KL in the loss)."""
     overlong_buffer: int = 0
     """Number of tokens before rollout.max_tokens over which a length penalty grows to `overlong_penalty`; 0
     sets no penalty."""

@@ -24,18 +24,25 @@ def token_logprobs(
     The distribution is softmax(`head`(hidden) / `temperature`). `entropy_grad` lets the entropies carry a
     gradient. The head is called once, however many tokens there are.
     """
-    _switch_over(head)
+    _switched(head)
     num_logits = LOGITS_PER_CHUNK if hidden.device.type == "cpu" else LOGITS_PER_CHUNK_ON_GPU
     size = max(1, num_logits // head.out_features)
     logprobs, entropies = head(hidden, targets, temperature, entropy_grad, size)
     return logprobs.float(), entropies.float()
 
 
-def _switch_over(head: nn.Linear) -> None:
+def multiply_in_float32(head: nn.Linear) -> None:
+    """Makes `token_logprobs` keep float32 logits of this head, though its operands are rounded to bfloat16 as
+    ever: what vLLM does with `head_dtype` float32."""
+    _switched(head).in_float32 = True
+
+
+def _switched(head: nn.Linear) -> _ForwardWithTargets:
     """Lets the head be called with targets too, for good. As a module, and once: that is what gathers its
     weight under ZeRO-3, where ranks with more tokens than others must not ask for it more often."""
     if not isinstance(head.forward, _ForwardWithTargets):
         head.forward = _ForwardWithTargets(head)  # type: ignore[assignment, method-assign]  # one layer's
+    return head.forward
 
 
 class _ForwardWithTargets:
@@ -43,6 +50,7 @@ class _ForwardWithTargets:
 
     def __init__(self, head: nn.Linear):
         self._head, self._plain = head, head.forward
+        self.in_float32 = False
 
     def __call__(
         self,
@@ -56,7 +64,7 @@ class _ForwardWithTargets:
             return self._plain(hidden)
         head = self._head
         both: tuple[Tensor, Tensor] = HeadLogprobs.apply(
-            hidden, head.weight, head.bias, targets, temperature, entropy_grad, size
+            hidden, head.weight, head.bias, targets, temperature, entropy_grad, size, self.in_float32
         )
         return both
 
@@ -64,7 +72,7 @@ class _ForwardWithTargets:
 class _Context(FunctionCtx):
     """The context between `HeadLogprobs.forward` and `backward`; for annotations alone."""
 
-    dtype: torch.dtype
+    dtypes: tuple[torch.dtype, torch.dtype]
     temperature: float
     entropy_grad: bool
     size: int
@@ -80,7 +88,8 @@ class HeadLogprobs(torch.autograd.Function):
     log-probabilities and entropies [N] of softmax(logits / temperature).
 
     `size` rows of logits exist at a time, in float32 or what is finer, and are computed again in the backward
-    pass where there are more. The gradient is by hand: beside the logits one tensor of their size exists,
+    pass where there are more. Under autocast operands and product are rounded as other layers' are; with
+    `in_float32` the operands alone. The gradient is by hand: beside the logits one tensor of their size exists,
     where autograd's own formulas need four.
     """
 
@@ -94,14 +103,16 @@ class HeadLogprobs(torch.autograd.Function):
         temperature: float,
         entropy_grad: bool,
         size: int,
+        in_float32: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Computes log-probabilities and entropies [N], and keeps what `backward` needs."""
-        ctx.dtype = _compute_dtype(hidden, weight)
+        dtype = _compute_dtype(hidden, weight)
+        ctx.dtypes = dtype, torch.promote_types(dtype, torch.float32) if in_float32 else dtype
         ctx.temperature, ctx.entropy_grad, ctx.size = temperature, entropy_grad, size
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         kept: Tensor | None = None
         with torch.autocast(hidden.device.type, enabled=False):
-            h, w = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+            h, w = _rounded(hidden, ctx.dtypes), _rounded(weight, ctx.dtypes)
             for h_chunk, t_chunk in zip(h.split(size), targets.split(size), strict=True):
                 logits = _logits(h_chunk, w, bias, temperature)
                 log_total = logits.logsumexp(-1)
@@ -127,7 +138,7 @@ class HeadLogprobs(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if of_weight else None
         grad_bias = torch.zeros_like(bias) if bias is not None and of_bias else None
         with torch.autocast(hidden.device.type, enabled=False):
-            h, w = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+            h, w = _rounded(hidden, ctx.dtypes), _rounded(weight, ctx.dtypes)
             for start in range(0, len(targets), ctx.size):
                 rows = slice(start, start + ctx.size)
                 logits = _logits(h[rows], w, bias, ctx.temperature) if kept is None else kept
@@ -139,7 +150,7 @@ class HeadLogprobs(torch.autograd.Function):
                 else:
                     grad = log_probabilities.exp_().mul_(-grad_logprobs[rows, None])
                 grad.scatter_add_(-1, targets[rows, None], grad_logprobs[rows, None])
-                grad = grad.div_(ctx.temperature).to(ctx.dtype)
+                grad = grad.div_(ctx.temperature).to(w.dtype)
                 if grad_hidden is not None:
                     grad_hidden[rows] = grad @ w
                 if grad_weight is not None and grad_weight.dtype == grad.dtype:
@@ -148,7 +159,12 @@ class HeadLogprobs(torch.autograd.Function):
                     grad_weight += grad.t() @ h[rows]
                 if grad_bias is not None:
                     grad_bias += grad.sum(0)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
+
+
+def _rounded(operand: Tensor, dtypes: tuple[torch.dtype, torch.dtype]) -> Tensor:
+    """Returns an operand rounded to the first dtype, to be multiplied in the second."""
+    return operand.to(dtypes[0]).to(dtypes[1])
 
 
 def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
+from rlcore.engines.head import multiply_in_float32
 from rlcore.engines.trainable import checkpoint_activations, choose_trained, trained_media
 from rlcore.engines.weights import Weight, adapter_weights, model_weights, rollout_weights
 from rlcore.models.hf_model import (
@@ -49,6 +50,8 @@ class LearnerModel:
             self.module = load_model(path, dtype="float32")
             """The transformers model. Given embeddings as media, the forward never enters the tower, and the
             tower waits on the CPU for the export."""
+        if config.head_dtype == "float32":
+            multiply_in_float32(self.module.get_output_embeddings())
         choose_trained(self.module, config, learner)
         if learner.autocast == "bfloat16":
             zero.narrow_frozen(multiplied_weights(self.module))

@@ -39,7 +39,12 @@ _CPU_ARGUMENTS = {
 
 
 def engine_arguments(
-    config: PretrainedConfig, media: str, engine_args: Mapping[str, object], *, can_sleep: bool = False
+    config: PretrainedConfig,
+    media: str,
+    engine_args: Mapping[str, object],
+    *,
+    can_sleep: bool = False,
+    head_dtype: str = "auto",
 ) -> dict[str, object]:
     """Returns arguments of `vllm.LLM` for a model of this configuration, but for those that `VLLMEngine`
     gives.
@@ -48,6 +53,7 @@ def engine_arguments(
         media: `embeds` or `raw`, as `model.media`.
         engine_args: the user's (`rollout.engine`), which win.
         can_sleep: whether the engine must be able to give its GPU memory back.
+        head_dtype: `auto` or `float32`, as `model.head_dtype`.
 
     Raises:
         ConfigError: one of `engine_args` is unknown or rlcore's own, or vLLM takes no embeddings for the
@@ -57,7 +63,12 @@ def engine_arguments(
 
     is_cpu = current_platform.is_cpu()
     platform = _CPU_ARGUMENTS if is_cpu else _gpu_arguments(engine_args, can_sleep)
-    return {**platform, **_media_arguments(config, media), **_checked(engine_args)}
+    arguments = {**platform, **_media_arguments(config, media), **_checked(engine_args)}
+    if head_dtype == "float32":
+        overrides = engine_args.get("hf_overrides") or {}
+        assert isinstance(overrides, Mapping), type(overrides)
+        arguments["hf_overrides"] = {**overrides, "head_dtype": "float32"}
+    return arguments
 
 
 def _gpu_arguments(engine_args: Mapping[str, object], can_sleep: bool) -> dict[str, object]:

@@ -71,6 +71,7 @@ class VLLMEngine:
     Args:
         model_path: checkpoint folder or hub id.
         dtype: number format of weights and activations.
+        head_dtype: `auto`, or `float32` for logits that are not rounded to `dtype`, as `model.head_dtype`.
         media: `embeds` (no tower in the engine) or `raw`.
         engine_args: further `vllm.EngineArgs`, as `rollout.engine`.
         weight_backend: medium of weight updates, as `weight_sync.backend`.
@@ -89,6 +90,7 @@ class VLLMEngine:
         model_path: str,
         *,
         dtype: str = "float32",
+        head_dtype: str = "auto",
         seed: int = 0,
         media: str = "embeds",
         engine_args: Mapping[str, object] | None = None,
@@ -114,7 +116,7 @@ class VLLMEngine:
             seed=seed % 2**32,
             weight_transfer_config=WeightTransferConfig(backend=medium_of(weight_backend).vllm_backend),
             worker_extension_cls="rlcore.engines.vllm_plugin.PolicyTemperature",
-            **engine_arguments(config, media, engine_args or {}, can_sleep=can_sleep),
+            **engine_arguments(config, media, engine_args or {}, can_sleep=can_sleep, head_dtype=head_dtype),
         )
         if temperature != 1:
             self._llm.collective_rpc("divide_logits", args=(temperature,))

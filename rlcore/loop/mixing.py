@@ -19,7 +19,6 @@ from rlcore.config.targets import choice
 from rlcore.errors import ConfigError
 from rlcore.loop.scored import ScoredGroup, is_over_budget, is_truncated
 
-
 _MIN_WINDOW, _WINDOWS_IN_A_RUN = 30, 20
 """Of a gate whose `algorithm.ptr.window` is null. Over 30 steps, a standard error is known well enough."""
 

@@ -168,9 +168,11 @@ def plain_token(batch: Batch, settings: dict, b: int, t: int) -> tuple[float, di
         "k1": (-log_r, 1.0),
         "k2": (log_r**2 / 2, -log_r),
         "k3": (math.exp(log_r) - 1 - log_r, 1 - math.exp(log_r)),
+        "k3_capped": (min(math.exp(log_r) - 1 - log_r, 10), 1 - math.exp(log_r)),
     }[settings["kl_estimator"]]
-    slopes[t] += settings["kl_coef"] * slope
-    return value + settings["kl_coef"] * kl, slopes
+    of_policy = min(math.exp(new[t] - rollout[t]), settings["correction_high"])
+    slopes[t] += settings["kl_coef"] * of_policy * slope
+    return value + settings["kl_coef"] * of_policy * kl, slopes
 
 
 def plain_correction(settings: dict, old: list[float], rollout: list[float], t: int) -> float:

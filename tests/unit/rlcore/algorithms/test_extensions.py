@@ -141,10 +141,11 @@ def test_a_loss_made_of_functions_of_your_own(outside: str) -> None:
         f"algorithm.kl_estimator={outside}:absolute",
         "algorithm.clip_dual=3.0",
     )
-    # Half of 3 * -A log p over 4 tokens, and 0.1 times the one distance of ln 2 over 4.
+    # Half of 3 * -A log p over 4 tokens, and 0.1 times the one distance of ln 2 over 4, at a token that the
+    # policy gives half the behaviour's probability.
     surrogate = -0.5 * 3 * (LN(0.5) + LN(0.25) + 2 * LN(0.9)) / 4
-    assert sums == pytest.approx([surrogate + 0.1 * LN(2) / 4, surrogate, LN(2), 1, 1], rel=1e-6)
-    expected = [[-0.375, -0.375 - 0.025], [-0.75, 0.0]]
+    assert sums == pytest.approx([surrogate + 0.05 * LN(2) / 4, surrogate, LN(2), 1, 1], rel=1e-6)
+    expected = [[-0.375, -0.375 - 0.0125], [-0.75, 0.0]]
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
@@ -193,7 +194,7 @@ def test_what_is_missing_outside_is_named(outside: str, key: str, name: str, mes
         ("algorithm.loss=pop", "ppo, gspo, cispo"),
         ("algorithm.loss_aggregation=tokens", "token, sequence, constant"),
         ("algorithm.correction=tsi", "none, tis, icepop, sequence_tis, sequence_icepop"),
-        ("algorithm.kl_estimator=k4", "k1, k2, k3"),
+        ("algorithm.kl_estimator=k4", "k1, k2, k3, k3_capped"),
         ("learner.lr_schedule=step", "constant, linear, cosine"),
     ],
 )

@@ -61,18 +61,44 @@ def test_policy_loss_by_hand():
     )
     settings = AlgorithmConfig(clip_low=0.2, clip_high=0.2, kl_coef=0.1).loss_settings
     result = policy_loss(inputs, BatchTotals(num_tokens=3, num_sequences=2, max_tokens=2), settings)
-    # Ratios 1, 0.5 and 1.5 (held at 1.2); k3 of the second token is 2 - 1 - ln 2.
+    # Ratios 1, 0.5 and 1.5 (held at 1.2); k3 of the second token is 2 - 1 - ln 2, weighted by its ratio.
     surrogate, kl = -(1.0 + 0.5 + 2.4) / 3, 1 - LN(2)
     assert result.policy_loss.item() == pytest.approx(surrogate)
-    assert result.loss.item() == pytest.approx(surrogate + 0.1 * kl / 3)
+    assert result.loss.item() == pytest.approx(surrogate + 0.1 * 0.5 * kl / 3)
     assert result.kl_sum.item() == pytest.approx(kl)
     assert result.num_tokens.item() == 3
     assert result.clipped_sum.item() == 1
 
     result.loss.backward()
-    # d/dlogp of -A * ratio / 3 is -0.5 / 3, and of 0.1 * k3 / 3 is 0.1 * (1 - r) / 3 with r = 2.
-    expected = torch.tensor([[-1 / 3, -0.5 / 3 - 0.1 / 3], [0.0, 0.0]])
+    # d/dlogp of -A * ratio / 3 is -0.5 / 3, and of 0.1 * ratio * k3 / 3 is 0.1 * 0.5 * (1 - r) / 3 with r = 2.
+    expected = torch.tensor([[-1 / 3, -0.5 / 3 - 0.05 / 3], [0.0, 0.0]])
     torch.testing.assert_close(logprobs.grad, expected)
+
+
+def test_off_policy_the_gradient_of_the_kl_is_that_of_the_policy_in_expectation():
+    """Summed over all tokens of a small vocabulary, each as often as the behaviour policy samples it: with k2,
+    the gradient of KL(policy || reference) by the policy's logits."""
+    logits = torch.tensor([0.3, -0.2, 0.5, 0.1], dtype=torch.float64, requires_grad=True)
+    behaviour, reference = (
+        torch.tensor(x, dtype=torch.float64).log_softmax(-1)
+        for x in ([0.0, 0.1, 0.2, 0.3], [1.0, -1.0, 0.0, 0.5])
+    )
+    policy = logits.log_softmax(-1)
+    (expected,) = torch.autograd.grad((policy.exp() * (policy - reference)).sum(), logits, retain_graph=True)
+    settings = AlgorithmConfig(kl_coef=1.0, kl_estimator="k2").loss_settings
+    total = torch.zeros((), dtype=torch.float64)
+    for token in range(4):
+        inputs = LossInputs(
+            logprobs=policy[token].view(1, 1),
+            behaviour_logprobs=behaviour[token].view(1, 1),
+            reference_logprobs=reference[token].view(1, 1),
+            advantages=torch.zeros(1, dtype=torch.float64),
+            mask=torch.ones(1, 1, dtype=torch.bool),
+        )
+        totals = BatchTotals(num_tokens=1, num_sequences=1, max_tokens=1)
+        total = total + behaviour[token].exp() * policy_loss(inputs, totals, settings).loss
+    (gradient,) = torch.autograd.grad(total, logits)
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_on_policy_gradient_is_the_advantage_weighted_likelihood():

@@ -89,8 +89,8 @@ def test_gate_opens_at_the_bounds_themselves():
 
 
 def test_gate_asks_for_three_standard_errors():
-    # No slope; the residuals +-0.1 leave a deviation of sqrt(4 * 0.01 / (4 - 2)) = 0.1414, so the mean 0.75 is
-    # known to 0.0707, and the change over the window to 3 * 0.1414 / sqrt(5) = 0.1897: three times that, 0.5692.
+    # No slope; the residuals +-0.1 leave a deviation of sqrt(4 * 0.01 / (4 - 2)) = 0.1414. So the mean 0.75
+    # is known to 0.0707, and the change over the window to 3 * 0.1414 / sqrt(5) = 0.1897.
     outcomes = 0.85, 0.65, 0.65, 0.85
     low = 0.75 - 3 * 0.0707107
     assert openings(ProgressiveGate(threshold=low - 1e-4, window=4, max_spread=1.0), *outcomes)[-1]

@@ -27,6 +27,29 @@ def test_the_gradient_by_hand_is_that_of_finite_differences(entropy_grad, size, 
     assert gradcheck(score, [hidden, weight] if bias is None else [hidden, weight, bias])
 
 
+def test_float32_products_of_rounded_operands_under_autocast() -> None:
+    """Log-probabilities and gradients as in float64 from operands rounded to bfloat16, on each of which the
+    plain product is off by a rounding of its logits."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (4 * torch.randn(n, 64, generator=generator) for n in (32, 300))
+    targets = torch.randint(300, (32,), generator=generator)
+
+    def scored(in_float32: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logprobs, _ = HeadLogprobs.apply(h, w, None, targets, 50.0, False, 20, in_float32)
+        logprobs.sum().backward()
+        return logprobs.detach().double(), h.grad.double(), w.grad.double()
+
+    h, w = (x.bfloat16().double().requires_grad_() for x in (hidden, weight))
+    exact = torch.log_softmax(h @ w.T / 50.0, -1).gather(-1, targets[:, None])[:, 0]
+    exact.sum().backward()
+    expected = exact.detach(), h.grad, w.grad
+    for got, plain, wanted in zip(scored(True), scored(False), expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+        assert (plain - wanted).abs().max() > 100 * (got - wanted).abs().max()
+
+
 def test_entropy_is_exact_under_autocast() -> None:
     logits = (8 * torch.randn(64, 500, generator=torch.Generator().manual_seed(0))).bfloat16().float()
     exact = torch.distributions.Categorical(logits=logits.double()).entropy()
