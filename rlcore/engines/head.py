@@ -40,9 +40,11 @@ def multiply_in_float32(head: nn.Linear) -> None:
 def _switched(head: nn.Linear) -> _ForwardWithTargets:
     """Lets the head be called with targets too, for good. As a module, and once: that is what gathers its
     weight under ZeRO-3, where ranks with more tokens than others must not ask for it more often."""
-    if not isinstance(head.forward, _ForwardWithTargets):
-        head.forward = _ForwardWithTargets(head)  # type: ignore[assignment, method-assign]  # one layer's
-    return head.forward
+    if isinstance(head.forward, _ForwardWithTargets):
+        return head.forward
+    switched = _ForwardWithTargets(head)
+    head.forward = switched  # type: ignore[assignment, method-assign]  # one layer's
+    return switched
 
 
 class _ForwardWithTargets:
@@ -89,8 +91,8 @@ class HeadLogprobs(torch.autograd.Function):
 
     `size` rows of logits exist at a time, in float32 or what is finer, and are computed again in the backward
     pass where there are more. Under autocast operands and product are rounded as other layers' are; with
-    `in_float32` the operands alone. The gradient is by hand: beside the logits one tensor of their size exists,
-    where autograd's own formulas need four.
+    `in_float32` the operands alone. The gradient is by hand: beside the logits one tensor of their size
+    exists, where autograd's own formulas need four.
     """
 
     @staticmethod

@@ -70,14 +70,14 @@ def test_policy_loss_by_hand():
     assert result.clipped_sum.item() == 1
 
     result.loss.backward()
-    # d/dlogp of -A * ratio / 3 is -0.5 / 3, and of 0.1 * ratio * k3 / 3 is 0.1 * 0.5 * (1 - r) / 3 with r = 2.
+    # d/dlogp of -A * ratio / 3 is -0.5 / 3, of 0.1 * ratio * k3 / 3 it is 0.05 * (1 - r) / 3 with r = 2.
     expected = torch.tensor([[-1 / 3, -0.5 / 3 - 0.05 / 3], [0.0, 0.0]])
     torch.testing.assert_close(logprobs.grad, expected)
 
 
 def test_off_policy_the_gradient_of_the_kl_is_that_of_the_policy_in_expectation():
-    """Summed over all tokens of a small vocabulary, each as often as the behaviour policy samples it: with k2,
-    the gradient of KL(policy || reference) by the policy's logits."""
+    """Summed over a small vocabulary, each token as often as the behaviour policy samples it: with k2, the
+    gradient of KL(policy || reference) by the policy's logits."""
     logits = torch.tensor([0.3, -0.2, 0.5, 0.1], dtype=torch.float64, requires_grad=True)
     behaviour, reference = (
         torch.tensor(x, dtype=torch.float64).log_softmax(-1)
@@ -87,16 +87,16 @@ def test_off_policy_the_gradient_of_the_kl_is_that_of_the_policy_in_expectation(
     (expected,) = torch.autograd.grad((policy.exp() * (policy - reference)).sum(), logits, retain_graph=True)
     settings = AlgorithmConfig(kl_coef=1.0, kl_estimator="k2").loss_settings
     total = torch.zeros((), dtype=torch.float64)
-    for token in range(4):
+    for t in range(4):
         inputs = LossInputs(
-            logprobs=policy[token].view(1, 1),
-            behaviour_logprobs=behaviour[token].view(1, 1),
-            reference_logprobs=reference[token].view(1, 1),
+            logprobs=policy[t].view(1, 1),
+            behaviour_logprobs=behaviour[t].view(1, 1),
+            reference_logprobs=reference[t].view(1, 1),
             advantages=torch.zeros(1, dtype=torch.float64),
             mask=torch.ones(1, 1, dtype=torch.bool),
         )
         totals = BatchTotals(num_tokens=1, num_sequences=1, max_tokens=1)
-        total = total + behaviour[token].exp() * policy_loss(inputs, totals, settings).loss
+        total = total + behaviour[t].exp() * policy_loss(inputs, totals, settings).loss
     (gradient,) = torch.autograd.grad(total, logits)
     torch.testing.assert_close(gradient, expected)
 

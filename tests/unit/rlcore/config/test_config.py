@@ -469,7 +469,7 @@ def test_keys_are_these() -> None:
 EXPECTED_KEYS = """
 run_dir
 seed
-model.path model.dtype model.freeze model.media model.media_cache
+model.path model.dtype model.head_dtype model.freeze model.media model.media_cache
 task.target task.args
 rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.resources rollout.samples_per_prompt
 rollout.max_tokens rollout.temperature rollout.top_p rollout.stop rollout.banned_tokens
