@@ -37,6 +37,7 @@ from weight_pushes import drop, flip_a_byte, heal, push_to
 
 from rlcore.actors.rollout_worker import RolloutWorker
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
+from rlcore.engines.head import multiply_in_float32
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
 from rlcore.engines.vllm_engine import VLLMEngine
@@ -388,3 +389,28 @@ def test_later_pushes_are_plain_copies_and_equal_what_the_loader_does(
 def test_qwen2_5_omni_takes_raw_audio_and_a_trained_tower(tmp_path: Path) -> None:
     pytest.importorskip("torchvision", reason="needs torchvision (python -m rlcore.engines.torchvision_shim)")
     check_raw_audio(str(make_qwen2_5_omni(tmp_path)))
+
+
+def test_engine_and_learner_keep_float32_logits_of_bfloat16_models(tmp_path: Path) -> None:
+    plain, path = make_text(tmp_path), str(tmp_path / "steep")
+    model = load_model(plain)
+    model.get_output_embeddings().weight.data.mul_(4)  # far apart, where bfloat16 is coarse
+    save_checkpoint(model.to(torch.bfloat16), path, processor=load_processor(plain))
+    engine = VLLMEngine(path, dtype="bfloat16", head_dtype="float32", engine_args=ENGINE)
+    prompt = Prompt(id="t", text=TEXT_PROMPT)
+    (encoded,) = MediaEncoder(path, ToneTask().load_media).encode([prompt])
+    request = EngineRequest(id="t", text=TEXT_PROMPT, encoded=encoded)
+    (answer,) = engine.generate([request], Sampling(max_tokens=100))[0]
+    group = TokenGroup(
+        prompt_token_ids=np.array(encoded.prompt_token_ids), token_ids=(np.array(answer.token_ids),)
+    )
+    learner, distances = load_model(path, dtype="bfloat16"), []
+    for _ in range(2):
+        with torch.no_grad():
+            (row,) = completion_logprobs(learner, [group]).rows()
+        distances.append(np.abs(row - np.array(answer.logprobs)).mean())
+        multiply_in_float32(learner.get_output_embeddings())
+    # What is left is the hidden states' own rounding.
+    assert distances[1] < 0.8 * distances[0]
+    (dtype,) = engine._llm.apply_model(lambda inner: inner.logits_processor.head_dtype)
+    assert dtype == torch.float32
