@@ -18,6 +18,7 @@ from tqdm import tqdm
 from rlcore.actors.crew import Actors
 from rlcore.actors.group import last_line
 from rlcore.actors.ray_metrics import RayMetrics
+from rlcore.actors.session import local_processes
 from rlcore.actors.session import ray_session as ray_session
 from rlcore.actors.spawn import spawn as spawn
 from rlcore.config import RunConfig
@@ -40,6 +41,7 @@ from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import SPANS, Recorder, keep_spans
 from rlcore.records.tracking import METRICS, SAMPLES, Tracker, read_metrics
 from rlcore.records.versions import versions
+from rlcore.records.witness import witnessed
 from rlcore.task import Task
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,8 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
     Raises:
         ConfigError: another process is in `run_dir`, or the folder holds a run and neither `resume` nor
             `overwrite` is given.
+        ClusterError: a process of the run's own Ray died; a checkpoint is written first, where that can still
+            be done.
         CheckpointError: there is no checkpoint to resume from, or the checkpoint is another run's.
         RewardError: a score failed whose `on_error` is `abort` (a checkpoint is written first), or all scores
             of a reward failed.
@@ -71,8 +75,10 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
         make_schedule(config)  # a mistake in it is told before any actor starts
         recorder = Recorder(run_dir / SPANS)
         with (
+            witnessed(run_dir) as witness,
             ray_session(config.cluster),
             StopFlag() as stop,
+            witness.watch(local_processes(), stop),
             spawn(config, recorder=recorder) as actors,
             closing(Controller(config, _task(config).prompts("train"), actors, recorder)) as controller,
         ):
