@@ -89,7 +89,11 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
             keep_spans(run_dir, last_step=controller.step)
             with Tracker(run_dir, config, resume_step=start) as tracker:
                 tracker.update_summary({"rewards": rewards})
-                return _Run(config, run_dir, controller, _task(config), tracker, saved_step=start).train(stop)
+                run = _Run(config, run_dir, controller, _task(config), tracker, saved_step=start)
+                try:
+                    return run.train(stop)
+                finally:
+                    witness.rest()
 
 
 def evaluate(config: RunConfig) -> dict[str, float]:

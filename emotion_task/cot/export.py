@@ -21,6 +21,7 @@ from emotion_task.cot.checks import KINDS
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, read_manifest
 from rlcore.errors import DataError
+from rlcore.records.markdown import table_row
 
 SPLITS = {"train": "train", "eval": "test"}
 """Exported split by our split. Utterances of any other split, such as a corpus' development part, are
@@ -180,8 +181,7 @@ def _origin(generated: dict[str, Any]) -> str:
 
 
 def _table(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:
-    lines = [f"| {a} | {b} |" for a, b in (head, ("---", "---"), *rows)]
-    return "\n".join(lines)
+    return "\n".join(map(table_row, (head, ("---", "---"), *rows)))
 
 
 def _statistics_beside(manifest: Path) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def local_processes() -> dict[str, int]:
     return {f"Ray's {name} of {node.get_session_dir_path()}": found[name] for name in names if name in found}
 
 
-def _start(num_cpus: int | None, options: dict[str, Any]) -> None:
+def _start(num_cpus: float | None, options: dict[str, Any]) -> None:
     """Starts a Ray of this process's own."""
     folder = _private_folder()
     _close_token()

@@ -10,6 +10,7 @@ after the step at hand, with a checkpoint; `end` has it end at once, where no cl
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import shlex
@@ -39,7 +40,7 @@ counted, not timed: where the driver is stopped as well, the user did it."""
 CLEAN_END_S = 50.0
 """A clean end may take this long. Ray ends a driver itself 60 s after the death of its GCS."""
 _TELL_S = 5.0
-"""The driver may take this long to end when told to, before it is killed."""
+"""A driver with nothing left to save may take this long to end; one that was told to, before it is killed."""
 
 
 def what_is_saved(run_dir: Path) -> str:
@@ -77,7 +78,11 @@ class Witness:
         try:
             yield
         finally:
-            self._tell("rest")
+            self.rest()
+
+    def rest(self) -> None:
+        """Ends the watch: from here on Ray is being ended."""
+        self._tell("rest")
 
     def close(self) -> None:
         """Ends the process."""
@@ -139,10 +144,11 @@ class Observer:
         self._num_stopped: Counter[str] = Counter()
         """Looks in a row at which a process was stopped."""
         self._is_resting = self._is_done = False
+        self._deadline = math.inf
+        """When the driver must have ended."""
 
     def run(self) -> None:
         """Watches until the driver has ended, one way or another."""
-        deadline = 0.0
         while True:
             state = _state(self._driver)
             self._listen()  # also to what a driver that has died said last
@@ -154,8 +160,7 @@ class Observer:
                 continue
             if self.finding is None:
                 self.look()
-                deadline = time.monotonic() + CLEAN_END_S
-            elif time.monotonic() > deadline:
+            elif time.monotonic() > self._deadline:
                 self._end_driver()
                 break
         finding = self.finding or (
@@ -192,11 +197,14 @@ class Observer:
             if word == "watch":
                 pid, _, name = rest.partition(" ")
                 self.watch(name, int(pid))
-            self._is_resting |= word == "rest"
             self._is_done |= word == "done"
+            if word == "rest":
+                self._is_resting = True
+                if self.finding is not None:  # the checkpoint is written, and Ray's end may hang
+                    self._deadline = min(self._deadline, time.monotonic() + _TELL_S)
 
     def _found(self, finding: str) -> None:
-        self.finding = finding
+        self.finding, self._deadline = finding, time.monotonic() + CLEAN_END_S
         _say(
             f"{finding}: the run ends after the step at hand, with a checkpoint, in {CLEAN_END_S:g} s at the "
             "latest"

@@ -99,7 +99,7 @@ def test_a_driver_that_is_killed_is_spoken_for_and_leaves_nothing(
     assert line.startswith(f"rlcore: error: the driver (process {driver.pid} on ")
     assert f"Saved is {tmp_path}/checkpoints/step_000040: `rlcore train --config " in line
     assert part.wait(60) == -signal.SIGKILL
-    assert not witness.is_running() or witness.status() == psutil.STATUS_ZOMBIE
+    wait_until(lambda: not witness.is_running() or witness.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_run_that_ends_well_ends_without_a_word(
