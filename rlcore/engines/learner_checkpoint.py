@@ -117,6 +117,10 @@ def load(folder: Path, parameters: Parameters, state: AdamState, expected: Mappi
     header = _read_header(folder / HEADER)
     _compare(folder, header, expected, parameters)
     rows, num_updates = header.parameters, header.progress.num_updates
+    if foreign := sorted({row["file"] for row in rows.values() if Path(row["file"]).name != row["file"]}):
+        raise DamagedCheckpointError(
+            f"{folder / HEADER}: names a file outside of its folder, {foreign[0]!r}; use an older checkpoint"
+        )
     missing = sorted({row["file"] for row in rows.values() if not (folder / row["file"]).is_file()})
     if missing:
         raise DamagedCheckpointError(f"{folder / missing[0]}: missing; use an older checkpoint")

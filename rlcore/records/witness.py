@@ -32,9 +32,9 @@ from rlcore.records.signals import StopFlag
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.2
+LOOK_S = 0.1
 """Between two looks."""
-FROZEN_LOOKS = 75
+FROZEN_LOOKS = 150
 """Looks in a row at a stopped process (SIGSTOP), after which the process is taken for dead: 15 s. Looks are
 counted, not timed: where the driver is stopped as well, the user did it."""
 CLEAN_END_S = 50.0
@@ -133,7 +133,7 @@ def witnessed(run_dir: Path) -> Iterator[Witness]:
 
 
 class Observer:
-    """What the process does: looks at the driver and at Ray's processes until the driver has ended."""
+    """An observer is what the process runs: it looks at the driver and at Ray's processes until the driver has ended."""
 
     def __init__(self, run_dir: Path, driver: int):
         self.finding: str | None = None
@@ -182,9 +182,13 @@ class Observer:
             state, who = _state(process), _who(name, pid)
             self._num_stopped[name] = self._num_stopped[name] + 1 if state == psutil.STATUS_STOPPED else 0
             if state == psutil.STATUS_DEAD:
-                return self._found(f"{who} died")
+                # Ray's processes die with the driver, which is then what died.
+                if _state(self._driver) != psutil.STATUS_DEAD:
+                    self._found(f"{who} died")
+                return
             if self._num_stopped[name] >= FROZEN_LOOKS:
-                return self._found(f"{who} is stopped (SIGSTOP) for {FROZEN_LOOKS * LOOK_S:g} s now")
+                self._found(f"{who} is stopped (SIGSTOP) for {FROZEN_LOOKS * LOOK_S:g} s now")
+                return
 
     def _listen(self) -> None:
         """Takes the driver's lines, waiting shortly for one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -77,4 +78,20 @@ def test_a_damaged_file_is_found_before_anything_is_changed(
     state = State()
     with pytest.raises(DamagedCheckpointError, match=r"state-00001\.safetensors: damaged"):
         learner_checkpoint.load(tmp_path, parameters, state, {})  # type: ignore[arg-type]
+    assert state.events == []
+
+
+@pytest.mark.parametrize("name", ["../state-00000.safetensors", "/state-00000.safetensors"])
+def test_no_file_outside_of_the_folder_is_read(
+    tmp_path: Path, parameters: dict[str, torch.nn.Parameter], name: str
+) -> None:
+    folder = tmp_path / "learner"
+    save(folder, parameters)
+    (tmp_path / "state-00000.safetensors").write_bytes((folder / "state-00000.safetensors").read_bytes())
+    header = json.loads((folder / "engine.json").read_text())
+    header["parameters"]["a"]["file"] = name
+    (folder / "engine.json").write_text(json.dumps(header))
+    state = State()
+    with pytest.raises(DamagedCheckpointError, match=rf"outside of its folder, '{name}'"):
+        learner_checkpoint.load(folder, parameters, state, {})  # type: ignore[arg-type]
     assert state.events == []
