@@ -34,7 +34,7 @@ from rlcore.errors import (
 from rlcore.loop.controller import Controller, StepResult
 from rlcore.loop.mixing import make_schedule
 from rlcore.records import checkpoint
-from rlcore.records.files import JsonObject
+from rlcore.records.files import JsonObject, make_closed
 from rlcore.records.plots import plot_run
 from rlcore.records.run_lock import run_lock
 from rlcore.records.signals import StopFlag
@@ -68,8 +68,7 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
             of a reward failed.
         NoUpdateError: every update was skipped.
     """
-    run_dir = Path(config.run_dir).resolve()
-    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = make_closed(config.run_dir)
     with run_lock(run_dir):
         _check_folder(run_dir, resume=resume, overwrite=overwrite)
         make_schedule(config)  # a mistake in it is told before any actor starts
@@ -102,8 +101,8 @@ def evaluate(config: RunConfig) -> dict[str, float]:
 
     Raises StoppedError on SIGINT or SIGTERM.
     """
-    run_dir = Path(config.run_dir).resolve() / "eval"
-    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = make_closed(config.run_dir) / "eval"
+    run_dir.mkdir(exist_ok=True)
     with (
         run_lock(run_dir),
         ray_session(config.cluster),

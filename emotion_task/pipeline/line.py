@@ -36,6 +36,7 @@ from emotion_task.pipeline.stages import R, Say, Stage, Stages
 from emotion_task.pipeline.summary import FinalReport, write_summary
 from emotion_task.pipeline.workspace import Workspace
 from rlcore.config import save_config
+from rlcore.records.files import make_closed
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class Pipeline:
 
         config = self.config
         self.check()
+        make_closed(self.run_dir)
         save_config(config, self.run_dir / "config.yaml")
         stages = self.line()
         finished = self.stages.finished(stages)

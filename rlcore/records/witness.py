@@ -133,7 +133,8 @@ def witnessed(run_dir: Path) -> Iterator[Witness]:
 
 
 class Observer:
-    """An observer is what the process runs: it looks at the driver and at Ray's processes until the driver has ended."""
+    """An observer looks at the driver and at Ray's processes, in the process of its own, until the driver has
+    ended."""
 
     def __init__(self, run_dir: Path, driver: int):
         self.finding: str | None = None
