@@ -144,6 +144,8 @@ class Observer:
         """Process ids by name, and the processes; none where it was gone when it was looked up."""
         self._num_stopped: Counter[str] = Counter()
         """Looks in a row at which a process was stopped."""
+        self._pidfds: list[int] = []
+        """File descriptors that become readable when a process dies: of several, the first is seen first."""
         self._is_resting = self._is_done = False
         self._deadline = math.inf
         """When the driver must have ended."""
@@ -176,6 +178,8 @@ class Observer:
         self._watched[name] = pid, None
         with suppress(psutil.NoSuchProcess):
             self._watched[name] = pid, psutil.Process(pid)
+            with suppress(OSError):  # in some sandboxes; then the next look tells
+                self._pidfds.append(os.pidfd_open(pid))
 
     def look(self) -> None:
         """Looks for a process that died, or that has been stopped for too long."""
@@ -192,8 +196,9 @@ class Observer:
                 return
 
     def _listen(self) -> None:
-        """Takes the driver's lines, waiting shortly for one."""
-        if not select.select([0], [], [], LOOK_S)[0]:
+        """Takes the driver's lines, waiting shortly for one, or for a death."""
+        watched = [] if self._is_resting or self.finding else self._pidfds
+        if 0 not in select.select([0, *watched], [], [], LOOK_S)[0]:
             return
         if not (text := os.read(0, 1 << 16)):
             time.sleep(LOOK_S)  # the driver's end is closed: there is nothing to wait for

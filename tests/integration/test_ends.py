@@ -1,5 +1,5 @@
-"""How a run ends that is not left alone: its terminal closes, the reader of its output goes away, a part of Ray
-dies. And who can reach it while it runs."""
+"""How a run ends that is not left alone: its terminal closes, the reader of its output goes away, a part of
+Ray dies. And who can reach it while it runs."""
 
 from __future__ import annotations
 
