@@ -50,8 +50,8 @@ log = logging.getLogger(__name__)
 def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
     """Trains the policy and returns the summary: held-out metrics `before` and `after`, paths, seconds.
 
-    The final policy lies in `run_dir/model` as a Hugging Face folder. SIGINT and SIGTERM end the run cleanly
-    after the step at hand.
+    The final policy lies in `run_dir/model` as a Hugging Face folder. SIGINT, SIGTERM and SIGHUP end the run
+    cleanly after the step at hand.
 
     Args:
         resume: goes on from the last checkpoint.
@@ -99,14 +99,16 @@ def evaluate(config: RunConfig) -> dict[str, float]:
     """Returns the metrics of greedy answers to the held-out prompts by the policy at `model.path`. Records go
     to `run_dir/eval`.
 
-    Raises StoppedError on SIGINT or SIGTERM.
+    Raises StoppedError on SIGINT, SIGTERM or SIGHUP, ClusterError as `train`.
     """
     run_dir = make_closed(config.run_dir) / "eval"
     run_dir.mkdir(exist_ok=True)
     with (
         run_lock(run_dir),
+        witnessed("The same command evaluates anew") as witness,
         ray_session(config.cluster),
         StopFlag() as stop,
+        witness.watch(local_processes(), stop),
         spawn(config, with_learner=False) as actors,
         closing(Controller(config, _task(config).prompts("train"), actors)) as controller,
         Tracker(run_dir, config) as tracker,

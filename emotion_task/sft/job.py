@@ -31,6 +31,7 @@ from rlcore.config import ModelConfig
 from rlcore.errors import DataError, NonFiniteError, StoppedError
 from rlcore.records.files import append_rows, keep_rows, last_row, write_json
 from rlcore.records.signals import StopFlag
+from rlcore.records.witness import witnessed
 
 if TYPE_CHECKING:
     from ray.train import Result
@@ -142,6 +143,8 @@ def _trainer(work: _Work, folder: Path, config: SupervisedConfig, has_validation
 def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> Result:
     """Runs the job to its end and returns its result. Meanwhile this thread draws a bar from the file that
     the first worker writes, wherever that worker runs, and passes a signal on to the workers."""
+    from rlcore.actors.session import local_processes
+
     stop_file = folder / STOP
     stop_file.unlink(missing_ok=True)
     fitting: Future[Result] = Future()
@@ -152,7 +155,12 @@ def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> Resu
         except BaseException as error:
             fitting.set_exception(error)
 
-    with StopFlag() as stop, tqdm(total=num_steps, desc=name, unit="step") as bar:
+    with (
+        witnessed("The same command goes on from the last checkpoint") as witness,
+        StopFlag() as stop,
+        witness.watch(local_processes(), stop),
+        tqdm(total=num_steps, desc=name, unit="step") as bar,
+    ):
         # In a thread, Train installs no handler of its own for SIGINT, which would drop the work at once.
         threading.Thread(target=fit, daemon=True).start()
         while not wait([fitting], timeout=0.5).done:
@@ -160,8 +168,8 @@ def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> Resu
             if stop:
                 stop_file.touch()
         _advance(bar, folder / METRICS)
+        result = fitting.result()
     stop_file.unlink(missing_ok=True)
-    result = fitting.result()
     if result.error is not None:
         raise result.error
     if stop and bar.n < num_steps:

@@ -43,8 +43,11 @@ _TELL_S = 5.0
 """A driver with nothing left to save may take this long to end; one that was told to, before it is killed."""
 
 
-def what_is_saved(run_dir: Path) -> str:
-    """Returns a sentence that names the last checkpoint of a run and the command that goes on from there."""
+def what_is_saved(run_dir: Path | str) -> str:
+    """Returns a sentence that names the last checkpoint of a run and the command that goes on from there.
+    Work without such checkpoints has a sentence of its own in the place of the folder."""
+    if isinstance(run_dir, str):
+        return run_dir
     config = run_dir / "config.yaml"
     command = f"rlcore train --config {shlex.quote(str(config))}"
     if found := checkpoint.complete(run_dir / "checkpoints"):
@@ -57,7 +60,7 @@ def what_is_saved(run_dir: Path) -> str:
 class Witness:
     """The driver's end: starts the process, and hears it from a thread."""
 
-    def __init__(self, run_dir: Path):
+    def __init__(self, run_dir: Path | str):
         self.finding: str | None = None
         """What died of Ray, as a clause; None while nothing did."""
         self._child = subprocess.Popen(
@@ -111,8 +114,9 @@ class Witness:
 
 
 @contextmanager
-def witnessed(run_dir: Path) -> Iterator[Witness]:
-    """Has a witness beside this process for the length of the block.
+def witnessed(run_dir: Path | str) -> Iterator[Witness]:
+    """Has a witness beside this process for the length of the block. `run_dir` is absolute, or a sentence, as
+    for `what_is_saved`.
 
     Raises ClusterError, which names the dead process, where one that was watched died meanwhile.
     """
@@ -136,7 +140,7 @@ class Observer:
     """An observer looks at the driver and at Ray's processes, in the process of its own, until the driver has
     ended."""
 
-    def __init__(self, run_dir: Path, driver: int):
+    def __init__(self, run_dir: Path | str, driver: int):
         self.finding: str | None = None
         """As `Witness.finding`."""
         self._run_dir, self._driver = run_dir, psutil.Process(driver)
@@ -215,10 +219,7 @@ class Observer:
 
     def _found(self, finding: str) -> None:
         self.finding, self._deadline = finding, time.monotonic() + CLEAN_END_S
-        _say(
-            f"{finding}: the run ends after the step at hand, with a checkpoint, in {CLEAN_END_S:g} s at the "
-            "latest"
-        )
+        _say(f"{finding}: the work ends after the step at hand, in {CLEAN_END_S:g} s at the latest")
         _answer(f"stop {finding}")
 
     def _end_driver(self) -> None:
@@ -266,4 +267,5 @@ def _answer(line: str) -> None:
 
 
 if __name__ == "__main__":
-    Observer(Path(sys.argv[1]), int(sys.argv[2])).run()
+    saved, driver = sys.argv[1:]
+    Observer(Path(saved) if saved.startswith("/") else saved, int(driver)).run()

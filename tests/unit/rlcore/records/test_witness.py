@@ -53,6 +53,7 @@ def save_step(run_dir: Path, step: int) -> None:
 
 def test_what_is_saved_names_the_last_checkpoint_and_a_command_that_a_shell_can_read(tmp_path: Path) -> None:
     run_dir = tmp_path / "my run"
+    assert what_is_saved("The same command goes on") == "The same command goes on"
     assert what_is_saved(run_dir) == "No step was saved: begin anew with the same command"
     run_dir.mkdir()
     (run_dir / "config.yaml").touch()
