@@ -51,10 +51,10 @@ def what_is_saved(run_dir: Path | str) -> str:
     config = run_dir / "config.yaml"
     command = f"rlcore train --config {shlex.quote(str(config))}"
     if found := checkpoint.complete(run_dir / "checkpoints"):
-        return f"Saved is {found[-1]}: `{command} --resume` goes on from there"
+        return f"{found[-1]} is saved, and `{command} --resume` goes on from there"
     if config.exists():
-        return f"No step was saved: `{command} --overwrite` begins anew"
-    return "No step was saved: begin anew with the same command"
+        return f"No step was saved; `{command} --overwrite` begins anew"
+    return "No step was saved; the same command begins anew"
 
 
 class Witness:

@@ -121,5 +121,5 @@ def test_a_run_whose_gcs_dies_says_so_and_saves_the_step(config: RunConfig, tmp_
     saved = f"{config.run_dir}/checkpoints/step_{steps(config)[-1]:06d}"
     command = f"rlcore train --config {config.run_dir}/config.yaml --resume"
     error = rf"rlcore: error: Ray's GCS of \S+ \(process {gcs.pid} on \S+\) died\. "
-    error += re.escape(f"Saved is {saved}: `{command}` goes on from there")
+    error += re.escape(f"{saved} is saved, and `{command}` goes on from there")
     assert re.search(error, said), said

@@ -54,16 +54,16 @@ def save_step(run_dir: Path, step: int) -> None:
 def test_what_is_saved_names_the_last_checkpoint_and_a_command_that_a_shell_can_read(tmp_path: Path) -> None:
     run_dir = tmp_path / "my run"
     assert what_is_saved("The same command goes on") == "The same command goes on"
-    assert what_is_saved(run_dir) == "No step was saved: begin anew with the same command"
+    assert what_is_saved(run_dir) == "No step was saved; the same command begins anew"
     run_dir.mkdir()
     (run_dir / "config.yaml").touch()
     command = f"rlcore train --config '{run_dir}/config.yaml'"
-    assert what_is_saved(run_dir) == f"No step was saved: `{command} --overwrite` begins anew"
+    assert what_is_saved(run_dir) == f"No step was saved; `{command} --overwrite` begins anew"
     save_step(run_dir, 5)
     save_step(run_dir, 10)
     (run_dir / "checkpoints" / "step_000015").mkdir()  # not complete
-    saved = f"Saved is {run_dir}/checkpoints/step_000010"
-    assert what_is_saved(run_dir) == f"{saved}: `{command} --resume` goes on from there"
+    saved = f"{run_dir}/checkpoints/step_000010 is saved"
+    assert what_is_saved(run_dir) == f"{saved}, and `{command} --resume` goes on from there"
 
 
 def test_the_death_of_a_part_stops_the_run_and_is_its_error(
@@ -98,7 +98,7 @@ def test_a_driver_that_is_killed_is_spoken_for_and_leaves_nothing(
     _, error = driver.communicate(timeout=60)  # to the end of the witness, which holds stderr
     (line,) = error.decode().split("\n\n")[-1].strip().splitlines()
     assert line.startswith(f"rlcore: error: the driver (process {driver.pid} on ")
-    assert f"Saved is {tmp_path}/checkpoints/step_000040: `rlcore train --config " in line
+    assert f"{tmp_path}/checkpoints/step_000040 is saved, and `rlcore train --config " in line
     assert part.wait(60) == -signal.SIGKILL
     wait_until(lambda: not witness.is_running() or witness.status() == psutil.STATUS_ZOMBIE)
 
