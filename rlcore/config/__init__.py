@@ -48,6 +48,10 @@ __all__ = [
 T = TypeVar("T")
 
 
+_LOWEST_TEMPERATURE = 0.01
+"""Below, vLLM's logits overflow and answers are greedy ones."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One training run, as `rlcore train` reads it."""
@@ -74,7 +78,19 @@ class RunConfig:
             "at least 2: a group's answers are compared with each other",
         )
         temperature = self.rollout.temperature
-        check(temperature > 0, "rollout.temperature", temperature, "above 0: greedy answers are all alike")
+        check(
+            temperature >= _LOWEST_TEMPERATURE,
+            "rollout.temperature",
+            temperature,
+            f"at least {_LOWEST_TEMPERATURE:g}: greedy answers are all alike",
+        )
+        weights = {name: reward.weight for name, reward in self.rewards.items()}
+        check(
+            not weights or any(weights.values()),
+            "rewards",
+            weights,
+            "weights of which one at least is not 0: with none there is nothing to learn from",
+        )
         on_gpus = self.learner.num_gpus > 0 and self.rollout.num_gpus > 0
         colocate = self.cluster.colocate
         check_gpus(self.weight_sync.backend, on_gpus=on_gpus, colocate=colocate)

@@ -126,7 +126,9 @@ class AlgorithmConfig:
         one_of(self, "kl_in", "loss", "reward")
         check(0 <= self.step_discount <= 1, "step_discount", self.step_discount, "between 0 and 1")
         check(0 < self.clip_low <= 1, "clip_low", self.clip_low, "between 0 and 1")
-        positive(self, "clip_high", "std_eps", "correction_high")
+        positive(self, "std_eps")
+        for name in ("clip_high", "correction_high"):  # .inf sets no bound
+            check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         at_least(self, 0, "kl_coef", "entropy_coef", "correction_low", "overlong_buffer", "overlong_penalty")
         high = self.correction_high
         check(self.correction_low < high, "correction_low", self.correction_low, f"below {high}")

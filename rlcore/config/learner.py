@@ -113,7 +113,8 @@ class LearnerConfig:
         one_of(self, "over_budget", "error", "drop")
         choice(LR_SCHEDULES, self.lr_schedule, where="lr_schedule")
         one_of(self, "autocast", "none", "bfloat16")
-        positive(self, "max_grad_norm", "timeout_s")
+        positive(self, "timeout_s")
+        check(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0; .inf clips nothing")
         betas_ok = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         check(betas_ok, "betas", self.betas, "two numbers, each at least 0 and below 1")
 

@@ -179,6 +179,12 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
             "rollout.structured: got {'regex': 'a'}, must be empty unless",
         ),
         ("algorithm.step_discount=2", "algorithm.step_discount: got 2.0, must be between 0 and 1"),
+        ("rollout.temperature=0.001", "rollout.temperature: got 0.001, must be at least 0.01"),
+        ("rollout.timeout_s=.inf", "rollout.timeout_s: got inf, must be a finite number"),
+        ("algorithm.std_eps=.inf", "algorithm.std_eps: got inf, must be a finite number"),
+        ("algorithm.kl_coef=.nan", "algorithm.kl_coef: got nan, must be at least 0"),
+        ("train.oversample=1e6", "train.oversample: got 1000000.0, must be at least 0 and at most 10"),
+        ("rollout.stop=['']", "rollout.stop: got [''], must be texts of a character or more"),
         ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
         ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: got 1, must be at least 2"),
         ("learner.ranks_per_node=2", "learner.ranks_per_node: got 2, must be a divisor of num_ranks (1), or"),
@@ -271,6 +277,14 @@ def test_old_tokens_are_weighted_where_the_ratio_does_not(minimal: Path, recompu
     load_config([minimal], [*ahead, "algorithm.correction=tis"])
     load_config([minimal], ["train.staleness=1"])
     load_config([minimal], [recomputing])
+
+
+def test_rewards_that_all_weigh_nothing_are_refused(minimal: Path) -> None:
+    load_config([minimal], ["rewards.brevity.weight=0"])
+    with pytest.raises(
+        ConfigError, match=r"rewards: got \{.*\}, must be weights of which one at least is not 0"
+    ):
+        load_config([minimal], ["rewards.brevity.weight=0", "rewards.outcome.weight=0"])
 
 
 def test_classes_validate_when_built_directly() -> None:
