@@ -1,7 +1,8 @@
 """Any folder of audio with a list beside it: JSONL (one Utterance per line), CSV with a header, or Parquet.
 
-CSV columns: `audio` (required; relative to the list's folder, or absolute), then any of `id`, `text`,
-`emotion`, `speaker`, `dataset`, `gender`, `age_years`, `language`, `split`. An empty cell, and NaN, is null.
+CSV columns: `audio` (required; relative to the list's folder, or absolute), then any of `id`, `channel` (of
+a recording whose channels differ, from 1), `text`, `emotion`, `speaker`, `dataset`, `gender`, `age_years`,
+`language`, `split`. An empty cell, and NaN, is null.
 JSONL and Parquet may hold every field of `emotion_task.records.Utterance`.
 """
 
@@ -21,7 +22,8 @@ from rlcore.errors import DataError
 from rlcore.records.files import is_nan, numbered_rows, open_text
 
 _COLUMNS = (
-    *("id", "audio", "text", "emotion", "speaker", "dataset", "gender", "age_years", "language", "split"),
+    *("id", "audio", "channel", "text", "emotion", "speaker", "dataset", "gender", "age_years", "language"),
+    "split",
 )
 _FIELDS = tuple(f.name for f in fields(Utterance))
 _NAMES = ("manifest.jsonl", "manifest.csv", "manifest.parquet")
@@ -78,6 +80,8 @@ def load_manifest(
             values |= {name: str(values[name]) for name in ("dataset", "speaker", "text") if name in values}
             if "age_years" in row:
                 values["age_years"] = float(row["age_years"])
+            if "channel" in row:
+                values["channel"] = int(float(row["channel"]))
             lines[id] = where
             utterances[id] = Utterance(**(values | {"id": id, "audio": str(_audio(path, row))}))
     if mistakes:
@@ -103,6 +107,9 @@ def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
     age = row.get("age_years")
     if age is not None and not (_number(age) and 0 < float(age) < 130):
         yield f"age_years {age!r} is no age (leave it out where unknown)"
+    channel = row.get("channel")
+    if channel is not None and not (_number(channel) and float(channel) in range(1, 1025)):
+        yield f"channel {channel!r} is no number of a channel (1, 2, ...; leave it out for all)"
     for field, values in _ALLOWED.items():
         if row.get(field) is not None and row[field] not in values:
             yield f"{field} {row[field]!r} is not one of {', '.join(values)} (leave it out where unknown)"

@@ -4,6 +4,7 @@
     out/quarantine.jsonl   id, audio and reason of every file that could not be measured
     out/calibration.json   the cut points; calibration.md and .png show them
     out/manifest.jsonl     utterances with measured fields and levels
+    out/audio/             channels that rows of the corpus name, each as a file of its own
 
 Each utterance that comes in goes out once, in the manifest or in quarantine. What the corpus tells (stressed
 words, gender, age) is kept; what the corpus does not tell is filled where a plug-in is sure, else None.
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from emotion_task.prosody.audio import cut_channels
 from emotion_task.prosody.calibrate import TERTILES, Calibration, apply_calibration, calibrate
 from emotion_task.prosody.files import MeasureConfig, Measured, Outcome, build_plugins, measure_file
 from emotion_task.prosody.levels_report import write_report
@@ -68,7 +70,7 @@ def annotate(
     """Runs both passes over a corpus: `measure_corpus`, then `calibrate_corpus`, whose arguments and errors
     are also these."""
     started = time.monotonic()
-    utterances = _read(source)
+    utterances = _read(source, out_folder)
     measure_corpus(
         utterances, out_folder, config=config, num_workers=num_workers, resume=resume, progress=progress
     )
@@ -102,7 +104,7 @@ def measure_corpus(
     config = config or MeasureConfig()
     build_plugins(config)  # built here, so that an error reaches the user at once
     out = Path(out_folder)
-    utterances, failures = _usable(_read(source))
+    utterances, failures = _usable(_read(source, out))
     with MeasuredStore(out).open(config, resume=resume) as store:
         # An earlier run's: until this one has ended, nobody knows what is unusable.
         (out / "quarantine.jsonl").unlink(missing_ok=True)
@@ -145,7 +147,7 @@ def calibrate_corpus(
         DataError: The calibration is unusable, an utterance was not measured yet, or none could be.
     """
     started, out = time.monotonic(), Path(out_folder)
-    utterances = _read(source)
+    utterances = _read(source, out)
     if isinstance(calibration, str | Path):
         calibration = Calibration.load(calibration)
     quarantine = _read_quarantine(out / "quarantine.jsonl")
@@ -170,8 +172,9 @@ def calibrate_corpus(
     )
 
 
-def _read(source: Source) -> list[Utterance]:
-    return read_manifest(source) if isinstance(source, str | Path) else list(source)
+def _read(source: Source, out: str | Path) -> list[Utterance]:
+    utterances = read_manifest(source) if isinstance(source, str | Path) else list(source)
+    return cut_channels(utterances, Path(out) / "audio")
 
 
 def _outcomes(
