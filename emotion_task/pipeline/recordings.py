@@ -10,6 +10,7 @@ from emotion_task.pipeline.settings import corpus_args
 from emotion_task.pipeline.workspace import Workspace
 from emotion_task.prosody.annotation import annotate as annotate_files
 from emotion_task.prosody.files import MeasureConfig
+from emotion_task.prosody.store import MeasuredStore
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +31,19 @@ def corpus(work: Workspace) -> Listed:
 
 def annotate(work: Workspace, may_resume: bool) -> Annotated:
     """Measures and calibrates; leaves `annotated/manifest.jsonl`."""
-    config = work.config.corpus
+    config, folder = work.config.corpus, work.annotated.parent
+    measuring = MeasureConfig(
+        max_seconds=config.max_seconds,
+        aligner=config.aligner,
+        speaker_classifier=config.speaker_classifier,
+    )
     report = annotate_files(
         work.listed,
-        work.annotated.parent,
-        config=MeasureConfig(
-            max_seconds=config.max_seconds,
-            aligner=config.aligner,
-            speaker_classifier=config.speaker_classifier,
-        ),
+        folder,
+        config=measuring,
         num_workers=config.num_workers,
-        resume=may_resume,
+        # Of a corpus that has changed a little, little is measured again.
+        resume=may_resume or MeasuredStore(folder).is_of(measuring),
     )
     for warning in report.warnings:
         log.warning("annotation: %s", warning)

@@ -4,7 +4,7 @@
     out/quarantine.jsonl   id, audio and reason of every file that could not be measured
     out/calibration.json   the cut points; calibration.md and .png show them
     out/manifest.jsonl     utterances with measured fields and levels
-    out/audio/             channels that rows of the corpus name, each as a file of its own
+    out/audio/             what was decoded from videos and the like, and channels that rows name
 
 Each utterance that comes in goes out once, in the manifest or in quarantine. What the corpus tells (stressed
 words, gender, age) is kept; what the corpus does not tell is filled where a plug-in is sure, else None.
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from emotion_task.corpora.reading.decode import decode_containers
 from emotion_task.prosody.audio import cut_channels
 from emotion_task.prosody.calibrate import TERTILES, Calibration, apply_calibration, calibrate
 from emotion_task.prosody.files import MeasureConfig, Measured, Outcome, build_plugins, measure_file
@@ -70,7 +71,7 @@ def annotate(
     """Runs both passes over a corpus: `measure_corpus`, then `calibrate_corpus`, whose arguments and errors
     are also these."""
     started = time.monotonic()
-    utterances = _read(source, out_folder)
+    utterances = _read(source, out_folder, progress)
     measure_corpus(
         utterances, out_folder, config=config, num_workers=num_workers, resume=resume, progress=progress
     )
@@ -104,7 +105,7 @@ def measure_corpus(
     config = config or MeasureConfig()
     build_plugins(config)  # built here, so that an error reaches the user at once
     out = Path(out_folder)
-    utterances, failures = _usable(_read(source, out))
+    utterances, failures = _usable(_read(source, out, progress))
     with MeasuredStore(out).open(config, resume=resume) as store:
         # An earlier run's: until this one has ended, nobody knows what is unusable.
         (out / "quarantine.jsonl").unlink(missing_ok=True)
@@ -172,9 +173,12 @@ def calibrate_corpus(
     )
 
 
-def _read(source: Source, out: str | Path) -> list[Utterance]:
+def _read(source: Source, out: str | Path, progress: bool = False) -> list[Utterance]:
+    """Returns the utterances, with files of their own in `out` in the place of recordings that are not read
+    as they are."""
     utterances = read_manifest(source) if isinstance(source, str | Path) else list(source)
-    return cut_channels(utterances, Path(out) / "audio")
+    folder = Path(out) / "audio"
+    return cut_channels(decode_containers(utterances, folder, progress=progress), folder)
 
 
 def _outcomes(

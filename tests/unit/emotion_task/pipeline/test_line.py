@@ -106,6 +106,91 @@ def test_a_change_costs_the_stages_that_it_changes(
     assert [stage.name for stage in line if stage.name not in found] == run_again
 
 
+@pytest.mark.parametrize(
+    ("edited", "run_again"),
+    [
+        ("list/manifest.jsonl", ["corpus"]),
+        ("list/readme.txt", ["corpus"]),
+        ("calls/a.wav", ["annotate"]),
+        ("base/weights/model.safetensors", ["base_model"]),
+        ("texts.jsonl", ["sft"]),
+        ("graded.jsonl", ["reward_model"]),
+        ("judge/config.json", ["rl"]),
+        ("words.txt", ["rl"]),
+        ("base/.cache/x", []),
+        ("calls/not_listed.wav", []),
+        ("list/b.wav", []),
+    ],
+)
+def test_a_file_that_was_edited_costs_the_stages_that_read_it(
+    tmp_path: Path, edited: str, run_again: list[str]
+) -> None:
+    files = ("list/manifest.jsonl", "list/readme.txt", "list/b.wav", "calls/a.wav", "calls/not_listed.wav")
+    more = ("base/config.json", "base/weights/model.safetensors", "base/.cache/x", "texts.jsonl")
+    for name in (*files, *more, "graded.jsonl", "judge/config.json", "words.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    run_dir = tmp_path / "run"
+    sound = Utterance(id="a", audio=str(tmp_path / "calls" / "a.wav"))
+    write_manifest(run_dir / "corpus" / "manifest.jsonl", [sound])
+
+    def line() -> tuple[Stage[Result], ...]:
+        own = {
+            "corpus.root": "list",
+            "base_model": "base",
+            "sft.text_data": "texts.jsonl",
+            "reward_model.graded": "graded.jsonl",
+            "rl.rewards.reasoning.args.model_path": "judge",
+            "rl.rewards.outcome.args.words": "words.txt",
+        }
+        overrides = [f"{key}={tmp_path / name}" for key, name in own.items()]
+        return pipeline(
+            tmp_path, "quickstart", *overrides, "corpus.name=manifest", f"run_dir={run_dir}"
+        ).line()
+
+    run_without_work(run_dir, line())
+    (tmp_path / edited).write_text("{}\n{}\n")
+    found = Stages(run_dir).finished(line())
+    names = [stage.name for stage in line()]
+    due = names[names.index(run_again[0]) :] if run_again else []
+    if run_again in (["base_model"], ["sft"], ["reward_model"], ["rl"]):
+        due = [name for name in due if name != "perception" or run_again[0] in ("base_model", "sft")]
+    assert [name for name in names if name not in found] == due
+    said: list[str] = []
+    stages = Stages(run_dir, said.append)
+    for stage in line():
+        stages.run(replace(stage, result=Metrics, work=lambda may_resume: Metrics(metrics={})))
+    assert [text.split(": ")[1] for text in said if "changed since" in text] == [
+        f"running {name} again" for name in run_again
+    ]
+
+
+def test_of_a_corpus_in_its_owners_layout_names_and_lists_count(tmp_path: Path) -> None:
+    root = tmp_path / "ravdess"
+    (root / "cut").mkdir(parents=True)
+    for name in ("a.wav", "list.csv", "cut/b.wav"):
+        (root / name).write_text("x")
+
+    def line() -> tuple[Stage[Result], ...]:
+        own = ("corpus.name=expresso", f"corpus.root={root}", f"corpus.args.cut_to={root / 'cut'}")
+        return pipeline(tmp_path, "quickstart", *own, f"run_dir={root / 'run'}").line()
+
+    def is_finished() -> bool:
+        return "corpus" in Stages(root / "run").finished(line())
+
+    run_without_work(root / "run", line())
+    (root / "a.wav").write_text("longer")  # who measures it looks at it
+    (root / "cut" / "c.wav").write_text("x")  # the reader's own
+    (root / "run" / "summary.json").write_text("x")
+    assert is_finished()
+    (root / "new.wav").write_text("x")
+    assert not is_finished()
+    (root / "new.wav").unlink()
+    assert is_finished()
+    (root / "list.csv").write_text("longer")
+    assert not is_finished()
+
+
 def test_another_value_of_the_environment_costs_no_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
