@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from emotion_task.config import CorpusConfig, PipelineConfig
+from emotion_task.corpora import find_corpus
 from emotion_task.corpora.reading.listing import CONTAINERS, READABLE
 from emotion_task.pipeline.stages import Reads
 from emotion_task.records import read_manifest
@@ -36,7 +37,7 @@ def stage_inputs(config: PipelineConfig, run_dir: Path, listed: Path) -> Mapping
     sft = config.sft
     return {
         "corpus": lambda: _corpus(config.corpus, run_dir),
-        "annotate": lambda: _recordings(listed, run_dir),
+        "annotate": lambda: _recordings(config.corpus, listed),
         "base_model": named(base_model=config.base_model),
         "alignment": named(
             alignment=config.alignment, sft={"text_data": sft.text_data if config.alignment.weights else None}
@@ -92,12 +93,11 @@ def _corpus(config: CorpusConfig, run_dir: Path) -> Reads:
     return {**reads, "corpus.root": (str(root), stamp)}
 
 
-def _recordings(listed: Path, run_dir: Path) -> Reads:
-    """The recordings that the manifest lists; those below `run_dir` were made with it."""
-    if not listed.is_file():
+def _recordings(config: CorpusConfig, listed: Path) -> Reads:
+    """The recordings that the manifest lists, unless the run has made them."""
+    if not listed.is_file() or find_corpus(config.name).make is not None:
         return {}
-    paths = sorted({u.audio for u in read_manifest(listed)})
-    found = [(path, _seen(path)) for path in paths if not Path(path).is_relative_to(run_dir)]
+    found = [(path, _seen(path)) for path in sorted({u.audio for u in read_manifest(listed)})]
     if not any(seen for _, seen in found):  # a disk that is not mounted
         return {}
     return {"recordings": (f"a recording of {listed}", _digest(found))}
