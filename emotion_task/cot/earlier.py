@@ -1,4 +1,4 @@
-"""What earlier runs left in a folder of traces, for the utterances that a run does not decide anew."""
+"""Keeps what earlier runs left in a folder of traces, for the utterances that a run does not decide anew."""
 
 from __future__ import annotations
 
