@@ -125,12 +125,16 @@ def _evaluate(
     )
 
 
+_OF_THE_FILE = ("peak",)
+"""Measured fields that tell of the recording, not of the voice."""
+
+
 def _numeric_fields(utterances: Sequence[Utterance]) -> list[str]:
     names = {
         name
         for utterance in utterances
         for name, value in (utterance.measured or {}).items()
-        if isinstance(value, int | float)
+        if isinstance(value, int | float) and name not in _OF_THE_FILE
     }
     return sorted(names)
 

@@ -36,6 +36,7 @@ from emotion_task.pipeline.settings import stage_settings
 from emotion_task.pipeline.stages import R, Say, Stage, Stages
 from emotion_task.pipeline.summary import FinalReport, write_summary
 from emotion_task.pipeline.workspace import Workspace
+from emotion_task.records import read_manifest
 from rlcore.config import save_config
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class Pipeline:
             for stage in stages:
                 result = self.stages.run(stage)
                 if stage.name == "annotate":
-                    check_speakers(self.work)
+                    check_speakers(self.work, read_manifest(self.work.annotated))
                 if stage.name == until:
                     break
         return result

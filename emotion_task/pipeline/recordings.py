@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from emotion_task.corpora import make_corpus
+from emotion_task.pipeline.early_checks import check_listed
 from emotion_task.pipeline.results import Annotated, Listed
 from emotion_task.pipeline.settings import corpus_args
 from emotion_task.pipeline.workspace import Workspace
@@ -30,7 +31,8 @@ def corpus(work: Workspace) -> Listed:
 
 
 def annotate(work: Workspace, may_resume: bool) -> Annotated:
-    """Measures and calibrates; leaves `annotated/manifest.jsonl`."""
+    """Measures and calibrates; leaves `annotated/manifest.jsonl`. Raises as `check_listed`."""
+    check_listed(work)
     config, folder = work.config.corpus, work.annotated.parent
     measuring = MeasureConfig(
         max_seconds=config.max_seconds,

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from emotion_task.config import PipelineConfig
-from emotion_task.pipeline import teaching
+from emotion_task.pipeline import recordings, teaching
 from emotion_task.pipeline.line import Pipeline
 from emotion_task.pipeline.results import Metrics, Result
 from emotion_task.pipeline.stages import Stage, Stages
 from emotion_task.records import Utterance, write_manifest
 from emotion_task.sft.tasks import may_reveal
 from rlcore.config import load_config
-from rlcore.errors import DataError, RLCoreError
+from rlcore.errors import ConfigError, DataError, RLCoreError
 
 pytestmark = pytest.mark.slow
 
@@ -254,3 +254,40 @@ def test_a_fit_sees_the_emotions_that_sft_may_see(tmp_path: Path, monkeypatch: p
     told = {id for id, emotion in seen.items() if emotion is not None}
     assert told == {u.id for u in spoken if u.speaker == "a" and may_reveal(u, 0.5, seed=line.config.seed)}
     assert 3 < len(told) < 17
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({}, "split 'train' and an emotion"),
+        ({"emotion": "sad"}, "split 'train' and an emotion"),
+        ({"split": "eval", "emotion": "sad"}, "split 'train' and an emotion"),
+        ({"split": "train"}, "split 'train' and an emotion"),
+        ({"split": "train", "emotion": "sad"}, "split 'eval' and an emotion"),
+    ],
+)
+def test_a_list_without_both_splits_is_told_before_a_recording_is_measured(
+    tmp_path: Path, columns: dict[str, str], told: str
+) -> None:
+    listed = tmp_path / "calls.jsonl"
+    write_manifest(listed, [Utterance(id=str(i), audio=f"{i}.wav", **columns) for i in range(3)])
+    own = ("corpus.name=manifest", f"corpus.root={listed}", "corpus.args={num_train: null, num_eval: null}")
+    work = pipeline(tmp_path, "quickstart", *own).work
+    recordings.corpus(work)
+    with pytest.raises(
+        DataError, match=rf"calls\.jsonl: none of 3 utterances has the {told}; fill .*`split`"
+    ):
+        recordings.annotate(work, may_resume=False)
+    assert not work.annotated.parent.exists()
+
+
+def test_a_speaker_who_is_not_listed_is_told_before_a_recording_is_measured(tmp_path: Path) -> None:
+    work = pipeline(tmp_path, "quickstart", "sft.without_speakers=[c]").work
+    spoken = [
+        Utterance(id=split + "-" + by, audio="a.wav", emotion="sad", speaker=by, split=split)
+        for split, by in (("train", "a"), ("eval", "c"))
+    ]
+    write_manifest(work.listed, spoken)
+    with pytest.raises(ConfigError, match=r"sft.without_speakers: .*\['c'\]; speakers are \['a'\]"):
+        recordings.annotate(work, may_resume=False)
+    assert not work.annotated.parent.exists()
