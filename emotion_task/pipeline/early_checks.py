@@ -50,8 +50,8 @@ def check_listed(work: Workspace) -> None:
         if not any(u.split == split and u.emotion is not None for u in utterances):
             raise DataError(
                 f"{source}: none of {len(utterances)} utterances has the split {split!r} and an emotion; "
-                "fill the columns `split` (train or eval) and `emotion` of the list, or choose speakers for each "
-                "split by corpus.args where the corpus has such arguments"
+                "fill the columns `split` (train or eval) and `emotion` of the list, or choose speakers for "
+                "each split by corpus.args where the corpus has such arguments"
             )
     check_speakers(work, utterances)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -24,6 +25,9 @@ from rlcore.errors import DataError, MissingDependencyError
 from rlcore.records.files import replaced
 
 log = logging.getLogger(__name__)
+
+_MISSING_S = 0.5
+"""Seconds that may be missing of what a container tells: encoders pad, and round to frames."""
 
 
 def decode_containers(
@@ -99,7 +103,7 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     Returns:
         int16 [N, C], and their rate in Hz.
     Raises:
-        DataError: missing, broken, or without sound; names the file.
+        DataError: missing, broken, truncated, or without sound; names the file.
         MissingDependencyError: PyAV is not installed.
     """
     av = _pyav()
@@ -112,7 +116,7 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
                 raise DataError(f"{path}: it holds no sound")
             track = container.streams.audio[0]
             layout, rate = track.layout, track.rate
-            names = [channel.name for channel in layout.channels]
+            names, told = [channel.name for channel in layout.channels], _told_seconds(container)
             resampler = av.AudioResampler(format="s16p", layout=layout, rate=rate)
             parts = [
                 part.to_ndarray()
@@ -127,7 +131,22 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     if not parts:
         raise DataError(f"{path}: empty: the file holds no samples")
     samples = np.concatenate(parts, axis=1).T
+    if told is not None and len(samples) / rate < told - _MISSING_S:
+        raise DataError(
+            f"{path}: truncated: it tells {told:.2f} s of sound and holds {len(samples) / rate:.2f} s"
+        )
     return (samples[:, [names.index("FC")]] if len(names) > 2 and "FC" in names else samples), rate
+
+
+def _told_seconds(container: Any) -> float | None:
+    """Returns the length that a container tells of its first sound track; None where it tells none, or only
+    guesses (raw AAC)."""
+    track = container.streams.audio[0]
+    if "mov" in container.format.name and track.duration:
+        return float(track.duration * track.time_base)
+    if "matroska" in container.format.name and len(container.streams) == 1 and container.duration:
+        return float(container.duration / 1e6)
+    return None
 
 
 def _pyav() -> ModuleType:

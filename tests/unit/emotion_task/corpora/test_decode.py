@@ -13,7 +13,7 @@ import soundfile
 from emotion_task.cli import main
 from emotion_task.corpora.reading.decode import decode, decode_containers
 from emotion_task.records import Utterance, read_manifest
-from rlcore.errors import MissingDependencyError
+from rlcore.errors import DataError, MissingDependencyError
 
 RATE = 44100
 
@@ -81,6 +81,23 @@ def test_of_film_sound_the_centre_is_taken(tmp_path: Path) -> None:
     assert samples.shape[1] == 1
     middle = samples[8000:32000, 0] / 32768
     assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize(("suffix", "form"), [("mkv", "matroska"), ("m4a", "mp4")])
+def test_a_container_that_was_cut_off_is_refused(tmp_path: Path, suffix: str, form: str) -> None:
+    av = pytest.importorskip("av", reason="PyAV (the extra `video`) is not installed")
+    path = tmp_path / f"cut.{suffix}"
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream("aac", rate=RATE, layout="mono")
+        noise = 0.1 * np.random.default_rng(0).standard_normal((1, 4 * RATE))
+        frame = av.AudioFrame.from_ndarray(noise.astype(np.float32), format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    assert len(decode(path)[0]) == pytest.approx(4 * RATE, abs=2100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"cut\.{suffix}: (truncated: it tells 4|unreadable audio)"):
+        decode(path)
 
 
 def test_tags_that_are_not_utf8_are_passed_over(clip: Path, tmp_path: Path) -> None:

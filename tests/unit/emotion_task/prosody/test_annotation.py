@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -250,3 +251,21 @@ def test_a_failure_nobody_foresaw_is_quarantined_too(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "measure", fail)
     _, reason = measure_file(Utterance(id="odd", audio=str(tmp_path / "odd.wav")))
     assert reason == "unexpected ZeroDivisionError: of all things"
+
+
+class Linguist:
+    """An aligner that notes the language it is to read."""
+
+    heard: ClassVar[list[str | None]] = []
+
+    def align(self, waveform: np.ndarray, sample_rate: int, utterance: Utterance) -> None:
+        self.heard.append(utterance.language)
+
+
+def test_the_aligner_reads_in_the_configured_language(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "build_plugins", lambda config: (Linguist(), None))
+    soundfile.write(tmp_path / "x.wav", tone(), RATE)
+    plain = Utterance(id="x", audio=str(tmp_path / "x.wav"), text="Guten Tag")
+    for utterance in (plain, replace(plain, language="fr")):
+        measure_file(utterance, MeasureConfig(language="de"))
+    assert Linguist.heard == ["de", "fr"]
