@@ -67,7 +67,7 @@ def load_manifest(
             an unknown label, a path outside `audio_root`. Says what and where for the first ten, and how many
             there are.
     """
-    paths = _find(Path(root).expanduser(), file)
+    paths = find_lists(Path(root).expanduser(), file)
     path = paths[0] if len(paths) == 1 else Path(root).expanduser()
     own = path if path.is_dir() else path.parent
     allowed = Path(abspath(Path(audio_root).expanduser() if audio_root else own))
@@ -135,8 +135,12 @@ def _audio(own: Path, row: Fields) -> Path | None:
     return Path(abspath(own / row["audio"])) if isinstance(row.get("audio"), str) else None
 
 
-def _find(root: Path, file: str | None) -> list[Path]:
-    """Returns the list, or the shards of a data set."""
+def find_lists(root: Path, file: str | None) -> list[Path]:
+    """Returns the list's file, or the shards of a data set.
+
+    Raises:
+        DataError: there is neither.
+    """
     if root.is_file():
         return [root]
     names = (file,) if file else _NAMES

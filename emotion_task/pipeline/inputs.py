@@ -14,9 +14,11 @@ from pathlib import Path
 
 from emotion_task.config import CorpusConfig, PipelineConfig
 from emotion_task.corpora import find_corpus
+from emotion_task.corpora.manifest import find_lists
 from emotion_task.corpora.reading.listing import CONTAINERS, READABLE
 from emotion_task.pipeline.stages import Reads
 from emotion_task.records import read_manifest
+from rlcore.errors import DataError
 
 _LARGE = 1 << 26
 """Bytes from which on a file is known by its size and time of change."""
@@ -81,16 +83,19 @@ def _named(value: object, key: str, run_dir: Path | None) -> Iterator[tuple[str,
 
 def _corpus(config: CorpusConfig, run_dir: Path) -> Reads:
     reads = dict(_named(config.args, "corpus.args", run_dir))
-    if config.root is None:
+    if config.root is None or not (root := Path(config.root).expanduser()).exists():
         return reads
-    root = Path(config.root).expanduser()
-    if not root.exists():
-        return reads
+    if config.name == "manifest":
+        file = config.args.get("file")
+        try:
+            lists = find_lists(root, file if isinstance(file, str) else None)
+        except DataError:  # the stage itself says it, where it has to be run
+            return reads
+        return {**reads, "corpus.root": (str(lists[0]), _digest([_stamp(path) for path in lists]))}
     # What the reader itself writes (turns that are cut out) is no input.
     own = {os.path.realpath(os.path.expanduser(v)) for v in config.args.values() if isinstance(v, str)}
-    is_list = config.name == "manifest"
-    stamp = _stamp(root, {str(run_dir), *own} - {os.path.realpath(root)}, lists_only=is_list, is_corpus=True)
-    return {**reads, "corpus.root": (str(root), stamp)}
+    without = {str(run_dir), *own} - {os.path.realpath(root)}
+    return {**reads, "corpus.root": (str(root), _stamp(root, without, is_corpus=True))}
 
 
 def _recordings(config: CorpusConfig, listed: Path) -> Reads:
@@ -103,15 +108,12 @@ def _recordings(config: CorpusConfig, listed: Path) -> Reads:
     return {"recordings": (f"a recording of {listed}", _digest(found))}
 
 
-def _stamp(
-    path: Path, without: set[str] | None = None, *, lists_only: bool = False, is_corpus: bool = False
-) -> str:
+def _stamp(path: Path, without: set[str] | None = None, *, is_corpus: bool = False) -> str:
     """Returns what tells a file or folder from a changed one.
 
     Args:
         without: folders, by their real paths, that are passed over.
         is_corpus: of recordings in the folder only the names count: who measures them looks at them.
-        lists_only: recordings in the folder do not count at all.
     """
     if path.is_file():
         if path.stat().st_size >= _LARGE:
@@ -127,9 +129,8 @@ def _stamp(
         without.add(real)  # links may lead round in a circle
         for name in sorted(n for n in names if not n.startswith(".")):
             is_sound = is_corpus and Path(name).suffix.lower() in READABLE | CONTAINERS
-            if not (is_sound and lists_only):
-                at = os.path.join(folder, name)
-                seen.append((os.path.relpath(at, path), None if is_sound else _seen(at)))
+            at = os.path.join(folder, name)
+            seen.append((os.path.relpath(at, path), None if is_sound else _seen(at)))
     return _digest(seen)
 
 

@@ -110,7 +110,6 @@ def test_a_change_costs_the_stages_that_it_changes(
     ("edited", "run_again"),
     [
         ("list/manifest.jsonl", ["corpus"]),
-        ("list/readme.txt", ["corpus"]),
         ("calls/a.wav", ["annotate"]),
         ("base/weights/model.safetensors", ["base_model"]),
         ("texts.jsonl", ["sft"]),
@@ -120,6 +119,7 @@ def test_a_change_costs_the_stages_that_it_changes(
         ("base/.cache/x", []),
         ("calls/not_listed.wav", []),
         ("list/b.wav", []),
+        ("list/readme.txt", []),
     ],
 )
 def test_a_file_that_was_edited_costs_the_stages_that_read_it(
@@ -160,9 +160,10 @@ def test_a_file_that_was_edited_costs_the_stages_that_read_it(
     stages = Stages(run_dir, said.append)
     for stage in line():
         stages.run(replace(stage, result=Metrics, work=lambda may_resume: Metrics(metrics={})))
-    assert [text.split(": ")[1] for text in said if "changed since" in text] == [
-        f"running {name} again" for name in run_again
-    ]
+    told = [text for text in said if "changed since" in text]
+    assert [text.split(": ")[1] for text in told] == [f"running {name} again" for name in run_again]
+    if run_again == ["corpus"]:
+        assert told[0].startswith(f"{tmp_path / edited} (corpus.root) changed since corpus read it")
 
 
 def test_of_a_corpus_in_its_owners_layout_names_and_lists_count(tmp_path: Path) -> None:
