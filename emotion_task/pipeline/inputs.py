@@ -29,7 +29,7 @@ def stage_inputs(config: PipelineConfig, run_dir: Path, listed: Path) -> Mapping
     """Returns, by the stage's name, a function that looks at what the stage reads now.
 
     Args:
-        run_dir: the run's folder, absolute.
+        run_dir: the run's folder, absolute and without links.
         listed: the corpus' manifest, as the first stage leaves it there.
     """
 
@@ -71,7 +71,7 @@ def _named(value: object, key: str, run_dir: Path | None) -> Iterator[tuple[str,
     elif isinstance(value, list | tuple):
         items = dict(enumerate(value))
     elif isinstance(value, str) and value:
-        path = os.path.abspath(os.path.expanduser(value))
+        path = os.path.realpath(os.path.expanduser(value))
         is_made = run_dir is not None and Path(path).is_relative_to(run_dir)
         # os.path: a text that is no path at all (a long prompt) is no error there.
         is_model = any(os.path.isfile(os.path.join(path, name)) for name in _MODEL_FILES)

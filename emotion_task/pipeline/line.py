@@ -65,7 +65,7 @@ class Pipeline:
 
         return (
             stage("corpus", Listed, lambda _: recordings.corpus(work)),
-            stage("annotate", Annotated, lambda go_on: recordings.annotate(work, go_on)),
+            stage("annotate", Annotated, lambda _: recordings.annotate(work)),
             stage("reference", References, lambda _: comparisons.classifiers(work), is_beside=True),
             stage("base_model", Model, lambda _: teaching.base_model(work)),
             stage("alignment", Aligned, lambda go_on: teaching.align(work, model("base_model"), go_on)),

@@ -30,7 +30,7 @@ def corpus(work: Workspace) -> Listed:
     return Listed(manifest=str(manifest))
 
 
-def annotate(work: Workspace, may_resume: bool) -> Annotated:
+def annotate(work: Workspace) -> Annotated:
     """Measures and calibrates; leaves `annotated/manifest.jsonl`. Raises as `check_listed`."""
     check_listed(work)
     config, folder = work.config.corpus, work.annotated.parent
@@ -45,7 +45,7 @@ def annotate(work: Workspace, may_resume: bool) -> Annotated:
         config=measuring,
         num_workers=config.num_workers,
         # Of a corpus that has changed a little, little is measured again.
-        resume=may_resume or MeasuredStore(folder).is_of(measuring),
+        resume=MeasuredStore(folder).is_of(measuring),
     )
     for warning in report.warnings:
         log.warning("annotation: %s", warning)

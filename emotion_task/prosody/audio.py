@@ -28,6 +28,8 @@ _UNKNOWN_BYTES = 0x7FFF0000
 """From here on a size is a placeholder of a writer that could not go back to tell the size."""
 _SHORTER = re.compile(r"^ *(data|SSND|BODY|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)", re.M)
 """libsndfile's remark on a file that holds less than it tells: what it tells, what there is."""
+_MISSING_S = 0.1
+"""Seconds that may be missing of what a header tells: some encoders count a frame too many."""
 _LARGEST_PEAK = 2.0
 """Largest |sample| that can be sound whose full scale is 1: decoders and resamplers go a little over 1."""
 
@@ -156,7 +158,7 @@ def _read(path: Path, source: Path | BytesIO, max_seconds: float | None) -> tupl
         _check_whole(path, file.extra_info)
         if is_known:
             samples = file.read(frames=file.frames, dtype="float32", always_2d=True)
-            if 0 < len(samples) < file.frames:
+            if len(samples) and file.frames - len(samples) > _MISSING_S * rate:
                 told, there = file.frames / rate, len(samples) / rate
                 raise DataError(f"{path}: truncated: it tells {told:.2f} s and holds {there:.2f} s")
             return samples, rate

@@ -278,7 +278,7 @@ def test_a_list_without_both_splits_is_told_before_a_recording_is_measured(
     with pytest.raises(
         DataError, match=rf"calls\.jsonl: none of 3 utterances has the {told}; fill .*`split`"
     ):
-        recordings.annotate(work, may_resume=False)
+        recordings.annotate(work)
     assert not work.annotated.parent.exists()
 
 
@@ -290,5 +290,5 @@ def test_a_speaker_who_is_not_listed_is_told_before_a_recording_is_measured(tmp_
     ]
     write_manifest(work.listed, spoken)
     with pytest.raises(ConfigError, match=r"sft.without_speakers: .*\['c'\]; speakers are \['a'\]"):
-        recordings.annotate(work, may_resume=False)
+        recordings.annotate(work)
     assert not work.annotated.parent.exists()

@@ -269,3 +269,13 @@ def test_the_aligner_reads_in_the_configured_language(tmp_path, monkeypatch):
     for utterance in (plain, replace(plain, language="fr")):
         measure_file(utterance, MeasureConfig(language="de"))
     assert Linguist.heard == ["de", "fr"]
+
+
+def test_measurements_are_of_the_settings_they_were_made_with(tmp_path):
+    soundfile.write(tmp_path / "x.wav", tone(), RATE)
+    store = MeasuredStore(tmp_path / "out")
+    assert not store.is_of(MeasureConfig())
+    measure_corpus(
+        [Utterance(id="x", audio=str(tmp_path / "x.wav"))], store.folder, num_workers=0, progress=False
+    )
+    assert store.is_of(MeasureConfig()) and not store.is_of(MeasureConfig(max_seconds=5))
