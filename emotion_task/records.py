@@ -28,6 +28,8 @@ class Utterance:
     id: str
     audio: str
     """Path, relative to the manifest's folder or absolute."""
+    channel: int | None = None
+    """Channel of the recording that the row means, from 1; null where all channels hold the same sound."""
     text: str | None = None
     text_emotion: str | None = None
     """Emotion that the words alone suggest, where the corpus tells; the voice may contradict it."""
@@ -91,6 +93,8 @@ def iter_manifest(path: str | Path) -> Iterator[Utterance]:
             utterance = Utterance(**{name: value for name, value in row.items() if not is_nan(value)})
             if not isinstance(utterance.speaker, str | None):
                 raise ValueError(f"speaker {utterance.speaker!r} is no text; write it in quotes")
+            if utterance.channel is not None and type(utterance.channel) is not int:
+                raise ValueError(f"channel {utterance.channel!r} is no number of a channel (1, 2, ...)")
         except (ValueError, TypeError) as error:
             raise DataError(f"{path}:{number}: not an utterance: {error}") from error
         if (broken := broken_text(utterance)) is not None:

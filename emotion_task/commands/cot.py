@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"{report.manifest}: {report.num_accepted} traces for {report.num_utterances} utterances, "
         f"{report.num_requests} requests{cost}"
     )
+    if report.num_kept:
+        print(f"{report.num_kept} of the traces are an earlier run's")
     if report.left_out:
         print(f"without a trace: {', '.join(f'{n} {why}' for why, n in report.left_out.items())}")
     if report.num_uncounted:

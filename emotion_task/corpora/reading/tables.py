@@ -1,12 +1,38 @@
-"""Reads CSV lists strictly: whatever would move a cell into another column, or hide rows, is an error."""
+"""Reads lists and transcripts strictly: whatever would move a cell into another column, hide rows, or change
+a letter, is an error."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rlcore.errors import DataError
+
+
+def owners_text(path: Path) -> str:
+    """Reads a file of an English corpus as its owner ships it: UTF-8, or Windows' code page 1252, which some
+    owners' tools wrote, line by line.
+
+    Raises:
+        DataError: a line is neither; names file and line.
+    """
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
+    return "".join(_decoded(path, number, line) for number, line in enumerate(lines, 1))
+
+
+def _decoded(path: Path, number: int, line: bytes) -> str:
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            if b"\0" not in line:  # UTF-16 has one in every letter
+                return line.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise DataError(
+        f"{path}:{number}: neither UTF-8 nor Windows-1252 text: {line[:40]!r}; is the file damaged, or "
+        "UTF-16? Save it as UTF-8"
+    )
 
 
 def csv_rows(

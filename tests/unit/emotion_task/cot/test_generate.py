@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,52 @@ def test_other_checks_cost_nothing_and_another_model_does(tmp_path):
         assert run(url, tmp_path, 2, attempts=1, concurrency=1, timeout_s=5).num_requests == 0
         assert run(url, tmp_path, 2, attempts=1, model="other").num_requests == 2
         assert run(url, tmp_path, 3, attempts=1).num_requests == 1
+
+
+def test_a_run_over_fewer_utterances_loses_no_finished_trace(tmp_path, capsys):
+    """`--limit 5` in a finished folder, for a look, costs nothing that was paid for."""
+    bad = "I cannot do that."
+    with service(lambda path, headers, body: reply(bad if "u007" in str(body) else GOOD)) as url:
+        whole = [replace(u, text=f"{WORDS} u007") if u.id == "u007" else u for u in utterances(10)]
+        write_manifest(tmp_path / "in.jsonl", whole)
+        files = [tmp_path / "out" / name for name in ("manifest.jsonl", "rejected.jsonl", "statistics.json")]
+
+        def command(*more: str) -> int:
+            words = f"cot {tmp_path}/in.jsonl --out {tmp_path}/out retries=0 base_url={url}/v1 concurrency=2"
+            return main([*words.split(), *(["model=m"] if "model" not in str(more) else []), *more])
+
+        assert command() == 0
+        rows = [sorted(path.read_text().splitlines()) for path in files]
+        assert len(rows[0]) == 9 and len(rows[1]) == 2
+        capsys.readouterr()
+        assert command("--limit", "3") == 0
+        told = capsys.readouterr().out
+        assert "9 traces for 10 utterances, 0 requests" in told and "are an earlier run's" in told
+        assert [sorted(path.read_text().splitlines()) for path in files] == rows
+        # Nor does another list, or an endpoint that refuses another model.
+        write_manifest(tmp_path / "in.jsonl", [replace(whole[0], id="new")])
+        assert command() == 0
+        assert "10 traces for 11 utterances, 1 requests" in capsys.readouterr().out
+    write_manifest(tmp_path / "in.jsonl", whole[:3])
+    with service(lambda *_: (400, {}, "no such model")) as url:
+        assert command("model=other") == 1
+    assert "none of 3 requests got an answer" in capsys.readouterr().err
+    kept = {u.id: u.trace for u in read_manifest(files[0])}
+    assert len(kept) == 10 and set(kept.values()) == {GOOD}
+
+
+def test_an_earlier_trace_stays_where_a_new_one_fails_and_it_still_passes(tmp_path):
+    with service(Endpoint(GOOD, "no")) as url:
+        run(url, tmp_path, 2, attempts=1)
+        report = run(url, tmp_path, 2, attempts=1, seed=1)  # answers "no"
+        assert (report.num_accepted, report.num_kept, report.left_out) == (2, 2, {})
+        longer = len(THINK.split()) + 1
+        report = run(url, tmp_path, 2, attempts=1, min_words=longer)
+        assert (report.num_accepted, report.left_out) == (0, {"length": 2})
+        # A template's trace is none of an earlier run's.
+        write_manifest(tmp_path / "manifest.jsonl", [replace(u, trace=f"{GOOD} ") for u in utterances(2)])
+        assert run(url, tmp_path, 2, attempts=1, min_words=longer).num_accepted == 0
+        assert run(url, tmp_path, 2, attempts=1).num_accepted == 2
 
 
 def test_the_budget_is_never_passed(tmp_path):

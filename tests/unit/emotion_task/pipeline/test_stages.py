@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,32 @@ def test_a_finished_stage_is_found_and_an_interrupted_one_goes_on(tmp_path: Path
     assert stages.result("a", Model) == Model(model="m")
     with pytest.raises(AssertionError):
         stages.result("a", Metrics)
+
+
+def test_what_a_stage_read_and_has_changed_since_is_told_and_read_again(tmp_path: Path) -> None:
+    read = {"corpus.root": (str(tmp_path), "1"), "other": (str(tmp_path), "1")}
+    said: list[str] = []
+
+    def run() -> list[str]:
+        said.clear()
+        stages = Stages(tmp_path, said.append)
+        line = [stage("a", 1), replace(stage("b", 1), reads=lambda: read), stage("c", 1)]
+        missing = {each.name for each in line} - set(stages.finished(line))
+        for each in line:
+            stages.run(each)
+        assert missing == {name for name in "abc" if f"\n== {name}" in said}
+        return said
+
+    assert run() == ["\n== a", "\n== b", "\n== c"]
+    assert run() == []
+    read["corpus.root"] = (str(tmp_path), "2")
+    told = f"{tmp_path} (corpus.root) changed since b read it: running b again"
+    assert run() == [told, "\n== b", "\n== c"]
+    # A folder that was moved is the same; one that is gone takes nothing with it.
+    read = {key: (str(tmp_path / "moved"), stamp) for key, (_, stamp) in read.items()}
+    assert run() == []
+    read = {}
+    assert run() == ["\n== b", "\n== c"]
 
 
 SCORES = ReferenceResult(

@@ -170,7 +170,10 @@ def test_people_may_end_a_file_without_a_newline_and_start_it_with_a_mark(tmp_pa
     [
         (b'{"a": 1', "rows.jsonl:2: not a row: not JSON"),
         (b"[1, 2]", "rows.jsonl:2: not a row: '[1, 2]'"),
-        (b'{"a": "\xe4"}', "rows.jsonl: not UTF-8 (invalid continuation byte, byte 0xe4); save it as UTF-8"),
+        (
+            b'{"a": "\xe4"}',
+            "rows.jsonl:2: not UTF-8 (invalid continuation byte, byte 0xe4); save it as UTF-8",
+        ),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: bytes, said: str) -> None:
