@@ -21,6 +21,7 @@ from emotion_task.cot.checks import KINDS
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, read_manifest
 from rlcore.errors import DataError
+from rlcore.records.files import read_json
 
 SPLITS = {"train": "train", "eval": "test"}
 """Exported split by our split. Utterances of any other split, such as a corpus' development part, are
@@ -185,8 +186,8 @@ def _table(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:
 
 
 def _statistics_beside(manifest: Path) -> dict[str, Any]:
-    path = manifest.parent / "statistics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found: dict[str, Any] = read_json(manifest.parent / "statistics.json")
+    return found
 
 
 def _columns() -> tuple[str, ...]:

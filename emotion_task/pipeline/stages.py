@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from emotion_task.pipeline.estimate import minutes
 from emotion_task.pipeline.results import Result
 from rlcore.config.io import plain
-from rlcore.records.files import write_json
+from rlcore.records.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +123,7 @@ class Stages:
         return result
 
     def _found(self, name: str, digest: str) -> dict[str, Any] | None:
-        path = self._folder / f"{name}.json"
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = read_json(self._folder / f"{name}.json")
         return found if found.get("digest") == digest else None
 
 

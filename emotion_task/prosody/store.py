@@ -19,7 +19,7 @@ from pathlib import Path
 from emotion_task.prosody.files import MeasureConfig, Measured, Outcome
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
-from rlcore.records.files import JsonObject, RowAppender, read_rows, write_json
+from rlcore.records.files import JsonObject, RowAppender, read_json, read_rows, write_json
 
 _VERSION = 2
 """Increase this number when a measurement changes its meaning, so that old and new are not mixed."""
@@ -88,7 +88,7 @@ class MeasuredStore:
     def _check_settings(self, config: MeasureConfig) -> None:
         settings = {"version": _VERSION, **asdict(config)}
         if self._lines.is_file() and self._settings.is_file():
-            found = json.loads(self._settings.read_text(encoding="utf-8"))
+            found = read_json(self._settings)
             changed = sorted(name for name in settings if found.get(name) != settings[name])
             if changed:
                 told = ", ".join(f"{name} {found.get(name)!r}, now {settings[name]!r}" for name in changed)

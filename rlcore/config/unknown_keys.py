@@ -32,7 +32,7 @@ def check_sections(layer: Mapping[str, object], schema: type) -> None:
     if len(unknown) > 1 or any(_is_strange(key, layer[key], inner | set(hints)) for key in unknown):
         raise ConfigError(
             f"{', '.join(unknown)}: unknown keys of {_says(schema)}; known here: {', '.join(hints)}. A file "
-            "with other sections is read by a command of the package that it came with, as `emotion quickstart` "
+            "with other sections is read by a command of its own package, as `emotion quickstart` "
             "reads those of emotion_task"
         )
 

@@ -8,7 +8,6 @@ evaluation of step n that was cut short, so that nothing is counted twice.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 
 from rlcore.config import save_config
 from rlcore.errors import DataError
-from rlcore.records.files import JsonObject, RowAppender, keep_rows, read_rows, write_json
+from rlcore.records.files import JsonObject, RowAppender, keep_rows, read_json, read_rows, write_json
 from rlcore.records.versions import versions
 from rlcore.types import Group, Score
 
@@ -140,7 +139,7 @@ def merge_summary(path: str | Path, values: Mapping[str, object]) -> JsonObject:
     The file is replaced at once: a reader never finds half of one, and a kill never leaves one.
     """
     path = Path(path)
-    merged = _merge(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, values)
+    merged = _merge(read_json(path), values)
     write_json(path, merged)
     return merged
 
