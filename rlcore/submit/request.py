@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from rlcore.config import JobConfig, RunConfig, load_config
@@ -20,8 +21,6 @@ from rlcore.records.versions import versions
 
 RUN_KEY = "rlcore_run"
 """Key of the job's metadata that names the run."""
-_LONGEST_PATH = 1024
-"""Characters of a value that may be a path; a longer one is a text."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -215,18 +214,20 @@ def _texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 def _inside_paths(text: str, working_dir: Path) -> tuple[str, ...]:
     """Returns the files and folders below `working_dir` that a value of the configuration stands for: a
-    relative path, or the module of `package.module:name` with the packages that it lies in."""
+    relative path, or the module of `package.module:name` with the packages that it lies in. The nodes have
+    the modules of installed packages as they have rlcore itself."""
     if TARGET.fullmatch(text):
+        if re.split("[.:]", text)[0] in metadata.packages_distributions():
+            return ()
         parts = text.partition(":")[0].split(".")
         packages = [Path(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
         paths = [
             path for path in (*packages, Path(*parts).with_suffix(".py")) if (working_dir / path).is_file()
         ]
         return tuple(path.as_posix() for path in paths)
-    path = Path(os.path.normpath(text)) if text.strip() and "\0" not in text else Path()
-    if len(text) > _LONGEST_PATH or path == Path() or path.is_absolute() or path.parts[0] == "..":
-        return ()
-    return (path.as_posix(),) if (working_dir / path).exists() else ()
+    path = Path(os.path.normpath(text or "."))
+    is_path = not path.is_absolute() and path.name not in ("", "..")
+    return (path.as_posix(),) if is_path and os.path.exists(working_dir / path) else ()
 
 
 def _inside(file: str, working_dir: Path) -> str:

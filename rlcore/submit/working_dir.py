@@ -75,6 +75,8 @@ def _reason(folder: Path, path: PurePosixPath, exclude: Sequence[str]) -> str:
     """Names the line that keeps a path here: the last that matches the path or a folder above it."""
     from ray._private.thirdparty.pathspec import PathSpec  # the one that Ray's own walk asks
 
+    if path.parts[0] == "..":
+        return f"it lies outside of {folder}"
     places: list[tuple[str, PurePosixPath, Sequence[str]]] = []
     for parent in [*reversed(path.parents)]:
         for name in IGNORE_FILES:

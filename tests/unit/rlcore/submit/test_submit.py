@@ -211,7 +211,13 @@ task: {target: "tasks:Mine", args: {manifest: ./data/manifest.jsonl, voice: /sha
 rewards: {short: {target: "my.rewards:short", args: {templates: [a.txt], words: words}}}
 """
     )
-    request = job_request(["run.yaml"], [])
+    (tmp_path / "rlcore" / "rewards").mkdir(parents=True)
+    (tmp_path / "rlcore" / "rewards" / "rules.py").touch()  # a checkout, of what the nodes have installed
+    request = job_request(["run.yaml"], ["rewards.long.target=rlcore.rewards.rules:Length"])
+    assert "rewards.long.target" not in request.needed
+    texts = ["x" * 3000, "a/" * 900, "..", ".", "", " ", "nul\0", "(", "/", "no such/file.txt"]
+    words = [f"rewards.short.args.texts={json.dumps(texts)}"]
+    assert job_request(["run.yaml"], words).needed == job_request(["run.yaml"], []).needed
     (tmp_path / ".gitignore").write_text("cache/\nelsewhere.jsonl\n*.pyc\n")  # what the job does not need
     check_working_dir(tmp_path, [".git"], max_mb=1, needed=request.needed)
     path, file, pattern, reason = IGNORED[key]
@@ -223,6 +229,18 @@ rewards: {short: {target: "my.rewards:short", args: {templates: [a.txt], words: 
     first, *others, advice = str(error.value).splitlines()
     assert first == f"{key}: {path} would stay here, because {reason}" and not others
     assert "un-ignore it" in advice and "absolute path" in advice
+
+
+def test_a_path_that_leads_out_of_the_working_folder_is_refused(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list.jsonl").touch()
+    monkeypatch.chdir(tmp_path / "configs")
+    request = job_request(["mine.yaml"], [*WORDS, "task.args.manifest=../list.jsonl"])
+    with pytest.raises(
+        ConfigError, match=r"task\.args\.manifest: \.\./list\.jsonl would stay here, because it li"
+    ):
+        check_working_dir(request.working_dir, [], max_mb=1, needed=request.needed)
 
 
 def test_many_small_files_are_named_by_their_folder() -> None:
