@@ -31,6 +31,7 @@ from rlcore.errors import (
     StoppedError,
 )
 from rlcore.loop.controller import Controller, StepResult
+from rlcore.loop.metrics import TruncationAlarm
 from rlcore.loop.mixing import make_schedule
 from rlcore.records import checkpoint
 from rlcore.records.files import JsonObject
@@ -38,7 +39,7 @@ from rlcore.records.plots import plot_run
 from rlcore.records.run_lock import run_lock
 from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import SPANS, Recorder, keep_spans
-from rlcore.records.tracking import METRICS, SAMPLES, Tracker, read_metrics
+from rlcore.records.tracking import METRICS, SAMPLES, Tracker, keep_earlier, read_metrics
 from rlcore.records.versions import versions
 from rlcore.task import Task
 
@@ -88,7 +89,7 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
 
 def evaluate(config: RunConfig) -> dict[str, float]:
     """Returns the metrics of greedy answers to the held-out prompts by the policy at `model.path`. Records go
-    to `run_dir/eval`.
+    to `run_dir/eval`; those of an earlier evaluation there are kept as `run_dir/eval.1`, `eval.2`, ...
 
     Raises StoppedError on SIGINT or SIGTERM.
     """
@@ -100,9 +101,10 @@ def evaluate(config: RunConfig) -> dict[str, float]:
         StopFlag() as stop,
         spawn(config, with_learner=False) as actors,
         closing(Controller(config, _task(config).prompts("train"), actors)) as controller,
-        Tracker(run_dir, config) as tracker,
     ):
-        metrics = _Run(config, run_dir, controller, _task(config), tracker).evaluate(stop)
+        keep_earlier(run_dir)
+        with Tracker(run_dir, config) as tracker:
+            metrics = _Run(config, run_dir, controller, _task(config), tracker).evaluate(stop)
         if metrics is None:
             raise StoppedError(f"the evaluation was stopped by {stop.reason}")
         return metrics
@@ -190,6 +192,7 @@ class _Run:
         self.config, self.run_dir, self.saved_step = config, run_dir, saved_step
         self.controller, self.task, self.tracker = controller, task, tracker
         self.ray_metrics = RayMetrics(run_dir.name)
+        self.truncation = TruncationAlarm(config.rollout.max_tokens)
         self.eval_prompts = task.prompts("eval")[: config.train.max_eval_prompts]
 
     def train(self, stop: StopFlag) -> dict[str, Any]:
@@ -224,13 +227,16 @@ class _Run:
         summary |= {"steps": controller.step, "stopped_by": stop.reason, "model": str(self.run_dir / "model")}
         if after := self.evaluate(stop):
             summary["after"] = after
-        steps = [row for row in read_metrics(self.run_dir) if row.get("logprob_max_diff") is not None]
-        summary["logprob_max_diff"] = max((row["logprob_max_diff"] for row in steps), default=None)
+        rows = read_metrics(self.run_dir)
+        differences = [row["logprob_max_diff"] for row in rows if row.get("logprob_max_diff") is not None]
+        summary["logprob_max_diff"] = max(differences, default=None)
+        shares = [row["completion/truncated"] for row in rows if row.get("completion/truncated") is not None]
+        summary["completion_truncated"] = sum(shares) / len(shares) if shares else None
         summary["seconds"] = round(time.perf_counter() - began, 1)
         plot_run(self.run_dir)
         merged = self.tracker.update_summary(summary)
         if not stop:
-            self.check_learnt(read_metrics(self.run_dir))
+            self.check_learnt(rows)
         return merged
 
     def check_learnt(self, rows: Sequence[JsonObject]) -> None:
@@ -263,6 +269,7 @@ class _Run:
     def log_step(self, result: StepResult, bar: Any) -> None:
         metrics, step = result.metrics, self.controller.step
         self.log(metrics)
+        self.truncation.note(metrics["completion/truncated"], "training")
         self.tracker.log_samples(
             step, result.groups, result.scores, rewards=result.rewards, advantages=result.advantages.samples
         )
@@ -295,6 +302,8 @@ class _Run:
         flat = {name: [group[0] for group in per_group] for name, per_group in scores.items()}
         metrics = self.task.evaluate(groups, flat)
         # Their answers are neither right nor wrong: the other metrics are of fewer prompts.
+        metrics["truncated"] = sum(g.completions[0].finish_reason == "length" for g in groups) / len(groups)
+        self.truncation.note(metrics["truncated"], "evaluation")
         metrics["unanswered_prompts"] = float(len(self.eval_prompts) - len(groups))
         metrics["latency_ms"] = 1000 * seconds * self.config.rollout.num_replicas / len(groups)
         self.tracker.log_samples(step, groups, scores, split="eval")

@@ -57,7 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     if "budget" in report.left_out:
         print("the budget is used up; the same command with a higher max_usd goes on")
     if "lost" in report.left_out:
-        print("lost: under way when a run was killed, or timed out; ask_lost=true asks again")
+        reasons = [f"{count} {reason}" for reason, count in report.lost.items()]
+        further = f"; {len(reasons) - 3} further reasons" if len(reasons) > 3 else ""
+        print(f"lost: {'; '.join(reasons[:3])}{further}. ask_lost=true asks again")
     if report.no_answer:
         raise EndpointError(
             f"{config.base_url}: none of {report.num_requests} requests got an answer; the last: "

@@ -23,7 +23,7 @@ from emotion_task.cot.checks import KINDS
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, read_manifest
 from rlcore.errors import DataError
-from rlcore.records.files import write_rows
+from rlcore.records.files import read_json, write_rows
 
 _SHARD_BYTES, _GROUP_BYTES = 400 << 20, 64 << 20
 """Most bytes of a shard and of a row group. Arrow's readers take no more than 2 GB of bytes at once."""
@@ -200,8 +200,8 @@ def _table(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:
 
 
 def _statistics_beside(manifest: Path) -> dict[str, Any]:
-    path = manifest.parent / "statistics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found: dict[str, Any] = read_json(manifest.parent / "statistics.json")
+    return found
 
 
 def _columns() -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from emotion_task.cot.checks import check_trace
 from emotion_task.cot.earlier import Earlier, trace_of
-from emotion_task.cot.ledger import Budget, Ledger, Row
+from emotion_task.cot.ledger import KILLED, Budget, Ledger, Row
 from emotion_task.cot.request import trace_messages, unfit
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, write_manifest
@@ -82,8 +82,8 @@ class CotConfig:
     """Further fields of the request; null removes a field (`max_tokens: null` where an endpoint refuses
     it)."""
     ask_lost: bool = False
-    """True asks again for answers that were under way when an earlier run was killed; these may be paid
-    twice."""
+    """True asks again for answers that were lost: under way when an earlier run was killed, timed out, or no
+    JSON. These may be paid twice."""
 
     def __post_init__(self) -> None:
         address = urlsplit(self.base_url)
@@ -130,6 +130,8 @@ class CotReport:
     `refused`, `lost`, `budget`, or `unfit`."""
     cost_usd: float
     """Cost of the folder in US dollars, all runs together, as far as prices are given."""
+    lost: dict[str, int]
+    """Number of the folder's lost answers by the reason of their loss."""
     num_uncounted: int
     """Number of the folder's answers whose tokens the endpoint did not count; the cost holds what was set
     aside for each, which is the most that the answer can have cost."""
@@ -214,6 +216,7 @@ def _write(out: Path, outcomes: Sequence[_Outcome], writer: _Writer, ledger: Led
         no_answer=writer.no_answer,
         left_out=dict(left_out.most_common()),
         cost_usd=sum(row["cost_usd"] for row in answers),
+        lost=dict(Counter(row.get("reason", KILLED) for row in ledger.open.values()).most_common()),
         num_uncounted=sum(row["prompt_tokens"] is None for row in answers),
     )
     statistics = {
@@ -332,7 +335,9 @@ class _Writer:
         except never_sent() as error:
             return self._refused(key, at_most, error)
         except (TimeoutError, ValueError, httpx.RequestError) as error:
-            self._count(self._endpoint.redact(f"{type(error).__name__}: {error}"), answered=False)
+            reason = self._endpoint.redact(f"{type(error).__name__}: {error}")[:500]
+            self._ledger.write(key, "lost", reason=reason)
+            self._count(reason, answered=False)
             return "lost"
         # Unknown is not free: the answer may have cost all that was set aside for it.
         cost = at_most if usage is None else self._endpoint.cost(usage)

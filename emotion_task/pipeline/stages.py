@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from emotion_task.pipeline.estimate import minutes
 from emotion_task.pipeline.results import Result
 from rlcore.config.io import plain
-from rlcore.records.files import write_json
+from rlcore.records.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -149,8 +149,7 @@ class Stages:
 
     def _left(self, name: str) -> dict[str, Any]:
         """Returns what a stage of this name left here; empty where none was finished."""
-        path = self._folder / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_json(self._folder / f"{name}.json")
 
 
 def _read(stage: Stage[R], found: dict[str, Any]) -> R | None:

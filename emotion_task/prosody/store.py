@@ -19,7 +19,7 @@ from pathlib import Path
 from emotion_task.prosody.files import MeasureConfig, Measured, Outcome
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
-from rlcore.records.files import JsonObject, RowAppender, read_rows, write_json
+from rlcore.records.files import JsonObject, RowAppender, read_json, read_rows, write_json
 
 _VERSION = 3
 """Increase this number when a measurement changes its meaning, so that old and new are not mixed."""
@@ -100,7 +100,7 @@ class MeasuredStore:
 
     def _changed(self, config: MeasureConfig) -> dict[str, tuple[object, object]]:
         """Returns, by name, the settings of the folder's measurements that are others now."""
-        found, now = json.loads(self._settings.read_text(encoding="utf-8")), _described(config)
+        found, now = read_json(self._settings), _described(config)
         return {n: (found.get(n), now[n]) for n in sorted(now) if found.get(n) != now[n]}
 
 

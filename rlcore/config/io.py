@@ -23,6 +23,7 @@ from omegaconf.errors import GrammarParseError, KeyValidationError, OmegaConfBas
 
 from rlcore.config.env_values import EnvStr, resolved
 from rlcore.config.text_keys import quoted, without_none
+from rlcore.config.unknown_keys import check_removed, check_sections
 from rlcore.errors import ConfigError
 
 T = TypeVar("T")
@@ -88,9 +89,11 @@ def _merge(files: Sequence[str | Path], overrides: Sequence[str], schema: type) 
     for origin, key, layer in layers:
         depth = len(_names(key))
         try:
+            check_sections(_container(layer), schema)
             for path in _whole_values(schema, _container(layer), (), schema):
                 if depth <= len(path):  # else the override sets one entry
                     _clear(merged, path)
+            check_removed(_container(layer), _container(merged), schema)
             merged = OmegaConf.merge(merged, layer)  # type: ignore[assignment]
         except ConfigError as error:
             raise ConfigError(f"{origin}: {error}") from None
@@ -243,9 +246,10 @@ def _clear(config: DictConfig, path: tuple[str, ...]) -> None:
 def _unknown_key(key: str, section: str, siblings: list[str], root: type) -> str:
     path = f"{section}." if section else ""
     full_key = f"{path}{key}"
-    near = [f"{path}{k}" for k in difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)]
     # A key in the wrong section is as common a mistake as a misspelt one.
-    near = near or [k for k in keys(root) if k.rsplit(".", 1)[-1] == key][:1]
+    same = (re.match(rf"(.+\.)?{re.escape(key)}(?=\.|$)", known) for known in keys(root))
+    near = sorted((found[0] for found in same if found), key=lambda found: found.count("."))[:1]
+    near = near or [f"{path}{k}" for k in difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)]
     near = near or difflib.get_close_matches(full_key, keys(root), n=1, cutoff=0.7)
     hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(siblings)}"
     return f"{full_key}: unknown key; {hint}"

@@ -6,6 +6,7 @@ once call from threads. What is asked, and what an answer means, is not known he
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import threading
@@ -106,7 +107,7 @@ class ChatEndpoint:
                 answer = self._client.post(self.url, json=body)
                 status = answer.status_code
                 if answer.is_success:
-                    content = answer.json()
+                    content = self._json(answer.text)
                     inside = _status_inside(content)
                     if inside is None:
                         return read(content)
@@ -126,6 +127,15 @@ class ChatEndpoint:
             if attempt + 1 < self._attempts:
                 time.sleep(pause)
         raise failure
+
+    def _json(self, text: str) -> Any:
+        """Reads an answer; raises ValueError where it is no JSON, such as a proxy's page or half of one."""
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.url} answered no JSON ({error}): {self.redact(text)[:200] or '(nothing)'}"
+            ) from error
 
     def cost(self, usage: Usage) -> float:
         """Returns the US dollars that `usage` costs; what has no price costs 0."""

@@ -58,19 +58,17 @@ def load_config(path: str) -> PretrainedConfig:
 def _check_reach(path: str) -> None:
     """Refuses a folder that is not there, for which transformers would ask the hub for half a minute.
 
-    What can be no hub id is refused at once. Where the folder above is there (`runs/nope`), the hub is asked
-    once.
+    What can be no hub id is refused at once. Of a hub id that no earlier call has kept here, or that is a
+    folder misspelt (`runs/nope`), the hub is asked once.
 
     Raises:
         DataError: there is no such model.
     """
-    folder = Path(path)
-    if folder.is_dir():
+    if Path(path).is_dir():
         return
     if not _HUB_ID.fullmatch(path):
         raise DataError(_missing_model(path))
-    is_here = folder.parent != Path() and folder.parent.is_dir()
-    if is_here and not isinstance(try_to_load_from_cache(path, "config.json"), str):
+    if not isinstance(try_to_load_from_cache(path, "config.json"), str):
         try:
             HfApi().model_info(path, timeout=10.0)
         except HfHubHTTPError:

@@ -89,6 +89,22 @@ def write_json(path: str | Path, value: object, *, durable: bool = False) -> Non
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable=durable)
 
 
+def read_json(path: str | Path) -> Any:
+    """Returns what a JSON file holds, and an empty object where the file is missing.
+
+    Raises:
+        DataError: the file is not JSON.
+    """
+    if not Path(path).is_file():
+        return {}
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path}: not JSON ({error}); mend it, or delete it to have it written anew"
+        ) from error
+
+
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, object]]) -> int:
     """Replaces the file by JSON lines and returns how many there are. NaN and infinity become null."""
     count = 0

@@ -8,7 +8,8 @@ evaluation of step n that was cut short, so that nothing is counted twice.
 
 from __future__ import annotations
 
-import json
+import itertools
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,12 @@ import numpy as np
 
 from rlcore.config import save_config
 from rlcore.errors import DataError
-from rlcore.records.files import JsonObject, RowAppender, keep_rows, read_rows, write_json
+from rlcore.records.files import JsonObject, RowAppender, keep_rows, read_json, read_rows, write_json
+from rlcore.records.run_lock import LOCK
 from rlcore.records.versions import versions
 from rlcore.types import Group, Score
+
+log = logging.getLogger(__name__)
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
@@ -134,13 +138,26 @@ class Tracker:
         self.close()
 
 
+def keep_earlier(folder: Path) -> None:
+    """Moves the records of a finished evaluation out of `folder`, to the first free of `folder.1`,
+    `folder.2`, ..., and says so. What was cut short before it had metrics stays, to be replaced."""
+    if not any(read_rows(folder / METRICS)):
+        return
+    kept = next(path for n in itertools.count(1) if not (path := Path(f"{folder}.{n}")).exists())
+    kept.mkdir()
+    for path in list(folder.iterdir()):
+        if path.name != LOCK:
+            path.rename(kept / path.name)
+    log.warning("%s: the earlier evaluation is kept as %s", folder, kept)
+
+
 def merge_summary(path: str | Path, values: Mapping[str, object]) -> JsonObject:
     """Merges `values` into a JSON file, section by section, and returns the whole.
 
     The file is replaced at once: a reader never finds half of one, and a kill never leaves one.
     """
     path = Path(path)
-    merged = _merge(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, values)
+    merged = _merge(read_json(path), values)
     write_json(path, merged)
     return merged
 

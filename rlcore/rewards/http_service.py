@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
@@ -62,7 +63,10 @@ class HTTPReward(Reward):
         text = redact(answer.text, [self._token])
         if not answer.is_success:
             raise RuntimeError(f"{self._url} answered {answer.status_code}: {text[:500]}")
-        body = answer.json()
+        try:
+            body = json.loads(answer.text)
+        except ValueError as error:
+            raise ValueError(f"{self._url} answered no JSON ({error}): {text[:200] or '(nothing)'}") from None
         rows = body.get("scores") if isinstance(body, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
             raise ValueError(f"{self._url} answered no `scores`, a list of lists: {text[:200]}")

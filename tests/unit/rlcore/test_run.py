@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from rlcore.errors import (
     RewardError,
     RLCoreError,
 )
+from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm
 from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
 from rlcore.records.signals import StopFlag
@@ -222,6 +224,44 @@ def test_an_evaluation_that_was_cut_short_is_made_again(
 
 
 @pytest.mark.usefixtures("quiet")
+def test_answers_that_are_cut_are_told_once_and_in_the_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of four answers ends by length in the second evaluation, four in the third."""
+
+    class Cut(Loop):
+        def generate(self, *arguments: Any, **more: Any) -> list[Group] | None:
+            (whole,) = super().generate(*arguments, **more) or ()
+            (answer,) = whole.completions
+            cut = replace(whole, completions=(replace(answer, finish_reason="length"),))
+            num_cut = {0: 0, 2: 1, 4: 4}[self.step]
+            return [cut] * num_cut + [whole] * (4 - num_cut)
+
+    def log_step(self: _Run, result: Any, bar: Any) -> None:
+        share = self.controller.step / 8
+        self.log({"completion/truncated": share})
+        self.truncation.note(share, "training")
+
+    monkeypatch.setattr(_Run, "log_step", log_step)
+    summary = run(tmp_path, Cut())
+    assert (summary["before"]["truncated"], summary["after"]["truncated"]) == (0.0, 1.0)
+    assert summary["completion_truncated"] == sum([1, 2, 3, 4]) / 8 / 4
+    evaluation, training = sorted(record.getMessage() for record in caplog.records)
+    assert evaluation.startswith(
+        "evaluation: 25 % of the completions were cut at the token limit, rollout.max_t"
+    )
+    assert training.startswith("training: 25 % of the completions") and "rollout.max_tokens = 256" in training
+
+
+@pytest.mark.usefixtures("quiet")
+def test_few_answers_that_are_cut_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    alarm = TruncationAlarm(72)
+    alarm.note(MAX_TRUNCATED, "training")
+    assert not caplog.records
+    alarm.note(MAX_TRUNCATED + 0.01, "training")
+    assert len(caplog.records) == 1 and "rollout.max_tokens = 72" in caplog.text
+
+
 class Learner:
     """Loads any checkpoint but those that are damaged."""
 

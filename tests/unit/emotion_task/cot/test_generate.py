@@ -271,9 +271,32 @@ def test_refusals_are_asked_for_again_and_lost_answers_are_not(tmp_path):
         state["mode"] = "empty"  # an answer without text was paid for all the same
         assert run(url, tmp_path, 2).left_out == {"lost": 2}
         state["mode"] = "good"
-        assert run(url, tmp_path, 2).left_out == {"lost": 2}
+        again = run(url, tmp_path, 2)
+        assert again.left_out == {"lost": 2}
+        ((reason, count),) = again.lost.items()
+        assert count == 2 and reason.startswith("ValueError: the endpoint answered no text")
         report = run(url, tmp_path, 2, ask_lost=True)
-    assert report.num_accepted == 2 and asked == {"refuse": 2, "empty": 2, "good": 2}
+    assert report.num_accepted == 2 and asked == {"refuse": 2, "empty": 2, "good": 2} and report.lost == {}
+
+
+@pytest.mark.parametrize("broken", ['{"choices": [{"mess', "<html>busy</html>", ""])
+def test_an_answer_that_is_no_json_is_called_that(tmp_path, capsys, broken):
+    """Not a time-out and not a kill, of which another answer here is lost."""
+    write_manifest(tmp_path / "in.jsonl", utterances(3))
+    ledger = Ledger(tmp_path / "out" / "requests.jsonl")
+    ledger.write("gone", "asked", id="another", at_most_usd=0.0)
+    ledger.close()
+    answers = [reply(), (200, {}, broken), (200, {}, broken)]
+    with service(lambda *_: answers.pop(0)) as url:
+        words = f"cot {tmp_path}/in.jsonl --out {tmp_path}/out model=m concurrency=1 base_url={url}/v1"
+        assert main(words.split()) == 0
+    said = capsys.readouterr().out
+    shown = broken or "(nothing)"
+    assert "2 lost" in said and "timed out" not in said
+    assert re.search(
+        rf"lost: 2 ValueError: \S+ answered no JSON \(.*\): {re.escape(shown)}; 1 under way", said
+    )
+    assert "1 under way when an earlier run was killed. ask_lost=true asks again" in said
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,58 @@ def test_unknown_key_names_its_path_and_the_nearest(minimal: Path, override: str
     assert repr(override) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "rewards.brevty=null",
+            "rewards.brevty: null takes an entry out, and there is none of this name; there",
+        ),
+        ("rewards={brevity: null, other: null}", "rewards.other: null takes an entry out"),
+    ],
+)
+def test_a_null_that_takes_nothing_out_is_refused(minimal: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    assert message in str(error.value) and "outcome, brevity" in str(error.value)
+
+
+def test_a_null_of_a_pipelines_reward_names_its_section() -> None:
+    quickstart = CONFIGS / "quickstart.yaml"
+    with pytest.raises(
+        ConfigError, match=r"'rewards\.format=null': rewards: unknown key; did you mean rl\.rewards"
+    ):
+        load_config([quickstart], ["rewards.format=null"], PipelineConfig)
+    with pytest.raises(
+        ConfigError, match=r"rl\.rewards\.fromat: null takes an entry out.* there are format, "
+    ):
+        load_config([quickstart], ["rl.rewards.fromat=null"], PipelineConfig)
+    assert "format" not in load_config([quickstart], ["rl.rewards.format=null"], PipelineConfig).rl.rewards
+
+
+def test_a_file_of_another_command_is_told_by_its_sections(minimal: Path) -> None:
+    """A pipeline's file given to `rlcore train`, and a run's to `emotion quickstart`."""
+    quickstart = CONFIGS / "quickstart.yaml"
+    with pytest.raises(ConfigError) as error:
+        load_config([quickstart])
+    said = str(error.value)
+    assert said.startswith(
+        f"{quickstart}: corpus, sft, reward_model, rl: unknown keys of one training run, as"
+    )
+    assert "known here: run_dir, seed, model, task, rollout, " in said and "`emotion quickstart`" in said
+    with pytest.raises(
+        ConfigError, match=r"a_t_1\.0\.yaml: rl: unknown keys of one training run.*emotion quickst"
+    ):
+        load_config([CONFIGS / "ablations" / "a_t_1.0.yaml"])
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [], PipelineConfig)
+    said = str(error.value)
+    assert said.startswith(
+        f"{minimal}: model, task, rewards: unknown keys; they are keys of rl (one training run"
+    )
+    assert "as `rlcore train` reads it). Put them below rl, or give the file to the command" in said
+
+
 def test_unknown_key_in_a_file_names_the_file(minimal: Path, tmp_path: Path) -> None:
     more = write(tmp_path, "train: {num_step: 3}")
     with pytest.raises(ConfigError, match=r"more\.yaml: train\.num_step: .*train\.num_steps"):

@@ -21,6 +21,7 @@ from rlcore.records.files import (
     keep_rows,
     last_row,
     numbered_rows,
+    read_json,
     read_rows,
     replaced,
     write_json,
@@ -235,3 +236,12 @@ def test_no_one_else_renames_files_or_writes_json_lines() -> None:
         if by_hand.search(line)
     ]
     assert found == []
+
+
+def test_a_json_file_that_is_broken_is_named(tmp_path: Path) -> None:
+    assert read_json(tmp_path / "none.json") == {}
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    (tmp_path / "a.json").write_text('{"a": ')
+    with pytest.raises(DataError, match=r"a\.json: not JSON \(Expecting value.*; mend it, or delete it"):
+        read_json(tmp_path / "a.json")
