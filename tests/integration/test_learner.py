@@ -470,6 +470,20 @@ def test_tied_embeddings_are_exported_once_from_every_stage(learner, text_model_
     assert (tmp_path / "model" / "generation_config.json").is_file()
 
 
+def test_a_place_that_cannot_be_written_holds_up_no_rank(learner, text_model_path, tmp_path):
+    """Rank 0 alone writes the model; rank 1 hears of the failure, and both go on."""
+    start(learner, text_model_path)
+    (tmp_path / "file").write_text("mine")
+    for method, what in (("export", "model"), ("save", "checkpoint")):
+        with pytest.raises(CheckpointError, match=rf"file/{what}: the {what} cannot be written there: .*Not"):
+            learner.call(method, str(tmp_path / "file" / what), timeout_s=20)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").write_text("of an earlier run")
+    learner.call("export", str(tmp_path / "model"), timeout_s=20)
+    assert load_model(str(tmp_path / "model")) and not (tmp_path / "model" / "old").exists()
+    learner.call("save", str(tmp_path / "checkpoint"), timeout_s=20)
+
+
 def test_for_stage_3_no_rank_ever_holds_the_whole_model(learner, text_model_path):
     start(learner, text_model_path)
     for held, total in learner.call("load_in_parts", text_model_path, timeout_s=60):
