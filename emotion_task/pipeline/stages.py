@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -38,10 +38,13 @@ class Stage(Generic[R_co]):
     """Values on which the result depends beside the stages before it; JSON-ready after
     `rlcore.config.io.plain`."""
     work: Callable[[bool], R_co]
-    """Does the work. The argument says that it may go on from what an interrupted attempt with the same
-    settings left."""
+    """Does the work. The argument says that it may go on from what an earlier attempt left, whose settings
+    (`lasting`) were the same."""
     is_beside: bool = False
     """No later stage uses the result: to run the stage anew leaves the others finished."""
+    lasting: object = None
+    """The part of the settings that an attempt, even a finished one, must share to be gone on from; None: all
+    of them."""
 
 
 class Stages:
@@ -92,7 +95,7 @@ class Stages:
 
         The result depends on the stage's settings and on all stages before it but those beside the line.
         """
-        digest = _digest(self._chain, stage)
+        before, digest = self._chain, _digest(self._chain, stage)
         if not stage.is_beside:
             self._chain = digest
         found = self._found(stage.name, digest)
@@ -101,17 +104,20 @@ class Stages:
             log.info("%s: found finished in %s", stage.name, self._folder)
             self.seconds[stage.name] = found["seconds"]
         else:
-            result = self._work(stage, digest)
+            lasts = (
+                digest if stage.lasting is None else _digest(before, replace(stage, settings=stage.lasting))
+            )
+            result = self._work(stage, digest, lasts)
         self._results[stage.name] = result
         return result
 
-    def _work(self, stage: Stage[R], digest: str) -> R:
+    def _work(self, stage: Stage[R], digest: str, lasts: str) -> R:
         name = stage.name
         expected = f", about {minutes(self.expected[name])}" if name in self.expected else ""
         self._say(f"\n== {name}{expected}")
         started = self._folder / f"{name}.started"
-        may_resume = started.is_file() and started.read_text(encoding="utf-8") == digest
-        started.write_text(digest, encoding="utf-8")
+        may_resume = started.is_file() and started.read_text(encoding="utf-8") == lasts
+        started.write_text(lasts, encoding="utf-8")
         began = time.perf_counter()
         result = stage.work(may_resume)
         self.seconds[name] = round(time.perf_counter() - began, 1)

@@ -475,7 +475,7 @@ def test_a_place_that_cannot_be_written_holds_up_no_rank(learner, text_model_pat
     start(learner, text_model_path)
     (tmp_path / "file").write_text("mine")
     for method, what in (("export", "model"), ("save", "checkpoint")):
-        with pytest.raises(CheckpointError, match=rf"file/{what}: the {what} cannot be written there: .*Not"):
+        with pytest.raises(CheckpointError, match=rf"file/{what}: the {what} cannot be written there: "):
             learner.call(method, str(tmp_path / "file" / what), timeout_s=20)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").write_text("of an earlier run")
