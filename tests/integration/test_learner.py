@@ -38,7 +38,7 @@ from rlcore.actors.group import ActorGroup
 from rlcore.actors.placement import Bundle, reserve
 from rlcore.actors.reference_worker import ReferenceWorker
 from rlcore.algorithms.batching import micro_batches, shard_groups
-from rlcore.config import AlgorithmConfig, LoRAConfig, ModelConfig, RolloutConfig
+from rlcore.config import AlgorithmConfig, LoRAConfig, ModelConfig, RolloutConfig, TrainConfig
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.errors import (
     ActorError,
@@ -276,6 +276,31 @@ def test_a_run_goes_on_under_another_layout(
     difference = worst(second.call("weights", timeout_s=60)[0], first.call("weights", timeout_s=60)[0])
     print(f"{layout} ({ranks} ranks) to {other_layout}: largest weight difference {difference:.1e}")
     assert difference < 1e-6
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_resumed_run_takes_its_new_rate_and_length(single, model_path, expected, tmp_path, zero_stage):
+    """The checkpoint says how many updates were made; the rate, its schedule and its end are the new ones."""
+    batches = expected[0]
+    start(single, model_path, zero_stage=zero_stage)
+    for batch in batches[:3]:
+        single.call("update", batch, timeout_s=60)
+    single.call("save", str(tmp_path / "checkpoint"), timeout_s=60)
+    saved = single.call("weights", timeout_s=60)[0]
+    assert single.call("update", batches[3], timeout_s=60)[0]["lr"] == pytest.approx(LEARNER.lr * 7 / 8)
+    usual = single.call("weights", timeout_s=60)[0]
+
+    longer = {"train": TrainConfig(num_steps=20)}
+    start(single, model_path, zero_stage=zero_stage, sections=longer, lr=3 * LEARNER.lr)
+    single.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+    assert single.call("update", batches[3], timeout_s=60)[0]["lr"] == pytest.approx(3 * LEARNER.lr * 17 / 18)
+    # AdamW's step, weight decay included, is proportional to the rate.
+    weights, factor = single.call("weights", timeout_s=60)[0], (3 * 17 / 18) / (7 / 8)
+    moved = {name: weights[name] - saved[name] for name in saved}
+    wanted = {name: factor * (usual[name] - saved[name]) for name in saved}
+    assert max(float(np.abs(step).max()) for step in wanted.values()) > LEARNER.lr
+    assert worst(moved, wanted) < 1e-6
+    assert single.call("update", batches[4], timeout_s=60)[0]["lr"] == pytest.approx(3 * LEARNER.lr * 16 / 18)
 
 
 LORA = LoRAConfig(rank=2, alpha=8, target_modules=("q_proj", "up_proj"))
