@@ -43,8 +43,8 @@ def prepare_export(model: PreTrainedModel, path: str, folder: Path, *, num_bytes
         ) from error
     if free < num_bytes:
         raise CheckpointError(
-            f"{folder}: {free / 1e9:.1f} GB are free there, the trained model and a checkpoint take "
-            f"{num_bytes / 1e9:.1f} GB; make room, or choose another folder"
+            f"{folder}: {free / 1e6:,.0f} MB are free there, the trained model and a checkpoint take "
+            f"{num_bytes / 1e6:,.0f} MB; make room, or choose another folder"
         )
     for what, one, other in (
         ("chat template", *(_templates(each.chat_template) for each in (processor, again))),
