@@ -4,9 +4,9 @@
         -> GRPO-PTR -> report;  beside it: classifiers, perception test, full-label SFT
 
 Every stage writes a folder of its own below `run_dir` and is not run again once it is finished there with the
-same settings and the same files, so that an interrupted run goes on where it stopped. This module knows the
-order of the stages and what each takes from those before it; the work itself is in `recordings`, `teaching`,
-`reinforcement` and `comparisons`.
+same settings and the same files, so that an interrupted run goes on where it stopped. With more steps, a
+finished GRPO-PTR goes on from its last one. This module knows the order of the stages and what each takes
+from those before it; the work itself is in `recordings`, `teaching`, `reinforcement` and `comparisons`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from emotion_task.pipeline.results import (
     Reinforced,
     Result,
 )
-from emotion_task.pipeline.settings import stage_settings
+from emotion_task.pipeline.settings import extendable, stage_settings
 from emotion_task.pipeline.stages import R, Say, Stage, Stages
 from emotion_task.pipeline.summary import FinalReport, write_summary
 from emotion_task.pipeline.workspace import Workspace
@@ -60,8 +60,15 @@ class Pipeline:
         settings, work, model = stage_settings(self.config), self.work, self.model
         inputs = stage_inputs(self.config, self.run_dir, work.listed)
 
-        def stage(name: str, kind: type[R], do: Callable[[bool], R], *, is_beside: bool = False) -> Stage[R]:
-            return Stage(name, kind, settings[name], do, is_beside, inputs.get(name, dict))
+        def stage(
+            name: str,
+            kind: type[R],
+            do: Callable[[bool], R],
+            *,
+            is_beside: bool = False,
+            lasting: object = None,
+        ) -> Stage[R]:
+            return Stage(name, kind, settings[name], do, is_beside, inputs.get(name, dict), lasting)
 
         return (
             stage("corpus", Listed, lambda _: recordings.corpus(work)),
@@ -80,7 +87,12 @@ class Pipeline:
             stage(
                 "reward_model", Model, lambda go_on: teaching.reward_model(work, model("cold_start"), go_on)
             ),
-            stage("rl", Reinforced, lambda go_on: reinforce(work, go_on)),
+            stage(
+                "rl",
+                Reinforced,
+                lambda go_on: reinforce(work, go_on),
+                lasting=extendable(self.config.rl),
+            ),
             stage(
                 "full_label_sft",
                 Metrics,

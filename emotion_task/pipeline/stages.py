@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -42,13 +42,16 @@ class Stage(Generic[R_co]):
     """Values on which the result depends beside the stages before it; JSON-ready after
     `rlcore.config.io.plain`."""
     work: Callable[[bool], R_co]
-    """Does the work. The argument says that it may go on from what an interrupted attempt with the same
-    settings left."""
+    """Does the work. The argument says that it may go on from what an earlier attempt left, whose settings
+    (`lasting`) were the same."""
     is_beside: bool = False
     """No later stage uses the result: to run the stage anew leaves the others finished."""
     reads: Callable[[], Reads] = dict
     """Looks at what the stage reads, beside what earlier stages made. Where that has changed, the stage and
     those after it are run again."""
+    lasting: object = None
+    """The part of the settings that an attempt, even a finished one, must share to be gone on from; None: all
+    of them."""
 
 
 class Stages:
@@ -100,8 +103,8 @@ class Stages:
 
         The result depends on the stage's settings and on all stages before it but those beside the line.
         """
-        reads = self._reads(stage)
-        digest = _digest(self._chain, stage, reads)
+        reads, before = self._reads(stage), self._chain
+        digest = _digest(before, stage, reads)
         if not stage.is_beside:
             self._chain = digest
         found = self._found(stage.name, digest)
@@ -111,17 +114,20 @@ class Stages:
             self.seconds[stage.name] = found["seconds"]
         else:
             self._tell_changes(stage.name, reads)
-            result = self._work(stage, digest, reads)
+            lasts = digest
+            if stage.lasting is not None:
+                lasts = _digest(before, replace(stage, settings=stage.lasting), reads)
+            result = self._work(stage, digest, lasts, reads)
         self._results[stage.name] = result
         return result
 
-    def _work(self, stage: Stage[R], digest: str, reads: Reads) -> R:
+    def _work(self, stage: Stage[R], digest: str, lasts: str, reads: Reads) -> R:
         name = stage.name
         expected = f", about {minutes(self.expected[name])}" if name in self.expected else ""
         self._say(f"\n== {name}{expected}")
         started = self._folder / f"{name}.started"
-        may_resume = started.is_file() and started.read_text(encoding="utf-8") == digest
-        started.write_text(digest, encoding="utf-8")
+        may_resume = started.is_file() and started.read_text(encoding="utf-8") == lasts
+        started.write_text(lasts, encoding="utf-8")
         began = time.perf_counter()
         result = stage.work(may_resume)
         self.seconds[name] = round(time.perf_counter() - began, 1)

@@ -19,6 +19,7 @@ from rlcore.config.io import MAY_CHANGE
 from rlcore.config.job import JobConfig
 from rlcore.config.learner import LearnerConfig, LoRAConfig, ReferenceConfig, WeightSyncConfig
 from rlcore.config.model import MISSING, ModelConfig, TargetConfig
+from rlcore.config.resuming import IF_ACCEPTED
 from rlcore.config.rewards import RewardConfig
 from rlcore.config.rollout import RolloutConfig
 from rlcore.config.train import ClusterConfig, TrainConfig
@@ -60,13 +61,13 @@ class RunConfig:
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TargetConfig = field(default_factory=TargetConfig)
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    rewards: dict[str, RewardConfig] = field(default_factory=dict)
-    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig, metadata=IF_ACCEPTED)
+    rewards: dict[str, RewardConfig] = field(default_factory=dict, metadata=IF_ACCEPTED)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig, metadata=IF_ACCEPTED)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig, metadata=MAY_CHANGE)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = field(default_factory=TrainConfig, metadata=IF_ACCEPTED)
     cluster: ClusterConfig = field(default_factory=ClusterConfig, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from rlcore.algorithms.loss import LossSettings
 from rlcore.algorithms.ptr_schedule import REWARD_SCHEDULES
 from rlcore.algorithms.surrogate import SURROGATES, Clip
 from rlcore.config.checks import at_least, check, is_number, one_of, positive
+from rlcore.config.resuming import IS_FIXED
 from rlcore.config.targets import choice
 
 
@@ -20,13 +21,13 @@ class PTRConfig:
     """Settings of GRPO-PTR (EmotionThinker, arXiv 2601.15668): which reward is trusted by which, and when the
     reasoning reward joins."""
 
-    outcome: str | None = None
+    outcome: str | None = field(default=None, metadata=IS_FIXED)
     """Name of the reward that tells right from wrong; null means no trust weight and no gate."""
     reasoning: str | None = None
     """Name of the reward that is trust-weighted and scheduled."""
     trust: bool = True
     """Weighs the reasoning reward of a group by the group's trust weight."""
-    schedule: str = "progressive"
+    schedule: str = field(default="progressive", metadata=IS_FIXED)
     """Name of the reasoning reward's schedule, in `rlcore.algorithms.ptr_schedule.REWARD_SCHEDULES`, or
     `module:Class`. `progressive` waits until the outcome has stabilised. `anneal` fades by
     exp(-step / anneal_steps) (SophiaVL-R1). `constant` counts always."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from rlcore.config.checks import at_least, between, one_of, positive
 from rlcore.config.io import MAY_CHANGE
 from rlcore.config.job import JobConfig
+from rlcore.config.resuming import IS_RECORDED
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Length and rhythm of the training loop."""
 
-    num_steps: int = 100
+    num_steps: int = field(default=100, metadata=IS_RECORDED)
     prompts_per_step: int = 16
     staleness: int = 0
     """Steps that rollouts may run ahead of updates. 0: they take turns; 1: the next rollout goes on during

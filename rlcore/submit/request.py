@@ -86,6 +86,7 @@ def job_request(
     run_id: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    accept_changes: bool = False,
 ) -> JobRequest:
     """Returns the job that the files describe. The last part of `run_dir`, or `run_id`, names the run.
 
@@ -109,7 +110,8 @@ def job_request(
     if not working_dir.is_dir():
         raise ConfigError(f"cluster.job.working_dir: {working_dir} is no folder")
     inside = tuple(_inside(file, working_dir) for file in files)
-    flags = [*(["--resume"] if resume else []), *(["--overwrite"] if overwrite else [])]
+    asked = {"--resume": resume, "--accept-changes": accept_changes, "--overwrite": overwrite}
+    flags = [flag for flag, is_set in asked.items() if is_set]
     words = ["python", "-m", "rlcore.cli", "train"]
     for file in inside:
         words += ["--config", file]

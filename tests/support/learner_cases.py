@@ -293,8 +293,11 @@ def start(
         run_dir=str(run_dir),
         model=ModelConfig(path=model_path, media=media, freeze=freeze),
         learner=replace(LEARNER, num_ranks=learner.size, **settings),
-        train=TrainConfig(num_steps=10),
-        **{"rollout": RolloutConfig(max_tokens=40), **(sections or {})},
+        **{
+            "rollout": RolloutConfig(max_tokens=40),
+            "train": TrainConfig(num_steps=10),
+            **(sections or {}),
+        },
     )
     learner.call("configure", config, timeout_s=60)
     start_learner(learner, timeout_s=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,25 @@ def test_of_a_corpus_in_its_owners_layout_names_and_lists_count(tmp_path: Path) 
     assert is_finished()
     (root / "list.csv").write_text("longer")
     assert not is_finished()
+
+
+def test_more_steps_extend_the_finished_policy(tmp_path: Path) -> None:
+    """And another rate trains one anew."""
+
+    def asked(*overrides: str) -> dict[str, bool]:
+        found: dict[str, bool] = {}
+
+        def work(name: str) -> Callable[[bool], Metrics]:
+            return lambda may_resume: found.update({name: may_resume}) or Metrics(metrics={})
+
+        stages = Stages(tmp_path)
+        for stage in pipeline(tmp_path, "quickstart", *overrides).line():
+            stages.run(replace(stage, result=Metrics, work=work(stage.name)))
+        return found
+
+    assert not any(asked().values())
+    assert asked("rl.train.num_steps=500") == {"rl": True, "full_label_sft": False}
+    assert asked("rl.train.num_steps=500", "rl.learner.lr=1") == {"rl": False, "full_label_sft": False}
 
 
 def test_another_value_of_the_environment_costs_no_stage(

@@ -101,6 +101,32 @@ def test_what_a_stage_read_and_has_changed_since_is_told_and_read_again(tmp_path
     assert run() == ["\n== b", "\n== c"]
 
 
+def test_a_finished_stage_is_extended_where_its_lasting_settings_are_the_same(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def rl(num_steps: int, lr: int, base: int = 1) -> list[Stage[Model]]:
+        settings = {"num_steps": num_steps, "lr": lr}
+
+        def work(may_resume: bool) -> Model:
+            asked.append(may_resume)
+            return Model(model=f"rl-{num_steps}")
+
+        return [stage("a", base), Stage("rl", Model, settings, work, lasting={"lr": lr}), stage("b", 1)]
+
+    def run(line: list[Stage[Model]]) -> str:
+        stages = Stages(tmp_path)
+        return [stages.run(each).model for each in line][1]
+
+    assert [run(rl(4, 1)), run(rl(4, 1)), run(rl(8, 1))] == ["rl-4", "rl-4", "rl-8"]
+    assert asked == [False, True]
+    # What comes after it was made of the shorter one.
+    assert list(Stages(tmp_path).finished(rl(9, 1))) == ["a"]
+    run(rl(9, 2))  # another rate: anew
+    run(rl(9, 2, base=2))  # another model to start from: anew
+    run(rl(12, 2, base=2))
+    assert asked == [False, True, False, False, True]
+
+
 SCORES = ReferenceResult(
     accuracy=0.5, unweighted_accuracy=0.4, majority=0.1, num_train=3, num_eval=2, recall={"sad": 0.5}
 )

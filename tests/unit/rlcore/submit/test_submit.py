@@ -55,6 +55,8 @@ def test_the_job_runs_the_same_command_below_the_shared_storage(config: str, tmp
         *["exec", "python", "-m", "rlcore.cli", "train", "--config", "configs/mine.yaml", *WORDS],
         *["task.args.name=two words", "run_dir=/shared/runs/tuesday", "--resume"],
     ]
+    other = job_request([config], WORDS, run_id="tuesday", resume=True, accept_changes=True)
+    assert shlex.split(other.entrypoint)[-2:] == ["--resume", "--accept-changes"]
     both = job_request([config], WORDS, run_id="tuesday", resume=True, overwrite=True)
     assert shlex.split(both.entrypoint)[-2:] == ["--resume", "--overwrite"]
     assert request.run_id == "tuesday" and request.config.run_dir == "/shared/runs/tuesday"
