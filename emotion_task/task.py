@@ -14,7 +14,7 @@ from emotion_task.claims.check import faithfulness_metrics
 from emotion_task.evaluation.metrics import emotion_metrics, predicted_labels, prosody_metrics
 from emotion_task.facts import reference_of
 from emotion_task.labels import ALL_LABELS, check_labels, labels_among
-from emotion_task.parsing import parse_response
+from emotion_task.parsing import format_response, parse_response
 from emotion_task.prompt import emotion_messages, format_prompt
 from emotion_task.records import Utterance, by_speaker, choose, read_manifest
 from rlcore.errors import ConfigError, DataError
@@ -86,6 +86,10 @@ class EmotionTask:
             Prompt(id=u.id, text=self.prompt_text, media={"audio": u.audio}, reference=reference_of(u))
             for u in self.utterances(split)
         ]
+
+    def perfect_answer(self, prompt: Prompt) -> str:
+        """Returns reasoning and the right emotion, as the schema has them (`rlcore.task.KnowsAnswers`)."""
+        return format_response("The pitch is high.\nThe voice is loud.", str(prompt.reference["emotion"]))
 
     def load_media(self, prompt: Prompt) -> dict[str, Any]:
         """Reads the recording as the processor takes it: `audio` [T] float32, `sampling_rate` in Hz."""

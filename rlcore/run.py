@@ -40,6 +40,7 @@ from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import SPANS, Recorder, keep_spans
 from rlcore.records.tracking import METRICS, SAMPLES, Tracker, read_metrics
 from rlcore.records.versions import versions
+from rlcore.rewards.reading import check_reading
 from rlcore.task import Task
 
 log = logging.getLogger(__name__)
@@ -57,8 +58,8 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
             with `resume` that happens only where there is no checkpoint, as schedulers that retry need it.
 
     Raises:
-        ConfigError: another process is in `run_dir`, or the folder holds a run and neither `resume` nor
-            `overwrite` is given.
+        ConfigError: another process is in `run_dir`, the folder holds a run and neither `resume` nor
+            `overwrite` is given, or no reward by rule could read a perfect answer (`check_reading`).
         CheckpointError: there is no checkpoint to resume from, or the checkpoint is another run's.
         RewardError: a score failed whose `on_error` is `abort` (a checkpoint is written first), or all scores
             of a reward failed.
@@ -69,12 +70,15 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
     with run_lock(run_dir):
         _check_folder(run_dir, resume=resume, overwrite=overwrite)
         make_schedule(config)  # a mistake in it is told before any actor starts
+        task = _task(config)
+        prompts = task.prompts("train")
+        check_reading(config, task, prompts)
         recorder = Recorder(run_dir / SPANS)
         with (
             ray_session(config.cluster),
             StopFlag() as stop,
             spawn(config, recorder=recorder) as actors,
-            closing(Controller(config, _task(config).prompts("train"), actors, recorder)) as controller,
+            closing(Controller(config, prompts, actors, recorder)) as controller,
         ):
             start = _go_on(config, run_dir / "checkpoints", controller) if resume else None
             rewards = reward_records(config, actors)
@@ -83,7 +87,7 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
             keep_spans(run_dir, last_step=controller.step)
             with Tracker(run_dir, config, resume_step=start) as tracker:
                 tracker.update_summary({"rewards": rewards})
-                return _Run(config, run_dir, controller, _task(config), tracker, saved_step=start).train(stop)
+                return _Run(config, run_dir, controller, task, tracker, saved_step=start).train(stop)
 
 
 def evaluate(config: RunConfig) -> dict[str, float]:
@@ -94,15 +98,18 @@ def evaluate(config: RunConfig) -> dict[str, float]:
     """
     run_dir = Path(config.run_dir).resolve() / "eval"
     run_dir.mkdir(parents=True, exist_ok=True)
+    task = _task(config)
+    prompts = task.prompts("train")
+    check_reading(config, task, prompts)
     with (
         run_lock(run_dir),
         ray_session(config.cluster),
         StopFlag() as stop,
         spawn(config, with_learner=False) as actors,
-        closing(Controller(config, _task(config).prompts("train"), actors)) as controller,
+        closing(Controller(config, prompts, actors)) as controller,
         Tracker(run_dir, config) as tracker,
     ):
-        metrics = _Run(config, run_dir, controller, _task(config), tracker).evaluate(stop)
+        metrics = _Run(config, run_dir, controller, task, tracker).evaluate(stop)
         if metrics is None:
             raise StoppedError(f"the evaluation was stopped by {stop.reason}")
         return metrics
