@@ -3,6 +3,7 @@ metrics."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -50,6 +51,7 @@ class EmotionTask:
         self.max_seconds = max_seconds
         self._limits = {"train": max_train, "eval": max_eval}
         self._utterances = [u for u in read_manifest(manifest) if u.emotion is not None]
+        _check_ids(self._utterances, manifest)
         self.labels = _choose_labels(self._utterances, labels, manifest)
         self._formatted: str | None = None
 
@@ -113,6 +115,16 @@ class EmotionTask:
         for name, of_prompts in scores.items():
             metrics.update(_reward_means(name, of_prompts))
         return metrics
+
+
+def _check_ids(utterances: Sequence[Utterance], manifest: str) -> None:
+    """Refuses two prompts of one id in a split: caches and seeds would take one for the other."""
+    counts = Counter((u.split, u.id) for u in utterances if u.split is not None)
+    if doubled := [id for (_, id), count in counts.items() if count > 1]:
+        raise DataError(
+            f"{manifest}: {len(doubled)} ids stand there twice in one split, the first {doubled[0]!r}; "
+            "give each utterance an id of its own (`emotion annotate` puts the second one aside)"
+        )
 
 
 def _choose_labels(utterances: Sequence[Utterance], labels: Sequence[str] | None, manifest: str) -> list[str]:
