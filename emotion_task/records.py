@@ -92,7 +92,8 @@ def iter_manifest(path: str | Path) -> Iterator[Utterance]:
                 raise ValueError(f"unknown fields {sorted(unknown)}; known are {sorted(known)}")
             _check_values(row)
             # Tables write NaN where nothing is known.
-            utterance = Utterance(**{name: value for name, value in row.items() if not is_nan(value)})
+            known_values = {name: v for name, v in row.items() if v is not None and not is_nan(v)}
+            utterance = Utterance(**known_values)
         except (ValueError, TypeError) as error:
             raise DataError(f"{path}:{number}: not an utterance: {error}") from error
         if (broken := broken_text(utterance)) is not None:
