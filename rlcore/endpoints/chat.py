@@ -98,15 +98,17 @@ class ChatEndpoint:
         """
         import httpx
 
+        from rlcore.endpoints.client import post, read_json
+
         failure: Exception = RuntimeError("never asked")
         for attempt in range(self._attempts):
             self._pace.wait()
             pause = min(30.0, _FIRST_PAUSE_S * 2**attempt)
             try:
-                answer = self._client.post(self.url, json=body)
+                answer = post(self._client, self.url, body)
                 status = answer.status_code
                 if answer.is_success:
-                    content = answer.json()
+                    content = read_json(answer)
                     inside = _status_inside(content)
                     if inside is None:
                         return read(content)
@@ -196,7 +198,8 @@ def usage_of(answer: Any) -> Usage | None:
 
 
 def _count(value: object) -> int | None:
-    return int(value) if isinstance(value, (int, float)) and 1 <= value < math.inf else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return int(value) if is_number and 1 <= value < math.inf else None  # type: ignore[operator, call-overload]
 
 
 def _asked_pause(retry_after: str | None, otherwise: float) -> float:
