@@ -3,6 +3,7 @@ reason, within the deadline."""
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 import time
@@ -149,11 +150,10 @@ def trees(draw: st.DrawFn, tree: Any) -> bytes:
             case "drop" if name != "none":
                 del parent[name]
             case "replace":
-                parent[name] = draw(st.sampled_from(VALUES))
+                parent[name] = copy.deepcopy(draw(st.sampled_from(VALUES)))
             case "add":
-                tree[draw(st.sampled_from(("error", "object", "usage", "choices", "scores")))] = draw(
-                    st.sampled_from(VALUES)
-                )
+                name = draw(st.sampled_from(("error", "object", "usage", "choices", "scores")))
+                tree[name] = copy.deepcopy(draw(st.sampled_from(VALUES)))
     data = json.dumps(tree).encode()
     match draw(st.sampled_from(("whole", "whole", "whole", "whole", "cut", "put in", "utf-16", "twice"))):
         case "cut":

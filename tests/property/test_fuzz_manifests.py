@@ -13,9 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emotion_task.corpora import load_corpus
 from emotion_task.corpora.manifest import load_manifest
 from emotion_task.facts import reference_of
 from emotion_task.labels import ALL_LABELS
@@ -294,3 +296,63 @@ def test_rows_of_a_broken_table_are_right_or_told(drawn: tuple[list[Row], set[in
             assert len(listing) == len(rows)
             check_typed(listing)
             assert all(any(same(u, rows[at], path.parent) for u in listing) for at in whole)
+
+
+OWNERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "msp_podcast": (
+        "Labels/labels_consensus.csv",
+        "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"
+        "MSP-PODCAST_0001_0008.wav,N,2.2,4.0,2.6,30,Male,Train\n"
+        "MSP-PODCAST_0001_0009.wav,A,3.8,3.6,3.8,39,Female,Test1\n",
+        ("Audios/MSP-PODCAST_0001_0008.wav", "Audios/MSP-PODCAST_0001_0009.wav"),
+    ),
+    "meld": (
+        "train/train_sent_emo.csv",
+        "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
+        "\n"
+        '1,"It\u2019s over, really.",Ross,sadness,negative,3,0,4,7,"00:20:57,256","00:21:00,049"\n'
+        '2,Hi.,Guy,joy,positive,3,1,4,7,"00:20:57,256","00:21:00,049"\n',
+        ("train/train_splits/dia3_utt0.wav", "train/train_splits/dia3_utt1.wav"),
+    ),
+    "ears": (
+        "speaker_statistics.json",
+        '{"p001": {"age": "36-45", "gender": "male"}, "p107": {"age": "66-75", "gender": "female"}}',
+        ("p001/emo_anger_sentences.wav", "p107/emo_anger_sentences.wav"),
+    ),
+    "iemocap": (
+        "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt",
+        "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
+        "[6.2901 - 8.2357]\tSes01F_impro01_F000\texc\t[2.5000, 2.5000, 2.5000]\nC-E2:\tNeutral;\t()\n\n"
+        "[10.0100 - 11.3925]\tSes01F_impro01_M000\tneu\t[2.5000, 2.5000, 2.5000]\n",
+        tuple(
+            f"Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_{turn}.wav" for turn in ("F000", "M000")
+        ),
+    ),
+}
+"""Tables that owners of corpora ship: the table's name, its text, and the recordings that it tells about."""
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("corpora")
+    for name, (table_name, _, recordings) in OWNERS.items():
+        for file in (table_name, *recordings):
+            (root / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / name / file).touch()
+    return root
+
+
+@given(st.data(), st.sampled_from(sorted(OWNERS)))
+@settings(max_examples=100)
+def test_an_owners_broken_table_is_read_or_refused_by_name(
+    corpora: Path, data: st.DataObject, name: str
+) -> None:
+    table_name, text, recordings = OWNERS[name]
+    (corpora / name / table_name).write_bytes(data.draw(broken_bytes(text)))
+    try:
+        found = load_corpus(name, corpora / name)
+    except DataError as error:
+        assert str(error).startswith(str(corpora / name))
+        return
+    check_typed(found)
+    assert len({u.audio for u in found}) == len(found) <= len(recordings)
