@@ -42,6 +42,7 @@ from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import SPANS, Recorder, keep_spans
 from rlcore.records.tracking import METRICS, SAMPLES, Tracker, keep_earlier, read_metrics
 from rlcore.records.versions import versions
+from rlcore.rewards.reading import check_reading
 from rlcore.task import Task
 
 log = logging.getLogger(__name__)
@@ -63,8 +64,8 @@ def train(
             (`rlcore.config.resuming`).
 
     Raises:
-        ConfigError: another process is in `run_dir`, or the folder holds a run and neither `resume` nor
-            `overwrite` is given.
+        ConfigError: another process is in `run_dir`, the folder holds a run and neither `resume` nor
+            `overwrite` is given, or no reward by rule could read a perfect answer (`check_reading`).
         CheckpointError: there is no checkpoint to resume from, the checkpoint is another run's, or the model
             cannot be written.
         RewardError: a score failed whose `on_error` is `abort` (a checkpoint is written first), or all scores
@@ -82,12 +83,15 @@ def train(
         if resume:
             _check_changes(config, run_dir / "checkpoints", accept_changes)
         make_schedule(config)  # a mistake in it is told before any actor starts
+        task = _task(config)
+        prompts = task.prompts("train")
+        check_reading(config, task, prompts)
         recorder = Recorder(run_dir / SPANS)
         with (
             ray_session(config.cluster),
             StopFlag() as stop,
             spawn(config, recorder=recorder) as actors,
-            closing(Controller(config, _task(config).prompts("train"), actors, recorder)) as controller,
+            closing(Controller(config, prompts, actors, recorder)) as controller,
         ):
             start = _go_on(config, run_dir / "checkpoints", controller, accept_changes) if resume else None
             changes = [] if start is None else _changes(config, run_dir / "checkpoints", start)
@@ -98,7 +102,7 @@ def train(
             with Tracker(run_dir, config, resume_step=start) as tracker:
                 tracker.log_changes(controller.step, changes)
                 tracker.update_summary({"rewards": rewards})
-                return _Run(config, run_dir, controller, _task(config), tracker, saved_step=start).train(stop)
+                return _Run(config, run_dir, controller, task, tracker, saved_step=start).train(stop)
 
 
 def evaluate(config: RunConfig) -> dict[str, float]:
@@ -109,16 +113,19 @@ def evaluate(config: RunConfig) -> dict[str, float]:
     """
     run_dir = Path(config.run_dir).resolve() / "eval"
     run_dir.mkdir(parents=True, exist_ok=True)
+    task = _task(config)
+    prompts = task.prompts("train")
+    check_reading(config, task, prompts)
     with (
         run_lock(run_dir),
         ray_session(config.cluster),
         StopFlag() as stop,
         spawn(config, with_learner=False) as actors,
-        closing(Controller(config, _task(config).prompts("train"), actors)) as controller,
+        closing(Controller(config, prompts, actors)) as controller,
     ):
         keep_earlier(run_dir)
         with Tracker(run_dir, config) as tracker:
-            metrics = _Run(config, run_dir, controller, _task(config), tracker).evaluate(stop)
+            metrics = _Run(config, run_dir, controller, task, tracker).evaluate(stop)
         if metrics is None:
             raise StoppedError(f"the evaluation was stopped by {stop.reason}")
         return metrics

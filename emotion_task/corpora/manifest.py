@@ -20,7 +20,7 @@ from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.exported import DERIVED, as_listed, shards_in
 from emotion_task.corpora.reading.tables import csv_rows
 from emotion_task.labels import ALL_LABELS
-from emotion_task.records import Utterance
+from emotion_task.records import Utterance, wrong_type
 from rlcore.errors import DataError
 from rlcore.records.files import is_nan, numbered_rows, open_text
 
@@ -36,6 +36,8 @@ _ALLOWED = {
     "split": ("train", "eval"),
 }
 _PARQUET_ROWS = 64
+_TEXTS = ("id", "dataset", "speaker", "text", "language")
+"""Columns of text, in which JSON and Parquet may have numbers."""
 _SHOWN = 10
 """Mistakes that an error lists; it counts all."""
 
@@ -83,8 +85,8 @@ def load_manifest(
         mistakes += [f"{where}: {mistake}" for mistake in found]
         if not found:
             values: Fields = {"dataset": dataset or "manifest"} | row
-            # JSON and Parquet may have numbers there: 7 and "7" are one speaker.
-            values |= {name: str(values[name]) for name in ("dataset", "speaker", "text") if name in values}
+            # 7 and "7" are one speaker.
+            values |= {name: str(values[name]) for name in _TEXTS if name in values}
             if "age_years" in row:
                 values["age_years"] = float(row["age_years"])
             if "channel" in row:
@@ -109,6 +111,8 @@ def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
         yield f"unknown fields {unknown}; known are {', '.join(_FIELDS)}"
     if audio is None:
         yield "no audio path (`audio` is required)"
+    elif "\0" in row["audio"]:
+        yield f"audio {row['audio']!r} holds a NUL character"
     elif not audio.is_relative_to(allowed):
         yield f"audio {row['audio']!r} leads out of {allowed} (set audio_root to the folder that holds it)"
     age = row.get("age_years")
@@ -117,6 +121,11 @@ def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
     channel = row.get("channel")
     if channel is not None and not (_number(channel) and float(channel) in range(1, 1025)):
         yield f"channel {channel!r} is no number of a channel (1, 2, ...; leave it out for all)"
+    for field in sorted(set(row) & (set(_FIELDS) - set(_COLUMNS) | set(_TEXTS))):
+        is_number = isinstance(row[field], int | float) and not isinstance(row[field], bool)
+        mistake = None if is_number and field in _TEXTS else wrong_type(field, row[field])
+        if mistake is not None:
+            yield mistake
     for field, values in _ALLOWED.items():
         if row.get(field) is not None and row[field] not in values:
             yield f"{field} {row[field]!r} is not one of {', '.join(values)} (leave it out where unknown)"
@@ -125,7 +134,7 @@ def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
 def _number(value: str | float) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 

@@ -46,8 +46,8 @@ def csv_rows(
         check_columns: raises where the header's columns are not those of the list.
 
     Raises:
-        DataError: an unclosed quotation, a field beyond `csv.field_size_limit()`, a column twice, or a row
-            with more or fewer cells than columns; the message names file and line.
+        DataError: an unclosed quotation, a NUL character, a field beyond `csv.field_size_limit()`, a column
+            twice, or a row with more or fewer cells than columns; the message names file and line.
     """
     reader = csv.reader(lines, strict=True)
     columns: list[str] | None = None
@@ -64,6 +64,8 @@ def csv_rows(
             break
         if not cells:
             continue
+        if any("\0" in cell for cell in cells):
+            raise DataError(f"{path}:{line}: a NUL character, which no text has; save the list anew as UTF-8")
         if columns is None:
             columns = cells
             _check_once(path, line, columns)
