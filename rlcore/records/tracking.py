@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -167,7 +168,7 @@ def keep_earlier(folder: Path) -> None:
     kept.mkdir()
     for path in list(folder.iterdir()):
         if path.name != LOCK:
-            path.rename(kept / path.name)
+            shutil.move(path, kept)
     log.warning("%s: the earlier evaluation is kept as %s", folder, kept)
 
 
