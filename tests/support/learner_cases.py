@@ -242,7 +242,8 @@ def plain_loss(model, batch: TrainBatch, algorithm: AlgorithmConfig) -> torch.Te
             low, high = 1 - algorithm.clip_low, 1 + algorithm.clip_high
             surrogate = torch.minimum(ratio * advantage, ratio.clamp(low, high) * advantage)
             log_r = torch.tensor(group.reference_logprobs[k]) - logprobs
-            total = total + (-surrogate + algorithm.kl_coef * (log_r.exp() - 1 - log_r)).sum()
+            of_policy = ratio.detach().clamp(max=algorithm.correction_high)
+            total = total + (-surrogate + algorithm.kl_coef * of_policy * (log_r.exp() - 1 - log_r)).sum()
     return total / batch.num_tokens
 
 
