@@ -581,7 +581,9 @@ def plain_second_loss(model, batch, old: list[torch.Tensor]) -> torch.Tensor:
             ratio = (logprobs.detach() - old[at]).exp().clamp(0.99, 1.01)
             total = total - (weight * ratio * float(group.advantages[k]) * logprobs).sum()
             reference = torch.tensor(group.reference_logprobs[k])
-            total = total + 0.3 * ((logprobs - reference) ** 2).sum() / 2
+            rollout = torch.tensor(group.rollout_logprobs[k])
+            of_policy = (logprobs.detach() - rollout).exp().clamp(max=1.1)
+            total = total + 0.3 * (of_policy * (logprobs - reference) ** 2).sum() / 2
             at += 1
     return total / (batch.num_sequences * 50)
 
