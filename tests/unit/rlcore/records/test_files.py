@@ -23,6 +23,7 @@ from rlcore.records.files import (
     last_row,
     make_closed,
     numbered_rows,
+    read_json,
     read_rows,
     replaced,
     write_json,
@@ -172,7 +173,10 @@ def test_people_may_end_a_file_without_a_newline_and_start_it_with_a_mark(tmp_pa
     [
         (b'{"a": 1', "rows.jsonl:2: not a row: not JSON"),
         (b"[1, 2]", "rows.jsonl:2: not a row: '[1, 2]'"),
-        (b'{"a": "\xe4"}', "rows.jsonl: not UTF-8 (invalid continuation byte, byte 0xe4); save it as UTF-8"),
+        (
+            b'{"a": "\xe4"}',
+            "rows.jsonl:2: not UTF-8 (invalid continuation byte, byte 0xe4); save it as UTF-8",
+        ),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: bytes, said: str) -> None:
@@ -241,3 +245,12 @@ def test_a_new_folder_is_closed_and_an_old_one_stays_as_it_is(tmp_path: Path) ->
     assert stat.S_IMODE(new.stat().st_mode) == 0o700
     new.chmod(0o750)  # its user shares it
     assert stat.S_IMODE(make_closed(new).stat().st_mode) == 0o750
+
+
+def test_a_json_file_that_is_broken_is_named(tmp_path: Path) -> None:
+    assert read_json(tmp_path / "none.json") == {}
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    (tmp_path / "a.json").write_text('{"a": ')
+    with pytest.raises(DataError, match=r"a\.json: not JSON \(Expecting value.*; mend it, or delete it"):
+        read_json(tmp_path / "a.json")
