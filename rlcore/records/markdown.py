@@ -10,7 +10,7 @@ _ESCAPED = {"\\": "\\\\", "|": "\\|", "&": "&amp;", "<": "&lt;", ">": "&gt;", "]
 def table_row(cells: Iterable[object]) -> str:
     """Returns a row of a Markdown table. A cell's text can end neither its cell nor its row, and makes no
     tag, link or picture."""
-    return f"| {' | '.join(map(_cell, cells))} |"
+    return "|" + "|".join(f" {text} " if text else " " for text in map(_cell, cells)) + "|"
 
 
 def _cell(value: object) -> str:

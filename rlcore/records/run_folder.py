@@ -1,4 +1,4 @@
-"""Which folders a run may begin or go on in."""
+"""The rule which folders a run may begin in, or go on in."""
 
 from __future__ import annotations
 
