@@ -72,8 +72,9 @@ def local_processes() -> dict[str, int]:
     servers = {"raylet": own["raylet"], "GCS": own["gcs_server"]}
     found = {name: infos[0].process.pid for name, infos in servers.items()}
     for child in psutil.Process(found["raylet"]).children():
-        line = " ".join(child.cmdline())
-        found |= {name: child.pid for name, pattern in _AGENTS.items() if re.search(pattern, line)}
+        with suppress(psutil.NoSuchProcess):  # a worker that has just ended
+            line = " ".join(child.cmdline())
+            found |= {name: child.pid for name, pattern in _AGENTS.items() if re.search(pattern, line)}
     # Agents first: the raylet follows the death of one within moments.
     names = [*_AGENTS, *servers]
     return {f"Ray's {name} of {node.get_session_dir_path()}": found[name] for name in names if name in found}
