@@ -314,7 +314,7 @@ def test_what_was_never_sent_is_refused_and_costs_nothing(tmp_path, monkeypatch,
     settings = {"price": PRICE, "max_usd": 0.2}
     with service(Endpoint()) as url:
         with monkeypatch.context() as patch:
-            patch.setattr(httpx.Client, "post", fail)
+            patch.setattr(httpx.Client, "stream", fail)
             assert run(url, tmp_path, 2, **settings).left_out == {"refused": 2}
         assert run(url, tmp_path, 2, **settings).num_accepted == 2
 
