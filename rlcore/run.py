@@ -31,6 +31,7 @@ from rlcore.errors import (
     StoppedError,
 )
 from rlcore.loop.controller import Controller, StepResult
+from rlcore.loop.failure_policy import raise_unless_learner_was_lost
 from rlcore.loop.mixing import make_schedule
 from rlcore.records import checkpoint
 from rlcore.records.files import JsonObject
@@ -193,12 +194,39 @@ class _Run:
         self.eval_prompts = task.prompts("eval")[: config.train.max_eval_prompts]
 
     def train(self, stop: StopFlag) -> dict[str, Any]:
-        train, controller, began = self.config.train, self.controller, time.perf_counter()
+        """Runs to the end, from the last checkpoint once more where the learner was lost on the way."""
+        began, first, is_lost = time.perf_counter(), self.controller.state_dict(), False
+        while True:
+            try:
+                if is_lost:
+                    self.step_back(first)
+                return self.run_to_end(stop, began)
+            except Exception as error:
+                restarts = self.controller.num_restarts
+                raise_unless_learner_was_lost(error, self.config, self.run_dir, restarts)
+                is_lost = True
+
+    def step_back(self, first: Mapping[str, Any]) -> None:
+        """Brings a new learner, the controller and the records to the last checkpoint, or to the start of the
+        run, where the controller's state was `first`."""
+        controller, began = self.controller, time.perf_counter()
+        controller.restart_learner()
+        self.saved_step = _go_on(self.config, self.run_dir / "checkpoints", controller)
+        if self.saved_step is None:
+            controller.load_state_dict(first)
+        self.tracker.rewind(controller.step)
+        seconds = time.perf_counter() - began
+        log.warning("a new learner goes on after step %d, %.0f s later", controller.step, seconds)
+
+    def run_to_end(self, stop: StopFlag, began: float) -> dict[str, Any]:
+        """Trains from the controller's step on, and writes what a run leaves behind. `began` is when the run
+        did, of `time.perf_counter`."""
+        train, controller = self.config.train, self.controller
         summary: dict[str, Any] = {"seed": self.config.seed, "versions": versions()}
         if controller.step == 0 and (before := self.evaluate(stop)):
             summary["before"] = before
             self.tracker.update_summary(summary)
-        # Engines start from model.path as version 0: a resumed learner is ahead of them.
+        # Engines start from model.path as version 0, and have weights of a learner that was lost.
         controller.push_weights()
         good = controller.state_dict()
         with tqdm(total=train.num_steps, initial=controller.step, desc="grpo", unit="step") as bar:
@@ -207,8 +235,7 @@ class _Run:
                 nonlocal good
                 good = controller.state_dict()
                 self.log_step(result, bar)
-                if train.checkpoint_every and controller.step % train.checkpoint_every == 0:
-                    self.save()
+                self.save_if_due()
                 self.evaluate_if_due(stop)
 
             self.evaluate_if_due(stop)  # a run that was stopped after this step has left it out
@@ -307,7 +334,15 @@ class _Run:
         self.tracker.log(self.controller.step, metrics)
         self.ray_metrics.log(self.controller.step, metrics)
 
-    def save(self, state: Mapping[str, Any] | None = None) -> None:
+    def save_if_due(self) -> None:
+        """The checkpoint of a step between the first and the last."""
+        train, step = self.config.train, self.controller.step
+        if train.checkpoint_every and step % train.checkpoint_every == 0:
+            self.save()
+        elif train.rolling_every and step % train.rolling_every == 0 and step < train.num_steps:
+            self.save(is_rolling=True)
+
+    def save(self, state: Mapping[str, Any] | None = None, *, is_rolling: bool = False) -> None:
         """A checkpoint of learner and controller, unless this step has one; `state` is an earlier one of the
         controller's."""
         controller = self.controller
@@ -319,6 +354,7 @@ class _Run:
             state=controller.state_dict() if state is None else state,
             settings=checkpoint.run_settings(self.config),
             versions=versions(),
+            is_rolling=is_rolling,
         ) as folder:
             controller.learner.call("save", str(folder / "learner"), timeout_s=self.config.learner.timeout_s)
         self.saved_step = controller.step

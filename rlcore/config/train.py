@@ -35,10 +35,13 @@ class TrainConfig:
     """Steps between evaluations; 0: only before and after."""
     checkpoint_every: int = field(default=0, metadata=MAY_CHANGE)
     """Steps between checkpoints; 0: only at the end and on a signal."""
+    rolling_every: int = field(default=10, metadata=MAY_CHANGE)
+    """Steps between rolling checkpoints, of which only the newest stays: where a learner rank or the run
+    dies, so many steps are done again at most; 0: none."""
     max_eval_prompts: int | None = None
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "num_steps", "eval_every", "checkpoint_every")
+        at_least(self, 0, "num_steps", "eval_every", "checkpoint_every", "rolling_every")
         at_least(self, 1, "prompts_per_step", "groups_per_score")
         at_least(self, 0, "staleness", "oversample", "max_replaced")
         if self.max_logprob_diff is not None:
