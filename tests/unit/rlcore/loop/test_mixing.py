@@ -34,7 +34,7 @@ TAU = math.exp(0.2 - 0.8)
 class FakeActors:
     """Records calls; `result` is what every one of them gives."""
 
-    size = 1
+    size, num_restarts = 1, 0
     name = "fake"
 
     def __init__(self, result=None):
@@ -89,6 +89,9 @@ class FakePool:
         jobs, self._jobs = self._jobs, []
         groups = [Group(prompt=j.prompt, prompt_token_ids=(1,), completions=self._answers) for j in jobs]
         return [FinishedJob(id=j.id, group=g, num_encoded=1) for j, g in zip(jobs, groups, strict=True)]
+
+    def cancel(self, job_ids):
+        """Nothing is under way between two polls."""
 
     def update_weights(self, push, ranks, *, timeout_s: float):
         return ranks
