@@ -24,7 +24,7 @@ from rlcore.errors import ActorError
 from rlcore.records.tracking import read_metrics
 from rlcore.run import ray_session, train
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
