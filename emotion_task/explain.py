@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
-from rlcore.records.files import write_json
+from rlcore.records.files import read_json, write_json
 
 LABELS_FILE = "emotion_labels.json"
 """Name of the file beside a model of the pipeline that holds the options of its training."""
@@ -65,8 +64,7 @@ def explain(
 def _labels_of(model_path: str) -> Sequence[str]:
     from emotion_task.labels import EMOTIONS
 
-    path = Path(model_path) / LABELS_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else EMOTIONS
+    return read_json(Path(model_path) / LABELS_FILE) or EMOTIONS
 
 
 def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens: int) -> str:

@@ -59,7 +59,8 @@ def has_no_pitch(measured: Mapping[str, Any] | None) -> bool:
     """
     if measured is None or measured.get("f0_reliable") is not False or not measured.get("level_reliable"):
         return False
-    return measured["voiced_fraction"] < _WHISPERED_BELOW
+    voiced = measured.get("voiced_fraction")
+    return isinstance(voiced, int | float) and voiced < _WHISPERED_BELOW
 
 
 def reference_of(utterance: Utterance) -> dict[str, object]:

@@ -131,11 +131,27 @@ def format_prompt(processor: ChatProcessor, messages: Messages) -> str:
         tokenised as is.
 
     Raises:
-        ConfigError: the processor has no chat template.
+        ConfigError: the processor has no chat template, or one that refuses the messages or loses a text of
+            theirs.
     """
     if getattr(processor, "chat_template", None) is None:
         raise ConfigError(
             f"{type(processor).__name__} has no chat template: save one with the model "
             "(chat_template.jinja), as instruction-tuned checkpoints do."
         )
-    return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    template = f"the chat template of {type(processor).__name__}"
+    advice = "change chat_template.jinja beside the model"
+    try:
+        prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # the boundary to the model's own template
+        roles = ", ".join(str(turn["role"]) for turn in messages)
+        raise ConfigError(f"{template} refuses a conversation of {roles}: {error}; {advice}") from error
+    for turn in messages:
+        parts = [turn["content"]] if isinstance(turn["content"], str) else turn["content"]
+        for text in (part if isinstance(part, str) else part.get("text", "") for part in parts):
+            if text.strip() not in prompt:
+                raise ConfigError(
+                    f"{template} loses a text of the {turn['role']} turn: of {text!r} it made {prompt!r}; "
+                    f"{advice}. (Some templates cut what stands before </think>, in every turn.)"
+                )
+    return prompt

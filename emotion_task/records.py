@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from rlcore.errors import ConfigError, DataError
 from rlcore.records.files import is_nan, numbered_rows, write_rows
@@ -28,6 +28,8 @@ class Utterance:
     id: str
     audio: str
     """Path, relative to the manifest's folder or absolute."""
+    channel: int | None = None
+    """Channel of the recording that the row means, from 1; null where all channels hold the same sound."""
     text: str | None = None
     text_emotion: str | None = None
     """Emotion that the words alone suggest, where the corpus tells; the voice may contradict it."""
@@ -64,6 +66,9 @@ class Utterance:
         return next(name for name, below in AGE_LEVELS.items() if self.age_years < below)
 
 
+_HINTS = get_type_hints(Utterance)
+
+
 def read_manifest(path: str | Path) -> list[Utterance]:
     """Reads a JSONL manifest; audio paths come back absolute.
 
@@ -87,10 +92,10 @@ def iter_manifest(path: str | Path) -> Iterator[Utterance]:
             unknown = set(row) - known
             if unknown:
                 raise ValueError(f"unknown fields {sorted(unknown)}; known are {sorted(known)}")
+            _check_values(row)
             # Tables write NaN where nothing is known.
-            utterance = Utterance(**{name: value for name, value in row.items() if not is_nan(value)})
-            if not isinstance(utterance.speaker, str | None):
-                raise ValueError(f"speaker {utterance.speaker!r} is no text; write it in quotes")
+            known_values = {name: v for name, v in row.items() if v is not None and not is_nan(v)}
+            utterance = Utterance(**known_values)
         except (ValueError, TypeError) as error:
             raise DataError(f"{path}:{number}: not an utterance: {error}") from error
         if (broken := broken_text(utterance)) is not None:
@@ -98,6 +103,36 @@ def iter_manifest(path: str | Path) -> Iterator[Utterance]:
             continue
         audio = Path(utterance.audio)
         yield utterance if audio.is_absolute() else _with_audio(utterance, path.parent / audio)
+
+
+def _check_values(row: Mapping[str, object]) -> None:
+    """Refuses a row without id or audio, and one with a value that is not of its field's type.
+
+    Raises:
+        ValueError: says which.
+    """
+    for name in ("id", "audio"):
+        if not row.get(name) or "\0" in str(row[name]):
+            raise ValueError(f"{name} is {row.get(name)!r}; it must be text without NUL")
+    for name, value in row.items():
+        if (mistake := wrong_type(name, value)) is not None:
+            raise ValueError(mistake)
+
+
+def wrong_type(field: str, value: object) -> str | None:
+    """Returns why a value is none that a field of `Utterance` may have, or None where it is one."""
+    if value is None or is_nan(value):
+        return None
+    allowed, *_ = get_args(_HINTS[field]) or (_HINTS[field],)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_right, form = {
+        str: (isinstance(value, str), "text; write it in quotes"),
+        int: (is_number and isinstance(value, int), "whole number"),
+        float: (is_number and 0 < value < 130, "age in years"),  # type: ignore[operator]
+        dict: (isinstance(value, dict), "object"),
+        list: (isinstance(value, list) and all(isinstance(v, str) for v in value), "list of texts"),
+    }[get_origin(allowed) or allowed]
+    return None if is_right else f"{field} {repr(value)[:80]} is no {form}"
 
 
 def broken_text(utterance: Utterance) -> str | None:

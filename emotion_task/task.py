@@ -3,6 +3,7 @@ metrics."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from emotion_task.claims.check import faithfulness_metrics
 from emotion_task.evaluation.metrics import emotion_metrics, predicted_labels, prosody_metrics
 from emotion_task.facts import reference_of
 from emotion_task.labels import ALL_LABELS, check_labels, labels_among
-from emotion_task.parsing import parse_response
+from emotion_task.parsing import format_response, parse_response
 from emotion_task.prompt import emotion_messages, format_prompt
 from emotion_task.records import Utterance, by_speaker, choose, read_manifest
 from rlcore.errors import ConfigError, DataError
@@ -50,6 +51,7 @@ class EmotionTask:
         self.max_seconds = max_seconds
         self._limits = {"train": max_train, "eval": max_eval}
         self._utterances = [u for u in read_manifest(manifest) if u.emotion is not None]
+        _check_ids(self._utterances, manifest)
         self.labels = _choose_labels(self._utterances, labels, manifest)
         self._formatted: str | None = None
 
@@ -87,6 +89,10 @@ class EmotionTask:
             for u in self.utterances(split)
         ]
 
+    def perfect_answer(self, prompt: Prompt) -> str:
+        """Returns reasoning and the right emotion, as the schema has them (`rlcore.task.KnowsAnswers`)."""
+        return format_response("The pitch is high.\nThe voice is loud.", str(prompt.reference["emotion"]))
+
     def load_media(self, prompt: Prompt) -> dict[str, Any]:
         """Reads the recording as the processor takes it: `audio` [T] float32, `sampling_rate` in Hz."""
         extractor = self.processor.feature_extractor
@@ -109,6 +115,16 @@ class EmotionTask:
         for name, of_prompts in scores.items():
             metrics.update(_reward_means(name, of_prompts))
         return metrics
+
+
+def _check_ids(utterances: Sequence[Utterance], manifest: str) -> None:
+    """Refuses two prompts of one id in a split: caches and seeds would take one for the other."""
+    counts = Counter((u.split, u.id) for u in utterances if u.split is not None)
+    if doubled := [id for (_, id), count in counts.items() if count > 1]:
+        raise DataError(
+            f"{manifest}: {len(doubled)} ids stand there twice in one split, the first {doubled[0]!r}; "
+            "give each utterance an id of its own (`emotion annotate` puts the second one aside)"
+        )
 
 
 def _choose_labels(utterances: Sequence[Utterance], labels: Sequence[str] | None, manifest: str) -> list[str]:

@@ -199,9 +199,9 @@ def train(num_steps: int = 110, *, seed: int = 0) -> list[dict[str, float]]:
         scores = score(rollout)
 
         # One reward per answer: reasoning counts once the gate is open, times its group's trust weight tau.
-        gate.observe(float(scores["outcome"].mean()))
         factor = gate.factor(step)
         mixed = mix_rewards(scores, WEIGHTS, outcome="outcome", reasoning="reasoning", factor=factor)
+        gate.observe(float(scores["outcome"].mean()))
         advantages = group_advantages(
             mixed.rewards, mixed.mask, estimator=ALGORITHM.advantage_estimator, eps=ALGORITHM.std_eps
         )

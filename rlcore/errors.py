@@ -71,4 +71,4 @@ class StoppedError(RLCoreError, InterruptedError):
 
 
 class CheckpointError(RLCoreError, RuntimeError):
-    """A checkpoint is missing, incomplete or belongs to another configuration."""
+    """A checkpoint or model is missing, incomplete, of another configuration, or cannot be written."""

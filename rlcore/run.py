@@ -32,126 +32,104 @@ from rlcore.errors import (
 )
 from rlcore.loop.controller import Controller, StepResult
 from rlcore.loop.failure_policy import raise_unless_learner_was_lost
+from rlcore.loop.metrics import TruncationAlarm
 from rlcore.loop.mixing import make_schedule
+from rlcore.loop.resuming import changes_since, check_changes, check_folder, go_on
 from rlcore.records import checkpoint
 from rlcore.records.files import JsonObject
 from rlcore.records.plots import plot_run
 from rlcore.records.run_lock import run_lock
 from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import SPANS, Recorder, keep_spans
-from rlcore.records.tracking import METRICS, SAMPLES, Tracker, read_metrics
+from rlcore.records.tracking import METRICS, SAMPLES, Tracker, keep_earlier, read_metrics
 from rlcore.records.versions import versions
+from rlcore.rewards.reading import check_reading
 from rlcore.task import Task
 
 log = logging.getLogger(__name__)
 
 
-def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
+def train(
+    config: RunConfig, *, resume: bool = False, overwrite: bool = False, accept_changes: bool = False
+) -> dict[str, Any]:
     """Trains the policy and returns the summary: held-out metrics `before` and `after`, paths, seconds.
 
     The final policy lies in `run_dir/model` as a Hugging Face folder. SIGINT and SIGTERM end the run cleanly
     after the step at hand.
 
     Args:
-        resume: goes on from the last checkpoint.
+        resume: goes on from the last checkpoint, of a finished run too where there are more steps now.
         overwrite: begins anew where `run_dir` holds a run, which is deleted once all actors are up. Together
             with `resume` that happens only where there is no checkpoint, as schedulers that retry need it.
+        accept_changes: lets `resume` go on with settings of which the run's results depend
+            (`rlcore.config.resuming`).
 
     Raises:
-        ConfigError: another process is in `run_dir`, or the folder holds a run and neither `resume` nor
-            `overwrite` is given.
-        CheckpointError: there is no checkpoint to resume from, or the checkpoint is another run's.
+        ConfigError: another process is in `run_dir`, the folder holds a run and neither `resume` nor
+            `overwrite` is given, or no reward by rule could read a perfect answer (`check_reading`).
+        CheckpointError: there is no checkpoint to resume from, the checkpoint is another run's, or the model
+            cannot be written.
         RewardError: a score failed whose `on_error` is `abort` (a checkpoint is written first), or all scores
             of a reward failed.
         NoUpdateError: every update was skipped.
     """
+    if accept_changes and not resume:
+        raise ConfigError(
+            "--accept-changes: goes with --resume alone; a run that begins has nothing to change"
+        )
     run_dir = Path(config.run_dir).resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
     with run_lock(run_dir):
-        _check_folder(run_dir, resume=resume, overwrite=overwrite)
+        check_folder(run_dir, resume=resume, overwrite=overwrite)
+        if resume:
+            check_changes(config, run_dir / "checkpoints", accept_changes)
         make_schedule(config)  # a mistake in it is told before any actor starts
+        task = _task(config)
+        prompts = task.prompts("train")
+        check_reading(config, task, prompts)
         recorder = Recorder(run_dir / SPANS)
         with (
             ray_session(config.cluster),
             StopFlag() as stop,
             spawn(config, recorder=recorder) as actors,
-            closing(Controller(config, _task(config).prompts("train"), actors, recorder)) as controller,
+            closing(Controller(config, prompts, actors, recorder)) as controller,
         ):
-            start = _go_on(config, run_dir / "checkpoints", controller) if resume else None
+            start = go_on(config, run_dir / "checkpoints", controller, accept_changes) if resume else None
+            changes = [] if start is None else changes_since(config, run_dir / "checkpoints", start)
             rewards = reward_records(config, actors)
             if start is None:
                 checkpoint.clear(run_dir / "checkpoints")
             keep_spans(run_dir, last_step=controller.step)
             with Tracker(run_dir, config, resume_step=start) as tracker:
+                tracker.log_changes(controller.step, changes)
                 tracker.update_summary({"rewards": rewards})
-                return _Run(config, run_dir, controller, _task(config), tracker, saved_step=start).train(stop)
+                return _Run(config, run_dir, controller, task, tracker, saved_step=start).train(stop)
 
 
 def evaluate(config: RunConfig) -> dict[str, float]:
     """Returns the metrics of greedy answers to the held-out prompts by the policy at `model.path`. Records go
-    to `run_dir/eval`.
+    to `run_dir/eval`; those of an earlier evaluation there are kept as `run_dir/eval.1`, `eval.2`, ...
 
     Raises StoppedError on SIGINT or SIGTERM.
     """
     run_dir = Path(config.run_dir).resolve() / "eval"
     run_dir.mkdir(parents=True, exist_ok=True)
+    task = _task(config)
+    prompts = task.prompts("train")
+    check_reading(config, task, prompts)
     with (
         run_lock(run_dir),
         ray_session(config.cluster),
         StopFlag() as stop,
         spawn(config, with_learner=False) as actors,
-        closing(Controller(config, _task(config).prompts("train"), actors)) as controller,
-        Tracker(run_dir, config) as tracker,
+        closing(Controller(config, prompts, actors)) as controller,
     ):
-        metrics = _Run(config, run_dir, controller, _task(config), tracker).evaluate(stop)
+        keep_earlier(run_dir)
+        with Tracker(run_dir, config) as tracker:
+            metrics = _Run(config, run_dir, controller, task, tracker).evaluate(stop)
         if metrics is None:
             raise StoppedError(f"the evaluation was stopped by {stop.reason}")
         return metrics
-
-
-def _check_folder(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuses a folder whose run would be deleted without being asked for, and one without a checkpoint to go
-    on from. Raises as `train`."""
-    if overwrite:
-        return
-    checkpoints = checkpoint.numbered(run_dir / "checkpoints")
-    if resume:
-        if not checkpoint.complete(run_dir / "checkpoints"):
-            raise CheckpointError(
-                f"run_dir: {run_dir} holds no complete checkpoint that --resume could go on from. Without "
-                "--resume a run begins there; --overwrite deletes one that lies there already"
-            )
-        return
-    files = [path for path in map(run_dir.joinpath, (METRICS, SAMPLES, "model")) if path.exists()]
-    # Before its first evaluation a run has files, and no rows in them.
-    found = [path.name for path in [*checkpoints, *files] if path.is_dir() or path.stat().st_size]
-    if found:
-        raise ConfigError(
-            f"run_dir: {run_dir} holds a run ({', '.join(found)}): --resume goes on from its last "
-            "checkpoint, --overwrite deletes it and begins anew. Or choose another run_dir"
-        )
-
-
-def _go_on(config: RunConfig, folder: Path, controller: Controller) -> int | None:
-    """Brings learner and controller to the newest checkpoint in `folder` that is not damaged, and returns its
-    step; None where there is no checkpoint.
-
-    Raises CheckpointError where they are all damaged, or the newest is another run's.
-    """
-    settings, found = checkpoint.run_settings(config), checkpoint.complete(folder)
-    while found:
-        start = found.pop()
-        try:
-            state = checkpoint.read(start, settings=settings)
-            controller.learner.call("load", str(start / "learner"), timeout_s=config.learner.timeout_s)
-        except checkpoint.DamagedCheckpointError as error:
-            if not found:
-                raise
-            log.warning("%s. The run goes on from %s", last_line(error), found[-1])
-            continue
-        controller.load_state_dict(state)
-        return controller.step
-    return None
 
 
 def _task(config: RunConfig) -> Task:
@@ -191,6 +169,7 @@ class _Run:
         self.config, self.run_dir, self.saved_step = config, run_dir, saved_step
         self.controller, self.task, self.tracker = controller, task, tracker
         self.ray_metrics = RayMetrics(run_dir.name)
+        self.truncation = TruncationAlarm(config.rollout.max_tokens)
         self.eval_prompts = task.prompts("eval")[: config.train.max_eval_prompts]
 
     def train(self, stop: StopFlag) -> dict[str, Any]:
@@ -211,7 +190,9 @@ class _Run:
         run, where the controller's state was `first`."""
         controller, began = self.controller, time.perf_counter()
         controller.restart_learner()
-        self.saved_step = _go_on(self.config, self.run_dir / "checkpoints", controller)
+        # Changes that this run began with were accepted then.
+        folder = self.run_dir / "checkpoints"
+        self.saved_step = go_on(self.config, folder, controller, accept_changes=True)
         if self.saved_step is None:
             controller.load_state_dict(first)
         self.tracker.rewind(controller.step)
@@ -246,19 +227,32 @@ class _Run:
                 self.save(good)
                 raise
         self.save()
-        timeout_s = self.config.learner.timeout_s
-        controller.learner.call("export", str(self.run_dir / "model"), timeout_s=timeout_s)
+        self.export()
         summary |= {"steps": controller.step, "stopped_by": stop.reason, "model": str(self.run_dir / "model")}
         if after := self.evaluate(stop):
             summary["after"] = after
-        steps = [row for row in read_metrics(self.run_dir) if row.get("logprob_max_diff") is not None]
-        summary["logprob_max_diff"] = max((row["logprob_max_diff"] for row in steps), default=None)
+        rows = read_metrics(self.run_dir)
+        differences = [row["logprob_max_diff"] for row in rows if row.get("logprob_max_diff") is not None]
+        summary["logprob_max_diff"] = max(differences, default=None)
+        shares = [row["completion/truncated"] for row in rows if row.get("completion/truncated") is not None]
+        summary["completion_truncated"] = sum(shares) / len(shares) if shares else None
         summary["seconds"] = round(time.perf_counter() - began, 1)
         plot_run(self.run_dir)
         merged = self.tracker.update_summary(summary)
         if not stop:
-            self.check_learnt(read_metrics(self.run_dir))
+            self.check_learnt(rows)
         return merged
+
+    def export(self) -> None:
+        """Writes the policy to `run_dir/model`, which comes after the checkpoint: a failure costs no step."""
+        try:
+            folder, timeout_s = str(self.run_dir / "model"), self.config.learner.timeout_s
+            self.controller.learner.call("export", folder, timeout_s=timeout_s)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{last_line(error)}. The checkpoint of step {self.controller.step} is whole: once the "
+                "reason is gone, --resume writes the model"
+            ) from error
 
     def check_learnt(self, rows: Sequence[JsonObject]) -> None:
         """Refuses to call a run finished that was trained on nothing.
@@ -271,10 +265,12 @@ class _Run:
             NoUpdateError: no update was made.
         """
         steps = [row for row in rows if "update_skipped" in row]
-        for name in self.config.rewards if steps else ():
-            if all(row[f"reward_errors/{name}"] and row[f"reward/{name}"] is None for row in steps):
+        for name in self.config.rewards:
+            # A resumed run may have a reward that it did not begin with.
+            asked = [row for row in steps if f"reward_errors/{name}" in row]
+            if asked and all(row[f"reward_errors/{name}"] and row[f"reward/{name}"] is None for row in asked):
                 raise RewardError(
-                    f"rewards.{name}: all of its scores in {len(steps)} steps failed, and the policy "
+                    f"rewards.{name}: all of its scores in {len(asked)} steps failed, and the policy "
                     f"learnt nothing from it; {self.run_dir / SAMPLES} has the reason of each"
                 )
         trained = [row for row in steps if not row["update_skipped"]]
@@ -290,6 +286,7 @@ class _Run:
     def log_step(self, result: StepResult, bar: Any) -> None:
         metrics, step = result.metrics, self.controller.step
         self.log(metrics)
+        self.truncation.note(metrics["completion/truncated"], "training")
         self.tracker.log_samples(
             step, result.groups, result.scores, rewards=result.rewards, advantages=result.advantages.samples
         )
@@ -322,6 +319,8 @@ class _Run:
         flat = {name: [group[0] for group in per_group] for name, per_group in scores.items()}
         metrics = self.task.evaluate(groups, flat)
         # Their answers are neither right nor wrong: the other metrics are of fewer prompts.
+        metrics["truncated"] = sum(g.completions[0].finish_reason == "length" for g in groups) / len(groups)
+        self.truncation.note(metrics["truncated"], "evaluation")
         metrics["unanswered_prompts"] = float(len(self.eval_prompts) - len(groups))
         metrics["latency_ms"] = 1000 * seconds * self.config.rollout.num_replicas / len(groups)
         self.tracker.log_samples(step, groups, scores, split="eval")

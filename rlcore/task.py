@@ -6,7 +6,7 @@ rlcore imports no task; a configuration names it as `module:Class`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rlcore.types import Group, Prompt, Score
 
@@ -33,4 +33,14 @@ class Task(Protocol):
             groups: one completion each.
             scores: reward name to the scores of these completions, in the order of `groups`.
         """
+        ...
+
+
+@runtime_checkable
+class KnowsAnswers(Protocol):
+    """A task may also know an answer to which every reward by rule gives more than 0. A run then tries
+    tokenizer, chat template and rewards on such answers before it starts (`rlcore.rewards.reading`)."""
+
+    def perfect_answer(self, prompt: Prompt) -> str:
+        """Returns a whole answer to `prompt`, in the form that rewards read."""
         ...

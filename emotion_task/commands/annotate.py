@@ -108,10 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _listed(arguments: argparse.Namespace) -> list[Utterance]:
     """Lists the corpus' utterances. What its reader leaves out, and why, is printed."""
     from emotion_task.corpora import load_corpus
-    from emotion_task.corpora.reading.decode import decode_containers
     from rlcore.config.io import parse_overrides
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("emotion_task.corpora").setLevel(logging.INFO)
-    utterances = load_corpus(arguments.corpus, arguments.source, **parse_overrides(arguments.overrides))
-    return decode_containers(utterances, arguments.out / "audio")
+    return load_corpus(arguments.corpus, arguments.source, **parse_overrides(arguments.overrides))

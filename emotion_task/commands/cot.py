@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"{report.manifest}: {report.num_accepted} traces for {report.num_utterances} utterances, "
         f"{report.num_requests} requests{cost}"
     )
+    if report.num_kept:
+        print(f"{report.num_kept} of the traces are an earlier run's")
     if report.left_out:
         print(f"without a trace: {', '.join(f'{n} {why}' for why, n in report.left_out.items())}")
     if report.num_uncounted:
@@ -55,7 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     if "budget" in report.left_out:
         print("the budget is used up; the same command with a higher max_usd goes on")
     if "lost" in report.left_out:
-        print("lost: under way when a run was killed, or timed out; ask_lost=true asks again")
+        reasons = [f"{count} {reason}" for reason, count in report.lost.items()]
+        further = f"; {len(reasons) - 3} further reasons" if len(reasons) > 3 else ""
+        print(f"lost: {'; '.join(reasons[:3])}{further}. ask_lost=true asks again")
     if report.no_answer:
         raise EndpointError(
             f"{config.base_url}: none of {report.num_requests} requests got an answer; the last: "

@@ -26,12 +26,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes the data set, prints its counts by split and returns 0."""
     from emotion_task.cot.export import export_dataset
 
-    counts = export_dataset(
+    exported = export_dataset(
         arguments.traces,
         arguments.out,
         with_audio=arguments.with_audio,
         license=arguments.license,
         name=arguments.name,
     )
-    print(f"{arguments.out}: {', '.join(f'{count} {split}' for split, count in counts.items())}")
+    counts = ", ".join(f"{count} {split}" for split, count in exported.counts.items())
+    print(f"{arguments.out}: {counts}")
+    if exported.left_out:
+        first = exported.left_out[0]["reason"]
+        print(f"{arguments.out / 'left_out.jsonl'}: {len(exported.left_out)} left out, the first: {first}")
     return 0

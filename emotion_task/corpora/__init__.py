@@ -84,7 +84,7 @@ def make_corpus(
     seed: int = 0,
     num_workers: int = 2,
 ) -> Path:
-    """Makes the corpus, or lists it with every recording readable, and returns its manifest in `folder`.
+    """Makes the corpus, or lists it, and returns its manifest in `folder`.
 
     Args:
         name: as `find_corpus` takes it.
@@ -95,13 +95,11 @@ def make_corpus(
         ConfigError: unknown corpus, or an argument that it does not take.
         DataError: the folder does not hold the corpus.
     """
-    from emotion_task.corpora.reading.decode import decode_containers
-
     corpus, folder = find_corpus(name), Path(folder)
     if corpus.make is not None:
         return corpus.make(folder, seed=seed, num_workers=num_workers, **args)
     listed, manifest = load_corpus(name, str(root), **args), folder / "manifest.jsonl"
-    write_manifest(manifest, decode_containers(listed, folder / "audio"))
+    write_manifest(manifest, listed)
     return manifest
 
 

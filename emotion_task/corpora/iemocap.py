@@ -16,6 +16,7 @@ from pathlib import Path
 
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.listing import HeldOut, Listing
+from emotion_task.corpora.reading.tables import owners_text
 from emotion_task.records import Utterance
 
 LABELS = {
@@ -61,7 +62,7 @@ def load_iemocap(root: str | Path, *, eval_sessions: Iterable[int] | None = None
         texts = _transcripts(session / "dialog" / "transcriptions")
         split = held_out.split(session.name[-1])
         for path in _text_files(session / "dialog" / "EmoEvaluation"):
-            for match in _TURN.finditer(path.read_text(encoding="utf-8", errors="replace")):
+            for match in _TURN.finditer(owners_text(path)):
                 emotion = listing.emotion(match["label"])
                 if emotion is None:
                     continue
@@ -86,7 +87,7 @@ def _transcripts(folder: Path) -> dict[str, str]:
     return {
         match["turn"]: _STAGE_DIRECTION.sub(" ", match["text"]).strip()
         for path in _text_files(folder)
-        for match in map(_LINE.match, path.read_text(encoding="utf-8", errors="replace").splitlines())
+        for match in map(_LINE.match, owners_text(path).splitlines())
         if match
     }
 

@@ -1,7 +1,9 @@
-"""Any folder of audio with a list beside it: JSONL (one Utterance per line), CSV with a header, or Parquet.
+"""Any folder of audio with a list beside it: JSONL (one Utterance per line), CSV with a header, or Parquet;
+or a data set of `emotion export`.
 
-CSV columns: `audio` (required; relative to the list's folder, or absolute), then any of `id`, `text`,
-`emotion`, `speaker`, `dataset`, `gender`, `age_years`, `language`, `split`. An empty cell, and NaN, is null.
+CSV columns: `audio` (required; relative to the list's folder, or absolute), then any of `id`, `channel` (of
+a recording whose channels differ, from 1), `text`, `emotion`, `speaker`, `dataset`, `gender`, `age_years`,
+`language`, `split`. An empty cell, and NaN, is null.
 JSONL and Parquet may hold every field of `emotion_task.records.Utterance`.
 """
 
@@ -9,19 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from itertools import chain
 from os.path import abspath
 from pathlib import Path
 from typing import Any
 
 from emotion_task.corpora import Corpus
+from emotion_task.corpora.reading.exported import DERIVED, as_listed, shards_in
 from emotion_task.corpora.reading.tables import csv_rows
 from emotion_task.labels import ALL_LABELS
-from emotion_task.records import Utterance
+from emotion_task.records import Utterance, wrong_type
 from rlcore.errors import DataError
 from rlcore.records.files import is_nan, numbered_rows, open_text
 
 _COLUMNS = (
-    *("id", "audio", "text", "emotion", "speaker", "dataset", "gender", "age_years", "language", "split"),
+    *("id", "audio", "channel", "text", "emotion", "speaker", "dataset", "gender", "age_years", "language"),
+    "split",
 )
 _FIELDS = tuple(f.name for f in fields(Utterance))
 _NAMES = ("manifest.jsonl", "manifest.csv", "manifest.parquet")
@@ -30,6 +35,9 @@ _ALLOWED = {
     "gender": ("male", "female"),
     "split": ("train", "eval"),
 }
+_PARQUET_ROWS = 64
+_TEXTS = ("id", "dataset", "speaker", "text", "language")
+"""Columns of text, in which JSON and Parquet may have numbers."""
 _SHOWN = 10
 """Mistakes that an error lists; it counts all."""
 
@@ -49,24 +57,27 @@ def load_manifest(
     """Lists the utterances of a manifest.
 
     Args:
-        root: the manifest itself, or a folder that holds it.
+        root: the manifest itself, a folder that holds it, or the folder of a data set of `emotion export`.
         file: name of the manifest in that folder; by default manifest.jsonl, .csv or .parquet.
         dataset: name of the corpus, where the manifest does not tell (levels are calibrated by corpus).
         audio_root: folder that holds the recordings, by default the manifest's own. A path that leads out
-            of it is a mistake.
+            of it is a mistake. Paths in a data set are relative to it, and recordings in a data set are
+            written to it.
 
     Raises:
         DataError: no manifest, no proper CSV, or mistakes in it: a missing or unknown column, a duplicate id,
             an unknown label, a path outside `audio_root`. Says what and where for the first ten, and how many
             there are.
     """
-    path = _find(Path(root).expanduser(), file)
-    allowed = Path(abspath(Path(audio_root).expanduser() if audio_root else path.parent))
+    paths = find_lists(Path(root).expanduser(), file)
+    path = paths[0] if len(paths) == 1 else Path(root).expanduser()
+    own = path if path.is_dir() else path.parent
+    allowed = Path(abspath(Path(audio_root).expanduser() if audio_root else own))
     mistakes: list[str] = []
     utterances: dict[str, Utterance] = {}
     lines: dict[str, str] = {}
-    for where, row in _rows(path):
-        found = list(_mistakes(row, _audio(path, row), allowed))
+    for where, row in chain.from_iterable(_rows(each, allowed) for each in paths):
+        found = list(_mistakes(row, _audio(own, row), allowed))
         named = row.get("id")
         id = Path(str(row.get("audio"))).with_suffix("").as_posix() if named is None else str(named)
         if not found and id in utterances:
@@ -74,12 +85,14 @@ def load_manifest(
         mistakes += [f"{where}: {mistake}" for mistake in found]
         if not found:
             values: Fields = {"dataset": dataset or "manifest"} | row
-            # JSON and Parquet may have numbers there: 7 and "7" are one speaker.
-            values |= {name: str(values[name]) for name in ("dataset", "speaker", "text") if name in values}
+            # 7 and "7" are one speaker.
+            values |= {name: str(values[name]) for name in _TEXTS if name in values}
             if "age_years" in row:
                 values["age_years"] = float(row["age_years"])
+            if "channel" in row:
+                values["channel"] = int(float(row["channel"]))
             lines[id] = where
-            utterances[id] = Utterance(**(values | {"id": id, "audio": str(_audio(path, row))}))
+            utterances[id] = Utterance(**(values | {"id": id, "audio": str(_audio(own, row))}))
     if mistakes:
         raise DataError(f"{path}: {len(mistakes)} mistakes" + "".join(f"\n  {m}" for m in _first(mistakes)))
     if not utterances:
@@ -98,11 +111,21 @@ def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
         yield f"unknown fields {unknown}; known are {', '.join(_FIELDS)}"
     if audio is None:
         yield "no audio path (`audio` is required)"
+    elif "\0" in row["audio"]:
+        yield f"audio {row['audio']!r} holds a NUL character"
     elif not audio.is_relative_to(allowed):
         yield f"audio {row['audio']!r} leads out of {allowed} (set audio_root to the folder that holds it)"
     age = row.get("age_years")
     if age is not None and not (_number(age) and 0 < float(age) < 130):
         yield f"age_years {age!r} is no age (leave it out where unknown)"
+    channel = row.get("channel")
+    if channel is not None and not (_number(channel) and float(channel) in range(1, 1025)):
+        yield f"channel {channel!r} is no number of a channel (1, 2, ...; leave it out for all)"
+    for field in sorted(set(row) & (set(_FIELDS) - set(_COLUMNS) | set(_TEXTS))):
+        is_number = isinstance(row[field], int | float) and not isinstance(row[field], bool)
+        mistake = None if is_number and field in _TEXTS else wrong_type(field, row[field])
+        if mistake is not None:
+            yield mistake
     for field, values in _ALLOWED.items():
         if row.get(field) is not None and row[field] not in values:
             yield f"{field} {row[field]!r} is not one of {', '.join(values)} (leave it out where unknown)"
@@ -111,32 +134,39 @@ def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
 def _number(value: str | float) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 
 
-def _audio(path: Path, row: Fields) -> Path | None:
+def _audio(own: Path, row: Fields) -> Path | None:
     # Not resolved: a link inside the folder is its owner's own doing.
-    return Path(abspath(path.parent / row["audio"])) if isinstance(row.get("audio"), str) else None
+    return Path(abspath(own / row["audio"])) if isinstance(row.get("audio"), str) else None
 
 
-def _find(root: Path, file: str | None) -> Path:
+def find_lists(root: Path, file: str | None) -> list[Path]:
+    """Returns the list's file, or the shards of a data set.
+
+    Raises:
+        DataError: there is neither.
+    """
     if root.is_file():
-        return root
+        return [root]
     names = (file,) if file else _NAMES
     for name in names:
         if (root / name).is_file():
-            return root / name
+            return [root / name]
+    if file is None and (shards := shards_in(root)):
+        return shards
     raise DataError(
         f"{root}: no {' or '.join(names)} here. Expected is JSONL, CSV or Parquet with the fields "
         f"{', '.join(_COLUMNS)} (only audio is required)."
     )
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path, audio_root: Path) -> Iterator[Row]:
     """Returns the rows without their empty cells."""
-    readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
+    readers = {".csv": _csv_rows, ".parquet": lambda path: _parquet_rows(path, audio_root)}
     for where, row in readers.get(path.suffix.lower(), _jsonl_rows)(path):
         yield (
             where,
@@ -155,7 +185,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             yield f"{path.name}:{line}", {column: cell.strip() for column, cell in row.items()}
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path, audio_root: Path) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
@@ -164,12 +194,14 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not a Parquet file: {error}") from error
     with table:
-        _check_columns(path, table.schema_arrow.names, _FIELDS)
+        columns = [name for name in table.schema_arrow.names if name not in DERIVED]
+        _check_columns(path, columns, _FIELDS)
         number = 0
-        for batch in table.iter_batches():
+        # Rows may hold their recordings, so there are few at a time.
+        for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path.name}: row {number}", row
+                yield f"{path.name}: row {number}", as_listed(path, row, audio_root)
 
 
 def _check_columns(path: Path, columns: Sequence[str], allowed: tuple[str, ...]) -> None:

@@ -8,12 +8,13 @@ The lists and folders may lie deeper (train/train_splits). A .wav or .flac besid
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.listing import Listing, audio_files
-from emotion_task.corpora.reading.tables import csv_rows, require_columns
+from emotion_task.corpora.reading.tables import csv_rows, owners_text, require_columns
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
@@ -51,8 +52,8 @@ def load_meld(root: str | Path) -> list[Utterance]:
     """Lists the utterances of one speaker. The official parts share speakers and no dialogue.
 
     Raises:
-        DataError: no such folder, a part's list without its clips, or a list without its columns
-            or no proper CSV.
+        DataError: no such folder, a part's list without its clips, or a list without its columns,
+            no proper CSV or no text.
     """
     listing = Listing("meld", Path(root), LAYOUT, LABELS, DROPPED)
     for part, (folder, split) in _PARTS.items():
@@ -65,7 +66,7 @@ def load_meld(root: str | Path) -> list[Utterance]:
 
 
 def _read_part(listing: Listing, path: Path, part: str, split: str | None, clips: dict[str, Path]) -> None:
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
+    with io.StringIO(owners_text(path), newline="") as lines:
         for _, row in csv_rows(path, lines, require_columns(path, _COLUMNS)):
             stem = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
             if _SEVERAL.search(row["Speaker"]):

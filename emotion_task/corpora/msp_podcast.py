@@ -12,7 +12,7 @@ from pathlib import Path
 
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.listing import HeldOut, Listing
-from emotion_task.corpora.reading.tables import csv_rows, require_columns
+from emotion_task.corpora.reading.tables import csv_rows, owners_text, require_columns
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 from rlcore.records.files import open_text
@@ -79,7 +79,7 @@ def load_msp_podcast(root: str | Path, *, eval_sets: Iterable[str] | None = None
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else None
+    return owners_text(path).strip() if path.is_file() else None
 
 
 CORPUS = Corpus(load=load_msp_podcast)

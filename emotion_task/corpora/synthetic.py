@@ -11,7 +11,6 @@ on the number of workers.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,7 +28,7 @@ from emotion_task.corpora.synthesis.espeak import require_synthesis
 from emotion_task.corpora.synthesis.render import SAMPLE_RATE, render
 from emotion_task.records import Utterance, write_manifest
 from rlcore.errors import ConfigError
-from rlcore.records.files import write_json, write_rows
+from rlcore.records.files import read_json, write_json, write_rows
 
 DEFAULT_SPREAD = 1.0
 """Within-emotion spread at which a classifier on measured prosody is right 81 or 82 times in 100."""
@@ -73,7 +72,7 @@ def build_corpus(
         "spread": spread,
     }
     manifest, stamp = folder / "manifest.jsonl", folder / "corpus.json"
-    if stamp.is_file() and manifest.is_file() and json.loads(stamp.read_text()) == settings:
+    if manifest.is_file() and read_json(stamp) == settings:
         return manifest
     require_synthesis()
     stamp.unlink(missing_ok=True)

@@ -2,36 +2,43 @@
 
     out/README.md                                 the card; its header tells `datasets` where the shards are
     out/data/train-00000-of-00002.parquet ...
+    out/left_out.jsonl                            id and reason of utterances whose recording is not to be had
 
-`datasets.load_dataset(out)` reads the folder, here or from the hub.
+`datasets.load_dataset(out)` reads the folder, here or from the hub, and so does the corpus `manifest`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from emotion_task.corpora.reading.exported import SPLITS, is_shard
 from emotion_task.cot.checks import KINDS
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, read_manifest
 from rlcore.errors import DataError
+from rlcore.records.files import read_json, write_rows
 
-SPLITS = {"train": "train", "eval": "test"}
-"""Exported split by our split. Utterances of any other split, such as a corpus' development part, are
-`other`."""
-_OURS = re.compile(r"(train|test|other)-\d{5}-of-\d{5}\.parquet")
-SHARD_ROWS = 1000
+_SHARD_BYTES, _GROUP_BYTES = 400 << 20, 64 << 20
+"""Most bytes of a shard and of a row group. Arrow's readers take no more than 2 GB of bytes at once."""
+_MOST_BYTES = 2**31 - (1 << 20)
+"""Most bytes of one recording, for the same reason."""
+_LEFT_OUT = "left_out.jsonl"
+_Sized = tuple[Utterance, int]
+"""An utterance and the bytes of its row."""
 _TEXTS = (
     *("id", "dataset", "speaker", "gender", "age_level", "language", "emotion", "text", "text_emotion"),
     *("pitch_level", "energy_level", "speed_level", "intonation"),
 )
+_OTHERS = ("channel", "age_years", "stressed_words")
 _MEANING = {
+    "channel": "of the recording, from 1, where its channels differ",
     "audio": "the recording (`--with-audio`), else its path below its corpus' folder",
     "id": "unique",
     "dataset": "the corpus",
@@ -53,6 +60,16 @@ _MEANING = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Counts what an export wrote, and names what it left out."""
+
+    counts: dict[str, int]
+    """Number of rows by exported split."""
+    left_out: list[dict[str, str]]
+    """Id and reason of each utterance whose recording could not be read."""
+
+
 def export_dataset(
     traces: str | Path,
     out_folder: str | Path,
@@ -60,7 +77,7 @@ def export_dataset(
     with_audio: bool = False,
     license: str = "other",
     name: str = "EmotionCoT",
-) -> dict[str, int]:
+) -> Exported:
     """Writes the data set and its card.
 
     Args:
@@ -70,10 +87,8 @@ def export_dataset(
         license: licence for the card, as the hub spells it.
         name: title of the card.
 
-    Returns:
-        Number of rows by exported split.
     Raises:
-        DataError: No utterance has a trace, a recording is missing, or `out_folder` holds other files than
+        DataError: No utterance has a trace, no recording can be read, or `out_folder` holds other files than
             those of an earlier export.
     """
     traces, out = Path(traces), Path(out_folder)
@@ -81,33 +96,33 @@ def export_dataset(
     utterances = [u for u in read_manifest(manifest) if u.trace]
     if not utterances:
         raise DataError(f"{manifest}: no utterance has a trace; write them with `emotion cot`")
-    data = _emptied(out)
-    roots = _roots(utterances)
-    counts = {}
+    shards = _Shards(_emptied(out), _roots(utterances), with_audio)
     for exported in (*SPLITS.values(), "other"):
-        chosen = [u for u in utterances if SPLITS.get(str(u.split), "other") == exported]
-        if chosen:
-            counts[exported] = len(chosen)
-            _write_shards(data, exported, chosen, roots, with_audio)
-    generated = _statistics_beside(manifest)
+        shards.write(exported, [u for u in utterances if SPLITS.get(str(u.split), "other") == exported])
+    if len(shards.left_out) == len(utterances):
+        raise DataError(f"{manifest}: none of {len(utterances)} recordings: {shards.left_out[0]['reason']}")
+    if shards.left_out:
+        write_rows(out / _LEFT_OUT, shards.left_out)
+    ids = {row["id"] for row in shards.left_out}
+    kept, generated = [u for u in utterances if u.id not in ids], _statistics_beside(manifest)
     (out / "README.md").write_text(
-        card(utterances, counts, generated, license=license, name=name), encoding="utf-8"
+        card(kept, shards.counts, generated, license=license, name=name), encoding="utf-8"
     )
-    return counts
+    return Exported(shards.counts, shards.left_out)
 
 
 def _emptied(out: Path) -> Path:
     """Returns the folder of the shards, after deleting those of an earlier export."""
     data = out / "data"
-    others = [path for path in data.iterdir() if not _OURS.fullmatch(path.name)] if data.is_dir() else []
+    others = [path for path in data.iterdir() if not is_shard(path)] if data.is_dir() else []
     if others or ((out / "README.md").exists() and not data.is_dir()):
         raise DataError(
             f"{out}: holds {others[0] if others else out / 'README.md'}, which no export has written; give "
             "--out a new folder, or one that an earlier export made"
         )
     data.mkdir(parents=True, exist_ok=True)
-    for path in data.iterdir():
-        path.unlink()
+    for path in (*data.iterdir(), out / _LEFT_OUT):
+        path.unlink(missing_ok=True)
     return data
 
 
@@ -185,12 +200,12 @@ def _table(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:
 
 
 def _statistics_beside(manifest: Path) -> dict[str, Any]:
-    path = manifest.parent / "statistics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found: dict[str, Any] = read_json(manifest.parent / "statistics.json")
+    return found
 
 
 def _columns() -> tuple[str, ...]:
-    return ("audio", *_TEXTS, "age_years", "stressed_words", "measured", "trace")
+    return ("audio", *_TEXTS, *_OTHERS, "measured", "trace")
 
 
 def _roots(utterances: Sequence[Utterance]) -> dict[str, str]:
@@ -202,42 +217,81 @@ def _roots(utterances: Sequence[Utterance]) -> dict[str, str]:
     return {dataset: os.path.commonpath(found) for dataset, found in folders.items()}
 
 
-def _write_shards(
-    data: Path, split: str, utterances: Sequence[Utterance], roots: dict[str, str], with_audio: bool
-) -> None:
-    """Writes a thousand rows at a time, so that recordings need not all fit into memory."""
-    import datasets
-    import pyarrow
-    from pyarrow import parquet
+class _Shards:
+    """Writes shards, one row group after another, so that recordings need not all fit into memory."""
 
-    features = datasets.Features(
-        {
-            "audio": datasets.Audio(decode=False) if with_audio else datasets.Value("string"),
-            **{name: datasets.Value("string") for name in (*_TEXTS, "measured", "trace")},
-            "age_years": datasets.Value("float32"),
-            "stressed_words": datasets.List(datasets.Value("string")),
-        }
-    )
-    shards = [utterances[i : i + SHARD_ROWS] for i in range(0, len(utterances), SHARD_ROWS)]
-    for number, shard in enumerate(shards):
+    def __init__(self, data: Path, roots: dict[str, str], with_audio: bool):
+        import datasets
+
+        self._data, self._roots, self._with_audio = data, roots, with_audio
+        features = datasets.Features(
+            {
+                "audio": datasets.Audio(decode=False) if with_audio else datasets.Value("string"),
+                **{name: datasets.Value("string") for name in (*_TEXTS, "measured", "trace")},
+                "channel": datasets.Value("int64"),
+                "age_years": datasets.Value("float64"),
+                "stressed_words": datasets.List(datasets.Value("string")),
+            }
+        )
         # The schema carries the features. `Dataset` would decode sound that only has to be passed on.
-        table = pyarrow.Table.from_pylist(list(_rows(shard, roots, with_audio)), schema=features.arrow_schema)
-        parquet.write_table(table, data / f"{split}-{number:05d}-of-{len(shards):05d}.parquet")
+        self._schema = features.arrow_schema
+        self.counts: dict[str, int] = {}
+        self.left_out: list[dict[str, str]] = []
 
+    def write(self, split: str, utterances: Sequence[Utterance]) -> None:
+        """Writes the shards of an exported split, none where there are no rows."""
+        import pyarrow
+        from pyarrow import parquet
 
-def _rows(
-    utterances: Sequence[Utterance], roots: dict[str, str], with_audio: bool
-) -> Iterator[dict[str, object]]:
-    for utterance in utterances:
-        path = os.path.relpath(utterance.audio, roots[utterance.dataset])
-        row = {name: getattr(utterance, name) for name in (*_TEXTS, "age_years", "stressed_words", "trace")}
+        sized = [(u, size) for u in utterances if (size := self._size(u)) is not None]
+        shards = list(_packed(sized, _SHARD_BYTES))
+        for number, shard in enumerate(shards):
+            path = self._data / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
+            with parquet.ParquetWriter(path, self._schema) as writer:
+                for group in _packed(shard, _GROUP_BYTES):
+                    rows = [row for u, _ in group if (row := self._row(u)) is not None]
+                    self.counts[split] = self.counts.get(split, 0) + len(rows)
+                    writer.write_table(pyarrow.Table.from_pylist(rows, schema=self._schema))
+
+    def _size(self, utterance: Utterance) -> int | None:
+        """Returns the bytes of a row; None where it is left out."""
+        try:
+            sound = os.stat(utterance.audio).st_size if self._with_audio else 0
+        except (OSError, ValueError) as error:
+            self._leave_out(utterance, error)
+            return None
+        if sound > _MOST_BYTES:
+            self._leave_out(utterance, f"{sound / 1e9:.1f} GB; Parquet holds 2 GB of a recording")
+            return None
+        return sound + len(repr(utterance))
+
+    def _row(self, utterance: Utterance) -> dict[str, object] | None:
+        path = os.path.relpath(utterance.audio, self._roots[utterance.dataset])
+        row = {name: getattr(utterance, name) for name in (*_TEXTS, *_OTHERS, "trace")}
         row["measured"] = json.dumps(utterance.measured) if utterance.measured else None
-        row["audio"] = {"path": path, "bytes": _bytes(utterance)} if with_audio else path
-        yield row
+        try:
+            sound = Path(utterance.audio).read_bytes() if self._with_audio else None
+        except OSError as error:
+            self._leave_out(utterance, error)
+            return None
+        return {**row, "audio": path if sound is None else {"path": path, "bytes": sound}}
+
+    def _leave_out(self, utterance: Utterance, reason: Exception | str) -> None:
+        # Paths are told below the corpus' folder: the file may be published with the others.
+        path = os.path.relpath(utterance.audio, self._roots[utterance.dataset])
+        told = getattr(reason, "strerror", None) or str(reason)
+        self.left_out.append({"id": utterance.id, "reason": f"{path}: no recording: {told}"})
 
 
-def _bytes(utterance: Utterance) -> bytes:
-    try:
-        return Path(utterance.audio).read_bytes()
-    except OSError as error:
-        raise DataError(f"{utterance.audio}: no recording of {utterance.id}: {error}") from error
+def _packed(sized: Sequence[_Sized], most_bytes: int) -> Iterator[list[_Sized]]:
+    """Yields runs of rows that together have at most `most_bytes`, or hold one row."""
+    run: list[_Sized] = []
+    total = 0
+    for utterance, size in sized:
+        if run and total + size > most_bytes:
+            yield run
+            run, total = [], 0
+        run.append((utterance, size))
+        total += size
+    if run:
+        yield run

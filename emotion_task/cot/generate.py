@@ -7,14 +7,14 @@ it.
     out/statistics.json    counts, words, tokens, cost
 
 The last three follow from the first: a run that finds every answer there asks for nothing and writes the
-other files again, with other checks where the configuration has changed.
+other files again, with other checks where the configuration has changed. Of utterances that a run is not
+given, or gets no answer for, the folder keeps what it holds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from emotion_task.cot.checks import check_trace
-from emotion_task.cot.ledger import Budget, Ledger, Row
+from emotion_task.cot.earlier import Earlier, trace_of
+from emotion_task.cot.ledger import KILLED, Budget, Ledger, Row
 from emotion_task.cot.request import trace_messages, unfit
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, write_manifest
@@ -37,8 +38,8 @@ from rlcore.errors import DataError, RLCoreError
 from rlcore.records.files import write_json, write_rows
 
 OPENAI = "https://api.openai.com/v1"
-_OWN_THINKING = re.compile(r"\s*<think>.*?</think>\s*(?=<think>)", re.DOTALL)
-"""Thinking that a reasoning model writes before the trace."""
+_NO_ANSWER = ("refused", "lost", "budget")
+"""Reasons for which an utterance has no trace, and no answer that could tell."""
 
 
 class EndpointError(RLCoreError, RuntimeError):
@@ -81,8 +82,8 @@ class CotConfig:
     """Further fields of the request; null removes a field (`max_tokens: null` where an endpoint refuses
     it)."""
     ask_lost: bool = False
-    """True asks again for answers that were under way when an earlier run was killed; these may be paid
-    twice."""
+    """True asks again for answers that were lost: under way when an earlier run was killed, timed out, or no
+    JSON. These may be paid twice."""
 
     def __post_init__(self) -> None:
         address = urlsplit(self.base_url)
@@ -110,11 +111,16 @@ class CotConfig:
 
 @dataclass(frozen=True, slots=True)
 class CotReport:
-    """Counts the outcomes of the utterances: each is accepted, or counted under one reason in `left_out`."""
+    """Counts the folder's utterances: each has a trace, or is counted under one reason in `left_out`."""
 
     manifest: Path
     num_utterances: int
+    """Number of utterances of this run, and of those that earlier runs were given and decided."""
     num_accepted: int
+    """Number of traces in the manifest."""
+    num_kept: int
+    """Number of those that are an earlier run's, of utterances that this run was not given or got no answer
+    for."""
     num_requests: int
     """Number of requests that this run sent."""
     no_answer: str | None
@@ -124,6 +130,8 @@ class CotReport:
     `refused`, `lost`, `budget`, or `unfit`."""
     cost_usd: float
     """Cost of the folder in US dollars, all runs together, as far as prices are given."""
+    lost: dict[str, int]
+    """Number of the folder's lost answers by the reason of their loss."""
     num_uncounted: int
     """Number of the folder's answers whose tokens the endpoint did not count; the cost holds what was set
     aside for each, which is the most that the answer can have cost."""
@@ -189,25 +197,31 @@ def _check_ids(utterances: Iterable[Utterance]) -> None:
 
 
 def _write(out: Path, outcomes: Sequence[_Outcome], writer: _Writer, ledger: Ledger) -> CotReport:
-    accepted = [outcome.utterance for outcome in outcomes if outcome.left_out is None]
-    rejected = [row for outcome in outcomes for row in outcome.rejected]
-    left_out = Counter(outcome.left_out for outcome in outcomes if outcome.left_out is not None)
+    earlier = Earlier.read(out, ledger)
+    found = [_or_earlier(each, earlier.traces.get(each.utterance.id), writer.config) for each in outcomes]
+    others = earlier.without({each.utterance.id for each in outcomes})
+    accepted = [each.utterance for each in found if each.left_out is None] + list(others.traces.values())
+    rejected = [row for each in found for row in each.rejected] + others.rejected
+    left_out = Counter(each.left_out for each in found if each.left_out is not None) + others.left_out()
+    num_new = sum(each.left_out is None for each in outcomes)
     write_manifest(out / "manifest.jsonl", accepted)
     write_rows(out / "rejected.jsonl", rejected)
     answers = ledger.answers.values()
     report = CotReport(
         manifest=out / "manifest.jsonl",
-        num_utterances=len(outcomes),
+        num_utterances=len(accepted) + left_out.total(),
         num_accepted=len(accepted),
+        num_kept=len(accepted) - num_new,
         num_requests=writer.num_requests,
         no_answer=writer.no_answer,
         left_out=dict(left_out.most_common()),
         cost_usd=sum(row["cost_usd"] for row in answers),
+        lost=dict(Counter(row.get("reason", KILLED) for row in ledger.open.values()).most_common()),
         num_uncounted=sum(row["prompt_tokens"] is None for row in answers),
     )
     statistics = {
         "model": writer.config.model,
-        "num_utterances": len(outcomes),
+        "num_utterances": report.num_utterances,
         "left_out": report.left_out,
         "rejected_traces": _by_kind(rejected),
         "prompt_tokens": sum(row["prompt_tokens"] or 0 for row in answers),
@@ -220,15 +234,23 @@ def _write(out: Path, outcomes: Sequence[_Outcome], writer: _Writer, ledger: Led
     return report
 
 
-def _by_kind(rejected: Iterable[_Rejected]) -> dict[str, int]:
+def _or_earlier(outcome: _Outcome, earlier: Utterance | None, config: CotConfig) -> _Outcome:
+    """Returns the outcome, or in the place of none the trace that an earlier run left: where this run got no
+    answer, or where that trace passes this run's checks."""
+    if outcome.left_out is None or earlier is None or earlier.trace is None:
+        return outcome
+    if outcome.left_out in _NO_ANSWER:
+        return replace(outcome, utterance=earlier, left_out=None)
+    bounds = {"min_words": config.min_words, "max_words": config.max_words}
+    if check_trace(earlier.trace, outcome.utterance, **bounds):
+        return outcome
+    return replace(outcome, utterance=replace(outcome.utterance, trace=earlier.trace), left_out=None)
+
+
+def _by_kind(rejected: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Counts the rejected traces by kind of check; a trace may count under several kinds."""
     kinds = ({reason.split(":")[0] for reason in row["reasons"]} for row in rejected)
     return dict(Counter(kind for each in kinds for kind in each).most_common())
-
-
-def _without_own_thinking(text: str) -> str:
-    own = _OWN_THINKING.match(text)
-    return text[own.end() :] if own else text
 
 
 class _Writer:
@@ -263,7 +285,7 @@ class _Writer:
             if isinstance(answer, str):
                 left_out = answer
                 break
-            text = _without_own_thinking(answer["text"]).strip()
+            text = trace_of(answer["text"])
             reasons = check_trace(
                 text, utterance, min_words=self.config.min_words, max_words=self.config.max_words
             )
@@ -313,7 +335,9 @@ class _Writer:
         except never_sent() as error:
             return self._refused(key, at_most, error)
         except (TimeoutError, ValueError, httpx.RequestError) as error:
-            self._count(self._endpoint.redact(f"{type(error).__name__}: {error}"), answered=False)
+            reason = self._endpoint.redact(f"{type(error).__name__}: {error}")[:500]
+            self._ledger.write(key, "lost", reason=reason)
+            self._count(reason, answered=False)
             return "lost"
         # Unknown is not free: the answer may have cost all that was set aside for it.
         cost = at_most if usage is None else self._endpoint.cost(usage)

@@ -1,9 +1,9 @@
 """Records what was asked of an endpoint and what was answered, at the moment when it happens.
 
-There is a line before each request and a line after it: {"key", "event": "asked" | "answered" | "refused",
-...}. Where the second line is missing (the process was killed, the connection broke, the time ran out) the
-answer may have been paid for and is lost. A later run can see that, and does not ask a second time unless
-told to.
+There is a line before each request and a line after it: {"key", "event": "asked" | "answered" | "refused" |
+"lost", ...}. An answer that was lost (the connection broke, the time ran out, it was no JSON) may have been
+paid for, and so may one whose second line is missing, because the process was killed. A later run can see
+that, and does not ask a second time unless told to.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 from rlcore.errors import DataError
 from rlcore.records.files import RowAppender, numbered_rows
 
+KILLED = "under way when an earlier run was killed"
+"""The loss of an answer of which the file says nothing more."""
 Row = dict[str, Any]
 """A line of the ledger: `key`, `event`, and the fields of that event."""
 
@@ -35,7 +37,7 @@ class Ledger:
         self.answers: dict[str, Row] = {}
         """Line of the answer, by key of the request."""
         self.open: dict[str, Row] = {}
-        """Line of each request that has no answer, by key."""
+        """Line of each request that has no answer, by key; with the `reason`, where it is known."""
         self._lost_usd = 0.0
         self._held = self._path.open("ab")
         try:
@@ -60,6 +62,8 @@ class Ledger:
             # Asked once more: what the lost answer may have cost stays spent.
             self._lost_usd += self.open[key]["at_most_usd"] if key in self.open else 0.0
             self.open[key] = row
+        elif event == "lost":
+            self.open[key]["reason"] = row["reason"]
         else:
             self.open.pop(key, None)
             if event == "answered":

@@ -125,26 +125,27 @@ def _evaluate(
     )
 
 
+_OF_THE_FILE = ("peak",)
+"""Measured fields that tell of the recording, not of the voice."""
+_GENDERS = {"male": 0.0, "female": 1.0}
+
+
 def _numeric_fields(utterances: Sequence[Utterance]) -> list[str]:
+    """Returns the fields that some utterance has: trees take no column without a number."""
     names = {
         name
         for utterance in utterances
         for name, value in (utterance.measured or {}).items()
-        if isinstance(value, int | float)
+        if isinstance(value, int | float) and name not in _OF_THE_FILE
     }
-    return sorted(names)
+    known = any(utterance.gender in _GENDERS for utterance in utterances)
+    return sorted(names) + (["gender"] if known else [])
 
 
 def _features(utterances: Sequence[Utterance], fields: Sequence[str]) -> np.ndarray:
-    """Returns float64 [U, F + 1], NaN where unmeasured."""
-    genders = {"male": 0.0, "female": 1.0}
-    return np.array(
-        [
-            [_number((utterance.measured or {}).get(name)) for name in fields]
-            + [genders.get(utterance.gender or "", np.nan)]
-            for utterance in utterances
-        ]
-    )
+    """Returns float64 [U, F], NaN where unmeasured."""
+    known = [(u.measured or {}) | {"gender": _GENDERS.get(u.gender or "")} for u in utterances]
+    return np.array([[_number(values.get(name)) for name in fields] for values in known])
 
 
 def _number(value: object) -> float:

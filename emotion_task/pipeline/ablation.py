@@ -20,6 +20,7 @@ from pathlib import Path
 
 from emotion_task.config import PipelineConfig
 from emotion_task.pipeline.ablation_table import TRAINED, VARIANTS, Answered, write_table
+from emotion_task.pipeline.inputs import named_inputs
 from emotion_task.pipeline.line import Pipeline
 from emotion_task.pipeline.results import Metrics, Model
 from emotion_task.pipeline.stages import Say, Stage, Stages
@@ -119,8 +120,8 @@ def _trained(
             tokens=int(sum(row["batch/tokens"] for row in rows)),
         )
 
-    settings = [run_settings(config), _models(config)]
-    found = Stages(run_dir, say).run(Stage(run_dir.name, Variant, settings, work))
+    stage = Stage(run_dir.name, Variant, run_settings(config), work, reads=lambda: named_inputs(config, "rl"))
+    found = Stages(run_dir, say).run(stage)
     answers = _evaluated(name, found.model, line, folder, say, seed=seed)
     return replace(answers, cpu_hours=found.cpu_hours, tokens=found.tokens)
 
@@ -134,23 +135,16 @@ def _evaluated(
     own = name if seed is None else f"{name}-seed{seed}"
     run_dir = folder / own / "answers"
     config = replace(line.rl, run_dir=str(run_dir), model=replace(line.rl.model, path=model))
-    settings = [run_settings(config), _models(config)]
-    stage = Stage(f"{own}-answers", Metrics, settings, lambda _: Metrics(metrics=evaluate(config)))
+    stage = Stage(
+        f"{own}-answers",
+        Metrics,
+        run_settings(config),
+        lambda _: Metrics(metrics=evaluate(config)),
+        reads=lambda: named_inputs(config, "rl"),
+    )
     metrics = Stages(run_dir, say).run(stage).metrics
     samples = str(run_dir / "eval" / "samples.jsonl")
     return Answered(variant=name, seed=seed, metrics=metrics, samples=samples)
-
-
-def _models(config: RunConfig) -> list[str]:
-    """Stamps of the policy and of the rewards' models: one that was trained again makes another run."""
-    judges = [reward.args.get("model_path") for reward in config.rewards.values()]
-    return [_weights_stamp(str(path)) for path in (config.model.path, *judges) if path is not None]
-
-
-def _weights_stamp(model: str) -> str:
-    """Tells a model that was trained again from the one that was asked."""
-    files = sorted(Path(model).glob("*.safetensors"))
-    return "/" + ",".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)
 
 
 def _num_cores(config: RunConfig) -> float:

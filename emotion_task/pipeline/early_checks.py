@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from emotion_task.config import PipelineConfig
 from emotion_task.corpora import check_args
 from emotion_task.pipeline.settings import corpus_args
 from emotion_task.pipeline.workspace import Workspace
-from emotion_task.records import by_speaker
+from emotion_task.records import Utterance, by_speaker, read_manifest
 from emotion_task.sft.tasks import MixtureConfig
 from rlcore.config.targets import check_target
 from rlcore.errors import ConfigError, DataError
@@ -37,12 +38,30 @@ def check_config(config: PipelineConfig) -> None:
         check_reward(reward, where=f"rl.rewards.{name}")
 
 
-def check_speakers(work: Workspace) -> None:
-    """Checks that the speakers who are named say something, once the corpus is annotated.
+def check_listed(work: Workspace) -> None:
+    """Checks, before a recording is measured, that the listed corpus can be trained and evaluated on.
+
+    Raises:
+        DataError: there is no utterance with an emotion in one of the splits; names the list.
+        ConfigError: as `check_speakers`.
+    """
+    utterances, source = read_manifest(work.listed), work.config.corpus.root or work.listed
+    for split in ("train", "eval"):
+        if not any(u.split == split and u.emotion is not None for u in utterances):
+            raise DataError(
+                f"{source}: none of {len(utterances)} utterances has the split {split!r} and an emotion; "
+                "fill the columns `split` (train or eval) and `emotion` of the list, or choose speakers for "
+                "each split by corpus.args where the corpus has such arguments"
+            )
+    check_speakers(work, utterances)
+
+
+def check_speakers(work: Workspace, utterances: Sequence[Utterance]) -> None:
+    """Checks that the speakers who are named say something.
 
     Raises:
         ConfigError: a speaker of `sft.without_speakers` or `rl.task.args.train_speakers` does not.
     """
-    config, train = work.config, work.split("train")
+    config, train = work.config, [u for u in utterances if u.split == "train"]
     by_speaker(train, config.sft.without_speakers, "sft.without_speakers")
     by_speaker(train, config.rl.task.args.get("train_speakers") or (), "rl.task.args.train_speakers")

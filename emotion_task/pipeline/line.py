@@ -4,9 +4,9 @@
         -> GRPO-PTR -> report;  beside it: classifiers, perception test, full-label SFT
 
 Every stage writes a folder of its own below `run_dir` and is not run again once it is finished there with the
-same settings, so that an interrupted run goes on where it stopped. This module knows the order of the stages
-and what each takes from those before it; the work itself is in `recordings`, `teaching`, `reinforcement` and
-`comparisons`.
+same settings and the same files, so that an interrupted run goes on where it stopped. With more steps, a
+finished GRPO-PTR goes on from its last one. This module knows the order of the stages and what each takes
+from those before it; the work itself is in `recordings`, `teaching`, `reinforcement` and `comparisons`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from emotion_task.config import PipelineConfig
 from emotion_task.pipeline import comparisons, recordings, teaching
 from emotion_task.pipeline.early_checks import check_config, check_speakers
 from emotion_task.pipeline.estimate import describe, estimate
+from emotion_task.pipeline.inputs import stage_inputs
 from emotion_task.pipeline.reinforcement import reinforce
 from emotion_task.pipeline.results import (
     Aligned,
@@ -31,10 +32,11 @@ from emotion_task.pipeline.results import (
     Reinforced,
     Result,
 )
-from emotion_task.pipeline.settings import stage_settings
+from emotion_task.pipeline.settings import extendable, stage_settings
 from emotion_task.pipeline.stages import R, Say, Stage, Stages
 from emotion_task.pipeline.summary import FinalReport, write_summary
 from emotion_task.pipeline.workspace import Workspace
+from emotion_task.records import read_manifest
 from rlcore.config import save_config
 
 log = logging.getLogger(__name__)
@@ -56,13 +58,21 @@ class Pipeline:
     def line(self) -> tuple[Stage[Result], ...]:
         """Returns the stages in their order, each with the models that it takes from earlier ones."""
         settings, work, model = stage_settings(self.config), self.work, self.model
+        inputs = stage_inputs(self.config, self.run_dir, work.listed)
 
-        def stage(name: str, kind: type[R], do: Callable[[bool], R], *, is_beside: bool = False) -> Stage[R]:
-            return Stage(name, kind, settings[name], do, is_beside)
+        def stage(
+            name: str,
+            kind: type[R],
+            do: Callable[[bool], R],
+            *,
+            is_beside: bool = False,
+            lasting: object = None,
+        ) -> Stage[R]:
+            return Stage(name, kind, settings[name], do, is_beside, inputs.get(name, dict), lasting)
 
         return (
             stage("corpus", Listed, lambda _: recordings.corpus(work)),
-            stage("annotate", Annotated, lambda go_on: recordings.annotate(work, go_on)),
+            stage("annotate", Annotated, lambda _: recordings.annotate(work)),
             stage("reference", References, lambda _: comparisons.classifiers(work), is_beside=True),
             stage("base_model", Model, lambda _: teaching.base_model(work)),
             stage("alignment", Aligned, lambda go_on: teaching.align(work, model("base_model"), go_on)),
@@ -77,7 +87,12 @@ class Pipeline:
             stage(
                 "reward_model", Model, lambda go_on: teaching.reward_model(work, model("cold_start"), go_on)
             ),
-            stage("rl", Reinforced, lambda go_on: reinforce(work, go_on)),
+            stage(
+                "rl",
+                Reinforced,
+                lambda go_on: reinforce(work, go_on),
+                lasting=extendable(self.config.rl),
+            ),
             stage(
                 "full_label_sft",
                 Metrics,
@@ -117,7 +132,7 @@ class Pipeline:
             for stage in stages:
                 result = self.stages.run(stage)
                 if stage.name == "annotate":
-                    check_speakers(self.work)
+                    check_speakers(self.work, read_manifest(self.work.annotated))
                 if stage.name == until:
                     break
         return result

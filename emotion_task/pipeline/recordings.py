@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 
 from emotion_task.corpora import make_corpus
+from emotion_task.pipeline.early_checks import check_listed
 from emotion_task.pipeline.results import Annotated, Listed
 from emotion_task.pipeline.settings import corpus_args
 from emotion_task.pipeline.workspace import Workspace
 from emotion_task.prosody.annotation import annotate as annotate_files
 from emotion_task.prosody.files import MeasureConfig
+from emotion_task.prosody.store import MeasuredStore
 
 log = logging.getLogger(__name__)
 
@@ -28,19 +30,22 @@ def corpus(work: Workspace) -> Listed:
     return Listed(manifest=str(manifest))
 
 
-def annotate(work: Workspace, may_resume: bool) -> Annotated:
-    """Measures and calibrates; leaves `annotated/manifest.jsonl`."""
-    config = work.config.corpus
+def annotate(work: Workspace) -> Annotated:
+    """Measures and calibrates; leaves `annotated/manifest.jsonl`. Raises as `check_listed`."""
+    check_listed(work)
+    config, folder = work.config.corpus, work.annotated.parent
+    measuring = MeasureConfig(
+        max_seconds=config.max_seconds,
+        aligner=config.aligner,
+        speaker_classifier=config.speaker_classifier,
+    )
     report = annotate_files(
         work.listed,
-        work.annotated.parent,
-        config=MeasureConfig(
-            max_seconds=config.max_seconds,
-            aligner=config.aligner,
-            speaker_classifier=config.speaker_classifier,
-        ),
+        folder,
+        config=measuring,
         num_workers=config.num_workers,
-        resume=may_resume,
+        # Of a corpus that has changed a little, little is measured again.
+        resume=MeasuredStore(folder).is_of(measuring),
     )
     for warning in report.warnings:
         log.warning("annotation: %s", warning)

@@ -19,6 +19,7 @@ from emotion_task.config import (
     RewardModelConfig,
     SFTConfig,
 )
+from rlcore.config import RunConfig
 from rlcore.config.io import plain
 from rlcore.records.checkpoint import run_settings
 
@@ -48,6 +49,13 @@ def stage_settings(config: PipelineConfig) -> Mapping[str, object]:
         "rl": run_settings(config.rl),
         "full_label_sft": sft.full_label_steps,
     }
+
+
+def extendable(config: RunConfig) -> dict[str, object]:
+    """Returns the settings of a run that goes on from its last checkpoint where it has another length."""
+    settings = run_settings(config)
+    del settings["train"]["num_steps"]
+    return settings
 
 
 def _alignment(config: AlignmentConfig, sft: SFTConfig) -> list[object]:

@@ -10,14 +10,14 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from emotion_task.pipeline.estimate import minutes
 from emotion_task.pipeline.results import Result
 from rlcore.config.io import plain
-from rlcore.records.files import write_json
+from rlcore.records.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,10 @@ R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 Say = Callable[[str], None]
 """A function that takes a line for the person who waits, such as `print`."""
+
+Reads = Mapping[str, tuple[str, str]]
+"""What a stage reads that no stage made: by its key in the configuration, its path and a stamp that changes
+with it."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,21 @@ class Stage(Generic[R_co]):
     """Values on which the result depends beside the stages before it; JSON-ready after
     `rlcore.config.io.plain`."""
     work: Callable[[bool], R_co]
-    """Does the work. The argument says that it may go on from what an interrupted attempt with the same
-    settings left."""
+    """Does the work. The argument says that it may go on from what an earlier attempt left, whose settings
+    (`lasting`) were the same."""
     is_beside: bool = False
     """No later stage uses the result: to run the stage anew leaves the others finished."""
+    reads: Callable[[], Reads] = dict
+    """Looks at what the stage reads, beside what earlier stages made. Where that has changed, the stage and
+    those after it are run again."""
+    lasting: object = None
+    """The part of the settings that an attempt, even a finished one, must share to be gone on from; None: all
+    of them."""
 
 
 class Stages:
-    """Runs stages once: each leaves `stages/NAME.json` with a digest of its settings, seconds and result.
+    """Runs stages once: each leaves `stages/NAME.json` with a digest of its settings and of what it read,
+    seconds and result.
 
     Args:
         say: is told when a stage begins.
@@ -70,7 +81,7 @@ class Stages:
         """
         chain, seconds = "", {}
         for stage in stages:
-            digest = _digest(chain, stage)
+            digest = _digest(chain, stage, self._reads(stage))
             found = self._found(stage.name, digest)
             if found is not None:
                 seconds[stage.name] = float(found["seconds"])
@@ -92,7 +103,8 @@ class Stages:
 
         The result depends on the stage's settings and on all stages before it but those beside the line.
         """
-        digest = _digest(self._chain, stage)
+        reads, before = self._reads(stage), self._chain
+        digest = _digest(before, stage, reads)
         if not stage.is_beside:
             self._chain = digest
         found = self._found(stage.name, digest)
@@ -101,31 +113,49 @@ class Stages:
             log.info("%s: found finished in %s", stage.name, self._folder)
             self.seconds[stage.name] = found["seconds"]
         else:
-            result = self._work(stage, digest)
+            self._tell_changes(stage.name, reads)
+            lasts = digest
+            if stage.lasting is not None:
+                lasts = _digest(before, replace(stage, settings=stage.lasting), reads)
+            result = self._work(stage, digest, lasts, reads)
         self._results[stage.name] = result
         return result
 
-    def _work(self, stage: Stage[R], digest: str) -> R:
+    def _work(self, stage: Stage[R], digest: str, lasts: str, reads: Reads) -> R:
         name = stage.name
         expected = f", about {minutes(self.expected[name])}" if name in self.expected else ""
         self._say(f"\n== {name}{expected}")
         started = self._folder / f"{name}.started"
-        may_resume = started.is_file() and started.read_text(encoding="utf-8") == digest
-        started.write_text(digest, encoding="utf-8")
+        may_resume = started.is_file() and started.read_text(encoding="utf-8") == lasts
+        started.write_text(lasts, encoding="utf-8")
         began = time.perf_counter()
         result = stage.work(may_resume)
         self.seconds[name] = round(time.perf_counter() - began, 1)
         write_json(
             self._folder / f"{name}.json",
-            {"digest": digest, "seconds": self.seconds[name], "result": result.as_json()},
+            {"digest": digest, "seconds": self.seconds[name], "result": result.as_json(), "reads": reads},
             durable=True,
         )
         return result
 
+    def _reads(self, stage: Stage[Result]) -> Reads:
+        """Returns what the stage reads now. What is gone counts as it was: what was made of it holds."""
+        now, before = stage.reads(), self._left(stage.name).get("reads", {})
+        gone = {key for key, (path, _) in before.items() if key not in now and not Path(path).exists()}
+        return {**now, **{key: tuple(before[key]) for key in gone}}
+
+    def _tell_changes(self, name: str, reads: Reads) -> None:
+        for key, (_, stamp) in self._left(name).get("reads", {}).items():
+            if key in reads and reads[key][1] != stamp:
+                self._say(f"{reads[key][0]} ({key}) changed since {name} read it: running {name} again")
+
     def _found(self, name: str, digest: str) -> dict[str, Any] | None:
-        path = self._folder / f"{name}.json"
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = self._left(name)
         return found if found.get("digest") == digest else None
+
+    def _left(self, name: str) -> dict[str, Any]:
+        """Returns what a stage of this name left here; empty where none was finished."""
+        return read_json(self._folder / f"{name}.json")
 
 
 def _read(stage: Stage[R], found: dict[str, Any]) -> R | None:
@@ -137,8 +167,10 @@ def _read(stage: Stage[R], found: dict[str, Any]) -> R | None:
         return None
 
 
-def _digest(before: str, stage: Stage[Result]) -> str:
-    """Returns the digest of a stage's settings and of all stages before it. What came from the environment
-    counts by its name: a key may change."""
+def _digest(before: str, stage: Stage[Result], reads: Reads) -> str:
+    """Returns the digest of a stage's settings, of what it reads, and of all stages before it. What came from
+    the environment counts by its name: a key may change, and a folder may be moved."""
     described = json.dumps(plain(stage.settings), sort_keys=True)
-    return hashlib.sha256(f"{before}/{stage.name}/{described}".encode()).hexdigest()[:16]
+    stamps = sorted((key, stamp) for key, (_, stamp) in reads.items())
+    read = json.dumps(stamps) if stamps else ""
+    return hashlib.sha256(f"{before}/{stage.name}/{described}{read}".encode()).hexdigest()[:16]

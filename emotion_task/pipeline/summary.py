@@ -52,9 +52,11 @@ class Finished:
     rl: Reinforced
     full_label: dict[str, float]
     """Metrics of SFT with every label; empty where there was none."""
+    num_answered: int
+    """Held-out utterances that the models answered; the classifiers are scored on all."""
 
     @classmethod
-    def of(cls, config: PipelineConfig, stages: Stages) -> Finished:
+    def of(cls, config: PipelineConfig, stages: Stages, num_answered: int) -> Finished:
         """Collects the results of the stages that were run."""
         return cls(
             config=config,
@@ -64,6 +66,7 @@ class Finished:
             perceived=stages.result("perception", Perceived),
             rl=stages.result("rl", Reinforced),
             full_label=stages.result("full_label_sft", Metrics).metrics,
+            num_answered=num_answered,
         )
 
 
@@ -101,9 +104,9 @@ ROWS: tuple[Callable[[Finished], Row | None], ...] = (
     ),
     lambda line: Row("GRPO-PTR", line.rl.after, note="outcome reward on all"),
     lambda line: Row("SFT, every label", line.full_label, reference=True) if line.full_label else None,
-    lambda line: _classifier("prosody classifier", line.references.classifier),
-    lambda line: _classifier("eGeMAPS, logistic regression", line.references.egemaps),
-    lambda line: Row("majority", {"accuracy": line.references.classifier.majority}, reference=True),
+    lambda line: _classifier("prosody classifier", line.references.classifier, line.num_answered),
+    lambda line: _classifier("eGeMAPS, logistic regression", line.references.egemaps, line.num_answered),
+    lambda line: _majority(line.references.classifier, line.num_answered),
 )
 """Rows of the final table in their order, made from a finished line; None where it has no such row."""
 
@@ -114,12 +117,12 @@ def write_summary(work: Workspace, stages: Stages) -> FinalReport:
     Args:
         stages: all stages of the line, finished.
     """
-    line = Finished.of(work.config, stages)
-    rl_dir, classifier = Path(line.rl.model).parent, line.references.classifier
-    rows = [row for make in ROWS if (row := make(line)) is not None]
-    title = f"Held-out speakers, {classifier.num_eval} utterances, greedy answers"
-    merge_summary(work.run_dir / "summary.json", {key: value(line) for key, value in SUMMARY.items()})
+    rl_dir = Path(stages.result("rl", Reinforced).model).parent
     confusions, labels = confusions_of(rl_dir)
+    line = Finished.of(work.config, stages, num_answered=int(confusions["rl"].sum()))
+    rows = [row for make in ROWS if (row := make(line)) is not None]
+    title = f"Held-out speakers, {line.num_answered} utterances, greedy answers"
+    merge_summary(work.run_dir / "summary.json", {key: value(line) for key, value in SUMMARY.items()})
     recall = recall_section(recall_report([rl_dir / "samples.jsonl"], seed=work.config.seed))
     write_report(work.run_dir / "report.md", rows, title, confusions, labels, sections=[recall])
     return FinalReport(
@@ -173,8 +176,17 @@ def write_report(
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _classifier(name: str, scores: ReferenceResult | None) -> Row | None:
+def _classifier(name: str, scores: ReferenceResult | None, num_answered: int) -> Row | None:
     if scores is None:
         return None
     shown = {"accuracy": scores.accuracy, "unweighted_accuracy": scores.unweighted_accuracy}
-    return Row(name, shown, reference=True)
+    return Row(name, shown, reference=True, note=_of(scores, num_answered))
+
+
+def _majority(scores: ReferenceResult, num_answered: int) -> Row:
+    return Row("majority", {"accuracy": scores.majority}, reference=True, note=_of(scores, num_answered))
+
+
+def _of(scores: ReferenceResult, num_answered: int) -> str:
+    """Tells where scores are of other utterances than those that the models answered."""
+    return "" if scores.num_eval == num_answered else f"of {scores.num_eval} utterances"

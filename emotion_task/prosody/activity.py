@@ -14,6 +14,7 @@ from scipy.ndimage import binary_closing, binary_opening, maximum_filter1d
 from scipy.signal import lfilter
 
 FRAME_S = 0.01
+"""Length of a frame in seconds, of speech activity and of pitch alike."""
 _MARGIN_DB = 15.9  # P.56: the threshold lies this far below the active level
 _TIME_CONSTANT_S, _HANGOVER_S = 0.03, 0.2
 _DIGITAL_SILENCE_DB = -95.0

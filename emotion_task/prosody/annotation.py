@@ -4,6 +4,7 @@
     out/quarantine.jsonl   id, audio and reason of every file that could not be measured
     out/calibration.json   the cut points; calibration.md and .png show them
     out/manifest.jsonl     utterances with measured fields and levels
+    out/audio/             what was decoded from videos and the like, and channels that rows name
 
 Each utterance that comes in goes out once, in the manifest or in quarantine. What the corpus tells (stressed
 words, gender, age) is kept; what the corpus does not tell is filled where a plug-in is sure, else None.
@@ -20,6 +21,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from emotion_task.corpora.reading.decode import decode_containers
+from emotion_task.prosody.audio import cut_channels
 from emotion_task.prosody.calibrate import TERTILES, Calibration, apply_calibration, calibrate
 from emotion_task.prosody.files import MeasureConfig, Measured, Outcome, build_plugins, measure_file
 from emotion_task.prosody.levels_report import write_report
@@ -68,7 +71,7 @@ def annotate(
     """Runs both passes over a corpus: `measure_corpus`, then `calibrate_corpus`, whose arguments and errors
     are also these."""
     started = time.monotonic()
-    utterances = _read(source)
+    utterances = _read(source, out_folder, progress)
     measure_corpus(
         utterances, out_folder, config=config, num_workers=num_workers, resume=resume, progress=progress
     )
@@ -102,7 +105,7 @@ def measure_corpus(
     config = config or MeasureConfig()
     build_plugins(config)  # built here, so that an error reaches the user at once
     out = Path(out_folder)
-    utterances, failures = _usable(_read(source))
+    utterances, failures = _usable(_read(source, out, progress))
     with MeasuredStore(out).open(config, resume=resume) as store:
         # An earlier run's: until this one has ended, nobody knows what is unusable.
         (out / "quarantine.jsonl").unlink(missing_ok=True)
@@ -145,7 +148,7 @@ def calibrate_corpus(
         DataError: The calibration is unusable, an utterance was not measured yet, or none could be.
     """
     started, out = time.monotonic(), Path(out_folder)
-    utterances = _read(source)
+    utterances = _read(source, out)
     if isinstance(calibration, str | Path):
         calibration = Calibration.load(calibration)
     quarantine = _read_quarantine(out / "quarantine.jsonl")
@@ -170,8 +173,12 @@ def calibrate_corpus(
     )
 
 
-def _read(source: Source) -> list[Utterance]:
-    return read_manifest(source) if isinstance(source, str | Path) else list(source)
+def _read(source: Source, out: str | Path, progress: bool = False) -> list[Utterance]:
+    """Returns the utterances, with files of their own in `out` in the place of recordings that are not read
+    as they are."""
+    utterances = read_manifest(source) if isinstance(source, str | Path) else list(source)
+    folder = Path(out) / "audio"
+    return cut_channels(decode_containers(utterances, folder, progress=progress), folder)
 
 
 def _outcomes(

@@ -1,8 +1,13 @@
-"""Reads any audio file as float32 mono at one rate."""
+"""Reads any audio file as float32 mono at one rate.
+
+What is measured and what models hear is read here, so that they are the same sound.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
 from math import gcd
 from pathlib import Path
@@ -11,11 +16,22 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
+from emotion_task.corpora.reading.decode import rewrite
+from emotion_task.prosody.channels import one_channel
+from emotion_task.records import Utterance
 from rlcore.errors import DataError
 
 _UNKNOWN_FRAMES = 2**62
 """From here on a number of frames is libsndfile's word for a length that the file does not tell."""
 _BLOCK_FRAMES = 1 << 16
+_UNKNOWN_BYTES = 0x7FFF0000
+"""From here on a size is a placeholder of a writer that could not go back to tell the size."""
+_SHORTER = re.compile(r"^ *(data|SSND|BODY|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)", re.M)
+"""libsndfile's remark on a file that holds less than it tells: what it tells, what there is."""
+_MISSING_S = 0.1
+"""Seconds that may be missing of what a header tells: some encoders count a frame too many."""
+_LARGEST_PEAK = 2.0
+"""Largest |sample| that can be sound whose full scale is 1: decoders and resamplers go a little over 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +46,8 @@ class Recording:
     """Half the file's own sample rate: nothing was recorded above that frequency."""
     clipped_fraction: float
     """Share of the file's samples that lie on a plateau at its highest or lowest value."""
+    peak: float
+    """Largest |sample| of the file; full scale is 1, which a file of floats may exceed."""
 
 
 def load_audio(path: str | Path, sample_rate: int = 16000, *, max_seconds: float | None = None) -> np.ndarray:
@@ -38,20 +56,69 @@ def load_audio(path: str | Path, sample_rate: int = 16000, *, max_seconds: float
 
 
 def read_recording(
-    path: str | Path, sample_rate: int = 16000, *, max_seconds: float | None = None
+    path: str | Path,
+    sample_rate: int = 16000,
+    *,
+    channel: int | None = None,
+    max_seconds: float | None = None,
 ) -> Recording:
-    """Reads a file, averages its channels and resamples it.
+    """Reads one channel of a file, or the mean of channels that hold the same sound, and resamples it.
 
     Args:
         path: anything that libsndfile reads (wav, flac, ogg, mp3, ...), with or without its length told.
         sample_rate: sample rate of the returned waveform, in Hz.
+        channel: number of the channel, from 1; None where all hold the same.
         max_seconds: longer files are refused, without being decoded.
 
     Raises:
-        DataError: The file is missing, unreadable, empty, too long, or holds NaN; the error names the file
-            and the reason.
+        DataError: The file is missing, unreadable, truncated, empty, too long, or holds NaN or numbers of
+            another scale than -1 to 1; it has no such channel, or none is named and its channels differ
+            (`emotion_task.prosody.channels`). The error names the file and the reason.
     """
-    path = Path(path)
+    samples, rate = _samples(Path(path), max_seconds)
+    waveform = one_channel(samples, rate, channel, path)
+    meant = samples if channel is None else samples[:, [channel - 1]]
+    peak = float(np.abs(meant).max())
+    clipped = max(_clipped_fraction(each) for each in meant.T)
+    if rate != sample_rate:
+        factor = gcd(rate, sample_rate)
+        waveform = resample_poly(waveform, sample_rate // factor, rate // factor)
+    return Recording(
+        waveform=np.ascontiguousarray(waveform, dtype=np.float32),
+        sample_rate=sample_rate,
+        bandwidth_hz=rate / 2,
+        clipped_fraction=clipped,
+        peak=peak,
+    )
+
+
+def cut_channels(utterances: Sequence[Utterance], folder: str | Path) -> list[Utterance]:
+    """Writes the channel of each utterance that names one to a WAV file in `folder`, and returns the
+    utterances with these files in the recordings' place: models hear the channel that is measured.
+
+    What lies there already is not written again, unless its recording has changed. A recording without such a
+    channel keeps its path, so that the measuring pass quarantines it; the log says why.
+    """
+    written = rewrite(
+        utterances,
+        lambda utterance: utterance.channel is not None,
+        _named_channel,
+        folder,
+        format="WAV",
+    )
+    return [
+        new if new is old else replace(new, channel=None)
+        for old, new in zip(utterances, written, strict=True)
+    ]
+
+
+def _named_channel(utterance: Utterance) -> tuple[np.ndarray, int]:
+    samples, rate = _samples(Path(utterance.audio), None)
+    return one_channel(samples, rate, utterance.channel, utterance.audio), rate
+
+
+def _samples(path: Path, max_seconds: float | None) -> tuple[np.ndarray, int]:
+    """Returns all samples, float32 [N, C], and their rate in Hz; errors are those of `read_recording`."""
     if not path.is_file():
         raise DataError(f"{path}: no such audio file")
     try:
@@ -62,19 +129,14 @@ def read_recording(
         raise DataError(f"{path}: unreadable audio: {error.error_string}") from error
     if len(samples) == 0:
         raise DataError(f"{path}: empty: the file holds no samples")
-    waveform = samples.mean(axis=1)
-    if not np.isfinite(waveform).all():
+    if not np.isfinite(samples).all():
         raise DataError(f"{path}: not finite: the samples hold NaN or infinity")
-    clipped = max(_clipped_fraction(channel) for channel in samples.T)
-    if rate != sample_rate:
-        factor = gcd(rate, sample_rate)
-        waveform = resample_poly(waveform, sample_rate // factor, rate // factor)
-    return Recording(
-        waveform=np.ascontiguousarray(waveform, dtype=np.float32),
-        sample_rate=sample_rate,
-        bandwidth_hz=rate / 2,
-        clipped_fraction=clipped,
-    )
+    if (peak := float(np.abs(samples).max())) > _LARGEST_PEAK:
+        raise DataError(
+            f"{path}: scale: samples reach {peak:g}, full scale is 1. Was a file of floats written with the "
+            "values of integers? Write it as integers, or divided by their full scale (32768 of 16 bits)"
+        )
+    return samples, rate
 
 
 class _Stream(soundfile.SoundFile):
@@ -93,8 +155,13 @@ def _read(path: Path, source: Path | BytesIO, max_seconds: float | None) -> tupl
         seconds = file.frames / rate
         if is_known and max_seconds is not None and seconds > max_seconds:
             raise DataError(f"{path}: too long: {seconds:.1f} s, at most {max_seconds:g} s are allowed")
+        _check_whole(path, file.extra_info)
         if is_known:
-            return file.read(frames=file.frames, dtype="float32", always_2d=True), rate
+            samples = file.read(frames=file.frames, dtype="float32", always_2d=True)
+            if len(samples) and file.frames - len(samples) > _MISSING_S * rate:
+                told, there = file.frames / rate, len(samples) / rate
+                raise DataError(f"{path}: truncated: it tells {told:.2f} s and holds {there:.2f} s")
+            return samples, rate
         blocks: list[np.ndarray] = []
         while not blocks or len(blocks[-1]) == _BLOCK_FRAMES:
             if max_seconds is not None and len(blocks) * _BLOCK_FRAMES > max_seconds * rate:
@@ -106,6 +173,14 @@ def _read(path: Path, source: Path | BytesIO, max_seconds: float | None) -> tupl
             f"{path}: too long: {len(samples) / rate:.1f} s, at most {max_seconds:g} s are allowed"
         )
     return samples, rate
+
+
+def _check_whole(path: Path, remarks: str) -> None:
+    """Refuses a file whose header tells more than there is, by libsndfile's remarks on it."""
+    for _, *sizes in _SHORTER.findall(remarks):
+        told, there = map(int, sizes)
+        if there + 1 < told < _UNKNOWN_BYTES:  # a last byte of padding may be left out
+            raise DataError(f"{path}: truncated: it tells {told} bytes of sound and holds {there}")
 
 
 def _finished(path: Path) -> BytesIO | None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emotion_task.prosody.activity import FRAME_S
+
 FLOOR_HZ, CEILING_HZ = 60.0, 600.0
-FRAME_S = 0.01
 _VOICING_THRESHOLD = 0.6
 """This lies above Praat's default of 0.45: whispering must not pass for voice."""
 _MIN_FRAMES = 5

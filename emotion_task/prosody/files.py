@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,11 @@ def measure_file(
     aligner, classifier = build_plugins(config)
     path = Path(utterance.audio)
     try:
-        recording = read_recording(path, SAMPLE_RATE, max_seconds=config.max_seconds)
+        recording = read_recording(
+            path, SAMPLE_RATE, channel=utterance.channel, max_seconds=config.max_seconds
+        )
         _check_recording(recording, config.min_seconds)
+        utterance = replace(utterance, language=utterance.language or config.language)
         words = aligner.align(recording.waveform, SAMPLE_RATE, utterance) if aligner else None
         measurement = measure(
             recording.waveform,
@@ -94,6 +97,7 @@ def measure_file(
             words=words,
             bandwidth_hz=recording.bandwidth_hz,
             clipped_fraction=recording.clipped_fraction,
+            peak=recording.peak,
         )
         row = {f.name: getattr(measurement, f.name) for f in fields(measurement)}  # asdict copies it all
         if classifier:

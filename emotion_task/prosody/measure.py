@@ -58,10 +58,12 @@ class Measurement:
     snr_db: float | None
     """`level_dbfs` less `noise_floor_dbfs`; None where the noise floor is not known."""
     level_reliable: bool
-    """True where the recording is not clipped and speech stands at least 6 dB out of the noise. A recording
-    without pauses must show voice or the dynamics of speech instead."""
+    """True where the recording is not clipped, stays within full scale, and speech stands at least 6 dB out
+    of the noise. A recording without pauses must show voice or the dynamics of speech instead."""
     clipped_fraction: float
     """Share of the file's samples that lie on a plateau at its highest or lowest value."""
+    peak: float
+    """Largest |sample| of the file; full scale is 1."""
     f0_reliable: bool
     """True where there are enough voiced frames to speak of a pitch; every F0 field is None otherwise."""
     voiced_fraction: float
@@ -118,6 +120,7 @@ def measure(
     words: Sequence[Word] | None = None,
     bandwidth_hz: float | None = None,
     clipped_fraction: float = 0.0,
+    peak: float | None = None,
 ) -> Measurement:
     """Measures a mono waveform [N].
 
@@ -127,12 +130,13 @@ def measure(
         text: transcript, for the speech rate; without one, syllable nuclei are counted.
         language: language of the transcript, ISO 639-1.
         words: the transcript's words with their times, for stress.
-        bandwidth_hz, clipped_fraction: what the file was like (see `Recording`).
+        bandwidth_hz, clipped_fraction, peak: what the file was like (see `Recording`).
 
     Raises:
         DataError: The waveform is silent, or nothing in it stands out as speech.
     """
     samples = np.asarray(waveform, dtype=np.float64)
+    peak = float(np.abs(samples).max(initial=0)) if peak is None else peak
     samples = samples - samples.mean() if len(samples) else samples
     activity = find_activity(samples, sample_rate)
     if activity is None:
@@ -155,8 +159,9 @@ def measure(
         level_dbfs=activity.level_dbfs,
         noise_floor_dbfs=noise,
         snr_db=snr,
-        level_reliable=above_noise and clipped_fraction < _MAX_CLIPPED,
+        level_reliable=above_noise and clipped_fraction < _MAX_CLIPPED and peak <= 1,
         clipped_fraction=clipped_fraction,
+        peak=peak,
         f0_reliable=reliable,
         voiced_fraction=voiced_fraction,
         spectral_tilt_db=_spectral_tilt(samples, sample_rate, activity, bandwidth_hz or sample_rate / 2),

@@ -19,9 +19,9 @@ from pathlib import Path
 from emotion_task.prosody.files import MeasureConfig, Measured, Outcome
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
-from rlcore.records.files import JsonObject, RowAppender, read_rows, write_json
+from rlcore.records.files import JsonObject, RowAppender, read_json, read_rows, write_json
 
-_VERSION = 2
+_VERSION = 3
 """Increase this number when a measurement changes its meaning, so that old and new are not mixed."""
 
 
@@ -85,18 +85,27 @@ class MeasuredStore:
         """Returns the folder's measurements; a last line that is not complete is left out."""
         return Measurements({row["key"]: row for row in read_rows(self._lines)})
 
+    def is_of(self, config: MeasureConfig) -> bool:
+        """Tells whether the folder holds measurements, all made with these settings."""
+        return self._lines.is_file() and self._settings.is_file() and not self._changed(config)
+
     def _check_settings(self, config: MeasureConfig) -> None:
-        settings = {"version": _VERSION, **asdict(config)}
-        if self._lines.is_file() and self._settings.is_file():
-            found = json.loads(self._settings.read_text(encoding="utf-8"))
-            changed = sorted(name for name in settings if found.get(name) != settings[name])
-            if changed:
-                told = ", ".join(f"{name} {found.get(name)!r}, now {settings[name]!r}" for name in changed)
-                raise DataError(
-                    f"{self._lines}: measured with other settings ({told}). Measure into another folder, or "
-                    "start afresh (resume=False, --fresh)"
-                )
-        write_json(self._settings, settings)
+        if self._lines.is_file() and self._settings.is_file() and (changed := self._changed(config)):
+            told = ", ".join(f"{name} {before!r}, now {now!r}" for name, (before, now) in changed.items())
+            raise DataError(
+                f"{self._lines}: measured with other settings ({told}). Measure into another folder, or "
+                "start afresh (resume=False, --fresh)"
+            )
+        write_json(self._settings, _described(config))
+
+    def _changed(self, config: MeasureConfig) -> dict[str, tuple[object, object]]:
+        """Returns, by name, the settings of the folder's measurements that are others now."""
+        found, now = read_json(self._settings), _described(config)
+        return {n: (found.get(n), now[n]) for n in sorted(now) if found.get(n) != now[n]}
+
+
+def _described(config: MeasureConfig) -> JsonObject:
+    return {"version": _VERSION, **asdict(config)}
 
 
 class Measurements:

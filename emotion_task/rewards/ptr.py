@@ -27,6 +27,8 @@ from rlcore.types import Group, Prompt, RewardContext, Score
 class FormatReward(Reward):
     """The format reward R_f is 1 where the output is `<think>...</think><answer>...</answer>`, else 0."""
 
+    by_rule = True
+
     def score(self, group: Group, context: RewardContext) -> list[Score]:
         return [Score(value=float(parse_response(c.text) is not None)) for c in group.completions]
 
@@ -37,6 +39,8 @@ class OutcomeReward(Reward):
     Args:
         labels: the options; an answer outside them is wrong.
     """
+
+    by_rule = True
 
     def __init__(self, labels: Sequence[str] = ALL_LABELS):
         check_labels(labels, "labels")

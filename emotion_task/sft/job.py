@@ -1,10 +1,11 @@
 """Runs supervised fine-tuning as a Ray Train job: examples in, a Hugging Face folder out.
 
-    examples.jsonl -> workers (one DeepSpeed rank each) -> checkpoints every n steps -> model/
+    examples.jsonl -> workers (one DeepSpeed rank each) -> checkpoints every n steps, then model/
     validation.jsonl ---------^     `-> metrics.jsonl, a line per step (the progress bar reads it)
 
 With validation examples, the loss on them is measured at every checkpoint, and the model is that of the
-checkpoint with the lowest loss; without them, the model is that of the last checkpoint.
+checkpoint with the lowest loss; without them, the model is that of the last checkpoint. A model is written
+once its checkpoint is safe; a job that dies in between writes it when it goes on.
 
 The job serves prosody SFT and the reward model alike. Examples are trained on in their order, `batch_size`
 per step, so a job that is resumed at step n sees what the uninterrupted one would have seen.
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from emotion_task.config import SupervisedConfig
 from emotion_task.sft.examples import Example, read_examples, write_examples
 from rlcore.config import ModelConfig
-from rlcore.errors import DataError, NonFiniteError, StoppedError
+from rlcore.errors import DataError, NonFiniteError, RLCoreError, StoppedError
 from rlcore.records.files import append_rows, keep_rows, last_row, write_json
 from rlcore.records.signals import StopFlag
 
@@ -41,10 +42,9 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
+MODEL = "model"
 VALIDATION_LOSS = "validation_loss"
 """Metric: mean negative log-likelihood per token of the validation examples, in nats."""
-_UNMEASURED = 1e30
-"""Validation loss of a checkpoint that a stop asked for: Ray Train needs a finite number."""
 STOP = "stop"
 """File in the job's folder that exists while the job is asked to write a checkpoint and end."""
 
@@ -79,7 +79,9 @@ def run_supervised(
         validation: examples on which the loss is measured; none means that the last checkpoint is the model.
 
     Raises:
-        DataError: There are fewer examples than `num_steps * batch_size`, or fewer for validation than ranks.
+        DataError: There are fewer examples than `num_steps * batch_size`, or fewer for validation than ranks;
+            or no validation loss was a number.
+        ConfigError, CheckpointError: The model could not be saved at the end; found before the first step.
         StoppedError: The job was stopped by a signal.
     """
     folder = Path(folder).resolve()
@@ -95,16 +97,14 @@ def run_supervised(
     write_examples(folder / "examples.jsonl", examples[:needed])
     write_examples(folder / "validation.jsonl", validation)
     work: _Work = {"model_path": str(model_path), "folder": str(folder), "config": config, "seed": seed}
-    result = _fit(_trainer(work, folder, config, bool(validation)), folder, name, config.num_steps)
-    chosen = result.get_best_checkpoint(VALIDATION_LOSS, "min") if validation else result.checkpoint
-    model = folder / "model"
-    with chosen.as_directory() as checkpoint:
-        shutil.rmtree(model, ignore_errors=True)
-        shutil.copytree(Path(checkpoint) / "model", model)
+    _fit(_trainer(work, folder, config), folder, name, config.num_steps)
+    model = folder / MODEL
+    if not model.is_dir():
+        raise DataError(f"{folder / METRICS}: {name} has no step whose {VALIDATION_LOSS} is a number")
     return model
 
 
-def _trainer(work: _Work, folder: Path, config: SupervisedConfig, has_validation: bool) -> TorchTrainer:
+def _trainer(work: _Work, folder: Path, config: SupervisedConfig) -> TorchTrainer:
     """Returns the Ray Train job, not yet started."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -129,19 +129,16 @@ def _trainer(work: _Work, folder: Path, config: SupervisedConfig, has_validation
             storage_path=str(folder),
             worker_runtime_env={"env_vars": {} if learner.num_gpus else heap_env(work["model_path"])},
             failure_config=FailureConfig(max_failures=config.max_failures),
-            # The last checkpoint is kept in any case.
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=2,
-                checkpoint_score_attribute=VALIDATION_LOSS if has_validation else None,
-                checkpoint_score_order="min",
-            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
 
 
-def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> Result:
-    """Runs the job to its end and returns its result. Meanwhile this thread draws a bar from the file that
-    the first worker writes, wherever that worker runs, and passes a signal on to the workers."""
+def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> None:
+    """Runs the job to its end. Meanwhile this thread draws a bar from the file that the first worker writes,
+    wherever that worker runs, and passes a signal on to the workers."""
+    import ray.train
+
     stop_file = folder / STOP
     stop_file.unlink(missing_ok=True)
     fitting: Future[Result] = Future()
@@ -161,15 +158,21 @@ def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> Resu
                 stop_file.touch()
         _advance(bar, folder / METRICS)
     stop_file.unlink(missing_ok=True)
-    result = fitting.result()
-    if result.error is not None:
-        raise result.error
+    try:
+        result = fitting.result()
+        if result.error is not None:
+            raise result.error
+    except ray.train.WorkerGroupError as error:
+        # What a worker says of its own failure is clearer than Train's collection of tracebacks.
+        told = [each for each in error.worker_failures.values() if isinstance(each, RLCoreError)]
+        if told:
+            raise told[0] from error
+        raise
     if stop and bar.n < num_steps:
         raise StoppedError(
             f"stopped by {stop.reason} after {name} step {bar.n}, with a checkpoint; the same command goes "
             "on from there"
         )
-    return result
 
 
 def _advance(bar: tqdm, metrics: Path) -> None:
@@ -199,7 +202,12 @@ def _train_worker(job: _Work) -> None:
         seed=job["seed"],
         skipped_log=folder / SKIPPED,
     )
-    start, best = _resume(engine)
+    engine.model.prepare_export(folder / MODEL)
+    start, best, is_model = _resume(engine)
+    if is_model:
+        engine.model.export(folder / MODEL)  # the job may have died before this checkpoint's was written
+    elif start == 0 and engine.rank == 0:
+        shutil.rmtree(folder / MODEL, ignore_errors=True)
     validation = Validation(
         read_examples(folder / "validation.jsonl")[context.get_world_rank() :: context.get_world_size()],
         job["model_path"],
@@ -235,7 +243,7 @@ def _train(
             metrics = engine.supervised_update(groups)
         except NonFiniteError:
             if step > start and step % config.checkpoint_every:
-                _report(engine, {"step": step}, validation)
+                _report(engine, {"step": step}, validation, folder)
             raise
         done, seconds = step + 1, time.perf_counter() - began
         num_tokens += metrics["num_tokens"]
@@ -251,26 +259,26 @@ def _train(
         if engine.rank == 0:
             append_rows(folder / METRICS, [metrics])
         if is_due or is_stopped:
-            _report(engine, metrics, validation, is_last=done == num_steps)
+            _report(engine, metrics, validation, folder, is_last=done == num_steps)
         if is_stopped:
             return
 
 
-def _resume(engine: DeepSpeedEngine) -> tuple[int, float]:
-    """Loads the job's last checkpoint and returns its step and the lowest validation loss so far; 0 and
-    infinity where there is none."""
+def _resume(engine: DeepSpeedEngine) -> tuple[int, float, bool]:
+    """Loads the job's last checkpoint. Returns its step, the lowest validation loss so far, and whether the
+    job's model is this checkpoint's; 0, infinity and False where there is none."""
     import ray.train
 
     from rlcore.records.checkpoint import read_json
 
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        return 0, math.inf
+        return 0, math.inf, False
     with checkpoint.as_directory() as folder:
         engine.load(folder)
         state = read_json(Path(folder) / "step.json")
     best = state["lowest_validation_loss"]
-    return int(state["step"]), math.inf if best is None else float(best)
+    return int(state["step"]), math.inf if best is None else float(best), bool(state["is_model"])
 
 
 class Validation:
@@ -306,23 +314,27 @@ class Validation:
 
 
 def _report(
-    engine: DeepSpeedEngine, metrics: dict[str, float], validation: Validation, *, is_last: bool = False
+    engine: DeepSpeedEngine,
+    metrics: dict[str, float],
+    validation: Validation,
+    folder: Path,
+    *,
+    is_last: bool = False,
 ) -> None:
-    """Hands a checkpoint of all ranks to Ray Train: the engine's state and, for the best checkpoint (without
-    validation the last), the exported model."""
+    """Hands a checkpoint of all ranks to Ray Train. Then, for the best checkpoint (without validation the
+    last), exports the model: a failure there costs no training."""
     import ray.train
 
     step = int(metrics["step"])
+    is_model = validation.is_best(metrics) or (is_last and not validation)
     # Ranks write files of their own, which Train puts together.
-    with tempfile.TemporaryDirectory() as folder:
-        engine.save(folder)
-        if validation.is_best(metrics) or (is_last and not validation):
-            engine.model.export(Path(folder) / "model")
+    with tempfile.TemporaryDirectory() as own:
+        engine.save(own)
         if engine.rank == 0:
             lowest = validation.lowest if math.isfinite(validation.lowest) else None
-            state = {"step": step, "lowest_validation_loss": lowest}
-            write_json(Path(folder) / "step.json", state, durable=True)
-        checkpoint = ray.train.Checkpoint.from_directory(folder)
-        if validation:
-            metrics = {VALIDATION_LOSS: _UNMEASURED} | metrics
+            state = {"step": step, "lowest_validation_loss": lowest, "is_model": is_model}
+            write_json(Path(own) / "step.json", state, durable=True)
+        checkpoint = ray.train.Checkpoint.from_directory(own)
         ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"step_{step:06d}")
+    if is_model:
+        engine.model.export(folder / MODEL)

@@ -158,11 +158,15 @@ def fit_projector(
     Raises:
         ConfigError: The model's projector is no single linear layer with a bias.
         DataError: There is nothing to fit, or there are fewer than two speakers.
+        CheckpointError: The folder cannot be written, which is found before the fit.
     """
+    from rlcore.models.export_check import prepare_export
     from rlcore.models.hf_model import load_model, load_processor, save_checkpoint, tokenizer_of
 
     model = load_model(model_path)
     linear = _linear(model, model_path)
+    num_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    companions = prepare_export(model, model_path, Path(folder), num_bytes=num_bytes)
     means, mean, covariance = _frames(model_path, utterances, cache_folder)
     known = [stated_facts(utterance) for utterance in utterances]
     values: dict[str, list[str | None]] = {_EMOTION: [u.emotion for u in utterances]}
@@ -177,7 +181,7 @@ def fit_projector(
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(weight))
         linear.bias.copy_(torch.from_numpy(bias))
-    save_checkpoint(model, folder, processor=processor)
+    save_checkpoint(model, folder, companions=companions)
     return {"strength": fitted.strength, "recall": fitted.recall}
 
 

@@ -57,6 +57,7 @@ class LearnerWorker:
             seed=config.seed,
             skipped_log=Path(config.run_dir).resolve() / "skipped.jsonl",
         )
+        self._engine.model.prepare_export(Path(config.run_dir).resolve() / "model")
         shapes = self._engine.model.push_shapes()
         check_trained(shapes, config.model.path)  # before anything is generated
         self._sender = make_sender(

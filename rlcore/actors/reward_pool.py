@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -140,6 +140,8 @@ class RewardPool(ActorGroup):
         """What is not done, in the order in which it came."""
         self._lost: dict[int, str] = {}
         """Replicas that did not start, and why."""
+        self.lost_calls: Counter[str] = Counter()
+        """Calls that ended without an answer, by reason. Their groups were tried again, or failed."""
         self._num_restarts = [0] * config.replicas
         """Of each replica, since it last stood."""
         self._max_failures_in_a_row = 2 * config.replicas * config.concurrency + 2
@@ -321,6 +323,7 @@ class RewardPool(ActorGroup):
         work = call.work
         assert work is not None, "a start that failed is no failed call"
         work.failures_in_a_row += 1
+        self.lost_calls[reason] += 1
         if len(call.indices) > 1:
             work.queue.extend((i,) for i in call.indices)
         else:

@@ -82,7 +82,12 @@ def measure_ceilings(device: str) -> Hardware:
     )
     if done.returncode:
         raise RLCoreError(f"the ceilings of {device} could not be measured: {done.stderr[-500:]}")
-    return Hardware(**json.loads(done.stdout.splitlines()[-1]))
+    try:
+        return Hardware(**json.loads(done.stdout.splitlines()[-1]))
+    except (ValueError, IndexError) as error:
+        raise RLCoreError(
+            f"the ceilings of {device} could not be read: {done.stdout[-200:] or '(nothing)'} is no JSON"
+        ) from error
 
 
 def shares(

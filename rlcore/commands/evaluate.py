@@ -23,5 +23,6 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     from rlcore.run import evaluate  # imports Ray: only once the configuration stands
 
-    print_metrics(f"{config.model.path}: held-out prompts", evaluate(config))
+    metrics = evaluate(config)
+    print_metrics(f"{config.model.path}: held-out prompts, recorded in {config.run_dir}/eval", metrics)
     return 0

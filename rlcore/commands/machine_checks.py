@@ -246,7 +246,11 @@ def probe(program: str, *, timeout_s: float = 60.0) -> Any | ProbeFailure:
     if child.returncode != 0:
         lines = errors.strip().splitlines()
         return ProbeFailure(lines[-1] if lines else f"exit code {child.returncode}")
-    return json.loads(output.strip().splitlines()[-1])
+    last = output.strip().rpartition("\n")[2]
+    try:
+        return json.loads(last)
+    except ValueError:
+        return ProbeFailure(f"answered no JSON: {last[:200] or '(nothing)'}")
 
 
 def _amount(subject: str, free: int, wanted: int, least: int, advice: str) -> Finding:

@@ -24,8 +24,12 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
         metavar="SPEC",
         help="h100-80g, h200-141g, a100-80g, a100-40g, l40s (and :GPUS or :GPUSxNODES), cpu, or a YAML file",
     )
-    plan.add_argument("--prompt-tokens", type=int, help="text tokens of a prompt (default 100)")
-    plan.add_argument("--audio-seconds", type=float, help="audio of a prompt (default 6)")
+    plan.add_argument(
+        "--prompt-tokens", type=int, help="text tokens of a prompt (default: the task's own, else 100)"
+    )
+    plan.add_argument(
+        "--audio-seconds", type=float, help="audio of a prompt (default: the task's own, else 6)"
+    )
     plan.add_argument(
         "--completion-tokens", type=float, help="mean length of a completion (default: half of the maximum)"
     )
@@ -38,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rlcore.config import load_config
     from rlcore.plan.hardware import load_hardware
     from rlcore.plan.planner import make_plan
+    from rlcore.plan.prompts import measured_workload
     from rlcore.plan.sizes import sizes_of
     from rlcore.plan.workload import Workload
 
@@ -47,8 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) is not None
     }
     config, workload = load_config(arguments.config, arguments.overrides), Workload(**given)
+    source = "lengths of the prompts are those of --prompt-tokens and --audio-seconds"
+    if not {"prompt_tokens", "audio_seconds"} & set(given):
+        workload, source = measured_workload(config, workload)
     plan = make_plan(config, sizes_of(config.model), load_hardware(arguments.hardware), workload)
-    print(json.dumps(summary(plan), indent=2) if arguments.json else describe(plan))
+    if arguments.json:
+        print(json.dumps({**summary(plan), "prompts": source}, indent=2))
+    else:
+        print(describe(plan, source))
     return 0 if plan.fits else 1
 
 
@@ -70,7 +81,8 @@ def summary(plan: Plan) -> dict[str, object]:
             for role in plan.roles
         },
         "seconds": {
-            name: getattr(phases, name) for name in ("prefill", "decode", "score", "update", "weight_sync")
+            name: getattr(phases, name)
+            for name in ("prepare", "prefill", "decode", "score", "update", "weight_sync")
         },
         "step_seconds": plan.step_seconds,
         "staleness": plan.staleness,
@@ -82,14 +94,15 @@ def summary(plan: Plan) -> dict[str, object]:
     }
 
 
-def describe(plan: Plan) -> str:
-    """Returns the plan as lines for a terminal."""
+def describe(plan: Plan, source: str) -> str:
+    """Returns the plan as lines for a terminal. `source` says where the lengths of prompts come from."""
     config, batch, hardware = plan.config, plan.batch, plan.hardware
     unit = "core" if hardware.is_cpu else "GPU"
     lines = [
         f"{config.model.path} on {hardware.num_nodes} x {hardware.gpus_per_node} {hardware.name}",
         f"a step: {batch.num_prompts} prompts of {batch.prompt_length} tokens, each with {batch.num_samples} "
         f"completions of {batch.completion_length:.0f} tokens on average and at most {batch.max_completion}",
+        source,
         "",
         f"memory of one {unit}, GB" if not hardware.is_cpu else "memory of one actor, GB",
     ]
@@ -115,6 +128,7 @@ def describe(plan: Plan) -> str:
 def _phases(plan: Plan) -> list[str]:
     phases, num_steps = plan.phases, plan.config.train.num_steps
     rows = {
+        "rollout: media on CPUs": phases.prepare,
         "rollout: prefill": phases.prefill,
         "rollout: decode": phases.decode,
         "scoring (beside it)": phases.score,
@@ -149,7 +163,10 @@ def _verdict(plan: Plan) -> list[str]:
     lines += ["does not fit:", *(f"  {problem}" for problem in plan.problems)]
     lines += [f"  would fit with: {_settings(change)}" for change in plan.changes]
     if not plan.changes:
-        lines.append("  no three settings that are known to help are enough: more or larger GPUs")
+        lines.append(
+            "  no three settings that are known to help are enough: change what the lines above name, or "
+            "take more or larger hardware"
+        )
     return lines
 
 

@@ -11,6 +11,7 @@ from rlcore.errors import ConfigError
 
 if TYPE_CHECKING:
     from rlcore.config import RewardConfig
+    from rlcore.types import Prompt
 
 
 def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
@@ -31,13 +32,21 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
     check = kinds.add_parser(
         "check", parents=[target, *parents], help="what it does with groups; 1 where bad"
     )
-    check.add_argument("--samples", metavar="FILE", help="recorded groups: a run's samples.jsonl")
-    check.add_argument("--limit", type=int, default=32, help="groups to take of them (default 32)")
+    source = check.add_mutually_exclusive_group()
+    source.add_argument("--samples", metavar="FILE", help="recorded groups: a run's samples.jsonl")
+    source.add_argument(
+        "--config",
+        action="append",
+        metavar="FILE",
+        help="a run's configuration: made-up answers to its task's own prompts, with their media and "
+        "references; may be given several times",
+    )
+    check.add_argument("--limit", type=int, help="groups to take (default: 32 of a run's, 6 of a task's)")
     check.add_argument(
         "--reference",
         default="{}",
         metavar="YAML",
-        help="reference of made-up prompts, where there are no samples, for instance '{label: sad}'",
+        help="reference of made-up prompts, without --samples and --config, for instance '{label: sad}'",
     )
     check.set_defaults(run=run_check)
 
@@ -58,10 +67,19 @@ def run_check(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--reference: not readable as YAML: {error}") from error
     if not isinstance(reference, dict):
         raise ConfigError(f"--reference: got {arguments.reference!r}, must be like '{{label: sad}}'")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ConfigError(f"--limit: got {arguments.limit}, must be at least 1")
+    from rlcore.rewards.samples import asked_groups, generated_groups, recorded_groups
+
+    if arguments.samples:
+        groups = recorded_groups(arguments.samples, limit=arguments.limit or 32)
+    elif arguments.config:
+        groups = asked_groups(_task_prompts(arguments.config), limit=arguments.limit or 6)
+    else:
+        groups = generated_groups(reference)
     from rlcore.commands.reward_trial import check  # imports Ray: only once the configuration stands
 
-    samples, limit = arguments.samples, arguments.limit
-    return 0 if check(config, samples=samples, reference=reference, limit=limit) else 1
+    return 0 if check(config, groups) else 1
 
 
 def run_score(arguments: argparse.Namespace) -> int:
@@ -72,11 +90,21 @@ def run_score(arguments: argparse.Namespace) -> int:
     return 0 if score(config, samples=arguments.samples, out=arguments.out) else 1
 
 
+def _task_prompts(files: Sequence[str]) -> Sequence[Prompt]:
+    from rlcore.config import load_config
+    from rlcore.config.targets import build_target
+    from rlcore.task import Task
+
+    config = load_config(files)
+    task: Task = build_target(config.task.target, config.task.args, where="task")
+    return task.prompts("train")
+
+
 def _reward_config(arguments: argparse.Namespace) -> RewardConfig:
     from rlcore.config import RewardConfig, load_config
     from rlcore.rewards.loading import check_reward
 
     config = load_config([], [f"target={arguments.target}", *arguments.overrides], RewardConfig)
-    if not config.runtime_env:  # else its package may be there alone
+    if not set(config.runtime_env) - {"env_vars"}:  # else its package may be there alone
         check_reward(config, where="reward")  # before Ray starts
     return config

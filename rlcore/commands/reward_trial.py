@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,23 +16,13 @@ from rlcore.config import ClusterConfig, RewardConfig
 from rlcore.errors import DataError
 from rlcore.records.files import write_rows
 from rlcore.rewards.check import Finding, check_reward
-from rlcore.rewards.samples import generated_groups, read_groups
-from rlcore.types import RewardContext
+from rlcore.rewards.samples import read_groups
+from rlcore.types import Group, RewardContext
 
 
-def check(config: RewardConfig, *, samples: str | None, reference: Mapping[str, object], limit: int) -> bool:
-    """Prints a line for each finding and returns whether all are good.
-
-    Args:
-        samples: a run's samples.jsonl; None: made-up answers to prompts with this `reference`.
-        limit: groups to take of the samples.
-    """
-    if samples is None:
-        groups = generated_groups(reference)
-    else:
-        groups = [group for _, group in read_groups(samples, limit=limit)]
-    if not groups:
-        raise DataError(f"{samples}: it holds no samples")
+def check(config: RewardConfig, groups: Sequence[Group]) -> bool:
+    """Prints a line for each finding on a reward that scores `groups` (at least one), and returns whether all
+    are good."""
     all_ok = True
     # A cache would answer in the place of the reward.
     with _pool(replace(config, cache="none")) as (pool, seconds):
@@ -45,6 +35,10 @@ def check(config: RewardConfig, *, samples: str | None, reference: Mapping[str, 
         for finding in check_reward(pool, groups, timeout_s=config.timeout_s):
             _show(finding)
             all_ok = all_ok and finding.ok
+        # What was tried again got its scores: without this line nobody would know what it cost.
+        for reason, count in pool.lost_calls.items():
+            all_ok = False
+            _show(Finding("lost calls", False, f"{count}: {reason}"))
         memory = [mib for mib in pool.call("gpu_memory", timeout_s=60) if mib is not None]
         used = ", ".join(f"{mib:.0f} MiB" for mib in memory)
         _show(Finding("GPU memory", True, used or "none used by torch in its process"))

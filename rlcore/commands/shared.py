@@ -46,10 +46,15 @@ def config_options() -> argparse.ArgumentParser:
 
 
 def run_dir_options() -> argparse.ArgumentParser:
-    """Returns `--resume` and `--overwrite`, what becomes of a run that lies in `run_dir`, as a parent of a
-    command's parser."""
+    """Returns `--resume`, `--accept-changes` and `--overwrite`, what becomes of a run that lies in `run_dir`,
+    as a parent of a command's parser."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in run_dir")
+    parser.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="with --resume: go on with settings that were others, such as learner.lr, and record them",
+    )
     parser.add_argument(
         "--overwrite",
         action="store_true",

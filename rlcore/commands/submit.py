@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         run_id=arguments.run_id,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
+        accept_changes=arguments.accept_changes,
     )
     again = arguments.resume or arguments.overwrite
     return submit(request, again=again, wait=not arguments.no_wait, check_only=arguments.check)

@@ -27,7 +27,12 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     from rlcore.run import train  # imports Ray: only once the configuration stands
 
-    summary = train(config, resume=arguments.resume, overwrite=arguments.overwrite)
+    summary = train(
+        config,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        accept_changes=arguments.accept_changes,
+    )
     if summary["stopped_by"] is not None:
         raise StoppedError(
             f"stopped by {summary['stopped_by']} after step {summary['steps']}; its checkpoint is in "

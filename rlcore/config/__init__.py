@@ -19,6 +19,7 @@ from rlcore.config.io import MAY_CHANGE
 from rlcore.config.job import JobConfig
 from rlcore.config.learner import LearnerConfig, LoRAConfig, ReferenceConfig, WeightSyncConfig
 from rlcore.config.model import MISSING, ModelConfig, TargetConfig
+from rlcore.config.resuming import IF_ACCEPTED
 from rlcore.config.rewards import RewardConfig
 from rlcore.config.rollout import RolloutConfig
 from rlcore.config.train import ClusterConfig, TrainConfig
@@ -48,6 +49,10 @@ __all__ = [
 T = TypeVar("T")
 
 
+_LOWEST_TEMPERATURE = 0.01
+"""Below, vLLM's logits overflow and answers are greedy ones."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One training run, as `rlcore train` reads it."""
@@ -56,13 +61,13 @@ class RunConfig:
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TargetConfig = field(default_factory=TargetConfig)
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    rewards: dict[str, RewardConfig] = field(default_factory=dict)
-    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig, metadata=IF_ACCEPTED)
+    rewards: dict[str, RewardConfig] = field(default_factory=dict, metadata=IF_ACCEPTED)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig, metadata=IF_ACCEPTED)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig, metadata=MAY_CHANGE)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = field(default_factory=TrainConfig, metadata=IF_ACCEPTED)
     cluster: ClusterConfig = field(default_factory=ClusterConfig, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
@@ -74,7 +79,19 @@ class RunConfig:
             "at least 2: a group's answers are compared with each other",
         )
         temperature = self.rollout.temperature
-        check(temperature > 0, "rollout.temperature", temperature, "above 0: greedy answers are all alike")
+        check(
+            temperature >= _LOWEST_TEMPERATURE,
+            "rollout.temperature",
+            temperature,
+            f"at least {_LOWEST_TEMPERATURE:g}: greedy answers are all alike",
+        )
+        weights = {name: reward.weight for name, reward in self.rewards.items()}
+        check(
+            not weights or any(weights.values()),
+            "rewards",
+            weights,
+            "weights of which one at least is not 0: with none there is nothing to learn from",
+        )
         on_gpus = self.learner.num_gpus > 0 and self.rollout.num_gpus > 0
         colocate = self.cluster.colocate
         check_gpus(self.weight_sync.backend, on_gpus=on_gpus, colocate=colocate)

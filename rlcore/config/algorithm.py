@@ -12,6 +12,7 @@ from rlcore.algorithms.loss import LossSettings
 from rlcore.algorithms.ptr_schedule import REWARD_SCHEDULES
 from rlcore.algorithms.surrogate import SURROGATES, Clip
 from rlcore.config.checks import at_least, check, is_number, one_of, positive
+from rlcore.config.resuming import IS_FIXED
 from rlcore.config.targets import choice
 
 
@@ -20,13 +21,13 @@ class PTRConfig:
     """Settings of GRPO-PTR (EmotionThinker, arXiv 2601.15668): which reward is trusted by which, and when the
     reasoning reward joins."""
 
-    outcome: str | None = None
+    outcome: str | None = field(default=None, metadata=IS_FIXED)
     """Name of the reward that tells right from wrong; null means no trust weight and no gate."""
     reasoning: str | None = None
     """Name of the reward that is trust-weighted and scheduled."""
     trust: bool = True
     """Weighs the reasoning reward of a group by the group's trust weight."""
-    schedule: str = "progressive"
+    schedule: str = field(default="progressive", metadata=IS_FIXED)
     """Name of the reasoning reward's schedule, in `rlcore.algorithms.ptr_schedule.REWARD_SCHEDULES`, or
     `module:Class`. `progressive` waits until the outcome has stabilised. `anneal` fades by
     exp(-step / anneal_steps) (SophiaVL-R1). `constant` counts always."""
@@ -126,7 +127,9 @@ class AlgorithmConfig:
         one_of(self, "kl_in", "loss", "reward")
         check(0 <= self.step_discount <= 1, "step_discount", self.step_discount, "between 0 and 1")
         check(0 < self.clip_low <= 1, "clip_low", self.clip_low, "between 0 and 1")
-        positive(self, "clip_high", "std_eps", "correction_high")
+        positive(self, "std_eps")
+        for name in ("clip_high", "correction_high"):  # .inf sets no bound
+            check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         at_least(self, 0, "kl_coef", "entropy_coef", "correction_low", "overlong_buffer", "overlong_penalty")
         high = self.correction_high
         check(self.correction_low < high, "correction_low", self.correction_low, f"below {high}")

@@ -8,17 +8,26 @@ from rlcore.config.io import check
 
 
 def at_least(section: object, low: float, *names: str) -> None:
-    """Refuses fields of a section that are below `low`."""
+    """Refuses fields of a section that are below `low`, or infinite."""
     for name in names:
         value = getattr(section, name)
         check(value >= low, name, value, f"at least {low}")
+        check(value < math.inf, name, value, "a finite number")
+
+
+def between(section: object, low: float, high: float, *names: str) -> None:
+    """Refuses fields of a section that are below `low` or above `high`."""
+    for name in names:
+        value = getattr(section, name)
+        check(low <= value <= high, name, value, f"at least {low} and at most {high}")
 
 
 def positive(section: object, *names: str) -> None:
-    """Refuses fields of a section that are not above 0."""
+    """Refuses fields of a section that are not above 0, or infinite."""
     for name in names:
         value = getattr(section, name)
         check(value > 0, name, value, "above 0")
+        check(value < math.inf, name, value, "a finite number")
 
 
 def positive_amounts(section: object, name: str) -> None:

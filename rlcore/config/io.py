@@ -8,7 +8,6 @@ dataclass gets an open twin to be merged into; the result is then built as the c
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import io
 import re
@@ -19,10 +18,21 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import GrammarParseError, KeyValidationError, OmegaConfBaseException
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationResolutionError,
+    KeyValidationError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+    ValidationError,
+)
 
 from rlcore.config.env_values import EnvStr, resolved
+from rlcore.config.forms import check as check
+from rlcore.config.forms import check_forms, hint_at, is_mapping_hint, must_be, section_of
+from rlcore.config.forms import keys as keys
 from rlcore.config.text_keys import quoted, without_none
+from rlcore.config.unknown_keys import check_removed, check_sections
 from rlcore.errors import ConfigError
 
 T = TypeVar("T")
@@ -31,19 +41,11 @@ Arguments = Mapping[str, Any]
 """Settings by name that another program defines (arguments of a class, of vLLM, of Ray). Layers merge them
 entry by entry, as they merge sections; a mapping of any other type is one value: that of the last layer."""
 
+_RESOLVING = re.compile(r"^\w+ raised while resolving interpolation: ")
+
 MAY_CHANGE = {"may_change": True}
 """Metadata of a field that a resumed run may change: places, layout, deadlines, how often something is saved
 or evaluated. Results depend on every other field."""
-
-
-def check(ok: bool, key: str, value: object, allowed: str) -> None:
-    """Refuses a value in `__post_init__`; the loader puts the section's path before the key.
-
-    Raises:
-        ConfigError: `ok` is false.
-    """
-    if not ok:
-        raise ConfigError(f"{key}: got {value!r}, must be {allowed}")
 
 
 def load(files: Sequence[str | Path], overrides: Sequence[str], schema: type[T]) -> T:
@@ -59,10 +61,10 @@ def load(files: Sequence[str | Path], overrides: Sequence[str], schema: type[T])
     try:
         values = resolved(merged)
     except OmegaConfBaseException as error:
-        # OmegaConf does not say where a reference leads to something of another form.
-        places = "" if getattr(error, "full_key", None) else ", ".join(_references(merged, schema, ""))
-        advice = f"{places}: a reference must lead to a section of the same form: " if places else ""
-        raise ConfigError(advice + _reason(error)) from error
+        if not getattr(error, "full_key", None) and (places := ", ".join(_references(merged, schema, ""))):
+            # OmegaConf does not say where a reference leads to something of another form.
+            raise ConfigError(f"{places}: a reference must lead to a section of the same form") from error
+        raise ConfigError(_reason(error, schema)) from error
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
         where = files[-1] if files else "a config file"
@@ -80,21 +82,28 @@ def unresolved(files: Sequence[str | Path], overrides: Sequence[str], schema: ty
 
 
 def _merge(files: Sequence[str | Path], overrides: Sequence[str], schema: type) -> DictConfig:
-    merged: DictConfig = OmegaConf.structured(_open_twin(schema))  # type: ignore[arg-type]
     layers = [(str(file), "", _read(Path(file), schema)) for file in files]
     layers += [
         (f"override {text!r}", text.partition("=")[0], _parse_override(text, schema)) for text in overrides
     ]
+    for origin, _, layer in layers:
+        try:
+            check_sections(_container(layer), schema)
+            check_forms(schema, _container(layer), schema)
+        except ConfigError as error:
+            raise ConfigError(f"{origin}: {error}") from None
+    merged: DictConfig = OmegaConf.structured(_open_twin(schema))  # type: ignore[arg-type]
     for origin, key, layer in layers:
         depth = len(_names(key))
         try:
-            for path in _whole_values(schema, _container(layer), (), schema):
+            for path in _whole_values(schema, _container(layer), ()):
                 if depth <= len(path):  # else the override sets one entry
                     _clear(merged, path)
+            check_removed(_container(layer), _container(merged), schema)
             merged = OmegaConf.merge(merged, layer)  # type: ignore[assignment]
         except ConfigError as error:
             raise ConfigError(f"{origin}: {error}") from None
-        except (OmegaConfBaseException, TypeError) as error:
+        except OmegaConfBaseException as error:
             raise ConfigError(f"{origin}: {_reason(error)}") from error
     return merged
 
@@ -127,27 +136,22 @@ def plain(value: object, *, lasting: bool = False) -> Any:
     return value
 
 
-def keys(schema: type) -> list[str]:
-    """Returns all keys of a schema as dotted paths; `*` stands for the name of an entry of a mapping."""
-    found = []
-    for key, hint in get_type_hints(schema).items():
-        section, is_mapping = _section_of(hint)
-        prefix = f"{key}.*" if is_mapping else key
-        found += [f"{prefix}.{k}" for k in keys(section)] if section else [key]
-    return found
-
-
 def _read(path: Path, schema: type) -> DictConfig:
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     try:
-        config = OmegaConf.load(path)  # first as it stands: errors name its lines
+        text = path.read_text(encoding="utf-8-sig")
+        config = OmegaConf.load(io.StringIO(text))  # first as it stands: errors name its lines
         if isinstance(config, DictConfig):
-            config = OmegaConf.load(io.StringIO(quoted(path.read_text(encoding="utf-8"), schema)))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+            config = OmegaConf.load(io.StringIO(quoted(text, schema)))
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not UTF-8 ({error.reason}, byte {error.start}); save it as UTF-8"
+        ) from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {_reason(error)}") from error
+    except Exception as error:  # the boundary to YAML, whose constructors raise whatever they meet
+        raise ConfigError(f"{path}: not readable as YAML: {_yaml_reason(error)}") from error
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path}: must hold `key: value` lines, got a {type(config).__name__}")
     return config
@@ -159,10 +163,10 @@ def _parse_override(text: str, schema: object = None) -> DictConfig:
         raise ConfigError(f"override {text!r}: must be written key=value, for instance train.num_steps=20")
     try:
         return OmegaConf.from_dotlist([f"{key}={quoted(value, schema, _names(key))}"])
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {text!r}: not readable as YAML: {error}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"override {text!r}: {_reason(error)}") from error
+    except Exception as error:  # the boundary to YAML, whose constructors raise whatever they meet
+        raise ConfigError(f"override {text!r}: not readable as YAML: {_yaml_reason(error)}") from error
 
 
 def _names(key: str) -> list[str]:
@@ -188,34 +192,27 @@ def _container(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def _whole_values(
-    schema: type, layer: object, path: tuple[str, ...], root: type
-) -> Iterator[tuple[str, ...]]:
-    """Yields the paths of the mappings in `layer` that are one value.
-
-    Raises:
-        ConfigError: a key of `layer` is unknown.
-    """
-    if not isinstance(layer, Mapping):
-        return  # the merge reports the wrong type
+def _whole_values(schema: type, layer: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yields the paths of the mappings in `layer` that are one value."""
     hints = get_type_hints(schema)
     for key, value in layer.items():
-        if key not in hints:
-            raise ConfigError(_unknown_key(str(key), ".".join(path), list(hints), root))
-        section, is_mapping = _section_of(hints[key])
-        if section and is_mapping and isinstance(value, Mapping):
+        section, is_mapping = section_of(hints[key])
+        if not isinstance(value, Mapping):
+            continue
+        if section and is_mapping:
             for name, entry in value.items():
-                yield from _whole_values(section, entry, (*path, key, str(name)), root)
-        elif section and not is_mapping:
-            yield from _whole_values(section, value, (*path, key), root)
-        elif isinstance(value, Mapping) and get_args(without_none(hints[key]))[-1:] != (Any,):
+                if isinstance(entry, Mapping):
+                    yield from _whole_values(section, entry, (*path, key, name))
+        elif section:
+            yield from _whole_values(section, value, (*path, key))
+        elif get_args(without_none(hints[key]))[-1:] != (Any,):
             yield (*path, key)
 
 
 def _references(config: DictConfig, schema: type, path: str) -> Iterator[str]:
     """Yields the keys at which a reference stands in the place of a section, a mapping or a list."""
     for key, hint in get_type_hints(schema).items():
-        section, is_mapping = _section_of(hint)
+        section, is_mapping = section_of(hint)
         if OmegaConf.is_interpolation(config, key):
             if section or get_origin(without_none(hint)):
                 yield f"{path}{key}"
@@ -240,42 +237,30 @@ def _clear(config: DictConfig, path: tuple[str, ...]) -> None:
     config[key] = {}
 
 
-def _unknown_key(key: str, section: str, siblings: list[str], root: type) -> str:
-    path = f"{section}." if section else ""
-    full_key = f"{path}{key}"
-    near = [f"{path}{k}" for k in difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)]
-    # A key in the wrong section is as common a mistake as a misspelt one.
-    near = near or [k for k in keys(root) if k.rsplit(".", 1)[-1] == key][:1]
-    near = near or difflib.get_close_matches(full_key, keys(root), n=1, cutoff=0.7)
-    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(siblings)}"
-    return f"{full_key}: unknown key; {hint}"
+def _yaml_reason(error: Exception) -> str:
+    """Returns what is wrong in a line: YAML's own message has five, with the text once more."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        context = f" {error.context}" if error.context else ""
+        line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
+        return f"{error.problem}{context} (line {line}, column {column})"
+    return " ".join(str(error).split())
 
 
-def _reason(error: Exception) -> str:
-    message = str(error).splitlines()[0]
+def _reason(error: Exception, schema: type | None = None) -> str:
+    """Returns what OmegaConf refuses, in a user's words where OmegaConf's are about its own classes."""
+    message, full_key = str(error).splitlines()[0], getattr(error, "full_key", None)
     if isinstance(error, KeyValidationError):
-        message += "; a key is text, if need be in quotes"
-    if isinstance(error, GrammarParseError):
+        message = f"got the key {error.key!r}; a key is text, if need be in quotes"
+    elif isinstance(error, GrammarParseError):
         message += "; a reference is written ${key}, text that begins like one \\${"
-    full_key = getattr(error, "full_key", None)
+    elif isinstance(error, UnsupportedInterpolationType):
+        message += "; a reference is ${key} or ${oc.env:NAME}"
+    elif isinstance(error, InterpolationResolutionError):
+        message = _RESOLVING.sub("a reference leads nowhere: ", message)
+    elif isinstance(error, ValidationError) and full_key and schema is not None:
+        hint = hint_at(schema, _names(full_key))
+        message = f"what it refers to must be {must_be(hint)}"
     return f"{full_key}: {message}" if full_key else message
-
-
-def _section_of(hint: object) -> tuple[type | None, bool]:
-    """The dataclass that a type hint holds, and whether it holds a mapping of them."""
-    hint = without_none(hint)
-    if dataclasses.is_dataclass(hint):
-        return hint, False  # type: ignore[return-value]
-    if _is_mapping(hint) and len(get_args(hint)) == 2:
-        entry = without_none(get_args(hint)[1])
-        if dataclasses.is_dataclass(entry):
-            return entry, True  # type: ignore[return-value]
-    return None, False
-
-
-def _is_mapping(hint: object) -> bool:
-    origin = get_origin(hint) or hint
-    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 @functools.cache
@@ -300,7 +285,7 @@ def _open_hint(hint: object) -> object:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return Union[tuple(_open_hint(arm) for arm in args)]  # noqa: UP007 - built at run time
-    if _is_mapping(hint):
+    if is_mapping_hint(hint):
         entry = _open_hint(args[1]) if args else Any
         is_section = dataclasses.is_dataclass(entry)
         return dict[str, entry | None] if is_section else dict[str, entry]  # type: ignore[valid-type]
@@ -335,13 +320,13 @@ def _build(schema: type[T], values: Mapping[str, object], path: str) -> T:
 
 
 def _built(hint: object, value: object, path: str) -> object:
-    section, is_mapping = _section_of(hint)
+    section, is_mapping = section_of(hint)
     if section and isinstance(value, dict):
         if not is_mapping:
             return _build(section, value, path)
         return {k: _build(section, v, f"{path}{k}.") for k, v in value.items() if v is not None}
     hint = without_none(hint)
-    if _is_mapping(hint) and get_args(hint)[1:] == (str,) and isinstance(value, dict):
+    if is_mapping_hint(hint) and get_args(hint)[1:] == (str,) and isinstance(value, dict):
         for name, entry in value.items():
             check(isinstance(entry, str), f"{path}{name}", entry, "text")
     if get_origin(hint) is tuple and isinstance(value, list):

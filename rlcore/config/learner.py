@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from rlcore.algorithms.schedule import LR_SCHEDULES
 from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
 from rlcore.config.io import MAY_CHANGE
+from rlcore.config.resuming import IF_ACCEPTED
 from rlcore.config.targets import choice
 from rlcore.config.weight_media import Medium, medium_of
 
@@ -59,28 +60,28 @@ class LearnerConfig:
     activation_checkpointing: bool = field(default=False, metadata=MAY_CHANGE)
     """Decoder layers keep their input alone and are computed again in the backward pass."""
     lora: LoRAConfig = field(default_factory=LoRAConfig)
-    lr: float = 1e-6
-    warmup_steps: int = 0
-    lr_schedule: str = "constant"
+    lr: float = field(default=1e-6, metadata=IF_ACCEPTED)
+    warmup_steps: int = field(default=0, metadata=IF_ACCEPTED)
+    lr_schedule: str = field(default="constant", metadata=IF_ACCEPTED)
     """Name of the learning-rate schedule over `train.num_steps`, in `rlcore.algorithms.schedule.LR_SCHEDULES`
     (`constant`, `linear`, `cosine`), or `module:name`."""
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    max_grad_norm: float = 1.0
+    weight_decay: float = field(default=0.0, metadata=IF_ACCEPTED)
+    betas: tuple[float, float] = field(default=(0.9, 0.95), metadata=IF_ACCEPTED)
+    max_grad_norm: float = field(default=1.0, metadata=IF_ACCEPTED)
     autocast: str = "none"
     """`none` or `bfloat16` (autocast over fp32 weights)."""
     micro_batch_tokens: int = field(default=8192, metadata=MAY_CHANGE)
     """Tokens in one forward pass: each prompt once, and its completions."""
     micro_batch_audio_frames: int = field(default=96_000, metadata=MAY_CHANGE)
     """Mel frames in one forward pass, where the audio tower is part of it (32 windows of 30 s)."""
-    over_budget: str = "error"
+    over_budget: str = field(default="error", metadata=IF_ACCEPTED)
     """Fate of a sample that alone exceeds `micro_batch_tokens`: `error` ends the run, `drop` leaves the
     sample out of the batch and counts it (`dropped_samples`)."""
     updates_per_batch: int = 1
-    recompute_logprobs: bool | None = None
+    recompute_logprobs: bool | None = field(default=None, metadata=IF_ACCEPTED)
     """True: the old logprobs are the learner's own before the first update on a batch (its first forward pass
     gives them); false: the rollout's; null: the learner's where updates_per_batch is above 1."""
-    max_skipped_steps: int = 5
+    max_skipped_steps: int = field(default=5, metadata=IF_ACCEPTED)
     """Optimizer steps in a row that may be skipped for a loss or gradient that is not finite; one more ends
     the run, after a checkpoint."""
     timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
@@ -116,7 +117,8 @@ class LearnerConfig:
         one_of(self, "over_budget", "error", "drop")
         choice(LR_SCHEDULES, self.lr_schedule, where="lr_schedule")
         one_of(self, "autocast", "none", "bfloat16")
-        positive(self, "max_grad_norm", "timeout_s")
+        positive(self, "timeout_s")
+        check(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0; .inf clips nothing")
         betas_ok = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         check(betas_ok, "betas", self.betas, "two numbers, each at least 0 and below 1")
 

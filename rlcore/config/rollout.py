@@ -59,6 +59,7 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "num_replicas", "samples_per_prompt", "max_tokens")
         at_least(self, 0, "num_cpus", "num_gpus", "temperature")
+        check("" not in self.stop, "stop", list(self.stop), "texts of a character or more")
         check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         positive_amounts(self, "resources")
         one_of(self, "over_context", "error", "drop")

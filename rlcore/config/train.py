@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rlcore.config.checks import at_least, one_of, positive
+from rlcore.config.checks import at_least, between, one_of, positive
 from rlcore.config.io import MAY_CHANGE
 from rlcore.config.job import JobConfig
+from rlcore.config.resuming import IS_RECORDED
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Length and rhythm of the training loop."""
 
-    num_steps: int = 100
+    num_steps: int = field(default=100, metadata=IS_RECORDED)
     prompts_per_step: int = 16
     staleness: int = 0
     """Steps that rollouts may run ahead of updates. 0: they take turns; 1: the next rollout goes on during
@@ -41,9 +42,12 @@ class TrainConfig:
     max_eval_prompts: int | None = None
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "num_steps", "eval_every", "checkpoint_every", "rolling_every")
-        at_least(self, 1, "prompts_per_step", "groups_per_score")
-        at_least(self, 0, "staleness", "oversample", "max_replaced")
+        at_least(self, 0, "num_steps", "eval_every", "checkpoint_every", "rolling_every", "max_replaced")
+        at_least(self, 1, "groups_per_score")
+        # Past these a round would not even be handed out in time.
+        between(self, 1, 1_000_000, "prompts_per_step")
+        between(self, 0, 10, "oversample")
+        between(self, 0, 100, "staleness")
         if self.max_logprob_diff is not None:
             positive(self, "max_logprob_diff")
         one_of(self, "on_logprob_diff", "warn", "abort")

@@ -12,10 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlcore.endpoints.secrets import read_secret, redact
 from rlcore.errors import ConfigError
+
+if TYPE_CHECKING:
+    import httpx
 
 T = TypeVar("T")
 
@@ -98,15 +101,17 @@ class ChatEndpoint:
         """
         import httpx
 
+        from rlcore.endpoints.client import post
+
         failure: Exception = RuntimeError("never asked")
         for attempt in range(self._attempts):
             self._pace.wait()
             pause = min(30.0, _FIRST_PAUSE_S * 2**attempt)
             try:
-                answer = self._client.post(self.url, json=body)
+                answer = post(self._client, self.url, body)
                 status = answer.status_code
                 if answer.is_success:
-                    content = answer.json()
+                    content = self._json(answer)
                     inside = _status_inside(content)
                     if inside is None:
                         return read(content)
@@ -126,6 +131,16 @@ class ChatEndpoint:
             if attempt + 1 < self._attempts:
                 time.sleep(pause)
         raise failure
+
+    def _json(self, answer: httpx.Response) -> Any:
+        """Reads an answer; raises ValueError where it is no JSON, such as a proxy's page or half of one."""
+        from rlcore.endpoints.client import read_json
+
+        try:
+            return read_json(answer)
+        except ValueError as error:
+            shown = self.redact(answer.text)[:200] or "(nothing)"
+            raise ValueError(f"{self.url} answered no JSON ({error}): {shown}") from error
 
     def cost(self, usage: Usage) -> float:
         """Returns the US dollars that `usage` costs; what has no price costs 0."""
@@ -196,7 +211,8 @@ def usage_of(answer: Any) -> Usage | None:
 
 
 def _count(value: object) -> int | None:
-    return int(value) if isinstance(value, (int, float)) and 1 <= value < math.inf else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return int(value) if is_number and 1 <= value < math.inf else None  # type: ignore[operator, call-overload]
 
 
 def _asked_pause(retry_after: str | None, otherwise: float) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+from rlcore.errors import RLCoreError
 
 _ARE_MEANS = ("loss", "policy_loss")
 """Sums that were divided by the batch's totals already."""
@@ -34,6 +37,25 @@ def batch_metrics(
     num_tokens = max(total.pop("tokens"), 1.0)
     metrics = {name: value if name in _ARE_MEANS else value / num_tokens for name, value in total.items()}
     return metrics | _reduced(largest, dist.ReduceOp.MAX, device)
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Fails on every rank where the block fails on one, so that no rank waits for one that is gone. The block
+    itself holds no collective; its end is one."""
+    own: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        own = error
+    told = (
+        own if own is None or isinstance(own, RLCoreError) else RuntimeError(f"{type(own).__name__}: {own}")
+    )
+    errors: list[Exception | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(errors, told)
+    failed = own or next((each for each in errors if each is not None), None)
+    if failed is not None:
+        raise failed
 
 
 def _reduced(

@@ -11,8 +11,9 @@ writes its file while the next ones are gathered, and holds two at most. Frozen 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TypedDict
@@ -23,6 +24,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from rlcore.engines.collectives import failing_together
 from rlcore.engines.zero import MOMENTS, AdamState, num_parameter_bytes
 from rlcore.errors import CheckpointError
 from rlcore.models.names import full_shape
@@ -74,11 +76,15 @@ def save(
     """Writes the trained `parameters` with Adam's state; `facts` of model and layout are JSON, for `load`.
 
     Collective. `engine.json` comes when every rank is done and its files are on the disk.
+
+    Raises:
+        CheckpointError: a rank cannot write its files; on every rank.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with failing_together(), _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     files = _files(parameters)
     with ThreadPoolExecutor(1) as writer:
-        writing: Future[None] | None = None
+        writings: list[Future[None]] = []
         for index, (file, names) in enumerate(files.items()):
             is_mine = index % dist.get_world_size() == dist.get_rank()
             tensors: dict[str, torch.Tensor] = {}
@@ -87,22 +93,20 @@ def save(
                 if is_mine:
                     tensors |= {f"{name}/{kind}": t.cpu().contiguous() for kind, t in full.items()}
             if is_mine:
-                if writing is not None:
-                    writing.result()
-                writing = writer.submit(_write, tensors, folder / file)
-        if writing is not None:
+                wait(writings[-1:])
+                writings.append(writer.submit(_write, tensors, folder / file))
+    with failing_together(), _writing(folder):
+        for writing in writings:
             writing.result()
-    dist.barrier()
-    if dist.get_rank() == 0:
-        rows: dict[str, _Row] = {
-            name: {"shape": list(full_shape(parameters[name])), "file": file}
-            for file, names in files.items()
-            for name in names
-        }
-        write_json(
-            folder / HEADER, {"format": FORMAT, **asdict(progress), **facts, "parameters": rows}, durable=True
-        )
-    dist.barrier()
+    with failing_together(), _writing(folder):
+        if dist.get_rank() == 0:
+            rows: dict[str, _Row] = {
+                name: {"shape": list(full_shape(parameters[name])), "file": file}
+                for file, names in files.items()
+                for name in names
+            }
+            header = {"format": FORMAT, **asdict(progress), **facts, "parameters": rows}
+            write_json(folder / HEADER, header, durable=True)
 
 
 def load(folder: Path, parameters: Parameters, state: AdamState, expected: Mapping[str, object]) -> Progress:
@@ -132,6 +136,14 @@ def load(folder: Path, parameters: Parameters, state: AdamState, expected: Mappi
                 state.write(parameters[name], full)
     state.finish()
     return header.progress
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: the checkpoint cannot be written there: {error}") from error
 
 
 def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -7,18 +7,24 @@ optimizer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
+from rlcore.engines.collectives import failing_together
 from rlcore.engines.head import multiply_in_float32
 from rlcore.engines.trainable import checkpoint_activations, choose_trained, trained_media
 from rlcore.engines.weights import Weight, adapter_weights, model_weights, rollout_weights
+from rlcore.errors import CheckpointError
+from rlcore.models.companions import reason_of
+from rlcore.models.export_check import prepare_export
 from rlcore.models.hf_model import (
     load_config,
     load_model,
@@ -27,6 +33,8 @@ from rlcore.models.hf_model import (
     save_checkpoint,
 )
 from rlcore.models.media_modules import attach_media_modules, detach_media_modules
+from rlcore.models.names import full_shape
+from rlcore.records.files import replaced
 from rlcore.weight_sync.buckets import DTYPES
 
 
@@ -43,6 +51,7 @@ class LearnerModel:
     def __init__(self, path: str, config: ModelConfig, learner: LearnerConfig):
         self._path, self._config, self._learner = path, config, learner
         self._frozen_fingerprint: str | None = None
+        self._companions: dict[str, bytes] | None = None
         text_config = load_config(path).get_text_config()
         self.deepspeed_config = zero.deepspeed_config(learner, hidden_size=text_config.hidden_size)
         """DeepSpeed's configuration; the model was partitioned by it, where the ZeRO stage is 3."""
@@ -104,26 +113,62 @@ class LearnerModel:
             "lora": {"rank": lora.rank, "alpha": lora.alpha} if lora.rank else None,
         }
 
+    def prepare_export(self, folder: str | Path) -> None:
+        """Tries what `export` to this folder will need, before a step is made; the processor's files are kept
+        for it.
+
+        Raises as `rlcore.models.export_check.prepare_export`, on every rank.
+        """
+        stage = self._learner.zero_stage
+        with self._whole():
+            all_weights = list(model_weights(self.module))
+            for _ in zero.gathered([w for w in all_weights if w.adapter is not None], zero_stage=stage):
+                pass  # the adapters can be merged
+            # In float32, as the checkpoint with Adam's two moments.
+            num_bytes = sum(4 * math.prod(weight.shape) for weight in all_weights)
+            num_bytes += sum(3 * 4 * math.prod(full_shape(p)) for p in self.trained.values())
+            with failing_together():
+                if dist.get_rank() == 0:
+                    self._companions = prepare_export(
+                        self.module, self._path, Path(folder), num_bytes=num_bytes
+                    )
+
     def export(self, folder: str | Path) -> None:
         """Writes a Hugging Face folder (hub names, safetensors, processor) for transformers and vLLM.
 
-        Adapters are merged into the weights."""
+        Adapters are merged into the weights. The folder is replaced once all is written: a failure leaves
+        what lay there.
+
+        Raises:
+            CheckpointError: the folder cannot be written; on every rank.
+        """
         full = {}
         with self._whole():
             all_weights = list(model_weights(self.module))
             for weight, tensor in zero.gathered(all_weights, zero_stage=self._learner.zero_stage):
                 if dist.get_rank() == 0:
                     full[weight.name] = tensor.cpu().clone()
-            if dist.get_rank() == 0:
-                processor = load_processor(self._path)
-                state = self.module.state_dict() | full
-                save_checkpoint(self.module, folder, state_dict=state, processor=processor)
-        dist.barrier()
+            with failing_together():
+                if dist.get_rank() == 0:
+                    self._write(Path(folder), self.module.state_dict() | full)
+
+    def _write(self, folder: Path, state: dict[str, torch.Tensor]) -> None:
+        files = self._companions
+        processor = load_processor(self._path) if files is None else None
+        try:
+            with replaced(folder) as partial:
+                save_checkpoint(self.module, partial, state_dict=state, processor=processor, companions=files)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{folder}: the model cannot be written there: {reason_of(error)}"
+            ) from error
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
         """Puts the parked tower back for the length of the block."""
         attach_media_modules(self.module, self._parked)
-        yield
-        if self._parked:
-            detach_media_modules(self.module)
+        try:
+            yield
+        finally:
+            if self._parked:
+                detach_media_modules(self.module)

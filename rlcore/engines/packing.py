@@ -29,6 +29,23 @@ _SHORTEST_SHARE = 4
 tokens those of 200 would be padded to eighty times theirs."""
 
 
+_LARGEST_MASK = 16 * 1024 * 1024
+"""Elements of a bucket's mask; SDPA keeps two bytes of each or more, in every layer. Answers that would need
+more are attended to one by one, without a mask."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongCompletion:
+    """A completion that is attended to by itself: as one causal row of its prompt and itself, without a mask,
+    so that memory grows with its length and not with the square. The prompt's part is computed once more,
+    which costs little beside an answer that is longer."""
+
+    prompt: tuple[int, int]
+    """Place of its prompt in the row: the first token, and the token after the last."""
+    own: tuple[int, int]
+    """Its own place, likewise."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionBucket:
     """B completions of similar length, padded to the longest's T; P is their longest prompt."""
@@ -54,9 +71,12 @@ class PackedLayout:
     prompt_positions: Tensor
     """int64 [G, P], positions from 0."""
     completions: tuple[CompletionBucket, ...]
-    """All completions that have tokens, those of similar length together."""
+    """Completions that have tokens and are not long, those of similar length together."""
+    long: tuple[LongCompletion, ...]
+    """The other completions that have tokens."""
     unpad: Tensor
-    """int64 [N], where each token of the row lies among the padded: prompts, then bucket after bucket."""
+    """int64 [N], where each token of the row lies among the padded: prompts, then bucket after bucket, then
+    the long completions, which have no padding."""
 
     @classmethod
     def of(
@@ -73,7 +93,8 @@ class PackedLayout:
         owner = np.asarray(prompt_of, dtype=np.int64)
         num_prompt_tokens = int(prompts.sum())
         first = num_prompt_tokens + np.cumsum(lengths) - lengths
-        prompt_padded, prompt_valid = _padded(np.cumsum(prompts) - prompts, prompts)
+        prompt_first = np.cumsum(prompts) - prompts
+        prompt_padded, prompt_valid = _padded(prompt_first, prompts)
         prompt_positions = np.broadcast_to(np.arange(prompt_padded.shape[1]), prompt_padded.shape)
 
         position_ids = np.zeros(num_prompt_tokens + int(lengths.sum()), dtype=np.int64)
@@ -81,7 +102,8 @@ class PackedLayout:
         position_ids[:num_prompt_tokens] = prompt_positions[prompt_valid]
         unpad[:num_prompt_tokens] = np.flatnonzero(prompt_valid)
         buckets, num_padded = [], prompt_valid.size
-        for members in _of_similar_length(lengths):
+        together, alone = _shared_out(lengths, prompts[owner])
+        for members in together:
             padded, valid = _padded(first[members], lengths[members])
             of_prompt = prompts[owner[members]]
             positions = of_prompt[:, None] + np.arange(padded.shape[1])[None, :]
@@ -91,17 +113,25 @@ class PackedLayout:
             arrays = {
                 "padded": padded,
                 "prompt_of": owner[members],
-                "mask": _mask(of_prompt, padded.shape[1]),
                 "positions": positions,
             }
-            buckets.append(CompletionBucket(**_tensors(arrays, device)))
+            mask = _mask(torch.from_numpy(of_prompt).to(device), padded.shape[1])
+            buckets.append(CompletionBucket(mask=mask, **_tensors(arrays, device)))
+        long = []
+        for member in alone:
+            start, length, g = int(first[member]), int(lengths[member]), owner[member]
+            position_ids[start : start + length] = prompts[g] + np.arange(length)
+            unpad[start : start + length] = num_padded + np.arange(length)
+            num_padded += length
+            its_prompt = int(prompt_first[g]), int(prompt_first[g] + prompts[g])
+            long.append(LongCompletion(prompt=its_prompt, own=(start, start + length)))
         arrays = {
             "position_ids": position_ids[None],
             "prompt_padded": prompt_padded,
             "prompt_positions": prompt_positions,
             "unpad": unpad,
         }
-        return cls(completions=tuple(buckets), **_tensors(arrays, device))
+        return cls(completions=tuple(buckets), long=tuple(long), **_tensors(arrays, device))
 
     def within(self, window: int) -> tuple[Tensor, list[Tensor]]:
         """Returns the masks of a sliding window: the prompts' [G, 1, P, P], and one per bucket, shaped as the
@@ -170,7 +200,22 @@ def packed_attention(
                 dropout=dropout,
             )
         )
-    rows = torch.cat([x.transpose(1, 2).flatten(0, 1) for x in attended])  # prompts, then bucket after bucket
+    for completion in layout.long:
+        both = [
+            torch.cat([x[slice(*completion.prompt)], x[slice(*completion.own)]]).transpose(0, 1)[None]
+            for x in (query_N, key_N, value_N)
+        ]  # [1, heads, P + T, D]
+        whole = _attend(
+            both[0],
+            _repeat(both[1], num_groups),
+            _repeat(both[2], num_groups),
+            mask=_causal_within(sliding_window, both[0]),
+            is_causal=sliding_window is None,
+            scale=scaling,
+            dropout=dropout,
+        )
+        attended.append(whole[:, :, completion.prompt[1] - completion.prompt[0] :])
+    rows = torch.cat([x.transpose(1, 2).flatten(0, 1) for x in attended])
     return rows.index_select(0, layout.unpad)[None], None
 
 
@@ -219,16 +264,21 @@ def packed_hidden_states(decoder: PreTrainedModel, inputs_embeds: Tensor, layout
     ).last_hidden_state[0]
 
 
-def _of_similar_length(lengths: np.ndarray) -> list[np.ndarray]:
-    """Returns the indices of sequences that have tokens, those of similar length together, each in their
-    order."""
-    buckets: list[np.ndarray] = []
+def _shared_out(lengths: np.ndarray, prompt_lengths: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
+    """Returns the indices of completions that have tokens: those of similar length together, each in their
+    order; and those that are attended to alone. Both arguments are [B]."""
+    together: list[np.ndarray] = []
+    alone: list[int] = []
     left = np.flatnonzero(lengths)
     while left.size:
         alike = lengths[left] * _SHORTEST_SHARE >= lengths[left].max()
-        buckets.append(left[alike])
-        left = left[~alike]
-    return buckets
+        members, left = left[alike], left[~alike]
+        longest, of_prompt = lengths[members].max(), prompt_lengths[members].max()
+        if members.size * longest * (of_prompt + longest) > _LARGEST_MASK and longest >= of_prompt:
+            alone += members.tolist()
+        else:
+            together.append(members)
+    return together, alone
 
 
 def _padded(first: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -239,14 +289,24 @@ def _padded(first: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.where(valid, first[:, None] + column, 0), valid
 
 
-def _mask(prompt_lengths: np.ndarray, longest: int) -> np.ndarray:
-    """Returns the masks of a bucket's completions, bool [B, 1, T, P + T]."""
-    column_P, column_T = np.arange(prompt_lengths.max(initial=0)), np.arange(longest)
-    shape = (len(prompt_lengths), longest)
+def _mask(prompt_lengths: Tensor, longest: int) -> Tensor:
+    """Returns the masks of a bucket's completions, bool [B, 1, T, P + T], on the device of their prompts'
+    lengths [B]."""
+    device = prompt_lengths.device
+    column_P = torch.arange(int(prompt_lengths.max()), device=device)
+    column_T = torch.arange(longest, device=device)
     prefix = (column_P[None, :] < prompt_lengths[:, None])[:, None, :]
     causal = (column_T[:, None] >= column_T[None, :])[None]
-    parts = [np.broadcast_to(x, (*shape, x.shape[2])) for x in (prefix, causal)]
-    return np.concatenate(parts, axis=2)[:, None]
+    shape = len(prompt_lengths), longest, -1
+    return torch.cat([prefix.expand(shape), causal.expand(shape)], dim=2)[:, None]
+
+
+def _causal_within(window: int | None, row: Tensor) -> Tensor | None:
+    """Returns the mask [L, L] of a sliding window over a causal row [1, H, L, D]; None without a window."""
+    if window is None:
+        return None
+    place = torch.arange(row.shape[2], device=row.device)
+    return (place[None, :] <= place[:, None]) & (place[None, :] > place[:, None] - window)
 
 
 def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device | str) -> dict[str, Tensor]:

@@ -115,7 +115,7 @@ class VLLMEngine:
             dtype=dtype,
             seed=seed % 2**32,
             weight_transfer_config=WeightTransferConfig(backend=medium_of(weight_backend).vllm_backend),
-            worker_extension_cls="rlcore.engines.vllm_plugin.PolicyTemperature",
+            worker_extension_cls="rlcore.engines.vllm_plugin.WorkerExtension",
             **engine_arguments(config, media, engine_args or {}, can_sleep=can_sleep, head_dtype=head_dtype),
         )
         if temperature != 1:

@@ -70,10 +70,21 @@ def _pack_experts_again() -> None:
     UnquantizedFusedMoEMethod.process_weights_after_loading = process_and_pack
 
 
-class PolicyTemperature:
-    """A method that every vLLM worker gets (`worker_extension_cls`)."""
+class WorkerExtension:
+    """Methods that every vLLM worker gets (`worker_extension_cls`)."""
 
     model_runner: Any
+    finish_weight_update: Callable[[], None]
+
+    def abandon_weight_update(self) -> None:
+        """Closes an update that failed, so that the next push loads every layer anew.
+
+        vLLM's worker takes an update that raised for closed, and refuses to finish it. Layers that had part
+        of their tensors would stay open: the next push would complete them with its first tensor, drop the
+        others, and leave memory that was never written.
+        """
+        self._weight_update_active = True
+        self.finish_weight_update()
 
     def divide_logits(self, temperature: float) -> None:
         """Makes the model's logits those of the policy at `temperature`, in float32.

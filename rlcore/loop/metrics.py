@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,37 @@ from rlcore.algorithms.ptr import MixedRewards
 from rlcore.loop.batch import Advantages
 from rlcore.loop.scored import ScoredGroup, columns, is_truncated
 from rlcore.types import TrainBatch, repeated
+
+log = logging.getLogger(__name__)
+
+MAX_TRUNCATED = 0.2
+"""Largest share of completions cut at the token limit that is passed over in silence."""
+
+
+class TruncationAlarm:
+    """Warns once in training and once in evaluation that many completions were cut at the token limit."""
+
+    def __init__(self, max_tokens: int):
+        self._max_tokens = max_tokens
+        self._warned: set[str] = set()
+
+    def note(self, share: float, where: str) -> None:
+        """Takes the share of completions that were cut in a step or an evaluation.
+
+        Args:
+            where: `training` or `evaluation`.
+        """
+        if share > MAX_TRUNCATED and where not in self._warned:
+            self._warned.add(where)
+            log.warning(
+                "%s: %.0f %% of the completions were cut at the token limit, rollout.max_tokens = %d (or the "
+                "end of rollout.engine.max_model_len), before they were finished: rewards and metrics see no "
+                "answer in them. Raise it, or teach shorter answers. Said once; completion/truncated and "
+                "eval/truncated have every step's share",
+                where,
+                100 * share,
+                self._max_tokens,
+            )
 
 
 def reward_metrics(

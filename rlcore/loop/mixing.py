@@ -83,6 +83,11 @@ class Mixer:
         return bool(self.mix([scored], step).has_signal[0])
 
 
+def gate_window(config: RunConfig) -> int:
+    """Returns the steps that a progressive gate looks at: `algorithm.ptr.window`, or a share of the run."""
+    return config.algorithm.ptr.window or max(_MIN_WINDOW, config.train.num_steps // _WINDOWS_IN_A_RUN)
+
+
 def make_schedule(config: RunConfig) -> RewardSchedule:
     """Builds the schedule that `algorithm.ptr.schedule` names; without an outcome reward there is none.
 
@@ -94,7 +99,7 @@ def make_schedule(config: RunConfig) -> RewardSchedule:
     build = choice(REWARD_SCHEDULES, ptr.schedule, where="algorithm.ptr.schedule")
     settings = {
         "threshold": ptr.threshold,
-        "window": ptr.window or max(_MIN_WINDOW, config.train.num_steps // _WINDOWS_IN_A_RUN),
+        "window": gate_window(config),
         "max_spread": ptr.max_spread,
         "anneal_steps": ptr.anneal_steps or config.train.num_steps,
     }

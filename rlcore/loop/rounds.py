@@ -97,9 +97,9 @@ class GroupBuffer(Generic[G]):
         tickets to generate."""
         tickets: list[Ticket] = []
         for number in range(max(step, self._next_round), min(step + self._staleness + 1, num_steps)):
-            initial = self._reopened.pop(number, None)
-            if initial is None:
-                initial = tuple(self._issue(number) for _ in range(self._per_round))
+            initial = self._reopened.pop(number, ())
+            # A reopened round has all of its prompts, unless a resumed run takes more per step.
+            initial += tuple(self._issue(number) for _ in range(self._per_round - len(initial)))
             self._rounds[number] = _OpenRound(initial=initial, pending=set(initial))
             self._next_round = number + 1
             tickets += initial

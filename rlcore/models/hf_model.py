@@ -7,6 +7,7 @@ The names of weights are `rlcore.models.names`'. What is computed with a model i
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from transformers import (
 )
 
 from rlcore.errors import ConfigError, DataError
+from rlcore.models.companions import companion_files, reason_of, write_files
 from rlcore.models.experts import EXPERTS
 from rlcore.models.families import CAUSAL_LM, Family, family_of, policy_config
 from rlcore.models.names import checkpoint_name, checkpoint_parts, expert_sources, full_shape, own_name
@@ -58,19 +60,17 @@ def load_config(path: str) -> PretrainedConfig:
 def _check_reach(path: str) -> None:
     """Refuses a folder that is not there, for which transformers would ask the hub for half a minute.
 
-    What can be no hub id is refused at once. Where the folder above is there (`runs/nope`), the hub is asked
-    once.
+    What can be no hub id is refused at once. Of a hub id that no earlier call has kept here, or that is a
+    folder misspelt (`runs/nope`), the hub is asked once.
 
     Raises:
         DataError: there is no such model.
     """
-    folder = Path(path)
-    if folder.is_dir():
+    if Path(path).is_dir():
         return
     if not _HUB_ID.fullmatch(path):
         raise DataError(_missing_model(path))
-    is_here = folder.parent != Path() and folder.parent.is_dir()
-    if is_here and not isinstance(try_to_load_from_cache(path, "config.json"), str):
+    if not isinstance(try_to_load_from_cache(path, "config.json"), str):
         try:
             HfApi().model_info(path, timeout=10.0)
         except HfHubHTTPError:
@@ -123,6 +123,8 @@ def _from_pretrained(
         )
     except OSError as error:
         raise DataError(_missing_model(path)) from error
+    except (KeyError, ValueError) as error:  # a generation_config.json that makes no sense, for instance
+        raise DataError(f"{path}: transformers cannot load it: {reason_of(error)}") from error
     return model.eval()
 
 
@@ -286,36 +288,47 @@ def save_checkpoint(
     *,
     state_dict: Mapping[str, Tensor] | None = None,
     processor: ProcessorMixin | PreTrainedTokenizerBase | None = None,
+    companions: Mapping[str, bytes] | None = None,
 ) -> None:
     """Writes a folder that transformers and vLLM both load: hub names in safetensors, configs, processor.
 
     Args:
         state_dict: in-memory names (without adapters) to full tensors, where the model's own are sharded,
             elsewhere, or to be merged with adapters.
+        companions: what `companion_files` returned, where it was asked before; `processor` is among them.
 
     Raises:
         DataError: `state_dict` lacks a parameter.
+        ConfigError: the configuration or processor cannot be saved, as in `companion_files`.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     source: Mapping[str, Tensor] = model.state_dict() if state_dict is None else state_dict
-    tied = set(model.all_tied_weights_keys)
-    own_names = [own_name(name) for name in model.state_dict()]
-    expected = [name for name in own_names if name is not None and name not in tied]
-    missing = [name for name in expected if name not in source]
+    names = saved_names(model)
+    missing = [name for name in names if name not in source]
     if missing:
         raise DataError(f"{folder}: the weights to save lack {len(missing)} tensors, the first {missing[0]}")
+    files = companion_files(model, processor) if companions is None else companions
     weights, sources = dict[str, Tensor](), expert_sources(model)
-    for own in expected:
+    for own, hub_name in names.items():
         tensor = source[own].detach().cpu().contiguous()
-        for name, part in checkpoint_parts(checkpoint_name(model, own), tuple(tensor.shape), sources):
+        for name, part in checkpoint_parts(hub_name, tuple(tensor.shape), sources):
             weights[name] = tensor[part].clone() if part else tensor
+    write_files(Path(folder), files)
     save_torch_state_dict(weights, folder, metadata={"format": "pt"})
-    config = family_of(model).checkpoint_config(model)
-    if config is model.config:
-        config.architectures = [type(model).__name__]
-    config.save_pretrained(folder)
-    if model.generation_config is not None:
-        model.generation_config.save_pretrained(folder)
-    if processor is not None:
-        processor.save_pretrained(folder)
+
+
+def saved_names(model: PreTrainedModel) -> dict[str, str]:
+    """Returns the in-memory name (without adapters) of each tensor that a checkpoint holds, and its hub name.
+    Of tied weights there is one.
+
+    Raises:
+        ConfigError: two tensors have one hub name.
+    """
+    tied = set(model.all_tied_weights_keys)
+    own_names = [own_name(name) for name in model.state_dict()]
+    names = {n: checkpoint_name(model, n) for n in own_names if n is not None and n not in tied}
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"model.path: {model.name_or_path} cannot be saved: several tensors would be named {twice[0]}"
+        )
+    return names

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,10 +24,19 @@ def special_tokens_argument(tokenizer: PreTrainedTokenizerBase, text: str) -> di
     """Returns the argument by which a tokenizer or processor adds no second BOS to `text`.
 
     Many chat templates write the BOS themselves, and the tokenizer would add another. The rule is that of
-    `ProcessorMixin.apply_chat_template` in transformers: a text that begins with the BOS is complete.
+    `ProcessorMixin.apply_chat_template` in transformers: a text that begins with the BOS is complete. So is
+    one that begins with all that the tokenizer puts in front: GLM's `[gMASK]<sop>`, which is no BOS.
     """
-    bos = tokenizer.bos_token
-    return {"add_special_tokens": False} if bos and text.startswith(bos) else {}
+    starts = tuple(filter(None, (tokenizer.bos_token, _put_in_front(tokenizer))))
+    return {"add_special_tokens": False} if text.startswith(starts) else {}
+
+
+@lru_cache(maxsize=8)
+def _put_in_front(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Returns the special tokens that a tokenizer writes before any text."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    num_in_front = sum(1 for _ in takewhile(bool, encoded["special_tokens_mask"]))
+    return "".join(tokenizer.convert_ids_to_tokens(encoded["input_ids"][:num_in_front]))
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -84,3 +94,11 @@ def left_to_write(prompt: str, answer: str) -> str:
     chat template has opened."""
     opened = _OPENED.search(prompt)
     return answer if opened is None else answer.removeprefix(f"<{opened[1]}>")
+
+
+def read_back(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> str:
+    """Returns what rewards read where a model writes `answer` after `prompt`: tokenized, decoded, and put
+    together with the tag that the chat template has opened."""
+    written = tokenizer(left_to_write(prompt, answer), add_special_tokens=False)["input_ids"]
+    text = answer_text(tokenizer, written)
+    return opened_tag(prompt, text) + text

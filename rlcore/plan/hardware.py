@@ -78,6 +78,8 @@ class Efficiency:
     """Share of the matrix products' peak while the reference or a reward model scores."""
     train: float = 0.35
     """Share of the matrix products' peak while the learner computes gradients."""
+    prepare_s: float = 0.002
+    """Seconds of one CPU core to read a second of audio and make the model's input features of it."""
     link: float = 0.70
     """Share of the rates of links, network and copies."""
 

@@ -8,6 +8,7 @@ that is reached (`Efficiency`).
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,6 +105,8 @@ def head_flops(sizes: ModelSizes, tokens: float) -> float:
 class Phases:
     """The phases of one step, in seconds."""
 
+    prepare: float = 0.0
+    """Reading and preparing the prompts' media on one core of each engine, and the tower that runs there."""
     prefill: float
     decode: float
     score: float
@@ -113,7 +116,7 @@ class Phases:
 
     @property
     def rollout(self) -> float:
-        return self.prefill + self.decode
+        return self.prepare + self.prefill + self.decode
 
     def step(self, staleness: int, chunks: float) -> float:
         """Computes the seconds per step, as `rlcore.loop.rollouts` orders the phases.
@@ -124,6 +127,21 @@ class Phases:
         material = max(self.rollout, self.score) + min(self.rollout, self.score) / max(chunks, 1.0)
         learn = self.update + self.weight_sync
         return material + learn if staleness == 0 else max(material, learn)
+
+
+def prepare_seconds(
+    config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency
+) -> float:
+    """Computes the seconds in which each engine's actor reads its prompts' media and prepares them, one after
+    the other; with `model.media: embeds` the frozen tower runs there too, in float32."""
+    workload = batch.workload
+    each = workload.prepare_seconds
+    if each is None:
+        each = efficiency.prepare_s * workload.audio_seconds
+    if config.model.media == "embeds":
+        flops = 2.0 * sizes.audio * workload.audio_seconds * AUDIO_FRAMES_PER_S
+        each += flops / (efficiency.forward * hardware.tflops("float32") * 1e12)
+    return each * math.ceil(batch.num_prompts / config.rollout.num_replicas)
 
 
 def reference_seconds(

@@ -14,19 +14,15 @@ from rlcore.plan.phases import (
     Engine,
     Phases,
     judge_seconds,
+    prepare_seconds,
     reference_seconds,
     sync_seconds,
     update_seconds,
 )
-from rlcore.plan.roles import Device, Role, Rollout, learner_of, micro_batch, place, roles_of, rollout_memory
-from rlcore.plan.sizes import KNOWN, ModelSizes
+from rlcore.plan.problems import Settings, dictated, find_problems
+from rlcore.plan.roles import Device, Role, Rollout, judge_sizes, micro_batch, place, roles_of, rollout_memory
+from rlcore.plan.sizes import ModelSizes
 from rlcore.plan.workload import Batch, Workload
-
-RESERVE = 0.03
-"""Share of a GPU's memory that is left alone."""
-
-Settings = Mapping[str, bool | int | float | str]
-"""Dotted key to value."""
 
 CHANGES: tuple[Settings, ...] = (
     {"learner.activation_checkpointing": True},
@@ -148,12 +144,12 @@ def phases_of(
     takes_turns = config.reference.num_replicas == 0 and config.train.staleness > 0
     scores = [0.0 if takes_turns else reference]
     for reward in config.rewards.values():
-        path = reward.args.get("model_path")
-        judge = sizes if path == config.model.path else KNOWN.get(str(path))
+        judge = judge_sizes(reward, config, sizes)
         if reward.num_gpus > 0 and judge is not None:
             scores.append(judge_seconds(judge, batch, hardware, efficiency, reward.replicas))
     _, count = micro_batch(config, batch, config.learner.micro_batch_tokens, config.learner.num_ranks)
     return Phases(
+        prepare=prepare_seconds(config, sizes, batch, hardware, efficiency),
         prefill=engine.prefill_seconds(num_prompts, batch.prompt_length, audio_s),
         decode=engine.decode_seconds(
             batch.lengths(num_prompts * batch.num_samples).tolist(), batch.prompt_length
@@ -179,56 +175,6 @@ def engine_of(
     )
 
 
-def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> list[str]:
-    """Returns everything that would not fit, in words."""
-    roles = roles_of(config, sizes, batch, hardware)
-    problems = []
-    longest = batch.prompt_length + batch.max_completion
-    if longest > config.learner.micro_batch_tokens:
-        problems.append(
-            f"the longest sample has {longest} tokens, learner.micro_batch_tokens is "
-            f"{config.learner.micro_batch_tokens}: raise it to {longest} at least"
-        )
-    context = config.rollout.engine.get("max_model_len")
-    if context is not None and longest > int(context):
-        problems.append(f"the longest sample has {longest} tokens, rollout.engine.max_model_len is {context}")
-    rollout = rollout_memory(config, sizes, batch, hardware)
-    group = batch.prompt_length + batch.num_samples * batch.max_completion
-    if rollout.cache_tokens < group:
-        problems.append(
-            f"rollout: {_gb(rollout.num_bytes)} leave {_gb(max(rollout.cache, 0))} for keys and values, "
-            f"{rollout.cache_tokens:.0f} tokens; one group needs up to {group}"
-        )
-    if hardware.is_cpu:
-        need = sum(role.count * role.num_bytes for role in roles)
-        if need > hardware.host_memory_gb * 1e9 * (1 - RESERVE):
-            problems.append(
-                f"all roles together take {_gb(need)}, the machine has {hardware.host_memory_gb:.0f} GB"
-            )
-        return problems
-    devices = place(roles, colocate=config.cluster.colocate)
-    if len(devices) > hardware.num_gpus:
-        problems.append(
-            f"the roles ask for {len(devices)} GPUs, {hardware.name} has {hardware.num_gpus} "
-            f"({hardware.num_nodes} x {hardware.gpus_per_node})"
-        )
-    limit = hardware.memory_gb * 1e9 * (1 - RESERVE)
-    over = {tuple(sorted(set(d.roles))): d.num_bytes for d in devices if d.num_bytes > limit}
-    problems += [
-        f"a GPU of {' and '.join(names)} takes {_gb(num_bytes)} of {hardware.memory_gb:.0f} GB"
-        for names, num_bytes in over.items()
-    ]
-    ranks = min(config.learner.num_ranks, hardware.gpus_per_node)
-    host = ranks * learner_of(config, sizes, batch, hardware).host
-    who = f"learner: {ranks} ranks"
-    if config.cluster.colocate and rollout.media:  # asleep, an engine with a tower keeps its weights there
-        host += ranks * (rollout.weights + rollout.media)
-        who += " and their sleeping engines"
-    if host > hardware.host_memory_gb * 1e9 * (1 - RESERVE):
-        problems.append(f"{who} keep {_gb(host)} in main memory of {hardware.host_memory_gb:.0f} GB")
-    return problems
-
-
 def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
     """Returns the configuration with some keys, dotted, set otherwise."""
     for key, value in settings.items():
@@ -245,10 +191,12 @@ def _set(section: Any, path: list[str], value: Any) -> Any:
 
 
 def _changes(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> tuple[Settings, ...]:
-    """The smallest set of `CHANGES`, of at most three, with which it fits; the first by their order."""
-    for count in (1, 2, 3):
+    """What the lengths dictate and the smallest set of `CHANGES`, of at most three, with which it fits; the
+    first by their order."""
+    first = dictated(config, sizes, batch, hardware)
+    for count in (0, 1, 2, 3):
         for chosen in itertools.combinations(CHANGES, count):
-            settings = {key: value for change in chosen for key, value in change.items()}
+            settings = {key: value for change in chosen for key, value in change.items()} | dict(first)
             try:
                 changed = with_settings(config, settings)
             except ValueError:
@@ -308,7 +256,3 @@ def _splits(config: RunConfig, hardware: Hardware) -> Iterator[RunConfig]:
 def _counts(most: int) -> list[int]:
     """All counts up to 8, beyond them those with at most two digits of precision in binary."""
     return [n for n in range(1, most + 1) if n <= 8 or n % (1 << (n.bit_length() - 3)) == 0]
-
-
-def _gb(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.1f} GB"

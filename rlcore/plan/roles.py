@@ -15,7 +15,7 @@ from rlcore.plan.memory import (
     forward_memory,
     learner_memory,
 )
-from rlcore.plan.sizes import ModelSizes
+from rlcore.plan.sizes import KNOWN, ModelSizes
 from rlcore.plan.workload import Batch
 
 CONTEXT_BYTES = 1.0e9
@@ -26,6 +26,10 @@ GPU_UTILIZATION = 0.92
 """vLLM's default `gpu_memory_utilization`."""
 CPU_CACHE_BYTES = 256 << 20
 """Key-value cache of an engine on CPUs, where `kv_cache_memory_bytes` is not set (rlcore.engines)."""
+HOST_PROCESS_BYTES = 2.0e9
+"""Main memory of a process that uses a GPU: Python, torch, CUDA's libraries."""
+RULE_BYTES = 0.3e9
+"""Main memory of a reward without a model."""
 LARGE_GPU_BYTES = 70 * 2**30
 """A GPU of this much memory has larger batches in vLLM where nothing else is set, unless it is an A100."""
 
@@ -44,6 +48,8 @@ class Role:
     """Bytes that stay while the other role of a colocated pair has its turn."""
     parts: dict[str, float] = field(default_factory=dict)
     """Bytes by purpose; bytes of peaks at other times are left out."""
+    host_bytes: float = 0.0
+    """Bytes of one actor in main memory, beside its GPUs; with `cpu` they are `num_bytes`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,7 @@ class Rollout:
 
     weights: float
     media: float
+    """Bytes of the audio tower, in the engine or, in float32, beside it (`model.media`)."""
     activations: float
     cache: float
     """Bytes left for keys and values; below 0: none."""
@@ -108,12 +115,15 @@ def rollout_memory(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware:
     tensor_parallel, workers = int(engine.get("tensor_parallel_size", 1)), config.rollout.workers_per_engine
     max_num_seqs, tokens = largest_batch(config, hardware)
     weights = size * sizes.language / workers
-    media = size * sizes.audio if config.model.media == "raw" else 0.0
+    is_inside = config.model.media == "raw"
+    media = (size if is_inside else 4.0) * sizes.audio
     width = 4 * sizes.hidden + (2 * sizes.intermediate + 3 * sizes.attention) / tensor_parallel
     activations = size * tokens * width + 2 * 4 * max_num_seqs * sizes.vocab
-    asleep = 0.0 if hardware.is_cpu else CONTEXT_BYTES * (1 if engine.get("enforce_eager") else 2)
+    # A tower beside the engine is outside of its share, and does not sleep.
+    beside = 0.0 if is_inside else media
+    own = 0.0 if hardware.is_cpu else CONTEXT_BYTES * (1 if engine.get("enforce_eager") else 2)
     share = float(engine.get("gpu_memory_utilization", GPU_UTILIZATION)) * hardware.memory_gb * 1e9
-    rest = CPU_CACHE_BYTES if hardware.is_cpu else share - weights - media - activations - asleep
+    rest = CPU_CACHE_BYTES if hardware.is_cpu else share - weights - (media - beside) - activations - own
     cache = float(engine.get("kv_cache_memory_bytes") or rest)
     per_token = size * sizes.kv_values_per_token / workers
     per_sequence = batch.prompt_length / batch.num_samples + batch.completion_length
@@ -123,8 +133,8 @@ def rollout_memory(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware:
         media=media,
         activations=activations,
         cache=cache,
-        num_bytes=weights + media + activations + cache + asleep,
-        asleep=asleep,
+        num_bytes=weights + media + activations + cache + own,
+        asleep=own + beside,
         cache_tokens=cache_tokens,
         num_seqs=max(1, min(max_num_seqs, int(cache_tokens / per_sequence))),
     )
@@ -154,6 +164,7 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
                 "activations": rollout.activations,
                 "KV cache": rollout.cache,
             },
+            host_bytes=_rollout_host(config, rollout),
         ),
         Role(
             name="learner",
@@ -170,6 +181,7 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
                 "activations": learner.activations,
                 "logits": learner.logits,
             },
+            host_bytes=HOST_PROCESS_BYTES + max(learner.host, _loaded(config, sizes)),
         ),
     ]
     if config.algorithm.kl_coef > 0 and config.reference.num_replicas > 0:
@@ -181,11 +193,57 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
                 num_gpus=_gpus(config.reference, hardware),
                 num_bytes=overhead + (1 + share) * num_bytes,
                 parts={"weights and activations": num_bytes},
+                host_bytes=HOST_PROCESS_BYTES + BYTES[config.model.dtype] * (sizes.language + sizes.media),
             )
         )
+    if hardware.is_cpu:
+        return roles + [_cpu_reward(name, reward, config, sizes) for name, reward in config.rewards.items()]
     return roles + [
         _reward(name, reward, hardware) for name, reward in config.rewards.items() if reward.num_gpus > 0
     ]
+
+
+def _rollout_host(config: RunConfig, rollout: Rollout) -> float:
+    """Main memory of an engine's processes; asleep, an engine with a tower keeps its weights there."""
+    workers = config.rollout.workers_per_engine
+    sleeping = (
+        rollout.weights + rollout.media if config.cluster.colocate and config.model.media == "raw" else 0.0
+    )
+    return HOST_PROCESS_BYTES * (1 if workers == 1 else workers + 1) + sleeping
+
+
+def _loaded(config: RunConfig, sizes: ModelSizes) -> float:
+    """Main memory of a rank that loads the checkpoint in float32, of which ZeRO-3 gives it a part."""
+    ranks = config.learner.num_ranks if config.learner.zero_stage == 3 else 1
+    return 4.0 * (sizes.language + sizes.media) / ranks
+
+
+def judge_sizes(reward: RewardConfig, config: RunConfig, sizes: ModelSizes) -> ModelSizes | None:
+    """Returns the sizes of the model that a reward names in `args.model_path`, where they are known."""
+    path = reward.args.get("model_path")
+    return sizes if path == config.model.path else KNOWN.get(str(path))
+
+
+def _cpu_reward(name: str, reward: RewardConfig, config: RunConfig, sizes: ModelSizes) -> Role:
+    """A reward that names a model holds its weights and an engine's cache; one of unknown size is taken to be
+    as large as the policy."""
+    num_bytes, parts = RULE_BYTES, {"process": RULE_BYTES}
+    if "model_path" in reward.args:
+        judge = judge_sizes(reward, config, sizes) or sizes
+        weights = BYTES.get(str(reward.args.get("dtype")), 4.0) * (judge.language + judge.media)
+        num_bytes, parts = weights + CPU_CACHE_BYTES + CONTEXT_BYTES, {"weights": weights}
+    return Role(
+        name=f"reward {name}",
+        count=reward.replicas,
+        num_gpus=reward.num_cpus,
+        num_bytes=num_bytes,
+        parts=parts,
+    )
+
+
+def cpu_rewards(config: RunConfig) -> float:
+    """Returns the bytes of main memory that rewards without a GPU take beside the roles on GPUs."""
+    return sum(reward.replicas * RULE_BYTES for reward in config.rewards.values() if reward.num_gpus == 0)
 
 
 def _reward(name: str, reward: RewardConfig, hardware: Hardware) -> Role:
@@ -199,6 +257,7 @@ def _reward(name: str, reward: RewardConfig, hardware: Hardware) -> Role:
         num_gpus=reward.num_gpus,
         num_bytes=num_bytes,
         parts={"engine": num_bytes},
+        host_bytes=HOST_PROCESS_BYTES,
     )
 
 
@@ -214,6 +273,8 @@ class Device:
     num_bytes: float = 0.0
     """Bytes when the roles take most."""
     roles: list[str] = field(default_factory=list)
+    host: dict[str, float] = field(default_factory=dict)
+    """Role to the main memory of its actors here; one on several GPUs counts at its first."""
 
 
 def place(roles: Sequence[Role], *, colocate: bool = False) -> list[Device]:
@@ -232,6 +293,7 @@ def place(roles: Sequence[Role], *, colocate: bool = False) -> list[Device]:
         for _ in range(bundle[0].count):
             if num_gpus >= 1:
                 devices += [Device(0.0, num_bytes, [*names]) for _ in range(math.ceil(num_gpus))]
+                _add_host(devices[-math.ceil(num_gpus)], bundle)
                 continue
             at = next((d for d in devices if d.free >= num_gpus - 1e-9), None)
             if at is None:
@@ -240,7 +302,13 @@ def place(roles: Sequence[Role], *, colocate: bool = False) -> list[Device]:
             at.free -= num_gpus
             at.num_bytes += num_bytes
             at.roles += names
+            _add_host(at, bundle)
     return devices
+
+
+def _add_host(device: Device, bundle: Sequence[Role]) -> None:
+    for role in bundle:
+        device.host[role.name] = device.host.get(role.name, 0.0) + role.host_bytes
 
 
 def _num_gpus(bundle: Sequence[Role]) -> float:

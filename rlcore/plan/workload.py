@@ -25,6 +25,11 @@ class Workload:
     """Text tokens of a prompt, chat template included."""
     audio_seconds: float = 6.0
     """Seconds of audio of a prompt; 0: none."""
+    longest_prompt: int | None = None
+    """Tokens of the longest prompt, media included; null: as many as all others."""
+    prepare_seconds: float | None = None
+    """Seconds of one CPU core to read a prompt's media and make tensors of them; null:
+    `Efficiency.prepare_s` for each second of audio."""
     completion_tokens: float | None = None
     """Mean length of a completion; null: half of `rollout.max_tokens`."""
     length_spread: float = 0.6
@@ -62,6 +67,16 @@ class Batch:
     @property
     def prompt_length(self) -> int:
         return self.workload.prompt_tokens + round(AUDIO_TOKENS_PER_S * self.workload.audio_seconds)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(self.prompt_length, self.workload.longest_prompt or 0)
+
+    @property
+    def longest_sample(self) -> int:
+        """Tokens of the longest prompt with the longest completion."""
+        return self.longest_prompt + self.max_completion
 
     @property
     def max_completion(self) -> int:

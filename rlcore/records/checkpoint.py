@@ -16,15 +16,22 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlcore.config import RunConfig
 from rlcore.config import io as config_io
+from rlcore.config.resuming import ACCEPTED, NEVER, rule_of
 from rlcore.errors import CheckpointError
 from rlcore.records.files import JsonObject, replaced, write_json
 
 _MAX_SHOWN = 5
+_ADVICE = {
+    NEVER: "These never change: resume with the settings of that run, or start in a new run_dir",
+    ACCEPTED: "With --accept-changes beside --resume the run goes on with the new values, and records them; "
+    "else resume with the settings of that run, or start in a new run_dir",
+}
 COMPLETE = "complete.json"
 CONTROLLER = "controller.json"
 
@@ -35,8 +42,8 @@ class DamagedCheckpointError(CheckpointError):
 
 def run_settings(config: RunConfig) -> dict[str, Any]:
     """Returns what the run's results depend on, JSON-ready. Left out are the settings that a resumed run may
-    change (`MAY_CHANGE` in the configuration's classes); they change results by no more than rounding. What
-    came from the environment stands as `${oc.env:NAME}`: a key may change."""
+    change freely (`MAY_CHANGE` in the configuration's classes); they change results by no more than rounding.
+    What came from the environment stands as `${oc.env:NAME}`: a key may change."""
     return config_io.plain(config, lasting=True)
 
 
@@ -105,31 +112,62 @@ def clear(folder: str | Path) -> None:
         shutil.rmtree(path)
 
 
-def read(checkpoint: str | Path, *, settings: Mapping[str, object] | None = None) -> JsonObject:
-    """Returns the controller's state of a checkpoint, whose folder `learner` holds the learner's files.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change is a setting that a resumed run has another value of than the run that it goes on from."""
+
+    key: str
+    before: object
+    """None where there was none."""
+    now: object
+
+    @property
+    def rule(self) -> str:
+        """Says who may make the change (`rlcore.config.resuming`)."""
+        return rule_of(RunConfig, self.key)
+
+    def __str__(self) -> str:
+        return f"{self.key} was {self.before}, is {self.now}"
+
+
+def changes(checkpoint: Path, settings: Mapping[str, object]) -> list[Change]:
+    """Returns the settings that differ from those that a checkpoint was written under.
 
     Raises:
         DamagedCheckpointError: the checkpoint is missing or incomplete.
-        CheckpointError: the checkpoint was written under other settings than `settings`; names them.
+    """
+    return list(_changes(read_json(checkpoint / COMPLETE).get("settings", {}), settings))
+
+
+def read(
+    checkpoint: str | Path, *, settings: Mapping[str, object] | None = None, accept_changes: bool = False
+) -> JsonObject:
+    """Returns the controller's state of a checkpoint, whose folder `learner` holds the learner's files.
+
+    Args:
+        settings: those of the run that goes on.
+        accept_changes: takes changes that make another run of it from here on.
+
+    Raises:
+        DamagedCheckpointError: the checkpoint is missing or incomplete.
+        CheckpointError: the checkpoint was written under other settings, which may not change, or not without
+            `accept_changes`; names them.
     """
     checkpoint = Path(checkpoint)
-    marker = read_json(checkpoint / COMPLETE)
-    if settings is not None and (changed := list(_changes(marker.get("settings", {}), settings))):
-        shown = "; ".join([*changed[:_MAX_SHOWN], *(["..."] if changed[_MAX_SHOWN:] else [])])
-        raise CheckpointError(
-            f"{checkpoint}: written under another configuration: {shown}. Resume with the settings of that "
-            "run, or start in a new run_dir"
-        )
+    for rule, advice in _ADVICE.items():
+        found = [] if settings is None else [c for c in changes(checkpoint, settings) if c.rule == rule]
+        if found and not (rule == ACCEPTED and accept_changes):
+            shown = "; ".join([*map(str, found[:_MAX_SHOWN]), *(["..."] if found[_MAX_SHOWN:] else [])])
+            raise CheckpointError(f"{checkpoint}: written under another configuration: {shown}. {advice}")
     return read_json(checkpoint / CONTROLLER)
 
 
-def _changes(before: object, now: object, path: str = "") -> Iterator[str]:
-    """Yields settings that differ, as `learner.lr was 1e-06, is 2e-06`."""
+def _changes(before: object, now: object, path: str = "") -> Iterator[Change]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in {**before, **now}:
             yield from _changes(before.get(name), now.get(name), f"{path}.{name}" if path else name)
     elif before != now:
-        yield f"{path} was {before}, is {now}"
+        yield Change(path, before, now)
 
 
 def read_json(path: Path) -> JsonObject:

@@ -89,6 +89,22 @@ def write_json(path: str | Path, value: object, *, durable: bool = False) -> Non
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable=durable)
 
 
+def read_json(path: str | Path) -> Any:
+    """Returns what a JSON file holds, and an empty object where the file is missing.
+
+    Raises:
+        DataError: the file is not JSON.
+    """
+    if not Path(path).is_file():
+        return {}
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path}: not JSON ({error}); mend it, or delete it to have it written anew"
+        ) from error
+
+
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, object]]) -> int:
     """Replaces the file by JSON lines and returns how many there are. NaN and infinity become null."""
     count = 0
@@ -203,7 +219,7 @@ def open_text(path: str | Path, newline: str | None = None) -> Iterator[TextIO]:
     """Opens a text file that people wrote, with or without a byte order mark.
 
     Raises:
-        DataError: the file is not UTF-8.
+        DataError: the file is not UTF-8; the message names file and line.
     """
     with _as_utf8(path), Path(path).open(encoding="utf-8-sig", newline=newline) as lines:
         yield lines
@@ -214,9 +230,22 @@ def _as_utf8(path: str | Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 ({error.reason}, byte {error.object[error.start]:#x}); save it as UTF-8"
-        ) from error
+        reason = f"{error.reason}, byte {error.object[error.start]:#x}"
+        raise DataError(f"{path}:{_line_not_utf8(path)}: not UTF-8 ({reason}); save it as UTF-8") from error
+
+
+def _line_not_utf8(path: str | Path) -> int:
+    """Returns the number of the first line that is not UTF-8, 0 where all are."""
+    with Path(path).open("rb") as lines:
+        return next((number for number, line in enumerate(lines, 1) if not _is_utf8(line)), 0)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def is_nan(value: object) -> bool:

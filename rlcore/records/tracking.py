@@ -1,5 +1,5 @@
-"""The records of a run: metrics.jsonl, samples.jsonl, TensorBoard events, summary.json, config.yaml (and
-skipped.jsonl, which the learner writes).
+"""The records of a run: metrics.jsonl, samples.jsonl, changes.jsonl, TensorBoard events, summary.json,
+config.yaml (and skipped.jsonl, which the learner writes).
 
 Steps are counted as finished updates: the first update is logged as step 1, an evaluation before training
 as step 0. A run resumed from the checkpoint of step n first drops every row after n, and what there is of an
@@ -8,8 +8,10 @@ evaluation of step n that was cut short, so that nothing is counted twice.
 
 from __future__ import annotations
 
-import json
+import itertools
+import logging
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +20,23 @@ import numpy as np
 
 from rlcore.config import save_config
 from rlcore.errors import DataError
-from rlcore.records.files import JsonObject, RowAppender, keep_rows, read_rows, write_json
+from rlcore.records.checkpoint import Change
+from rlcore.records.files import (
+    JsonObject,
+    RowAppender,
+    append_rows,
+    keep_rows,
+    read_json,
+    read_rows,
+    write_json,
+)
+from rlcore.records.run_lock import LOCK
 from rlcore.records.versions import versions
 from rlcore.types import Group, Score
 
-METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+log = logging.getLogger(__name__)
+
+METRICS, SAMPLES, CHANGES = "metrics.jsonl", "samples.jsonl", "changes.jsonl"
 
 
 class Tracker:
@@ -42,6 +56,9 @@ class Tracker:
                 events.unlink()
         save_config(config, self.run_dir / "config.yaml")
         self.update_summary({"versions": versions()})
+        # A run that goes on after this step once more says itself what has changed there.
+        first = 0 if resume_step is None else resume_step
+        keep_rows(self.run_dir / CHANGES, lambda row: row["step"] < first)
         self._open(resume_step)
 
     def _open(self, resume_step: int | None) -> None:
@@ -125,6 +142,15 @@ class Tracker:
                     row["advantage"] = float(advantages[g, k])
                 self._samples.write({name: _readable(value) for name, value in row.items()})
 
+    def log_changes(self, step: int, changes: Sequence[Change]) -> None:
+        """Writes a row of changes.jsonl per setting that a run which goes on after `step` has changed."""
+        now = round(time.time(), 3)
+        rows = [
+            {"step": step, "time": now, "key": each.key, "before": each.before, "now": each.now}
+            for each in changes
+        ]
+        append_rows(self.run_dir / CHANGES, rows)
+
     def update_summary(self, values: Mapping[str, object]) -> JsonObject:
         """Merges `values` into summary.json and returns the whole."""
         return merge_summary(self.run_dir / "summary.json", values)
@@ -142,13 +168,26 @@ class Tracker:
         self.close()
 
 
+def keep_earlier(folder: Path) -> None:
+    """Moves the records of a finished evaluation out of `folder`, to the first free of `folder.1`,
+    `folder.2`, ..., and says so. What was cut short before it had metrics stays, to be replaced."""
+    if not any(read_rows(folder / METRICS)):
+        return
+    kept = next(path for n in itertools.count(1) if not (path := Path(f"{folder}.{n}")).exists())
+    kept.mkdir()
+    for path in list(folder.iterdir()):
+        if path.name != LOCK:
+            shutil.move(path, kept)
+    log.warning("%s: the earlier evaluation is kept as %s", folder, kept)
+
+
 def merge_summary(path: str | Path, values: Mapping[str, object]) -> JsonObject:
     """Merges `values` into a JSON file, section by section, and returns the whole.
 
     The file is replaced at once: a reader never finds half of one, and a kill never leaves one.
     """
     path = Path(path)
-    merged = _merge(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, values)
+    merged = _merge(read_json(path), values)
     write_json(path, merged)
     return merged
 

@@ -146,11 +146,14 @@ def _speed(
     for size in BATCH_SIZES:
         batch = [_marked(groups[i % len(groups)], f"{size}.{i}") for i in range(size)]
         began = time.perf_counter()
-        scorer.score(batch, context)
+        scores = scorer.score(batch, context)
         seconds = time.perf_counter() - began
         slowest = max(slowest, seconds)
         rate = sum(len(group.completions) for group in batch) / seconds
-        yield Finding(f"batch of {size}", True, f"{1000 * seconds:.1f} ms, {rate:.4g} completions a second")
+        scored = _scored(batch, scores)
+        failed = "" if scored.ok else f"; {scored.detail}"
+        detail = f"{1000 * seconds:.1f} ms, {rate:.4g} completions a second{failed}"
+        yield Finding(f"batch of {size}", scored.ok, detail)
         if seconds > timeout_s / 2:
             break  # the next would only run into the deadline
     detail = f"slowest call {slowest:.3g} s, timeout_s is {timeout_s:g}"

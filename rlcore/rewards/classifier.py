@@ -30,6 +30,7 @@ class SequenceClassifier(Reward):
 
     Raises:
         ConfigError: no such label, or none given where there are several.
+        DataError: no such model, or one without weights or tokenizer.
     """
 
     def __init__(
@@ -45,12 +46,19 @@ class SequenceClassifier(Reward):
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        from rlcore.models.hf_model import load_config
+
         self._template, self._sigmoid, self._micro_batch_size = template, sigmoid, micro_batch_size
-        self._tokenizer = AutoTokenizer.from_pretrained(model_path)
+        load_config(model_path)  # tells of a folder that is not there, before the hub is asked for its files
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = AutoModelForSequenceClassification.from_pretrained(
-            model_path, dtype=getattr(torch, dtype), use_safetensors=True
-        )
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
+            self._model = AutoModelForSequenceClassification.from_pretrained(
+                model_path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+            )
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"model_path: {model_path} lacks what a classifier needs: {reason}") from error
         self._model.eval().to(self._device)
         self._pad_id = self._model.config.pad_token_id
         if self._pad_id is None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from rlcore.endpoints.client import LOOPBACK, open_client
+from rlcore.endpoints.client import LOOPBACK, open_client, post, read_json
 from rlcore.endpoints.secrets import read_secret, redact
 from rlcore.errors import ConfigError
 from rlcore.rewards.protocol import Reward
@@ -54,7 +54,7 @@ class HTTPReward(Reward):
 
     def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
         try:
-            answer = self._client.post(self._url, json=request_of(groups, context))
+            answer = post(self._client, self._url, request_of(groups, context))
         except httpx.RequestError as error:
             # Without its cause: a log of the whole chain would show what is redacted here.
             reason = redact(f"{type(error).__name__}: {error}", [self._token])
@@ -62,7 +62,10 @@ class HTTPReward(Reward):
         text = redact(answer.text, [self._token])
         if not answer.is_success:
             raise RuntimeError(f"{self._url} answered {answer.status_code}: {text[:500]}")
-        body = answer.json()
+        try:
+            body = read_json(answer)
+        except ValueError as error:
+            raise ValueError(f"{self._url} answered no JSON ({error}): {text[:200] or '(nothing)'}") from None
         rows = body.get("scores") if isinstance(body, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
             raise ValueError(f"{self._url} answered no `scores`, a list of lists: {text[:200]}")

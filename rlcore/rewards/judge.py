@@ -187,7 +187,7 @@ class OpenAIJudge(Reward):
         """Raises ValueError where the endpoint did not keep to the schema: some only promise to."""
         try:
             content = content_of(answer)
-            grades = json.loads(_bare(content))
+            grades = json.loads(_bare(content), object_pairs_hook=_each_once)
         except ValueError as error:
             raise ValueError(f"the judge answered no JSON: {str(answer)[:300]}") from error
         if not isinstance(grades, dict) or set(grades) != set(self._weights):
@@ -198,6 +198,13 @@ class OpenAIJudge(Reward):
                     f"the judge's grade for {name} is {grade!r}; 1 to {self._highest} is allowed"
                 )
         return Grades(grades, usage_of(answer))
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Returns a JSON object; ValueError where a name stands there twice: the last grade would count."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError(f"names stand there twice: {[name for name, _ in pairs]}")
+    return dict(pairs)
 
 
 def _bare(content: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def check_reward(config: RewardConfig, *, where: str) -> None:
         build_reward(config, where=where)
     elif not issubclass(check_target(name, config.args, where=where), Reward):
         raise ConfigError(f"{where}.target: {name} is no subclass of rlcore.rewards.Reward")
+    for key, part in _parts(config.args, f"{where}.args"):
+        check_reward(part, where=key)
+
+
+def _parts(args: Mapping[str, object], where: str) -> Iterator[tuple[str, RewardConfig]]:
+    """Yields the rewards that a reward is made of (`rlcore.rewards.combine`), with their config paths."""
+    for name, value in args.items():
+        if isinstance(value, Mapping):
+            if isinstance(value.get("target"), str) and set(value) <= {"target", "args", "weight"}:
+                section = {"target": value["target"], "args": value.get("args") or {}}
+                yield f"{where}.{name}", RewardConfig(**section)
+            else:
+                yield from _parts(value, f"{where}.{name}")
 
 
 def resolve_target(target: str, *, where: str) -> str:

@@ -24,6 +24,10 @@ class Reward:
     batches better).
     """
 
+    by_rule = False
+    """True where text and reference decide at no cost, and a perfect answer gets more than 0: a run tries
+    such a reward before it starts (`rlcore.rewards.reading`)."""
+
     def score(self, group: Group, context: RewardContext) -> Sequence[Score]:
         """Returns one score per completion, in the completions' order."""
         raise NotImplementedError(f"{type(self).__name__} must define score or score_batch")

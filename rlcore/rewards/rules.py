@@ -16,6 +16,8 @@ from rlcore.types import Completion, Group, RewardContext, Score
 class RegexFormat(Reward):
     """Gives 1 where the whole completion matches `pattern` (`.` matches line breaks too), else 0."""
 
+    by_rule = True
+
     def __init__(self, pattern: str):
         self._pattern = _compile("pattern", pattern)
 
@@ -28,6 +30,8 @@ class TagFormat(Reward):
 
     A section is `<tag>text</tag>`, once and with text in it. Nothing but white space may stand around them.
     """
+
+    by_rule = True
 
     def __init__(self, tags: Sequence[str]):
         if not tags or not all(re.fullmatch(r"\w+", tag) for tag in tags):
@@ -51,6 +55,8 @@ class ExactMatch(Reward):
             A completion without a match is wrong.
         aliases: right answer to the other spellings that are read as it.
     """
+
+    by_rule = True
 
     def __init__(
         self, key: str, extract: str = r"(?s)(.*)", aliases: Mapping[str, Sequence[str]] | None = None

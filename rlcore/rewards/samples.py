@@ -41,7 +41,9 @@ class SampleRow(TypedDict):
     reference: Mapping[str, Any]
 
 
-def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[SampleRow, Group]]:
+def read_groups(
+    path: str | Path, *, limit: int | None = None, split: str | None = None
+) -> list[tuple[SampleRow, Group]]:
     """Reads the groups of a samples.jsonl, in its order, each with the row of its first completion.
 
     A sample's text, length, media and reference are as in the run. The prompt's text, token ids and their
@@ -49,6 +51,7 @@ def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[Sam
 
     Args:
         limit: groups to read; None for all.
+        split: groups of this split alone, `train` or `eval`; None for both.
 
     Raises:
         DataError: no such file, or a line that is no sample.
@@ -60,11 +63,45 @@ def read_groups(path: str | Path, *, limit: int | None = None) -> list[tuple[Sam
     for number, row in numbered_rows(path, "a JSON object", leave_out_cut=True):
         if missing := [name for name in _NEEDED if name not in row]:
             raise DataError(f"{path}:{number}: no sample of a run, it lacks {missing}")
+        if split not in (None, row["split"]):
+            continue
         key = (row["step"], row["split"], row["prompt"], row["policy_version"])
         if key not in groups and limit is not None and len(groups) == limit:
             break
         groups.setdefault(key, []).append(cast(SampleRow, row))
     return [(rows[0], _group(rows)) for rows in groups.values()]
+
+
+def recorded_groups(path: str | Path, *, limit: int) -> list[Group]:
+    """Reads groups of a samples.jsonl that a reward can be tried on: those of the training, of K completions.
+
+    An evaluation asks for one answer a prompt: nothing in such a group could be compared.
+
+    Raises:
+        DataError: no such file, a line that is no sample, or no group of the training.
+    """
+    groups = [group for _, group in read_groups(path, limit=limit, split="train")]
+    if not groups:
+        raise DataError(
+            f"{path}: it holds no samples of the training, whose groups have several completions a prompt; "
+            "name the samples.jsonl of a run that has made a step"
+        )
+    return groups
+
+
+def asked_groups(prompts: Sequence[Prompt], *, limit: int) -> list[Group]:
+    """Makes up answers to a task's prompts: groups with the prompts' own media and references.
+
+    Args:
+        limit: prompts to take, evenly spread.
+
+    Raises:
+        DataError: there are no prompts.
+    """
+    if not prompts:
+        raise DataError("task: it has no prompts of the split train")
+    count = min(limit, len(prompts))
+    return [_answered(prompts[i * len(prompts) // count], i) for i in range(count)]
 
 
 def generated_groups(reference: Mapping[str, object], num_groups: int = 6) -> list[Group]:
@@ -73,14 +110,17 @@ def generated_groups(reference: Mapping[str, object], num_groups: int = 6) -> li
     Args:
         reference: the reference of every prompt.
     """
-    return [
-        Group(
-            prompt=Prompt(id=f"generated-{i}", text="What does the voice express?", reference=reference),
-            prompt_token_ids=(0,),
-            completions=tuple(completion_of(answer) for answer in (*_ANSWERS[i:], *_ANSWERS[:i])),
-        )
+    prompts = [
+        Prompt(id=f"generated-{i}", text="What does the voice express?", reference=reference)
         for i in range(num_groups)
     ]
+    return [_answered(prompt, i) for i, prompt in enumerate(prompts)]
+
+
+def _answered(prompt: Prompt, turn: int) -> Group:
+    """All made-up answers to a prompt, beginning with another one each turn."""
+    answers = (_ANSWERS[(turn + k) % len(_ANSWERS)] for k in range(len(_ANSWERS)))
+    return Group(prompt=prompt, prompt_token_ids=(0,), completions=tuple(map(completion_of, answers)))
 
 
 def completion_of(text: str, num_tokens: int | None = None, finish_reason: str = "stop") -> Completion:

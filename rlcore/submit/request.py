@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from rlcore.config import JobConfig, RunConfig, load_config
 from rlcore.config import io as config_io
 from rlcore.config.env_values import required_variables
+from rlcore.config.model import TARGET
 from rlcore.errors import ConfigError
 from rlcore.records.versions import versions
 
@@ -43,11 +46,17 @@ class JobRequest:
         return self.config.cluster.job
 
     @property
-    def needed(self) -> tuple[str, ...]:
-        """Files and folders below `working_dir` that must travel."""
-        model = Path(self.config.model.path)
-        is_local = not model.is_absolute() and (self.working_dir / model).exists()
-        return (*self.files, *([model.as_posix()] if is_local else []))
+    def needed(self) -> dict[str, tuple[str, ...]]:
+        """Files and folders below `working_dir` that must travel, by the key that names them.
+
+        These are the configuration's files, and each relative path and `module:name` in its values that lies
+        here. What a resumed run may change (`run_dir`, caches) the job makes itself.
+        """
+        needed: dict[str, tuple[str, ...]] = {"--config": self.files}
+        for key, text in _texts(self.config):
+            if found := _inside_paths(text, self.working_dir):
+                needed[key] = found
+        return needed
 
     @property
     def runtime_env(self) -> dict[str, object]:
@@ -77,6 +86,7 @@ def job_request(
     run_id: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    accept_changes: bool = False,
 ) -> JobRequest:
     """Returns the job that the files describe. The last part of `run_dir`, or `run_id`, names the run.
 
@@ -100,7 +110,8 @@ def job_request(
     if not working_dir.is_dir():
         raise ConfigError(f"cluster.job.working_dir: {working_dir} is no folder")
     inside = tuple(_inside(file, working_dir) for file in files)
-    flags = [*(["--resume"] if resume else []), *(["--overwrite"] if overwrite else [])]
+    asked = {"--resume": resume, "--accept-changes": accept_changes, "--overwrite": overwrite}
+    flags = [flag for flag, is_set in asked.items() if is_set]
     words = ["python", "-m", "rlcore.cli", "train"]
     for file in inside:
         words += ["--config", file]
@@ -184,6 +195,41 @@ def _run_dir(config: RunConfig, run_id: str | None) -> PurePosixPath:
             "end with it: set cluster.job.storage to an absolute folder that the nodes share"
         )
     return PurePosixPath(storage) / run_dir
+
+
+def _texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the texts of a configuration, or of a part of it, with their dotted keys; without what a resumed
+    run may change."""
+    entries: Iterable[tuple[object, object]] = ()
+    if isinstance(value, str):
+        yield path, str(value)
+    elif dataclasses.is_dataclass(value):
+        lasting = (field.name for field in dataclasses.fields(value) if not field.metadata.get("may_change"))
+        entries = ((name, getattr(value, name)) for name in lasting)
+    elif isinstance(value, Mapping):
+        entries = value.items()
+    elif isinstance(value, list | tuple):
+        entries = enumerate(value)
+    for key, inner in entries:
+        yield from _texts(inner, f"{path}.{key}" if path else str(key))
+
+
+def _inside_paths(text: str, working_dir: Path) -> tuple[str, ...]:
+    """Returns the files and folders below `working_dir` that a value of the configuration stands for: a
+    relative path, or the module of `package.module:name` with the packages that it lies in. The nodes have
+    the modules of installed packages as they have rlcore itself."""
+    if TARGET.fullmatch(text):
+        if re.split("[.:]", text)[0] in metadata.packages_distributions():
+            return ()
+        parts = text.partition(":")[0].split(".")
+        packages = [Path(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
+        paths = [
+            path for path in (*packages, Path(*parts).with_suffix(".py")) if (working_dir / path).is_file()
+        ]
+        return tuple(path.as_posix() for path in paths)
+    path = Path(os.path.normpath(text or "."))
+    is_path = not path.is_absolute() and path.name not in ("", "..")
+    return (path.as_posix(),) if is_path and os.path.exists(working_dir / path) else ()
 
 
 def _inside(file: str, working_dir: Path) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -94,6 +93,9 @@ class NativeSender(WeightSender):
     def push(self, push: Push, tensors: Iterable[tuple[str, Tensor]]) -> PushReport:
         """Sends the tensors, as `WeightSender.push`. Beside rank 0, vLLM's engine takes part in rank 0's
         gathering of handles."""
+        # vLLM packs on streams of its own, which would not wait for an optimizer step that is still queued.
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
         if self._rank == 0:
             return super().push(push, tensors)
         start, self._source.stream = perf_counter(), iter(tensors)
@@ -212,7 +214,8 @@ def serve(llm: LLM, push: Push, *, engine: int, group: int, accept: Callable[[It
 
     Raises:
         WeightSyncError: the push does not fit or was called off; nothing has been touched.
-        MixedWeightsError: it failed here or was called off after vLLM had begun to replace the weights.
+        MixedWeightsError: it failed here or was called off after vLLM had begun to replace the weights; the
+            next push brings them all.
     """
     name, is_begun = receiver_name(engine, 0, 1), False
     talk = ReceiverTalk(push, name)
@@ -242,8 +245,7 @@ def serve(llm: LLM, push: Push, *, engine: int, group: int, accept: Callable[[It
         talk.refuse(f"{name} refused {reason}")
         if not is_begun:
             raise WeightSyncError(reason) from error
-        with suppress(Exception):  # where it is open no more, or cannot be closed, the next push will tell
-            llm.finish_weight_update()
+        llm.collective_rpc("abandon_weight_update")
         raise MixedWeightsError(reason) from error
 
 

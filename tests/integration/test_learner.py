@@ -38,7 +38,7 @@ from rlcore.actors.group import ActorGroup
 from rlcore.actors.placement import Bundle, reserve
 from rlcore.actors.reference_worker import ReferenceWorker
 from rlcore.algorithms.batching import micro_batches, shard_groups
-from rlcore.config import AlgorithmConfig, LoRAConfig, ModelConfig, RolloutConfig
+from rlcore.config import AlgorithmConfig, LoRAConfig, ModelConfig, RolloutConfig, TrainConfig
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.errors import (
     ActorError,
@@ -278,6 +278,31 @@ def test_a_run_goes_on_under_another_layout(
     assert difference < 1e-6
 
 
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_resumed_run_takes_its_new_rate_and_length(single, model_path, expected, tmp_path, zero_stage):
+    """The checkpoint says how many updates were made; the rate, its schedule and its end are the new ones."""
+    batches = expected[0]
+    start(single, model_path, zero_stage=zero_stage)
+    for batch in batches[:3]:
+        single.call("update", batch, timeout_s=60)
+    single.call("save", str(tmp_path / "checkpoint"), timeout_s=60)
+    saved = single.call("weights", timeout_s=60)[0]
+    assert single.call("update", batches[3], timeout_s=60)[0]["lr"] == pytest.approx(LEARNER.lr * 7 / 8)
+    usual = single.call("weights", timeout_s=60)[0]
+
+    longer = {"train": TrainConfig(num_steps=20)}
+    start(single, model_path, zero_stage=zero_stage, sections=longer, lr=3 * LEARNER.lr)
+    single.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+    assert single.call("update", batches[3], timeout_s=60)[0]["lr"] == pytest.approx(3 * LEARNER.lr * 17 / 18)
+    # AdamW's step, weight decay included, is proportional to the rate.
+    weights, factor = single.call("weights", timeout_s=60)[0], (3 * 17 / 18) / (7 / 8)
+    moved = {name: weights[name] - saved[name] for name in saved}
+    wanted = {name: factor * (usual[name] - saved[name]) for name in saved}
+    assert max(float(np.abs(step).max()) for step in wanted.values()) > LEARNER.lr
+    assert worst(moved, wanted) < 1e-6
+    assert single.call("update", batches[4], timeout_s=60)[0]["lr"] == pytest.approx(3 * LEARNER.lr * 16 / 18)
+
+
 LORA = LoRAConfig(rank=2, alpha=8, target_modules=("q_proj", "up_proj"))
 
 
@@ -470,6 +495,20 @@ def test_tied_embeddings_are_exported_once_from_every_stage(learner, text_model_
     assert (tmp_path / "model" / "generation_config.json").is_file()
 
 
+def test_a_place_that_cannot_be_written_holds_up_no_rank(learner, text_model_path, tmp_path):
+    """Rank 0 alone writes the model; rank 1 hears of the failure, and both go on."""
+    start(learner, text_model_path)
+    (tmp_path / "file").write_text("mine")
+    for method, what in (("export", "model"), ("save", "checkpoint")):
+        with pytest.raises(CheckpointError, match=rf"file/{what}: the {what} cannot be written there: "):
+            learner.call(method, str(tmp_path / "file" / what), timeout_s=20)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").write_text("of an earlier run")
+    learner.call("export", str(tmp_path / "model"), timeout_s=20)
+    assert load_model(str(tmp_path / "model")) and not (tmp_path / "model" / "old").exists()
+    learner.call("save", str(tmp_path / "checkpoint"), timeout_s=20)
+
+
 def test_for_stage_3_no_rank_ever_holds_the_whole_model(learner, text_model_path):
     start(learner, text_model_path)
     for held, total in learner.call("load_in_parts", text_model_path, timeout_s=60):
@@ -542,7 +581,9 @@ def plain_second_loss(model, batch, old: list[torch.Tensor]) -> torch.Tensor:
             ratio = (logprobs.detach() - old[at]).exp().clamp(0.99, 1.01)
             total = total - (weight * ratio * float(group.advantages[k]) * logprobs).sum()
             reference = torch.tensor(group.reference_logprobs[k])
-            total = total + 0.3 * ((logprobs - reference) ** 2).sum() / 2
+            rollout = torch.tensor(group.rollout_logprobs[k])
+            of_policy = (logprobs.detach() - rollout).exp().clamp(max=1.1)
+            total = total + 0.3 * (of_policy * (logprobs - reference) ** 2).sum() / 2
             at += 1
     return total / (batch.num_sequences * 50)
 

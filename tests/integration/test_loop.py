@@ -30,6 +30,7 @@ from rlcore.config import (
     RunConfig,
     TargetConfig,
 )
+from rlcore.errors import CheckpointError
 from rlcore.records.timeline import busy_seconds, read_spans, write_trace
 from rlcore.records.tracking import read_metrics
 from rlcore.run import ray_session, train
@@ -156,7 +157,7 @@ def test_engine_learner_and_reference_agree_on_the_policy_at_any_temperature(apa
     assert all(row["logprob_max_diff"] < 1e-4 and row["kl"] > 1e-6 for row in later)
 
 
-def test_a_learner_of_adapters_needs_no_reference(tmp_path: Path, model: Path) -> None:
+def test_a_learner_of_adapters_needs_no_reference_and_goes_on(tmp_path: Path, model: Path) -> None:
     config = loop_config(tmp_path / "run", model, algorithm=AlgorithmConfig(kl_coef=0.1))
     lora = LoRAConfig(rank=4, alpha=32, target_modules=("q_proj", "up_proj", "down_proj"))
     config = replace(
@@ -172,6 +173,32 @@ def test_a_learner_of_adapters_needs_no_reference(tmp_path: Path, model: Path) -
     assert len(later) == 2 and all(row["kl"] > 1e-6 for row in later)
     spans = [span for span in read_spans(config.run_dir) if span.phase == "reference_logprobs"]
     assert {span.actor for span in spans} == {"learner"} and len(spans) == 6  # two chunks a step
+
+    # The finished run goes on: longer, in step with its updates, at another rate and for another reward.
+    more = {"first": RewardConfig(target="loop_cases:first_token_even", num_cpus=0.05)}
+    extended = replace(
+        config,
+        rewards={**config.rewards, **more},
+        learner=replace(config.learner, lr=2e-2, lr_schedule="linear"),
+        train=replace(config.train, staleness=0, num_steps=5),
+    )
+    with pytest.raises(CheckpointError, match=r"lr was 0\.01, is 0\.02; .* With --accept-changes"):
+        train(extended, resume=True)
+    assert train(extended, resume=True, accept_changes=True)["steps"] == 5
+    rows = read_metrics(config.run_dir)[1:]
+    assert rows[:3] == [first, *later] and [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["lr"] for row in rows[3:]] == pytest.approx([2e-2 * 2 / 5, 2e-2 * 1 / 5])
+    assert [row["staleness/max"] for row in rows[2:]] == [1, 0, 0]
+    assert "reward/first" not in rows[2] and 0 <= rows[3]["reward/first"] <= 1
+    drawn = [row["prompt"] for row in samples(config.run_dir) if row["sample"] == 0]
+    assert Counter(Counter(drawn).values()) == {1: 4, 2: 8}  # 20 of a stream of 12: none is left out
+    noted = map(json.loads, (Path(config.run_dir) / "changes.jsonl").read_text().splitlines())
+    assert [(row["step"], row["key"], row["now"]) for row in noted if row["key"] != "rewards.first"] == [
+        (3, "learner.lr", 2e-2),
+        (3, "learner.lr_schedule", "linear"),
+        (3, "train.num_steps", 5),
+        (3, "train.staleness", 0),
+    ]
 
 
 def test_learner_and_engine_take_turns_on_shared_resources(tmp_path: Path, apart: RunConfig) -> None:

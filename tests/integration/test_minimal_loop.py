@@ -18,7 +18,7 @@ def mean(rows: list[dict[str, float]], name: str) -> float:
 
 def test_outcome_first_then_reasoning() -> None:
     train = runpy.run_path(str(EXAMPLE))["train"]
-    rows = train(70, seed=0)
+    rows = train(80, seed=0)
 
     assert mean(rows[:5], "outcome") < 0.4  # four emotions: chance is 0.25
     assert mean(rows[-10:], "outcome") > 0.8

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+import wave
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import ray
 
+from rlcore import cli
 from rlcore.actors.placement import Bundle, reserve
 from rlcore.actors.reward_pool import RewardPool
 from rlcore.config import RewardConfig
@@ -143,6 +145,35 @@ def test_a_killed_actor_is_named_and_started_anew(tmp_path: Path) -> None:
     with pool("Scripted", retries=1) as actors:  # what failed once is tried again
         text = f"once:{tmp_path / 'marker'}"
         assert values(score(actors, [group("a", text)])) == [[float(len(text))]]
+
+
+def test_check_fails_a_reward_that_hung_and_was_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = ["reward", "check", "faulty_rewards:HangsOnce", f"args.marker={tmp_path / 'marker'}"]
+    assert cli.main([*target, "timeout_s=1"]) == 1
+    said = capsys.readouterr().out
+    assert "FAIL  lost calls           1: no answer within timeout_s = 1 s; the actor was killed" in said
+    assert said.count("FAIL") == 1 and "48 finite scores for 48 completions of 6 groups" in said
+    assert cli.main([*target, "timeout_s=1"]) == 0  # its marker is there
+
+
+def test_a_reward_that_listens_is_checked_before_any_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with wave.open(str(tmp_path / "a.wav"), "wb") as audio:
+        audio.setparams((1, 2, 8000, 0, "NONE", ""))
+        audio.writeframes(bytes(2 * 4000))
+    args = f"{{audio: {tmp_path / 'a.wav'}}}"
+    config = f"model: {{path: m}}\ntask: {{target: 'faulty_rewards:Recordings', args: {args}}}\n"
+    (tmp_path / "run.yaml").write_text(config)
+    words = ["reward", "check", "faulty_rewards:heard", "--config", str(tmp_path / "run.yaml")]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out
+    assert "48 finite scores for 48 completions of 6 groups" in said
+    assert "range                1.5 to 114, mean" in said  # half a second for each of 3 to 228 letters
+    assert cli.main(["reward", "check", "faulty_rewards:heard"]) == 1  # made-up prompts have no recording
+    assert "KeyError: 'audio'" in capsys.readouterr().out
 
 
 def test_groups_of_one_thread_do_not_wait_for_those_of_another() -> None:

@@ -60,6 +60,9 @@ def workspace(tmp_path_factory):
     manifest = build_corpus(folder / "corpus", num_train=40, num_eval=12, seed=3, progress=False)
     annotate(manifest, folder / "annotated", num_workers=0, progress=False)
     build_tiny_model(folder / "base", tokenizer_corpus(), TinyModelConfig())
+    # Published models have it so: transformers loads it, and refuses to save it.
+    generation = folder / "base" / "generation_config.json"
+    generation.write_text(json.dumps({**json.loads(generation.read_text()), "temperature": 0.6}))
     with ray_session(CLUSTER):
         yield folder
 
@@ -138,6 +141,7 @@ def test_a_run_does_what_it_says_and_a_killed_one_resumes_as_if_it_had_not_been(
     assert all(change == 0 for name, change in moved.items() if "audio_tower" in name)
     assert moved["model.language_model.layers.0.self_attn.q_proj.weight"] > 0
     assert (Path(whole.run_dir) / "plots" / "rewards.png").stat().st_size > 1000
+    _assert_same_generation_settings(summary["model"], whole.model.path)
 
     # What a kill leaves behind that comes after the last step's rows and before its checkpoint is whole.
     killed = _config(workspace, "killed")
@@ -214,6 +218,14 @@ def test_a_disturbed_supervised_job_ends_like_one_that_was_left_alone(workspace)
     print(f"final loss: disturbed {rows[-1]['loss']:.9f}, left alone {losses[-1]:.9f}")
     assert losses == [row["loss"] for row in rows]
     _assert_same_weights(undisturbed, model)
+    _assert_same_generation_settings(model, base)
+    # Checkpoints are the engine's state alone: the model is beside them.
+    assert not list((folder / "train").glob("step_*/model"))
+
+
+def _assert_same_generation_settings(one: str | Path, other: str | Path) -> None:
+    texts = [(Path(each) / "generation_config.json").read_bytes() for each in (one, other)]
+    assert texts[0] == texts[1] and b"0.6" in texts[0]
 
 
 def _loss(model_path: str, examples: Sequence[Example]) -> float:

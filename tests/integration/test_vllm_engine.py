@@ -41,7 +41,7 @@ from rlcore.engines.head import multiply_in_float32
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
 from rlcore.engines.vllm_engine import VLLMEngine
-from rlcore.engines.vllm_plugin import PolicyTemperature
+from rlcore.engines.vllm_plugin import WorkerExtension
 from rlcore.engines.vllm_records import sampling_params, vllm_prompt
 from rlcore.errors import ConfigError, DataError, MixedWeightsError, WeightSyncError
 from rlcore.models.hf_model import (
@@ -256,7 +256,7 @@ def test_score_tokens_and_bad_arguments(audio_model: str) -> None:
     with pytest.raises(ConfigError, match=r"rollout.engine.dtype: .* set model.dtype instead"):
         VLLMEngine(audio_model, engine_args={"dtype": "float32"})
 
-    worker = PolicyTemperature()
+    worker = WorkerExtension()
     worker.model_runner = SimpleNamespace(get_model=lambda: torch.nn.Linear(1, 1))
     with pytest.raises(ConfigError, match=r"rollout.temperature: got 0.5, must be 1"):
         worker.divide_logits(0.5)

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from vllm.model_executor.model_loader import reload
+from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
 from rlcore.config import WeightSyncConfig
 from rlcore.config.weight_media import MEDIA
+from rlcore.engines.vllm_plugin import WorkerExtension
 from rlcore.errors import MixedWeightsError, WeightSyncError
 from rlcore.weight_sync import make_sender, vllm_native
 from rlcore.weight_sync.messages import SenderPort
@@ -42,6 +45,9 @@ class RecordingEngine:
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self.calls.append(("finish", weight_version))
+
+    def collective_rpc(self, method: str) -> None:
+        self.calls.append((method, None))
 
 
 def talk_to(engines: list[RecordingEngine], client: _PortClient, accept: Any, script: Any) -> list[Any]:
@@ -118,7 +124,59 @@ def test_a_push_that_fails_midway_leaves_mixed_weights_and_lets_the_next_one_beg
     (error,) = talk_to(engines, client, lambda shapes: None, script)
     assert isinstance(error, MixedWeightsError)
     assert "version 7" in str(error) and "a rank of the learner ended" in str(error)
-    assert engines[0].calls == [("start", None), ("finish", None)]
+    assert engines[0].calls == [("start", None), ("abandon_weight_update", None)]
+
+
+class Layer(torch.nn.Module):
+    """Two tensors of one layer, as vLLM joins q, k and v."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k = (torch.nn.Parameter(torch.ones(4, 4), requires_grad=False) for _ in range(2))
+
+
+class Worker(WorkerExtension):
+    """A worker's part in a push of `nccl` or `ipc`, by vLLM's own layer-wise reload."""
+
+    def __init__(self) -> None:
+        self.model = torch.nn.ModuleDict({"layer": Layer()})
+        self._weight_update_active = False
+        reload.record_metadata_for_reloading(self.model)
+
+    def start_weight_update(self) -> None:
+        assert not self._weight_update_active
+        self._weight_update_active = True
+        reload.initialize_layerwise_reload(self.model)
+
+    def update_weights(self, *tensors: tuple[str, float]) -> None:
+        parameters = dict(self.model.named_parameters())
+        for name, value in tensors:
+            parameter = parameters[name]
+            load = getattr(parameter, "weight_loader", default_weight_loader)
+            load(parameter, torch.full((4, 4), value))
+
+    def fail(self) -> None:
+        """What vLLM's worker does where an update raises."""
+        self._weight_update_active = False
+
+    def finish_weight_update(self) -> None:
+        if not self._weight_update_active:
+            raise RuntimeError("finish_weight_update called without a matching start_weight_update.")
+        reload.finalize_layerwise_reload(self.model, None)
+        self._weight_update_active = False
+
+
+def test_after_an_update_that_failed_in_a_worker_the_next_push_is_whole() -> None:
+    worker = Worker()
+    worker.start_weight_update()
+    worker.update_weights(("layer.q", 3.0))
+    worker.fail()
+    worker.abandon_weight_update()
+    worker.start_weight_update()
+    worker.update_weights(("layer.q", 4.0), ("layer.k", 4.0))
+    worker.finish_weight_update()
+    held = {name: parameter.unique().tolist() for name, parameter in worker.model.named_parameters()}
+    assert held == {"layer.q": [4.0], "layer.k": [4.0]}
 
 
 class RecordingTrainer:

@@ -250,6 +250,20 @@ def test_the_first_to_finish_make_the_round_and_the_others_are_cancelled():
     assert buffer.take(0).groups == (1, 3)
 
 
+def test_a_resumed_run_may_be_less_stale_and_take_more_prompts_per_step():
+    """Every prompt is still used once, and those of rounds that were open come first."""
+    before: GroupBuffer[int] = GroupBuffer(2, staleness=2)
+    assert [ticket.position for ticket in before.open(0, 9)] == [0, 1, 2, 3, 4, 5]
+    resumed: GroupBuffer[int] = GroupBuffer(3, staleness=0)
+    resumed.load_state_dict(before.state_dict(), step=0)
+    used = []
+    for step in range(4):
+        for ticket in resumed.open(step, 9):
+            assert resumed.add(ticket, ticket.position).new == ()
+        used.append(resumed.take(step).groups)
+    assert used == [(0, 1, 6), (2, 3, 7), (4, 5, 8), (9, 10, 11)]
+
+
 def test_jobs_are_dealt_in_turn_to_idle_replicas_and_by_load_to_busy_ones():
     dispatcher = Dispatcher(2)
     dispatcher.add(range(3))

@@ -7,8 +7,10 @@ import asyncio
 import os
 import signal
 import time
+import wave
 
 from rlcore.rewards import Reward, Score
+from rlcore.types import Prompt
 
 
 def act(text: str) -> float:
@@ -85,3 +87,32 @@ class DiesThenFails(Reward):
     def score(self, group, context):
         open(self.marker, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class HangsOnce(Reward):
+    """Gives no answer to the first call of all, and good ones ever after."""
+
+    def __init__(self, marker: str):
+        self.marker = marker
+
+    def score(self, group, context):
+        if not os.path.exists(self.marker):
+            open(self.marker, "w").close()
+            time.sleep(3600)
+        return [Score(float(len(c.text))) for c in group.completions]
+
+
+class Recordings:
+    """A task whose prompts have a recording each, as `rlcore reward check --config` asks for them."""
+
+    def __init__(self, audio: str):
+        self.audio = audio
+
+    def prompts(self, split):
+        return [Prompt(id=f"{split}{i}", text="", media={"audio": self.audio}) for i in range(40)]
+
+
+def heard(prompt, completion):
+    """Returns the seconds of the prompt's recording for each letter of the answer."""
+    with wave.open(prompt.media["audio"]) as audio:
+        return audio.getnframes() / audio.getframerate() * len(completion.text)

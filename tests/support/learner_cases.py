@@ -242,7 +242,8 @@ def plain_loss(model, batch: TrainBatch, algorithm: AlgorithmConfig) -> torch.Te
             low, high = 1 - algorithm.clip_low, 1 + algorithm.clip_high
             surrogate = torch.minimum(ratio * advantage, ratio.clamp(low, high) * advantage)
             log_r = torch.tensor(group.reference_logprobs[k]) - logprobs
-            total = total + (-surrogate + algorithm.kl_coef * (log_r.exp() - 1 - log_r)).sum()
+            of_policy = ratio.detach().clamp(max=algorithm.correction_high)
+            total = total + (-surrogate + algorithm.kl_coef * of_policy * (log_r.exp() - 1 - log_r)).sum()
     return total / batch.num_tokens
 
 
@@ -293,8 +294,11 @@ def start(
         run_dir=str(run_dir),
         model=ModelConfig(path=model_path, media=media, freeze=freeze),
         learner=replace(LEARNER, num_ranks=learner.size, **settings),
-        train=TrainConfig(num_steps=10),
-        **{"rollout": RolloutConfig(max_tokens=40), **(sections or {})},
+        **{
+            "rollout": RolloutConfig(max_tokens=40),
+            "train": TrainConfig(num_steps=10),
+            **(sections or {}),
+        },
     )
     learner.call("configure", config, timeout_s=60)
     start_learner(learner, timeout_s=60)

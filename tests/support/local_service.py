@@ -4,9 +4,11 @@ test."""
 from __future__ import annotations
 
 import json
+import socketserver
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -47,3 +49,35 @@ def service(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Iterator[st
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+@contextmanager
+def raw_service(pieces: Callable[[], Sequence[bytes]], *, pause_s: float = 0.01) -> Iterator[str]:
+    """Serves whatever bytes `pieces` gives to each request, one piece after the other, and hangs up; yields
+    the server's address."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            length = 0
+            while (line := self.rfile.readline().strip()) != b"":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+            self.rfile.read(length)
+            try:
+                for index, piece in enumerate(pieces()):
+                    time.sleep(pause_s if index else 0)
+                    self.wfile.write(piece)
+            except OSError:
+                pass  # whoever asked has heard enough
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join(5)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -212,6 +213,85 @@ def test_slurm_gives_ray_the_cpus_of_the_job() -> None:
     """In Slurm 22.05 to 23.02 srun takes one CPU a task, unless it is told otherwise itself."""
     steps = re.findall(r"^ *srun (?:.*\\\n)*.*ray start", SLURM.read_text(), flags=re.MULTILINE)
     assert len(steps) == 2 and all('--cpus-per-task "$SLURM_CPUS_PER_TASK"' in step for step in steps)
+
+
+STAND_INS = {
+    "bin/scontrol": 'printf "%s\\n" $NODES',
+    "bin/srun": """
+case " $* " in
+  *" hostname --ip-address "*) echo "$OWN_NAME" ;;
+  *" hostname "*) echo "$INTERFACES" ;;
+  *) echo "srun $*" >> "$CALLS"; exec sleep "$RAY_LASTS" ;;
+esac""",
+    "venv/bin/ray": '[[ $RAY_LASTS == 0 ]] || printf " 1 node_%s\\n" $NODES',
+    "venv/bin/rlcore": 'echo "rlcore $*" >> "$CALLS"',
+    "venv/bin/python": f'exec {sys.executable} "$@"',
+}
+"""Programs of a Slurm cluster and of `VENV` that write down how they were called."""
+
+
+def slurm_job(folder: Path, nodes: str, own_name: str, interfaces: str, **more: str) -> tuple[int, str, str]:
+    """Runs the script on stand-ins: its exit code, what it says, and how Ray and rlcore were called."""
+    for name, body in STAND_INS.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+    calls = folder / "calls"
+    calls.touch()
+    variables = {
+        **{
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "VENV": str(folder / "venv"),
+        },
+        **{"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_CPUS_PER_TASK": "4", "NODES": nodes},
+        **{"OWN_NAME": own_name, "INTERFACES": interfaces, "CALLS": str(calls), "RAY_LASTS": "2", **more},
+    }
+    done = subprocess.run(
+        ["bash", str(SLURM), "--config", "x.yaml"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stderr, calls.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("own_name", "interfaces", "more", "address"),
+    [
+        ("10.0.0.5", "", {}, "10.0.0.5"),
+        ("fe80::1%eth0 10.0.0.5", "", {}, "10.0.0.5"),
+        ("127.0.1.1", "169.254.3.4 10.0.0.5 172.17.0.1 fd00::5", {}, "10.0.0.5"),
+        ("::1 127.0.0.1", "10.0.0.5", {}, "10.0.0.5"),
+        ("127.0.1.1", "10.0.0.5", {"RLCORE_HEAD_IP": "10.1.0.5"}, "10.1.0.5"),
+    ],
+)
+def test_slurm_nodes_are_given_an_address_that_they_can_reach(
+    tmp_path: Path, own_name: str, interfaces: str, more: dict[str, str], address: str
+) -> None:
+    code, said, calls = slurm_job(tmp_path, "n1 n2", own_name, interfaces, **more)
+    assert code == 0, said
+    assert f"--node-ip-address {address} --port 20007 " in calls and f"--address {address}:20007 " in calls
+    assert f"rlcore train --config x.yaml cluster.address={address}:20007 " in calls
+
+
+@pytest.mark.slow
+def test_slurm_says_at_once_that_no_node_could_join(tmp_path: Path) -> None:
+    code, said, calls = slurm_job(tmp_path, "n1 n2", "127.0.1.1", "127.0.0.1 fe80::1")
+    assert (code, calls) == (1, "")
+    assert "n1 names no IPv4 address that other nodes can reach" in said and "set RLCORE_HEAD_IP" in said
+    code, said, calls = slurm_job(tmp_path, "n1", "127.0.1.1", "127.0.0.1")  # alone it needs none
+    assert code == 0 and "cluster.address=127.0.0.1:20007 " in calls, said
+
+
+@pytest.mark.slow
+def test_slurm_does_not_wait_for_a_ray_that_has_ended(tmp_path: Path) -> None:
+    code, said, calls = slurm_job(tmp_path, "n1 n2", "10.0.0.5", "", RAY_LASTS="0")
+    assert code == 1 and "Ray on n1 has ended before the run began" in said and "rlcore train" not in calls
 
 
 def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

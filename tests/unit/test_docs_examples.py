@@ -28,8 +28,8 @@ from rlcore.algorithms.loss import LossInputs, policy_loss
 from rlcore.algorithms.schedule import LR_SCHEDULES
 from rlcore.algorithms.surrogate import SURROGATES
 from rlcore.bench.suite import OWN_KEYS
-from rlcore.config import RewardConfig, RunConfig, load_config
-from rlcore.config.io import MAY_CHANGE
+from rlcore.config import RunConfig, load_config
+from rlcore.config.resuming import ACCEPTED, FREE, NEVER, RECORDED, rules
 from rlcore.config.targets import build_target, check_target
 from rlcore.rewards.loading import build_reward, check_reward
 from rlcore.types import Completion, Group, RewardContext
@@ -230,18 +230,19 @@ def test_a_configuration_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_a_resumed_run_may_change() -> None:
-    def free(schema: type) -> set[str]:
-        return {field.name for field in dataclasses.fields(schema) if field.metadata == MAY_CHANGE}
-
+    """The table has every key once, under the rule that its field has."""
     text = (PROJECT / "docs" / "guides" / "runs.md").read_text(encoding="utf-8")
-    (whole,) = re.findall(r"^All of (.*?) may change with `--resume`", text, re.MULTILINE)
-    assert set(re.findall(r"`(\w+)`", whole)) == free(RunConfig)
-    rows = re.findall(
-        r"^\| `(\w+|rewards\.NAME)` \| (`.*?) \|", text.partition("may change")[2], re.MULTILINE
-    )
-    named = {section: set(re.findall(r"`(\w+)`", settings)) for section, settings in rows}
-    sections = {
-        name: hint for name, hint in get_type_hints(RunConfig).items() if dataclasses.is_dataclass(hint)
-    }
-    schemas = {**sections, "rewards.NAME": RewardConfig}
-    assert named == {name: free(schema) for name, schema in schemas.items() if free(schema)}
+    _, _, table = text.partition("| section | freely | with `--accept-changes` | never |")
+    named: dict[str, str] = {}
+    for row in re.findall(r"^\| (\S+) \| (.*)\|$", table.partition("\n\n")[0], re.MULTILINE):
+        section, columns = row[0].strip("`()"), row[1].split("|")
+        prefix = "" if section == "top" else section.replace("NAME", "*") + "."
+        for rule, column in zip((FREE, ACCEPTED, NEVER), columns, strict=True):
+            for name, note in re.findall(r"`(\w+)`( \(recorded\))?", column):
+                assert named.setdefault(f"{prefix}{name}", RECORDED if note else rule), name
+    whole = {key for key in named if dataclasses.is_dataclass(get_type_hints(RunConfig).get(key))}
+    assert whole == {"cluster", "weight_sync"}
+    expected = rules(RunConfig)
+    assert {named[key.split(".")[0]] for key in expected if key.split(".")[0] in whole} == {FREE}
+    single = {key: rule for key, rule in expected.items() if key.split(".")[0] not in whole}
+    assert {key: rule for key, rule in named.items() if key not in whole} == single

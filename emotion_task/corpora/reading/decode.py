@@ -1,4 +1,5 @@
-"""Sound that libsndfile does not read (AAC in .m4a and .mp4): decoded once, by PyAV, to FLAC of its rate.
+"""Sound that libsndfile does not read (AAC in .m4a and .mp4): decoded once, by PyAV, to FLAC of its rate and
+channels.
 
 Training reads every recording many times and measuring reads it at least once, so a video is not decoded
 again and again.
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -23,6 +25,9 @@ from rlcore.errors import DataError, MissingDependencyError
 from rlcore.records.files import replaced
 
 log = logging.getLogger(__name__)
+
+_MISSING_S = 0.5
+"""Seconds that may be missing of what a container tells: encoders pad, and round to frames."""
 
 
 def decode_containers(
@@ -37,40 +42,68 @@ def decode_containers(
     Raises:
         MissingDependencyError: there are such files, and PyAV is not installed.
     """
+    return rewrite(
+        utterances,
+        lambda utterance: Path(utterance.audio).suffix.lower() in CONTAINERS,
+        lambda utterance: decode(utterance.audio),
+        folder,
+        progress=progress,
+    )
+
+
+def rewrite(
+    utterances: Sequence[Utterance],
+    is_chosen: Callable[[Utterance], bool],
+    sound: Callable[[Utterance], tuple[np.ndarray, int]],
+    folder: str | Path,
+    *,
+    format: str = "FLAC",
+    progress: bool = False,
+) -> list[Utterance]:
+    """Writes the sound of the chosen utterances to files in `folder`, and returns all utterances, the
+    chosen ones with these files in the recordings' place.
+
+    What lies there already is not written again, unless the recording has changed. Where `sound` raises
+    DataError, the path stays and the log says why.
+
+    Args:
+        sound: returns samples [N] or [N, C] and their rate in Hz.
+        format: `FLAC` for samples of 16 bits, `WAV` for floats.
+    """
     # A name that UTF-8 cannot write is no file's: the measuring pass quarantines it.
-    named = (u for u in utterances if broken_text(u) is None)
-    waiting = [u for u in named if Path(u.audio).suffix.lower() in CONTAINERS]
-    if not waiting:
-        return list(utterances)
-    folder = Path(folder)
-    decoded: dict[str, str] = {}
-    for utterance in tqdm(waiting, desc="decoding", unit="file", disable=not progress):
-        target = folder / _name(utterance)
+    waiting = [u for u in utterances if is_chosen(u) and broken_text(u) is None]
+    written: dict[int, Utterance] = {}
+    for utterance in tqdm(waiting, desc="decoding", unit="file", disable=not progress or not waiting):
+        target = Path(folder) / f"{_name(utterance)}.{format.lower()}"
         try:
             if not target.is_file():
-                _write(target, *decode(utterance.audio))
-            decoded[utterance.id] = str(target.resolve())
+                _write(target, *sound(utterance), format)
+            # By identity: a list may hold an id twice, which only the measuring pass sorts out.
+            written[id(utterance)] = replace(utterance, audio=str(target.resolve()))
         except DataError as error:
             log.warning("%s", error)
-    return [replace(u, audio=decoded[u.id]) if u.id in decoded else u for u in utterances]
+    return [written.get(id(utterance), utterance) for utterance in utterances]
 
 
 def _name(utterance: Utterance) -> str:
-    """Returns the decoded file's name: no two recordings share one, and a changed one gets another."""
+    """Returns the stem of the written file: no two recordings or channels share one, and a changed recording
+    gets another."""
     source = Path(utterance.audio).resolve()
     found = source.stat() if source.is_file() else None
-    described = (utterance.id, str(source), found and (found.st_size, found.st_mtime_ns))
+    stamp = found and (found.st_size, found.st_mtime_ns)
+    described = (utterance.id, str(source), stamp, utterance.channel, "every channel")
     digest = hashlib.sha256(repr(described).encode()).hexdigest()[:12]
-    return f"{utterance.id.replace('/', '_')}-{digest}.flac"
+    return f"{utterance.id.replace('/', '_')}-{digest}"
 
 
 def decode(path: str | Path) -> tuple[np.ndarray, int]:
-    """Decodes the first sound track of a file, its channels averaged.
+    """Decodes the first sound track of a file. Of more than two channels the front centre is taken, where
+    there is one: in films it holds the dialogue.
 
     Returns:
-        int16 [N], and their rate in Hz.
+        int16 [N, C], and their rate in Hz.
     Raises:
-        DataError: missing, broken, or without sound; names the file.
+        DataError: missing, broken, truncated, or without sound; names the file.
         MissingDependencyError: PyAV is not installed.
     """
     av = _pyav()
@@ -81,10 +114,12 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise DataError(f"{path}: it holds no sound")
-            rate = container.streams.audio[0].rate
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+            track = container.streams.audio[0]
+            layout, rate = track.layout, track.rate
+            names, told = [channel.name for channel in layout.channels], _told_seconds(container)
+            resampler = av.AudioResampler(format="s16p", layout=layout, rate=rate)
             parts = [
-                part.to_ndarray()[0]
+                part.to_ndarray()
                 for frame in (*container.decode(audio=0), None)
                 for part in resampler.resample(frame)
             ]
@@ -95,7 +130,23 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
         raise DataError(f"{path}: unreadable audio: {reason}") from error
     if not parts:
         raise DataError(f"{path}: empty: the file holds no samples")
-    return np.concatenate(parts), rate
+    samples = np.concatenate(parts, axis=1).T
+    if told is not None and len(samples) / rate < told - _MISSING_S:
+        raise DataError(
+            f"{path}: truncated: it tells {told:.2f} s of sound and holds {len(samples) / rate:.2f} s"
+        )
+    return (samples[:, [names.index("FC")]] if len(names) > 2 and "FC" in names else samples), rate
+
+
+def _told_seconds(container: Any) -> float | None:
+    """Returns the length that a container tells of its first sound track; None where it tells none, or only
+    guesses (raw AAC)."""
+    track = container.streams.audio[0]
+    if "mov" in container.format.name and track.duration:
+        return float(track.duration * track.time_base)
+    if "matroska" in container.format.name and len(container.streams) == 1 and container.duration:
+        return float(container.duration / 1e6)
+    return None
 
 
 def _pyav() -> ModuleType:
@@ -110,6 +161,7 @@ def _pyav() -> ModuleType:
     return av
 
 
-def _write(target: Path, samples: np.ndarray, rate: int) -> None:
+def _write(target: Path, samples: np.ndarray, rate: int, format: str) -> None:
     with replaced(target) as partial:
-        soundfile.write(partial, samples, rate, format="FLAC")
+        subtype = "PCM_16" if format == "FLAC" else "FLOAT"
+        soundfile.write(partial, samples, rate, format=format, subtype=subtype)

@@ -65,6 +65,7 @@ class Listing:
         id: str,
         audio: Path,
         *,
+        channel: int | None = None,
         emotion: str,
         speaker: str | None,
         split: str | None,
@@ -74,11 +75,16 @@ class Listing:
         age_years: float | None = None,
         stressed_words: list[str] | None = None,
     ) -> None:
-        """Keeps an utterance; `id` and `speaker` get the corpus' name in front."""
+        """Keeps an utterance; `id` and `speaker` get the corpus' name in front.
+
+        Args:
+            channel: of the recording, from 1, where its channels differ, such as one speaker each.
+        """
         self.utterances.append(
             Utterance(
                 id=f"{self.name}-{id}",
                 audio=str(audio.resolve()),
+                channel=channel,
                 text=text or None,
                 text_emotion=text_emotion,
                 emotion=emotion,

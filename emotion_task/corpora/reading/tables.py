@@ -1,12 +1,38 @@
-"""Reads CSV lists strictly: whatever would move a cell into another column, or hide rows, is an error."""
+"""Reads lists and transcripts strictly: whatever would move a cell into another column, hide rows, or change
+a letter, is an error."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rlcore.errors import DataError
+
+
+def owners_text(path: Path) -> str:
+    """Reads a file of an English corpus as its owner ships it: UTF-8, or Windows' code page 1252, which some
+    owners' tools wrote, line by line.
+
+    Raises:
+        DataError: a line is neither; names file and line.
+    """
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
+    return "".join(_decoded(path, number, line) for number, line in enumerate(lines, 1))
+
+
+def _decoded(path: Path, number: int, line: bytes) -> str:
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            if b"\0" not in line:  # UTF-16 has one in every letter
+                return line.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise DataError(
+        f"{path}:{number}: neither UTF-8 nor Windows-1252 text: {line[:40]!r}; is the file damaged, or "
+        "UTF-16? Save it as UTF-8"
+    )
 
 
 def csv_rows(
@@ -20,8 +46,8 @@ def csv_rows(
         check_columns: raises where the header's columns are not those of the list.
 
     Raises:
-        DataError: an unclosed quotation, a field beyond `csv.field_size_limit()`, a column twice, or a row
-            with more or fewer cells than columns; the message names file and line.
+        DataError: an unclosed quotation, a NUL character, a field beyond `csv.field_size_limit()`, a column
+            twice, or a row with more or fewer cells than columns; the message names file and line.
     """
     reader = csv.reader(lines, strict=True)
     columns: list[str] | None = None
@@ -38,6 +64,8 @@ def csv_rows(
             break
         if not cells:
             continue
+        if any("\0" in cell for cell in cells):
+            raise DataError(f"{path}:{line}: a NUL character, which no text has; save the list anew as UTF-8")
         if columns is None:
             columns = cells
             _check_once(path, line, columns)

@@ -7,7 +7,6 @@ which files it consists of.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from emotion_task.models.small.wheels import (
 )
 from emotion_task.models.tiny import AUDIO_TOKENS, CHAT_TEMPLATE
 from rlcore.errors import ConfigError
-from rlcore.records.files import replaced, sync, write_json
+from rlcore.records.files import read_json, replaced, sync, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,8 +95,7 @@ def _is_whole(folder: Path, made_from: Mapping[str, object]) -> bool:
     """Tells that `folder` holds this very model. Raises ConfigError where it holds anything else."""
     if not folder.exists():
         return False
-    manifest = folder / MANIFEST
-    found = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    found = read_json(folder / MANIFEST)
     files = found.pop("files", {})
     changed = [name for name, size in files.items() if _size(folder / name) != size]
     if found == made_from and not changed:

@@ -154,5 +154,16 @@ def test_settings_of_a_reward_are_read_as_in_a_configuration(capsys: pytest.Capt
     assert "replica: unknown key; did you mean replicas?" in capsys.readouterr().err
     assert cli.main([*words.split(), "--reference", "sad"]) == 2
     assert "--reference: got 'sad', must be like '{label: sad}'" in capsys.readouterr().err
+    assert cli.main(["reward", "check", "rlcore.rewards.rules:ExactMatch", "args.kye=label"]) == 2
+    assert "reward.args: rlcore.rewards.rules:ExactMatch was given ['kye']" in capsys.readouterr().err
+    # A variable for its actors brings no package: what is misspelt is still told before Ray starts.
+    nowhere = ["reward", "check", "rlcore.rewards.rules:ExactMatsch", "runtime_env.env_vars.A=1"]
+    assert cli.main(nowhere) == 2
+    assert "reward.target: module 'rlcore.rewards.rules' has no 'ExactMatsch'" in capsys.readouterr().err
+    part = "args.rewards.form={target: 'rlcore.rewards.rules:TagFormat', args: {tgas: [a]}}"
+    assert cli.main(["reward", "check", "rlcore.rewards.combine:WeightedSum", part]) == 2
+    assert "reward.args.rewards.form.args: rlcore.rewards.rules:TagFormat was" in capsys.readouterr().err
+    assert cli.main([*words.split(), "--limit", "0"]) == 2
+    assert "--limit: got 0, must be at least 1" in capsys.readouterr().err
     assert cli.main(["reward", "check", "not a target"]) == 2
     assert "target: got 'not a target', must be package.module:Class" in capsys.readouterr().err

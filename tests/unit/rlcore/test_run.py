@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,11 +26,13 @@ from rlcore.errors import (
     RewardError,
     RLCoreError,
 )
+from rlcore.loop import resuming
+from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm
 from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
 from rlcore.records.signals import StopFlag
 from rlcore.records.tracking import Tracker
-from rlcore.run import _go_on, _Run, bar_values, train
+from rlcore.run import _Run, bar_values, train
 from rlcore.types import Completion, Group, Prompt
 
 
@@ -213,6 +217,25 @@ def test_an_evaluation_in_which_the_signal_comes_is_left_to_the_resumed_run(tmp_
 
 
 @pytest.mark.usefixtures("quiet")
+def test_a_model_that_cannot_be_written_costs_no_step(tmp_path: Path) -> None:
+    class Full(Loop):
+        def call(self, method: str, folder: str, timeout_s: float) -> None:
+            if method == "export":
+                raise CheckpointError(f"ray::LearnerWorker\n{folder}: cannot be written there: disk full")
+            super().call(method, folder, timeout_s)
+
+    with pytest.raises(CheckpointError) as told:
+        run(tmp_path, Full())
+    assert str(told.value) == (
+        f"{tmp_path}/model: cannot be written there: disk full. The checkpoint of step 4 is whole: once the "
+        "reason is gone, --resume writes the model"
+    )
+    again = Loop(step=4)
+    assert run(tmp_path, again, resume_step=4)["steps"] == 4
+    assert again.calls == ["export 4", "evaluate 4"]
+
+
+@pytest.mark.usefixtures("quiet")
 def test_an_evaluation_that_was_cut_short_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +346,44 @@ def test_what_is_not_the_learners_death_ends_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
+def test_answers_that_are_cut_are_told_once_and_in_the_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of four answers ends by length in the second evaluation, four in the third."""
+
+    class Cut(Loop):
+        def generate(self, *arguments: Any, **more: Any) -> list[Group] | None:
+            (whole,) = super().generate(*arguments, **more) or ()
+            (answer,) = whole.completions
+            cut = replace(whole, completions=(replace(answer, finish_reason="length"),))
+            num_cut = {0: 0, 2: 1, 4: 4}[self.step]
+            return [cut] * num_cut + [whole] * (4 - num_cut)
+
+    def log_step(self: _Run, result: Any, bar: Any) -> None:
+        share = self.controller.step / 8
+        self.log({"completion/truncated": share})
+        self.truncation.note(share, "training")
+
+    monkeypatch.setattr(_Run, "log_step", log_step)
+    summary = run(tmp_path, Cut())
+    assert (summary["before"]["truncated"], summary["after"]["truncated"]) == (0.0, 1.0)
+    assert summary["completion_truncated"] == sum([1, 2, 3, 4]) / 8 / 4
+    evaluation, training = sorted(record.getMessage() for record in caplog.records)
+    assert evaluation.startswith(
+        "evaluation: 25 % of the completions were cut at the token limit, rollout.max_t"
+    )
+    assert training.startswith("training: 25 % of the completions") and "rollout.max_tokens = 256" in training
+
+
+@pytest.mark.usefixtures("quiet")
+def test_few_answers_that_are_cut_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    alarm = TruncationAlarm(72)
+    alarm.note(MAX_TRUNCATED, "training")
+    assert not caplog.records
+    alarm.note(MAX_TRUNCATED + 0.01, "training")
+    assert len(caplog.records) == 1 and "rollout.max_tokens = 72" in caplog.text
+
+
 class Learner:
     """Loads any checkpoint but those that are damaged."""
 
@@ -340,7 +401,7 @@ def go_on(folder: Path, damaged: dict[int, type[CheckpointError]]) -> tuple[int 
     learner = Learner(damaged)
     controller = SimpleNamespace(learner=learner, step=0)
     controller.load_state_dict = lambda state: setattr(controller, "step", state["step"])
-    step = _go_on(RunConfig(), folder, controller)  # type: ignore[arg-type]
+    step = resuming.go_on(RunConfig(), folder, controller)  # type: ignore[arg-type]
     assert step is None or step == controller.step
     return step, learner.loaded
 
@@ -470,6 +531,58 @@ def test_what_is_resumed_has_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
         assert files(tmp_path) == ["metrics.jsonl", "step_000001_backup", "step_000002"]
 
 
+def changed(folder: Path) -> list[tuple[object, ...]]:
+    rows = [json.loads(line) for line in (folder / "changes.jsonl").read_text().splitlines()]
+    return [(row["step"], row["key"], row["before"], row["now"]) for row in rows]
+
+
+def test_a_finished_run_is_extended_and_the_change_is_recorded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Cluster(tmp_path, "", monkeypatch)
+    a_run(tmp_path, step=100)
+    longer = RunConfig(run_dir=str(tmp_path), train=TrainConfig(num_steps=200))
+    assert train(longer, resume=True) == {"resumed": 100}
+    assert changed(tmp_path) == [(100, "train.num_steps", 100, 200)]
+    assert "after step 100: train.num_steps was 100, is 200" in caplog.text
+    # Resumed from the same checkpoint once more, and differently.
+    faster = replace(longer, learner=LearnerConfig(lr=1e-3))
+    assert train(faster, resume=True, accept_changes=True) == {"resumed": 100}
+    both = [(100, "learner.lr", 1e-6, 1e-3), (100, "train.num_steps", 100, 200)]
+    assert changed(tmp_path) == both
+    # A later checkpoint has the new settings; what was changed before stays written.
+    settings = checkpoint.run_settings(faster)
+    with checkpoint.writing(tmp_path / "checkpoints", step=150, state={"step": 150}, settings=settings):
+        pass
+    slower = replace(longer, learner=LearnerConfig(lr=1e-4))
+    assert train(slower, resume=True, accept_changes=True) == {"resumed": 150}
+    assert changed(tmp_path) == [*both, (150, "learner.lr", 1e-3, 1e-4)]
+    assert train(slower, overwrite=True) == {"resumed": None}
+    assert not changed(tmp_path)
+
+
+def test_a_change_that_is_not_meant_is_refused_before_any_actor_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, "", monkeypatch)
+    before, config = a_run(tmp_path, step=50), RunConfig(run_dir=str(tmp_path))
+    for other, message in (
+        (replace(config, learner=LearnerConfig(lr=1e-3)), "lr was 1e-06, is 0.001. With --accept-changes"),
+        (replace(config, seed=1), "seed was 0, is 1. These never change"),
+        (
+            replace(config, train=TrainConfig(num_steps=49)),
+            f"train.num_steps: got 49, must be at least 50, the step of {tmp_path}",
+        ),
+    ):
+        for overwrite in (False, True):
+            with pytest.raises(CheckpointError, match=re.escape(message)):
+                train(other, resume=True, overwrite=overwrite)
+    with pytest.raises(ConfigError, match="--accept-changes: goes with --resume alone"):
+        train(config, accept_changes=True)
+    assert not cluster.seen and files(tmp_path) == before
+    assert train(replace(config, train=TrainConfig(num_steps=50)), resume=True) == {"resumed": 50}
+
+
 def test_a_model_that_lies_there_is_not_trained_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Cluster(tmp_path, "", monkeypatch)
     (tmp_path / "model").mkdir()
@@ -497,6 +610,12 @@ FAILED = {"reward_errors/even": 8, "reward/even": float("nan")}
             "none of 2 steps changed the policy: 1 had too few completions left to train on, 1 a loss",
         ),
         ([made(update_skipped=1)] * 2, NoUpdateError, "2 had too few"),
+        ([{"update_skipped": 0, "skipped_steps": 0}, made()], None, ""),  # the reward came later
+        (
+            [{"update_skipped": 0, "skipped_steps": 0}, made(**FAILED)],
+            RewardError,
+            "all of its scores in 1 steps failed",
+        ),
         ([made(update_skipped=1), made(skipped_steps=1)], None, ""),  # one of two updates was made
         ([made(skipped_steps=2), made(skipped_steps=2)], None, ""),
     ],

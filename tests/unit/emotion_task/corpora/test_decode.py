@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from emotion_task.cli import main
-from emotion_task.corpora.reading.decode import decode_containers
+from emotion_task.corpora.reading.decode import decode, decode_containers
 from emotion_task.records import Utterance, read_manifest
-from rlcore.errors import MissingDependencyError
+from rlcore.errors import DataError, MissingDependencyError
 
 RATE = 44100
 
@@ -48,11 +48,12 @@ def test_the_sound_of_a_container(clip: Path, tmp_path: Path, caplog) -> None:
     )
     assert found[1:] == [utterance(broken, "a/b"), plain]
     assert f"{broken}: unreadable audio" in caplog.text
-    samples, rate = soundfile.read(found[0].audio)
+    (samples, silence), rate = soundfile.read(found[0].audio)[0].T, soundfile.info(found[0].audio).samplerate
+    assert np.abs(silence).max() < 1e-3  # a dead channel stays one, for the measuring pass to see
     assert rate == RATE and len(samples) == pytest.approx(RATE, abs=2100)  # AAC pads to whole frames
     assert np.argmax(np.abs(np.fft.rfft(samples))) / len(samples) * rate == pytest.approx(200, abs=2)
     middle = samples[8000:32000]
-    assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / 2 / np.sqrt(2), rel=0.5)
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.1)
     before = Path(found[0].audio).stat().st_mtime_ns
     again = decode_containers([utterance(clip)], tmp_path / "audio", progress=False)
     assert again == found[:1] and Path(found[0].audio).stat().st_mtime_ns == before
@@ -62,6 +63,41 @@ def test_the_sound_of_a_container(clip: Path, tmp_path: Path, caplog) -> None:
     assert alike[0].audio != alike[1].audio
     os.utime(clip, ns=(0, 0))
     assert decode_containers([utterance(clip)], tmp_path / "audio", progress=False) != again
+
+
+def test_of_film_sound_the_centre_is_taken(tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="PyAV (the extra `video`) is not installed")
+    centre = 0.5 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)
+    music = 0.1 * np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE)
+    with av.open(str(tmp_path / "film.mp4"), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=RATE, layout="5.1")
+        frame = av.AudioFrame.from_ndarray(
+            np.stack([music, music, centre, *3 * [0 * music]]).astype(np.float32), format="fltp", layout="5.1"
+        )
+        frame.sample_rate = RATE
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    samples, _ = decode(tmp_path / "film.mp4")
+    assert samples.shape[1] == 1
+    middle = samples[8000:32000, 0] / 32768
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize(("suffix", "form"), [("mkv", "matroska"), ("m4a", "mp4")])
+def test_a_container_that_was_cut_off_is_refused(tmp_path: Path, suffix: str, form: str) -> None:
+    av = pytest.importorskip("av", reason="PyAV (the extra `video`) is not installed")
+    path = tmp_path / f"cut.{suffix}"
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream("aac", rate=RATE, layout="mono")
+        noise = 0.1 * np.random.default_rng(0).standard_normal((1, 4 * RATE))
+        frame = av.AudioFrame.from_ndarray(noise.astype(np.float32), format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    assert len(decode(path)[0]) == pytest.approx(4 * RATE, abs=2100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"cut\.{suffix}: (truncated: it tells 4|unreadable audio)"):
+        decode(path)
 
 
 def test_tags_that_are_not_utf8_are_passed_over(clip: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_csv_and_jsonl_say_the_same(tmp_path):
         ("audio,split\n1.wav,test\n", "'test' is not one of train, eval"),
         ("audio,age_years\n1.wav,old\n", "age_years 'old' is no age"),
         ("audio,text\n,hello\n", "manifest.csv:2: no audio path"),
-        ("audio,text\n1.wav,caf\xe9\n", r"manifest.csv: not UTF-8 .*0xe9.*save it as UTF-8"),
+        ("audio,text\n1.wav,caf\xe9\n", r"manifest.csv:2: not UTF-8 .*0xe9.*save it as UTF-8"),
         ("audio,text\n", "manifest.csv: no utterance in it"),
     ],
 )

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from emotion_task.corpora import Corpus, corpus_names, emodb, find_corpus, load_corpus
+from emotion_task.corpora.reading.tables import owners_text
 from emotion_task.labels import ALL_LABELS, EMOTIONS
 from rlcore.errors import ConfigError, DataError
 
@@ -105,6 +106,17 @@ def test_iemocap(tmp_path, caplog):
         load_corpus("iemocap", tmp_path, eval_sessions=4)
 
 
+def test_owners_texts_keep_their_letters(tmp_path):
+    """Windows wrote some lists and transcripts; no letter may become U+FFFD."""
+    path = tmp_path / "list.csv"
+    path.write_bytes(b"\xef\xbb\xbfa,b\r\n" + "caf\u00e9,\u2019s".encode() + b"\n" + b"caf\xe9,it\x92s\n")
+    assert owners_text(path) == "a,b\r\ncaf\u00e9,\u2019s\ncaf\u00e9,it\u2019s\n"
+    for damaged, number in ((b"a\nb\n\x81\xff\n", 3), ("a,b\n".encode("utf-16"), 1)):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"list\.csv:{number}: neither UTF-8 nor Windows-1252"):
+            owners_text(path)
+
+
 MELD_COLUMNS = (
     "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
 )
@@ -147,6 +159,9 @@ def test_meld(tmp_path, caplog):
         ("meld-test-dia3_utt1", "angry", "meld-Rachel", "female", "eval", "Yes."),
     ]
     assert all(u.audio.endswith(".wav") for u in found)
+    listed = tmp_path / "train" / "train_sent_emo.csv"
+    listed.write_bytes(listed.read_bytes().replace("\u0092".encode(), b"\x92"))
+    assert load_corpus("meld", tmp_path) == found
     assert "2 several speakers at once, 1 listed without a clip" in caplog.text
     write_csv(tmp_path / "train" / "train_sent_emo.csv", "Utterance,Speaker", [])
     with pytest.raises(DataError, match=r"train_sent_emo.csv: the columns \['Dialogue_ID', 'Emotion'"):
@@ -240,10 +255,11 @@ def test_msp_podcast(tmp_path, caplog):
         ],
     )
     put(tmp_path / "Audios" / "MSP-PODCAST_0001_0008.wav")
-    write(tmp_path / "Transcripts" / "MSP-PODCAST_0001_0008.txt", "And then we left.\n")
+    write(tmp_path / "Transcripts" / "MSP-PODCAST_0001_0008.txt", "")
+    (tmp_path / "Transcripts" / "MSP-PODCAST_0001_0008.txt").write_bytes(b"And then we left the caf\xe9.\n")
     found = load_corpus("msp_podcast", tmp_path)
     assert [(u.emotion, u.speaker, u.gender, u.split, u.text) for u in found] == [
-        ("neutral", "msp_podcast-30", "male", "train", "And then we left."),
+        ("neutral", "msp_podcast-30", "male", "train", "And then we left the caf\u00e9."),
         ("disgust", "msp_podcast-39", "female", "eval", None),
         ("surprise", None, None, None, None),
         ("angry", "msp_podcast-41", "male", None, None),

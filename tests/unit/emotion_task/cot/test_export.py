@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from pyarrow import parquet
 
 from emotion_task.cli import main
+from emotion_task.corpora.manifest import load_manifest
+from emotion_task.cot import export
 from emotion_task.cot.export import export_dataset
-from emotion_task.records import Utterance, write_manifest
+from emotion_task.records import Utterance, read_manifest, write_manifest
 from rlcore.errors import DataError
+from rlcore.records.files import read_rows
 
 TRACE = "<think>The voice is loud.</think><answer>angry</answer>"
 
@@ -80,9 +84,72 @@ def test_recordings_only_where_asked_for(traces: Path, tmp_path: Path) -> None:
     assert isinstance(found["train"].features["audio"], datasets.Audio)
     audio = found["train"].cast_column("audio", datasets.Audio(decode=False))[0]["audio"]
     assert audio["path"] == "1.wav" and audio["bytes"] == (tmp_path / "corpus/a/1.wav").read_bytes()
+
+
+def test_a_recording_that_is_gone_is_left_out_with_the_reason(traces: Path, tmp_path: Path, capsys) -> None:
+    manifest, out = traces / "manifest.jsonl", tmp_path / "hub"
+    rows = read_manifest(manifest)
+    gone = [replace(rows[0], id="gone", audio=str(tmp_path / "corpus" / "a" / "gone.wav"))]
+    folder = [replace(rows[0], id="folder", audio=str(tmp_path / "corpus" / "a"))]
+    write_manifest(manifest, [*gone, *rows, *folder])
+    assert main(["export", str(traces), "--out", str(out), "--with-audio"]) == 0
+    told = capsys.readouterr().out
+    assert f"{out}: 1 train, 1 test, 2 other" in told and "2 left out, the first: " in told
+    assert {row["id"]: row["reason"] for row in read_rows(out / "left_out.jsonl")} == {
+        "gone": "a/gone.wav: no recording: No such file or directory",
+        "folder": "a: no recording: Is a directory",
+    }
+    assert load(out).num_rows == {"train": 1, "test": 1, "other": 2}
+    assert "| train | 1 |" in (out / "README.md").read_text(encoding="utf-8")
+    write_manifest(manifest, rows)
+    assert export_dataset(traces, out, with_audio=True).left_out == []
+    assert not (out / "left_out.jsonl").exists()
     (tmp_path / "corpus/a/1.wav").unlink()
-    with pytest.raises(DataError, match=r"1\.wav: no recording of 1"):
-        export_dataset(traces, tmp_path / "hub", with_audio=True)
+    with pytest.raises(DataError, match=r"none of 4 recordings: 1\.wav: no recording: No such file"):
+        export_dataset(traces, out, with_audio=True)
+
+
+@pytest.mark.parametrize("with_audio", [True, False])
+def test_the_manifests_reader_reads_the_same_rows(traces: Path, tmp_path: Path, with_audio: bool) -> None:
+    rows = [u for u in read_manifest(traces / "manifest.jsonl") if u.trace]
+    export_dataset(traces, tmp_path / "hub", with_audio=with_audio)
+    root = None if with_audio else str(tmp_path / "corpus" / "a")
+    for _ in range(2):
+        found = load_manifest(tmp_path / "hub", audio_root=root)
+        by_id = {u.id: u for u in found}
+        for row in rows:
+            split = row.split if row.split != "dev" else None
+            assert by_id.pop(row.id) == replace(row, audio=found[0].audio, split=split)
+        assert not by_id
+    assert Path(found[0].audio).read_bytes() == Path(rows[0].audio).read_bytes()
+    (shard,) = (tmp_path / "hub" / "data").glob("train-*")
+    assert [u.id for u in load_manifest(shard, audio_root=root)] == ["1"]
+    if with_audio:
+        Path(found[0].audio).write_bytes(b"mine")
+        with pytest.raises(
+            DataError, match=r"hub/audio/mine/1\.wav: is another recording than .* audio_root"
+        ):
+            load_manifest(tmp_path / "hub")
+        assert Path(found[0].audio).read_bytes() == b"mine"
+
+
+def test_shards_and_row_groups_are_cut_by_bytes(
+    traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrow reads at most 2 GB of nested bytes at once."""
+    monkeypatch.setattr(export, "_SHARD_BYTES", 8 * 7000)
+    monkeypatch.setattr(export, "_GROUP_BYTES", 2 * 7000)
+    (first, *_) = read_manifest(traces / "manifest.jsonl")
+    soundfile.write(first.audio, np.zeros(3000), 16000)  # 6 kB
+    write_manifest(traces / "manifest.jsonl", [replace(first, id=str(i)) for i in range(20)])
+    export_dataset(traces, tmp_path / "hub", with_audio=True)
+    groups = []
+    for path in sorted((tmp_path / "hub" / "data").iterdir()):
+        assert path.name.endswith("-of-00003.parquet")
+        metadata = parquet.ParquetFile(path).metadata
+        groups.append([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
+    assert groups == [[2, 2, 2, 2], [2, 2, 2, 2], [2, 2]]
+    assert load(tmp_path / "hub")["train"]["id"][:] == [str(i) for i in range(20)]
 
 
 def test_only_an_earlier_export_is_replaced(traces: Path, tmp_path: Path) -> None:

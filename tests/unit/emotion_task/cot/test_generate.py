@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,52 @@ def test_other_checks_cost_nothing_and_another_model_does(tmp_path):
         assert run(url, tmp_path, 3, attempts=1).num_requests == 1
 
 
+def test_a_run_over_fewer_utterances_loses_no_finished_trace(tmp_path, capsys):
+    """`--limit 5` in a finished folder, for a look, costs nothing that was paid for."""
+    bad = "I cannot do that."
+    with service(lambda path, headers, body: reply(bad if "u007" in str(body) else GOOD)) as url:
+        whole = [replace(u, text=f"{WORDS} u007") if u.id == "u007" else u for u in utterances(10)]
+        write_manifest(tmp_path / "in.jsonl", whole)
+        files = [tmp_path / "out" / name for name in ("manifest.jsonl", "rejected.jsonl", "statistics.json")]
+
+        def command(*more: str) -> int:
+            words = f"cot {tmp_path}/in.jsonl --out {tmp_path}/out retries=0 base_url={url}/v1 concurrency=2"
+            return main([*words.split(), *(["model=m"] if "model" not in str(more) else []), *more])
+
+        assert command() == 0
+        rows = [sorted(path.read_text().splitlines()) for path in files]
+        assert len(rows[0]) == 9 and len(rows[1]) == 2
+        capsys.readouterr()
+        assert command("--limit", "3") == 0
+        told = capsys.readouterr().out
+        assert "9 traces for 10 utterances, 0 requests" in told and "are an earlier run's" in told
+        assert [sorted(path.read_text().splitlines()) for path in files] == rows
+        # Nor does another list, or an endpoint that refuses another model.
+        write_manifest(tmp_path / "in.jsonl", [replace(whole[0], id="new")])
+        assert command() == 0
+        assert "10 traces for 11 utterances, 1 requests" in capsys.readouterr().out
+    write_manifest(tmp_path / "in.jsonl", whole[:3])
+    with service(lambda *_: (400, {}, "no such model")) as url:
+        assert command("model=other") == 1
+    assert "none of 3 requests got an answer" in capsys.readouterr().err
+    kept = {u.id: u.trace for u in read_manifest(files[0])}
+    assert len(kept) == 10 and set(kept.values()) == {GOOD}
+
+
+def test_an_earlier_trace_stays_where_a_new_one_fails_and_it_still_passes(tmp_path):
+    with service(Endpoint(GOOD, "no")) as url:
+        run(url, tmp_path, 2, attempts=1)
+        report = run(url, tmp_path, 2, attempts=1, seed=1)  # answers "no"
+        assert (report.num_accepted, report.num_kept, report.left_out) == (2, 2, {})
+        longer = len(THINK.split()) + 1
+        report = run(url, tmp_path, 2, attempts=1, min_words=longer)
+        assert (report.num_accepted, report.left_out) == (0, {"length": 2})
+        # A template's trace is none of an earlier run's.
+        write_manifest(tmp_path / "manifest.jsonl", [replace(u, trace=f"{GOOD} ") for u in utterances(2)])
+        assert run(url, tmp_path, 2, attempts=1, min_words=longer).num_accepted == 0
+        assert run(url, tmp_path, 2, attempts=1).num_accepted == 2
+
+
 def test_the_budget_is_never_passed(tmp_path):
     endpoint = Endpoint()
     with service(endpoint) as url:
@@ -224,9 +271,32 @@ def test_refusals_are_asked_for_again_and_lost_answers_are_not(tmp_path):
         state["mode"] = "empty"  # an answer without text was paid for all the same
         assert run(url, tmp_path, 2).left_out == {"lost": 2}
         state["mode"] = "good"
-        assert run(url, tmp_path, 2).left_out == {"lost": 2}
+        again = run(url, tmp_path, 2)
+        assert again.left_out == {"lost": 2}
+        ((reason, count),) = again.lost.items()
+        assert count == 2 and reason.startswith("ValueError: the endpoint answered no text")
         report = run(url, tmp_path, 2, ask_lost=True)
-    assert report.num_accepted == 2 and asked == {"refuse": 2, "empty": 2, "good": 2}
+    assert report.num_accepted == 2 and asked == {"refuse": 2, "empty": 2, "good": 2} and report.lost == {}
+
+
+@pytest.mark.parametrize("broken", ['{"choices": [{"mess', "<html>busy</html>", ""])
+def test_an_answer_that_is_no_json_is_called_that(tmp_path, capsys, broken):
+    """Not a time-out and not a kill, of which another answer here is lost."""
+    write_manifest(tmp_path / "in.jsonl", utterances(3))
+    ledger = Ledger(tmp_path / "out" / "requests.jsonl")
+    ledger.write("gone", "asked", id="another", at_most_usd=0.0)
+    ledger.close()
+    answers = [reply(), (200, {}, broken), (200, {}, broken)]
+    with service(lambda *_: answers.pop(0)) as url:
+        words = f"cot {tmp_path}/in.jsonl --out {tmp_path}/out model=m concurrency=1 base_url={url}/v1"
+        assert main(words.split()) == 0
+    said = capsys.readouterr().out
+    shown = broken or "(nothing)"
+    assert "2 lost" in said and "timed out" not in said
+    assert re.search(
+        rf"lost: 2 ValueError: \S+ answered no JSON \(.*\): {re.escape(shown)}; 1 under way", said
+    )
+    assert "1 under way when an earlier run was killed. ask_lost=true asks again" in said
 
 
 @pytest.mark.parametrize(

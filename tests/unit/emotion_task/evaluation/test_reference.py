@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -36,6 +38,11 @@ def test_accuracy_follows_the_distance():
     assert near.unweighted_accuracy == pytest.approx(np.mean(list(near.recall.values())))
     assert near.recall["sad"] > near.recall["happy"]  # the rare class loses
     assert (near.num_train, near.num_eval) == (1200, 1200)
+
+
+def test_a_corpus_that_tells_no_gender_is_scored() -> None:
+    train, evaluation = ([replace(u, gender=None) for u in utterances(400, 8.0, seed)] for seed in (0, 1))
+    assert prosody_classifier(train, evaluation).accuracy > 0.99
 
 
 def test_without_signal_it_is_no_better_than_the_majority():

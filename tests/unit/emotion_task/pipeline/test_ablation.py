@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from emotion_task.pipeline import ablation_table
-from emotion_task.pipeline.ablation import _models, _variant, run_ablation
+from emotion_task.pipeline.ablation import _variant, run_ablation
 from emotion_task.pipeline.ablation_table import Answered, Column, unweighted_accuracy, write_table
+from emotion_task.pipeline.inputs import named_inputs
 from rlcore.errors import ConfigError
 
 pytestmark = pytest.mark.slow
@@ -42,10 +43,12 @@ def test_another_reward_model_makes_other_runs(tmp_path: Path) -> None:
     config = _variant("v6", 0, [str(SMALL)], [f"run_dir={tmp_path}"], str(tmp_path), tmp_path)
     weights = tmp_path / "reward_model" / "model" / "model.safetensors"
     weights.parent.mkdir(parents=True)
+    (weights.parent / "config.json").write_text("{}")
     weights.write_bytes(b"a")
-    before = _models(config)
+    before = named_inputs(config, "rl")
+    assert list(before) == ["rl.rewards.reasoning.args.model_path"]
     weights.write_bytes(b"ab")
-    assert _models(config) != before
+    assert named_inputs(config, "rl") != before
 
 
 def test_an_unknown_variant_is_named(tmp_path: Path) -> None:

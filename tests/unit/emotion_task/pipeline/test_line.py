@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ from typing import Any
 import pytest
 
 from emotion_task.config import PipelineConfig
-from emotion_task.pipeline import teaching
+from emotion_task.pipeline import recordings, teaching
 from emotion_task.pipeline.line import Pipeline
 from emotion_task.pipeline.results import Metrics, Result
 from emotion_task.pipeline.stages import Stage, Stages
 from emotion_task.records import Utterance, write_manifest
 from emotion_task.sft.tasks import may_reveal
 from rlcore.config import load_config
-from rlcore.errors import DataError, RLCoreError
+from rlcore.errors import ConfigError, DataError, RLCoreError
 
 pytestmark = pytest.mark.slow
 
@@ -106,6 +107,111 @@ def test_a_change_costs_the_stages_that_it_changes(
     assert [stage.name for stage in line if stage.name not in found] == run_again
 
 
+@pytest.mark.parametrize(
+    ("edited", "run_again"),
+    [
+        ("list/manifest.jsonl", ["corpus"]),
+        ("calls/a.wav", ["annotate"]),
+        ("base/weights/model.safetensors", ["base_model"]),
+        ("texts.jsonl", ["sft"]),
+        ("graded.jsonl", ["reward_model"]),
+        ("judge/config.json", ["rl"]),
+        ("words.txt", ["rl"]),
+        ("base/.cache/x", []),
+        ("calls/not_listed.wav", []),
+        ("list/b.wav", []),
+        ("list/readme.txt", []),
+    ],
+)
+def test_a_file_that_was_edited_costs_the_stages_that_read_it(
+    tmp_path: Path, edited: str, run_again: list[str]
+) -> None:
+    files = ("list/manifest.jsonl", "list/readme.txt", "list/b.wav", "calls/a.wav", "calls/not_listed.wav")
+    more = ("base/config.json", "base/weights/model.safetensors", "base/.cache/x", "texts.jsonl")
+    for name in (*files, *more, "graded.jsonl", "judge/config.json", "words.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    run_dir = tmp_path / "run"
+    sound = Utterance(id="a", audio=str(tmp_path / "calls" / "a.wav"))
+    write_manifest(run_dir / "corpus" / "manifest.jsonl", [sound])
+
+    def line() -> tuple[Stage[Result], ...]:
+        own = {
+            "corpus.root": "list",
+            "base_model": "base",
+            "sft.text_data": "texts.jsonl",
+            "reward_model.graded": "graded.jsonl",
+            "rl.rewards.reasoning.args.model_path": "judge",
+            "rl.rewards.outcome.args.words": "words.txt",
+        }
+        overrides = [f"{key}={tmp_path / name}" for key, name in own.items()]
+        return pipeline(
+            tmp_path, "quickstart", *overrides, "corpus.name=manifest", f"run_dir={run_dir}"
+        ).line()
+
+    run_without_work(run_dir, line())
+    (tmp_path / edited).write_text("{}\n{}\n")
+    found = Stages(run_dir).finished(line())
+    names = [stage.name for stage in line()]
+    due = names[names.index(run_again[0]) :] if run_again else []
+    if run_again in (["base_model"], ["sft"], ["reward_model"], ["rl"]):
+        due = [name for name in due if name != "perception" or run_again[0] in ("base_model", "sft")]
+    assert [name for name in names if name not in found] == due
+    said: list[str] = []
+    stages = Stages(run_dir, said.append)
+    for stage in line():
+        stages.run(replace(stage, result=Metrics, work=lambda may_resume: Metrics(metrics={})))
+    told = [text for text in said if "changed since" in text]
+    assert [text.split(": ")[1] for text in told] == [f"running {name} again" for name in run_again]
+    if run_again == ["corpus"]:
+        assert told[0].startswith(f"{tmp_path / edited} (corpus.root) changed since corpus read it")
+
+
+def test_of_a_corpus_in_its_owners_layout_names_and_lists_count(tmp_path: Path) -> None:
+    root = tmp_path / "ravdess"
+    (root / "cut").mkdir(parents=True)
+    for name in ("a.wav", "list.csv", "cut/b.wav"):
+        (root / name).write_text("x")
+
+    def line() -> tuple[Stage[Result], ...]:
+        own = ("corpus.name=expresso", f"corpus.root={root}", f"corpus.args.cut_to={root / 'cut'}")
+        return pipeline(tmp_path, "quickstart", *own, f"run_dir={root / 'run'}").line()
+
+    def is_finished() -> bool:
+        return "corpus" in Stages(root / "run").finished(line())
+
+    run_without_work(root / "run", line())
+    (root / "a.wav").write_text("longer")  # who measures it looks at it
+    (root / "cut" / "c.wav").write_text("x")  # the reader's own
+    (root / "run" / "summary.json").write_text("x")
+    assert is_finished()
+    (root / "new.wav").write_text("x")
+    assert not is_finished()
+    (root / "new.wav").unlink()
+    assert is_finished()
+    (root / "list.csv").write_text("longer")
+    assert not is_finished()
+
+
+def test_more_steps_extend_the_finished_policy(tmp_path: Path) -> None:
+    """And another rate trains one anew."""
+
+    def asked(*overrides: str) -> dict[str, bool]:
+        found: dict[str, bool] = {}
+
+        def work(name: str) -> Callable[[bool], Metrics]:
+            return lambda may_resume: found.update({name: may_resume}) or Metrics(metrics={})
+
+        stages = Stages(tmp_path)
+        for stage in pipeline(tmp_path, "quickstart", *overrides).line():
+            stages.run(replace(stage, result=Metrics, work=work(stage.name)))
+        return found
+
+    assert not any(asked().values())
+    assert asked("rl.train.num_steps=500") == {"rl": True, "full_label_sft": False}
+    assert asked("rl.train.num_steps=500", "rl.learner.lr=1") == {"rl": False, "full_label_sft": False}
+
+
 def test_another_value_of_the_environment_costs_no_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,3 +275,40 @@ def test_a_fit_sees_the_emotions_that_sft_may_see(tmp_path: Path, monkeypatch: p
     told = {id for id, emotion in seen.items() if emotion is not None}
     assert told == {u.id for u in spoken if u.speaker == "a" and may_reveal(u, 0.5, seed=line.config.seed)}
     assert 3 < len(told) < 17
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({}, "split 'train' and an emotion"),
+        ({"emotion": "sad"}, "split 'train' and an emotion"),
+        ({"split": "eval", "emotion": "sad"}, "split 'train' and an emotion"),
+        ({"split": "train"}, "split 'train' and an emotion"),
+        ({"split": "train", "emotion": "sad"}, "split 'eval' and an emotion"),
+    ],
+)
+def test_a_list_without_both_splits_is_told_before_a_recording_is_measured(
+    tmp_path: Path, columns: dict[str, str], told: str
+) -> None:
+    listed = tmp_path / "calls.jsonl"
+    write_manifest(listed, [Utterance(id=str(i), audio=f"{i}.wav", **columns) for i in range(3)])
+    own = ("corpus.name=manifest", f"corpus.root={listed}", "corpus.args={num_train: null, num_eval: null}")
+    work = pipeline(tmp_path, "quickstart", *own).work
+    recordings.corpus(work)
+    with pytest.raises(
+        DataError, match=rf"calls\.jsonl: none of 3 utterances has the {told}; fill .*`split`"
+    ):
+        recordings.annotate(work)
+    assert not work.annotated.parent.exists()
+
+
+def test_a_speaker_who_is_not_listed_is_told_before_a_recording_is_measured(tmp_path: Path) -> None:
+    work = pipeline(tmp_path, "quickstart", "sft.without_speakers=[c]").work
+    spoken = [
+        Utterance(id=split + "-" + by, audio="a.wav", emotion="sad", speaker=by, split=split)
+        for split, by in (("train", "a"), ("eval", "c"))
+    ]
+    write_manifest(work.listed, spoken)
+    with pytest.raises(ConfigError, match=r"sft.without_speakers: .*\['c'\]; speakers are \['a'\]"):
+        recordings.annotate(work)
+    assert not work.annotated.parent.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,58 @@ def test_a_finished_stage_is_found_and_an_interrupted_one_goes_on(tmp_path: Path
     assert stages.result("a", Model) == Model(model="m")
     with pytest.raises(AssertionError):
         stages.result("a", Metrics)
+
+
+def test_what_a_stage_read_and_has_changed_since_is_told_and_read_again(tmp_path: Path) -> None:
+    read = {"corpus.root": (str(tmp_path), "1"), "other": (str(tmp_path), "1")}
+    said: list[str] = []
+
+    def run() -> list[str]:
+        said.clear()
+        stages = Stages(tmp_path, said.append)
+        line = [stage("a", 1), replace(stage("b", 1), reads=lambda: read), stage("c", 1)]
+        missing = {each.name for each in line} - set(stages.finished(line))
+        for each in line:
+            stages.run(each)
+        assert missing == {name for name in "abc" if f"\n== {name}" in said}
+        return said
+
+    assert run() == ["\n== a", "\n== b", "\n== c"]
+    assert run() == []
+    read["corpus.root"] = (str(tmp_path), "2")
+    told = f"{tmp_path} (corpus.root) changed since b read it: running b again"
+    assert run() == [told, "\n== b", "\n== c"]
+    # A folder that was moved is the same; one that is gone takes nothing with it.
+    read = {key: (str(tmp_path / "moved"), stamp) for key, (_, stamp) in read.items()}
+    assert run() == []
+    read = {}
+    assert run() == ["\n== b", "\n== c"]
+
+
+def test_a_finished_stage_is_extended_where_its_lasting_settings_are_the_same(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def rl(num_steps: int, lr: int, base: int = 1) -> list[Stage[Model]]:
+        settings = {"num_steps": num_steps, "lr": lr}
+
+        def work(may_resume: bool) -> Model:
+            asked.append(may_resume)
+            return Model(model=f"rl-{num_steps}")
+
+        return [stage("a", base), Stage("rl", Model, settings, work, lasting={"lr": lr}), stage("b", 1)]
+
+    def run(line: list[Stage[Model]]) -> str:
+        stages = Stages(tmp_path)
+        return [stages.run(each).model for each in line][1]
+
+    assert [run(rl(4, 1)), run(rl(4, 1)), run(rl(8, 1))] == ["rl-4", "rl-4", "rl-8"]
+    assert asked == [False, True]
+    # What comes after it was made of the shorter one.
+    assert list(Stages(tmp_path).finished(rl(9, 1))) == ["a"]
+    run(rl(9, 2))  # another rate: anew
+    run(rl(9, 2, base=2))  # another model to start from: anew
+    run(rl(12, 2, base=2))
+    assert asked == [False, True, False, False, True]
 
 
 SCORES = ReferenceResult(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,16 @@ def test_the_summary_of_a_finished_line(tmp_path: Path, capsys: pytest.CaptureFi
         *("prosody SFT", "GRPO-PTR", "SFT, every label", "prosody classifier", "majority"),
     ]
     assert "# Held-out speakers, 2 utterances, greedy answers" in report.report.read_text()
+
+
+def test_the_title_counts_what_was_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `rl.train.max_eval_prompts`, fewer than the classifiers are scored on."""
+    work, stages = finished(tmp_path, full_label={})
+    monkeypatch.setitem(stages._results, "reference", References(classifier=replace(SCORES, num_eval=600)))
+    text = write_summary(work, stages).report.read_text()
+    assert "# Held-out speakers, 2 utterances, greedy answers" in text
+    assert "| prosody classifier (of 600 utterances) | 0.800" in text
+    assert "| majority (of 600 utterances) | 0.125" in text
 
 
 def test_a_key_and_a_row_are_one_entry_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

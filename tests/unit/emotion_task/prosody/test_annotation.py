@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -235,7 +236,7 @@ def test_stereo_at_another_rate_is_the_same_sound(tmp_path):
     soundfile.write(tmp_path / "mono.wav", mono, RATE)
     time = np.arange(24000) / 48000
     fine = 0.2 * sum(np.sin(2 * np.pi * 140.0 * k * time) / k for k in range(1, 9)) / 2
-    soundfile.write(tmp_path / "stereo.wav", np.stack([fine * 1.5, fine * 0.5], axis=1), 48000)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([fine * 1.2, fine * 0.8], axis=1), 48000)
     loaded = load_audio(tmp_path / "stereo.wav")
     assert loaded.dtype == np.float32 and loaded.shape == (8000,)
     middle = slice(500, -500)  # the resampler's filter rings at the edges
@@ -250,3 +251,31 @@ def test_a_failure_nobody_foresaw_is_quarantined_too(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "measure", fail)
     _, reason = measure_file(Utterance(id="odd", audio=str(tmp_path / "odd.wav")))
     assert reason == "unexpected ZeroDivisionError: of all things"
+
+
+class Linguist:
+    """An aligner that notes the language it is to read."""
+
+    heard: ClassVar[list[str | None]] = []
+
+    def align(self, waveform: np.ndarray, sample_rate: int, utterance: Utterance) -> None:
+        self.heard.append(utterance.language)
+
+
+def test_the_aligner_reads_in_the_configured_language(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "build_plugins", lambda config: (Linguist(), None))
+    soundfile.write(tmp_path / "x.wav", tone(), RATE)
+    plain = Utterance(id="x", audio=str(tmp_path / "x.wav"), text="Guten Tag")
+    for utterance in (plain, replace(plain, language="fr")):
+        measure_file(utterance, MeasureConfig(language="de"))
+    assert Linguist.heard == ["de", "fr"]
+
+
+def test_measurements_are_of_the_settings_they_were_made_with(tmp_path):
+    soundfile.write(tmp_path / "x.wav", tone(), RATE)
+    store = MeasuredStore(tmp_path / "out")
+    assert not store.is_of(MeasureConfig())
+    measure_corpus(
+        [Utterance(id="x", audio=str(tmp_path / "x.wav"))], store.folder, num_workers=0, progress=False
+    )
+    assert store.is_of(MeasureConfig()) and not store.is_of(MeasureConfig(max_seconds=5))

@@ -82,3 +82,32 @@ def test_a_wav_without_samples_is_still_empty(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match="empty: the file holds no samples"):
         load_audio(path)
+
+
+@pytest.mark.parametrize("form", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "MP3"])
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"cut.{form.lower()}"
+    soundfile.write(path, 0.3 * np.sin(np.arange(2 * RATE) / 10), RATE, format=form)
+    load_audio(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"cut\.{form.lower()}: truncated: it tells .* and holds"):
+        load_audio(path)
+
+
+def test_what_follows_the_sound_may_be_missing(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    soundfile.write(path, np.full(RATE, 0.1), RATE)
+    content = bytearray(path.read_bytes())
+    content[4:8] = (len(content) + 500).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert len(load_audio(path)) == RATE
+
+
+@pytest.mark.parametrize("scale", [3, 128, 32767, 2.0**23])
+def test_floats_of_another_scale_are_refused(tmp_path: Path, scale: float) -> None:
+    path = tmp_path / "scaled.wav"
+    soundfile.write(path, scale * np.sin(np.arange(RATE) / 10), RATE, subtype="FLOAT")
+    with pytest.raises(
+        DataError, match=r"scaled\.wav: scale: samples reach [\d.e+]+, full scale is 1\. .*32768"
+    ):
+        load_audio(path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 
@@ -74,6 +75,9 @@ def test_a_port_in_use_is_seen() -> None:
 
 def test_probe_answers_fails_and_ends_in_time() -> None:
     assert probe("print('noise'); print('[1, 2]')") == [1, 2]
+    for said, shown in (("print('half an answer: {')", "half an answer: {"), ("", r"\(nothing\)")):
+        broken = probe(said)
+        assert isinstance(broken, ProbeFailure) and re.search(f"answered no JSON: {shown}", str(broken))
     failed = probe("raise OSError('libcudart missing')")
     assert isinstance(failed, ProbeFailure) and str(failed) == "OSError: libcudart missing"
     slow = probe("import time; time.sleep(60)", timeout_s=0.5)

@@ -141,6 +141,58 @@ def test_unknown_key_names_its_path_and_the_nearest(minimal: Path, override: str
     assert repr(override) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "rewards.brevty=null",
+            "rewards.brevty: null takes an entry out, and there is none of this name; there",
+        ),
+        ("rewards={brevity: null, other: null}", "rewards.other: null takes an entry out"),
+    ],
+)
+def test_a_null_that_takes_nothing_out_is_refused(minimal: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    assert message in str(error.value) and "outcome, brevity" in str(error.value)
+
+
+def test_a_null_of_a_pipelines_reward_names_its_section() -> None:
+    quickstart = CONFIGS / "quickstart.yaml"
+    with pytest.raises(
+        ConfigError, match=r"'rewards\.format=null': rewards: unknown key; did you mean rl\.rewards"
+    ):
+        load_config([quickstart], ["rewards.format=null"], PipelineConfig)
+    with pytest.raises(
+        ConfigError, match=r"rl\.rewards\.fromat: null takes an entry out.* there are format, "
+    ):
+        load_config([quickstart], ["rl.rewards.fromat=null"], PipelineConfig)
+    assert "format" not in load_config([quickstart], ["rl.rewards.format=null"], PipelineConfig).rl.rewards
+
+
+def test_a_file_of_another_command_is_told_by_its_sections(minimal: Path) -> None:
+    """A pipeline's file given to `rlcore train`, and a run's to `emotion quickstart`."""
+    quickstart = CONFIGS / "quickstart.yaml"
+    with pytest.raises(ConfigError) as error:
+        load_config([quickstart])
+    said = str(error.value)
+    assert said.startswith(
+        f"{quickstart}: corpus, sft, reward_model, rl: unknown keys of one training run, as"
+    )
+    assert "known here: run_dir, seed, model, task, rollout, " in said and "`emotion quickstart`" in said
+    with pytest.raises(
+        ConfigError, match=r"a_t_1\.0\.yaml: rl: unknown keys of one training run.*emotion quickst"
+    ):
+        load_config([CONFIGS / "ablations" / "a_t_1.0.yaml"])
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [], PipelineConfig)
+    said = str(error.value)
+    assert said.startswith(
+        f"{minimal}: model, task, rewards: unknown keys; they are keys of rl (one training run"
+    )
+    assert "as `rlcore train` reads it). Put them below rl, or give the file to the command" in said
+
+
 def test_unknown_key_in_a_file_names_the_file(minimal: Path, tmp_path: Path) -> None:
     more = write(tmp_path, "train: {num_step: 3}")
     with pytest.raises(ConfigError, match=r"more\.yaml: train\.num_step: .*train\.num_steps"):
@@ -150,13 +202,13 @@ def test_unknown_key_in_a_file_names_the_file(minimal: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("rollout.num_replicas=two", ["rollout.num_replicas", "two", "Integer"]),
-        ("rollout.num_replicas=1.5", ["rollout.num_replicas", "1.5", "Integer"]),
-        ("learner.lr=fast", ["learner.lr", "fast", "Float"]),
+        ("rollout.num_replicas=two", ["rollout.num_replicas", "two", "a whole number"]),
+        ("rollout.num_replicas=1.5", ["rollout.num_replicas", "1.5", "a whole number"]),
+        ("learner.lr=fast", ["learner.lr", "fast", "a number"]),
         ("learner.betas=[0.9]", ["learner.betas", "list of 2"]),
-        ("rollout=3", ["rollout", "3"]),
-        ("rewards=[a]", ["rewards"]),
-        ("train.num_steps=null", ["train.num_steps", "None"]),
+        ("rollout=3", ["rollout: got 3, must be a section of keys (num_replicas, "]),
+        ("rewards=[a]", ["rewards: got ['a'], must be a mapping of names to sections"]),
+        ("train.num_steps=null", ["train.num_steps: got null, must be a whole number"]),
     ],
 )
 def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: list[str]) -> None:
@@ -179,6 +231,12 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
             "rollout.structured: got {'regex': 'a'}, must be empty unless",
         ),
         ("algorithm.step_discount=2", "algorithm.step_discount: got 2.0, must be between 0 and 1"),
+        ("rollout.temperature=0.001", "rollout.temperature: got 0.001, must be at least 0.01"),
+        ("rollout.timeout_s=.inf", "rollout.timeout_s: got inf, must be a finite number"),
+        ("algorithm.std_eps=.inf", "algorithm.std_eps: got inf, must be a finite number"),
+        ("algorithm.kl_coef=.nan", "algorithm.kl_coef: got nan, must be at least 0"),
+        ("train.oversample=1e6", "train.oversample: got 1000000.0, must be at least 0 and at most 10"),
+        ("rollout.stop=['']", "rollout.stop: got [''], must be texts of a character or more"),
         ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
         ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: got 1, must be at least 2"),
         ("learner.ranks_per_node=2", "learner.ranks_per_node: got 2, must be a divisor of num_ranks (1), or"),
@@ -271,6 +329,14 @@ def test_old_tokens_are_weighted_where_the_ratio_does_not(minimal: Path, recompu
     load_config([minimal], [*ahead, "algorithm.correction=tis"])
     load_config([minimal], ["train.staleness=1"])
     load_config([minimal], [recomputing])
+
+
+def test_rewards_that_all_weigh_nothing_are_refused(minimal: Path) -> None:
+    load_config([minimal], ["rewards.brevity.weight=0"])
+    with pytest.raises(
+        ConfigError, match=r"rewards: got \{.*\}, must be weights of which one at least is not 0"
+    ):
+        load_config([minimal], ["rewards.brevity.weight=0", "rewards.outcome.weight=0"])
 
 
 def test_classes_validate_when_built_directly() -> None:
@@ -431,10 +497,10 @@ def test_a_variable_of_a_reward_is_text(value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("null: 3", r"odd\.yaml: Incompatible key type 'NoneType'; a key is text"),
-        ("rewards: {brevity: {args: {~: 1}}}", r"odd\.yaml: rewards\.brevity\.args: Incompatible key type"),
+        ("null: 3", r"odd\.yaml: got the key None; a key is text"),
+        ("rewards: {brevity: {args: {~: 1}}}", r"odd\.yaml: rewards\.brevity\.args: got the key None"),
         ("run_dir: ${oops", r"odd\.yaml: run_dir: .*'\$\{oops'; a reference is written \$\{key\}"),
-        ("train: ${run_dir}", "^train: a reference must lead to a section of the same form: "),
+        ("train: ${run_dir}", "^train: a reference must lead to a section of the same form$"),
         ("rewards: {more: '${run_dir}'}", r"^rewards\.more: a reference must lead to"),
         ("learner: {resources: '${run_dir}'}", r"^learner\.resources: a reference must lead to"),
         ("train: ${cluster.job.storage}", "^train: a reference must lead to"),

@@ -75,16 +75,17 @@ def test_a_time_out_on_the_way_is_no_refusal(monkeypatch, status, repeat_unknown
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.PoolTimeout, httpx.ProxyError])
 def test_what_was_never_sent_may_be_repeated(monkeypatch, error):
     monkeypatch.setattr("rlcore.endpoints.chat._FIRST_PAUSE_S", 0.02)
-    post, failures = httpx.Client.post, [error("busy")]
+    send, failures = httpx.Client.send, [error("busy")]
 
-    def post_later(client, *args, **settings):
+    def send_later(client, *args, **settings):
         if failures:
             raise failures.pop()
-        return post(client, *args, **settings)
+        return send(client, *args, **settings)
 
-    monkeypatch.setattr(httpx.Client, "post", post_later)
+    monkeypatch.setattr(httpx.Client, "send", send_later)
     with service(lambda *_: OK) as url:
         assert endpoint(url, retries=1, repeat_unknown=False).ask(BODY, content_of) == "yes"
+    assert not failures
 
 
 UPSTREAM = {"error": {"code": 502, "message": "upstream overloaded"}, "choices": None}

@@ -41,6 +41,7 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.nn.Parameter]
     monkeypatch.setattr(dist, "get_world_size", lambda: 1)
     monkeypatch.setattr(dist, "get_rank", lambda: 0)
     monkeypatch.setattr(dist, "barrier", lambda: None)
+    monkeypatch.setattr(dist, "all_gather_object", lambda found, own: found.__setitem__(0, own))
     monkeypatch.setattr(learner_checkpoint, "FILE_BYTES", 1)
     return {name: torch.nn.Parameter(torch.full((4,), value)) for name, value in (("a", 1.0), ("b", 2.0))}
 

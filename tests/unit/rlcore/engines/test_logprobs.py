@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import make_qwen2_5_omni, make_qwen2_audio, make_qwen3_omni, make_text
 
-from rlcore.engines import head
+from rlcore.engines import head, packing
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.packing import PackedLayout
 from rlcore.errors import DataError
@@ -76,12 +76,20 @@ def gradients(model, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize(("logits_per_chunk", "temperature"), [(1 << 24, 1.0), (2000, 1.0), (2000, 0.5)])
+LARGEST_MASK = packing._LARGEST_MASK
+
+
+@pytest.mark.parametrize(
+    ("logits_per_chunk", "temperature", "largest_mask"),
+    [(1 << 24, 1.0, LARGEST_MASK), (2000, 1.0, LARGEST_MASK), (2000, 0.5, LARGEST_MASK), (1 << 24, 1.0, 0)],
+)
 def test_packed_groups_give_the_values_and_gradients_of_plain_rows(
-    model, monkeypatch, logits_per_chunk, temperature
+    model, monkeypatch, logits_per_chunk, temperature, largest_mask
 ):
-    """Unequal groups, a completion of one token, an empty one, a group without audio; chunks or none."""
+    """Unequal groups, a completion of one token, an empty one, a group without audio; chunks or none; longer
+    completions attended to alone, or none."""
     monkeypatch.setattr(head, "LOGITS_PER_CHUNK", logits_per_chunk)
+    monkeypatch.setattr(packing, "_LARGEST_MASK", largest_mask)
     groups = make_groups(model, ((9, 1, 4), (6,), (3, 0, 12)))
     rng = np.random.default_rng(1)
     model.train()  # so that the recomputation of chunks is the same as in training
@@ -122,7 +130,21 @@ def test_a_long_completion_does_not_pad_the_short_ones():
     assert sum(bucket.mask.numel() for bucket in layout.completions) == 2000 * 2150 + 40 * 100 * 130
 
 
-def test_a_sliding_window_is_kept(tmp_path):
+def test_long_answers_have_no_mask():
+    """Memory of the layout grows with the tokens, where a mask grew with their square."""
+    lengths = [4096] * 8 + [100] * 40
+    layout = PackedLayout.of([150] * 6, lengths, [i // 8 for i in range(48)])
+    assert [one.own[1] - one.own[0] for one in layout.long] == [4096] * 8
+    assert layout.long[1].prompt == (0, 150) and layout.long[1].own == (6 * 150 + 4096, 6 * 150 + 2 * 4096)
+    assert [tuple(bucket.mask.shape) for bucket in layout.completions] == [(40, 1, 100, 250)]
+    assert sorted(layout.unpad.tolist()) == list(range(6 * 150 + sum(lengths)))
+    assert layout.position_ids[0, 900 : 900 + 4096].tolist() == list(range(150, 150 + 4096))
+    # Beside a longer prompt the mask is no square, and to compute the prompt again would cost.
+    assert not PackedLayout.of([30_000], [1000] * 2, [0, 0]).long
+
+
+@pytest.mark.parametrize("largest_mask", [LARGEST_MASK, 0])
+def test_a_sliding_window_is_kept(tmp_path, monkeypatch, largest_mask):
     """A window that cuts through prompt and completion, in a decoder whose layers use one."""
     model = load_model(str(make_text(tmp_path))).double()
     text = model.config
@@ -130,6 +152,7 @@ def test_a_sliding_window_is_kept(tmp_path):
     for layer in model.model.layers:
         layer.self_attn.sliding_window, layer.self_attn.layer_type = 5, "sliding_attention"
     model.model.has_sliding_layers = True
+    monkeypatch.setattr(packing, "_LARGEST_MASK", largest_mask)
     (group,) = make_groups(model, ((9, 4, 2),), num_audio=(0,))
     plain = [plain_logprobs(model, group, tokens)[0] for tokens in group.token_ids]
     scored = completion_logprobs(model, [group])

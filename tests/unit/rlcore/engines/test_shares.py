@@ -101,7 +101,9 @@ def test_kl_in_the_reward_is_measured_and_not_in_the_loss() -> None:
     assert share.loss.item() == share.sums["policy_loss"].item()
     assert share.sums["kl"].item() == pytest.approx(0.0 - 0.5 + 1.0)
     inside = objective(replace(algorithm, kl_in="loss")).share(scored(FIRST), [group], 0)
-    assert inside.loss.item() == pytest.approx(share.loss.item() + 0.5 * 0.5 / 3)
+    # By the policy's own probability: the second token has e^-0.5 of the rollout's.
+    kl = 0.0 - 0.5 * math.exp(-0.5) + 1.0
+    assert inside.loss.item() == pytest.approx(share.loss.item() + 0.5 * kl / 3)
 
 
 def test_an_entropy_bonus_lowers_the_loss_and_needs_a_gradient() -> None:

@@ -9,8 +9,15 @@ from transformers import Qwen2AudioConfig, Qwen2Config
 
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.families import CAUSAL_LM, QWEN2_5_OMNI, QWEN2_AUDIO, family_of
-from rlcore.models.hf_model import audio_token_id, load_config, load_model, media_token_ids
+from rlcore.models.hf_model import (
+    audio_token_id,
+    load_config,
+    load_model,
+    load_processor,
+    media_token_ids,
+)
 from rlcore.models.names import checkpoint_name, is_language_name, is_media_parameter
+from rlcore.rewards.classifier import SequenceClassifier
 
 Qwen2AudioForConditionalGeneration = type("Qwen2AudioForConditionalGeneration", (), {})
 Qwen2_5OmniThinkerForConditionalGeneration = type("Qwen2_5OmniThinkerForConditionalGeneration", (), {})
@@ -75,7 +82,10 @@ def test_media_tokens_are_found_by_name_and_by_config() -> None:
     assert audio_token_id(Qwen2Config()) is None
 
 
-@pytest.mark.parametrize("path", ["runs/nope", "./runs/nope", "runs/nope/model", "/runs/nope", "~/nope"])
+HUB_IDS = ["runs/nope", "nowhere/nope", "nope"]
+
+
+@pytest.mark.parametrize("path", [*HUB_IDS, "./runs/nope", "runs/nope/model", "/runs/nope", "~/nope"])
 def test_a_folder_that_is_not_there_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
@@ -91,9 +101,12 @@ def test_a_folder_that_is_not_there_is_not_waited_for(
     )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    with pytest.raises(DataError, match=f"^{path}: no such model"):
-        load_config(path)
-    assert asked == (["runs/nope"] if path == "runs/nope" else [])
+    once = [path] if path in HUB_IDS else []
+    for load in (load_config, load_model, load_processor, SequenceClassifier):
+        asked.clear()
+        with pytest.raises(DataError, match=f"^{path}: no such model"):
+            load(path)
+        assert asked == once
 
 
 def test_missing_and_broken_models_say_what_to_give(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
-from tiny_models import AUDIO_PROMPT, make_qwen2_audio, tone
+from tiny_models import make_qwen2_audio, tone
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE, WordLevel
@@ -16,10 +17,13 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from emotion_task.parsing import Parsed, parse_response
+from emotion_task.prompt import emotion_messages
 from emotion_task.rewards.ptr import FormatReward, OutcomeReward
 from emotion_task.sft.encode import ExampleEncoder
+from emotion_task.sft.examples import format_examples
+from emotion_task.sft.tasks import SFTExample
 from rlcore.actors.rollout_worker import _finished
-from rlcore.models.hf_model import load_model, load_processor, save_checkpoint
+from rlcore.models.hf_model import load_processor
 from rlcore.models.media import EncodedPrompt, MediaEncoder
 from rlcore.models.tokens import answer_text, left_to_write, opened_tag, tokens_of, until_stop
 from rlcore.rewards.classifier import SequenceClassifier
@@ -79,33 +83,87 @@ def test_a_text_has_one_bos_whoever_writes_it(
     assert tokens.count(3) == 1 and 1 not in tokens
 
 
-@pytest.mark.parametrize("media", ["embeds", "raw"])
-def test_rollout_and_fine_tuning_read_the_same_prompt(tmp_path: Path, media: str) -> None:
-    base = str(make_qwen2_audio(tmp_path / "base"))
-    processor = load_processor(base)
-    bos = "<|im_start|>"  # which begins the prompt
-    inner = processor.tokenizer.backend_tokenizer
-    bos_id = processor.tokenizer.convert_tokens_to_ids(bos)
-    inner.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, bos_id)])
-    processor.tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token=bos, eos_token="<|im_end|>", pad_token="<|im_end|>"
-    )
-    path = tmp_path / "with_bos"
-    save_checkpoint(load_model(base), path, processor=processor)
-    assert load_processor(str(path)).tokenizer(AUDIO_PROMPT)["input_ids"][:2] == [bos_id, bos_id]
+TURNS = (
+    "{% for m in messages %}{{ turn }}{{ m['role'] }}\n{% for part in m['content'] %}"
+    "{% if part['type'] == 'audio' %}<|AUDIO|>{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}"
+    "{{ end }}{% endfor %}{{ turn }}assistant\n{{ opens }}"
+)
 
+
+def template(kind: str, *, opens: str) -> str:
+    """Returns the chat template of a kind of model, which opens the assistant's turn with `opens`."""
+    start, turn, end = {
+        "Qwen": ("", "<|im_start|>", "<|im_end|>\n"),
+        "Llama": ("<|begin_of_text|>", "<|start_header_id|>", "<|eot_id|>"),
+        "Gemma": ("<bos>", "<start_of_turn>", "<end_of_turn>\n"),
+        "Mistral": ("<s>", "[INST]", "[/INST]"),
+        "GLM": ("[gMASK]<sop>", "<|", "|>"),
+    }[kind]
+    values = {"turn": turn, "end": end, "opens": opens}
+    return start + "".join(f"{{% set {k} = {json.dumps(v)} %}}" for k, v in values.items()) + TURNS
+
+
+PREFIXES = {
+    "Qwen": (),
+    "Llama": ("<|begin_of_text|>",),
+    "Gemma": ("<bos>",),
+    "Mistral": ("<s>",),
+    "GLM": ("[gMASK]", "<sop>"),
+}
+"""Tokens that each kind of tokenizer writes before a text, and its chat template as well."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_qwen2_audio(tmp_path_factory.mktemp("base"))
+
+
+@pytest.mark.parametrize("kind", PREFIXES)
+def test_rollout_and_fine_tuning_read_the_same_prompt(base: Path, tmp_path: Path, kind: str) -> None:
+    prefix, processor, path = PREFIXES[kind], load_processor(str(base)), str(tmp_path / kind)
+    inner = processor.tokenizer.backend_tokenizer
+    inner.add_special_tokens(list(prefix))
+    ids = [inner.token_to_id(token) for token in prefix]
+    if prefix:
+        inner.post_processor = TemplateProcessing(
+            single=" ".join([*prefix, "$A"]), special_tokens=list(zip(prefix, ids, strict=True))
+        )
+    processor.tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        bos_token=prefix[0] if len(prefix) == 1 else None,
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+    )
+    shutil.copytree(base, path)
+    processor.save_pretrained(path)
     wav = str(tmp_path / "tone.wav")
     soundfile.write(wav, tone(1), 16000)
-    encoder = MediaEncoder(
-        str(path), lambda prompt: {"audio": [tone(1)], "sampling_rate": 16000}, media=media
-    )
-    for text, audio in ((AUDIO_PROMPT, wav), ("hi", None)):
-        prompt = Prompt(id="p", text=text, media={"tone": 1} if audio else {})
-        tokens = encoder.encode([prompt])[0].prompt_token_ids
-        assert tokens[0] == bos_id and tokens[1] != bos_id
-        encoded = ExampleEncoder(str(path), cache_bytes=1 << 20).encode_options(audio, text, [("hi", True)])
-        np.testing.assert_array_equal(encoded.prompt_token_ids, tokens)
-        assert encoded.token_ids[0][0] != bos_id
+    question = SFTExample(id="q", task="trace", audio=wav, messages=emotion_messages(["sad"]), target=ANSWER)
+    supervised = ExampleEncoder(path, cache_bytes=1 << 20)
+    encoders = [
+        MediaEncoder(path, lambda prompt: {"audio": [tone(1)], "sampling_rate": 16000}, media=media)
+        for media in ("embeds", "raw")
+    ]
+    for opens in ("", "<think>\n"):
+        processor.chat_template = template(kind, opens=opens)
+        (example,) = format_examples(processor, [question])
+        for text, audio in ((example.prompt, wav), ("hi", None)):
+            encoded = supervised.encode_options(audio, text, [("hi", True)])
+            assert encoded.token_ids[0][0] not in ids
+            tokens = encoded.prompt_token_ids.tolist()
+            assert tokens[: len(ids)] == ids and all(tokens.count(token) == 1 for token in ids)
+            prompt = Prompt(id="p", text=text, media={"tone": 1} if audio else {})
+            for encoder in encoders:
+                assert list(encoder.encode([prompt])[0].prompt_token_ids) == tokens
+
+        # What fine-tuning teaches is what the rollout reads as perfect; the tag is opened once.
+        taught = supervised.encode(example)
+        written = processor.tokenizer.decode([*taught.prompt_token_ids, *taught.token_ids[0]])
+        assert written.endswith(f"assistant\n{ANSWER.replace('<think>', opens or '<think>')}<|im_end|>")
+        read = answer_text(processor.tokenizer, taught.token_ids[0].tolist())
+        assert parse_response(opened_tag(example.prompt, read) + read) == Parsed(
+            "The pitch is high.", "angry"
+        )
 
 
 def test_reward_models_read_a_text_by_the_same_rule() -> None:
@@ -120,6 +178,18 @@ def test_reward_models_read_a_text_by_the_same_rule() -> None:
     classifier._forward = lambda rows: [read.append(row) or Score(0.0) for row in rows]  # type: ignore
     classifier._read(["<s> ? hi ?", "hi"])
     assert read == [[0, 3], [0, 2, 3, 2]]
+
+
+def test_a_prefix_that_is_no_bos_is_written_once() -> None:
+    inner = Tokenizer(WordLevel({word: i for i, word in enumerate(["[gMASK]", "<sop>", "?", "hi"])}, "?"))
+    inner.pre_tokenizer = Split(" ", "removed")
+    inner.add_special_tokens(["[gMASK]", "<sop>"])
+    inner.post_processor = TemplateProcessing(
+        single="[gMASK] <sop> $A", special_tokens=[("[gMASK]", 0), ("<sop>", 1)]
+    )
+    glm = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="?")
+    assert tokens_of(glm, "hi") == tokens_of(glm, "[gMASK]<sop> hi") == [0, 1, 3]
+    assert tokens_of(glm, "[gMASK] hi") == [0, 1, 0, 3]  # half of it is text
 
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+from tiny_models import make_qwen2_5_omni, tone
 
 from benchmarks import plan_memory
 from rlcore import cli
-from rlcore.config import AlgorithmConfig, LearnerConfig, LoRAConfig, ModelConfig, RunConfig, load_config
+from rlcore.config import (
+    AlgorithmConfig,
+    LearnerConfig,
+    LoRAConfig,
+    ModelConfig,
+    RewardConfig,
+    RunConfig,
+    load_config,
+)
 from rlcore.engines import head
 from rlcore.errors import ConfigError
 from rlcore.plan import memory
@@ -22,6 +33,7 @@ from rlcore.plan.phases import (
     Engine,
     Phases,
     forward_flops,
+    prepare_seconds,
     reference_seconds,
     sync_seconds,
     update_seconds,
@@ -355,7 +367,11 @@ def test_a_colocated_run_has_an_engine_and_a_rank_on_every_gpu() -> None:
     # With a tower of its own an engine keeps its weights in main memory while it sleeps.
     small = replace(h100s, host_memory_gb=130)
     (problem,) = find_problems(config, sizes, plan.batch, small)
-    assert problem == ("learner: 8 ranks and their sleeping engines keep 132.1 GB in main memory of 130 GB")
+    assert problem.startswith(
+        "the actors of one node take 200.7 GB of main memory (rollout 148.1 GB, learner"
+    )
+    awake = (8 * (2e9 + plan.rollout.weights + plan.rollout.media)) / 1e9
+    assert f"rollout {awake:.1f} GB" in problem and "cluster.colocate lays sleeping engines" in problem
     large = with_settings(config, {"rollout.engine.gpu_memory_utilization": 0.7})
     (problem,) = find_problems(large, sizes, plan.batch, h100s)
     assert problem.startswith("a GPU of learner and rollout takes 86.1 GB")
@@ -405,7 +421,160 @@ def test_what_does_not_fit_is_said_with_what_would() -> None:
     (change,) = plan.changes
     changed = with_settings(config, change)
     assert find_problems(changed, sizes, Batch(changed, Workload()), l40s) == []
-    assert make_plan(config, sizes, load_hardware("h100-80g:4")).problems[0].startswith("the roles ask for 8")
+    (problem,) = make_plan(config, sizes, load_hardware("h100-80g:4")).problems
+    assert problem.startswith("the roles ask for 8")
+    assert "rollout.num_replicas 2 x num_gpus 1, learner.num_ranks 5 x num_gpus 1, reference" in problem
+
+
+def test_what_the_lengths_dictate_is_named_by_its_key() -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"])
+    sizes, h100s = sizes_of(config.model), load_hardware("h100-80g:8")
+    long = Workload(prompt_tokens=100, audio_seconds=6, longest_prompt=1900)
+    plan = make_plan(config, sizes, h100s, long)
+    (problem,) = plan.problems
+    assert problem.startswith(
+        "the longest sample has 2412 tokens (1900 of the prompt, rollout.max_tokens 512)"
+    )
+    assert "rollout.engine.max_model_len is 2048: raise it to 2412 at least" in problem
+    assert plan.changes == ({"rollout.engine.max_model_len": 2412},)
+    longer = make_plan(config, sizes, h100s, replace(long, longest_prompt=7900))
+    assert longer.changes == ({"rollout.engine.max_model_len": 8412, "learner.micro_batch_tokens": 8412},)
+    assert not make_plan(config, sizes, h100s, replace(long, longest_prompt=1536)).problems
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "change"),
+    [
+        (
+            {"rollout.engine": {"tensor_parallel_size": 2}},
+            "needs as many GPUs, rollout.num_gpus is 1: set it to 2",
+            {"rollout.num_gpus": 2},
+        ),
+        (
+            {
+                "rollout.engine": {"tensor_parallel_size": 2, "pipeline_parallel_size": 2},
+                "rollout.num_gpus": 2,
+            },
+            "an engine of 4 workers",
+            {"rollout.num_gpus": 4},
+        ),
+        ({"rollout.num_gpus": 0}, "rollout.num_gpus is 0: it would run on CPUs", {"rollout.num_gpus": 1}),
+        (
+            {"learner.num_gpus": 0.5, "learner.num_ranks": 2},
+            "two learner ranks share a GPU, which NCCL refuses: raise learner.num_gpus (0.5)",
+            {"learner.num_gpus": 1},
+        ),
+        ({"rollout.num_gpus": 16}, "rollout.num_gpus is 16: the GPUs of one actor lie on one node", None),
+    ],
+)
+def test_gpus_that_no_process_can_use_are_refused(
+    settings: dict[str, Any], said: str, change: dict[str, int] | None
+) -> None:
+    plan = make_plan(run_config(**settings), TINY, load_hardware("h100-80g:8"))
+    assert said in plan.problems[0]
+    assert plan.changes == (() if change is None else (change,))
+
+
+def test_colocated_pairs_that_share_a_gpu_are_refused() -> None:
+    words = [*COLOCATED, "rollout.num_gpus=0.25", "learner.num_gpus=0.25"]
+    config = load_config([OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"], words)
+    problems = make_plan(config, sizes_of(config.model), load_hardware("h100-80g:8")).problems
+    assert any(problem.startswith("two learner ranks share a GPU") for problem in problems)
+
+
+def test_main_memory_of_a_node_holds_every_process_and_what_ranks_load() -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / "3b_8gpu.yaml"])
+    sizes, h100s = sizes_of(config.model), load_hardware("h100-80g:8")
+    plan = make_plan(config, sizes, h100s)
+    rollout, learner, reference, judge = plan.roles
+    assert config.learner.zero_stage == 2  # so each rank loads the whole checkpoint in float32
+    assert learner.host_bytes == 2e9 + 4 * (sizes.language + sizes.media)
+    assert reference.host_bytes == 2e9 + 2 * (sizes.language + sizes.media)
+    total = sum(role.count * role.host_bytes for role in (rollout, learner, reference, judge)) + 2 * 0.3e9
+    just = replace(h100s, host_memory_gb=total / 0.97e9 + 1)
+    assert find_problems(config, sizes, plan.batch, just) == []
+    (problem,) = find_problems(config, sizes, plan.batch, replace(just, host_memory_gb=total / 0.97e9 - 1))
+    assert problem.startswith(f"the actors of one node take {total / 1e9:.1f} GB of main memory (learner ")
+    changes = make_plan(config, sizes, replace(just, host_memory_gb=total / 0.97e9 - 1)).changes
+    assert changes == ({"learner.zero_stage": 3},)
+
+
+def test_on_cpus_every_actor_takes_cores_and_memory() -> None:
+    config = run_config(**{"rollout.num_gpus": 0.0, "learner.num_gpus": 0.0, "learner.num_ranks": 2})
+    rewards = {
+        "rule": RewardConfig(target="a:B", replicas=3),
+        "judge": RewardConfig(target="a:B", args={"model_path": "somewhere"}, num_cpus=0.5),
+    }
+    config = replace(config, rewards=rewards)
+    sizes = replace(QWEN2_5_OMNI_3B, audio=0, other_media=0)
+    machine = replace(H100, is_cpu=True, gpus_per_node=4, host_memory_gb=1000)
+    plan = make_plan(config, sizes, machine)
+    assert [(r.name, r.count, r.num_gpus) for r in plan.roles][2:] == [
+        ("reward rule", 3, 0.1),
+        ("reward judge", 1, 0.5),
+    ]
+    assert plan.roles[3].num_bytes == 4 * sizes.language + 1e9 + (256 << 20)
+    assert not plan.problems  # 1 + 2 + 0.3 + 0.5 CPUs
+    (problem,) = find_problems(config, sizes, plan.batch, replace(machine, gpus_per_node=3))
+    assert problem.startswith(
+        "the actors ask for 3.8 CPUs (rollout.num_replicas 1 x num_cpus 1, learner.num_ran"
+    )
+
+
+def test_media_take_a_core_of_each_engine_before_its_prompts() -> None:
+    config = run_config(**{"train.prompts_per_step": 30, "rollout.num_replicas": 4, "model.media": "raw"})
+    batch = Batch(config, Workload(audio_seconds=5))
+    assert prepare_seconds(config, TINY, batch, H100, Efficiency(prepare_s=0.25)) == 8 * 5 * 0.25
+    measured = Batch(config, Workload(audio_seconds=5, prepare_seconds=0.5))
+    assert prepare_seconds(config, TINY, measured, H100, EXACT) == 8 * 0.5
+    # The tower of `embeds` is float32's, at 50 positions a second.
+    heard = prepare_seconds(
+        with_settings(config, {"model.media": "embeds"}),
+        replace(TINY, audio=67_000_000),
+        measured,
+        H100,
+        EXACT,
+    )
+    assert heard == pytest.approx(8 * (0.5 + 2 * 67e6 * 5 * 50 / 67e12))
+    phases = phases_of(config, TINY, measured, H100, EXACT)
+    assert phases.rollout == 4.0 + phases.prefill + phases.decode
+
+
+@pytest.mark.slow
+def test_lengths_are_those_of_the_tasks_own_recordings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_qwen2_5_omni(tmp_path / "omni")
+    rows = []
+    for i, seconds in enumerate([1.0] * 59 + [9.0]):  # the longest is one that an even choice would miss
+        soundfile.write(tmp_path / f"{i}.wav", tone(i, seconds), 16_000)
+        rows.append({"id": f"u{i}", "audio": f"{i}.wav", "emotion": "sad", "split": "train"})
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "run.yaml").write_text(
+        f"model: {{path: {model}, media: raw}}\nalgorithm: {{kl_coef: 0}}\n"
+        "rollout: {num_gpus: 1, engine: {max_model_len: 400}}\nlearner: {num_gpus: 1}\n"
+        f"task: {{target: 'emotion_task.task:EmotionTask', args: {{manifest: {tmp_path / 'm.jsonl'}, "
+        f"model_path: {model}}}}}\n"
+    )
+    words = ["plan", "--config", str(tmp_path / "run.yaml"), "--hardware", "h100-80g:2", "--json"]
+    assert cli.main(words) == 1
+    answer = json.loads(capsys.readouterr().out)
+    found = re.fullmatch(
+        r"lengths of the prompts are measured on (\d+) of 60 of the task's: "
+        r"(\d+) tokens on average, (\d+) at most",
+        answer["prompts"],
+    )
+    assert found and 50 < int(found[1]) < 60
+    assert int(found[3]) - int(found[2]) == pytest.approx(25 * 8, abs=2)  # 8 s more, at 25 tokens a second
+    longest = int(found[3]) + 256
+    assert answer["changes"] == [{"rollout.engine.max_model_len": longest}]
+    assert answer["seconds"]["prepare"] > 0
+    assert cli.main([*words, f"rollout.engine.max_model_len={longest}"]) == 0
+    assert cli.main([*words, "--audio-seconds", "1"]) == 0  # what is given is taken
+    assert cli.main([*words, "task.args.manifest=nowhere.jsonl", "rollout.engine.max_model_len=700"]) == 0
+    said = capsys.readouterr().out
+    assert "lengths of the prompts are assumed, 100 text tokens and 6 s of audio" in said
+    assert "nowhere.jsonl: no such manifest" in said
 
 
 def test_a_cache_too_small_for_one_group_is_a_problem() -> None:

@@ -8,11 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from rlcore.config import LearnerConfig, RewardConfig, RolloutConfig, RunConfig, WeightSyncConfig
+from rlcore.config import (
+    LearnerConfig,
+    RewardConfig,
+    RolloutConfig,
+    RunConfig,
+    TrainConfig,
+    WeightSyncConfig,
+)
 from rlcore.config.env_values import EnvStr
 from rlcore.errors import CheckpointError
 from rlcore.records.checkpoint import (
+    Change,
     DamagedCheckpointError,
+    changes,
     complete,
     read,
     run_settings,
@@ -127,6 +136,30 @@ def test_another_configuration_is_refused(tmp_path):
     changed = {"seed": 0, "learner": {"lr": 2e-6}, "rewards": {"a": 1}}
     with pytest.raises(CheckpointError, match=r"learner.lr was 1e-06, is 2e-06; rewards was None, is .'a'"):
         read(tmp_path / "step_000001", settings=changed)
+
+
+def test_what_may_change_is_told_from_what_may_not(tmp_path):
+    def settings(**sections) -> dict:
+        return run_settings(dataclasses.replace(RunConfig(seed=3), **sections))
+
+    with writing(tmp_path, step=4, state=STATE, settings=settings()):
+        pass
+    checkpoint = tmp_path / "step_000004"
+    longer = settings(train=TrainConfig(num_steps=200))
+    assert read(checkpoint, settings=longer) == STATE
+    assert changes(checkpoint, longer) == [Change("train.num_steps", 100, 200)]
+    other = settings(learner=LearnerConfig(lr=1.0), rewards={"a": RewardConfig(target="a:A")})
+    with pytest.raises(
+        CheckpointError, match=r"lr was 1e-06, is 1\.0\. With --accept-changes beside --resume"
+    ):
+        read(checkpoint, settings=other)
+    assert read(checkpoint, settings=other, accept_changes=True) == STATE
+    assert [change.key for change in changes(checkpoint, other)] == ["rewards.a", "learner.lr"]
+    never = settings(seed=4, learner=LearnerConfig(lr=1.0))
+    with pytest.raises(
+        CheckpointError, match=r"configuration: seed was 3, is 4\. These never change: resume"
+    ):
+        read(checkpoint, settings=never, accept_changes=True)
 
 
 def test_a_run_may_go_on_elsewhere_and_with_other_deadlines():

@@ -21,6 +21,7 @@ from rlcore.records.files import (
     keep_rows,
     last_row,
     numbered_rows,
+    read_json,
     read_rows,
     replaced,
     write_json,
@@ -170,7 +171,10 @@ def test_people_may_end_a_file_without_a_newline_and_start_it_with_a_mark(tmp_pa
     [
         (b'{"a": 1', "rows.jsonl:2: not a row: not JSON"),
         (b"[1, 2]", "rows.jsonl:2: not a row: '[1, 2]'"),
-        (b'{"a": "\xe4"}', "rows.jsonl: not UTF-8 (invalid continuation byte, byte 0xe4); save it as UTF-8"),
+        (
+            b'{"a": "\xe4"}',
+            "rows.jsonl:2: not UTF-8 (invalid continuation byte, byte 0xe4); save it as UTF-8",
+        ),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: bytes, said: str) -> None:
@@ -232,3 +236,12 @@ def test_no_one_else_renames_files_or_writes_json_lines() -> None:
         if by_hand.search(line)
     ]
     assert found == []
+
+
+def test_a_json_file_that_is_broken_is_named(tmp_path: Path) -> None:
+    assert read_json(tmp_path / "none.json") == {}
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    (tmp_path / "a.json").write_text('{"a": ')
+    with pytest.raises(DataError, match=r"a\.json: not JSON \(Expecting value.*; mend it, or delete it"):
+        read_json(tmp_path / "a.json")

@@ -9,8 +9,9 @@ import pytest
 
 from rlcore.config import ModelConfig, RunConfig, TargetConfig, load_config
 from rlcore.errors import DataError
+from rlcore.records.checkpoint import Change
 from rlcore.records.plots import _running_mean, plot_run
-from rlcore.records.tracking import Tracker, merge_summary, read_metrics
+from rlcore.records.tracking import Tracker, keep_earlier, merge_summary, read_metrics
 from rlcore.types import Completion, Group, Prompt, Score
 
 CONFIG = RunConfig(seed=3, model=ModelConfig(path="m"), task=TargetConfig(target="a.b:C"))
@@ -170,3 +171,36 @@ def test_plots_are_drawn_for_what_was_logged(tmp_path: Path) -> None:
 
 def test_running_mean_uses_what_there_is() -> None:
     assert _running_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [1.0, 2.0, 4.0, 6.0]
+
+
+def test_an_earlier_evaluation_is_kept_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "eval"
+    for accuracy in (0.1, 0.2, 0.3):
+        folder.mkdir(exist_ok=True)
+        (folder / "run.lock").write_text("held")
+        keep_earlier(folder)
+        with Tracker(folder, RunConfig()) as tracker:
+            tracker.log(0, {"eval/accuracy": accuracy})
+    found = {path.name: read_metrics(path)[0]["eval/accuracy"] for path in tmp_path.iterdir()}
+    assert found == {"eval.1": 0.1, "eval.2": 0.2, "eval": 0.3}
+    assert [path.name for path in tmp_path.glob("*/run.lock")] == ["run.lock"] and (
+        folder / "run.lock"
+    ).is_file()
+    assert (tmp_path / "eval.1" / "config.yaml").is_file() and (tmp_path / "eval.2" / "tensorboard").is_dir()
+    assert f"{folder}: the earlier evaluation is kept as {folder}.2" in caplog.text
+    (folder / "metrics.jsonl").write_text("")  # cut short: there is nothing to keep
+    keep_earlier(folder)
+    assert not (tmp_path / "eval.3").exists()
+
+
+def test_a_step_back_within_a_run_drops_later_rows_alone(tmp_path: Path) -> None:
+    """And not what the run has noted of its own start."""
+    with Tracker(tmp_path, RunConfig()) as tracker:
+        for step in (0, 1, 2):
+            tracker.log(step, {"loss": step})
+        tracker.log_changes(1, [Change("learner.lr", 1e-6, 2e-6)])
+        tracker.rewind(1)
+        tracker.log(2, {"loss": 7.0})
+    assert [row["loss"] for row in read_metrics(tmp_path)] == [0, 1, 7]
+    (change,) = map(json.loads, (tmp_path / "changes.jsonl").read_text().splitlines())
+    assert (change["step"], change["key"]) == (1, "learner.lr")

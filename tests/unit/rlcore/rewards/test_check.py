@@ -17,7 +17,13 @@ from rlcore.config import RewardConfig
 from rlcore.errors import DataError
 from rlcore.records.tracking import Tracker
 from rlcore.rewards.check import check_reward
-from rlcore.rewards.samples import completion_of, generated_groups, read_groups
+from rlcore.rewards.samples import (
+    asked_groups,
+    completion_of,
+    generated_groups,
+    read_groups,
+    recorded_groups,
+)
 from rlcore.types import Group, Prompt, RewardContext, Score
 
 pytestmark = pytest.mark.slow
@@ -172,6 +178,53 @@ def test_recorded_samples_read_back_as_groups(tmp_path: Path) -> None:
     ]
     assert (group.prompt.media, group.prompt.reference) == ({"audio": "a.wav"}, {"label": "sad"})
     assert len(read_groups(path, limit=1)) == 1
+
+
+def test_a_reward_is_tried_on_groups_of_the_training(tmp_path: Path) -> None:
+    """A run's file begins with its first evaluation, a row for each prompt."""
+    rows = [
+        {"step": step, "split": split, "prompt": f"p{p}", "sample": k, "policy_version": 0}
+        | {"text": "x" * k, "tokens": 1, "finish_reason": "stop"}
+        for step, split, count in ((0, "eval", 1), (1, "train", 4), (1, "eval", 1))
+        for p in range(3)
+        for k in range(count)
+    ]
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    groups = recorded_groups(path, limit=2)
+    assert [(g.prompt.id, [c.text for c in g.completions]) for g in groups] == [
+        ("p0", ["", "x", "xx", "xxx"]),
+        ("p1", ["", "x", "xx", "xxx"]),
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+    with pytest.raises(DataError, match=r"samples\.jsonl: it holds no samples of the training"):
+        recorded_groups(path, limit=2)
+
+
+def test_made_up_answers_to_a_tasks_prompts_keep_media_and_reference() -> None:
+    prompts = [
+        Prompt(id=f"p{i}", text="?", media={"audio": f"{i}.wav"}, reference={"label": i}) for i in range(10)
+    ]
+    groups = asked_groups(prompts, limit=4)
+    assert [g.prompt for g in groups] == [prompts[0], prompts[2], prompts[5], prompts[7]]
+    answers = {c.text for c in groups[0].completions}
+    assert all({c.text for c in g.completions} == answers and len(answers) == 8 for g in groups)
+    assert len(asked_groups(prompts, limit=99)) == 10
+    with pytest.raises(DataError, match="no prompts of the split train"):
+        asked_groups([], limit=4)
+
+
+def test_a_failure_in_a_large_batch_alone_is_found() -> None:
+    class Memory(Scorer):
+        def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
+            rows = super().score(groups, context)
+            if len(groups) < 32:
+                return rows
+            return [[replace(score, error="out of memory") for score in row] for row in rows]
+
+    findings = list(check_reward(Memory(lengths), generated_groups({}), timeout_s=10))
+    (bad_one,) = [f for f in findings if not f.ok]
+    assert bad_one.name == "batch of 32" and "256 of 256 failed; the first: " in bad_one.detail
 
 
 def test_files_that_hold_no_samples_are_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlcore.errors import ConfigError
+from rlcore.errors import ConfigError, DataError
 from rlcore.rewards.classifier import SequenceClassifier
 from rlcore.types import Completion, Group, Prompt, RewardContext
 
@@ -52,6 +52,15 @@ def group(*texts: str) -> Group:
     )
     prompt = Prompt(id="p", text="the voice", reference={"label": "sad"})
     return Group(prompt=prompt, prompt_token_ids=(1,), completions=completions)
+
+
+def test_a_folder_without_weights_or_tokenizer_is_named(tmp_path: Path) -> None:
+    folder = Path(save(tmp_path / "m", ["only"]))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(
+        DataError, match=rf"model_path: {folder} lacks what a classifier needs: .*safetensors"
+    ):
+        SequenceClassifier(str(folder))
 
 
 def logits(folder: str, text: str) -> torch.Tensor:

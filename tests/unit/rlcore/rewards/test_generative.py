@@ -62,11 +62,11 @@ class Letters:
 
     bos_token = None
 
-    def convert_ids_to_tokens(self, token: int) -> str:
-        return chr(token)
+    def convert_ids_to_tokens(self, tokens: int | list[int]) -> str | list[str]:
+        return chr(tokens) if isinstance(tokens, int) else list(map(chr, tokens))
 
-    def __call__(self, text: str) -> dict[str, list[int]]:
-        return {"input_ids": [ord(letter) for letter in text]}
+    def __call__(self, text: str, return_special_tokens_mask: bool = False) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text], "special_tokens_mask": [0] * len(text)}
 
 
 @pytest.mark.parametrize(

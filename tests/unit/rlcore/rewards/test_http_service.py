@@ -84,7 +84,7 @@ def test_the_documented_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
         (200, '{"scores": [[{"value": 1}]]}', "returned 1 scores for 2 completions"),
         (200, '{"scores": [[{"parts": {}}, {"value": 1}]]}', "where {value, parts, error} is due"),
         (200, '{"scores": []}', "returned 0 lists for 1 groups"),
-        (200, "<html>", "JSONDecodeError"),
+        (200, "<html>", "answered no JSON (Expecting value: line 1 column 1 (char 0)): <html>"),
     ],
 )
 def test_what_a_service_gets_wrong_is_named(

@@ -55,6 +55,8 @@ def test_the_job_runs_the_same_command_below_the_shared_storage(config: str, tmp
         *["exec", "python", "-m", "rlcore.cli", "train", "--config", "configs/mine.yaml", *WORDS],
         *["task.args.name=two words", "run_dir=/shared/runs/tuesday", "--resume"],
     ]
+    other = job_request([config], WORDS, run_id="tuesday", resume=True, accept_changes=True)
+    assert shlex.split(other.entrypoint)[-2:] == ["--resume", "--accept-changes"]
     both = job_request([config], WORDS, run_id="tuesday", resume=True, overwrite=True)
     assert shlex.split(both.entrypoint)[-2:] == ["--resume", "--overwrite"]
     assert request.run_id == "tuesday" and request.config.run_dir == "/shared/runs/tuesday"
@@ -64,9 +66,9 @@ def test_the_job_runs_the_same_command_below_the_shared_storage(config: str, tmp
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120", "JUDGE_KEY": SECRET},
     }
     assert request.metadata["rlcore_run"] == "tuesday"
-    assert request.needed == ("configs/mine.yaml",)
+    assert request.needed == {"--config": ("configs/mine.yaml",)}
     (tmp_path / "m").mkdir()  # the model's folder, if it is one
-    assert request.needed == ("configs/mine.yaml", "m")
+    assert request.needed == {"--config": ("configs/mine.yaml",), "model.path": ("m",)}
     assert SECRET not in repr(request) + request.entrypoint + str(request.metadata)
 
 
@@ -160,13 +162,87 @@ def test_a_folder_too_large_is_refused_and_its_weight_is_named(tmp_path: Path) -
         path.write_bytes(bytes(size))
     (tmp_path / ".gitignore").write_text("ignored/\n")
     exclude = JobConfig().exclude
-    sizes = check_working_dir(tmp_path, exclude, max_mb=3, needed=["code.py", "assets/a"])
+    sizes = check_working_dir(
+        tmp_path, exclude, max_mb=3, needed={"--config": ["code.py"], "model.path": ["assets/a"]}
+    )
     names = {".gitignore", "code.py", "my/data/kept.txt", "assets/a/model.bin", "assets/a/vocab.txt"}
     assert set(map(str, sizes)) == names
     with pytest.raises(ConfigError, match=r"has 2\.0 MB to copy(.|\n)*2\.0 MB  assets/a/model\.bin"):
-        check_working_dir(tmp_path, exclude, max_mb=1, needed=[])
-    with pytest.raises(ConfigError, match=r"data/train\.wav: would stay here"):
-        check_working_dir(tmp_path, exclude, max_mb=3, needed=["data/train.wav"])
+        check_working_dir(tmp_path, exclude, max_mb=1, needed={})
+
+
+IGNORED = {
+    "task.args.manifest": (
+        "data/manifest.jsonl",
+        ".gitignore",
+        "data/",
+        "line 2 of .gitignore names it (data/)",
+    ),
+    "rewards.short.target": (
+        "my/rewards.py",
+        "my/.gitignore",
+        "*.py",
+        "line 2 of my/.gitignore names it (*.py)",
+    ),
+    "task.target": ("tasks/__init__.py", ".rayignore", "/tasks", "line 2 of .rayignore names it (/tasks)"),
+    "rewards.short.args.templates.0": (
+        "a.txt",
+        ".gitignore",
+        "*.txt",
+        "line 2 of .gitignore names it (*.txt)",
+    ),
+    "model.path": ("m/x.bin", "m/.gitignore", "*.bin", "line 2 of m/.gitignore names it (*.bin)"),
+    "rewards.short.args.words": ("words", None, "words", "entry 1 of cluster.job.exclude names it (words)"),
+}
+
+
+@pytest.mark.parametrize("key", IGNORED)
+def test_what_the_configuration_names_and_ray_leaves_here_is_said_before_the_job(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = {name: path for name, (path, *_) in IGNORED.items()}
+    for path in (*named.values(), "m/config.json", "m/__pycache__/a.pyc", "elsewhere.jsonl", "cache/kept"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    Path("run.yaml").write_text(
+        """
+run_dir: /shared/runs/mine
+model: {path: m, media_cache: cache}
+task: {target: "tasks:Mine", args: {manifest: ./data/manifest.jsonl, voice: /shared/elsewhere.jsonl}}
+rewards: {short: {target: "my.rewards:short", args: {templates: [a.txt], words: words}}}
+"""
+    )
+    (tmp_path / "rlcore" / "rewards").mkdir(parents=True)
+    (tmp_path / "rlcore" / "rewards" / "rules.py").touch()  # a checkout, of what the nodes have installed
+    request = job_request(["run.yaml"], ["rewards.long.target=rlcore.rewards.rules:Length"])
+    assert "rewards.long.target" not in request.needed
+    texts = ["x" * 3000, "a/" * 900, "..", ".", "", " ", "nul\0", "(", "/", "no such/file.txt"]
+    words = [f"rewards.short.args.texts={json.dumps(texts)}"]
+    assert job_request(["run.yaml"], words).needed == job_request(["run.yaml"], []).needed
+    (tmp_path / ".gitignore").write_text("cache/\nelsewhere.jsonl\n*.pyc\n")  # what the job does not need
+    check_working_dir(tmp_path, [".git"], max_mb=1, needed=request.needed)
+    path, file, pattern, reason = IGNORED[key]
+    (tmp_path / ".gitignore").unlink()
+    if file is not None:
+        (tmp_path / file).write_text(f"# not a file\n{pattern}\n")
+    with pytest.raises(ConfigError) as error:
+        check_working_dir(tmp_path, [".git" if file else pattern], max_mb=1, needed=request.needed)
+    first, *others, advice = str(error.value).splitlines()
+    assert first == f"{key}: {path} would stay here, because {reason}" and not others
+    assert "un-ignore it" in advice and "absolute path" in advice
+
+
+def test_a_path_that_leads_out_of_the_working_folder_is_refused(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list.jsonl").touch()
+    monkeypatch.chdir(tmp_path / "configs")
+    request = job_request(["mine.yaml"], [*WORDS, "task.args.manifest=../list.jsonl"])
+    with pytest.raises(
+        ConfigError, match=r"task\.args\.manifest: \.\./list\.jsonl would stay here, because it li"
+    ):
+        check_working_dir(request.working_dir, [], max_mb=1, needed=request.needed)
 
 
 def test_many_small_files_are_named_by_their_folder() -> None:
