@@ -393,6 +393,19 @@ def test_a_group_without_signal_is_replaced_and_a_step_finds_enough():
     assert chosen.rollouts.buffer.state_dict() == {"next_position": 3, "open_rounds": {}}
 
 
+def test_after_a_step_back_versions_are_not_given_twice():
+    """What engines were given by the learner that was lost is another policy than what comes now."""
+    made = controller(ptr(threshold=0.99))
+    start = made.state_dict()
+    made.train_step()
+    made.step, version = 1, made.weights.version
+    assert version > start["policy_version"]
+    made.load_state_dict(start)
+    assert (made.step, made.weights.version) == (0, version)
+    made.load_state_dict(start | {"policy_version": 40})
+    assert made.weights.version == 40
+
+
 def test_rewards_are_told_the_step_that_they_score_and_the_last_steps_figures():
     chosen, resumed = controller(ptr(threshold=0.99)), controller(ptr(threshold=0.99))
     groups = chosen.train_step().groups
