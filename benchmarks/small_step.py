@@ -114,7 +114,12 @@ def configured(model: str, manifest: Path, num_steps: int, num_prompts: int) -> 
         # The reward model from the first step on, so that every step is a whole one.
         algorithm=replace(rl.algorithm, ptr=replace(rl.algorithm.ptr, schedule="constant")),
         train=replace(
-            rl.train, num_steps=num_steps, prompts_per_step=num_prompts, eval_every=0, checkpoint_every=0
+            rl.train,
+            num_steps=num_steps,
+            prompts_per_step=num_prompts,
+            eval_every=0,
+            checkpoint_every=0,
+            rolling_every=0,
         ),
     )
 

@@ -31,9 +31,15 @@ class ClusterError(RLCoreError, ConnectionError):
 class DeadlineError(RLCoreError, TimeoutError):
     """A wait across actors passed its deadline. The message names who was waited for."""
 
+    role = ""
+    """Role of the actors that gave no answer; empty where no one role is to blame."""
+
 
 class ActorError(RLCoreError, RuntimeError):
     """An actor died. The message names its role, rank and the method that was running."""
+
+    role = ""
+    """Role of the actor, for instance `learner`; empty where no one role is to blame."""
 
 
 class RewardError(RLCoreError, RuntimeError):

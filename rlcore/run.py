@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ from rlcore.errors import (
     StoppedError,
 )
 from rlcore.loop.controller import Controller, StepResult
-from rlcore.loop.extension import consequences
+from rlcore.loop.failure_policy import raise_unless_learner_was_lost
 from rlcore.loop.metrics import TruncationAlarm
 from rlcore.loop.mixing import make_schedule
+from rlcore.loop.resuming import changes_since, check_changes, go_on
 from rlcore.records import checkpoint
 from rlcore.records.files import JsonObject, make_closed
 from rlcore.records.plots import plot_run
@@ -85,7 +86,7 @@ def train(
     with run_lock(run_dir):
         check_folder(run_dir, resume=resume, overwrite=overwrite)
         if resume:
-            _check_changes(config, run_dir / "checkpoints", accept_changes)
+            check_changes(config, run_dir / "checkpoints", accept_changes)
         make_schedule(config)  # a mistake in it is told before any actor starts
         task = _task(config)
         prompts = task.prompts("train")
@@ -99,8 +100,8 @@ def train(
             spawn(config, recorder=recorder) as actors,
             closing(Controller(config, prompts, actors, recorder)) as controller,
         ):
-            start = _go_on(config, run_dir / "checkpoints", controller, accept_changes) if resume else None
-            changes = [] if start is None else _changes(config, run_dir / "checkpoints", start)
+            start = go_on(config, run_dir / "checkpoints", controller, accept_changes) if resume else None
+            changes = [] if start is None else changes_since(config, run_dir / "checkpoints", start)
             rewards = reward_records(config, actors)
             if start is None:
                 checkpoint.clear(run_dir / "checkpoints")
@@ -141,64 +142,6 @@ def evaluate(config: RunConfig) -> dict[str, float]:
         if metrics is None:
             raise StoppedError(f"the evaluation was stopped by {stop.reason}")
         return metrics
-
-
-def _check_changes(config: RunConfig, folder: Path, accept_changes: bool) -> None:
-    """Refuses before any actor starts what `_go_on` would refuse of the newest checkpoint."""
-    for newest in checkpoint.complete(folder)[-1:]:
-        with suppress(checkpoint.DamagedCheckpointError):  # an older one may do
-            _read(config, newest, accept_changes)
-
-
-def _read(config: RunConfig, start: Path, accept_changes: bool) -> JsonObject:
-    """Returns the controller's state of a checkpoint.
-
-    Raises CheckpointError as `checkpoint.read`, and where the run is to end before the checkpoint's step.
-    """
-    settings = checkpoint.run_settings(config)
-    state = checkpoint.read(start, settings=settings, accept_changes=accept_changes)
-    if state["step"] > config.train.num_steps:
-        raise CheckpointError(
-            f"train.num_steps: got {config.train.num_steps}, must be at least {state['step']}, the step of "
-            f"{start}; for fewer start in a new run_dir, or delete this run"
-        )
-    return state
-
-
-def _go_on(
-    config: RunConfig, folder: Path, controller: Controller, accept_changes: bool = False
-) -> int | None:
-    """Brings learner and controller to the newest checkpoint in `folder` that is not damaged, and returns its
-    step; None where there is no checkpoint.
-
-    Raises CheckpointError where they are all damaged, or the newest is another run's.
-    """
-    found = checkpoint.complete(folder)
-    while found:
-        start = found.pop()
-        try:
-            state = _read(config, start, accept_changes)
-            controller.learner.call("load", str(start / "learner"), timeout_s=config.learner.timeout_s)
-        except checkpoint.DamagedCheckpointError as error:
-            if not found:
-                raise
-            log.warning("%s. The run goes on from %s", last_line(error), found[-1])
-            continue
-        controller.load_state_dict(state)
-        return controller.step
-    return None
-
-
-def _changes(config: RunConfig, folder: Path, step: int) -> list[checkpoint.Change]:
-    """Returns what a run that goes on after `step` has changed, and says it in the log, with what follows
-    from another length."""
-    changes = checkpoint.changes(folder / f"step_{step:06d}", checkpoint.run_settings(config))
-    for change in changes:
-        log.warning("after step %d: %s", step, change)
-        if change.key == "train.num_steps":
-            for sentence in consequences(config, int(str(change.before)), step):
-                log.warning("after step %d: %s", step, sentence)
-    return changes
 
 
 def _task(config: RunConfig) -> Task:
@@ -242,12 +185,41 @@ class _Run:
         self.eval_prompts = task.prompts("eval")[: config.train.max_eval_prompts]
 
     def train(self, stop: StopFlag) -> dict[str, Any]:
-        train, controller, began = self.config.train, self.controller, time.perf_counter()
+        """Runs to the end, from the last checkpoint once more where the learner was lost on the way."""
+        began, first, is_lost = time.perf_counter(), self.controller.state_dict(), False
+        while True:
+            try:
+                if is_lost:
+                    self.step_back(first)
+                return self.run_to_end(stop, began)
+            except Exception as error:
+                restarts = self.controller.num_restarts
+                raise_unless_learner_was_lost(error, self.config, self.run_dir, restarts)
+                is_lost = True
+
+    def step_back(self, first: Mapping[str, Any]) -> None:
+        """Brings a new learner, the controller and the records to the last checkpoint, or to the start of the
+        run, where the controller's state was `first`."""
+        controller, began = self.controller, time.perf_counter()
+        controller.restart_learner()
+        # Changes that this run began with were accepted then.
+        folder = self.run_dir / "checkpoints"
+        self.saved_step = go_on(self.config, folder, controller, accept_changes=True)
+        if self.saved_step is None:
+            controller.load_state_dict(first)
+        self.tracker.rewind(controller.step)
+        seconds = time.perf_counter() - began
+        log.warning("a new learner goes on after step %d, %.0f s later", controller.step, seconds)
+
+    def run_to_end(self, stop: StopFlag, began: float) -> dict[str, Any]:
+        """Trains from the controller's step on, and writes what a run leaves behind. `began` is when the run
+        did, of `time.perf_counter`."""
+        train, controller = self.config.train, self.controller
         summary: dict[str, Any] = {"seed": self.config.seed, "versions": versions()}
         if controller.step == 0 and (before := self.evaluate(stop)):
             summary["before"] = before
             self.tracker.update_summary(summary)
-        # Engines start from model.path as version 0: a resumed learner is ahead of them.
+        # Engines start from model.path as version 0, and have weights of a learner that was lost.
         controller.push_weights()
         good = controller.state_dict()
         with tqdm(total=train.num_steps, initial=controller.step, desc="grpo", unit="step") as bar:
@@ -256,8 +228,7 @@ class _Run:
                 nonlocal good
                 good = controller.state_dict()
                 self.log_step(result, bar)
-                if train.checkpoint_every and controller.step % train.checkpoint_every == 0:
-                    self.save()
+                self.save_if_due()
                 self.evaluate_if_due(stop)
 
             self.evaluate_if_due(stop)  # a run that was stopped after this step has left it out
@@ -374,7 +345,15 @@ class _Run:
         self.tracker.log(self.controller.step, metrics)
         self.ray_metrics.log(self.controller.step, metrics)
 
-    def save(self, state: Mapping[str, Any] | None = None) -> None:
+    def save_if_due(self) -> None:
+        """The checkpoint of a step between the first and the last."""
+        train, step = self.config.train, self.controller.step
+        if train.checkpoint_every and step % train.checkpoint_every == 0:
+            self.save()
+        elif train.rolling_every and step % train.rolling_every == 0 and step < train.num_steps:
+            self.save(is_rolling=True)
+
+    def save(self, state: Mapping[str, Any] | None = None, *, is_rolling: bool = False) -> None:
         """A checkpoint of learner and controller, unless this step has one; `state` is an earlier one of the
         controller's."""
         controller = self.controller
@@ -386,6 +365,7 @@ class _Run:
             state=controller.state_dict() if state is None else state,
             settings=checkpoint.run_settings(self.config),
             versions=versions(),
+            is_rolling=is_rolling,
         ) as folder:
             controller.learner.call("save", str(folder / "learner"), timeout_s=self.config.learner.timeout_s)
         self.saved_step = controller.step

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlcore.actors.group import ActorGroup
+from rlcore.actors.reference_pool import ReferencePool
 from rlcore.actors.reward_pool import RewardPool
 from rlcore.actors.rollout_pool import RolloutPool
 
@@ -18,7 +19,7 @@ class Actors:
     rewards: Mapping[str, RewardPool]
     learner: ActorGroup | None
     """Absent where a policy is only evaluated."""
-    reference: ActorGroup | None
+    reference: ReferencePool | None
     """Absent where no KL is asked for, and where the learner is its own reference."""
 
     @property

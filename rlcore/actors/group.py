@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnschedulableError, NodeDiedError, OutOfMemoryError, RayActorError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlcore.actors.placement import Reservation
-from rlcore.errors import ActorError, ConfigError, DeadlineError
+from rlcore.errors import ActorError, ConfigError, DeadlineError, RLCoreError
 
 # The first failure of a call is raised; Ray would print those of the other ranks over it.
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 
+DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError, ActorUnschedulableError)
+"""Ray's errors of a call whose actor is gone: killed, also by Ray's own memory monitor, or with its node."""
+
 _CLOSE_S = 5.0
 """Longest that a shutdown waits for actors that may be busy, or dead."""
+_CAUSE_S = 5.0
+"""Longest wait for the death of a rank that would explain what another raised."""
+_LIFE = "life"
+"""Ray's concurrency group of signs of life: a thread beside the one that works."""
 
 _REFUSED = f"{ConfigError.__module__}.{ConfigError.__qualname__}: "
 
@@ -44,10 +52,12 @@ class PendingCall:
     merge: Callable[[list[Any]], Any]
     where: Callable[[Iterable[int]], str] = lambda ranks: ""
     """` on NODE, ...` of some ranks, for errors."""
+    why: Callable[[int], str] = lambda rank: ""
+    """Why a rank was killed, for errors."""
 
     def done(self) -> bool:
-        """Says whether every rank has answered."""
-        return all(answer.done() for answer in self.answers)
+        """Says whether every rank has answered, or one has failed: the others may be waiting for it."""
+        return all(answer.done() for answer in self.answers) or any(map(_failure, self.answers))
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Calls `callback`, in any thread, as each rank answers; the last call comes when all have."""
@@ -58,32 +68,48 @@ class PendingCall:
         """Waits for every rank.
 
         Raises DeadlineError after `timeout_s`, ActorError where an actor died, and whatever the method
-        raised, as soon as the first rank fails: the others may be waiting for it and never answer.
+        raised, as soon as the first rank fails: the others may be waiting for it and never answer. A death is
+        told before what it made the others raise.
         """
-        _, waiting = wait(self.answers, timeout_s, return_when=FIRST_EXCEPTION)
-        of_rank = list(zip(self.ranks, self.answers, strict=True))
-        results = [self._get(answer, rank) for rank, answer in of_rank if answer not in waiting]
-        if waiting:
-            late = [rank for rank, answer in of_rank if answer in waiting]
-            raise DeadlineError(
+        wait(self.answers, timeout_s, return_when=FIRST_EXCEPTION)
+        self._wait_for_cause()
+        of_rank = [pair for pair in zip(self.ranks, self.answers, strict=True) if pair[1].done()]
+        results = {rank: self._get(answer, rank) for rank, answer in sorted(of_rank, key=_deaths_first)}
+        if late := [rank for rank in self.ranks if rank not in results]:
+            error = DeadlineError(
                 f"{self.group}[{_join(late)}].{self.method} gave no answer within {timeout_s:g} s"
                 f"{self.where(late)}; raise its timeout_s if the work is that long, else see its log"
             )
-        return self.merge(results)
+            error.role = self.group
+            raise error
+        return self.merge([results[rank] for rank in self.ranks])
+
+    def _wait_for_cause(self) -> None:
+        """A rank that lost its partner raises that a connection broke, and may do so before Ray knows of the
+        partner's death."""
+        deadline = time.monotonic() + _CAUSE_S
+        while waiting := [answer for answer in self.answers if not answer.done()]:
+            failures = list(filter(None, map(_failure, self.answers)))
+            left_s = deadline - time.monotonic()
+            if not failures or left_s <= 0 or any(isinstance(f, (*DEATHS, RLCoreError)) for f in failures):
+                return
+            wait(waiting, left_s, return_when=FIRST_COMPLETED)
 
     def _get(self, answer: Future[Any], rank: int) -> Any:
         try:
             return answer.result()
-        except RayActorError as error:
+        except DEATHS as error:
             reason = last_line(error)
             if (
                 _REFUSED in reason
             ):  # by the actor's constructor, which tells of a mistake in the configuration
                 raise ConfigError(reason.partition(_REFUSED)[2]) from error
-            raise ActorError(
+            death = ActorError(
                 f"{self.group}[{rank}] died in {self.method}{self.where([rank])} (its log in Ray's "
-                f"session folder says more): {reason}"
-            ) from error
+                f"session folder says more): {self.why(rank) or reason}"
+            )
+            death.role = self.group
+            raise death from error
 
 
 class Inbox:
@@ -122,7 +148,7 @@ class ActorGroup:
 
     `arguments` holds one rank's constructor keywords each. With a reservation, rank i runs in the i-th bundle
     of the role `name`. `env_vars` are set before the actor's Python starts. `options` are further options of
-    a Ray actor.
+    a Ray actor. A group that `is_watched` answers `ping` while it works, from a thread of its own.
     """
 
     def __init__(
@@ -136,6 +162,7 @@ class ActorGroup:
         reservation: Reservation | None = None,
         env_vars: Mapping[str, str] | None = None,
         options: Mapping[str, Any] | None = None,
+        is_watched: bool = False,
     ):
         self.name, self.size = name, len(arguments)
         # So that calls of several threads come to all ranks in one order, as collective ones must.
@@ -145,7 +172,8 @@ class ActorGroup:
             raise ValueError(
                 f"{name}: {self.size} actors but only {len(places)} bundles reserved for the role"
             )
-        self._class, self._arguments = ray.remote(cls), list(arguments)
+        self._class = ray.remote(concurrency_groups={_LIFE: 1})(cls) if is_watched else ray.remote(cls)
+        self._arguments = list(arguments)
         self._can_close = hasattr(cls, "close")
         own: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_restarts": 0}
         # Ray's record of each call costs a sixth of the controller's time; `records.timeline` has ours.
@@ -159,6 +187,8 @@ class ActorGroup:
             each["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
                 group, placement_group_bundle_index=bundle
             )
+        self._killed: dict[Any, str] = {}
+        """Actors that gave reason to be killed."""
         self._actors = [self._spawn(rank) for rank in range(self.size)]
 
     def _spawn(self, rank: int) -> Any:
@@ -168,6 +198,29 @@ class ActorGroup:
         """Kills one actor, whatever it does, and starts a new one in its place, without its state."""
         ray.kill(self._actors[rank], no_restart=True)
         self._actors[rank] = self._spawn(rank)
+
+    def restart_all(self) -> None:
+        """Kills all actors and starts new ones in their places. A call of another thread comes to the old
+        ones or to the new ones."""
+        with self._one_at_a_time:
+            for actor in self._actors:
+                ray.kill(actor, no_restart=True)
+            self._actors = [self._spawn(rank) for rank in range(self.size)]
+
+    @property
+    def actors(self) -> tuple[Any, ...]:
+        """Returns Ray's handles of the present actors, by rank."""
+        return tuple(self._actors)
+
+    def ping(self, actor: Any) -> Future[Any]:
+        """Asks an actor of a watched group for a sign of life."""
+        answer: Future[Any] = actor.__ray_ready__.options(concurrency_group=_LIFE).remote().future()
+        return answer
+
+    def kill(self, actor: Any, reason: str) -> None:
+        """Kills an actor; whoever waits for its answer hears of its death and of the reason."""
+        self._killed[actor] = reason
+        ray.kill(actor, no_restart=True)
 
     def where(self, ranks: Iterable[int]) -> str:
         """Returns ` on NODE, ...`: the addresses of the nodes that some ranks run on, as far as Ray knows
@@ -181,6 +234,9 @@ class ActorGroup:
             return ""
         nodes = {info["Address"]["IPAddress"] for info in known if info.get("Address")} - {""}
         return f" on {', '.join(sorted(nodes))}" if nodes else ""
+
+    def _why(self, rank: int) -> str:
+        return self._killed.get(self._actors[rank], "")
 
     def call(self, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> list[Any]:
         """Makes the same call on every rank and returns one result per rank. Raises as
@@ -200,7 +256,9 @@ class ActorGroup:
     def call_one_async(self, rank: int, method: str, *args: Any, **kwargs: Any) -> PendingCall:
         """Starts `call_one`."""
         answer = getattr(self._actors[rank], method).remote(*args, **kwargs).future()
-        return PendingCall(self.name, method, [answer], [rank], lambda results: results[0], self.where)
+        return PendingCall(
+            self.name, method, [answer], [rank], lambda results: results[0], self.where, self._why
+        )
 
     def call_async(self, method: str, *args: Any, **kwargs: Any) -> PendingCall:
         """Starts `call`. Arguments are stored once and shared by the ranks."""
@@ -218,7 +276,7 @@ class ActorGroup:
                 getattr(actor, method).remote(*args, **kwargs).future()
                 for actor, args in zip(self._actors, arguments, strict=True)
             ]
-        return PendingCall(self.name, method, answers, list(range(self.size)), list, self.where)
+        return PendingCall(self.name, method, answers, list(range(self.size)), list, self.where, self._why)
 
     def call_shards(self, method: str, items: Sequence[Any], *, timeout_s: float) -> list[Any]:
         """Deals `items` out, rank r getting the list items[r::size]. Returns one list of values in the items'
@@ -242,6 +300,14 @@ class ActorGroup:
         for actor in self._actors:
             ray.kill(actor, no_restart=True)
         self._actors = []
+
+
+def _failure(answer: Future[Any]) -> BaseException | None:
+    return answer.exception() if answer.done() else None
+
+
+def _deaths_first(of_rank: tuple[int, Future[Any]]) -> bool:
+    return not isinstance(of_rank[1].exception(), DEATHS)
 
 
 def _join(ranks: Any) -> str:

@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import ray
-from ray.exceptions import RayActorError
 
-from rlcore.actors.group import ActorGroup, Inbox, PendingCall, last_line
+from rlcore.actors.group import DEATHS, ActorGroup, Inbox, PendingCall, last_line
 from rlcore.actors.placement import Reservation, reserve, reward_bundles
 from rlcore.actors.reward_worker import RewardWorker
 from rlcore.config import RewardConfig
@@ -267,7 +266,7 @@ class RewardPool(ActorGroup):
         error = answer.exception()
         if error is None:
             self._answered(call, answer.result())
-        elif isinstance(error, RayActorError) or call.work is None:
+        elif isinstance(error, DEATHS) or call.work is None:
             self._died(call, last_line(error))
         else:  # what was sent or answered could not be read on the other side
             self._free.append(call.rank)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from rlcore.actors.crew import Actors
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner_worker import LearnerWorker, start_learner
 from rlcore.actors.placement import Reservation, reserve, run_bundles
-from rlcore.actors.reference_worker import ReferenceWorker
+from rlcore.actors.reference_pool import ReferencePool
 from rlcore.actors.reward_pool import RewardPool
 from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.actors.rollout_worker import NUM_THREADS, RolloutWorker
+from rlcore.actors.watch import Watch
 from rlcore.config import RunConfig
 from rlcore.errors import ConfigError
 from rlcore.models.engine_environment import engine_env
@@ -53,6 +54,7 @@ def spawn(
         for call in pending:
             call.result(timeout_s=timeout_s)
         rollout.wait_until_ready(timeout_s=timeout_s)
+        stack.enter_context(closing(Watch([group for group in (learner, reference) if group is not None])))
         yield Actors(rollout=rollout, rewards=rewards, learner=learner, reference=reference)
 
 
@@ -73,9 +75,9 @@ class _Crew:
             "can_sleep": config.cluster.colocate,
         }
         arguments = [{**common, "rank": rank} for rank in range(config.rollout.num_replicas)]
-        return self._group(
-            "rollout", RolloutWorker, config.rollout, arguments, {"max_concurrency": NUM_THREADS}
-        )
+        env_vars = engine_env(cpu=config.rollout.num_gpus == 0)
+        options = {"max_concurrency": NUM_THREADS}
+        return self._group("rollout", RolloutWorker, config.rollout, arguments, env_vars, options)
 
     def reward(self, name: str) -> RewardPool:
         reward = self._config.rewards[name]
@@ -90,18 +92,30 @@ class _Crew:
         return pool
 
     def learner(self) -> ActorGroup:
-        arguments = [{"config": self._config, "rank": r} for r in range(self._config.learner.num_ranks)]
-        return self._group("learner", LearnerWorker, self._config.learner, arguments, heap=True)
+        learner = self._config.learner
+        arguments = [{"config": self._config, "rank": r} for r in range(learner.num_ranks)]
+        env_vars = self._torch_env(learner.num_gpus)
+        return self._group("learner", LearnerWorker, learner, arguments, env_vars, is_watched=True)
 
-    def reference(self) -> ActorGroup:
+    def reference(self) -> ReferencePool:
         reference = self._config.reference
         common = {
             "model": self._config.model,
             "micro_batch_tokens": reference.micro_batch_tokens,
             "temperature": self._config.rollout.temperature,
         }
-        arguments = [common] * reference.num_replicas
-        return self._group("reference", ReferenceWorker, reference, arguments, heap=True)
+        pool = ReferencePool(
+            [common] * reference.num_replicas,
+            reference,
+            reservation=self._reservation,
+            env_vars=self._torch_env(reference.num_gpus),
+        )
+        self._stack.callback(pool.shutdown)
+        return pool
+
+    def _torch_env(self, num_gpus: float) -> dict[str, str]:
+        on_cpu = num_gpus == 0
+        return engine_env(cpu=on_cpu) | (heap_env(self._config.model.path) if on_cpu else {})
 
     def _group(
         self,
@@ -109,11 +123,11 @@ class _Crew:
         cls: type,
         section: Any,
         arguments: Sequence[Mapping[str, Any]],
+        env_vars: Mapping[str, str],
         options: Mapping[str, Any] | None = None,
         *,
-        heap: bool = False,
+        is_watched: bool = False,
     ) -> ActorGroup:
-        cpu = section.num_gpus == 0
         actors = ActorGroup(
             role,
             cls,
@@ -121,8 +135,9 @@ class _Crew:
             num_cpus=section.num_cpus,
             num_gpus=section.num_gpus,
             reservation=self._reservation,
-            env_vars=engine_env(cpu=cpu) | (heap_env(self._config.model.path) if heap and cpu else {}),
+            env_vars=env_vars,
             options={"resources": dict(section.resources), **(options or {})},
+            is_watched=is_watched,
         )
         self._stack.callback(actors.shutdown)
         return actors

@@ -85,6 +85,8 @@ class LearnerConfig:
     """Optimizer steps in a row that may be skipped for a loss or gradient that is not finite; one more ends
     the run, after a checkpoint."""
     timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
+    max_restarts: int = field(default=3, metadata=MAY_CHANGE)
+    """Times that all ranks may be started anew in a run, because one died or hung; one more ends the run."""
 
     @property
     def compute_dtype(self) -> str:
@@ -104,6 +106,7 @@ class LearnerConfig:
         positive_amounts(self, "resources")
         at_least(self, 1, "micro_batch_audio_frames")
         at_least(self, 0, "num_cpus", "num_gpus", "lr", "warmup_steps", "weight_decay", "max_skipped_steps")
+        at_least(self, 0, "max_restarts")
         one_of(self, "zero_stage", 0, 1, 2, 3)
         for name, lowest in (("offload_optimizer", 1), ("offload_parameters", 3)):
             one_of(self, name, "none", "cpu")
@@ -134,11 +137,13 @@ class ReferenceConfig:
     micro_batch_tokens: int = field(default=16384, metadata=MAY_CHANGE)
     """Tokens in one forward pass: each prompt once, and its completions."""
     timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
+    max_restarts: int = field(default=3, metadata=MAY_CHANGE)
+    """Replicas that may be replaced in a run, because they died or hung; one more ends it."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "micro_batch_tokens")
         positive_amounts(self, "resources")
-        at_least(self, 0, "num_replicas", "num_cpus", "num_gpus")
+        at_least(self, 0, "num_replicas", "num_cpus", "num_gpus", "max_restarts")
         positive(self, "timeout_s")
 
 

@@ -36,10 +36,13 @@ class TrainConfig:
     """Steps between evaluations; 0: only before and after."""
     checkpoint_every: int = field(default=0, metadata=MAY_CHANGE)
     """Steps between checkpoints; 0: only at the end and on a signal."""
+    rolling_every: int = field(default=50, metadata=MAY_CHANGE)
+    """Steps between rolling checkpoints, of which only the newest stays: where a learner rank or the run
+    dies, so many steps are done again at most; 0: none."""
     max_eval_prompts: int | None = None
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "num_steps", "eval_every", "checkpoint_every", "max_replaced")
+        at_least(self, 0, "num_steps", "eval_every", "checkpoint_every", "rolling_every", "max_replaced")
         at_least(self, 1, "groups_per_score")
         # Past these a round would not even be handed out in time.
         between(self, 1, 1_000_000, "prompts_per_step")

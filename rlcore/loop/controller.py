@@ -29,6 +29,7 @@ import numpy as np
 
 from rlcore.actors.crew import Actors
 from rlcore.actors.group import ActorGroup
+from rlcore.actors.learner_worker import start_learner
 from rlcore.algorithms.batching import shard_groups
 from rlcore.algorithms.budget import check_fits
 from rlcore.config import RunConfig
@@ -73,6 +74,8 @@ class Controller:
         self.config, self.actors = config, actors
         self.recorder = recorder or Recorder()
         self.step = 0
+        self.num_restarts = 0
+        """Times that the learner was started anew."""
         self.scoring = Scoring(config, actors, self.recorder)
         self.mixer = Mixer(config)
         self.weights = WeightPush(config, actors, self.recorder)
@@ -137,6 +140,8 @@ class Controller:
             "rollout/dropped_prompts": float(round_.num_dropped),
             "rollout/failed_prompts": float(round_.num_failed),
             "rollout/restarts": float(self.actors.rollout.num_restarts),
+            "learner/restarts": float(self.num_restarts),
+            "reference/restarts": float(self.actors.reference.num_restarts if self.actors.reference else 0),
             "media/encoded": float(self.rollouts.num_encoded - num_encoded),
             "policy_version": float(self.weights.version),
         }
@@ -196,6 +201,13 @@ class Controller:
         """Returns the learner's ranks. A run that only evaluates has none."""
         return self.actors.needed_learner
 
+    def restart_learner(self) -> None:
+        """Starts all ranks of the learner anew, from `model.path`: when one dies, its process group does. The
+        caller loads a checkpoint, takes the controller's state back with it, and pushes the weights."""
+        self.num_restarts += 1
+        self.learner.restart_all()
+        start_learner(self.learner, timeout_s=self.config.cluster.startup_timeout_s)
+
     def push_weights(self) -> None:
         """Brings the learner's weights into the engines, as the next version."""
         self.weights.push(self.step)
@@ -226,11 +238,13 @@ class Controller:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` returned."""
-        self.step, self.weights.version = int(state["step"]), int(state["policy_version"])
-        self.mixer.schedule.load_state_dict(state["schedule"])
+        """Goes on from what `state_dict` returned. What is under way is given up."""
+        self.step = int(state["step"])
+        # Never lower than what engines were given: two policies of a run have two versions.
+        self.weights.version = max(self.weights.version, int(state["policy_version"]))
+        self.mixer.load_state_dict(state["schedule"])
         self.scoring.statistics = dict(state["statistics"])
-        self.rollouts.buffer.load_state_dict(state["rounds"], step=self.step)
+        self.rollouts.load_state_dict(state["rounds"], step=self.step)
 
     def close(self) -> None:
         """Ends the threads; what they wait for ends with the actors."""

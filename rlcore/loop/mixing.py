@@ -8,7 +8,8 @@ round, and the mix that is trained on, never disagree.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,11 @@ class Mixer:
         self.schedule = make_schedule(config)
         self._factors: dict[int, float] = {}
         """Factors of the steps that groups are there for."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `schedule.state_dict` returned: factors are settled anew."""
+        self.schedule.load_state_dict(state)
+        self._factors.clear()
 
     def advance(self, scored: Sequence[ScoredGroup], step: int) -> None:
         """Moves the schedule on by one step, by the mean outcome of the groups of `step`."""

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rlcore.config import RunConfig
 from rlcore.errors import DataError, DeadlineError
@@ -113,14 +113,12 @@ class RolloutPipeline:
         self._config, self._prompts, self._pool = config, prompts, pool
         self._score, self._counts, self._restore = score, counts, restore
         self._stream = PromptStream(len(prompts), train.prompts_per_step, config.seed)
-        self.buffer: GroupBuffer[ScoredGroup] = GroupBuffer(
-            train.prompts_per_step,
-            staleness=train.staleness,
-            oversample=train.oversample,
-            max_replaced=train.max_replaced,
-        )
+        self.buffer = self._new_buffer()
+        self._first_id = 0
+        """Id of the job at position 0 of the stream. After a step back, ids are higher than all before: an
+        answer to a job that was given up is never taken for one to the same prompt later."""
         self._jobs: dict[int, _Chunk] = {}
-        """Training jobs under way, whose ids are the positions of their prompts, and what they belong to."""
+        """Training jobs under way, by id, and what they belong to."""
         self._chunks: dict[int, list[_Chunk]] = {}
         """Of each step those that the buffer does not have yet, in the order of their prompts."""
         self._extra: dict[int, FinishedJob] = {}
@@ -132,6 +130,23 @@ class RolloutPipeline:
         """The step that is worked for, which a restored engine's push is recorded under."""
         self.num_encoded = 0
         """Audios that went through the tower for training prompts, over the run."""
+
+    def _new_buffer(self) -> GroupBuffer[ScoredGroup]:
+        train = self._config.train
+        return GroupBuffer(
+            train.prompts_per_step,
+            staleness=train.staleness,
+            oversample=train.oversample,
+            max_replaced=train.max_replaced,
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any], *, step: int) -> None:
+        """Goes on before `step` from what `buffer.state_dict` returned. What is under way is given up."""
+        self.stop()
+        self._due = None
+        self._first_id += self.buffer.num_issued
+        self.buffer = self._new_buffer()
+        self.buffer.load_state_dict(state, step=step)
 
     def open(self, step: int) -> None:
         """Hands out the prompts of every round that may be generated while `step` (from 0) comes next."""
@@ -196,12 +211,16 @@ class RolloutPipeline:
         self._pool.submit(
             [RolloutJob(id=i, prompt=p, draw=step, greedy=greedy) for i, p in zip(ids, prompts, strict=True)]
         )
-        self._advance_while(lambda: len(self._extra) < len(prompts) and not should_stop(), "an evaluation")
-        if len(self._extra) < len(prompts):
-            self._pool.cancel([i for i in ids if i not in self._extra])
-            self._extra.clear()
+        try:
+            self._advance_while(
+                lambda: len(self._extra) < len(prompts) and not should_stop(), "an evaluation"
+            )
+        finally:
+            extra, self._extra = self._extra, {}
+            self._pool.cancel([i for i in ids if i not in extra])
+        if len(extra) < len(prompts):
             return None
-        finished = [self._extra.pop(i) for i in ids]
+        finished = [extra[i] for i in ids]
         for job, prompt in zip(finished, prompts, strict=True):
             if job.group is None:
                 logger.warning("evaluation: prompt %s %s", prompt.id, _left_out(job))
@@ -230,11 +249,11 @@ class RolloutPipeline:
             for start in range(0, len(of_step), size):
                 chunk = _Chunk(step, of_step[start : start + size])
                 self._chunks.setdefault(step, []).append(chunk)
-                self._jobs |= {ticket.position: chunk for ticket in chunk.tickets}
+                self._jobs |= {self._id(ticket): chunk for ticket in chunk.tickets}
         self._pool.submit(
             [
                 RolloutJob(
-                    id=ticket.position,
+                    id=self._id(ticket),
                     prompt=self._prompts[self._stream.index(ticket.position)],
                     # Not the step: where an epoch ends in it, a prompt may be in it twice.
                     draw=ticket.position,
@@ -242,6 +261,9 @@ class RolloutPipeline:
                 for ticket in tickets
             ]
         )
+
+    def _id(self, ticket: Ticket) -> int:
+        return self._first_id + ticket.position
 
     def _advance(self, *, is_learner_idle: bool = True) -> bool:
         """Takes in what there is, waiting shortly for something; whether there was anything."""
@@ -258,7 +280,7 @@ class RolloutPipeline:
 
     def _arrived(self, job: FinishedJob) -> None:
         chunk = self._jobs.pop(job.id)
-        ticket = Ticket(chunk.step, job.id)
+        ticket = Ticket(chunk.step, job.id - self._first_id)
         if job.group is not None:
             chunk.groups[ticket] = job.group
             self._score_if_whole(chunk)
@@ -305,9 +327,10 @@ class RolloutPipeline:
             changes: Changes = self.buffer.add(ticket, group, counts=self._counts(group, chunk.step))
             new += changes.new
             if changes.cancelled:
-                self._pool.cancel(t.position for t in changes.cancelled if t.position in self._jobs)
-                for cancelled in changes.cancelled:
-                    self._jobs.pop(cancelled.position, None)
+                cancelled = [job for job in map(self._id, changes.cancelled) if job in self._jobs]
+                self._pool.cancel(cancelled)
+                for job in cancelled:
+                    del self._jobs[job]
                 self._leave_out(changes.cancelled)
         if new:
             self._begin(new)

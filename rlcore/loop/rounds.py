@@ -138,6 +138,11 @@ class GroupBuffer(Generic[G]):
         """Says whether the group of a ticket is still needed."""
         return ticket.step in self._rounds and ticket in self._rounds[ticket.step].pending
 
+    @property
+    def num_issued(self) -> int:
+        """Number of prompts of the stream that rounds were given."""
+        return self._next_position
+
     def pending(self, step: int) -> int:
         """Returns how many tickets of a round have not come in."""
         return len(self._rounds[step].pending) if step in self._rounds else 0

@@ -103,9 +103,10 @@ class Scoring:
 
     def _start_reference(self, groups: list[Group], step: int) -> Future[list[list[np.ndarray]]]:
         """The reference's log-probabilities, [G][K] of float32 [T]."""
-        reference, method, timeout_s = self._actors.reference, "logprobs", self._config.reference.timeout_s
-        if reference is None:
-            reference, method = self._actors.needed_learner, "reference_logprobs"
+        reference: ActorGroup = self._actors.reference or self._actors.needed_learner
+        method, timeout_s = "logprobs", self._config.reference.timeout_s
+        if self._actors.reference is None:
+            method = "reference_logprobs"
             timeout_s += self._config.learner.timeout_s  # an update may come first
         ask = partial(reference.call_shards, method, groups, timeout_s=timeout_s)
         return self._wait_for(reference, method, step, ask, self._reference_turns)

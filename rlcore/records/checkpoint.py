@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ def writing(
     settings: Mapping[str, object],
     versions: Mapping[str, str] | None = None,
     keep: int = 2,
+    is_rolling: bool = False,
 ) -> Iterator[Path]:
     """Yields a folder to write into, which becomes the checkpoint of `step` when the block ends well.
 
@@ -65,7 +66,8 @@ def writing(
         folder: holds all checkpoints of the run.
         state: the controller's, of JSON values.
         settings: the run's (`run_settings`), which a resumed run is compared with.
-        keep: this many checkpoints stay, the newest ones.
+        keep: this many checkpoints stay, the newest ones, beside a rolling one that is newer.
+        is_rolling: the next checkpoint takes the place of this one.
     """
     folder = Path(folder)
     final = folder / f"step_{step:06d}"
@@ -74,9 +76,13 @@ def writing(
         yield partial
         write_json(partial / CONTROLLER, state, durable=True)
         marker = {"step": step, "settings": settings, "versions": dict(versions or {})}
+        marker |= {"is_rolling": is_rolling}
         write_json(partial / COMPLETE, marker, durable=True)
-    for old in complete(folder)[:-keep]:
-        shutil.rmtree(old)
+    found = complete(folder)
+    lasting = [path for path in found if not _is_rolling(path)]
+    for old in found[:-1]:
+        if old not in lasting[-keep:]:
+            shutil.rmtree(old)
 
 
 def complete(folder: str | Path) -> list[Path]:
@@ -91,6 +97,12 @@ def numbered(folder: str | Path) -> list[Path]:
     """
     found = [path for path in Path(folder).glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _is_rolling(checkpoint: Path) -> bool:
+    with suppress(DamagedCheckpointError):
+        return bool(read_json(checkpoint / COMPLETE).get("is_rolling"))
+    return False
 
 
 def clear(folder: str | Path) -> None:

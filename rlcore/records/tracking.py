@@ -49,28 +49,37 @@ class Tracker:
     """
 
     def __init__(self, run_dir: str | Path, config: object, *, resume_step: int | None = None):
-        from torch.utils.tensorboard import SummaryWriter  # imports torch: not for readers of metrics.jsonl
-
         self.run_dir = Path(run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        self._drop_rows(-1 if resume_step is None else resume_step)
         if resume_step is None:
             for events in (self.run_dir / "tensorboard").glob("events.out.tfevents.*"):
                 events.unlink()
         save_config(config, self.run_dir / "config.yaml")
         self.update_summary({"versions": versions()})
+        # A run that goes on after this step once more says itself what has changed there.
+        first = 0 if resume_step is None else resume_step
+        keep_rows(self.run_dir / CHANGES, lambda row: row["step"] < first)
+        self._open(resume_step)
+
+    def _open(self, resume_step: int | None) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # imports torch: not for readers of metrics.jsonl
+
+        self._drop_rows(-1 if resume_step is None else resume_step)
         self._metrics = RowAppender(self.run_dir / METRICS)
         self._samples = RowAppender(self.run_dir / SAMPLES)
         purge_step = None if resume_step is None else resume_step + 1
         self._tensorboard = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=purge_step)
+
+    def rewind(self, step: int) -> None:
+        """Drops the rows of what is done again after `step`, as a resumed run does."""
+        self.close()
+        self._open(step)
 
     def _drop_rows(self, last: int) -> None:
         """Drops the rows of what a run that goes on after the step `last` will do again."""
         keep_rows(self.run_dir / METRICS, lambda row: row["step"] <= last)
         ends = {"train": last, "eval": last if self.evaluation(last) else last - 1}
         keep_rows(self.run_dir / SAMPLES, lambda row: row["step"] <= ends[row["split"]])
-        # A run that goes on after `last` once more says itself what has changed there.
-        keep_rows(self.run_dir / CHANGES, lambda row: row["step"] < last)
         # The learner numbers its own updates: a step that was left out is none of them.
         num_updates = sum(row.get("update_skipped") == 0 for row in read_rows(self.run_dir / METRICS))
         keep_rows(self.run_dir / "skipped.jsonl", lambda row: row["step"] <= num_updates)

@@ -16,20 +16,23 @@ import pytest
 
 from rlcore.config import LearnerConfig, RewardConfig, RunConfig, TrainConfig
 from rlcore.errors import (
+    ActorError,
     CheckpointError,
     ConfigError,
+    DeadlineError,
     NonFiniteError,
     NoUpdateError,
     PlacementError,
     RewardError,
     RLCoreError,
 )
+from rlcore.loop import resuming
 from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm
 from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
 from rlcore.records.signals import StopFlag
 from rlcore.records.tracking import Tracker
-from rlcore.run import _go_on, _Run, bar_values, train
+from rlcore.run import _Run, bar_values, train
 from rlcore.types import Completion, Group, Prompt
 
 
@@ -37,6 +40,7 @@ class FailingLoop:
     """Of two prompts a step; step 2 (from 0) fails, when its round has been taken."""
 
     step = 1
+    num_restarts = 0
 
     def __init__(self, error: RLCoreError) -> None:
         self.error = error
@@ -86,7 +90,7 @@ class Loop:
     """A controller whose steps do nothing, from `step` on; `learner` writes down what it is called for."""
 
     def __init__(self, step: int = 0) -> None:
-        self.step = step
+        self.step, self.num_restarts = step, 0
         self.calls: list[str] = []
         self.learner = SimpleNamespace(call=self.call)
 
@@ -131,10 +135,18 @@ class Stop(StopFlag):
 
 
 def run(
-    folder: Path, loop: Loop, *, resume_step: int | None = None, stop_at: int | None = None
+    folder: Path,
+    loop: Loop,
+    *,
+    resume_step: int | None = None,
+    stop_at: int | None = None,
+    max_restarts: int = 0,
 ) -> dict[str, Any]:
     """Of four steps, with an evaluation and a checkpoint after every second."""
-    config = RunConfig(train=TrainConfig(num_steps=4, eval_every=2, checkpoint_every=2))
+    config = RunConfig(
+        train=TrainConfig(num_steps=4, eval_every=2, checkpoint_every=2),
+        learner=LearnerConfig(max_restarts=max_restarts),
+    )
     task = SimpleNamespace(
         prompts=lambda split: [], evaluate=lambda groups, scores: {"accuracy": 0.1 * loop.step}
     )
@@ -243,6 +255,96 @@ def test_an_evaluation_that_was_cut_short_is_made_again(
     assert records(folder) == records(tmp_path / "whole")
 
 
+class MortalLoop(Loop):
+    """A loop whose actors die: each of `deaths` is a stage and a step, and the error."""
+
+    def __init__(self, deaths: dict[tuple[str, int], RLCoreError]) -> None:
+        super().__init__()
+        self.deaths = deaths
+
+    def reach(self, stage: str) -> None:
+        if error := self.deaths.pop((stage, self.step), None):
+            raise error
+
+    def call(self, method: str, folder: str, timeout_s: float) -> None:
+        self.reach(method)
+        if method == "load":
+            self.calls.append(f"load {Path(folder).parent.name}")
+        else:
+            super().call(method, folder, timeout_s)
+
+    def push_weights(self) -> None:
+        self.reach("push")
+        self.calls.append(f"push {self.step}")
+
+    def restart_learner(self) -> None:
+        self.num_restarts += 1
+        self.calls.append("restart")
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.calls.append(f"back to {self.step}")
+
+    def train(self, num_steps: int, *, after_step: Callable[[Any], None], should_stop: Any) -> None:
+        while self.step < num_steps:
+            self.reach("update")
+            self.step += 1
+            after_step(None)
+
+
+def lost(role: str = "learner") -> ActorError:
+    error = ActorError(f"{role}[1] died in update on 10.0.0.2")
+    error.role = role
+    return error
+
+
+@pytest.mark.usefixtures("quiet")
+def test_where_a_learner_is_lost_a_new_one_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    late = DeadlineError("learner[0].export gave no answer within 600 s")
+    late.role = "learner"
+    deaths = {("push", 0): lost(), ("update", 3): lost(), ("save", 4): lost()}
+    loop = MortalLoop(deaths | {("export", 4): late})
+    run(tmp_path / "mortal", loop, max_restarts=4)
+    assert not deaths.keys() & loop.deaths.keys()
+    assert loop.calls == [
+        "evaluate 0",
+        *["restart", "back to 0", "push 0", "save 2", "evaluate 2"],  # what was evaluated is not again
+        *["restart", "load step_000002", "back to 2", "push 2"],
+        *["restart", "load step_000002", "back to 2", "push 2", "save 4"],
+        *["restart", "load step_000004", "back to 4", "push 4", "export 4", "evaluate 4"],
+    ]
+    run(tmp_path / "whole", Loop())
+    assert records(tmp_path / "mortal") == records(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_new_learner_that_dies_as_well_is_one_more(tmp_path: Path) -> None:
+    """The last error names the victim, what is saved, and the command that goes on."""
+    loop = MortalLoop({("update", 3): lost(), ("load", 3): lost()})
+    folder = tmp_path / "run"
+    with pytest.raises(ActorError) as ended:
+        run(folder, loop, max_restarts=1)
+    assert str(ended.value) == (
+        "learner[1] died in update on 10.0.0.2. It was started anew 1 times and learner.max_restarts allows "
+        f"no more. {folder}/checkpoints/step_000002 is saved, and `rlcore train --config {folder}/config"
+        ".yaml --resume` goes on from there"
+    )
+    assert loop.calls[-1] == "restart"
+
+
+@pytest.mark.usefixtures("quiet")
+def test_what_is_not_the_learners_death_ends_the_run(tmp_path: Path) -> None:
+    loop = MortalLoop({("update", 1): lost("rollout")})
+    with pytest.raises(
+        ActorError, match=r"^rollout\[1\] died .*\. No step was saved; `rlcore train .* --overw"
+    ):
+        run(tmp_path / "one", loop, max_restarts=4)
+    refused = RewardError("rewards.even: failed")
+    with pytest.raises(RewardError) as raised:
+        run(tmp_path / "other", MortalLoop({("update", 1): refused}), max_restarts=4)
+    assert raised.value is refused and loop.num_restarts == 0
+
+
 @pytest.mark.usefixtures("quiet")
 def test_answers_that_are_cut_are_told_once_and_in_the_summary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -299,7 +401,7 @@ def go_on(folder: Path, damaged: dict[int, type[CheckpointError]]) -> tuple[int 
     learner = Learner(damaged)
     controller = SimpleNamespace(learner=learner, step=0)
     controller.load_state_dict = lambda state: setattr(controller, "step", state["step"])
-    step = _go_on(RunConfig(), folder, controller)  # type: ignore[arg-type]
+    step = resuming.go_on(RunConfig(), folder, controller)  # type: ignore[arg-type]
     assert step is None or step == controller.step
     return step, learner.loaded
 

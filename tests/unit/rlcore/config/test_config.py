@@ -559,12 +559,13 @@ learner.lora.dropout learner.lora.target_modules learner.lora.also_train learner
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
 learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
 learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps learner.timeout_s
+learner.max_restarts
 reference.num_replicas reference.num_cpus reference.num_gpus reference.resources reference.micro_batch_tokens
-reference.timeout_s
+reference.timeout_s reference.max_restarts
 weight_sync.backend weight_sync.bucket_mb weight_sync.timeout_s
 train.num_steps train.prompts_per_step train.staleness train.groups_per_score train.oversample
 train.max_replaced train.max_logprob_diff train.on_logprob_diff
-train.eval_every train.checkpoint_every train.max_eval_prompts
+train.eval_every train.checkpoint_every train.rolling_every train.max_eval_prompts
 cluster.address cluster.num_cpus cluster.colocate cluster.log_to_driver cluster.placement_timeout_s
 cluster.startup_timeout_s
 cluster.job.address cluster.job.storage cluster.job.working_dir cluster.job.exclude cluster.job.max_mb

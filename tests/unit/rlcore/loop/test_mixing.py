@@ -34,7 +34,7 @@ TAU = math.exp(0.2 - 0.8)
 class FakeActors:
     """Records calls; `result` is what every one of them gives."""
 
-    size = 1
+    size, num_restarts = 1, 0
     name = "fake"
 
     def __init__(self, result=None):
@@ -89,6 +89,9 @@ class FakePool:
         jobs, self._jobs = self._jobs, []
         groups = [Group(prompt=j.prompt, prompt_token_ids=(1,), completions=self._answers) for j in jobs]
         return [FinishedJob(id=j.id, group=g, num_encoded=1) for j, g in zip(jobs, groups, strict=True)]
+
+    def cancel(self, job_ids):
+        """Nothing is under way between two polls."""
 
     def update_weights(self, push, ranks, *, timeout_s: float):
         return ranks
@@ -388,6 +391,19 @@ def test_a_group_without_signal_is_replaced_and_a_step_finds_enough():
     assert result.metrics["rollout/replaced_prompts"] == 1
     assert len(result.groups) == 3 and result.metrics["batch/sequences"] == 8
     assert chosen.rollouts.buffer.state_dict() == {"next_position": 3, "open_rounds": {}}
+
+
+def test_after_a_step_back_versions_are_not_given_twice():
+    """What engines were given by the learner that was lost is another policy than what comes now."""
+    made = controller(ptr(threshold=0.99))
+    start = made.state_dict()
+    made.train_step()
+    made.step, version = 1, made.weights.version
+    assert version > start["policy_version"]
+    made.load_state_dict(start)
+    assert (made.step, made.weights.version) == (0, version)
+    made.load_state_dict(start | {"policy_version": 40})
+    assert made.weights.version == 40
 
 
 def test_rewards_are_told_the_step_that_they_score_and_the_last_steps_figures():

@@ -279,6 +279,30 @@ def test_of_oversampled_prompts_the_last_to_finish_are_cancelled():
     assert all(len(names) == 1 for _, names in scored)
 
 
+def test_after_a_step_back_the_same_prompts_come_again_and_late_answers_count_for_nothing():
+    made, pool, _ = pipeline(lambda u: [i for i in u if i in wanted], staleness=1)
+    wanted = set(range(4))
+    before = made.buffer.state_dict()
+    take(made, 0)
+    state = made.buffer.state_dict()
+    assert set(pool.unfinished) == {4, 5, 6, 7}  # round 1, which is open beside round 0
+    made.open(1)
+    assert set(pool.unfinished) == set(range(4, 12))
+    made.load_state_dict(state, step=1)
+    assert sorted(pool.cancelled) == list(range(4, 12)) and not made.is_busy
+    made.open(1)
+    # Of the same places in the stream, under ids that were never given before.
+    assert pool.submitted[-1] == list(range(12 + 4, 12 + 12))
+    assert [pool.draws[i] for i in pool.submitted[-1]] == list(range(4, 12))
+    wanted = set(pool.submitted[-1])
+    assert tuple(s.group.prompt.id for s in made.take(1, Clock(Recorder(), 2)).groups) == ids(
+        made, range(4, 8)
+    )
+    made.load_state_dict(before, step=0)
+    wanted = set(range(100))
+    assert tuple(s.group.prompt.id for s in take(made, 0).groups) == ids(made, range(4))
+
+
 def test_prompts_that_do_not_fit_leave_the_step_smaller_until_nothing_is_left():
     made, pool, _ = pipeline(lambda u: u)
     pool.refused = {1, 2, 4, 5, 6, 7}

@@ -45,7 +45,8 @@ def test_a_checkpoint_is_what_was_written(tmp_path):
     assert read(tmp_path / "step_000040", settings=SETTINGS) == STATE
     assert (tmp_path / "step_000040" / "learner" / "weights").read_text() == "40"
     marker = json.loads((tmp_path / "step_000040" / "complete.json").read_text())
-    assert marker == {"step": 40, "settings": SETTINGS, "versions": {"torch": "2.13.0"}}
+    expected = {"step": 40, "settings": SETTINGS, "versions": {"torch": "2.13.0"}, "is_rolling": False}
+    assert marker == expected
 
 
 def test_the_newest_are_kept_and_a_step_may_be_written_again(tmp_path):
@@ -53,6 +54,14 @@ def test_the_newest_are_kept_and_a_step_may_be_written_again(tmp_path):
         save(tmp_path, step, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000020", "step_000100"]
     assert complete(tmp_path)[-1].name == "step_000100"
+
+
+def test_a_rolling_one_gives_way_to_the_next_and_takes_no_lasting_ones_place(tmp_path):
+    kept = []
+    for step in (10, 20, 25, 30, 40, 50, 55):
+        save(tmp_path, step, is_rolling=step % 25 > 0)
+        kept.append([int(path.name.removeprefix("step_")) for path in complete(tmp_path)])
+    assert kept == [[10], [20], [25], [25, 30], [25, 40], [25, 50], [25, 50, 55]]
 
 
 def test_a_failed_save_leaves_what_there_was(tmp_path):

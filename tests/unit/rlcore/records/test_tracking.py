@@ -9,6 +9,7 @@ import pytest
 
 from rlcore.config import ModelConfig, RunConfig, TargetConfig, load_config
 from rlcore.errors import DataError
+from rlcore.records.checkpoint import Change
 from rlcore.records.plots import _running_mean, plot_run
 from rlcore.records.tracking import Tracker, keep_earlier, merge_summary, read_metrics
 from rlcore.types import Completion, Group, Prompt, Score
@@ -190,3 +191,16 @@ def test_an_earlier_evaluation_is_kept_by_name(tmp_path: Path, caplog: pytest.Lo
     (folder / "metrics.jsonl").write_text("")  # cut short: there is nothing to keep
     keep_earlier(folder)
     assert not (tmp_path / "eval.3").exists()
+
+
+def test_a_step_back_within_a_run_drops_later_rows_alone(tmp_path: Path) -> None:
+    """And not what the run has noted of its own start."""
+    with Tracker(tmp_path, RunConfig()) as tracker:
+        for step in (0, 1, 2):
+            tracker.log(step, {"loss": step})
+        tracker.log_changes(1, [Change("learner.lr", 1e-6, 2e-6)])
+        tracker.rewind(1)
+        tracker.log(2, {"loss": 7.0})
+    assert [row["loss"] for row in read_metrics(tmp_path)] == [0, 1, 7]
+    (change,) = map(json.loads, (tmp_path / "changes.jsonl").read_text().splitlines())
+    assert (change["step"], change["key"]) == (1, "learner.lr")
