@@ -34,6 +34,7 @@ from rlcore.loop.controller import Controller, StepResult
 from rlcore.loop.extension import consequences
 from rlcore.loop.metrics import TruncationAlarm
 from rlcore.loop.mixing import make_schedule
+from rlcore.loop.saved_state import check_state
 from rlcore.records import checkpoint
 from rlcore.records.files import JsonObject
 from rlcore.records.plots import plot_run
@@ -78,7 +79,7 @@ def train(
         )
     run_dir = Path(config.run_dir).resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
-    with run_lock(run_dir):
+    with run_lock(run_dir), checkpoint.resumable(run_dir):
         _check_folder(run_dir, resume=resume, overwrite=overwrite)
         if resume:
             _check_changes(config, run_dir / "checkpoints", accept_changes)
@@ -168,6 +169,7 @@ def _read(config: RunConfig, start: Path, accept_changes: bool) -> JsonObject:
     """
     settings = checkpoint.run_settings(config)
     state = checkpoint.read(start, settings=settings, accept_changes=accept_changes)
+    check_state(config, state, start / checkpoint.CONTROLLER)
     if state["step"] > config.train.num_steps:
         raise CheckpointError(
             f"train.num_steps: got {config.train.num_steps}, must be at least {state['step']}, the step of "

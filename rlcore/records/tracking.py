@@ -49,20 +49,21 @@ class Tracker:
     """
 
     def __init__(self, run_dir: str | Path, config: object, *, resume_step: int | None = None):
-        from torch.utils.tensorboard import SummaryWriter  # imports torch: not for readers of metrics.jsonl
+        # TensorBoard's formats take a while to import: not for readers of metrics.jsonl.
+        from rlcore.records.events import PATTERN, EventWriter
 
         self.run_dir = Path(run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._drop_rows(-1 if resume_step is None else resume_step)
         if resume_step is None:
-            for events in (self.run_dir / "tensorboard").glob("events.out.tfevents.*"):
+            for events in (self.run_dir / "tensorboard").glob(PATTERN):
                 events.unlink()
         save_config(config, self.run_dir / "config.yaml")
         self.update_summary({"versions": versions()})
         self._metrics = RowAppender(self.run_dir / METRICS)
         self._samples = RowAppender(self.run_dir / SAMPLES)
         purge_step = None if resume_step is None else resume_step + 1
-        self._tensorboard = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=purge_step)
+        self._tensorboard = EventWriter(self.run_dir / "tensorboard", purge_step=purge_step)
 
     def _drop_rows(self, last: int) -> None:
         """Drops the rows of what a run that goes on after the step `last` will do again."""
@@ -87,10 +88,7 @@ class Tracker:
         """Writes a row of metrics.jsonl and the same scalars to TensorBoard. NaN and infinity become null."""
         row = {name: float(value) for name, value in metrics.items()}
         self._metrics.write({"step": step, "time": round(time.time(), 3), **row})
-        for name, value in row.items():
-            if math.isfinite(value):
-                self._tensorboard.add_scalar(name, value, step)
-        self._tensorboard.flush()
+        self._tensorboard.add(step, row)
 
     def log_samples(
         self,
