@@ -219,9 +219,11 @@ def read_marker(path: Path) -> JsonObject:
         DamagedCheckpointError: the marker, or a JSON file that was saved with it, is missing or another one.
     """
     marker = read_json(path)
-    if DIGESTS not in marker:
+    # By the value too: a bit may have been flipped in the name of the digests.
+    is_there = any(isinstance(value, dict) and path.name in value for value in marker.values())
+    if DIGESTS not in marker and not is_there:
         return marker
-    digests = marker[DIGESTS] if isinstance(marker[DIGESTS], dict) else {}
+    digests = marker[DIGESTS] if isinstance(marker.get(DIGESTS), dict) else {}
     others = {name: digest for name, digest in digests.items() if name != path.name}
     rest = {name: value for name, value in marker.items() if name != DIGESTS}
     if digests.get(path.name) != _own_digest(rest, others):
@@ -243,7 +245,7 @@ def check_digest(path: Path, digest: str) -> None:
 
 
 def warn_without_digests(path: Path, marker: JsonObject) -> None:
-    """Says in the log where a marker has no digests."""
+    """Says in the log where a marker, as `read_marker` gave it, has no digests."""
     if DIGESTS not in marker:
         log.warning(
             "%s: an earlier version wrote this checkpoint, without digests: its files are whole, but whether "

@@ -25,8 +25,8 @@ from rlcore.errors import DataError, StorageError
 JsonObject = dict[str, Any]
 """A JSON object as it was read: its names to whatever they hold."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NOT_WRITABLE = (*_NO_ROOM, errno.EROFS, errno.EIO)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (*_NO_ROOM, errno.EFBIG, errno.EROFS, errno.EIO)
 """What a disk says that cannot be written to, however right the path is."""
 
 
