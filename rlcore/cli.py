@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from rlcore.commands import bench, doctor, evaluate, plan, reward, submit, timeline, train, version
-from rlcore.commands.shared import config_options, debug_option
+from rlcore.commands.shared import config_options, debug_option, lasting_output
 from rlcore.errors import ConfigError, DataError, RLCoreError, StoppedError, message_of
 
 EPILOG = """\
@@ -74,11 +74,17 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 def run_command(command: Callable[[], int], *, program: str, debug: bool) -> int:
     """Runs a command, turning errors made for users into one line on stderr and an exit code.
 
-    Anything else is a defect and keeps its traceback. The working directory is put on the import path, as Ray
-    does in its workers, so that classes named in the configuration may lie there.
+    Anything else is a defect and keeps its traceback. A reader of the output who goes away ends nothing. The
+    working directory is put on the import path, as Ray does in its workers, so that classes named in the
+    configuration may lie there.
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    with lasting_output():
+        return _run(command, program, debug)
+
+
+def _run(command: Callable[[], int], program: str, debug: bool) -> int:
     try:
         return command()
     except KeyboardInterrupt:

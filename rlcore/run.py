@@ -18,6 +18,7 @@ from tqdm import tqdm
 from rlcore.actors.crew import Actors
 from rlcore.actors.group import last_line
 from rlcore.actors.ray_metrics import RayMetrics
+from rlcore.actors.session import local_processes
 from rlcore.actors.session import ray_session as ray_session
 from rlcore.actors.spawn import spawn as spawn
 from rlcore.config import RunConfig
@@ -36,13 +37,15 @@ from rlcore.loop.metrics import TruncationAlarm
 from rlcore.loop.mixing import make_schedule
 from rlcore.loop.saved_state import check_state
 from rlcore.records import checkpoint
-from rlcore.records.files import JsonObject
+from rlcore.records.files import JsonObject, make_closed
 from rlcore.records.plots import plot_run
+from rlcore.records.run_folder import check_folder, resumable
 from rlcore.records.run_lock import run_lock
 from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import SPANS, Recorder, keep_spans
 from rlcore.records.tracking import METRICS, SAMPLES, Tracker, keep_earlier, read_metrics
 from rlcore.records.versions import versions
+from rlcore.records.witness import witnessed
 from rlcore.rewards.reading import check_reading
 from rlcore.task import Task
 
@@ -54,8 +57,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains the policy and returns the summary: held-out metrics `before` and `after`, paths, seconds.
 
-    The final policy lies in `run_dir/model` as a Hugging Face folder. SIGINT and SIGTERM end the run cleanly
-    after the step at hand.
+    The final policy lies in `run_dir/model` as a Hugging Face folder. SIGINT, SIGTERM and SIGHUP end the run
+    cleanly after the step at hand.
 
     Args:
         resume: goes on from the last checkpoint, of a finished run too where there are more steps now.
@@ -67,6 +70,8 @@ def train(
     Raises:
         ConfigError: another process is in `run_dir`, the folder holds a run and neither `resume` nor
             `overwrite` is given, or no reward by rule could read a perfect answer (`check_reading`).
+        ClusterError: a process of the run's own Ray died; a checkpoint is written first, where that can still
+            be done.
         CheckpointError: there is no checkpoint to resume from, the checkpoint is another run's, or the model
             cannot be written.
         RewardError: a score failed whose `on_error` is `abort` (a checkpoint is written first), or all scores
@@ -77,10 +82,9 @@ def train(
         raise ConfigError(
             "--accept-changes: goes with --resume alone; a run that begins has nothing to change"
         )
-    run_dir = Path(config.run_dir).resolve()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with run_lock(run_dir), checkpoint.resumable(run_dir):
-        _check_folder(run_dir, resume=resume, overwrite=overwrite)
+    run_dir = make_closed(config.run_dir)
+    with run_lock(run_dir), resumable(run_dir):
+        check_folder(run_dir, resume=resume, overwrite=overwrite)
         if resume:
             _check_changes(config, run_dir / "checkpoints", accept_changes)
         make_schedule(config)  # a mistake in it is told before any actor starts
@@ -89,8 +93,10 @@ def train(
         check_reading(config, task, prompts)
         recorder = Recorder(run_dir / SPANS)
         with (
+            witnessed(run_dir) as witness,
             ray_session(config.cluster),
             StopFlag() as stop,
+            witness.watch(local_processes(), stop),
             spawn(config, recorder=recorder) as actors,
             closing(Controller(config, prompts, actors, recorder)) as controller,
         ):
@@ -103,24 +109,30 @@ def train(
             with Tracker(run_dir, config, resume_step=start) as tracker:
                 tracker.log_changes(controller.step, changes)
                 tracker.update_summary({"rewards": rewards})
-                return _Run(config, run_dir, controller, task, tracker, saved_step=start).train(stop)
+                run = _Run(config, run_dir, controller, task, tracker, saved_step=start)
+                try:
+                    return run.train(stop)
+                finally:
+                    witness.rest()
 
 
 def evaluate(config: RunConfig) -> dict[str, float]:
     """Returns the metrics of greedy answers to the held-out prompts by the policy at `model.path`. Records go
     to `run_dir/eval`; those of an earlier evaluation there are kept as `run_dir/eval.1`, `eval.2`, ...
 
-    Raises StoppedError on SIGINT or SIGTERM.
+    Raises StoppedError on SIGINT, SIGTERM or SIGHUP, ClusterError as `train`.
     """
-    run_dir = Path(config.run_dir).resolve() / "eval"
-    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = make_closed(config.run_dir) / "eval"
+    run_dir.mkdir(exist_ok=True)
     task = _task(config)
     prompts = task.prompts("train")
     check_reading(config, task, prompts)
     with (
         run_lock(run_dir),
+        witnessed("The same command evaluates anew") as witness,
         ray_session(config.cluster),
         StopFlag() as stop,
+        witness.watch(local_processes(), stop),
         spawn(config, with_learner=False) as actors,
         closing(Controller(config, prompts, actors)) as controller,
     ):
@@ -130,29 +142,6 @@ def evaluate(config: RunConfig) -> dict[str, float]:
         if metrics is None:
             raise StoppedError(f"the evaluation was stopped by {stop.reason}")
         return metrics
-
-
-def _check_folder(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuses a folder whose run would be deleted without being asked for, and one without a checkpoint to go
-    on from. Raises as `train`."""
-    if overwrite:
-        return
-    checkpoints = checkpoint.numbered(run_dir / "checkpoints")
-    if resume:
-        if not checkpoint.complete(run_dir / "checkpoints"):
-            raise CheckpointError(
-                f"run_dir: {run_dir} holds no complete checkpoint that --resume could go on from. Without "
-                "--resume a run begins there; --overwrite deletes one that lies there already"
-            )
-        return
-    files = [path for path in map(run_dir.joinpath, (METRICS, SAMPLES, "model")) if path.exists()]
-    # Before its first evaluation a run has files, and no rows in them.
-    found = [path.name for path in [*checkpoints, *files] if path.is_dir() or path.stat().st_size]
-    if found:
-        raise ConfigError(
-            f"run_dir: {run_dir} holds a run ({', '.join(found)}): --resume goes on from its last "
-            "checkpoint, --overwrite deletes it and begins anew. Or choose another run_dir"
-        )
 
 
 def _check_changes(config: RunConfig, folder: Path, accept_changes: bool) -> None:

@@ -24,6 +24,7 @@ from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, read_manifest
 from rlcore.errors import DataError
 from rlcore.records.files import read_json, write_rows
+from rlcore.records.markdown import table_row
 
 _SHARD_BYTES, _GROUP_BYTES = 400 << 20, 64 << 20
 """Most bytes of a shard and of a row group. Arrow's readers take no more than 2 GB of bytes at once."""
@@ -195,8 +196,7 @@ def _origin(generated: dict[str, Any]) -> str:
 
 
 def _table(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:
-    lines = [f"| {a} | {b} |" for a, b in (head, ("---", "---"), *rows)]
-    return "\n".join(lines)
+    return "\n".join(map(table_row, (head, ("---", "---"), *rows)))
 
 
 def _statistics_beside(manifest: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from emotion_task.evaluation.bootstrap import Estimate
+from rlcore.records.markdown import table_row
 
 Estimates = Mapping[str, Estimate]
 
@@ -20,7 +21,7 @@ def estimates_table(
 ) -> list[str]:
     """Returns the lines of a Markdown table in per cent: a row per score, a column per model."""
     header = [title, "n", *(["chance", "majority"] if floor else []), *models, *(["gain"] if gain else [])]
-    lines = [f"| {' | '.join(header)} |", "| --- |" + " ---: |" * (len(header) - 1)]
+    lines = [table_row(header), "| --- |" + " ---: |" * (len(header) - 1)]
     first = next(iter(models.values()))
     for name, estimated in first.items():
         cells = [name, str(estimated.num)]
@@ -29,7 +30,7 @@ def estimates_table(
             cells += [f"{100 * known[kind]:.1f}" if kind in known else "-" for kind in ("chance", "majority")]
         cells += [_cell(model[name]) for model in models.values()]
         cells += [_cell(gain[name], sign="+")] if gain else []
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(table_row(cells))
     return lines
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from rlcore.records.markdown import table_row
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -90,12 +92,9 @@ def result_table(rows: Sequence[Row], title: str) -> Table:
 def markdown_table(rows: Sequence[Row]) -> str:
     """Returns the table as Markdown, models first, then references."""
     columns = used_columns(rows)
-    lines = ["| | " + " | ".join(c.title for c in columns) + " |", "| --- |" + " ---: |" * len(columns)]
+    lines = [table_row(["", *(c.title for c in columns)]), "| --- |" + " ---: |" * len(columns)]
     models, references = _split(rows)
-    lines += [
-        f"| {row.title} | " + " | ".join(c.cell(row) for c in columns) + " |"
-        for row in [*models, *references]
-    ]
+    lines += [table_row([row.title, *(c.cell(row) for c in columns)]) for row in [*models, *references]]
     return "\n".join(lines)
 
 

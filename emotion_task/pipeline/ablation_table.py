@@ -12,6 +12,7 @@ from emotion_task.evaluation.bootstrap import MEAN, Estimate, estimate, estimate
 from emotion_task.evaluation.plots import plot_ablation
 from emotion_task.perception.emotions import read_answers, recall_scores
 from rlcore.records.files import write_json
+from rlcore.records.markdown import table_row
 
 TRAINED = {
     "v2": "GRPO, rule rewards only (V2)",
@@ -160,10 +161,10 @@ def write_table(answered: Sequence[Answered], folder: Path, *, seed: int) -> Pat
         "grade, 1 to 5. Claims right: share of checked claims that are facts. Cost: of reinforcement "
         "learning, a seed.",
         "",
-        "| | " + " | ".join(column.title for column in COLUMNS) + " |",
+        table_row(["", *(column.title for column in COLUMNS)]),
         "| --- |" + " ---: |" * len(COLUMNS),
         *(
-            f"| {' | '.join([group.name, *(c.cell(values[name][c.key]) for c in COLUMNS)])} |"
+            table_row([group.name, *(c.cell(values[name][c.key]) for c in COLUMNS)])
             for name, group in groups.items()
         ),
         "",

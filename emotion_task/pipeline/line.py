@@ -38,6 +38,7 @@ from emotion_task.pipeline.summary import FinalReport, write_summary
 from emotion_task.pipeline.workspace import Workspace
 from emotion_task.records import read_manifest
 from rlcore.config import save_config
+from rlcore.records.files import make_closed
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class Pipeline:
 
         config = self.config
         self.check()
+        make_closed(self.run_dir)
         save_config(config, self.run_dir / "config.yaml")
         stages = self.line()
         finished = self.stages.finished(stages)

@@ -24,6 +24,7 @@ from emotion_task.prosody.calibrate import (
 )
 from emotion_task.records import Utterance
 from rlcore.records.files import write_json
+from rlcore.records.markdown import table_row
 
 PERCENTILES = (5, 25, 50, 75, 95)
 UNITS = {"pitch": "Hz", "energy": "dBFS", "speed": "syllables/s"}
@@ -151,14 +152,14 @@ def _markdown(calibration: Calibration, report: CalibrationReport) -> str:
     for name, groups in report["distributions"].items():
         for group, row in groups.items():
             cuts = calibration.cuts[name].get(group)
-            shown = " | ".join(f"{row[f'p{p}']:.1f}" for p in PERCENTILES)
-            marks = f"{cuts.low:.1f} | {cuts.high:.1f}" if cuts else "- | -"
-            lines.append(f"| {name} ({UNITS[name]}) | {group} | {row['count']} | {shown} | {marks} |")
+            shown = [f"{row[f'p{p}']:.1f}" for p in PERCENTILES]
+            marks = [f"{cuts.low:.1f}", f"{cuts.high:.1f}"] if cuts else ["-", "-"]
+            lines.append(table_row([f"{name} ({UNITS[name]})", group, row["count"], *shown, *marks]))
     lines += ["", "## Levels", "", "| attribute | split | low (slow) | normal | high (fast) | null |"]
     lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
     for name, splits in report["levels"].items():
         for split, shares in splits.items():
-            lines.append(f"| {name} | {split} | " + " | ".join(f"{s:.1%}" for s in shares.values()) + " |")
+            lines.append(table_row([name, split, *(f"{share:.1%}" for share in shares.values())]))
     contours = ", ".join(f"{name} {count}" for name, count in report["intonation"].items())
     filled = ", ".join(f"{name} {count}" for name, count in report["filled"].items())
     lines += ["", f"Intonation: {contours}.", "", f"Known: {filled}.", "", "## Warnings", ""]

@@ -27,6 +27,7 @@ from emotion_task.reward_model.faults import Plan, wrong_claim, wrong_emotion
 from emotion_task.reward_model.grades import DIMENSIONS
 from rlcore.errors import DataError
 from rlcore.records.files import write_json
+from rlcore.records.markdown import table_row
 from rlcore.records.versions import versions
 from rlcore.rewards.samples import completion_of, read_groups
 from rlcore.types import Group, Prompt, RewardContext, Score
@@ -235,10 +236,9 @@ def as_markdown(
         for dimension in (*(d.name for d in DIMENSIONS), OVERALL):
             for name, by_dimension in by_model.items():
                 each = by_dimension[dimension]
-                lines.append(
-                    f"| {dimension} | {name} | {each.rank_correlation:.3f} | {each.mae:.2f} | "
-                    f"{each.alpha:.3f} | {each.calibration_error:.2f} |"
-                )
+                cells = [f"{each.rank_correlation:.3f}", f"{each.mae:.2f}", f"{each.alpha:.3f}"]
+                cells.append(f"{each.calibration_error:.2f}")
+                lines.append(table_row([dimension, name, *cells]))
         lines += ["", f"![Known against expected grades](reliability_{source}.png)"]
     lines += [
         "",
@@ -249,10 +249,8 @@ def as_markdown(
     ]
     for name, kinds in gains.items():
         for kind, attacked in kinds.items():
-            lines.append(
-                f"| {kind} | {name} | {attacked.num_attacks} | {attacked.num_gaining} | "
-                f"{attacked.mean_gain:+.3f} | {attacked.largest_gain:+.3f} |"
-            )
+            gained = [f"{attacked.mean_gain:+.3f}", f"{attacked.largest_gain:+.3f}"]
+            lines.append(table_row([kind, name, attacked.num_attacks, attacked.num_gaining, *gained]))
     return "\n".join(lines) + "\n"
 
 

@@ -35,6 +35,7 @@ from rlcore.records.checkpoint import DamagedCheckpointError, numbered, read_mar
 from rlcore.records.checkpoint import warn_without_digests as warn_without
 from rlcore.records.files import JsonObject, append_rows, keep_rows, last_row, num_bytes_of, why
 from rlcore.records.signals import StopFlag
+from rlcore.records.witness import witnessed
 
 if TYPE_CHECKING:
     from ray.train import Result
@@ -146,6 +147,8 @@ def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> None
     wherever that worker runs, and passes a signal on to the workers."""
     import ray.train
 
+    from rlcore.actors.session import local_processes
+
     stop_file = folder / STOP
     stop_file.unlink(missing_ok=True)
     fitting: Future[Result] = Future()
@@ -156,7 +159,12 @@ def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> None
         except BaseException as error:
             fitting.set_exception(error)
 
-    with StopFlag() as stop, tqdm(total=num_steps, desc=name, unit="step") as bar:
+    with (
+        witnessed("The same command goes on from the last checkpoint") as witness,
+        StopFlag() as stop,
+        witness.watch(local_processes(), stop),
+        tqdm(total=num_steps, desc=name, unit="step") as bar,
+    ):
         # In a thread, Train installs no handler of its own for SIGINT, which would drop the work at once.
         threading.Thread(target=fit, daemon=True).start()
         while not wait([fitting], timeout=0.5).done:

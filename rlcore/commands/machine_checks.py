@@ -196,10 +196,12 @@ def check_ray() -> Iterator[Finding]:
     """Joins the cluster that RAY_ADDRESS names, else starts a small local one and ends it again."""
     address = os.environ.get("RAY_ADDRESS")
     where = f"cluster at {address}" if address else "local cluster"
-    arguments = "" if address else "address='local', num_cpus=1, include_dashboard=False, "
     resources = probe(
-        f"import json, ray; ray.init({arguments}log_to_driver=False, logging_level='ERROR')\n"
-        "print(json.dumps(ray.cluster_resources())); ray.shutdown()",
+        "import json, ray\n"
+        "from rlcore.actors.session import ray_session\n"
+        "from rlcore.config import ClusterConfig\n"
+        "with ray_session(ClusterConfig(num_cpus=1)):\n"
+        "    print(json.dumps(ray.cluster_resources()))",
         timeout_s=60,
     )
     if isinstance(resources, ProbeFailure):

@@ -1,10 +1,14 @@
-"""Parts that several commands share: their common options, and the listing of metrics."""
+"""Parts that several commands share: their common options, the listing of metrics, and what they write to."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, TextIO
 
 
 class Commands(Protocol):
@@ -80,3 +84,48 @@ def _flat(metrics: Mapping[str, object], prefix: str = "") -> list[tuple[str, ob
             _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
         )
     return rows
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Keeps the block's work from ending because nobody reads on what it prints: stdout into a pipe that was
+    closed (`| head -1`), or a terminal that is gone. What is printed from then on is lost."""
+    streams = sys.stdout, sys.stderr
+    lasting: list[Any] = list(map(_Lasting, streams))
+    sys.stdout, sys.stderr = lasting
+    try:
+        yield
+    finally:
+        for stream in lasting:
+            stream.flush()  # at its end Python would find the closed pipe, and change the exit code
+        sys.stdout, sys.stderr = streams
+
+
+class _Lasting:
+    """A text stream that turns into the null device where its reader is gone."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes, or drops the text."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes, or drops what was to be flushed."""
+        self._try(self._stream.flush)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            with suppress(OSError):  # no file of the system's
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._stream.fileno())
+                os.close(null)

@@ -140,6 +140,10 @@ def load(folder: Path, parameters: Parameters, state: AdamState, expected: Mappi
         num_updates = header.progress.num_updates
         kinds = ("weight", *(MOMENTS if num_updates > 0 else ()))
         files = _by_file(header.parameters)
+        if foreign := sorted(file for file in files if Path(file).name != file):
+            raise DamagedCheckpointError(
+                f"{folder / HEADER}: names a file outside of its folder, {foreign[0]!r}; use an older one"
+            )
         if missing := sorted(file for file in files if not (folder / file).is_file()):
             raise DamagedCheckpointError(f"{folder / missing[0]}: missing; use an older checkpoint")
         for file in list(files)[dist.get_rank() :: dist.get_world_size()]:

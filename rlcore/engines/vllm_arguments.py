@@ -63,7 +63,9 @@ def engine_arguments(
 
     is_cpu = current_platform.is_cpu()
     platform = _CPU_ARGUMENTS if is_cpu else _gpu_arguments(engine_args, can_sleep)
-    arguments = {**platform, **_media_arguments(config, media), **_checked(engine_args)}
+    # Left out, vLLM would also take weights that are pickled (*.bin, *.pt), which the learner never does.
+    weights = {"load_format": "safetensors"}
+    arguments = {**weights, **platform, **_media_arguments(config, media), **_checked(engine_args)}
     if head_dtype == "float32":
         overrides = engine_args.get("hf_overrides") or {}
         assert isinstance(overrides, Mapping), type(overrides)

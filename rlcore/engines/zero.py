@@ -5,7 +5,9 @@ Every function that gives or takes whole tensors is collective. This module know
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -46,7 +48,28 @@ def init_process_group(timeout_s: float) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "nccl"
-    deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timedelta(seconds=timeout_s))
+    timeout = timedelta(seconds=timeout_s)
+    if not dist.is_initialized():
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        store = _meeting_place(rank, size, timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timeout)
+
+
+def _meeting_place(rank: int, size: int, timeout: timedelta) -> dist.TCPStore:
+    """The store at MASTER_ADDR, which asks nobody for a token. By itself torch would have it listen on every
+    address of the machine."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    listener = None
+    if rank == 0:
+        family = socket.getaddrinfo(host, port)[0][0]
+        try:
+            listener = socket.create_server((host, port), family=family).detach()
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            # Behind address translation nothing of this machine has the address: torch listens on all.
+    return dist.TCPStore(host, port, size, rank == 0, timeout, master_listen_fd=listener)
 
 
 def deepspeed_config(learner: LearnerConfig, *, hidden_size: int) -> dict[str, JsonValue]:

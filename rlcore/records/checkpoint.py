@@ -30,7 +30,7 @@ import xxhash
 from rlcore.config import RunConfig
 from rlcore.config import io as config_io
 from rlcore.config.resuming import ACCEPTED, NEVER, rule_of
-from rlcore.errors import CheckpointError, RLCoreError, StorageError, message_of
+from rlcore.errors import CheckpointError, StorageError, message_of
 from rlcore.records.files import JsonObject, replaced, write_json
 
 log = logging.getLogger(__name__)
@@ -285,35 +285,3 @@ def read_json(path: Path) -> JsonObject:
     if not isinstance(value, dict):
         raise DamagedCheckpointError(f"{path}: no JSON object, but {value!r:.80}; choose an older checkpoint")
     return value
-
-
-@contextmanager
-def resumable(run_dir: Path) -> Iterator[None]:
-    """Adds to the error of a file in `run_dir` that cannot be written what is saved, and which command goes
-    on.
-
-    Raises:
-        StorageError: a file cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, RLCoreError):
-            if not isinstance(error, StorageError):
-                raise
-            told = message_of(error)
-        elif error.filename is not None and run_dir in Path(str(error.filename)).parents:
-            told = f"{error.filename}: {error.strerror}"
-        else:
-            raise
-        raise StorageError(f"{told}. {_next(run_dir)}") from error
-
-
-def _next(run_dir: Path) -> str:
-    command = f"rlcore train --config {run_dir / 'config.yaml'}"
-    saved = complete(run_dir / "checkpoints")
-    if saved:
-        return f"{saved[-1]} is saved: put that right, and `{command} --resume` goes on from there"
-    if run_dir.is_dir():
-        return f"No step was saved: put that right, and `{command} --overwrite` begins anew"
-    return f"Put {run_dir} back with its checkpoints, and `{command} --resume` goes on from the last"

@@ -108,6 +108,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def make_closed(folder: str | Path) -> Path:
+    """Makes the folder, where there is none, so that only this user can enter it, and returns its absolute
+    path. One that is there keeps its rights: to share a run, its user opens its folder."""
+    folder = Path(folder).resolve()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
 def sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk and would outlast a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop, which the training loop reads between steps."""
+"""Ctrl-C, SIGTERM and a closed terminal as a wish to stop, which the training loop reads between steps."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class StopFlag:
-    """A flag that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt at once.
+    """A flag that the first SIGINT, SIGTERM or SIGHUP sets; the second raises KeyboardInterrupt at once.
 
     The loop can so finish its step, write a checkpoint and end cleanly.
 
@@ -20,7 +20,8 @@ class StopFlag:
             while not done and not stop: ...
 
     The flag is entered after `ray.init()`, which installs handlers of its own, and in the main thread. In any
-    other thread no handler can be installed, and only `request` sets the flag.
+    other thread no handler can be installed, and only `request` sets the flag. A signal that was ignored
+    before stays so: `nohup` asks for that.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,8 @@ class StopFlag:
 
     def __enter__(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._on_signal) for number in heard}
         return self
 
     def __exit__(

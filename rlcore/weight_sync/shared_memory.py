@@ -120,12 +120,11 @@ def _create(path: Path, num_bytes: int) -> BinaryIO:
 
 
 def _remove_orphans() -> None:
-    """Removes this user's files whose process is gone: a killed learner cannot clean up after itself. One of
-    another container may live though its process cannot be seen; then it holds its lock."""
+    """Removes this user's files whose process has ended: a killed learner cannot clean up after itself. One
+    that lives, be it in another container, holds its lock."""
     for path in FOLDER.glob(f"{PREFIX}*"):
-        pid = path.name.removeprefix(PREFIX).partition("-")[0]
         with contextlib.suppress(OSError):  # it is locked, or gone already
-            if pid.isdigit() and path.stat().st_uid == os.getuid() and not Path(f"/proc/{pid}").exists():
+            if path.stat().st_uid == os.getuid():
                 with path.open("rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()

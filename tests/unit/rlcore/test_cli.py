@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from rlcore import cli
 from rlcore.commands import train
-from rlcore.commands.shared import print_metrics
+from rlcore.commands.shared import lasting_output, print_metrics
 from rlcore.config.targets import load_target
 from rlcore.errors import ConfigError, DataError, PlacementError, RLCoreError
 
@@ -167,3 +169,36 @@ def test_settings_of_a_reward_are_read_as_in_a_configuration(capsys: pytest.Capt
     assert "--limit: got 0, must be at least 1" in capsys.readouterr().err
     assert cli.main(["reward", "check", "not a target"]) == 2
     assert "target: got 'not a target', must be package.module:Class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_who_goes_away_ends_no_work(stream: str, tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from rlcore.cli import run_command
+def work():
+    for number in range(20_000):
+        print(number, file=sys.{stream})
+    Path("done").touch()
+    return 0
+sys.exit(run_command(work, program="it", debug=False))
+"""
+    command = [sys.executable, "-c", program]
+    running = subprocess.Popen(command, cwd=tmp_path, **{stream: subprocess.PIPE})
+    reader = running.stdout or running.stderr
+    assert reader is not None
+    assert reader.readline() == b"0\n"
+    reader.close()
+    assert running.wait(60) == 0
+    assert (tmp_path / "done").exists()
+
+
+def test_a_disk_that_is_full_is_no_reader_who_went_away() -> None:
+    def work() -> int:
+        with open("/dev/full", "w") as full, contextlib.redirect_stdout(full), lasting_output():
+            print("a result")
+        return 0
+
+    with pytest.raises(OSError, match="No space left"):
+        work()

@@ -150,3 +150,19 @@ def test_a_full_disk_is_told_with_what_the_checkpoint_takes(
     said = str(failed.value)
     assert said.startswith(f"{tmp_path}/learner: the checkpoint cannot be written there: ")
     assert "too large" in said and "it takes at least 96 bytes, " in said and " are free there" in said
+
+
+@pytest.mark.parametrize("name", ["../state-00000.safetensors", "/state-00000.safetensors"])
+def test_no_file_outside_of_the_folder_is_read(
+    tmp_path: Path, parameters: dict[str, torch.nn.Parameter], name: str
+) -> None:
+    folder = tmp_path / "learner"
+    save(folder, parameters)
+    (tmp_path / "state-00000.safetensors").write_bytes((folder / "state-00000.safetensors").read_bytes())
+    header = json.loads((folder / "engine.json").read_text())
+    header["parameters"]["a"]["file"] = name
+    (folder / "engine.json").write_text(json.dumps(header))
+    state = State()
+    with pytest.raises(DamagedCheckpointError, match=rf"outside of its folder, '{name}'"):
+        learner_checkpoint.load(folder, parameters, state, {})  # type: ignore[arg-type]
+    assert state.events == []

@@ -3,8 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from transformers import Qwen2Config
 
-from rlcore.engines.vllm_arguments import _gpu_arguments
+from rlcore.engines.vllm_arguments import _gpu_arguments, engine_arguments
 from rlcore.models.engine_environment import engine_env
 
 
@@ -20,3 +21,9 @@ def test_an_engine_of_several_gpus_has_processes_of_its_own(engine: dict[str, An
 @pytest.mark.parametrize("cpu", [True, False])
 def test_engines_step_in_the_process_that_takes_the_weights(cpu: bool) -> None:
     assert engine_env(cpu=cpu)["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+
+
+@pytest.mark.slow
+def test_weights_are_never_unpickled_unless_asked_for() -> None:
+    assert engine_arguments(Qwen2Config(), "raw", {})["load_format"] == "safetensors"
+    assert engine_arguments(Qwen2Config(), "raw", {"load_format": "dummy"})["load_format"] == "dummy"

@@ -26,11 +26,11 @@ from rlcore.records.checkpoint import (
     changes,
     complete,
     read,
-    resumable,
     run_settings,
     writing,
 )
 from rlcore.records.files import write_json
+from rlcore.records.run_folder import resumable
 
 SETTINGS = {"seed": 0, "learner": {"lr": 1e-6}}
 STATE = {"step": 40, "gate": {"is_open": True, "history": [0.5, 0.6]}}
@@ -151,11 +151,12 @@ def test_a_full_disk_costs_no_checkpoint_and_is_a_sentence(tmp_path):
     assert re.match(
         r"the checkpoint of step 1 is not saved: .*complete\.json: cannot be written: File too", said
     )
-    assert said.endswith(f"No step was saved: put that right, and {command} --overwrite` begins anew")
+    assert said.endswith(f"No step was saved; {command} --overwrite` begins anew, once that is put right")
     save(run_dir / "checkpoints", 2)
     said = failed_save(3)
     saved = run_dir / "checkpoints" / "step_000002"
-    assert said.endswith(f". {saved} is saved: put that right, and {command} --resume` goes on from there")
+    going_on = f"{command} --resume` goes on from there, once that is put right"
+    assert said.endswith(f". {saved} is saved, and {going_on}")
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step_000002"]
     with (
         pytest.raises(StorageError, match="step 3 is not saved: learner: no room"),
@@ -167,7 +168,7 @@ def test_a_full_disk_costs_no_checkpoint_and_is_a_sentence(tmp_path):
         (run_dir / "metrics.jsonl").open("a")
     assert str(failed.value) == (
         f"{run_dir}/metrics.jsonl: No such file or directory. Put {run_dir} back with its checkpoints, and "
-        f"{command} --resume` goes on from the last"
+        "--resume goes on from the last"
     )
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from rlcore.records.files import (
     append_rows,
     keep_rows,
     last_row,
+    make_closed,
     numbered_rows,
     read_json,
     read_rows,
@@ -241,6 +243,13 @@ def test_no_one_else_renames_files_or_writes_json_lines() -> None:
         if by_hand.search(line)
     ]
     assert found == []
+
+
+def test_a_new_folder_is_closed_and_an_old_one_stays_as_it_is(tmp_path: Path) -> None:
+    new = make_closed(tmp_path / "runs" / "mine")
+    assert stat.S_IMODE(new.stat().st_mode) == 0o700
+    new.chmod(0o750)  # its user shares it
+    assert stat.S_IMODE(make_closed(new).stat().st_mode) == 0o750
 
 
 def test_a_json_file_that_is_broken_is_named(tmp_path: Path) -> None:

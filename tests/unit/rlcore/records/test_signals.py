@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rlcore.records.signals import StopFlag
+from rlcore.records.signals import SIGNALS, StopFlag
 
 
 def send(number: signal.Signals) -> None:
@@ -15,7 +15,7 @@ def send(number: signal.Signals) -> None:
     time.sleep(0.01)  # handlers run between bytecodes of the main thread
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_first_signal_asks_second_interrupts(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopFlag() as stop:
@@ -25,6 +25,17 @@ def test_first_signal_asks_second_interrupts(number: signal.Signals) -> None:
         with pytest.raises(KeyboardInterrupt, match="without a checkpoint"):
             send(number)
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with StopFlag() as stop:
+            send(signal.SIGHUP)
+            assert not stop
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_flag_works_in_a_thread_without_handlers() -> None:
