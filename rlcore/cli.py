@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from rlcore.commands import bench, doctor, evaluate, plan, reward, submit, timeline, train, version
 from rlcore.commands.shared import config_options, debug_option, lasting_output
-from rlcore.errors import ConfigError, DataError, RLCoreError, StoppedError
+from rlcore.errors import ConfigError, DataError, RLCoreError, StoppedError, message_of
 
 EPILOG = """\
 examples:
@@ -106,12 +106,6 @@ def _run(command: Callable[[], int], program: str, debug: bool) -> int:
             traceback.print_exc()
         print(f"{program}: error: {error.filename}: {error.strerror} (--debug shows where)", file=sys.stderr)
         return 2
-
-
-def message_of(error: RLCoreError) -> str:
-    """Returns the error's own line, without the remote traceback that Ray puts around it."""
-    cause = getattr(error, "cause", None)
-    return str(cause if isinstance(cause, RLCoreError) else error)
 
 
 if __name__ == "__main__":

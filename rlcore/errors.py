@@ -72,3 +72,13 @@ class StoppedError(RLCoreError, InterruptedError):
 
 class CheckpointError(RLCoreError, RuntimeError):
     """A checkpoint or model is missing, incomplete, of another configuration, or cannot be written."""
+
+
+class StorageError(RLCoreError, OSError):
+    """A file cannot be written: no room is left, or the place is gone. The message names the file."""
+
+
+def message_of(error: BaseException) -> str:
+    """Returns the error's own line, without the remote traceback that Ray puts around it."""
+    cause = getattr(error, "cause", None)
+    return str(cause if isinstance(cause, RLCoreError) else error)

@@ -39,7 +39,7 @@ from rlcore.loop.resuming import changes_since, check_changes, go_on
 from rlcore.records import checkpoint
 from rlcore.records.files import JsonObject, make_closed
 from rlcore.records.plots import plot_run
-from rlcore.records.run_folder import check_folder
+from rlcore.records.run_folder import check_folder, resumable
 from rlcore.records.run_lock import run_lock
 from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import SPANS, Recorder, keep_spans
@@ -83,7 +83,7 @@ def train(
             "--accept-changes: goes with --resume alone; a run that begins has nothing to change"
         )
     run_dir = make_closed(config.run_dir)
-    with run_lock(run_dir):
+    with run_lock(run_dir), resumable(run_dir):
         check_folder(run_dir, resume=resume, overwrite=overwrite)
         if resume:
             check_changes(config, run_dir / "checkpoints", accept_changes)

@@ -13,6 +13,7 @@ per step, so a job that is resumed at step n sees what the uninterrupted one wou
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -29,8 +30,10 @@ from tqdm import tqdm
 from emotion_task.config import SupervisedConfig
 from emotion_task.sft.examples import Example, read_examples, write_examples
 from rlcore.config import ModelConfig
-from rlcore.errors import DataError, NonFiniteError, RLCoreError, StoppedError
-from rlcore.records.files import append_rows, keep_rows, last_row, write_json
+from rlcore.errors import CheckpointError, DataError, NonFiniteError, RLCoreError, StoppedError, StorageError
+from rlcore.records.checkpoint import DamagedCheckpointError, numbered, read_marker, write_marker
+from rlcore.records.checkpoint import warn_without_digests as warn_without
+from rlcore.records.files import JsonObject, append_rows, keep_rows, last_row, num_bytes_of, why
 from rlcore.records.signals import StopFlag
 from rlcore.records.witness import witnessed
 
@@ -41,9 +44,13 @@ if TYPE_CHECKING:
     from emotion_task.sft.encode import EncodedExample
     from rlcore.engines.deepspeed_engine import DeepSpeedEngine
 
+log = logging.getLogger(__name__)
+
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"
 MODEL = "model"
+STATE = "step.json"
+"""The job's part of a checkpoint."""
 VALIDATION_LOSS = "validation_loss"
 """Metric: mean negative log-likelihood per token of the validation examples, in nats."""
 STOP = "stop"
@@ -173,6 +180,8 @@ def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> None
     except ray.train.WorkerGroupError as error:
         # What a worker says of its own failure is clearer than Train's collection of tracebacks.
         told = [each for each in error.worker_failures.values() if isinstance(each, RLCoreError)]
+        if told and isinstance(told[0], StorageError):
+            raise StorageError(f"{told[0]}. The same command goes on from the last checkpoint") from error
         if told:
             raise told[0] from error
         raise
@@ -277,16 +286,39 @@ def _resume(engine: DeepSpeedEngine) -> tuple[int, float, bool]:
     job's model is this checkpoint's; 0, infinity and False where there is none."""
     import ray.train
 
-    from rlcore.records.checkpoint import read_json
-
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return 0, math.inf, False
-    with checkpoint.as_directory() as folder:
-        engine.load(folder)
-        state = read_json(Path(folder) / "step.json")
-    best = state["lowest_validation_loss"]
-    return int(state["step"]), math.inf if best is None else float(best), bool(state["is_model"])
+    newest = Path(checkpoint.path)  # the one before lies beside it, on storage that all ranks see
+    found = [path for path in numbered(newest.parent) if path.name <= newest.name] or [newest]
+    while True:
+        folder = found.pop()
+        try:
+            state = _read_state(folder / STATE)
+            engine.load(folder)
+        except DamagedCheckpointError as error:
+            if not found:
+                raise
+            log.warning("%s. The job goes on from %s", error, found[-1])
+            continue
+        if engine.rank == 0:
+            warn_without(folder / STATE, state)
+        best = state["lowest_validation_loss"]
+        return state["step"], math.inf if best is None else float(best), state["is_model"]
+
+
+def _read_state(path: Path) -> JsonObject:
+    """Returns the job's part of a checkpoint.
+
+    Raises DamagedCheckpointError where the checkpoint is not as it was saved.
+    """
+    state = read_marker(path)
+    kinds = {"step": int, "is_model": bool, "lowest_validation_loss": float | None}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(state.get(name, ...), kind)]:
+        raise DamagedCheckpointError(
+            f"{path}: {wrong[0]} is {state.get(wrong[0])!r}; use an older checkpoint"
+        )
+    return state
 
 
 class Validation:
@@ -337,12 +369,17 @@ def _report(
     is_model = validation.is_best(metrics) or (is_last and not validation)
     # Ranks write files of their own, which Train puts together.
     with tempfile.TemporaryDirectory() as own:
-        engine.save(own)
-        if engine.rank == 0:
-            lowest = validation.lowest if math.isfinite(validation.lowest) else None
-            state = {"step": step, "lowest_validation_loss": lowest, "is_model": is_model}
-            write_json(Path(own) / "step.json", state, durable=True)
-        checkpoint = ray.train.Checkpoint.from_directory(own)
-        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"step_{step:06d}")
+        try:
+            engine.save(own)
+            if engine.rank == 0:
+                lowest = validation.lowest if math.isfinite(validation.lowest) else None
+                state = {"step": step, "lowest_validation_loss": lowest, "is_model": is_model}
+                write_marker(Path(own) / STATE, state)
+            checkpoint = ray.train.Checkpoint.from_directory(own)
+            # Train copies it to the job's folder.
+            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"step_{step:06d}")
+        except (CheckpointError, OSError) as error:
+            reason = why(error, folder, num_bytes_of(Path(own))) if isinstance(error, OSError) else error
+            raise StorageError(f"{folder}: the checkpoint of step {step} is not saved: {reason}") from error
     if is_model:
         engine.model.export(folder / MODEL)

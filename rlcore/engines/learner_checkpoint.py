@@ -1,7 +1,7 @@
 """The learner's part of a checkpoint: one format for every number of ranks and every ZeRO stage. This module
 knows parameters, Adam's state and counters; not how they are trained.
 
-    engine.json                   what was saved and under which layout; written last
+    engine.json                   what was saved, under which layout, digests of the files; written last
     state-00000.safetensors ...   per trained parameter: NAME/weight, NAME/exp_avg, NAME/exp_avg_sq, float32
 
 Parameters are gathered one by one into files of about a gigabyte, which belong to the ranks in turn. A rank
@@ -11,12 +11,12 @@ writes its file while the next ones are gathered, and holds two at most. Frozen 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 import torch.distributed as dist
@@ -28,8 +28,14 @@ from rlcore.engines.collectives import failing_together
 from rlcore.engines.zero import MOMENTS, AdamState, num_parameter_bytes
 from rlcore.errors import CheckpointError
 from rlcore.models.names import full_shape
-from rlcore.records.checkpoint import DamagedCheckpointError, read_json
-from rlcore.records.files import sync, write_json
+from rlcore.records.checkpoint import (
+    DIGESTS,
+    DamagedCheckpointError,
+    check_digest,
+    file_digest,
+    read_json,
+)
+from rlcore.records.files import num_bytes_of, room, sync, write_json
 
 HEADER = "engine.json"
 FORMAT = 2
@@ -68,6 +74,8 @@ class _Header:
     """Facts by name, as `save` was given them."""
     parameters: Mapping[str, _Row]
     """Entries by the parameter's name, in the model's order."""
+    digests: Mapping[str, str] | None
+    """Digests by file; None where an earlier version wrote the checkpoint."""
 
 
 def save(
@@ -80,11 +88,15 @@ def save(
     Raises:
         CheckpointError: a rank cannot write its files; on every rank.
     """
-    with failing_together(), _writing(folder):
+    # A trained parameter is held in float32.
+    num_bytes = sum(map(num_parameter_bytes, parameters.values())) * (
+        1 + (len(MOMENTS) if progress.num_updates > 0 else 0)
+    )
+    with failing_together(), _writing(folder, num_bytes):
         folder.mkdir(parents=True, exist_ok=True)
     files = _files(parameters)
     with ThreadPoolExecutor(1) as writer:
-        writings: list[Future[None]] = []
+        writings: dict[str, Future[str]] = {}
         for index, (file, names) in enumerate(files.items()):
             is_mine = index % dist.get_world_size() == dist.get_rank()
             tensors: dict[str, torch.Tensor] = {}
@@ -93,49 +105,55 @@ def save(
                 if is_mine:
                     tensors |= {f"{name}/{kind}": t.cpu().contiguous() for kind, t in full.items()}
             if is_mine:
-                wait(writings[-1:])
-                writings.append(writer.submit(_write, tensors, folder / file))
-    with failing_together(), _writing(folder):
-        for writing in writings:
-            writing.result()
-    with failing_together(), _writing(folder):
+                wait(list(writings.values())[-1:])
+                writings[file] = writer.submit(_write, tensors, folder / file)
+    with failing_together(), _writing(folder, num_bytes):
+        own = {file: writing.result() for file, writing in writings.items()}
+    digests: list[dict[str, str]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(digests, own)
+    with failing_together(), _writing(folder, num_bytes):
         if dist.get_rank() == 0:
             rows: dict[str, _Row] = {
                 name: {"shape": list(full_shape(parameters[name])), "file": file}
                 for file, names in files.items()
                 for name in names
             }
-            header = {"format": FORMAT, **asdict(progress), **facts, "parameters": rows}
+            by_file = {file: digest for each in digests for file, digest in each.items()}
+            header = {"format": FORMAT, **asdict(progress), **facts, DIGESTS: by_file, "parameters": rows}
             write_json(folder / HEADER, header, durable=True)
 
 
 def load(folder: Path, parameters: Parameters, state: AdamState, expected: Mapping[str, object]) -> Progress:
     """Puts what `save` wrote into these parameters and this state, and returns the progress. Collective.
 
-    `expected` are facts of the header that must be the same, by name.
+    `expected` are facts of the header that must be the same, by name. Each file is read through by one rank
+    before any parameter is written.
 
     Raises:
         DamagedCheckpointError: the checkpoint is incomplete or damaged.
-        CheckpointError: the checkpoint is another model's. In either case weights and state are as they were.
+        CheckpointError: the checkpoint is another model's. In either case weights and state are as they were,
+            on every rank.
     """
-    header = _read_header(folder / HEADER)
-    _compare(folder, header, expected, parameters)
-    rows, num_updates = header.parameters, header.progress.num_updates
-    if foreign := sorted({row["file"] for row in rows.values() if Path(row["file"]).name != row["file"]}):
-        raise DamagedCheckpointError(
-            f"{folder / HEADER}: names a file outside of its folder, {foreign[0]!r}; use an older checkpoint"
-        )
-    missing = sorted({row["file"] for row in rows.values() if not (folder / row["file"]).is_file()})
-    if missing:
-        raise DamagedCheckpointError(f"{folder / missing[0]}: missing; use an older checkpoint")
-    files = _by_file(rows)
-    for file in files:
-        _check_whole(folder / file)
+    with failing_together():
+        header = _read_header(folder / HEADER)
+        _compare(folder, header, expected, parameters)
+        num_updates = header.progress.num_updates
+        kinds = ("weight", *(MOMENTS if num_updates > 0 else ()))
+        files = _by_file(header.parameters)
+        if foreign := sorted(file for file in files if Path(file).name != file):
+            raise DamagedCheckpointError(
+                f"{folder / HEADER}: names a file outside of its folder, {foreign[0]!r}; use an older one"
+            )
+        if missing := sorted(file for file in files if not (folder / file).is_file()):
+            raise DamagedCheckpointError(f"{folder / missing[0]}: missing; use an older checkpoint")
+        for file in list(files)[dist.get_rank() :: dist.get_world_size()]:
+            if header.digests is not None:
+                check_digest(folder / file, header.digests.get(file, ""))
+            _check_tensors(folder / file, {n: header.parameters[n]["shape"] for n in files[file]}, kinds)
     state.prepare(num_updates)
     for file, names in files.items():
         with safe_open(folder / file, framework="pt") as tensors:
             for name in names:
-                kinds = ("weight", *(MOMENTS if num_updates > 0 else ()))
                 full = {kind: tensors.get_tensor(f"{name}/{kind}") for kind in kinds}
                 state.write(parameters[name], full)
     state.finish()
@@ -143,22 +161,36 @@ def load(folder: Path, parameters: Parameters, state: AdamState, expected: Mappi
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Path, num_bytes: int) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: the checkpoint cannot be written there: {error}") from error
+        held = num_bytes_of(folder)
+        raise CheckpointError(
+            f"{folder}: the checkpoint cannot be written there: {error}; {room(folder, num_bytes, held)}"
+        ) from error
 
 
-def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> str:
+    """Writes the file, and returns its digest."""
     save_file(tensors, path)
     sync(path)
+    return file_digest(path)
 
 
-def _check_whole(path: Path) -> None:
+def _check_tensors(path: Path, shapes: Mapping[str, list[int]], kinds: Sequence[str]) -> None:
+    """Raises DamagedCheckpointError where the file lacks a tensor, or has another length than its header
+    says."""
     try:
-        with safe_open(path, framework="pt"):  # compares the file's length with its header
-            pass
+        with safe_open(path, framework="pt") as tensors:  # compares the lengths
+            found = set(tensors.keys())
+            for name, shape in shapes.items():
+                for kind in kinds:
+                    key = f"{name}/{kind}"
+                    if key not in found or tensors.get_slice(key).get_shape() != shape:
+                        raise DamagedCheckpointError(
+                            f"{path}: has no {key} of shape {shape}; use an older checkpoint"
+                        )
     except SafetensorError as error:
         raise DamagedCheckpointError(f"{path}: damaged ({error}); use an older checkpoint") from error
 
@@ -174,15 +206,27 @@ def fingerprint(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 
 def _read_header(path: Path) -> _Header:
-    """Raises CheckpointError where the format is another version's."""
+    """Raises CheckpointError where the format is another version's, DamagedCheckpointError where entries are
+    missing."""
     entries = read_json(path)
     if entries.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: format {entries.get('format')!r}, this version reads {FORMAT} alone; go on "
             "with the version that wrote it, or start anew"
         )
-    progress = Progress(**{field.name: int(entries[field.name]) for field in fields(Progress)})
-    return _Header(progress=progress, facts=entries, parameters=entries["parameters"])
+    try:
+        progress = Progress(**{field.name: int(entries[field.name]) for field in fields(Progress)})
+        rows = {name: _row(row) for name, row in entries["parameters"].items()}
+        digests = None if DIGESTS not in entries else dict(entries[DIGESTS])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedCheckpointError(
+            f"{path}: not what a learner wrote ({type(error).__name__}: {error}); use an older checkpoint"
+        ) from error
+    return _Header(progress=progress, facts=entries, parameters=rows, digests=digests)
+
+
+def _row(row: Mapping[str, Any]) -> _Row:
+    return {"shape": [int(size) for size in row["shape"]], "file": str(row["file"])}
 
 
 def _compare(folder: Path, header: _Header, expected: Mapping[str, object], parameters: Parameters) -> None:

@@ -34,7 +34,7 @@ from rlcore.models.hf_model import (
 )
 from rlcore.models.media_modules import attach_media_modules, detach_media_modules
 from rlcore.models.names import full_shape
-from rlcore.records.files import replaced
+from rlcore.records.files import replaced, room
 from rlcore.weight_sync.buckets import DTYPES
 
 
@@ -159,8 +159,9 @@ class LearnerModel:
             with replaced(folder) as partial:
                 save_checkpoint(self.module, partial, state_dict=state, processor=processor, companions=files)
         except (OSError, SafetensorError) as error:
+            num_bytes = sum(tensor.nbytes for tensor in state.values())
             raise CheckpointError(
-                f"{folder}: the model cannot be written there: {reason_of(error)}"
+                f"{folder}: the model cannot be written there: {reason_of(error)}; {room(folder, num_bytes)}"
             ) from error
 
     @contextmanager

@@ -11,6 +11,7 @@ from rlcore.config import RunConfig
 from rlcore.errors import CheckpointError
 from rlcore.loop.controller import Controller
 from rlcore.loop.extension import consequences
+from rlcore.loop.saved_state import check_state
 from rlcore.records import checkpoint
 from rlcore.records.files import JsonObject
 
@@ -31,6 +32,7 @@ def _read(config: RunConfig, start: Path, accept_changes: bool) -> JsonObject:
     """
     settings = checkpoint.run_settings(config)
     state = checkpoint.read(start, settings=settings, accept_changes=accept_changes)
+    check_state(config, state, start / checkpoint.CONTROLLER)
     if state["step"] > config.train.num_steps:
         raise CheckpointError(
             f"train.num_steps: got {config.train.num_steps}, must be at least {state['step']}, the step of "

@@ -6,22 +6,28 @@ This module knows files and JSON; what the rows mean, their writers know.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
-from rlcore.errors import DataError
+from rlcore.errors import DataError, StorageError
 
 JsonObject = dict[str, Any]
 """A JSON object as it was read: its names to whatever they hold."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (*_NO_ROOM, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What a disk says that cannot be written to, however right the path is."""
 
 
 @contextmanager
@@ -36,6 +42,9 @@ def replaced(path: str | Path, *, durable: bool = False, is_shared: bool = False
         durable: the file, and the names in its folder, would outlast a power cut once the block has ended.
             The files in a folder are left to the caller (`sync`).
         is_shared: others may write the same path at the same time; the last one wins.
+
+    Raises:
+        StorageError: the disk is full or cannot be written to.
     """
     path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -52,11 +61,44 @@ def replaced(path: str | Path, *, durable: bool = False, is_shared: bool = False
         if path.is_dir() and partial.is_dir():
             shutil.rmtree(path)
         partial.replace(path)  # a file never takes the place of a folder: IsADirectoryError
-    except BaseException:
+    except BaseException as error:
+        num_bytes = num_bytes_of(partial)
         _remove(partial)
+        if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+            raise StorageError(f"{path}: cannot be written: {why(error, path, num_bytes)}") from error
         raise
     if durable:
         sync(path.parent)
+
+
+def why(error: OSError, path: Path, num_bytes: int) -> str:
+    """Returns why `num_bytes` or more could not be written to `path`: the system's words, and on a full disk
+    the room that there is."""
+    reason = error.strerror or str(error)
+    return f"{reason}; {room(path, num_bytes)}" if error.errno in _NO_ROOM else reason
+
+
+def room(path: Path, num_bytes: int, held: int = 0) -> str:
+    """Returns what is free on the disk of `path`, and what is missing there for `num_bytes`.
+
+    Args:
+        held: bytes of an unfinished file, which come free with it.
+    """
+    free = held
+    with suppress(OSError):
+        free += shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).free
+    lacking = f", {_size(num_bytes - free)} are missing" if num_bytes > free else ""
+    return f"it takes at least {_size(num_bytes)}, {_size(free)} are free there{lacking}"
+
+
+def num_bytes_of(path: Path) -> int:
+    """Returns the size of a file, or of all files below a folder; 0 where there is none."""
+    found = path.rglob("*") if path.is_dir() else [path]
+    return sum(each.stat().st_size for each in found if each.is_file())
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes:,} bytes"
 
 
 def _remove(path: Path) -> None:
@@ -124,25 +166,46 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, object]]) -> int:
 
 
 class RowAppender:
-    """Appends JSON lines to a file that no one else writes. Each is with the system before `write` returns.
+    """Appends JSON lines to a file that no one else writes. Each is with the system before `write` returns,
+    whole or not at all.
 
     A last line that a kill has cut short is removed first, so that nothing is appended to it. NaN and
     infinity become null.
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self._file = self.path.open("ab+")
+        self.path = Path(path).absolute()
+        # Without a buffer: what could not be written would be tried again at the end, over the error.
+        self._file = self.path.open("ab+", buffering=0)
         _drop_cut_line(self._file)
 
-    def write(self, row: Mapping[str, object]) -> None:
-        """Appends one row.
+    def write(self, *rows: Mapping[str, object]) -> None:
+        """Appends rows, all of them or none.
 
         Raises:
             TypeError: JSON has no form for a value.
+            StorageError: the rows cannot be written, or the file was deleted or moved meanwhile.
         """
-        self._file.write(_line(row))
-        self._file.flush()
+        lines = b"".join(map(_line, rows))
+        size = self._file.seek(0, os.SEEK_END)
+        try:
+            if not self._is_there():
+                raise FileNotFoundError(errno.ENOENT, "the file was deleted or moved while it was written")
+            left = memoryview(lines)
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(size)
+            reason = why(error, self.path, len(lines))
+            raise StorageError(f"{self.path}: a row cannot be written: {reason}") from error
+
+    def _is_there(self) -> bool:
+        """Rows that went to a file without a name would be lost without a word."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Closes the file."""
@@ -156,10 +219,9 @@ class RowAppender:
 
 
 def append_rows(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Appends JSON lines to a file that no one else writes, as `RowAppender` does."""
+    """Appends JSON lines to a file that no one else writes, all of them or none, as `RowAppender` does."""
     with RowAppender(path) as file:
-        for row in rows:
-            file.write(row)
+        file.write(*rows)
 
 
 def keep_rows(path: str | Path, is_kept: Callable[[JsonObject], bool]) -> None:
@@ -282,7 +344,7 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", errors="backslashreplace")
 
 
-def _drop_cut_line(file: BinaryIO) -> None:
+def _drop_cut_line(file: FileIO) -> None:
     """Truncates a file behind its last whole line."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:

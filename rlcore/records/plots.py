@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rlcore.records.files import JsonObject
+from rlcore.records.files import JsonObject, replaced
 from rlcore.records.tracking import read_metrics
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +61,26 @@ SMOOTHING = 20
 
 
 def plot_run(run_dir: str | Path, plots: Sequence[Plot] = PLOTS) -> list[Path]:
-    """Draws the pictures that have data into `run_dir/plots` and returns their paths.
+    """Draws the pictures that have data into `run_dir/plots` and returns their paths. Where they cannot be
+    written, a warning says so, and what is drawn so far is returned.
 
     Raises:
         DataError: `run_dir` holds no metrics.jsonl.
     """
     rows = read_metrics(run_dir)
     folder = Path(run_dir) / "plots"
-    folder.mkdir(exist_ok=True)
-    paths = []
+    paths: list[Path] = []
     for plot in plots:
         series = _series(rows, plot)
-        if series:
-            paths.append(folder / f"{plot.name}.png")
-            _draw(plot, series, paths[-1])
+        if not series:
+            continue
+        try:
+            with replaced(folder / f"{plot.name}.png") as partial:
+                _draw(plot, series, partial)
+        except OSError as error:
+            log.warning("%s: not all plots are drawn: %s", folder, error)
+            break
+        paths.append(folder / f"{plot.name}.png")
     return paths
 
 
@@ -113,7 +122,7 @@ def _draw(plot: Plot, series: dict[str, tuple[np.ndarray, np.ndarray]], path: Pa
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="best", ncols=1 + len(series) // 8)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:

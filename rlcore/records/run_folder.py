@@ -1,12 +1,15 @@
-"""The rule which folders a run may begin in, or go on in."""
+"""The folder of a run: in which one a run may begin or go on, and what is said where it cannot be written."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from rlcore.errors import CheckpointError, ConfigError
+from rlcore.errors import CheckpointError, ConfigError, RLCoreError, StorageError, message_of
 from rlcore.records import checkpoint
 from rlcore.records.tracking import METRICS, SAMPLES
+from rlcore.records.witness import what_is_saved
 
 
 def check_folder(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
@@ -35,3 +38,29 @@ def check_folder(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
             f"run_dir: {run_dir} holds a run ({', '.join(found)}): --resume goes on from its last "
             "checkpoint, --overwrite deletes it and begins anew. Or choose another run_dir"
         )
+
+
+@contextmanager
+def resumable(run_dir: Path) -> Iterator[None]:
+    """Adds to the error of a file in `run_dir` that cannot be written what is saved, and which command goes
+    on.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, RLCoreError):
+            if not isinstance(error, StorageError):
+                raise
+            told = message_of(error)
+        elif error.filename is not None and run_dir in Path(str(error.filename)).parents:
+            told = f"{error.filename}: {error.strerror}"
+        else:
+            raise
+        raise StorageError(
+            f"{told}. {what_is_saved(run_dir)}, once that is put right"
+            if run_dir.is_dir()
+            else f"{told}. Put {run_dir} back with its checkpoints, and --resume goes on from the last"
+        ) from error

@@ -7,6 +7,7 @@ epoch seconds, so that the spans of several machines lie on one axis as well as 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import threading
 import time
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from rlcore.errors import DataError
 from rlcore.records.files import append_rows, keep_rows, read_rows, write_text
+
+log = logging.getLogger(__name__)
 
 SPANS = "spans.jsonl"
 TRACE = "timeline.json"
@@ -41,11 +44,13 @@ class Recorder:
     """Collects spans. Threads may share one recorder.
 
     Args:
-        path: file to append to; None: spans are kept until `take`.
+        path: file to append to; None: spans are kept until `take`. Those that cannot be written now are
+            written with the next ones, and a first warning says so: no work fails for its span.
     """
 
     def __init__(self, path: Path | None = None):
         self._path, self._spans, self._lock = path, list[Span](), threading.Lock()
+        self._has_warned = False
 
     @contextmanager
     def span(self, actor: str, phase: str, step: int | None = None) -> Iterator[None]:
@@ -61,10 +66,16 @@ class Recorder:
         if not spans:
             return
         with self._lock:
+            self._spans += spans
             if self._path is None:
-                self._spans += spans
                 return
-            append_rows(self._path, map(asdict, spans))
+            try:
+                append_rows(self._path, map(asdict, self._spans))
+                self._spans = []
+            except OSError as error:
+                if not self._has_warned:
+                    log.warning("%s: spans wait until they can be written: %s", self._path, error)
+                self._has_warned = True
 
     def take(self) -> list[Span]:
         """Returns the spans kept so far, and forgets them."""

@@ -52,7 +52,9 @@ class Tracker:
         self.run_dir = Path(run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         if resume_step is None:
-            for events in (self.run_dir / "tensorboard").glob("events.out.tfevents.*"):
+            from rlcore.records.events import PATTERN
+
+            for events in (self.run_dir / "tensorboard").glob(PATTERN):
                 events.unlink()
         save_config(config, self.run_dir / "config.yaml")
         self.update_summary({"versions": versions()})
@@ -62,13 +64,14 @@ class Tracker:
         self._open(resume_step)
 
     def _open(self, resume_step: int | None) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # imports torch: not for readers of metrics.jsonl
+        # TensorBoard's formats take a while to import: not for readers of metrics.jsonl.
+        from rlcore.records.events import EventWriter
 
         self._drop_rows(-1 if resume_step is None else resume_step)
         self._metrics = RowAppender(self.run_dir / METRICS)
         self._samples = RowAppender(self.run_dir / SAMPLES)
         purge_step = None if resume_step is None else resume_step + 1
-        self._tensorboard = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=purge_step)
+        self._tensorboard = EventWriter(self.run_dir / "tensorboard", purge_step=purge_step)
 
     def rewind(self, step: int) -> None:
         """Drops the rows of what is done again after `step`, as a resumed run does."""
@@ -96,10 +99,7 @@ class Tracker:
         """Writes a row of metrics.jsonl and the same scalars to TensorBoard. NaN and infinity become null."""
         row = {name: float(value) for name, value in metrics.items()}
         self._metrics.write({"step": step, "time": round(time.time(), 3), **row})
-        for name, value in row.items():
-            if math.isfinite(value):
-                self._tensorboard.add_scalar(name, value, step)
-        self._tensorboard.flush()
+        self._tensorboard.add(step, row)
 
     def log_samples(
         self,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rlcore.errors import WeightSyncError
+from rlcore.records.files import why
 from rlcore.weight_sync.base import MediumIn, MediumOut, Message
 
 FOLDER = Path("/dev/shm")
@@ -111,8 +112,9 @@ def _create(path: Path, num_bytes: int) -> BinaryIO:
         path.unlink()
         file.close()
         raise WeightSyncError(
-            f"{FOLDER}: {num_bytes / 2**20:.0f} MB for the weights are not free ({error.strerror}); enlarge "
-            "it (docker: --shm-size, Kubernetes: an emptyDir of medium Memory)"
+            f"{FOLDER}: no room for weights on their way to engines ({why(error, FOLDER, num_bytes)}); "
+            "enlarge it (docker: --shm-size, Kubernetes: an emptyDir of medium Memory), or choose "
+            "weight_sync.backend: gloo"
         ) from error
     return file
 

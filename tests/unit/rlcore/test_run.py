@@ -30,10 +30,17 @@ from rlcore.loop import resuming
 from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm
 from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
+from rlcore.records.files import write_json
 from rlcore.records.signals import StopFlag
 from rlcore.records.tracking import Tracker
 from rlcore.run import _Run, bar_values, train
 from rlcore.types import Completion, Group, Prompt
+
+
+def saved_state(step: int) -> dict[str, Any]:
+    """What a controller gives a checkpoint of `step`."""
+    rounds = {"next_position": 0, "open_rounds": {}}
+    return {"step": step, "policy_version": step, "schedule": {}, "statistics": {}, "rounds": rounds}
 
 
 class FailingLoop:
@@ -102,7 +109,7 @@ class Loop:
         pass
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step}
+        return saved_state(self.step)
 
     def generate(self, prompts: Any, *, greedy: bool, should_stop: Callable[[], bool]) -> list[Group] | None:
         self.calls.append(f"evaluate {self.step}")
@@ -412,7 +419,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert go_on(tmp_path, {}) == (None, [])
     for step in (2, 4):
         settings = checkpoint.run_settings(RunConfig())
-        with checkpoint.writing(tmp_path, step=step, state={"step": step}, settings=settings):
+        with checkpoint.writing(tmp_path, step=step, state=saved_state(step), settings=settings):
             pass
     damage = checkpoint.DamagedCheckpointError
     assert go_on(tmp_path, {}) == (4, [4]) and not caplog.text
@@ -424,6 +431,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         go_on(tmp_path, {4: CheckpointError})  # another model's
     (tmp_path / "step_000004" / "controller.json").write_text("")
     assert go_on(tmp_path, {}) == (2, [2])
+    # Of an earlier version, which made no digests; the learner is asked for nothing before all is checked.
+    for name, content in (("complete", {"step": 4, "settings": settings}), ("controller", {"step": 4})):
+        write_json(tmp_path / "step_000004" / f"{name}.json", content)
+    assert go_on(tmp_path, {}) == (2, [2])
+    assert "controller.json: lacks 'policy_version'; use an older checkpoint. The run goes on" in caplog.text
 
 
 class Cluster:
@@ -481,7 +493,7 @@ def a_run(folder: Path, *, step: int | None) -> list[str]:
     if step is not None:
         settings = checkpoint.run_settings(RunConfig())
         with checkpoint.writing(
-            folder / "checkpoints", step=step, state={"step": step}, settings=settings
+            folder / "checkpoints", step=step, state=saved_state(step), settings=settings
         ) as new:
             (new / "learner").mkdir()
     return files(folder)
@@ -552,7 +564,7 @@ def test_a_finished_run_is_extended_and_the_change_is_recorded_once(
     assert changed(tmp_path) == both
     # A later checkpoint has the new settings; what was changed before stays written.
     settings = checkpoint.run_settings(faster)
-    with checkpoint.writing(tmp_path / "checkpoints", step=150, state={"step": 150}, settings=settings):
+    with checkpoint.writing(tmp_path / "checkpoints", step=150, state=saved_state(150), settings=settings):
         pass
     slower = replace(longer, learner=LearnerConfig(lr=1e-4))
     assert train(slower, resume=True, accept_changes=True) == {"resumed": 150}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -14,8 +15,9 @@ from tqdm import tqdm
 
 from emotion_task.config import SupervisedConfig
 from emotion_task.sft.examples import Example
-from emotion_task.sft.job import VALIDATION_LOSS, Validation, _advance, _report
-from rlcore.errors import CheckpointError
+from emotion_task.sft.job import VALIDATION_LOSS, Validation, _advance, _report, _resume
+from rlcore.errors import CheckpointError, StorageError
+from rlcore.records.checkpoint import DamagedCheckpointError, write_marker
 from rlcore.records.files import append_rows
 
 
@@ -57,3 +59,61 @@ def test_a_checkpoint_is_safe_before_the_model_is_written(
     with pytest.raises(CheckpointError, match="no space left"):
         _report(engine, {"step": 8, VALIDATION_LOSS: 0.25}, held_back, tmp_path)
     assert done == ["report step_000006 False 0.5", "report step_000008 True 0.25", "export model"]
+
+
+class Engine:
+    """Loads what it is given."""
+
+    rank = 0
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
+    def load(self, folder: Path) -> None:
+        self.loaded.append(folder.name)
+
+
+def resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[int, float, bool], list[str]]:
+    """Goes on from the newest checkpoint that Train knows of in `folder`."""
+    engine: Any = Engine()
+    monkeypatch.setattr("ray.train.get_checkpoint", lambda: SimpleNamespace(path=str(folder / "step_000004")))
+    return _resume(engine), engine.loaded
+
+
+def test_a_job_goes_on_from_the_newest_checkpoint_that_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (2, 4, 6):  # Train was killed while it took in the last
+        (tmp_path / f"step_{step:06d}").mkdir()
+        state = {"step": step, "lowest_validation_loss": None, "is_model": step == 2}
+        write_marker(tmp_path / f"step_{step:06d}" / "step.json", state)
+    assert resume(tmp_path, monkeypatch) == ((4, math.inf, False), ["step_000004"])
+    path = tmp_path / "step_000004" / "step.json"
+    for text in ("null", "", path.read_text().replace(": false", ": true"), '{"step": 4, "is_model": true}'):
+        path.write_text(text)
+        assert resume(tmp_path, monkeypatch) == ((2, math.inf, True), ["step_000002"])
+        assert f"The job goes on from {tmp_path / 'step_000002'}" in caplog.text
+    path.write_text('{"step": 4, "is_model": false, "lowest_validation_loss": 0.5}')
+    assert resume(tmp_path, monkeypatch) == ((4, 0.5, False), ["step_000004"])
+    assert "step.json: an earlier version wrote this checkpoint, without digests" in caplog.text
+    (tmp_path / "step_000002" / "step.json").unlink()
+    path.unlink()
+    with pytest.raises(DamagedCheckpointError, match=r"step_000002/step\.json: missing"):
+        resume(tmp_path, monkeypatch)
+
+
+def test_a_checkpoint_that_train_cannot_take_in_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ray.train.report", report)
+    engine: Any = SimpleNamespace(rank=0, save=lambda folder: (Path(folder) / "x").write_bytes(bytes(2000)))
+    with pytest.raises(StorageError) as failed:
+        _report(engine, {"step": 2}, Validation([], "base", SupervisedConfig(), math.inf), tmp_path)
+    said = str(failed.value)
+    assert said.startswith(
+        f"{tmp_path}: the checkpoint of step 2 is not saved: No space left on device; it takes"
+    )
+    assert " are free there" in said

@@ -3,10 +3,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from small_files import no_file_beyond
 
 from rlcore.config import (
     LearnerConfig,
@@ -17,7 +19,7 @@ from rlcore.config import (
     WeightSyncConfig,
 )
 from rlcore.config.env_values import EnvStr
-from rlcore.errors import CheckpointError
+from rlcore.errors import CheckpointError, DeadlineError, StorageError
 from rlcore.records.checkpoint import (
     Change,
     DamagedCheckpointError,
@@ -28,6 +30,7 @@ from rlcore.records.checkpoint import (
     writing,
 )
 from rlcore.records.files import write_json
+from rlcore.records.run_folder import resumable
 
 SETTINGS = {"seed": 0, "learner": {"lr": 1e-6}}
 STATE = {"step": 40, "gate": {"is_open": True, "history": [0.5, 0.6]}}
@@ -37,6 +40,7 @@ def save(folder, step, **kwargs):
     with writing(folder, step=step, state=STATE | {"step": step}, settings=SETTINGS, **kwargs) as partial:
         (partial / "learner").mkdir()
         (partial / "learner" / "weights").write_text(str(step))
+        write_json(partial / "learner" / "engine.json", {"num_updates": step, "lr": 1e-6, "name": "\u00e4"})
 
 
 def test_a_checkpoint_is_what_was_written(tmp_path):
@@ -45,6 +49,7 @@ def test_a_checkpoint_is_what_was_written(tmp_path):
     assert read(tmp_path / "step_000040", settings=SETTINGS) == STATE
     assert (tmp_path / "step_000040" / "learner" / "weights").read_text() == "40"
     marker = json.loads((tmp_path / "step_000040" / "complete.json").read_text())
+    assert marker.pop("digests").keys() == {"complete.json", "controller.json", "learner/engine.json"}
     expected = {"step": 40, "settings": SETTINGS, "versions": {"torch": "2.13.0"}, "is_rolling": False}
     assert marker == expected
 
@@ -69,6 +74,121 @@ def test_a_failed_save_leaves_what_there_was(tmp_path):
     with pytest.raises(RuntimeError, match="rank 1"), writing(tmp_path, step=2, state={}, settings={}):
         raise RuntimeError("rank 1 is gone")
     assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
+
+
+def test_every_flipped_bit_of_a_json_file_is_found(tmp_path):
+    save(tmp_path, 7)
+    folder = tmp_path / "step_000007"
+    for name in ("complete.json", "controller.json", "learner/engine.json"):
+        path, found = folder / name, 0
+        whole = path.read_bytes()
+        for bit in range(8 * len(whole)):
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            try:
+                assert read(folder, settings=SETTINGS) == STATE | {"step": 7}
+                assert json.loads(flipped) == json.loads(whole)  # 1E-06 is 1e-06
+            except DamagedCheckpointError as error:
+                assert str(path) in str(error)
+                found += 1
+        assert found > 8 * len(whole) - 3
+        path.write_bytes(whole)
+    assert read(folder, settings=SETTINGS) == STATE | {"step": 7}
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("learner", "learner/engine.json: damaged, or of another checkpoint"),
+        ("controller.json", "controller.json: damaged, or of another checkpoint"),
+        ("complete.json", "learner/engine.json: damaged, or of another checkpoint|controller.json: damaged"),
+        ("", "complete.json: of step 20"),
+    ],
+)
+def test_a_part_of_another_checkpoint_is_found(tmp_path, part, said):
+    for step in (20, 40):
+        save(tmp_path, step)
+    old, new = tmp_path / "step_000020" / part, tmp_path / "step_000040" / part
+    shutil.rmtree(new) if new.is_dir() else new.unlink()
+    (shutil.copytree if old.is_dir() else shutil.copy)(old, new)
+    with pytest.raises(DamagedCheckpointError, match=said):
+        read(tmp_path / "step_000040", settings=SETTINGS)
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "3", '"complete"', "{}", '{"step": 1, "settings": null}'])
+def test_a_file_that_holds_something_else_is_named(tmp_path, text):
+    for name in ("complete.json", "controller.json"):
+        save(tmp_path, 1)
+        (tmp_path / "step_000001" / name).write_text(text)
+        with pytest.raises(DamagedCheckpointError, match=rf"step_000001/{name}: "):
+            read(tmp_path / "step_000001", settings=SETTINGS)
+        with pytest.raises(DamagedCheckpointError, match=rf"step_000001/{name}: "):
+            changes(tmp_path / "step_000001", SETTINGS)
+
+
+def test_one_of_an_earlier_version_is_read_with_a_warning(tmp_path, caplog):
+    save(tmp_path, 1)
+    path = tmp_path / "step_000001" / "complete.json"
+    assert changes(path.parent, SETTINGS) == [] and not caplog.records
+    write_json(path, {"step": 1, "settings": SETTINGS, "versions": {}})
+    assert read(path.parent, settings=SETTINGS) == STATE | {"step": 1}
+    assert changes(path.parent, SETTINGS) == []
+    assert f"{path}: an earlier version wrote this checkpoint, without digests" in caplog.text
+    write_json(path.parent / "controller.json", STATE)
+    with pytest.raises(DamagedCheckpointError, match=r"controller\.json: of step 40, and complete"):
+        read(path.parent)
+
+
+def test_a_full_disk_costs_no_checkpoint_and_is_a_sentence(tmp_path):
+    run_dir = tmp_path / "run"
+    write_json(run_dir / "config.yaml", {})
+    command = f"`rlcore train --config {run_dir}/config.yaml"
+
+    def failed_save(step):
+        settings = {"a": "b" * 300}
+        with (
+            pytest.raises(StorageError) as failed,
+            resumable(run_dir),
+            no_file_beyond(300),
+            writing(run_dir / "checkpoints", step=step, state=STATE, settings=settings),
+        ):
+            pass
+        return str(failed.value)
+
+    said = failed_save(1)
+    assert re.match(
+        r"the checkpoint of step 1 is not saved: .*complete\.json: cannot be written: File too", said
+    )
+    assert said.endswith(f"No step was saved; {command} --overwrite` begins anew, once that is put right")
+    save(run_dir / "checkpoints", 2)
+    said = failed_save(3)
+    saved = run_dir / "checkpoints" / "step_000002"
+    going_on = f"{command} --resume` goes on from there, once that is put right"
+    assert said.endswith(f". {saved} is saved, and {going_on}")
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step_000002"]
+    with (
+        pytest.raises(StorageError, match="step 3 is not saved: learner: no room"),
+        writing(run_dir / "checkpoints", step=3, state=STATE, settings={}),
+    ):
+        raise CheckpointError("learner: no room")
+    shutil.rmtree(run_dir)
+    with pytest.raises(StorageError) as failed, resumable(run_dir):
+        (run_dir / "metrics.jsonl").open("a")
+    assert str(failed.value) == (
+        f"{run_dir}/metrics.jsonl: No such file or directory. Put {run_dir} back with its checkpoints, and "
+        "--resume goes on from the last"
+    )
+
+
+def test_what_is_no_file_of_the_run_keeps_its_error(tmp_path):
+    for error in (
+        DeadlineError("learner[0]: no answer"),
+        FileNotFoundError(2, "No such file", "/else/x.wav"),
+    ):
+        with pytest.raises(type(error)) as raised, resumable(tmp_path):
+            raise error
+        assert raised.value is error
 
 
 def test_an_incomplete_one_is_passed_over_and_refused(tmp_path):
@@ -121,14 +241,14 @@ def test_a_key_may_change_and_is_not_in_the_settings(tmp_path):
         args = {"keys": [EnvStr(key, "${oc.env:KEY}")], "limit": 3}
         return run_settings(RunConfig(rewards={"a": RewardConfig(target="a:A", args=args)}))
 
-    with writing(tmp_path, step=1, state=STATE, settings=settings("s3cret")):
+    with writing(tmp_path, step=40, state=STATE, settings=settings("s3cret")):
         pass
-    assert "s3cret" not in (tmp_path / "step_000001" / "complete.json").read_text()
-    assert read(tmp_path / "step_000001", settings=settings("another")) == STATE
+    assert "s3cret" not in (tmp_path / "step_000040" / "complete.json").read_text()
+    assert read(tmp_path / "step_000040", settings=settings("another")) == STATE
     changed = settings("another")
     changed["rewards"]["a"]["args"]["keys"] = []
     with pytest.raises(CheckpointError, match=r"args\.keys was \['\$\{oc\.env:KEY\}'\], is \[\]"):
-        read(tmp_path / "step_000001", settings=changed)
+        read(tmp_path / "step_000040", settings=changed)
 
 
 def test_another_configuration_is_refused(tmp_path):
@@ -142,9 +262,9 @@ def test_what_may_change_is_told_from_what_may_not(tmp_path):
     def settings(**sections) -> dict:
         return run_settings(dataclasses.replace(RunConfig(seed=3), **sections))
 
-    with writing(tmp_path, step=4, state=STATE, settings=settings()):
+    with writing(tmp_path, step=40, state=STATE, settings=settings()):
         pass
-    checkpoint = tmp_path / "step_000004"
+    checkpoint = tmp_path / "step_000040"
     longer = settings(train=TrainConfig(num_steps=200))
     assert read(checkpoint, settings=longer) == STATE
     assert changes(checkpoint, longer) == [Change("train.num_steps", 100, 200)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,11 +12,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from small_files import no_file_beyond
 
-from rlcore.errors import DataError
+from rlcore.errors import DataError, StorageError
 from rlcore.records.files import (
     RowAppender,
     append_rows,
@@ -26,6 +29,8 @@ from rlcore.records.files import (
     read_json,
     read_rows,
     replaced,
+    room,
+    why,
     write_json,
     write_rows,
     write_text,
@@ -254,3 +259,55 @@ def test_a_json_file_that_is_broken_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": ')
     with pytest.raises(DataError, match=r"a\.json: not JSON \(Expecting value.*; mend it, or delete it"):
         read_json(tmp_path / "a.json")
+
+
+def test_on_a_full_disk_rows_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with RowAppender(path) as file:
+        file.write({"a": 1})
+        with pytest.raises(StorageError) as failed, no_file_beyond(path.stat().st_size + 12):
+            file.write({"a": 2}, {"text": "x" * 200})
+        assert path.read_text() == '{"a": 1}\n'
+        file.write({"a": 3})
+    assert list(read_rows(path)) == [{"a": 1}, {"a": 3}]
+    assert str(failed.value) == f"{path}: a row cannot be written: File too large"
+    with pytest.raises(StorageError, match=re.escape(f"{path}: a row cannot be written")), no_file_beyond(1):
+        append_rows(path, [{"a": 4}])
+    assert list(read_rows(path)) == [{"a": 1}, {"a": 3}]
+
+
+@pytest.mark.parametrize("loss", ["deleted", "moved", "replaced"])
+def test_rows_go_to_no_file_that_is_gone(tmp_path: Path, loss: str) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with RowAppender(folder / "rows.jsonl") as file:
+        file.write({"a": 1})
+        folder.rename(tmp_path / "elsewhere")
+        if loss == "deleted":
+            (tmp_path / "elsewhere" / "rows.jsonl").unlink()
+        if loss == "replaced":
+            folder.mkdir()
+            (folder / "rows.jsonl").touch()
+        with pytest.raises(StorageError, match=r"run/rows\.jsonl: a row cannot be .* deleted or moved"):
+            file.write({"a": 2})
+
+
+def test_on_a_full_disk_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, [1])
+    for write in (lambda: write_json(path, [2] * 99), lambda: write_rows(path, [{"a": "x" * 99}])):
+        said = rf"{path}: cannot be written: File too large"
+        with pytest.raises(StorageError, match=said), no_file_beyond(50):
+            write()
+    assert json.loads(path.read_text()) == [1] and os.listdir(tmp_path) == ["a.json"]
+    with pytest.raises(FileNotFoundError), replaced(path) as partial:  # is no matter of the disk
+        partial.write_bytes((tmp_path / "none").read_bytes())
+
+
+def test_what_is_missing_on_a_full_disk_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_500_000))
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    said = "No space left on device; it takes at least 4.0 MB, 1.5 MB are free there, 2.5 MB are missing"
+    assert why(full, tmp_path / "not" / "yet", 4_000_000) == said
+    assert room(tmp_path, 812, held=500) == "it takes at least 812 bytes, 1.5 MB are free there"
+    assert why(OSError(errno.EROFS, "Read-only file system"), tmp_path, 5) == "Read-only file system"

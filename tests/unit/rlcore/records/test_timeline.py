@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from small_files import no_file_beyond
 
 from rlcore import cli
 from rlcore.errors import DataError
@@ -113,3 +114,18 @@ def test_the_command_writes_the_trace_and_says_who_was_busy(
     assert [out[out.index("generate") + i] for i in (1, 3)] == ["3.00", "75.0%"]
     with pytest.raises(DataError, match="no such file"):
         read_spans(tmp_path / "elsewhere")
+
+
+def test_spans_wait_for_room_and_no_work_fails_for_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder(tmp_path / SPANS)
+    spans = [span("controller", "update", step, step + 1, step) for step in range(4)]
+    recorder.add(spans[:1])
+    with no_file_beyond((tmp_path / SPANS).stat().st_size + 20):
+        recorder.add(spans[1:2])
+        recorder.add(spans[2:3])
+    assert read_spans(tmp_path) == spans[:1]
+    assert caplog.text.count("spans.jsonl: spans wait until they can be written") == 1
+    recorder.add(spans[3:])
+    assert read_spans(tmp_path) == spans

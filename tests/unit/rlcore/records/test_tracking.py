@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_files import no_file_beyond
 
 from rlcore.config import ModelConfig, RunConfig, TargetConfig, load_config
 from rlcore.errors import DataError
@@ -167,6 +168,17 @@ def test_plots_are_drawn_for_what_was_logged(tmp_path: Path) -> None:
     paths = plot_run(tmp_path)
     assert [p.name for p in paths] == ["rewards.png", "accuracy.png", "ptr.png", "kl.png"]
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
+
+
+def test_a_plot_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Tracker(tmp_path, CONFIG) as tracker:
+        tracker.log(1, {"reward/outcome": 0.5, "kl": 0.1})
+    before = [path.read_bytes() for path in plot_run(tmp_path)]
+    with no_file_beyond(1000):
+        assert plot_run(tmp_path) == []
+    assert caplog.text.count("not all plots are drawn: ") == 1
+    assert [path.read_bytes() for path in plot_run(tmp_path)] == before
+    assert len(list((tmp_path / "plots").iterdir())) == 2
 
 
 def test_running_mean_uses_what_there_is() -> None:

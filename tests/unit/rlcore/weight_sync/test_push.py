@@ -355,7 +355,7 @@ def test_shared_memory_is_private_and_removed(folder: Path) -> None:
     medium.close()
     medium.close()
     assert not path.exists()
-    with pytest.raises(WeightSyncError, match="not free"):
+    with pytest.raises(WeightSyncError, match="no room for weights"):
         SharedMemoryOut(1 << 44, 2)
 
 
