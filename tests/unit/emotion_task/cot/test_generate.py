@@ -17,7 +17,7 @@ from local_service import service
 from emotion_task.cli import EPILOG, main
 from emotion_task.cot.generate import CotConfig, EndpointError, generate
 from emotion_task.cot.ledger import Budget, Ledger
-from emotion_task.records import Utterance, read_manifest, write_manifest
+from emotion_task.records import Utterance, choose, read_manifest, write_manifest
 from rlcore.config import load_config
 from rlcore.errors import ConfigError, DataError
 
@@ -175,6 +175,15 @@ def test_a_run_over_fewer_utterances_loses_no_finished_trace(tmp_path, capsys):
         told = capsys.readouterr().out
         assert "9 traces for 10 utterances, 0 requests" in told and "are an earlier run's" in told
         assert [sorted(path.read_text().splitlines()) for path in files] == rows
+        assert "warning" not in told
+        # Kept, and told: what was written for a label that has been corrected since.
+        corrected = [replace(u, emotion="sad") if u.id in ("u000", "u004") else u for u in whole]
+        write_manifest(tmp_path / "in.jsonl", corrected)
+        assert {"u000", "u004"}.isdisjoint(u.id for u in choose(whole, 3))
+        assert command("--limit", "3", "attempts=1") == 0
+        told = capsys.readouterr().out
+        assert "warning: 2 of them were written for another emotion" in told
+        assert "has now: u000, u004; a run over all of it writes them anew" in told
         # Nor does another list, or an endpoint that refuses another model.
         write_manifest(tmp_path / "in.jsonl", [replace(whole[0], id="new")])
         assert command() == 0
