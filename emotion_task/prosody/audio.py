@@ -39,6 +39,8 @@ _SAMPLE_COUNT = re.compile(rb"^sample_count -i (\d+)", re.M)
 """Field of a NIST SPHERE header: the number of samples of each channel."""
 _SPHERE_BYTES = 1024
 """Least size of a NIST SPHERE header."""
+_BEHIND_SOUND = (b"LIST", b"ID3", b"id3 ", b"TAG", b"APETAGEX", b"bext", b"iXML", b"_PMX", b"cue ", b"smpl")
+"""Beginnings of the tags and chunks that writers put behind the sound of a WAV."""
 _MISSING_S = 0.1
 """Seconds that may be missing of what a header tells: some encoders count a frame too many."""
 _LARGEST_PEAK = 2.0
@@ -141,6 +143,8 @@ def _samples(path: Path, max_seconds: float | None) -> tuple[np.ndarray, int]:
         samples, rate = _read(path, _finished(path) or path, max_seconds)
     except soundfile.LibsndfileError as error:
         raise DataError(f"{path}: unreadable audio: {error.error_string}") from error
+    except OSError as error:
+        raise DataError(f"{path}: unreadable audio: {error.strerror}") from error
     if len(samples) == 0:
         raise DataError(f"{path}: empty: the file holds no samples")
     if not np.isfinite(samples).all():
@@ -243,9 +247,11 @@ def _finished(path: Path) -> BytesIO | None:
             at += 8 + size + size % 2
             file.seek(at)
         told, start = int.from_bytes(chunk[4:], "little"), at + 8
-        file.seek(start + told + told % 2)
+        file.seek(start + told)
         rest = file.read()
-    if len(rest) <= (_MISSING_S * bytes_a_second if told else 0) or _is_no_sound(rest):
+    least = _MISSING_S * bytes_a_second if told else 0
+    # An odd size is followed by a byte of padding, which some writers forget.
+    if len(rest) <= least or _is_no_sound(rest) or (told % 2 and _is_no_sound(rest[1:])):
         return None
     content = bytearray(path.read_bytes())
     content[4:8] = min(len(content) - 8, 0xFFFFFFFF).to_bytes(4, "little")
@@ -254,10 +260,11 @@ def _finished(path: Path) -> BytesIO | None:
 
 
 def _is_no_sound(rest: bytes) -> bool:
-    """Tells whether what follows a WAV's sound is padding, a tag, or a chunk with its size."""
-    is_chunk = rest[:4].isascii() and rest[:4].decode("ascii").isprintable()
-    is_chunk = is_chunk and int.from_bytes(rest[4:8], "little") <= len(rest) - 8
-    return is_chunk or rest.startswith((b"ID3", b"TAG", b"APETAGEX")) or not rest.strip(b"\0")
+    """Tells whether what follows a WAV's sound is padding, a tag, or another chunk: one that is often there,
+    whole or not, or any that is whole."""
+    is_name = rest[:4].isascii() and rest[:4].decode("ascii").isprintable()
+    is_chunk = is_name and int.from_bytes(rest[4:8], "little") <= len(rest) - 8
+    return is_chunk or rest.startswith(_BEHIND_SOUND) or not rest.strip(b"\0")
 
 
 def _clipped_fraction(channel: np.ndarray) -> float:
