@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -27,7 +28,7 @@ class Utterance:
 
     id: str
     audio: str
-    """Path, relative to the manifest's folder or absolute."""
+    """Path, relative to the manifest's folder or absolute; `~` is the home folder."""
     channel: int | None = None
     """Channel of the recording that the row means, from 1; null where all channels hold the same sound."""
     text: str | None = None
@@ -101,8 +102,8 @@ def iter_manifest(path: str | Path) -> Iterator[Utterance]:
         if (broken := broken_text(utterance)) is not None:
             log.warning("%s:%d: left out: %s", path, number, broken)
             continue
-        audio = Path(utterance.audio)
-        yield utterance if audio.is_absolute() else _with_audio(utterance, path.parent / audio)
+        is_absolute = Path(utterance.audio).is_absolute()
+        yield utterance if is_absolute else _with_audio(utterance, path.parent / expanduser(utterance.audio))
 
 
 def _check_values(row: Mapping[str, object]) -> None:
@@ -174,6 +175,24 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
         raise DataError(f"{path}: is a folder; name a file in it, such as {path / 'manifest.jsonl'}")
     rows = ({k: v for k, v in asdict(utterance).items() if v is not None} for utterance in utterances)
     return write_rows(path, rows)
+
+
+def shared_by_splits(utterances: Sequence[Utterance]) -> list[str]:
+    """Returns a warning for the recordings, and one for the speakers, that are in `train` and in `eval`: a
+    model is then evaluated on what it was trained on."""
+    found = []
+    for what, is_told, key in (
+        ("recordings", "audio", lambda u: (str(Path(u.audio).resolve()), u.channel)),
+        ("speakers", "speaker", lambda u: (u.speaker, u.dataset)),
+    ):
+        train, evaluated = (
+            {key(u) for u in utterances if u.split == split and getattr(u, is_told) is not None}
+            for split in ("train", "eval")
+        )
+        if shared := sorted(train & evaluated, key=str):
+            more = ", ..." if len(shared) > 1 else ""
+            found.append(f"{len(shared)} {what} are in train and in eval: {shared[0][0]}{more}")
+    return found
 
 
 def by_speaker(

@@ -36,12 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
         EndpointError: the endpoint answered none of the requests.
     """
     from emotion_task.cot.generate import CotConfig, EndpointError, generate
+    from emotion_task.cot.request import asked_of
     from emotion_task.records import choose, read_manifest
     from rlcore.config import load_config
 
     config = load_config(arguments.config, arguments.overrides, schema=CotConfig)
-    utterances = choose(read_manifest(arguments.manifest), arguments.limit)
-    report = generate(utterances, arguments.out, config)
+    listed = read_manifest(arguments.manifest)
+    report = generate(choose(listed, arguments.limit), arguments.out, config)
     cost = f", {report.cost_usd:.2f} USD in all" if config.price else ""
     print(
         f"{report.manifest}: {report.num_accepted} traces for {report.num_utterances} utterances, "
@@ -49,6 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if report.num_kept:
         print(f"{report.num_kept} of the traces are an earlier run's")
+        now = {utterance.id: asked_of(utterance) for utterance in listed}
+        traced = ((utterance.id, asked_of(utterance)) for utterance in read_manifest(report.manifest))
+        if old := [id for id, asked in traced if now.get(id, asked) != asked]:
+            shown = ", ".join(old[:3]) + (", ..." if len(old) > 3 else "")
+            print(
+                f"warning: {len(old)} of them were written for another emotion, other words or levels than "
+                f"{arguments.manifest} has now: {shown}; a run over all of it writes them anew"
+            )
     if report.left_out:
         print(f"without a trace: {', '.join(f'{n} {why}' for why, n in report.left_out.items())}")
     if report.num_uncounted:

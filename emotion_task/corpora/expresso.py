@@ -28,6 +28,9 @@ from rlcore.records.files import open_text, replaced
 
 log = logging.getLogger(__name__)
 
+_MISSING_S = 0.1
+"""Seconds of a turn that may lie behind the end of its recording: the owner's voice activity is rounded."""
+
 LABELS = {
     "default": "neutral",
     "happy": "happy",
@@ -152,6 +155,10 @@ def _cut(path: Path, audio: Path, turn: _Turn) -> None:
             file.seek(round(turn.start * file.samplerate))
             count = round((turn.end - turn.start) * file.samplerate)
             samples, rate = file.read(count, always_2d=True), file.samplerate
+        if len(samples) < count - _MISSING_S * rate:
+            raise DataError(
+                f"truncated: the recording ends {(count - len(samples)) / rate:.2f} s before its turn"
+            )
         samples, changed = samples[:, (turn.channel or 1) - 1], path.stat().st_mtime_ns
     except Exception as error:  # the boundary to the file: it must not end the corpus
         raise DataError(f"{path}: no turn can be cut at {turn.start:.2f} s: {error}") from error

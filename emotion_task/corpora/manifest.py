@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import chain
-from os.path import abspath
+from os.path import abspath, expanduser
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,7 @@ def load_manifest(
     lines: dict[str, str] = {}
     for where, row in chain.from_iterable(_rows(each, allowed) for each in paths):
         found = list(_mistakes(row, _audio(own, row), allowed))
-        named = row.get("id")
-        id = Path(str(row.get("audio"))).with_suffix("").as_posix() if named is None else str(named)
+        id = "" if found else str(row.get("id", Path(row["audio"]).with_suffix("").as_posix()))
         if not found and id in utterances:
             found = [f"the id {id!r} stands at {lines[id]} already"]
         mistakes += [f"{where}: {mistake}" for mistake in found]
@@ -113,6 +112,8 @@ def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
         yield "no audio path (`audio` is required)"
     elif "\0" in row["audio"]:
         yield f"audio {row['audio']!r} holds a NUL character"
+    elif not Path(row["audio"]).name or Path(row["audio"]).name == "..":
+        yield f"audio {row['audio']!r} names a folder, no recording"
     elif not audio.is_relative_to(allowed):
         yield f"audio {row['audio']!r} leads out of {allowed} (set audio_root to the folder that holds it)"
     age = row.get("age_years")
@@ -141,17 +142,19 @@ def _number(value: str | float) -> bool:
 
 def _audio(own: Path, row: Fields) -> Path | None:
     # Not resolved: a link inside the folder is its owner's own doing.
-    return Path(abspath(own / row["audio"])) if isinstance(row.get("audio"), str) else None
+    return Path(abspath(own / expanduser(row["audio"]))) if isinstance(row.get("audio"), str) else None
 
 
 def find_lists(root: Path, file: str | None) -> list[Path]:
     """Returns the list's file, or the shards of a data set.
 
     Raises:
-        DataError: there is neither.
+        DataError: there is neither, or no such folder.
     """
     if root.is_file():
         return [root]
+    if not root.is_dir():
+        raise DataError(f"{root}: no such file or folder")
     names = (file,) if file else _NAMES
     for name in names:
         if (root / name).is_file():

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +34,7 @@ from emotion_task.cot.request import trace_messages, unfit
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, write_manifest
 from rlcore.config.io import check
-from rlcore.endpoints.chat import ChatEndpoint, Usage, content_of, never_sent, usage_of
+from rlcore.endpoints.chat import ChatEndpoint, Usage, check_limits, content_of, never_sent, usage_of
 from rlcore.errors import DataError, RLCoreError
 from rlcore.records.files import write_json, write_rows
 
@@ -93,6 +94,16 @@ class CotConfig:
         )
         for name in ("concurrency", "attempts", "min_words", "max_tokens"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check_limits(self.retries, self.timeout_s)
+        check(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 or more")
+        for name in ("max_tokens", "max_completion_tokens", "n"):
+            value = self.extra.get(name)
+            is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            check(value is None or is_count, f"extra.{name}", value, "a whole number of at least 1, or null")
+        check(
+            not self.extra.get("stream"), "extra.stream", self.extra.get("stream"), "false: answers are whole"
+        )
+        check(_is_json(self.extra), "extra", self.extra, "JSON, which has no NaN and no infinity")
         check(self.max_words >= self.min_words, "max_words", self.max_words, "at least min_words")
         if self.max_usd is not None:
             check(self.max_usd >= 0, "max_usd", self.max_usd, "0 or more, or null")
@@ -107,6 +118,14 @@ class CotConfig:
     @property
     def key_variable(self) -> str | None:
         return self.api_key_env or ("OPENAI_API_KEY" if self.base_url == OPENAI else None)
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,11 @@ def given_facts(utterance: Utterance) -> dict[str, str]:
     return facts
 
 
+def asked_of(utterance: Utterance) -> tuple[str | None, str | None, dict[str, str]]:
+    """Returns all that a trace is written from: the emotion, the words, and what is known of the voice."""
+    return utterance.emotion, utterance.text, given_facts(utterance)
+
+
 def unfit(utterance: Utterance) -> str | None:
     """Returns the reason why no trace can be asked for this utterance, or None where one can."""
     if utterance.emotion is None:

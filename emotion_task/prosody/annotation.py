@@ -28,7 +28,7 @@ from emotion_task.prosody.files import MeasureConfig, Measured, Outcome, build_p
 from emotion_task.prosody.levels_report import write_report
 from emotion_task.prosody.speaker import fill_traits
 from emotion_task.prosody.store import MeasuredStore, key_of, stamp_of
-from emotion_task.records import Utterance, broken_text, read_manifest, write_manifest
+from emotion_task.records import Utterance, broken_text, read_manifest, shared_by_splits, write_manifest
 from rlcore.errors import DataError
 from rlcore.records.files import read_rows, write_rows
 
@@ -148,7 +148,8 @@ def calibrate_corpus(
         DataError: The calibration is unusable, an utterance was not measured yet, or none could be.
     """
     started, out = time.monotonic(), Path(out_folder)
-    utterances = _read(source, out)
+    listed = _listed(source)
+    utterances = _read(listed, out)
     if isinstance(calibration, str | Path):
         calibration = Calibration.load(calibration)
     quarantine = _read_quarantine(out / "quarantine.jsonl")
@@ -159,7 +160,7 @@ def calibrate_corpus(
         calibration = calibrate(train or measured, percentiles)
     annotated = [apply_calibration(calibration, utterance) for utterance in measured]
     calibration.save(out / "calibration.json")
-    report = write_report(out, calibration, annotated, reasons)
+    report = write_report(out, calibration, annotated, reasons, shared_by_splits(listed))
     write_manifest(out / "manifest.jsonl", annotated)
     return AnnotationReport(
         manifest=out / "manifest.jsonl",
@@ -173,12 +174,15 @@ def calibrate_corpus(
     )
 
 
+def _listed(source: Source) -> list[Utterance]:
+    return read_manifest(source) if isinstance(source, str | Path) else list(source)
+
+
 def _read(source: Source, out: str | Path, progress: bool = False) -> list[Utterance]:
     """Returns the utterances, with files of their own in `out` in the place of recordings that are not read
     as they are."""
-    utterances = read_manifest(source) if isinstance(source, str | Path) else list(source)
     folder = Path(out) / "audio"
-    return cut_channels(decode_containers(utterances, folder, progress=progress), folder)
+    return cut_channels(decode_containers(_listed(source), folder, progress=progress), folder)
 
 
 def _outcomes(

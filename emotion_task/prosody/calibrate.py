@@ -75,7 +75,7 @@ class Calibration:
                 for attribute in ATTRIBUTES
             }
             return cls(tuple(row["percentiles"]), cuts, tuple(row["warnings"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{path}: not a calibration: {error!r}") from error
 
 

@@ -55,13 +55,18 @@ class CalibrationReport(TypedDict):
 
 
 def write_report(
-    folder: str | Path, calibration: Calibration, utterances: Sequence[Utterance], reasons: Mapping[str, int]
+    folder: str | Path,
+    calibration: Calibration,
+    utterances: Sequence[Utterance],
+    reasons: Mapping[str, int],
+    warnings: Sequence[str] = (),
 ) -> CalibrationReport:
     """Writes calibration.md, calibration.png and calibration_report.json, and returns what the JSON holds.
 
     Args:
         utterances: utterances annotated with `calibration`.
         reasons: number of quarantined utterances by kind of failure.
+        warnings: what else to be wary of.
     """
     folder = Path(folder)
     values = {
@@ -84,7 +89,7 @@ def write_report(
         },
         "warnings": [],
     }
-    report["warnings"] = [*calibration.warnings, *_warnings(calibration, report)]
+    report["warnings"] = [*warnings, *calibration.warnings, *_warnings(calibration, report)]
     write_json(folder / "calibration_report.json", report)
     (folder / "calibration.md").write_text(_markdown(calibration, report), encoding="utf-8")
     _plot(folder / "calibration.png", calibration, values)

@@ -29,6 +29,10 @@ _WORTH_REPEATING = (408, 409, 429, 500, 502, 503, 504, 524)
 _TIMED_OUT = (408, 504, 524)
 """Statuses of somebody on the way who gave up waiting; the model may have answered all the same."""
 _PRICED = ("input", "output")
+_MOST_TIMEOUT_S = 86400.0
+"""Most seconds that a request may take: a day."""
+_MOST_TOKENS = 10**9
+"""More tokens than any model reads or writes: a count beyond is none."""
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -38,6 +42,20 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+
+
+def check_limits(retries: int, timeout_s: float) -> None:
+    """Refuses limits that no request could keep, before one is sent.
+
+    Raises:
+        ConfigError: a number of retries below 0, or a time-out that is not above 0 and at most a day.
+    """
+    if retries < 0:
+        raise ConfigError(f"retries: got {retries}, must be 0 or more")
+    if not 0 < timeout_s <= _MOST_TIMEOUT_S:
+        raise ConfigError(
+            f"timeout_s: got {timeout_s}, must be above 0 and at most {_MOST_TIMEOUT_S:g} seconds"
+        )
 
 
 class ChatEndpoint:
@@ -51,12 +69,13 @@ class ChatEndpoint:
             after a growing pause or the one that the server asks for.
         repeat_unknown: retry as well where an answer may have been paid for: after a time-out, here or on
             the way (408, 504, 524), a broken connection, or an answer that `read` refuses.
-        timeout_s: seconds that one request may take.
+        timeout_s: seconds that one request may take, at most a day.
         price: US dollars for a million `input` and `output` tokens.
 
     Raises:
         ConfigError: there is no key in the environment, or a proxy that cannot be used. `price` names
-            anything else than `input` and `output`, or is negative. The rate is not positive.
+            anything else than `input` and `output`, or is negative. The rate is not positive, or
+            `check_limits` refuses retries or time-out.
     """
 
     def __init__(
@@ -81,6 +100,7 @@ class ChatEndpoint:
                 raise ConfigError(
                     f"price.{kind}: got {usd}, must be 0 or more US dollars for a million tokens"
                 )
+        check_limits(retries, timeout_s)
         self._secret = read_secret(api_key_env) if api_key_env else None
         headers = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
         self._client = open_client(self.url, timeout_s=timeout_s, headers=headers)
@@ -198,7 +218,7 @@ def content_of(answer: Any) -> str:
 def usage_of(answer: Any) -> Usage | None:
     """Returns the tokens that an answer counts, or None where it does not count both kinds.
 
-    Every prompt and every completion has tokens: an endpoint that says 0, -1 or null has not counted.
+    Every prompt and every completion has tokens: an endpoint that says 0, -1, null or 1e300 has not counted.
 
     Raises:
         ValueError: `usage` of the answer is no record.
@@ -212,7 +232,7 @@ def usage_of(answer: Any) -> Usage | None:
 
 def _count(value: object) -> int | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return int(value) if is_number and 1 <= value < math.inf else None  # type: ignore[operator, call-overload]
+    return int(value) if is_number and 1 <= value <= _MOST_TOKENS else None  # type: ignore[operator, call-overload]
 
 
 def _asked_pause(retry_after: str | None, otherwise: float) -> float:
@@ -227,7 +247,7 @@ class Pace:
     """Lets callers through at a steady rate; threads may share one."""
 
     def __init__(self, per_minute: float | None):
-        if per_minute is not None and per_minute <= 0:
+        if per_minute is not None and not per_minute > 0:  # NaN is not above 0 either
             raise ConfigError(f"requests_per_minute: got {per_minute}, must be above 0, or null")
         self._seconds = 60 / per_minute if per_minute else 0.0
         self._lock, self._next = threading.Lock(), 0.0

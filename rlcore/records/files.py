@@ -149,7 +149,7 @@ def read_json(path: str | Path) -> Any:
         return {}
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: not JSON ({error}); mend it, or delete it to have it written anew"
         ) from error
@@ -277,7 +277,7 @@ def numbered_rows(
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             try:
                 row = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}:{number}: not {what}: not JSON: {error}") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: not {what}: {text.strip()[:80]!r}")

@@ -46,7 +46,7 @@ def as_listed(shard: Path, row: dict[str, Any], folder: Path) -> dict[str, Any]:
     try:
         if isinstance(row.get("measured"), str):
             row["measured"] = json.loads(row["measured"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{shard}: {row.get('id')}: measured is not JSON: {error}") from error
     sound = row["audio"]
     if isinstance(sound, dict):

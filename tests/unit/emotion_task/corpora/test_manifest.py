@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from emotion_task.corpora import load_corpus
-from emotion_task.records import read_manifest
+from emotion_task.records import Utterance, read_manifest, shared_by_splits
 from rlcore.errors import ConfigError, DataError
 
 
@@ -45,6 +45,9 @@ def test_mistakes_are_named(tmp_path, text, message):
 def test_what_is_not_there(tmp_path):
     with pytest.raises(DataError, match=r"manifest.jsonl or manifest.csv"):
         load_corpus("manifest", tmp_path)
+    for missing in ("none.jsonl", "none"):
+        with pytest.raises(DataError, match=rf"{missing}: no such file or folder$"):
+            load_corpus("manifest", tmp_path / missing)
     with pytest.raises(ConfigError, match=r"allowed are ears, emodb, .*manifest, .*synthetic"):
         load_corpus("iemocapp", tmp_path)
     with pytest.raises(ConfigError, match=r"train_speaker'\].*allowed are train_speakers"):
@@ -154,3 +157,44 @@ def test_quoted_cells_keep_commas_quotes_and_line_ends(tmp_path):
     (tmp_path / "manifest.csv").write_bytes(rows.encode())
     found = load_corpus("manifest", tmp_path)
     assert [u.text for u in found] == ['one, "two"\r\nthree', '5" wide']
+
+
+def test_a_path_that_names_no_file_is_one_mistake_among_others(tmp_path):
+    rows = [f'{{"audio": "{path}"}}' for path in (".", "/", "a/..", "..", "./")] + ['{"text": "hello"}']
+    (tmp_path / "manifest.jsonl").write_text("\n".join(rows))
+    with pytest.raises(DataError) as error:
+        load_corpus("manifest", tmp_path)
+    head, *listed = str(error.value).split("\n  ")
+    assert (
+        head.endswith("6 mistakes") and listed[-1] == "manifest.jsonl:6: no audio path (`audio` is required)"
+    )
+    assert listed[0] == "manifest.jsonl:1: audio '.' names a folder, no recording"
+    assert all("names a folder, no recording" in mistake for mistake in listed[:5])
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    lines = ['{"id": "a", "audio": "~/a.wav"}', '{"id": "b", "audio": "~b.wav"}']
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+    expected = [str(tmp_path / "home" / "a.wav"), str(tmp_path / "~b.wav")]
+    assert [u.audio for u in read_manifest(tmp_path / "manifest.jsonl")] == expected
+    assert [u.audio for u in load_corpus("manifest", tmp_path)] == expected
+
+
+def test_what_both_splits_hold_is_told():
+    def row(id, split, speaker=None, audio=None, **fields):
+        return Utterance(id=id, audio=audio or f"/a/{id}.wav", split=split, speaker=speaker, **fields)
+
+    train = [row("a", "train", "anna", emotion="sad"), row("b", "train", "ben"), row("c", "train")]
+    assert shared_by_splits([*train, row("d", "eval", "cem"), row("e", "eval"), row("f", None, "anna")]) == []
+    assert shared_by_splits([*train, row("d", "eval", "anna", dataset="other")]) == []
+    same = row("d", "eval", "ben", audio="/a/../a/a.wav", emotion="happy")
+    assert shared_by_splits([*train, same, row("e", "eval", "anna")]) == [
+        "1 recordings are in train and in eval: /a/a.wav",
+        "2 speakers are in train and in eval: anna, ...",
+    ]
+    other_channel = [
+        row("x", "train", audio="/a/a.wav", channel=1),
+        row("y", "eval", audio="/a/a.wav", channel=2),
+    ]
+    assert shared_by_splits(other_channel) == []

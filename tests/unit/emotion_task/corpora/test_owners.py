@@ -345,6 +345,16 @@ def test_expresso_leaves_out_a_turn_that_cannot_be_cut(expresso_root, tmp_path, 
     assert "ex04-ex01_angry_005.wav: no turn can be cut at 2.50 s" in caplog.text
 
 
+def test_expresso_leaves_out_a_turn_that_its_recording_does_not_hold_whole(expresso_root, tmp_path, caplog):
+    pair = expresso_root / "audio_48khz" / "conversational" / "ex04-ex01"
+    put(pair / "angry" / "ex04-ex01_angry_005.wav", 3, rate=2000, channels=2)  # of 3.5 s
+    found = load_corpus("expresso", expresso_root, cut_to=str(tmp_path / "turns"))
+    angry = [u.id for u in found if "angry" in u.id]
+    assert angry == ["expresso-ex04-ex01_angry_005-ex04-0000.50"]
+    told = "no turn can be cut at 2.50 s: truncated: the recording ends 0.50 s before its turn"
+    assert told in caplog.text
+
+
 @pytest.mark.parametrize(
     ("reader", "list_name", "header"),
     [

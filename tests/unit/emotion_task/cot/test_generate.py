@@ -17,7 +17,7 @@ from local_service import service
 from emotion_task.cli import EPILOG, main
 from emotion_task.cot.generate import CotConfig, EndpointError, generate
 from emotion_task.cot.ledger import Budget, Ledger
-from emotion_task.records import Utterance, read_manifest, write_manifest
+from emotion_task.records import Utterance, choose, read_manifest, write_manifest
 from rlcore.config import load_config
 from rlcore.errors import ConfigError, DataError
 
@@ -175,6 +175,15 @@ def test_a_run_over_fewer_utterances_loses_no_finished_trace(tmp_path, capsys):
         told = capsys.readouterr().out
         assert "9 traces for 10 utterances, 0 requests" in told and "are an earlier run's" in told
         assert [sorted(path.read_text().splitlines()) for path in files] == rows
+        assert "warning" not in told
+        # Kept, and told: what was written for a label that has been corrected since.
+        corrected = [replace(u, emotion="sad") if u.id in ("u000", "u004") else u for u in whole]
+        write_manifest(tmp_path / "in.jsonl", corrected)
+        assert {"u000", "u004"}.isdisjoint(u.id for u in choose(whole, 3))
+        assert command("--limit", "3", "attempts=1") == 0
+        told = capsys.readouterr().out
+        assert "warning: 2 of them were written for another emotion" in told
+        assert "has now: u000, u004; a run over all of it writes them anew" in told
         # Nor does another list, or an endpoint that refuses another model.
         write_manifest(tmp_path / "in.jsonl", [replace(whole[0], id="new")])
         assert command() == 0
@@ -221,6 +230,7 @@ def test_the_budget_is_never_passed(tmp_path):
         {},
         {"usage": {"prompt_tokens": None, "completion_tokens": None, "total_tokens": 400}},
         {"usage": {"prompt_tokens": 0, "completion_tokens": 0}},
+        {"usage": {"prompt_tokens": 1e300, "completion_tokens": 100}},
     ],
 )
 def test_tokens_that_nobody_counts_are_not_free(tmp_path, usage):
@@ -256,6 +266,38 @@ def test_a_cap_that_cannot_bind_is_refused(settings, allowed):
     with pytest.raises(ConfigError, match=f"max_usd: got .*, must be .*{allowed}"):
         CotConfig(model="m", **settings)
     CotConfig(model="m", max_usd=1, price=PRICE, extra={"max_tokens": None, "max_completion_tokens": 9})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("timeout_s", value) for value in (0.0, -1.0, float("nan"), float("inf"), 1e30)),
+        *(("temperature", value) for value in (-0.1, float("nan"), float("inf"))),
+        *(("requests_per_minute", value) for value in (0.0, float("nan"))),
+        ("retries", -1),
+        *(("extra.max_tokens", value) for value in ("abc", 1.5, 0, -1, True, [1])),
+        ("extra.max_completion_tokens", "abc"),
+        *(("extra.n", value) for value in ("two", 0, float("nan"))),
+        ("extra.stream", True),
+    ],
+)
+def test_no_setting_that_cannot_be_sent_loses_a_request(tmp_path, key, value):
+    name, _, field = key.partition(".")
+    with pytest.raises(ConfigError, match=rf"{re.escape(key)}: got "):
+        generate(
+            utterances(1),
+            tmp_path,
+            config("http://localhost:9", **{name: {field: value} if field else value}),
+            progress=False,
+        )
+    assert not (tmp_path / "requests.jsonl").exists() or not (tmp_path / "requests.jsonl").read_text()
+
+
+@pytest.mark.parametrize("value", [{"top_p": float("nan")}, {"a": [float("inf")]}, {"a": {1, 2}}])
+def test_what_is_no_json_is_not_sent(value):
+    with pytest.raises(ConfigError, match=r"extra: got .*, must be JSON"):
+        CotConfig(model="m", extra=value)
+    CotConfig(model="m", extra={"n": None, "max_tokens": 5, "stop": ["a"], "stream": False})
 
 
 def test_refusals_are_asked_for_again_and_lost_answers_are_not(tmp_path):

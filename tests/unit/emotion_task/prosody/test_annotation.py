@@ -103,8 +103,10 @@ def test_cut_points_come_from_the_train_split_alone(tmp_path):
         split = "train" if index < 30 else "eval"
         path = tmp_path / f"{index}.wav"
         soundfile.write(path, tone(0.5, gain=0.01 * (1 + index)), RATE)
-        utterances.append(Utterance(id=str(index), audio=str(path), split=split))
+        utterances.append(Utterance(id=str(index), audio=str(path), split=split, speaker="anna"))
     report = annotate(utterances, tmp_path / "out", num_workers=0, progress=False)
+    told = "1 speakers are in train and in eval: anna"
+    assert told in report.warnings and f"- {told}" in (tmp_path / "out" / "calibration.md").read_text()
     levels = [utterance.energy_level for utterance in read_manifest(report.manifest)]
     assert levels == ["low"] * 10 + ["normal"] * 10 + ["high"] * 20
     again = annotate(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from emotion_task.prosody.audio import load_audio
+from emotion_task.prosody.audio import cut_channels, load_audio, read_recording
 from emotion_task.prosody.files import measure_file
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
@@ -84,14 +84,79 @@ def test_a_wav_without_samples_is_still_empty(tmp_path: Path) -> None:
         load_audio(path)
 
 
-@pytest.mark.parametrize("form", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "MP3"])
-def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"",
+        b"LIST\4\0\0\0INFO",
+        b"LIST\xff\xff\0\0INFO" + b"\1" * 5000,  # cut off itself
+        b"\0junk\x88\x13\0\0" + b"\1" * 5000,
+        b"TAG" + b"\1" * 5000,
+        bytes(RATE),
+    ],
+)
+def test_a_wav_whose_writer_told_its_size_for_the_last_time_before_its_end(
+    tmp_path: Path, behind: bytes
+) -> None:
+    """What lies behind the told size is sound, unless it is a chunk, a tag, or padding."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speech(), RATE)
+    whole, content = load_audio(path), bytearray(path.read_bytes())
+    if behind.startswith(b"\0junk"):  # a padded odd size
+        content[40:44] = (len(content) - 45).to_bytes(4, "little")
+        content, whole = content[:-1], whole[:-1]
+    path.write_bytes(content + behind)
+    np.testing.assert_array_equal(load_audio(path), whole)
+    content[40:44] = RATE.to_bytes(4, "little")  # half a second of 16 bits
+    path.write_bytes(content)
+    np.testing.assert_array_equal(load_audio(path), whole)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+@pytest.mark.parametrize(
+    ("form", "subtype"),
+    [
+        *((form, None) for form in ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "MP3", "FLAC", "NIST")),
+        *((form, "PCM_16") for form in ("AVR", "MPC2K", "MAT4", "MAT5", "SDS", "VOC")),
+        *(("OGG", subtype) for subtype in ("VORBIS", "OPUS")),
+        ("WVE", "ALAW"),
+    ],
+)
+def test_a_file_that_was_cut_off_is_refused(
+    tmp_path: Path, form: str, subtype: str | None, share: float
+) -> None:
     path = tmp_path / f"cut.{form.lower()}"
-    soundfile.write(path, 0.3 * np.sin(np.arange(2 * RATE) / 10), RATE, format=form)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(3 * RATE)
+    soundfile.write(path, noise, RATE, format=form, subtype=subtype)
     load_audio(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match=rf"cut\.{form.lower()}: truncated: it tells .* and holds"):
+    path.write_bytes(path.read_bytes()[: round(path.stat().st_size * share)])
+    with pytest.raises(DataError, match=rf"cut\.{form.lower()}: (truncated: it tells|unreadable audio)"):
         load_audio(path)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_of_which_whole_pages_are_missing_is_refused(tmp_path: Path, subtype: str) -> None:
+    path = tmp_path / "cut.ogg"
+    soundfile.write(path, speech(4.0), RATE, format="OGG", subtype=subtype)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"TAG" + bytes(125))
+    assert len(load_audio(path)) == pytest.approx(4 * RATE, abs=RATE // 10)
+    for cut in (whole[: whole.rfind(b"OggS")], whole[:-1]):
+        path.write_bytes(cut)
+        with pytest.raises(DataError, match=r"cut\.ogg: truncated: it tells its stream goes on"):
+            load_audio(path)
+
+
+@pytest.mark.parametrize("channel", [None, 1])
+def test_samples_without_a_header_are_refused(tmp_path: Path, channel: int | None) -> None:
+    path = tmp_path / "a.RAW"
+    path.write_bytes(bytes(2 * RATE))
+    with pytest.raises(DataError, match=r"a\.RAW: unreadable audio: samples without a header"):
+        read_recording(path, channel=channel)
+    utterance = Utterance(id="a", audio=str(path), channel=channel)
+    assert cut_channels([utterance], tmp_path / "channels") == [utterance]
+    _, reason = measure_file(utterance)
+    assert reason is not None and "samples without a header" in reason
 
 
 def test_what_follows_the_sound_may_be_missing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import httpx
@@ -157,11 +158,29 @@ def test_tokens_and_what_they_cost():
     [
         *(None, {}, {"prompt_tokens": 7}, {"prompt_tokens": None, "completion_tokens": None}),
         *({"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 7, "completion_tokens": -1}),
+        *(
+            {"prompt_tokens": 1e300, "completion_tokens": 1},
+            {"prompt_tokens": 7, "completion_tokens": 10**300},
+        ),
         *({"total_tokens": 1500}, {"prompt_tokens": {}, "completion_tokens": 1}),
     ],
 )
 def test_an_endpoint_that_does_not_count_tokens_tells_no_usage(usage):
     assert usage_of({"usage": usage}) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("timeout_s", (0, -1, float("nan"), float("inf"), 1e30)),
+        ("requests_per_minute", (0, -1, float("nan"))),
+        ("retries", (-1,)),
+    ],
+)
+def test_limits_that_no_request_can_keep_are_refused(key, values):
+    for value in values:
+        with pytest.raises(ConfigError, match=rf"{key}: got {re.escape(str(value))}, must be"):
+            endpoint("http://localhost", **{key: value})
 
 
 def test_a_usage_that_is_no_record_is_refused():

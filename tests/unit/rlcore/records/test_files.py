@@ -191,6 +191,16 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, said: str) -> None:
         list(numbered_rows(path, "a row"))
 
 
+def test_json_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    (tmp_path / "rows.jsonl").write_bytes(b'{"a": 1}\n{"a": ' + deep + b"}\n")
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: not a row: not JSON: maximum recursion depth"):
+        list(numbered_rows(tmp_path / "rows.jsonl", "a row"))
+    (tmp_path / "a.json").write_bytes(deep)
+    with pytest.raises(DataError, match=r"a\.json: not JSON \(maximum recursion depth"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
