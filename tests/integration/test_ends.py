@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,17 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 
 
+STARTED: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """Ends, after a test that failed, what it has started."""
+    yield
+    while STARTED:
+        STARTED.pop().kill()
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A run that would go on for days."""
@@ -45,7 +56,14 @@ def start(config: RunConfig, *words: str, **streams: Any) -> subprocess.Popen[by
     command = [sys.executable, "-m", "rlcore.cli", "train", "--config", str(folder / "run.yaml"), *words]
     path = f"{SUPPORT}{os.pathsep}{SUPPORT.parents[1]}"
     environment = {**os.environ, "PYTHONPATH": path}
-    running = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+    running = subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may be under nohup
+        **streams,
+    )
+    STARTED.append(running)
     num_before = len(steps(config))
     wait_until(lambda: running.poll() is not None or len(steps(config)) > num_before + 2)
     assert running.poll() is None
