@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from emotion_task.config import PipelineConfig
@@ -23,6 +24,7 @@ from rlcore.config import (
 )
 from rlcore.config.io import keys
 from rlcore.errors import ConfigError
+from rlcore.loop.prompts import PromptStream
 
 CONFIGS = Path(__file__).resolve().parents[4] / "emotion_task" / "configs"
 
@@ -225,6 +227,14 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
             "rollout.structured={regexp: a}",
             "rollout.structured: got {'regexp': 'a'}, must be empty, or one",
         ),
+        ("seed=-1", "seed: got -1, must be at least 0 and at most 9223372036854775807"),
+        ("seed=9223372036854775808", "seed: got 9223372036854775808, must be at least 0 and at most"),
+        ("run_dir='~/runs/a'", "run_dir: got '~/runs/a', must be a path that begins with no ~: write the"),
+        ("run_dir='~'", "run_dir: got '~', must be a path"),
+        ("model.path='~/model'", "model.path: got '~/model', must be a path that begins with no ~"),
+        ("model.media_cache='~/cache'", "model.media_cache: got '~/cache', must be a path that begins"),
+        ("cluster.job.working_dir='~/x'", "cluster.job.working_dir: got '~/x', must be a path that begins"),
+        ("cluster.job.storage='~/x'", "cluster.job.storage: got '~/x', must be an absolute path"),
         ("rollout.num_replicas=0", "rollout.num_replicas: got 0, must be at least 1"),
         (
             "rollout.structured={regex: a}",
@@ -300,6 +310,22 @@ def test_value_out_of_range_names_the_full_path(minimal: Path, override: str, me
     with pytest.raises(ConfigError) as error:
         load_config([minimal], [override])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("seed", [0, 2**63 - 1])
+def test_every_seed_is_one_of_numpy_and_torch(minimal: Path, seed: int) -> None:
+    config = load_config([minimal], [f"seed={seed}", "run_dir=runs/~a"])
+    assert (config.seed, config.run_dir) == (seed, "runs/~a")
+    stream = PromptStream(num_prompts=5, per_step=5, seed=config.seed)
+    assert sorted(stream.indices(0)) == [0, 1, 2, 3, 4]
+    torch.Generator().manual_seed(config.seed)
+
+
+def test_a_pipelines_seed_and_folder_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match="^seed: got -1"):
+        PipelineConfig(seed=-1)
+    with pytest.raises(ConfigError, match="^run_dir: got '~/q'"):
+        PipelineConfig(run_dir="~/q")
 
 
 @pytest.mark.parametrize(
