@@ -235,6 +235,24 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
         ("model.media_cache='~/cache'", "model.media_cache: got '~/cache', must be a path that begins"),
         ("cluster.job.working_dir='~/x'", "cluster.job.working_dir: got '~/x', must be a path that begins"),
         ("cluster.job.storage='~/x'", "cluster.job.storage: got '~/x', must be an absolute path"),
+        (
+            "rollout.engine.max_model_len=4k",
+            "rollout.engine.max_model_len: got '4k', must be a whole number,",
+        ),
+        ("rollout.engine.max_model_len=auto", "must be a whole number, at least 1, or null"),
+        ("rollout.engine.kv_cache_memory_bytes=4G", "rollout.engine.kv_cache_memory_bytes: got '4G', must"),
+        ("rollout.engine.tensor_parallel_size=0", "rollout.engine.tensor_parallel_size: got 0, must be a"),
+        ("rollout.engine.tensor_parallel_size=-1", "rollout.engine.tensor_parallel_size: got -1, must be"),
+        ("rollout.engine.tensor_parallel_size=null", "got null, must be a whole number, at least 1"),
+        ("rollout.engine.pipeline_parallel_size=1.5", "rollout.engine.pipeline_parallel_size: got 1.5, mu"),
+        ("rollout.engine.max_num_seqs=0", "rollout.engine.max_num_seqs: got 0, must be a whole number"),
+        ("rollout.engine.max_num_batched_tokens=.inf", "max_num_batched_tokens: got inf, must be a whole"),
+        (
+            "rollout.engine.gpu_memory_utilization=high",
+            "gpu_memory_utilization: got 'high', must be a number",
+        ),
+        ("rollout.engine.gpu_memory_utilization=-1", "gpu_memory_utilization: got -1, must be a number abo"),
+        ("rollout.engine.gpu_memory_utilization=2", "got 2, must be a number above 0 and at most 1"),
         ("rollout.num_replicas=0", "rollout.num_replicas: got 0, must be at least 1"),
         (
             "rollout.structured={regex: a}",
@@ -322,9 +340,9 @@ def test_every_seed_is_one_of_numpy_and_torch(minimal: Path, seed: int) -> None:
 
 
 def test_a_pipelines_seed_and_folder_are_checked_too() -> None:
-    with pytest.raises(ConfigError, match="^seed: got -1"):
+    with pytest.raises(ConfigError, match=r"^seed: got -1"):
         PipelineConfig(seed=-1)
-    with pytest.raises(ConfigError, match="^run_dir: got '~/q'"):
+    with pytest.raises(ConfigError, match=r"^run_dir: got '~/q'"):
         PipelineConfig(run_dir="~/q")
 
 
