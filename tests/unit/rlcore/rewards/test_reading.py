@@ -202,5 +202,15 @@ def test_a_run_says_so_before_anything_starts(
         start(config)
 
 
+@pytest.mark.parametrize("start", [train, evaluate])
+def test_a_misspelt_reward_is_told_before_anything_starts(
+    start: Callable[[RunConfig], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = {"form": RewardConfig(target="emotion_task.rewards:FormatRewrd")}
+    monkeypatch.setattr("rlcore.run.ray_session", lambda cluster: pytest.fail("the cluster was asked"))
+    with pytest.raises(ConfigError, match=r"rewards\.form\.target: .* has no 'FormatRewrd'"):
+        start(RunConfig(run_dir=str(tmp_path / "run"), rewards=rewards))
+
+
 def test_a_task_that_knows_no_answer_is_passed_over() -> None:
     check_reading(RunConfig(), object(), [])
