@@ -560,6 +560,60 @@ def test_odd_keys_and_references_are_sentences(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rewards=${task}", "rewards: a reference must lead to a section of the same form"),
+        ("rewards.a=${task}", "rewards.a: a reference must lead to a section of the same form"),
+        ("algorithm.ptr=${model}", "algorithm.ptr: a reference must lead to a section of the same form"),
+        ("rollout.resources=${task}", "rollout.resources.target: what it refers to must be a number"),
+        ("seed=${task}", "seed: what it refers to must be a whole number"),
+        ("model.path=${task}", "model.path: what it refers to must be text"),
+        ("rewards.brevity.weight=${model.path}", "rewards.brevity.weight: what it refers to must be a num"),
+    ],
+)
+def test_a_reference_to_another_form_is_named_by_its_place(
+    minimal: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ".train.num_steps",
+        "train..num_steps",
+        "train.",
+        "..",
+        ".",
+        "train.num_steps.",
+        "[]",
+        "rewards..target",
+    ],
+)
+def test_a_key_without_a_name_is_shown_as_it_is(minimal: Path, key: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [f"{key}=3"])
+    assert str(error.value).startswith(f"override '{key}=3': the key '{key}' lacks a name beside a dot")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{'': 3}", "more.yaml: '': unknown key"),
+        ("{'': {a: 1}}", "more.yaml: '': unknown keys of one training run"),
+        ("train: {' ': 3}", "more.yaml: train.' ': unknown key"),
+        ("rewards: {'': {target: 'a:b'}}", "more.yaml: rewards: name of an entry: got '', must be text of"),
+    ],
+)
+def test_a_blank_key_of_a_file_is_shown(minimal: Path, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal, write(tmp_path, text)])
+    assert message in str(error.value)
+
+
 def test_loader_serves_any_frozen_schema(tmp_path: Path) -> None:
     path = write(tmp_path, "corpus: {speakers: [a, b]}\nrl: {model: {path: m}, task: {target: 'a.b:C'}}")
     config = load_config([path], ["rl.rollout.num_replicas=2", "corpus.options.x.y=1"], LineConfig)
