@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from emotion_task.models.tiny import TinyModelConfig
-from rlcore.config import LearnerConfig, LoRAConfig, RunConfig
+from rlcore.config import LARGEST_SEED, LearnerConfig, LoRAConfig, RunConfig
+from rlcore.config.checks import between, without_tilde
 from rlcore.config.io import MAY_CHANGE, Arguments, check
 
 
@@ -186,3 +187,7 @@ class PipelineConfig:
     test."""
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     rl: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        without_tilde(self, "run_dir")
+        between(self, 0, LARGEST_SEED, "seed")

@@ -46,6 +46,7 @@ from rlcore.records.timeline import SPANS, Recorder, keep_spans
 from rlcore.records.tracking import METRICS, SAMPLES, Tracker, keep_earlier, read_metrics
 from rlcore.records.versions import versions
 from rlcore.records.witness import witnessed
+from rlcore.rewards.loading import check_rewards
 from rlcore.rewards.reading import check_reading
 from rlcore.task import Task
 
@@ -87,6 +88,7 @@ def train(
         check_folder(run_dir, resume=resume, overwrite=overwrite)
         if resume:
             check_changes(config, run_dir / "checkpoints", accept_changes)
+        check_rewards(config.rewards)
         make_schedule(config)  # a mistake in it is told before any actor starts
         task = _task(config)
         prompts = task.prompts("train")
@@ -124,6 +126,7 @@ def evaluate(config: RunConfig) -> dict[str, float]:
     """
     run_dir = make_closed(config.run_dir) / "eval"
     run_dir.mkdir(exist_ok=True)
+    check_rewards(config.rewards)
     task = _task(config)
     prompts = task.prompts("train")
     check_reading(config, task, prompts)

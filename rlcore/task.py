@@ -42,5 +42,6 @@ class KnowsAnswers(Protocol):
     tokenizer, chat template and rewards on such answers before it starts (`rlcore.rewards.reading`)."""
 
     def perfect_answer(self, prompt: Prompt) -> str:
-        """Returns a whole answer to `prompt`, in the form that rewards read."""
+        """Returns a whole answer to `prompt`, in the form that rewards read, and short: one that is longer
+        than `rollout.max_tokens` ends the run before it starts."""
         ...

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from rlcore.config import RewardConfig
 from rlcore.rewards.loading import build_reward, record_of
-from rlcore.rewards.protocol import Reward, describe_error, failed_scores, plain_text
+from rlcore.rewards.protocol import Reward, describe_error, failed_scores, has_order, plain_text
 from rlcore.types import Group, RewardContext, Score
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,10 @@ class RewardWorker:
         return failed_scores(group, reason)
 
     def _score_together(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
-        answers = list(self._reward.score_batch(groups, context))
+        answers = self._reward.score_batch(groups, context)
+        if not has_order(answers):
+            raise ValueError(f"score_batch returned {type(answers).__name__} where a list a group is due")
+        answers = list(answers)
         if len(answers) != len(groups):
             raise ValueError(f"score_batch returned {len(answers)} lists for {len(groups)} groups")
         return [checked_scores(group, scores) for group, scores in zip(groups, answers, strict=True)]
@@ -77,6 +80,8 @@ class RewardWorker:
 
 def checked_scores(group: Group, scores: Sequence[Score]) -> list[Score]:
     """Returns the scores of one group, with an error in place of each that no one can use."""
+    if not has_order(scores):
+        return failed_scores(group, f"returned {type(scores).__name__} where one Score a completion is due")
     scores = list(scores)
     if len(scores) != len(group.completions):
         return failed_scores(group, f"returned {len(scores)} scores for {len(group.completions)} completions")

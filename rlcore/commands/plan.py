@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rlcore.commands.shared import Commands
@@ -40,6 +41,7 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
 def run(arguments: argparse.Namespace) -> int:
     """Prints the plan as text or JSON; returns 0 where the run fits, else 1."""
     from rlcore.config import load_config
+    from rlcore.config.checks import check
     from rlcore.plan.hardware import load_hardware
     from rlcore.plan.planner import make_plan
     from rlcore.plan.prompts import measured_workload
@@ -51,11 +53,21 @@ def run(arguments: argparse.Namespace) -> int:
         for name in ("prompt_tokens", "audio_seconds", "completion_tokens")
         if getattr(arguments, name) is not None
     }
-    config, workload = load_config(arguments.config, arguments.overrides), Workload(**given)
+    config = load_config(arguments.config, arguments.overrides)
+    check(bool(config.rewards), "rewards", {}, "one at least, for instance rewards.format.target")
+    sizes, hardware = sizes_of(config.model), load_hardware(arguments.hardware)
+    assumed = {} if sizes.audio else {"audio_seconds": 0.0}
+    workload = Workload(**(assumed | given))
+    lengths = {name: given[name] for name in ("prompt_tokens", "audio_seconds") if name in given}
     source = "lengths of the prompts are those of --prompt-tokens and --audio-seconds"
-    if not {"prompt_tokens", "audio_seconds"} & set(given):
+    if len(lengths) < 2:
         workload, source = measured_workload(config, workload)
-    plan = make_plan(config, sizes_of(config.model), load_hardware(arguments.hardware), workload)
+    if lengths:
+        prepare_seconds = None if "audio_seconds" in lengths else workload.prepare_seconds
+        workload = replace(workload, **lengths, longest_prompt=None, prepare_seconds=prepare_seconds)
+    if len(lengths) == 1:
+        source += f"; taken is --{next(iter(lengths)).replace('_', '-')}"
+    plan = make_plan(config, sizes, hardware, workload)
     if arguments.json:
         print(json.dumps({**summary(plan), "prompts": source}, indent=2))
     else:

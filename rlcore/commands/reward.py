@@ -102,9 +102,9 @@ def _task_prompts(files: Sequence[str]) -> Sequence[Prompt]:
 
 def _reward_config(arguments: argparse.Namespace) -> RewardConfig:
     from rlcore.config import RewardConfig, load_config
-    from rlcore.rewards.loading import check_reward
+    from rlcore.rewards.loading import check_reward, has_own_environment
 
     config = load_config([], [f"target={arguments.target}", *arguments.overrides], RewardConfig)
-    if not set(config.runtime_env) - {"env_vars"}:  # else its package may be there alone
+    if not has_own_environment(config):  # else its package may be there alone
         check_reward(config, where="reward")  # before Ray starts
     return config

@@ -39,6 +39,8 @@ def check(config: RewardConfig, groups: Sequence[Group]) -> bool:
         for reason, count in pool.lost_calls.items():
             all_ok = False
             _show(Finding("lost calls", False, f"{count}: {reason}"))
+        if pool.lost_calls:
+            return False  # what its actors held has gone with them
         memory = [mib for mib in pool.call("gpu_memory", timeout_s=60) if mib is not None]
         used = ", ".join(f"{mib:.0f} MiB" for mib in memory)
         _show(Finding("GPU memory", True, used or "none used by torch in its process"))

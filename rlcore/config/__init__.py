@@ -14,7 +14,7 @@ from typing import TypeVar, overload
 from rlcore.algorithms.importance import CORRECTIONS
 from rlcore.config import io as config_io
 from rlcore.config.algorithm import AlgorithmConfig, PTRConfig
-from rlcore.config.checks import check
+from rlcore.config.checks import between, check, without_tilde
 from rlcore.config.io import MAY_CHANGE
 from rlcore.config.job import JobConfig
 from rlcore.config.learner import LearnerConfig, LoRAConfig, ReferenceConfig, WeightSyncConfig
@@ -26,6 +26,7 @@ from rlcore.config.train import ClusterConfig, TrainConfig
 from rlcore.config.weight_media import check_gpus, names_of
 
 __all__ = [
+    "LARGEST_SEED",
     "MISSING",
     "AlgorithmConfig",
     "ClusterConfig",
@@ -51,6 +52,8 @@ T = TypeVar("T")
 
 _LOWEST_TEMPERATURE = 0.01
 """Below, vLLM's logits overflow and answers are greedy ones."""
+LARGEST_SEED = 2**63 - 1
+"""numpy takes no seed below 0, torch none that 64 bits do not hold; 63 bits fit signed ones too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,8 @@ class RunConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
+        without_tilde(self, "run_dir")
+        between(self, 0, LARGEST_SEED, "seed")
         k = self.rollout.samples_per_prompt
         check(
             k >= 2,

@@ -36,6 +36,15 @@ def positive_amounts(section: object, name: str) -> None:
         check(is_number(amount) and float(amount) > 0, f"{name}.{key}", amount, "above 0")
 
 
+def without_tilde(section: object, *names: str) -> None:
+    """Refuses folders of a section that begin with `~`, which only a shell reads: where the folder is
+    written, and where a reference to the key leads, a folder of that name would be made."""
+    for name in names:
+        folder = getattr(section, name)
+        allowed = "a path that begins with no ~: write the home folder out, or ${oc.env:HOME}"
+        check(folder is None or not folder.startswith("~"), name, folder, allowed)
+
+
 def one_of(section: object, name: str, *choices: object) -> None:
     """Refuses a field of a section that is none of the choices."""
     value = getattr(section, name)

@@ -75,6 +75,7 @@ def _check_form(hint: object, value: object, key: str, root: type) -> None:
         assert isinstance(value, Mapping)
         for name, entry in value.items():
             check(isinstance(name, str), f"{key}: name of an entry", name, "text, if need be in quotes")
+            check(bool(name.strip()), f"{key}: name of an entry", name, "text of more than blanks")
             if not (section and entry is None):  # null takes an entry away
                 _check_form(get_args(form)[1] if get_args(form) else Any, entry, f"{key}.{name}", root)
     elif get_origin(form) in (tuple, list):
@@ -152,7 +153,7 @@ def _converts(node: type, value: object) -> bool:
 
 
 def _unknown_key(key: str, path: str, siblings: list[str], root: type) -> str:
-    full_key = f"{path}{key}"
+    full_key = f"{path}{key if key.strip() else repr(key)}"
     # A key in the wrong section is as common a mistake as a misspelt one.
     same = (re.match(rf"(.+\.)?{re.escape(key)}(?=\.|$)", known) for known in keys(root))
     near = sorted((found[0] for found in same if found), key=lambda found: found.count("."))[:1]

@@ -41,6 +41,8 @@ Arguments = Mapping[str, Any]
 """Settings by name that another program defines (arguments of a class, of vLLM, of Ray). Layers merge them
 entry by entry, as they merge sections; a mapping of any other type is one value: that of the last layer."""
 
+_NAMELESS = re.compile(r"(^|\.)\s*(\.|$)|\.\s*\[|\[\s*\]")
+"""A place of a dotted key where a name is due and none stands."""
 _RESOLVING = re.compile(r"^\w+ raised while resolving interpolation: ")
 
 MAY_CHANGE = {"may_change": True}
@@ -61,7 +63,7 @@ def load(files: Sequence[str | Path], overrides: Sequence[str], schema: type[T])
     try:
         values = resolved(merged)
     except OmegaConfBaseException as error:
-        if not getattr(error, "full_key", None) and (places := ", ".join(_references(merged, schema, ""))):
+        if not _leads_to(error, schema) and (places := ", ".join(_references(merged, schema, ""))):
             # OmegaConf does not say where a reference leads to something of another form.
             raise ConfigError(f"{places}: a reference must lead to a section of the same form") from error
         raise ConfigError(_reason(error, schema)) from error
@@ -161,6 +163,11 @@ def _parse_override(text: str, schema: object = None) -> DictConfig:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"override {text!r}: must be written key=value, for instance train.num_steps=20")
+    if _NAMELESS.search(key):
+        raise ConfigError(
+            f"override {text!r}: the key {key!r} lacks a name beside a dot or in brackets; keys are written "
+            "as in train.num_steps=20"
+        )
     try:
         return OmegaConf.from_dotlist([f"{key}={quoted(value, schema, _names(key))}"])
     except OmegaConfBaseException as error:
@@ -255,12 +262,17 @@ def _reason(error: Exception, schema: type | None = None) -> str:
         message += "; a reference is written ${key}, text that begins like one \\${"
     elif isinstance(error, UnsupportedInterpolationType):
         message += "; a reference is ${key} or ${oc.env:NAME}"
+    elif isinstance(error, ValidationError) and full_key and schema is not None:
+        message = f"what it refers to must be {must_be(hint_at(schema, _names(full_key)))}"
     elif isinstance(error, InterpolationResolutionError):
         message = _RESOLVING.sub("a reference leads nowhere: ", message)
-    elif isinstance(error, ValidationError) and full_key and schema is not None:
-        hint = hint_at(schema, _names(full_key))
-        message = f"what it refers to must be {must_be(hint)}"
     return f"{full_key}: {message}" if full_key else message
+
+
+def _leads_to(error: Exception, schema: type) -> bool:
+    """Whether an error says at which key of the schema it is."""
+    full_key = getattr(error, "full_key", None)
+    return bool(full_key) and hint_at(schema, _names(str(full_key))) is not None
 
 
 @functools.cache

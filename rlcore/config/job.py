@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from rlcore.config.checks import at_least, check, positive
+from rlcore.config.checks import at_least, check, positive, without_tilde
 from rlcore.errors import ConfigError
 
 SOURCES = ("submitter", "cluster")
@@ -50,6 +50,7 @@ class JobConfig:
     def __post_init__(self) -> None:
         known = self.address is None or is_dashboard(self.address)
         check(known, "address", self.address, "the dashboard's, as http://HOST:8265, or null")
+        without_tilde(self, "working_dir")
         absolute = self.storage is None or PurePosixPath(self.storage).is_absolute()
         check(absolute, "storage", self.storage, "an absolute path, or null")
         check(0 < self.max_mb <= 512, "max_mb", self.max_mb, "above 0 and at most 512")

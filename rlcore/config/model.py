@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from rlcore.config.checks import check, one_of
+from rlcore.config.checks import check, one_of, without_tilde
 from rlcore.config.io import MAY_CHANGE, Arguments
 
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -34,6 +34,7 @@ class ModelConfig:
     """Folder that keeps the frozen tower's embeddings from run to run, by content and weights."""
 
     def __post_init__(self) -> None:
+        without_tilde(self, "path", "media_cache")
         one_of(self, "dtype", "float32", "bfloat16")
         one_of(self, "head_dtype", "auto", "float32")
         one_of(self, "media", "embeds", "raw")

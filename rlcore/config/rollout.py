@@ -9,6 +9,27 @@ from dataclasses import dataclass, field
 from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
 from rlcore.config.io import MAY_CHANGE, Arguments
 
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size")
+_LIMITS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes")
+"""vLLM's engine arguments that count something, of which null leaves the limits to vLLM."""
+
+
+def check_engine(engine: Mapping[str, object], key: str) -> None:
+    """Refuses values of vLLM's engine arguments that rlcore reads as well. vLLM's command line takes
+    notations such as `4k`, the engine itself does not.
+
+    Args:
+        key: configuration path of the arguments, for errors.
+    """
+    for name in (*_SIZES, *_LIMITS):
+        value, or_null = engine.get(name, 1), ", or null" if name in _LIMITS else ""
+        is_whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value % 1 == 0
+        known = (is_whole and value >= 1) or (value is None and name in _LIMITS)  # type: ignore[operator]
+        check(known, f"{key}.{name}", value, f"a whole number, at least 1{or_null}")
+    share = engine.get("gpu_memory_utilization", 1.0)
+    known = isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share <= 1
+    check(known, f"{key}.gpu_memory_utilization", share, "a number above 0 and at most 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
@@ -53,8 +74,7 @@ class RolloutConfig:
     @property
     def workers_per_engine(self) -> int:
         """Number of vLLM's worker processes in one engine."""
-        sizes = (self.engine.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline"))
-        return math.prod(sizes)
+        return math.prod(int(self.engine.get(name, 1)) for name in _SIZES)
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_replicas", "samples_per_prompt", "max_tokens")
@@ -68,5 +88,6 @@ class RolloutConfig:
         check(
             known, "structured", dict(self.structured), f"empty, or one of {', '.join(forms)} and its value"
         )
+        check_engine(self.engine, "engine")
         at_least(self, 0, "max_restarts")
         positive(self, "timeout_s", "hang_timeout_s")

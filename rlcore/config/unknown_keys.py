@@ -18,7 +18,7 @@ def check_sections(layer: Mapping[str, object], schema: type) -> None:
         ConfigError: the message says what is read here, and by its docstring which command reads the file.
     """
     hints = get_type_hints(schema)
-    unknown = [str(key) for key in layer if key not in hints]
+    unknown = [str(key) if str(key).strip() else repr(key) for key in layer if key not in hints]
     sections = {name: without_none(hint) for name, hint in hints.items()}
     sections = {name: hint for name, hint in sections.items() if dataclasses.is_dataclass(hint)}
     if len(unknown) > 1:
@@ -29,7 +29,9 @@ def check_sections(layer: Mapping[str, object], schema: type) -> None:
                     f"them below {name}, or give the file to the command that reads it"
                 )
     inner = {key for section in sections.values() for key in get_type_hints(section)}
-    if len(unknown) > 1 or any(_is_strange(key, layer[key], inner | set(hints)) for key in unknown):
+    if len(unknown) > 1 or any(
+        _is_strange(str(key), layer[key], inner | set(hints)) for key in layer if key not in hints
+    ):
         raise ConfigError(
             f"{', '.join(unknown)}: unknown keys of {_says(schema)}; known here: {', '.join(hints)}. A file "
             "with other sections is read by a command of its own package, as `emotion quickstart` "

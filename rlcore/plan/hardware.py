@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from rlcore.config import load_config
-from rlcore.config.io import check
+from rlcore.config.checks import positive
 from rlcore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ class Hardware:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            value = getattr(self, one.name)
             if one.name not in ("name", "is_cpu"):
-                check(value > 0, one.name, value, "above 0")
+                positive(self, one.name)
 
     @property
     def num_gpus(self) -> int:

@@ -21,13 +21,13 @@ Settings = Mapping[str, bool | int | float | str]
 def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> list[str]:
     """Returns everything that would not fit, in words. Each names the keys that decide it."""
     roles = roles_of(config, sizes, batch, hardware)
-    problems = _lengths(config, batch) + _cache(config, sizes, batch, hardware)
+    problems = _engine(config, sizes) + _lengths(config, batch) + _cache(config, sizes, batch, hardware)
     if hardware.is_cpu:
         return problems + _on_cpus(config, roles, hardware)
     devices = place(roles, colocate=config.cluster.colocate)
     return (
         problems
-        + _gpus(config, roles, devices, hardware)
+        + _gpus(config, roles, devices, hardware, is_even=not _engine(config, sizes))
         + _gpu_memory(devices, hardware)
         + _main_memory(config, devices, hardware)
     )
@@ -41,14 +41,42 @@ def dictated(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
         settings["learner.micro_batch_tokens"] = longest
     if context is not None and longest > int(context):
         settings["rollout.engine.max_model_len"] = longest
+    tensor_parallel = int(config.rollout.engine.get("tensor_parallel_size", 1))
+    workers, num_gpus = config.rollout.workers_per_engine, config.rollout.num_gpus
+    if not _is_even(sizes, tensor_parallel):
+        even = max(n for n in range(1, tensor_parallel) if _is_even(sizes, n))
+        settings["rollout.engine.tensor_parallel_size"] = even
+        workers = workers // tensor_parallel * even
     if not hardware.is_cpu:
-        workers, num_gpus = config.rollout.workers_per_engine, config.rollout.num_gpus
         if num_gpus == 0 or (workers > 1 and workers > num_gpus):
             settings["rollout.num_gpus"] = workers
         roles = roles_of(config, sizes, batch, hardware)
         if config.learner.num_gpus == 0 or _shares_ranks(place(roles, colocate=config.cluster.colocate)):
             settings["learner.num_gpus"] = 1
     return settings
+
+
+def _is_even(sizes: ModelSizes, tensor_parallel: int) -> bool:
+    """Whether vLLM can split a model's layers into so many equal parts; keys and values may be repeated."""
+    small, large = sorted((sizes.num_kv_heads, tensor_parallel))
+    return sizes.num_heads % tensor_parallel == sizes.intermediate % tensor_parallel == large % small == 0
+
+
+def _engine(config: RunConfig, sizes: ModelSizes) -> list[str]:
+    engine, problems = config.rollout.engine, []
+    tensor_parallel, stages = (int(engine.get(f"{axis}_parallel_size", 1)) for axis in ("tensor", "pipeline"))
+    if not _is_even(sizes, tensor_parallel):
+        problems.append(
+            f"rollout.engine.tensor_parallel_size is {tensor_parallel}: vLLM splits the model's "
+            f"{sizes.num_heads} attention heads, {sizes.num_kv_heads} of them for keys and values, and "
+            f"{sizes.intermediate} values inside a layer into equal parts"
+        )
+    if stages > sizes.num_layers:
+        problems.append(
+            f"rollout.engine.pipeline_parallel_size is {stages}: the model has {sizes.num_layers} layers to "
+            "share out"
+        )
+    return problems
 
 
 def _lengths(config: RunConfig, batch: Batch) -> list[str]:
@@ -106,11 +134,11 @@ def _on_cpus(config: RunConfig, roles: Sequence[Role], hardware: Hardware) -> li
 
 
 def _gpus(
-    config: RunConfig, roles: Sequence[Role], devices: Sequence[Device], hardware: Hardware
+    config: RunConfig, roles: Sequence[Role], devices: Sequence[Device], hardware: Hardware, *, is_even: bool
 ) -> list[str]:
     problems = []
     workers, num_gpus = config.rollout.workers_per_engine, config.rollout.num_gpus
-    if workers > 1 and workers > num_gpus:
+    if workers > 1 and workers > num_gpus and is_even:
         problems.append(
             f"an engine of {workers} workers (rollout.engine.tensor_parallel_size and "
             f"pipeline_parallel_size) needs as many GPUs, rollout.num_gpus is {num_gpus:g}: set it to "

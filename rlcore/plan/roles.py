@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rlcore.config import RewardConfig, RunConfig
+from rlcore.config.rollout import check_engine
 from rlcore.plan.hardware import Hardware
 from rlcore.plan.memory import (
     BYTES,
@@ -103,7 +104,8 @@ def largest_batch(config: RunConfig, hardware: Hardware) -> tuple[int, int]:
         num_seqs, num_tokens = 1024, 16384
     else:
         num_seqs, num_tokens = 256, 8192
-    return int(engine.get("max_num_seqs", num_seqs)), int(engine.get("max_num_batched_tokens", num_tokens))
+    given = engine.get("max_num_seqs"), engine.get("max_num_batched_tokens")
+    return int(given[0] or num_seqs), int(given[1] or num_tokens)
 
 
 def rollout_memory(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> Rollout:
@@ -248,7 +250,8 @@ def cpu_rewards(config: RunConfig) -> float:
 
 def _reward(name: str, reward: RewardConfig, hardware: Hardware) -> Role:
     """A reward on GPUs is taken for a vLLM engine, which takes its share whatever the model."""
-    engine = reward.args.get("engine", {})
+    engine = reward.args.get("engine") or {}
+    check_engine(engine, f"rewards.{name}.args.engine")
     share = float(engine.get("gpu_memory_utilization", GPU_UTILIZATION))
     num_bytes = share * hardware.memory_gb * 1e9
     return Role(

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import norm
 
 from rlcore.config import RunConfig
-from rlcore.config.io import check
+from rlcore.config.checks import at_least, check
 
 AUDIO_TOKENS_PER_S = 25
 """Embeddings of a second of audio in Qwen2-Audio and Qwen2.5-Omni (arXiv:2503.20215, 2.2: one in 40 ms)."""
@@ -38,8 +38,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         check(self.prompt_tokens >= 1, "prompt_tokens", self.prompt_tokens, "at least 1")
-        for name in ("audio_seconds", "length_spread"):
-            check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        at_least(self, 0, "audio_seconds", "length_spread")
         if self.completion_tokens is not None:
             check(self.completion_tokens >= 1, "completion_tokens", self.completion_tokens, "at least 1")
 
@@ -50,6 +49,11 @@ class Batch:
 
     config: RunConfig
     workload: Workload
+
+    def __post_init__(self) -> None:
+        mean, limit = self.workload.completion_tokens, self.max_completion
+        allowed = f"at most rollout.max_tokens ({limit})"
+        check(mean is None or mean <= limit, "completion_tokens", mean, allowed)
 
     @property
     def num_prompts(self) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -58,6 +60,40 @@ def check_reward(config: RewardConfig, *, where: str) -> None:
         raise ConfigError(f"{where}.target: {name} is no subclass of rlcore.rewards.Reward")
     for key, part in _parts(config.args, f"{where}.args"):
         check_reward(part, where=key)
+
+
+def check_rewards(rewards: Mapping[str, RewardConfig]) -> None:
+    """Checks a run's rewards before its actors start, as far as their code is on this machine. A package that
+    only the nodes have, of their own or by `runtime_env`, is the actors' business.
+
+    Raises:
+        ConfigError: `build_reward` would raise it.
+    """
+    for name, config in rewards.items():
+        if not has_own_environment(config) and _is_here(config.target):
+            try:
+                check_reward(config, where=f"rewards.{name}")
+            except ConfigError as error:
+                if not isinstance(error.__cause__, ImportError) or _names_a_module_here(error.__cause__):
+                    raise
+
+
+def has_own_environment(config: RewardConfig) -> bool:
+    """Tells whether a reward's actors may have other code than this process."""
+    return bool(set(config.runtime_env) - {"env_vars"})
+
+
+def _is_here(target: str) -> bool:
+    """Whether this machine has the package that a target names by its module, or by an entry point."""
+    if ":" not in target:
+        return any(point.name == target for point in metadata.entry_points(group=ENTRY_POINTS))
+    package = target.partition(":")[0].partition(".")[0]
+    return package in sys.modules or find_spec(package) is not None
+
+
+def _names_a_module_here(error: ImportError) -> bool:
+    """Whether what cannot be imported belongs to a package of this machine: it is misspelt, not absent."""
+    return bool(error.name) and _is_here(f"{error.name}:")
 
 
 def _parts(args: Mapping[str, object], where: str) -> Iterator[tuple[str, RewardConfig]]:

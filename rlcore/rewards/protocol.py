@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
+from typing import Any, TypeGuard
 
 from rlcore.errors import ConfigError
 from rlcore.types import Group, RewardContext, Score
@@ -110,6 +110,12 @@ def failed_scores(group: Group, reason: str) -> list[Score]:
     return [Score(0.0, error=plain_text(reason))] * len(group.completions)
 
 
+def has_order(answer: object) -> TypeGuard[Iterable[object]]:
+    """Tells whether an answer is a list, or may be read as one: the values of a mapping, a set or a text
+    belong to no completion."""
+    return isinstance(answer, Iterable) and not isinstance(answer, (Mapping, Set, str, bytes))
+
+
 def plain_text(value: object) -> str:
     """Converts what a reward or a service gave for an error or a name to text that fits into a file.
 
@@ -134,7 +140,7 @@ _PLUMBING = ("rlcore/rewards/protocol.py", "rlcore/actors/reward_worker.py")
 def _group_scores(group: Group, answer: object) -> Sequence[Score]:
     if isinstance(answer, Score) and answer.error is not None:
         return failed_scores(group, answer.error)
-    if not isinstance(answer, Iterable):
+    if not has_order(answer):
         return failed_scores(group, f"returned {type(answer).__name__} where one value a completion is due")
     return [_as_score(each) for each in answer]
 

@@ -9,6 +9,7 @@ every answer for ever. This module knows what a task and rewards say; it starts 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ _NUM_TRIED = 16
 _TAG = re.compile(r"</?\w+>")
 _CLOSED = re.compile(r"<(\w+)>\s*</\1>\s*\Z")
 """An empty pair of tags at a prompt's end."""
+_OPENED = re.compile(r"<\w+>\s*")
 
 
 def check_reading(config: RunConfig, task: object, prompts: Sequence[Prompt]) -> None:
@@ -54,7 +56,7 @@ def check_reading(config: RunConfig, task: object, prompts: Sequence[Prompt]) ->
     answers = [task.perfect_answer(prompt) for prompt in tried]
     read = []
     for prompt, answer in zip(tried, answers, strict=True):
-        _check_template(path, prompt.text, answer)
+        _check_template(path, tokenizer, prompt.text, answer)
         text = read_back(tokenizer, prompt.text, answer)
         if _words(text) != _words(answer):
             raise ConfigError(
@@ -69,14 +71,34 @@ def check_reading(config: RunConfig, task: object, prompts: Sequence[Prompt]) ->
         _check_reward(name, reward, _groups(tried, answers), _groups(tried, read))
 
 
-def _check_template(path: str, prompt: str, answer: str) -> None:
-    closed = _CLOSED.search(prompt)
-    if closed is not None and answer.lstrip().startswith(f"<{closed[1]}>"):
-        raise ConfigError(
-            f"model.path: the chat template of {path} ends the prompt with {closed[0]!r}, which tells the "
-            f"model to write no <{closed[1]}>, while a perfect answer begins with it. Turn thinking on in "
-            "the template (chat_template.jinja beside the weights), or take the empty pair out of it"
-        )
+def _check_template(path: str, tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> None:
+    """Refuses a template that writes more of the answer than the tag that it begins with: rewards read the
+    model's part, and that tag alone is put back in front of it (`rlcore.models.tokens.opened_tag`)."""
+    begun = _begun(tokenizer, prompt, answer)
+    if not begun or (_OPENED.fullmatch(begun) and answer.lstrip().startswith(begun.rstrip())):
+        return
+    first = _TAG.search(answer)
+    assert first is not None, answer
+    raise ConfigError(
+        f"model.path: the chat template of {path} ends the prompt with {begun!r}, which tells the model to "
+        f"write no {first[0]}, or to go on inside of it, while a perfect answer begins with it and rewards "
+        "read what the model writes. Let the template (chat_template.jinja beside the weights) end before "
+        f"{first[0]} or right behind it; turn thinking on in it where it can be turned off"
+    )
+
+
+def _begun(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> str:
+    """Returns what a prompt writes of the answer: from the first of the answer's tags after the last special
+    token, which begins the assistant's turn. Where no such token stands behind the prompt's beginning, the
+    turn cannot be told from the question: an empty pair of tags at the end alone counts."""
+    tags = {tag.casefold() for tag in _TAG.findall(answer)}
+    marks = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    ends = [at + len(mark) for mark in marks if mark not in tags and (at := prompt.rfind(mark)) > 0]
+    if not ends and (closed := _CLOSED.search(prompt)):
+        ends = [closed.start()]
+    turn = prompt[max(ends, default=len(prompt)) :]
+    starts = [tag.start() for tag in _TAG.finditer(turn) if tag[0].casefold() in tags]
+    return turn[starts[0] :] if starts else ""
 
 
 def _check_rollout(rollout: RolloutConfig, tokenizer: PreTrainedTokenizerBase, written: str) -> None:
@@ -86,6 +108,34 @@ def _check_rollout(rollout: RolloutConfig, tokenizer: PreTrainedTokenizerBase, w
             f"rollout.banned_tokens: {banned} are never sampled, and the task's perfect answer {written!r} "
             "needs them"
         )
+    if len(needed) > rollout.max_tokens:
+        raise ConfigError(
+            f"rollout.max_tokens: got {rollout.max_tokens}, and the task's perfect answer {written!r} has "
+            f"{len(needed)} tokens: every such answer would be cut. Raise it to more than that"
+        )
+    if not _may_be(written, rollout.structured):
+        raise ConfigError(
+            f"rollout.structured: got {dict(rollout.structured)}, which the task's perfect answer "
+            f"{written!r} is not: no answer could have both forms"
+        )
+
+
+def _may_be(written: str, structured: Mapping[str, object]) -> bool:
+    """Whether an answer has the form of `rollout.structured`, as far as it can be told here: of a schema that
+    it is JSON, of a grammar nothing."""
+    if "choice" in structured:
+        choices = structured["choice"]
+        return isinstance(choices, Sequence) and written in choices
+    try:
+        if "regex" in structured:
+            return re.fullmatch(str(structured["regex"]), written) is not None
+        if "json" in structured:
+            json.loads(written)
+    except re.error:
+        return True  # the engine's dialect is another
+    except ValueError:
+        return False
+    return True
 
 
 def _words(text: str) -> list[str]:

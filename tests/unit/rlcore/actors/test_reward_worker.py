@@ -70,7 +70,19 @@ def both(group: Group, completion: Completion) -> int:
 
 
 def wrong_kind(group: Group) -> object:
-    return {"none": None, "words": ["a", "b"], "few": [1.0]}[group.completions[0].text]
+    answers = {"none": None, "words": ["a", "b"], "few": [1.0], "array": np.array([1.0, 0.0])}
+    answers |= {"dict": {1.0: "x", 0.0: "y"}, "set": {1.0, 0.0}, "text": "10", "bytes": b"10"}
+    return answers[group.completions[0].text]
+
+
+class WithoutOrder(Reward):
+    def score(self, group, context):
+        return dict.fromkeys(("a", "b"), Score(1.0))
+
+
+class BatchWithoutOrder(Reward):
+    def score_batch(self, groups, context):
+        return {group.prompt.id: [Score(1.0), Score(0.0)] for group in groups}
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +96,8 @@ def module():
         huge=huge,
         both=both,
         wrong_kind=wrong_kind,
+        WithoutOrder=WithoutOrder,
+        BatchWithoutOrder=BatchWithoutOrder,
         number=3,
         Plain=dict,
     )
@@ -121,6 +135,25 @@ def test_what_a_group_function_returns_is_checked() -> None:
     assert none[0].error == "returned NoneType where one value a completion is due"
     assert words[1].error == "value is 'b'; it must be a finite number"
     assert few[0].error == "returned 1 scores for 2 completions"
+    (row,) = worker("wrong_kind").score([group("array", "x")], RewardContext())
+    assert row == [Score(1.0), Score(0.0)]
+
+
+@pytest.mark.parametrize("kind", ["dict", "set", "text", "bytes"])
+def test_what_has_no_order_is_no_list_of_scores(kind: str) -> None:
+    (row,) = worker("wrong_kind").score([group(kind, "x")], RewardContext())
+    assert [s.error for s in row] == [
+        f"returned {kind.replace('text', 'str')} where one value a completion is due"
+    ] * 2
+
+
+def test_what_a_class_returns_without_order_is_no_list_either() -> None:
+    (row,) = worker("WithoutOrder").score([group("a", "b")], RewardContext())
+    assert [s.error for s in row] == ["returned dict where one Score a completion is due"] * 2
+    (row,) = worker("BatchWithoutOrder").score([group("a", "b")], RewardContext())
+    assert (row[0].error or "").startswith(
+        "ValueError: score_batch returned dict where a list a group is due"
+    )
 
 
 def test_a_wrong_count_is_data_for_its_group() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from emotion_task.config import PipelineConfig
@@ -23,6 +24,7 @@ from rlcore.config import (
 )
 from rlcore.config.io import keys
 from rlcore.errors import ConfigError
+from rlcore.loop.prompts import PromptStream
 
 CONFIGS = Path(__file__).resolve().parents[4] / "emotion_task" / "configs"
 
@@ -225,6 +227,32 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
             "rollout.structured={regexp: a}",
             "rollout.structured: got {'regexp': 'a'}, must be empty, or one",
         ),
+        ("seed=-1", "seed: got -1, must be at least 0 and at most 9223372036854775807"),
+        ("seed=9223372036854775808", "seed: got 9223372036854775808, must be at least 0 and at most"),
+        ("run_dir='~/runs/a'", "run_dir: got '~/runs/a', must be a path that begins with no ~: write the"),
+        ("run_dir='~'", "run_dir: got '~', must be a path"),
+        ("model.path='~/model'", "model.path: got '~/model', must be a path that begins with no ~"),
+        ("model.media_cache='~/cache'", "model.media_cache: got '~/cache', must be a path that begins"),
+        ("cluster.job.working_dir='~/x'", "cluster.job.working_dir: got '~/x', must be a path that begins"),
+        ("cluster.job.storage='~/x'", "cluster.job.storage: got '~/x', must be an absolute path"),
+        (
+            "rollout.engine.max_model_len=4k",
+            "rollout.engine.max_model_len: got '4k', must be a whole number,",
+        ),
+        ("rollout.engine.max_model_len=auto", "must be a whole number, at least 1, or null"),
+        ("rollout.engine.kv_cache_memory_bytes=4G", "rollout.engine.kv_cache_memory_bytes: got '4G', must"),
+        ("rollout.engine.tensor_parallel_size=0", "rollout.engine.tensor_parallel_size: got 0, must be a"),
+        ("rollout.engine.tensor_parallel_size=-1", "rollout.engine.tensor_parallel_size: got -1, must be"),
+        ("rollout.engine.tensor_parallel_size=null", "got null, must be a whole number, at least 1"),
+        ("rollout.engine.pipeline_parallel_size=1.5", "rollout.engine.pipeline_parallel_size: got 1.5, mu"),
+        ("rollout.engine.max_num_seqs=0", "rollout.engine.max_num_seqs: got 0, must be a whole number"),
+        ("rollout.engine.max_num_batched_tokens=.inf", "max_num_batched_tokens: got inf, must be a whole"),
+        (
+            "rollout.engine.gpu_memory_utilization=high",
+            "gpu_memory_utilization: got 'high', must be a number",
+        ),
+        ("rollout.engine.gpu_memory_utilization=-1", "gpu_memory_utilization: got -1, must be a number abo"),
+        ("rollout.engine.gpu_memory_utilization=2", "got 2, must be a number above 0 and at most 1"),
         ("rollout.num_replicas=0", "rollout.num_replicas: got 0, must be at least 1"),
         (
             "rollout.structured={regex: a}",
@@ -300,6 +328,22 @@ def test_value_out_of_range_names_the_full_path(minimal: Path, override: str, me
     with pytest.raises(ConfigError) as error:
         load_config([minimal], [override])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("seed", [0, 2**63 - 1])
+def test_every_seed_is_one_of_numpy_and_torch(minimal: Path, seed: int) -> None:
+    config = load_config([minimal], [f"seed={seed}", "run_dir=runs/~a"])
+    assert (config.seed, config.run_dir) == (seed, "runs/~a")
+    stream = PromptStream(num_prompts=5, per_step=5, seed=config.seed)
+    assert sorted(stream.indices(0)) == [0, 1, 2, 3, 4]
+    torch.Generator().manual_seed(config.seed)
+
+
+def test_a_pipelines_seed_and_folder_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"^seed: got -1"):
+        PipelineConfig(seed=-1)
+    with pytest.raises(ConfigError, match=r"^run_dir: got '~/q'"):
+        PipelineConfig(run_dir="~/q")
 
 
 @pytest.mark.parametrize(
@@ -514,6 +558,60 @@ def test_odd_keys_and_references_are_sentences(
     with pytest.raises(ConfigError, match=message) as refused:
         load_config([minimal, file], [])
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rewards=${task}", "rewards: a reference must lead to a section of the same form"),
+        ("rewards.a=${task}", "rewards.a: a reference must lead to a section of the same form"),
+        ("algorithm.ptr=${model}", "algorithm.ptr: a reference must lead to a section of the same form"),
+        ("rollout.resources=${task}", "rollout.resources.target: what it refers to must be a number"),
+        ("seed=${task}", "seed: what it refers to must be a whole number"),
+        ("model.path=${task}", "model.path: what it refers to must be text"),
+        ("rewards.brevity.weight=${model.path}", "rewards.brevity.weight: what it refers to must be a num"),
+    ],
+)
+def test_a_reference_to_another_form_is_named_by_its_place(
+    minimal: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ".train.num_steps",
+        "train..num_steps",
+        "train.",
+        "..",
+        ".",
+        "train.num_steps.",
+        "[]",
+        "rewards..target",
+    ],
+)
+def test_a_key_without_a_name_is_shown_as_it_is(minimal: Path, key: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [f"{key}=3"])
+    assert str(error.value).startswith(f"override '{key}=3': the key '{key}' lacks a name beside a dot")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{'': 3}", "more.yaml: '': unknown key"),
+        ("{'': {a: 1}}", "more.yaml: '': unknown keys of one training run"),
+        ("train: {' ': 3}", "more.yaml: train.' ': unknown key"),
+        ("rewards: {'': {target: 'a:b'}}", "more.yaml: rewards: name of an entry: got '', must be text of"),
+    ],
+)
+def test_a_blank_key_of_a_file_is_shown(minimal: Path, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal, write(tmp_path, text)])
+    assert message in str(error.value)
 
 
 def test_loader_serves_any_frozen_schema(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from tiny_models import make_qwen2_5_omni, tone
+from tiny_models import make_qwen2_5_omni, make_text, tone
 
 from benchmarks import plan_memory
 from rlcore import cli
@@ -464,6 +465,16 @@ def test_what_the_lengths_dictate_is_named_by_its_key() -> None:
             "two learner ranks share a GPU, which NCCL refuses: raise learner.num_gpus (0.5)",
             {"learner.num_gpus": 1},
         ),
+        (
+            {"rollout.engine": {"tensor_parallel_size": 3}},
+            "rollout.engine.tensor_parallel_size is 3: vLLM splits the model's 2 attention heads, 1 of them",
+            {"rollout.engine.tensor_parallel_size": 2, "rollout.num_gpus": 2},
+        ),
+        (
+            {"rollout.engine": {"pipeline_parallel_size": 3}, "rollout.num_gpus": 3},
+            "rollout.engine.pipeline_parallel_size is 3: the model has 2 layers",
+            None,
+        ),
         ({"rollout.num_gpus": 16}, "rollout.num_gpus is 16: the GPUs of one actor lie on one node", None),
     ],
 )
@@ -473,6 +484,59 @@ def test_gpus_that_no_process_can_use_are_refused(
     plan = make_plan(run_config(**settings), TINY, load_hardware("h100-80g:8"))
     assert said in plan.problems[0]
     assert plan.changes == (() if change is None else (change,))
+
+
+@pytest.mark.parametrize(
+    ("num_heads", "num_kv_heads", "intermediate", "tensor_parallel", "is_even"),
+    [(4, 2, 8, 3, False), (4, 2, 8, 4, True), (12, 6, 8, 4, False), (4, 4, 6, 4, False), (8, 8, 8, 8, True)],
+)
+def test_an_engines_workers_get_equal_parts(
+    num_heads: int, num_kv_heads: int, intermediate: int, tensor_parallel: int, is_even: bool
+) -> None:
+    sizes = replace(TINY, num_heads=num_heads, num_kv_heads=num_kv_heads, intermediate=intermediate)
+    engine = {"tensor_parallel_size": tensor_parallel}
+    config = run_config(**{"rollout.engine": engine, "rollout.num_gpus": tensor_parallel})
+    plan = make_plan(config, sizes, load_hardware("h100-80g:16"))
+    assert plan.fits == is_even
+    for change in plan.changes:
+        assert make_plan(with_settings(config, change), sizes, load_hardware("h100-80g:16")).fits
+
+
+def test_lengths_beyond_the_limit_and_endless_ones_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"completion_tokens: got 500, must be at most rollout.max_tokens"):
+        make_plan(run_config(**{"rollout.max_tokens": 24}), TINY, H100, Workload(completion_tokens=500))
+    with pytest.raises(ConfigError, match="audio_seconds: got inf, must be a finite number"):
+        Workload(audio_seconds=math.inf)
+    with pytest.raises(ConfigError, match="memory_gb: got inf, must be a finite number"):
+        Hardware(memory_gb=math.inf)
+
+
+def test_a_rewards_engine_is_checked_by_its_path() -> None:
+    engine = {"gpu_memory_utilization": "high"}
+    reward = RewardConfig(target="a:b", num_gpus=1, args={"engine": engine})
+    with pytest.raises(ConfigError, match=r"rewards\.a\.args\.engine\.gpu_memory_utilization: got 'high'"):
+        make_plan(run_config(rewards={"a": reward}), TINY, H100)
+    whole = RewardConfig(target="a:b", num_gpus=1, args={"engine": None})
+    assert make_plan(run_config(rewards={"a": whole}), TINY, load_hardware("h100-80g:8")).fits
+
+
+def test_a_run_without_rewards_or_audio_is_planned_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_text(tmp_path / "text")
+    (tmp_path / "run.yaml").write_text(
+        f"model: {{path: {model}}}\nalgorithm: {{kl_coef: 0}}\ntask: {{target: 'nowhere:Task'}}\n"
+        "rewards: {even: {target: 'nowhere:even'}}\n"
+        "rollout: {num_gpus: 1, max_tokens: 64, engine: {max_model_len: 128}}\nlearner: {num_gpus: 1}\n"
+    )
+    words = ["plan", "--config", str(tmp_path / "run.yaml"), "--hardware", "h100-80g:2"]
+    assert cli.main([*words, "--prompt-tokens", "34"]) == 0
+    said = capsys.readouterr().out
+    assert "16 prompts of 34 tokens" in said and "34 text tokens and 0 s of audio" in said
+    assert cli.main([*words, "rewards.even=null"]) == 2
+    assert "rewards: got {}, must be one at least" in capsys.readouterr().err
+    assert cli.main([*words, "--completion-tokens", "500"]) == 2
+    assert "completion_tokens: got 500.0, must be at most rollout.max_tokens (64)" in capsys.readouterr().err
 
 
 def test_colocated_pairs_that_share_a_gpu_are_refused() -> None:
@@ -552,6 +616,7 @@ def test_lengths_are_those_of_the_tasks_own_recordings(
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "run.yaml").write_text(
         f"model: {{path: {model}, media: raw}}\nalgorithm: {{kl_coef: 0}}\n"
+        "rewards: {a: {target: 'a:b'}}\n"
         "rollout: {num_gpus: 1, engine: {max_model_len: 400}}\nlearner: {num_gpus: 1}\n"
         f"task: {{target: 'emotion_task.task:EmotionTask', args: {{manifest: {tmp_path / 'm.jsonl'}, "
         f"model_path: {model}}}}}\n"

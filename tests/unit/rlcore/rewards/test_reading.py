@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from emotion_task.models.tiny import AUDIO_TOKENS, CHAT_TEMPLATE, THINK_TOKENS, train_tokenizer
 from emotion_task.records import Utterance, write_manifest
 from emotion_task.task import EmotionTask
-from rlcore.config import ModelConfig, RewardConfig, RolloutConfig, RunConfig
+from rlcore.config import LearnerConfig, ModelConfig, RewardConfig, RolloutConfig, RunConfig
 from rlcore.errors import ConfigError
 from rlcore.rewards.reading import check_reading
 from rlcore.run import evaluate, train
@@ -72,6 +72,7 @@ def run_config(
         model=ModelConfig(path=str(path)),
         rollout=rollout,
         rewards=rewards,
+        learner=LearnerConfig(recompute_logprobs=bool(rollout.structured)),
     )
 
 
@@ -94,12 +95,37 @@ def test_what_can_be_read_is_let_through(change: Change, tmp_path: Path) -> None
     check(run_config(tmp_path, change, RolloutConfig(stop=("</answer>",)), RULES), tmp_path)
 
 
+def plain_words(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Turns without a special token: tags of the question are no part of the answer."""
+    texts = "{% for m in messages %}{{ m['role'] }}: {% if m['content'] is string %}{{ m['content'] }}"
+    texts += (
+        "{% else %}{% for p in m['content'] %}{{ p['text'] if 'text' in p else '' }}{% endfor %}{% endif %}"
+    )
+    tokenizer.chat_template = f"{texts} {{% endfor %}}assistant: <think>"
+
+
+@pytest.mark.parametrize("change", [plain_words, turn("Sure: "), turn("<reasons> <think>\n")])
+def test_what_a_template_writes_before_the_answer_is_let_through(change: Change, tmp_path: Path) -> None:
+    rollout = RolloutConfig(structured={"regex": r"(<think>)?[\s\S]+</think><answer>[a-z]+</answer>"})
+    check(run_config(tmp_path, change, rollout, RULES), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (
             turn("<think>\n\n</think>\n\n"),
             r"chat template of .*model ends the prompt with '<think>.* no <think>",
+        ),
+        (turn("<think>\nOkay, "), r"chat template of .*model ends the prompt with '<think>\\nOkay, ', which"),
+        (turn("<think>skip</think>"), r"ends the prompt with '<think>skip</think>', which .* no <think>"),
+        (turn("<think>\n</think>\n<answer>"), r"ends the prompt with '<think>\\n</think>\\n<answer>', which"),
+        (turn("<answer>"), r"ends the prompt with '<answer>', which .* no <think>"),
+        (turn("</think>\n"), r"ends the prompt with '</think>\\n', which"),
+        (turn("<Think>\n"), r"ends the prompt with '<Think>\\n', which .* no <think>"),
+        (
+            lambda tokenizer: (turn("<think>skip</think>")(tokenizer), special(*THINK_TOKENS)(tokenizer)),
+            r"ends the prompt with '<think>skip</think>', which",
         ),
         (strips, r"chat template of .* loses a text of the system turn: of 'Listen\. Think inside <think>"),
         (
@@ -135,6 +161,10 @@ def test_a_mismatch_of_model_and_task_is_named(change: Change, message: str, tmp
     ("rollout", "rewards", "message"),
     [
         ({"banned_tokens": ("<answer>",)}, RULES, r"rollout.banned_tokens: \['<answer>'\] are never sampled"),
+        ({"max_tokens": 3}, RULES, r"rollout.max_tokens: got 3, and .* '<think>.*</answer>' has \d+ tokens"),
+        ({"structured": {"choice": ["sad", "happy"]}}, RULES, r"rollout.structured: got {'choice': \['sad'"),
+        ({"structured": {"regex": "<answer>[a-z]+</answer>"}}, RULES, "rollout.structured: got {'regex'"),
+        ({"structured": {"json": {"type": "object"}}}, RULES, "rollout.structured: got {'json'"),
         (
             {"stop": ("</think>",)},
             RULES,
@@ -170,6 +200,16 @@ def test_a_run_says_so_before_anything_starts(
     monkeypatch.setattr("rlcore.run.ray_session", lambda cluster: pytest.fail("the cluster was asked"))
     with pytest.raises(ConfigError, match="loses part of what a model writes"):
         start(config)
+
+
+@pytest.mark.parametrize("start", [train, evaluate])
+def test_a_misspelt_reward_is_told_before_anything_starts(
+    start: Callable[[RunConfig], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = {"form": RewardConfig(target="emotion_task.rewards:FormatRewrd")}
+    monkeypatch.setattr("rlcore.run.ray_session", lambda cluster: pytest.fail("the cluster was asked"))
+    with pytest.raises(ConfigError, match=r"rewards\.form\.target: .* has no 'FormatRewrd'"):
+        start(RunConfig(run_dir=str(tmp_path / "run"), rewards=rewards))
 
 
 def test_a_task_that_knows_no_answer_is_passed_over() -> None:
