@@ -59,7 +59,7 @@ class MediaCache:
                 save_file({str(i): np.ascontiguousarray(e) for i, e in enumerate(embeds)}, unfinished)
         except (OSError, SafetensorError, TypeError) as error:
             if not self._has_warned:
-                logger.warning("model.media_cache: %s cannot be written: %s", self._folder, error)
+                logger.warning("model.media_cache: %s does not keep all: %s", self._folder, error)
             self._has_warned = True
 
     def _path(self, media: Media) -> Path:
