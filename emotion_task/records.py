@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 AGE_LEVELS = {"child": 13.0, "young": 40.0, "middle-aged": 60.0, "elderly": float("inf")}
 """Age in years at which each age group ends."""
+OLDEST_YEARS = 130
+"""Age in years that nobody reaches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,7 @@ def wrong_type(field: str, value: object) -> str | None:
     is_right, form = {
         str: (isinstance(value, str), "text; write it in quotes"),
         int: (is_number and isinstance(value, int), "whole number"),
-        float: (is_number and 0 < value < 130, "age in years"),  # type: ignore[operator]
+        float: (is_number and 0 < value < OLDEST_YEARS, "age in years"),  # type: ignore[operator]
         dict: (isinstance(value, dict), "object"),
         list: (isinstance(value, list) and all(isinstance(v, str) for v in value), "list of texts"),
     }[get_origin(allowed) or allowed]

@@ -20,7 +20,7 @@ from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.exported import DERIVED, as_listed, shards_in
 from emotion_task.corpora.reading.tables import csv_rows
 from emotion_task.labels import ALL_LABELS
-from emotion_task.records import Utterance, wrong_type
+from emotion_task.records import OLDEST_YEARS, Utterance, wrong_type
 from rlcore.errors import DataError
 from rlcore.records.files import is_nan, numbered_rows, open_text
 
@@ -117,7 +117,7 @@ def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
     elif not audio.is_relative_to(allowed):
         yield f"audio {row['audio']!r} leads out of {allowed} (set audio_root to the folder that holds it)"
     age = row.get("age_years")
-    if age is not None and not (_number(age) and 0 < float(age) < 130):
+    if age is not None and not (_number(age) and 0 < float(age) < OLDEST_YEARS):
         yield f"age_years {age!r} is no age (leave it out where unknown)"
     channel = row.get("channel")
     if channel is not None and not (_number(channel) and float(channel) in range(1, 1025)):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from emotion_task.records import Utterance
+from emotion_task.records import OLDEST_YEARS, Utterance
+from rlcore.errors import DataError
 
 if TYPE_CHECKING:
     from emotion_task.prosody.measure import Measurement
@@ -31,12 +32,22 @@ strong feeling adds more."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerTraits:
-    """Holds the traits that a classifier hears; a trait is None where the classifier cannot tell."""
+    """Holds the traits that a classifier hears; a trait is None where the classifier cannot tell.
+
+    Raises DataError for an age or a probability that is none: the recording is put aside.
+    """
 
     female_probability: float | None = None
     age_years: float | None = None
     needs_utterances: int = 1
     """Number of a speaker's utterances that must have been heard before the traits are believed."""
+
+    def __post_init__(self) -> None:
+        probability, age = self.female_probability, self.age_years
+        if probability is not None and not 0 <= probability <= 1:
+            raise DataError(f"the speaker classifier's female_probability is {probability!r}, not in [0, 1]")
+        if age is not None and not 0 < age < OLDEST_YEARS:
+            raise DataError(f"the speaker classifier's age_years is {age!r}, which is no age")
 
 
 class SpeakerClassifier(Protocol):

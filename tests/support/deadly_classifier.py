@@ -14,4 +14,4 @@ class Deadly:
     def classify(self, waveform, sample_rate, measurement):
         if 295 < measurement.f0_median_hz < 305:
             os.kill(os.getpid(), signal.SIGKILL)
-        return SpeakerTraits(age_years=float(os.getppid()))  # of the raylet: tells the nodes apart
+        return SpeakerTraits(age_years=os.getppid() / 2**16)  # of the raylet: tells the nodes apart

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from emotion_task.prosody.speaker import MEN_HZ, WOMEN_HZ, PitchGender, fill_traits, gender_of
+from emotion_task.prosody.speaker import MEN_HZ, WOMEN_HZ, PitchGender, SpeakerTraits, fill_traits, gender_of
 from emotion_task.records import Utterance
+from rlcore.errors import DataError
 
 
 def probability(hertz: float | None) -> float | None:
@@ -63,3 +64,10 @@ def test_what_the_corpus_tells_stays():
 )
 def test_age_groups(age, level):
     assert Utterance(id="a", audio="x", age_years=age).age_level == level
+
+
+@pytest.mark.parametrize("traits", [{"age_years": 5553.0}, {"age_years": 0.0}, {"female_probability": 1.1}])
+def test_a_classifier_that_hears_nonsense_costs_the_recording_alone(traits):
+    """A manifest with such an age could not be read again."""
+    with pytest.raises(DataError, match="the speaker classifier's"):
+        SpeakerTraits(**traits)
