@@ -34,7 +34,7 @@ from rlcore.errors import (
 from rlcore.loop.controller import Controller, StepResult
 from rlcore.loop.failure_policy import raise_unless_learner_was_lost
 from rlcore.loop.metrics import TruncationAlarm
-from rlcore.loop.mixing import make_schedule
+from rlcore.loop.mixing import closed_for_good, make_schedule
 from rlcore.loop.resuming import changes_since, check_changes, go_on
 from rlcore.records import checkpoint
 from rlcore.records.files import JsonObject, make_closed
@@ -90,6 +90,8 @@ def train(
             check_changes(config, run_dir / "checkpoints", accept_changes)
         check_rewards(config.rewards)
         make_schedule(config)  # a mistake in it is told before any actor starts
+        if reason := closed_for_good(config):
+            log.warning(reason)
         task = _task(config)
         prompts = task.prompts("train")
         check_reading(config, task, prompts)

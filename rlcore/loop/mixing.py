@@ -83,6 +83,17 @@ class Mixer:
         return bool(self.mix([scored], step).has_signal[0])
 
 
+def closed_for_good(config: RunConfig) -> str | None:
+    """Returns why the reasoning reward will never join in this run; None where it may."""
+    ptr, window, num_steps = config.algorithm.ptr, gate_window(config), config.train.num_steps
+    if ptr.schedule != "progressive" or ptr.outcome is None or ptr.reasoning is None or window < num_steps:
+        return None
+    return (
+        f"algorithm.ptr.window is {window} and train.num_steps {num_steps}: the gate cannot open, and "
+        f"rewards.{ptr.reasoning} never counts; set a shorter window, or algorithm.ptr.schedule: constant"
+    )
+
+
 def gate_window(config: RunConfig) -> int:
     """Returns the steps that a progressive gate looks at: `algorithm.ptr.window`, or a share of the run."""
     return config.algorithm.ptr.window or max(_MIN_WINDOW, config.train.num_steps // _WINDOWS_IN_A_RUN)

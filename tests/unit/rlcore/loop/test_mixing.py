@@ -22,6 +22,7 @@ from rlcore.config import (
 )
 from rlcore.errors import ConfigError, DataError, LogprobError
 from rlcore.loop.controller import Controller
+from rlcore.loop.mixing import closed_for_good
 from rlcore.loop.scored import ScoredGroup, group_arrays
 from rlcore.types import Completion, FinishedJob, Group, Prompt, RewardContext, Score, TrainBatch
 
@@ -340,6 +341,16 @@ def test_the_gate_does_not_move_where_every_outcome_failed():
     for _ in range(3):
         gated.mixer.advance(scored({"outcome": [[None] * 4] * 2, "reasoning": SCORES["reasoning"]}), 0)
     assert gated.mixer.schedule.factor(0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_steps", "is_told"),
+    [({}, 30, True), ({}, 31, False), ({"window": 8}, 8, True), ({"schedule": "constant"}, 8, False)],
+)
+def test_a_gate_that_no_step_can_open_is_told(settings, num_steps, is_told):
+    config = controller(ptr(**settings)).config
+    config = replace(config, train=replace(config.train, num_steps=num_steps))
+    assert ("the gate cannot open" in (closed_for_good(config) or "")) == is_told
 
 
 def test_the_factor_of_a_step_is_settled_by_its_first_group():
