@@ -16,7 +16,7 @@ PROJECT := $(VENV)/.project-installed
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes bench check format doctor \
+.PHONY: help env quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes chaos bench check format doctor \
   lock clean
 
 help: ## List the targets
@@ -62,7 +62,7 @@ nodes: env ## The line, small, on three Ray nodes of this machine (docs/guides/c
 	$(BIN)/python cluster/local_nodes.py -- $(BIN)/emotion quickstart \
 	  --config emotion_task/configs/quickstart.yaml --config emotion_task/configs/three_nodes.yaml
 
-test: test-unit test-slow test-integration ## All tests but those that kill nodes
+test: test-unit test-slow test-integration ## All tests but those that kill nodes, and chaos
 
 test-unit: env ## Unit and property tests, on all cores (a minute)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" tests/unit tests/property
@@ -71,7 +71,10 @@ test-slow: env ## Unit tests that wait, render sound or start processes (a minut
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow tests/unit
 
 test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real (minutes)
-	$(BIN)/python -m pytest tests/integration -m "not nodes"
+	$(BIN)/python -m pytest tests/integration -m "not nodes and not chaos"
+
+chaos: env ## Kills and stops of what a run is made of, beside the few in make test (some minutes)
+	$(BIN)/python -m pytest tests/integration -m chaos
 
 test-nodes: env ## Three Ray nodes on this machine, of which two die (two minutes)
 	$(BIN)/python -m pytest tests/integration/test_nodes.py

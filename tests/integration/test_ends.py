@@ -127,9 +127,10 @@ def test_a_closed_terminal_leaves_a_checkpoint_and_nothing_else(config: RunConfi
     assert not [path for path in os.listdir("/dev/shm") for pid in processes if f"weights-{pid}-" in path]
 
 
+@pytest.mark.chaos
 def test_a_run_whose_gcs_dies_says_so_and_saves_the_step(config: RunConfig, tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
-        running = start(config, "--resume", stdout=log, stderr=log)
+        running = start(config, "--overwrite", stdout=log, stderr=log)
         processes = processes_of(running)
         (gcs,) = (process for process in processes.values() if process.name() == "gcs_server")
         gcs.kill()

@@ -109,6 +109,7 @@ def test_a_run_whose_actors_die_ends_with_the_weights_of_one_whose_actors_live(
     assert all(row["logprob_max_diff"] < 1e-4 for row in rows)
 
 
+@pytest.mark.chaos
 def test_ahead_of_the_updates_no_sample_is_used_twice_and_too_many_deaths_end_the_run(
     tmp_path: Path, model: Path, deaths: Path
 ) -> None:
