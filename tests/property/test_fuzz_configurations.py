@@ -6,7 +6,6 @@ import copy
 import datetime
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trees import places
 
 from emotion_task.config import CorpusConfig, PipelineConfig, SFTConfig
 from rlcore.config import (
@@ -141,14 +141,6 @@ PIECES = (
     ),
     *("!!int ", "!x ", "@", "`", "\x85", "\x1b", "\xff"),
 )
-
-
-def places(tree: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
-    """Yields the path of every entry of a tree."""
-    entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for name, value in entries:
-        yield (*path, name)
-        yield from places(value, (*path, name))
 
 
 @st.composite

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from local_service import raw_service
+from trees import places
 
 from rlcore.actors.reward_worker import checked_scores
 from rlcore.endpoints.chat import ChatEndpoint, content_of, usage_of
@@ -128,13 +129,6 @@ BODIES = (
     b'{"a":' * 50_000,
     b"\x1f\x8b\x00",
 )
-
-
-def places(tree: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
-    entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for name, value in entries:
-        yield (*path, name)
-        yield from places(value, (*path, name))
 
 
 @st.composite
