@@ -3,6 +3,7 @@ run, which nobody else on the machine or the network can reach."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -19,6 +20,8 @@ from ray._private import ray_constants
 
 from rlcore.config import ClusterConfig
 from rlcore.errors import ConfigError, DeadlineError
+
+log = logging.getLogger(__name__)
 
 _NOT_IN_TIME = "timed out during startup"
 """Words of an exception of ray._private.node that has no type of its own."""
@@ -129,5 +132,9 @@ def _close_token() -> None:
     token = Path.home() / ".ray" / "auth_token"
     token.parent.mkdir(mode=0o700, exist_ok=True)
     for path, mode in ((token.parent, 0o700), (token, 0o600)):
-        with suppress(FileNotFoundError, PermissionError):
+        try:
             path.chmod(mode)
+        except FileNotFoundError:  # the token, before the first Ray
+            continue
+        except PermissionError as error:
+            log.warning("%s cannot be closed to other users of this machine: %s", path, error)

@@ -39,6 +39,8 @@ FROZEN_LOOKS = 150
 counted, not timed: where the driver is stopped as well, the user did it."""
 CLEAN_END_S = 50.0
 """A clean end may take this long. Ray ends a driver itself 60 s after the death of its GCS."""
+_LAST_WORDS_S = 60.0
+"""Time that the process may take to end once the run is done."""
 _TELL_S = 5.0
 """A driver with nothing left to save may take this long to end; one that was told to, before it is killed."""
 
@@ -93,7 +95,10 @@ class Witness:
         assert self._child.stdin is not None
         with suppress(OSError):
             self._child.stdin.close()
-        self._child.wait()
+        try:
+            self._child.wait(_LAST_WORDS_S)
+        except subprocess.TimeoutExpired:  # stopped, or on a hung disk
+            self._child.kill()
 
     def _tell(self, line: str) -> None:
         assert self._child.stdin is not None

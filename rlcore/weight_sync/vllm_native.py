@@ -245,7 +245,10 @@ def serve(llm: LLM, push: Push, *, engine: int, group: int, accept: Callable[[It
         talk.refuse(f"{name} refused {reason}")
         if not is_begun:
             raise WeightSyncError(reason) from error
-        llm.collective_rpc("abandon_weight_update")
+        try:
+            llm.collective_rpc("abandon_weight_update")
+        except Exception as also:
+            reason = f"{reason}; and the update could not be closed: {also}"
         raise MixedWeightsError(reason) from error
 
 
