@@ -90,13 +90,6 @@ class RunConfig:
             temperature,
             f"at least {_LOWEST_TEMPERATURE:g}: greedy answers are all alike",
         )
-        weights = {name: reward.weight for name, reward in self.rewards.items()}
-        check(
-            not weights or any(weights.values()),
-            "rewards",
-            weights,
-            "weights of which one at least is not 0: with none there is nothing to learn from",
-        )
         on_gpus = self.learner.num_gpus > 0 and self.rollout.num_gpus > 0
         colocate = self.cluster.colocate
         check_gpus(self.weight_sync.backend, on_gpus=on_gpus, colocate=colocate)
@@ -139,6 +132,17 @@ class RunConfig:
             num_references,
             "at least 1; 0 is the learner without its adapters, which needs learner.lora.rank above 0, "
             "learner.lora.also_train empty and cluster.colocate false",
+        )
+        self._check_rewards()
+
+    def _check_rewards(self) -> None:
+        """One reward at least counts, and those that PTR names are there."""
+        weights = {name: reward.weight for name, reward in self.rewards.items()}
+        check(
+            not weights or any(weights.values()),
+            "rewards",
+            weights,
+            "weights of which one at least is not 0: with none there is nothing to learn from",
         )
         for key in ("outcome", "reasoning"):
             name = getattr(self.algorithm.ptr, key)

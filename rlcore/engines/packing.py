@@ -201,10 +201,7 @@ def packed_attention(
             )
         )
     for completion in layout.long:
-        both = [
-            torch.cat([x[slice(*completion.prompt)], x[slice(*completion.own)]]).transpose(0, 1)[None]
-            for x in (query_N, key_N, value_N)
-        ]  # [1, heads, P + T, D]
+        both = [_row_of(completion, x) for x in (query_N, key_N, value_N)]  # [1, heads, P + T, D]
         whole = _attend(
             both[0],
             _repeat(both[1], num_groups),
@@ -316,6 +313,11 @@ def _tensors(arrays: Mapping[str, np.ndarray], device: torch.device | str) -> di
 def _pad(rows: Tensor, padded: Tensor) -> Tensor:
     """Turns [N, heads, D] into [S, heads, longest, D]. At padding stands some other token: finite, unused."""
     return rows.index_select(0, padded.flatten()).view(*padded.shape, *rows.shape[1:]).transpose(1, 2)
+
+
+def _row_of(completion: LongCompletion, rows: Tensor) -> Tensor:
+    """Returns a completion behind its prompt, [1, heads, P + T, D], from all rows [N, heads, D]."""
+    return torch.cat([rows[slice(*completion.prompt)], rows[slice(*completion.own)]]).transpose(0, 1)[None]
 
 
 def _repeat(heads: Tensor, times: int) -> Tensor:
