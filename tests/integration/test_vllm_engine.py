@@ -35,6 +35,7 @@ from tiny_models import (
 )
 from weight_pushes import drop, flip_a_byte, heal, push_to
 
+from emotion_task.rewards import FormatReward, OutcomeReward
 from rlcore.actors.rollout_worker import RolloutWorker
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncConfig
 from rlcore.engines.head import multiply_in_float32
@@ -51,7 +52,7 @@ from rlcore.models.hf_model import (
     save_checkpoint,
 )
 from rlcore.models.media import MediaEncoder
-from rlcore.types import Group, Prompt, RolloutJob
+from rlcore.types import Group, Prompt, RewardContext, RolloutJob
 from rlcore.weight_sync import make_sender, vllm_receiver
 from rlcore.weight_sync.direct import record
 
@@ -414,3 +415,20 @@ def test_engine_and_learner_keep_float32_logits_of_bfloat16_models(tmp_path: Pat
     assert distances[1] < 0.8 * distances[0]
     (dtype,) = engine._llm.apply_model(lambda inner: inner.logits_processor.head_dtype)
     assert dtype == torch.float32
+
+
+def test_an_answer_whose_think_tag_the_prompt_opens_is_read_whole(tmp_path: Path) -> None:
+    """Forced to a perfect rest of the answer, the engine gives what the rewards read as perfect."""
+    rest = "high.</think><answer>sad</answer>"
+    worker = RolloutWorker(
+        ModelConfig(path=str(make_text(tmp_path))),
+        RolloutConfig(samples_per_prompt=2, max_tokens=64, engine=ENGINE, structured={"choice": [rest]}),
+        TargetConfig(target="engine_cases:ToneTask"),
+        seed=0,
+    )
+    for opens, expected in (("<think>\n", 1.0), ("", 0.0)):
+        prompt = Prompt(id="t", text=f"{TEXT_PROMPT}{opens}", reference={"emotion": "sad"})
+        (group,) = worker.generate([prompt], step=0)
+        for reward in (FormatReward(), OutcomeReward()):
+            scores = reward.score(group, RewardContext(step=0, num_steps=1))
+            assert [score.value for score in scores] == [expected] * 2, group.completions[0].text
