@@ -294,6 +294,29 @@ def test_slurm_does_not_wait_for_a_ray_that_has_ended(tmp_path: Path) -> None:
     assert code == 1 and "Ray on n1 has ended before the run began" in said and "rlcore train" not in calls
 
 
+@pytest.mark.slow
+def test_slurm_nodes_close_rays_folder_before_ray_starts(tmp_path: Path) -> None:
+    """What the script gives to srun is run here as a node would run it."""
+    _, _, calls = slurm_job(tmp_path, "n1 n2", "10.0.0.5", "")
+    (closed,) = set(re.findall(r"bash -c (.+?) /tmp/rlcore-\d+ ray start", calls, flags=re.DOTALL))
+    assert calls.count(f"bash -c {closed} /tmp/rlcore-{os.getuid()} ray start") == 2
+    assert f"--temp-dir /tmp/rlcore-{os.getuid()}/7 " in calls
+
+    def node(folder: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", closed, str(folder), "echo", "ray"], capture_output=True, text=True, check=False
+        )
+
+    folder = tmp_path / "rlcore"
+    for _ in range(2):
+        assert node(folder).stdout == "ray\n" and folder.stat().st_mode & 0o777 == 0o700
+        folder.chmod(0o777)
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    refused = node(link)
+    assert refused.returncode == 1 and refused.stdout == "" and f"{link} on " in refused.stderr
+
+
 def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).parent / name
     return subprocess.run(
