@@ -292,6 +292,17 @@ class VLLMEngine:
         self.stats.updates += 1
         return push.version
 
+    def weight_digests(self) -> dict[str, str]:
+        """Returns the sha256 of every parameter's bytes, by its name in vLLM and the rank of its worker."""
+        workers: list[dict[str, str]] = self._llm.collective_rpc("compute_weight_checksums")
+        return {name: digest for worker in workers for name, digest in worker.items()}
+
+    def forget_weights(self) -> None:
+        """Sets the weights that a push brings to zero, so that one that a push leaves out is seen. Nothing is
+        generated until a push has succeeded."""
+        self._mixed = "its weights were set to zero, to be brought by a push"
+        self._llm.collective_rpc("forget_weights")
+
     def sleep(self) -> None:
         """Gives the GPU memory of weights and cache back, until `wake_up`; nothing may be running. On the CPU
         vLLM gives nothing back."""
