@@ -80,7 +80,7 @@ class ForcedLengths(*_INTERFACES):  # type: ignore[misc]
         return False
 
     def update_state(self, batch_update: v1.BatchUpdate | None) -> None:
-        """V1: follows the rows of the batch, as vLLM changes them between two steps."""
+        """Follows the rows of V1's batch, as vLLM changes them between two steps."""
         process_dict_updates(
             self._rows,
             batch_update,
@@ -102,13 +102,13 @@ class ForcedLengths(*_INTERFACES):  # type: ignore[misc]
         return logits
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
-        """V2: notes what enters a slot; returns True, as every request's length is forced."""
+        """Notes what enters a slot of V2's; returns True, as every request's length is forced."""
         last = int(self._requests.prompt_len.np[req_idx]) + self._length(sampling_params) - 2
         self._staged[req_idx] = (last, sorted(sampling_params.all_stop_token_ids))
         return True
 
     def apply_staged_writes(self) -> None:
-        """V2: brings what has entered to the device, before the step's forward pass."""
+        """Brings what has entered V2's slots to the device, before the step's forward pass."""
         if not self._staged:
             return
         width = max(self._stops.shape[1], *(len(stops) for _, stops in self._staged.values()))

@@ -1,4 +1,4 @@
-"""vLLM's end of a push at the learner, on threads where it may wait for ever without anyone waiting for it.
+"""The learner's end of a push by vLLM, on threads where it may wait for ever without anyone waiting for it.
 
     the learner's thread                        vLLM's threads
     gathers a tensor when asked      <-------   send_weights: packs and broadcasts, asks for the next
@@ -43,7 +43,7 @@ _LAST_S = 1.0
 
 
 class Trainer:
-    """vLLM's trainer engine for one group of engines, which may be sent to many times.
+    """A trainer engine of vLLM's for one group of engines, which may be sent to many times.
 
     Args:
         info: its setup.
