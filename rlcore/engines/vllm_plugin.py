@@ -7,6 +7,7 @@ vLLM calls `register` in the engine and in every worker process, before a model 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlcore.config.weight_media import VLLM_BACKEND
@@ -105,11 +106,13 @@ class WorkerExtension:
         self.finish_weight_update()
 
     def forget_weights(self) -> None:
-        """Sets what every push brings to zero: all weights of the language model. A tower stays."""
+        """Sets what every push brings to zero: all weights of the language model. A tower stays, and so does
+        everything in a model that does not tell them apart."""
         from vllm.model_executor.model_loader.weight_checksum import zero_weights
 
         model = self.model_runner.get_model()
-        zero_weights(model.get_language_model() if hasattr(model, "get_language_model") else model)
+        with suppress(NotImplementedError):
+            zero_weights(model.get_language_model() if hasattr(model, "get_language_model") else model)
 
     def divide_logits(self, temperature: float) -> None:
         """Makes the model's logits those of the policy at `temperature`, in float32.

@@ -41,7 +41,7 @@ class WeightPush:
         reproduce what was loaded; what the pool raises.
         """
         pool, timeout_s = self._actors.rollout, self._config.rollout.timeout_s
-        is_first = self.version == 0 and self._config.weight_sync.verify_first_push
+        is_first = self.version == 0 and self._verifies_first
         if is_first:
             self._before_first()
         if self._config.cluster.colocate:
@@ -64,6 +64,12 @@ class WeightPush:
         self._loaded = self._loaded or pool.weight_digests(timeout_s=timeout_s)
         if self._config.cluster.colocate:
             pool.sleep(timeout_s=timeout_s)
+
+    @property
+    def _verifies_first(self) -> bool:
+        """Whether to verify the first push: not where engines load no weights before it."""
+        loads = self._config.rollout.engine.get("load_format") != "dummy"
+        return self._config.weight_sync.verify_first_push and loads
 
     @property
     def _brings_adapters(self) -> bool:

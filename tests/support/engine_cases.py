@@ -72,7 +72,8 @@ def weights(model: torch.nn.Module, *, media: bool) -> list[tuple[str, torch.Ten
 
 def sender_of(model: torch.nn.Module, *, media: bool, **settings: Any) -> WeightSender | None:
     shapes = [(name, tuple(tensor.shape)) for name, tensor in weights(model, media=media)]
-    return make_sender(WeightSyncConfig(timeout_s=60, **settings), shapes, dtype="float32")
+    config = WeightSyncConfig(**{"timeout_s": 60, **settings})
+    return make_sender(config, shapes, dtype="float32")
 
 
 def transformers_greedy(
@@ -122,10 +123,10 @@ def check_adapters(path: str) -> None:
     other.close()
 
 
-def check_first_push(engine: VLLMEngine, model: PreTrainedModel) -> None:
+def check_first_push(engine: VLLMEngine, model: PreTrainedModel, **settings: Any) -> None:
     """Checks that a push of untrained weights leaves, bit by bit, what the engine loaded; and that one that
     changes a tensor, or whose loader drops it, does not."""
-    sender, loaded = sender_of(model, media=False), engine.weight_digests()
+    sender, loaded = sender_of(model, media=False, **settings), engine.weight_digests()
     *others, (hub_name, tensor) = weights(model, media=False)
 
     def differing(version: int, last: torch.Tensor = tensor) -> list[str]:

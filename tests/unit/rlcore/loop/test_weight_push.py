@@ -13,6 +13,7 @@ from rlcore.config import (
     ClusterConfig,
     LearnerConfig,
     LoRAConfig,
+    RolloutConfig,
     RunConfig,
     TrainConfig,
     WeightSyncConfig,
@@ -199,9 +200,11 @@ def test_engines_that_share_gpus_sleep_before_the_check() -> None:
 
 def test_the_check_may_be_left_out_and_adapters_alone_change_no_other_weight() -> None:
     pool = Pool([0], [])
-    pushes(pool, Learner(), RunConfig(weight_sync=WeightSyncConfig(verify_first_push=False)), version=0).push(
-        0
-    )
+    for config in (
+        RunConfig(weight_sync=WeightSyncConfig(verify_first_push=False)),
+        RunConfig(rollout=RolloutConfig(engine={"load_format": "dummy"})),
+    ):
+        pushes(pool, Learner(), config, version=0).push(0)
     assert pool.asked == []
     lora = LoRAConfig(rank=4, push="adapters")
     pool.brings = {}
