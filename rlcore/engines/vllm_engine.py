@@ -127,6 +127,7 @@ class VLLMEngine:
         self._embeds = media == "embeds"
         self._audio_id = audio_token_id(config)
         # Asleep, an engine may forget what the next push brings; a tower in the engine is not pushed.
+        # The check of a first push sleeps at this level: all is seen to come back, before any training.
         self._sleep_level = 2 if self._embeds or self._audio_id is None else 1
         self._is_asleep = False
         self._backend, self._rank = weight_backend, rank

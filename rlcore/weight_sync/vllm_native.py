@@ -134,12 +134,12 @@ class NativeEngineReceiver:
     """The end of an engine whose workers receive by vLLM's own backend; an `EngineReceiver`."""
 
     def __init__(self, rank: int, model_path: str):
-        self._rank, self._config = rank, load_config(model_path)
-        self._shapes = checkpoint_shapes(model_path)
+        self._rank, self._model_path = rank, model_path
         self._group = 0
 
     def attach(self, llm: LLM) -> None:
-        """Does nothing: every learner makes the workers ready by itself."""
+        """Reads what a push must bring; every learner makes the workers ready by itself."""
+        self._shapes, self._config = checkpoint_shapes(self._model_path), load_config(self._model_path)
 
     def take(self, llm: LLM, push: Push) -> None:
         """Does what the learner asks for; raises as `serve`."""

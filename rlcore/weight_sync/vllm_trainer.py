@@ -77,7 +77,9 @@ class Trainer:
             while (event := self._event(push, deadline)) is not _ENDED:
                 if isinstance(event, BaseException):
                     raise event
-                self._source.given.put(next(stream, None))
+                item = next(stream, None)
+                _finish()  # what made the tensor: vLLM's thread reads it on another stream
+                self._source.given.put(item)
         except BaseException as error:
             self._client.end(push, str(error))
             raise
@@ -147,9 +149,14 @@ class _Source(WeightSource):
             # A copy, and a whole one: vLLM collects tensors, and a gathered one is valid only until the next
             # is asked for, by a thread that knows nothing of this one's streams.
             copy = item[1].detach().to(accelerator or "cpu", dtype, copy=True)
-            if accelerator is not None:
-                torch.accelerator.current_stream().synchronize()
+            _finish()
             yield item[0], copy
+
+
+def _finish() -> None:
+    """Waits for what this thread has begun on the GPU."""
+    if torch.accelerator.is_available():
+        torch.accelerator.current_stream().synchronize()
 
 
 class _PortClient:
