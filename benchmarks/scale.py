@@ -46,6 +46,7 @@ from rlcore.config import (
     RunConfig,
     TargetConfig,
     TrainConfig,
+    WeightSyncConfig,
 )
 from rlcore.loop.controller import Controller
 from rlcore.types import Completion, FinishedJob, Group, Prompt, RolloutJob, TrainBatch
@@ -200,6 +201,7 @@ def run_config(num_engines: int, num_steps: int) -> RunConfig:
         rollout=RolloutConfig(num_replicas=num_engines, samples_per_prompt=SAMPLES, max_tokens=TOKENS),
         rewards={"even": RewardConfig(target="rlcore.bench.workloads:even_tokens", replicas=2, num_cpus=0.1)},
         algorithm=AlgorithmConfig(kl_coef=0.0),
+        weight_sync=WeightSyncConfig(verify_first_push=False),  # there are no weights
         train=TrainConfig(num_steps=num_steps, prompts_per_step=num_engines * PROMPTS_PER_ENGINE),
     )
 

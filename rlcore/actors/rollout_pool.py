@@ -164,6 +164,15 @@ class RolloutPool:
         started anew."""
         self._call_standing("wake_up", what, timeout_s=timeout_s)
 
+    def weight_digests(self, *, timeout_s: float) -> dict[int, dict[str, str]]:
+        """Returns the digest of every parameter of every engine that stands, by rank and name. One that fails
+        is started anew."""
+        return self._call_standing("weight_digests", timeout_s=timeout_s)
+
+    def forget_weights(self, *, timeout_s: float) -> None:
+        """Sets the weights of all engines to zero, until the next push. One that fails is started anew."""
+        self._call_standing("forget_weights", timeout_s=timeout_s)
+
     def num_unfinished(self, *, timeout_s: float) -> int:
         """Returns how many prompts are in the engines by their own account, those that are being cancelled
         included."""
@@ -171,17 +180,19 @@ class RolloutPool:
 
     def _call_standing(
         self, method: str, *arguments: Any, timeout_s: float, ranks: Sequence[int] | None = None
-    ) -> None:
+    ) -> dict[int, Any]:
+        """What those that did not fail answered, by rank."""
         ranks = self.standing if ranks is None else ranks
         calls = {rank: self._group.call_one_async(rank, method, *arguments) for rank in ranks}
-        deadline = time.monotonic() + timeout_s
+        answers, deadline = dict[int, Any](), time.monotonic() + timeout_s
         for rank, call in calls.items():
             try:
-                call.result(timeout_s=max(0.0, deadline - time.monotonic()))
+                answers[rank] = call.result(timeout_s=max(0.0, deadline - time.monotonic()))
             except Exception as error:
                 if _is_deliberate(error):
                     raise
                 self._lost(rank, str(error))
+        return answers
 
     @property
     def standing(self) -> list[int]:

@@ -195,6 +195,14 @@ class RolloutWorker:
 
         return self._loop.call(apply).result()
 
+    def weight_digests(self) -> dict[str, str]:
+        """Returns the sha256 of every parameter of the engine, by name, as `VLLMEngine.weight_digests`."""
+        return self._loop.call(VLLMEngine.weight_digests).result()
+
+    def forget_weights(self) -> None:
+        """Sets the weights that a push brings to zero, until the next one, as `VLLMEngine.forget_weights`."""
+        self._loop.call(VLLMEngine.forget_weights).result()
+
     def sleep(self) -> None:
         """Gives the engine's GPU memory back, until `wake_up`."""
         with self._recorder.span(self._actor, "sleep"):

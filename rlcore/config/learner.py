@@ -159,6 +159,9 @@ class WeightSyncConfig:
     together. A larger tensor is cut; a smaller one stays whole."""
     timeout_s: float = 120.0
     """Deadline of a push, at either end."""
+    verify_first_push: bool = True
+    """Whether a new run compares, before it trains, what its first push left in every engine with what vLLM
+    loaded from `model.path`, parameter by parameter: the learner's weights are the same then."""
 
     def __post_init__(self) -> None:
         medium_of(self.backend, key="backend")

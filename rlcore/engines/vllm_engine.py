@@ -127,6 +127,7 @@ class VLLMEngine:
         self._embeds = media == "embeds"
         self._audio_id = audio_token_id(config)
         # Asleep, an engine may forget what the next push brings; a tower in the engine is not pushed.
+        # The check of a first push sleeps at this level: all is seen to come back, before any training.
         self._sleep_level = 2 if self._embeds or self._audio_id is None else 1
         self._is_asleep = False
         self._backend, self._rank = weight_backend, rank
@@ -291,6 +292,17 @@ class VLLMEngine:
         self.stats.update_seconds += time.perf_counter() - start
         self.stats.updates += 1
         return push.version
+
+    def weight_digests(self) -> dict[str, str]:
+        """Returns the sha256 of every parameter's bytes, by its name in vLLM and the rank of its worker."""
+        workers: list[dict[str, str]] = self._llm.collective_rpc("compute_weight_checksums")
+        return {name: digest for worker in workers for name, digest in worker.items()}
+
+    def forget_weights(self) -> None:
+        """Sets the weights that a push brings to zero, so that one that a push leaves out is seen. Nothing is
+        generated until a push has succeeded."""
+        self._mixed = "its weights were set to zero, to be brought by a push"
+        self._llm.collective_rpc("forget_weights")
 
     def sleep(self) -> None:
         """Gives the GPU memory of weights and cache back, until `wake_up`; nothing may be running. On the CPU

@@ -7,6 +7,7 @@ vLLM calls `register` in the engine and in every worker process, before a model 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlcore.config.weight_media import VLLM_BACKEND
@@ -14,6 +15,8 @@ from rlcore.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from rlcore.weight_sync.base import Push
 
 
 def register() -> None:
@@ -74,7 +77,23 @@ class WorkerExtension:
     """Methods that every vLLM worker gets (`worker_extension_cls`)."""
 
     model_runner: Any
+    parallel_config: Any
+    weight_transfer_engine: Any
     finish_weight_update: Callable[[], None]
+
+    def join_push(self, call: str, argument: Any, push: Push, engine: int) -> None:
+        """Does `init_weight_transfer_engine` or `update_weights` of vLLM's worker, in which it waits for the
+        learner and the other engines, for no longer than the push goes on.
+
+        Raises WeightSyncError where the push is called off meanwhile.
+        """
+        from rlcore.weight_sync.base import receiver_name
+        from rlcore.weight_sync.watcher import watched
+
+        workers = self.parallel_config.world_size
+        name = receiver_name(engine, self.parallel_config.rank, workers)
+        with watched(push, name, self.weight_transfer_engine.shutdown):
+            getattr(self, call)(argument)
 
     def abandon_weight_update(self) -> None:
         """Closes an update that failed, so that the next push loads every layer anew.
@@ -85,6 +104,15 @@ class WorkerExtension:
         """
         self._weight_update_active = True
         self.finish_weight_update()
+
+    def forget_weights(self) -> None:
+        """Sets what every push brings to zero: all weights of the language model. A tower stays, and so does
+        everything in a model that does not tell them apart."""
+        from vllm.model_executor.model_loader.weight_checksum import zero_weights
+
+        model = self.model_runner.get_model()
+        with suppress(NotImplementedError):
+            zero_weights(model.get_language_model() if hasattr(model, "get_language_model") else model)
 
     def divide_logits(self, temperature: float) -> None:
         """Makes the model's logits those of the policy at `temperature`, in float32.

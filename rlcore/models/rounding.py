@@ -22,14 +22,15 @@ _NUM_THRESHOLDS = 65521
 
 def adapted(base: Tensor, change: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """Returns `base` + `change`, float32, both of the same shape; for bfloat16 the sum lies on bfloat16's
-    grid.
+    grid. Where `change` is 0, `base` is kept bit by bit: a negative zero is, too.
 
     For bfloat16 `base` is rounded to the nearest first, as the learner's forward pass under autocast does, so
     that no change is no difference. `name`, the weight's, chooses the thresholds.
     """
+    own, change = (base.to(torch.bfloat16) if dtype == torch.bfloat16 else base).float(), change.float()
+    total = torch.where(change == 0, own, own + change)
     if dtype != torch.bfloat16:
-        return base.float() + change.float()
-    total = base.to(torch.bfloat16).float() + change.float()
+        return total
     table = _thresholds().to(total.device)
     first, count = zlib.crc32(name.encode()) % len(table), total.numel()
     thresholds = table.repeat((first + count) // len(table) + 1)[first : first + count]

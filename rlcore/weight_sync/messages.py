@@ -175,7 +175,7 @@ class SenderTalk:
     def __init__(self, port: SenderPort, push: Push):
         self.wait_seconds = 0.0
         self._port, self._push = port, push
-        self._deadline = time.monotonic() + push.timeout_s
+        self.deadline = time.monotonic() + push.timeout_s
         self._num_posted = 0
         self._end: int | None = None  # number of the last message of the push
         self._num_answered = dict.fromkeys(push.receivers, -1)  # 0 once it has said hello
@@ -201,7 +201,7 @@ class SenderTalk:
         """
         start = time.monotonic()
         while late := [name for name, answered in self._num_answered.items() if answered < number]:
-            messages = self._port.messages(self._push.id, self._deadline)
+            messages = self._port.messages(self._push.id, self.deadline)
             if not messages:
                 here = sorted(set(self._num_answered) - set(late))
                 what = "come for them" if number == 0 else "answer"

@@ -215,7 +215,7 @@ def test_learner_and_engine_take_turns_on_shared_resources(tmp_path: Path, apart
     spans = sorted(read_spans(together.run_dir), key=lambda span: span.start)
     order = [s.phase for s in spans if s.phase in ("sleep", "update", "wake_up", "update_weights")]
     push, update = ["wake_up", "update_weights", "wake_up"], ["update", "update"]  # at either end of the call
-    assert order == [*push, *["sleep", *update, *push] * 3]
+    assert order == ["sleep", *push, *["sleep", *update, *push] * 3]
 
 
 def test_a_run_survives_its_engines_and_its_prompts(tmp_path: Path, model: Path) -> None:

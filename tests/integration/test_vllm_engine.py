@@ -19,6 +19,7 @@ from engine_cases import (
     PROMPTS,
     ToneTask,
     check_adapters,
+    check_first_push,
     check_raw_audio,
     perturb,
     sender_of,
@@ -232,6 +233,7 @@ def test_a_push_that_does_not_fit_is_refused(audio_model: str) -> None:
             push_to(sender, 1, tensors, [engine.apply_weights])
         sender.close()
     assert engine.policy_version == 0
+    check_first_push(engine, model)
 
 
 def test_the_tower_runs_once_an_audio_whatever_the_text(audio_model: str) -> None:
@@ -282,6 +284,7 @@ def test_tied_weights_are_pushed_once_and_reach_the_output_layer(tmp_path: Path)
     path = str(make_text(tmp_path / "text"))
     model = load_model(path)
     engine = VLLMEngine(path, engine_args=ENGINE)
+    check_first_push(engine, model)
     perturb(model, 2, media=False)
     sender = sender_of(model, media=False)
     assert "lm_head.weight" not in dict(weights(model, media=False))

@@ -72,7 +72,8 @@ def weights(model: torch.nn.Module, *, media: bool) -> list[tuple[str, torch.Ten
 
 def sender_of(model: torch.nn.Module, *, media: bool, **settings: Any) -> WeightSender | None:
     shapes = [(name, tuple(tensor.shape)) for name, tensor in weights(model, media=media)]
-    return make_sender(WeightSyncConfig(timeout_s=60, **settings), shapes, dtype="float32")
+    config = WeightSyncConfig(**{"timeout_s": 60, **settings})
+    return make_sender(config, shapes, dtype="float32")
 
 
 def transformers_greedy(
@@ -100,6 +101,9 @@ def check_adapters(path: str) -> None:
     sender = make_sender(WeightSyncConfig(timeout_s=60), shapes, dtype="float32")
     prompt = Prompt(id="t", text=TEXT_PROMPT)
     (encoded,) = MediaEncoder(path, ToneTask().load_media).encode([prompt])
+    loaded = engine.weight_digests()
+    assert push_to(sender, 1, factors(), [engine.apply_weights]) == [1]
+    assert engine.weight_digests() == loaded  # untrained adapters change no bit
     answers = []
     for version in (1, 2):  # the second push does not add to the first
         with torch.no_grad():
@@ -119,6 +123,33 @@ def check_adapters(path: str) -> None:
     other.close()
 
 
+def check_first_push(engine: VLLMEngine, model: PreTrainedModel, **settings: Any) -> None:
+    """Checks that a push of untrained weights leaves, bit by bit, what the engine loaded; and that one that
+    changes a tensor, or whose loader drops it, does not."""
+    sender, loaded = sender_of(model, media=False, **settings), engine.weight_digests()
+    *others, (hub_name, tensor) = weights(model, media=False)
+
+    def differing(version: int, last: torch.Tensor = tensor) -> list[str]:
+        engine.forget_weights()
+        assert push_to(sender, version, [*others, (hub_name, last)], [engine.apply_weights]) == [version]
+        digests = engine.weight_digests()
+        assert digests.keys() == loaded.keys()
+        return [name for name, digest in digests.items() if digest != loaded[name]]
+
+    def drop_the_last(inner: Any) -> None:
+        load = inner.load_weights
+        inner.load_weights = lambda tensors: load((n, t) for n, t in tensors if n != hub_name)
+
+    engine._llm.apply_model(drop_the_last)
+    dropped = differing(1)
+    engine._llm.apply_model(lambda inner: delattr(inner, "load_weights"))
+    assert differing(2) == []
+    assert differing(3, tensor * (1 + 2**-20)) == dropped
+    assert len(dropped) == 1 and hub_name.split(".")[-2] in dropped[0]
+    assert differing(4) == []
+    sender.close()
+
+
 def check_raw_audio(path: str) -> None:
     """Checks that recordings go through the engine's own tower, which may be trained and pushed, too."""
     with pytest.raises(ConfigError, match=r"model.media: .* set it to raw"):
@@ -129,7 +160,9 @@ def check_raw_audio(path: str) -> None:
         TargetConfig(target="engine_cases:ToneTask"),
         seed=0,
     )
-    model, before = load_model(path), worker.generate(PROMPTS[:3], step=0)
+    model = load_model(path)
+    worker._loop.call(lambda engine: check_first_push(engine, model)).result()
+    before = worker.generate(PROMPTS[:3], step=0)
     assert worst_difference(model, before) <= 1e-4
     # Each recording keeps its own number of frames, though the processor pads all alike.
     frames = [group.media_inputs["input_features"].shape[-1] for group in before]

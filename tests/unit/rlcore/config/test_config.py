@@ -660,7 +660,7 @@ learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps l
 learner.max_restarts
 reference.num_replicas reference.num_cpus reference.num_gpus reference.resources reference.micro_batch_tokens
 reference.timeout_s reference.max_restarts
-weight_sync.backend weight_sync.bucket_mb weight_sync.timeout_s
+weight_sync.backend weight_sync.bucket_mb weight_sync.timeout_s weight_sync.verify_first_push
 train.num_steps train.prompts_per_step train.staleness train.groups_per_score train.oversample
 train.max_replaced train.max_logprob_diff train.on_logprob_diff
 train.eval_every train.checkpoint_every train.rolling_every train.max_eval_prompts

@@ -43,3 +43,10 @@ def test_what_is_not_finite_stays_so_and_other_dtypes_are_plain_sums() -> None:
     rounded = adapted(base, torch.zeros(4), torch.bfloat16, "a")
     assert torch.equal(rounded.isnan(), base.isnan()) and torch.equal(rounded[1:], base[1:])
     assert torch.equal(adapted(WEIGHTS, WEIGHTS, torch.float32, "a"), 2 * WEIGHTS)
+
+
+def test_a_weight_that_does_not_change_keeps_the_sign_of_its_zero() -> None:
+    zeros = torch.tensor([[-0.0, 0.0, 1.0]])
+    for dtype in (torch.bfloat16, torch.float32):
+        kept = adapted(zeros, torch.zeros(1, 3), dtype, "a")
+        assert kept.view(torch.int32).tolist() == zeros.view(torch.int32).tolist()
