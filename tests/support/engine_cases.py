@@ -21,9 +21,9 @@ from rlcore.engines.vllm_engine import VLLMEngine
 from rlcore.engines.weights import adapter_weights, in_parts, model_weights
 from rlcore.errors import ConfigError, WeightSyncError
 from rlcore.models.hf_model import load_model, load_processor, media_token_ids
-from rlcore.models.media import MediaEncoder
+from rlcore.models.media import EncodedPrompt, MediaEncoder
 from rlcore.models.names import is_media_parameter
-from rlcore.types import Group, Prompt
+from rlcore.types import Group, Prompt, RolloutJob
 from rlcore.weight_sync import make_sender
 
 if TYPE_CHECKING:
@@ -131,6 +131,31 @@ def check_raw_audio(path: str) -> None:
     )
     model, before = load_model(path), worker.generate(PROMPTS[:3], step=0)
     assert worst_difference(model, before) <= 1e-4
+    # The engine's own processor, with its window of five minutes, makes the same of the waveforms.
+    sampling = worker._sampling(RolloutJob(id=0, prompt=PROMPTS[0], draw=0))
+    for prompt, group in zip(PROMPTS[:3], before, strict=True):
+        requests = [
+            EngineRequest(
+                id=prompt.id,
+                text=prompt.text,
+                encoded=EncodedPrompt(
+                    prompt_token_ids=group.prompt_token_ids, media_inputs=group.media_inputs, media=media
+                ),
+                seed=1,
+            )
+            for media in ({}, ToneTask().load_media(prompt))
+        ]
+        rendered = [worker._loop.engine.render(request) for request in requests]
+        assert rendered[0]["prompt_token_ids"] == rendered[1]["prompt_token_ids"]
+        (ours,), (theirs,) = (each["mm_kwargs"]["audio"] for each in rendered)
+        assert torch.equal(ours["input_audio_features"].data, theirs["input_audio_features"].data)
+        of_features, of_waveforms = (
+            worker._loop.call(lambda engine, one=one: engine.generate([one], sampling)).result()[0]
+            for one in requests
+        )
+        for one, other in zip(of_features, of_waveforms, strict=True):
+            assert one.token_ids == other.token_ids
+            np.testing.assert_allclose(one.logprobs, other.logprobs, rtol=0, atol=1e-4)
     # Each recording keeps its own number of frames, though the processor pads all alike.
     frames = [group.media_inputs["input_features"].shape[-1] for group in before]
     assert frames == [60, 100, 140]
