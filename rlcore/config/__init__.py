@@ -135,6 +135,13 @@ class RunConfig:
         )
         self._check_rewards()
 
+    @property
+    def pushes_all(self) -> bool:
+        """Says whether a push brings all weights of the language model. With adapters it brings what they
+        change, and engines hold the rest from `model.path`, unless they forget weights while asleep."""
+        lora = self.learner.lora
+        return lora.rank == 0 or (lora.push == "merged" and self.cluster.colocate)
+
     def _check_rewards(self) -> None:
         """One reward at least counts, and those that PTR names are there."""
         weights = {name: reward.weight for name, reward in self.rewards.items()}

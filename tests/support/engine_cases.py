@@ -18,7 +18,13 @@ from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.engines.trainable import add_lora
 from rlcore.engines.vllm_engine import VLLMEngine
-from rlcore.engines.weights import adapter_weights, in_parts, model_weights
+from rlcore.engines.weights import (
+    adapter_weights,
+    changed_weights,
+    in_parts,
+    model_weights,
+    rollout_weights,
+)
 from rlcore.errors import ConfigError, WeightSyncError
 from rlcore.models.hf_model import load_model, load_processor, media_token_ids
 from rlcore.models.media import EncodedPrompt, MediaEncoder
@@ -113,10 +119,31 @@ def check_adapters(path: str) -> None:
         answers.append(answer.token_ids)
     assert answers[0] != answers[1]
     sender.close()
+    check_changed_weights(model, engine)
     other = make_sender(WeightSyncConfig(timeout_s=60), [("lm.weight::lora_A", (4, 8))], dtype="float32")
     with pytest.raises(WeightSyncError, match="the engine has no lm"):
         push_to(other, 3, [("lm.weight::lora_A", torch.zeros(4, 8))], [engine.apply_weights])
     other.close()
+
+
+def check_changed_weights(model: PreTrainedModel, engine: VLLMEngine) -> None:
+    """Checks that a push of the blocks which adapters change leaves what a push of all weights leaves."""
+    digests = [engine._llm.collective_rpc("compute_weight_checksums")]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.normal_(std=0.15, generator=torch.Generator().manual_seed(3))
+    sizes = []
+    for version, chosen in ((3, changed_weights), (4, rollout_weights)):
+        tensors = [(weight.hub_name, weight.tensor()) for weight in chosen(model)]
+        shapes = [(name, tuple(tensor.shape)) for name, tensor in tensors]
+        sender = make_sender(WeightSyncConfig(timeout_s=60), shapes, dtype="float32")
+        assert push_to(sender, version, tensors, [engine.apply_weights]) == [version]
+        sizes.append(sender.num_bytes)
+        sender.close()
+        digests.append(engine._llm.collective_rpc("compute_weight_checksums"))
+    assert digests[0] != digests[1] == digests[2]
+    assert sizes[0] < sizes[1] / 2
 
 
 def check_raw_audio(path: str) -> None:
