@@ -303,7 +303,7 @@ def _omni_processor(
     return processor_class(
         image_processor=Qwen2VLImageProcessor(patch_size=patch),
         video_processor=Qwen2VLVideoProcessor(patch_size=patch),
-        feature_extractor=_feature_extractor(config, hop_length=160, n_fft=400, chunk_length=30),
+        feature_extractor=_feature_extractor(config, hop_length=160, n_fft=400, chunk_length=300),
         tokenizer=train_tokenizer(
             texts, config.vocab_size, list(OMNI_TOKENS.values()), extra_special_tokens=OMNI_TOKENS
         ),

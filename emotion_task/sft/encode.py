@@ -30,8 +30,8 @@ from rlcore.models.hf_model import (
     load_config,
     load_media_encoder,
     load_processor,
+    processed,
     tokenizer_of,
-    without_padding,
 )
 from rlcore.models.media_cache import MediaCache
 from rlcore.models.tokens import tokens_of
@@ -189,10 +189,9 @@ class ExampleEncoder:
         return dict(zip(_FEATURES, found, strict=False)), int(found[-1][0])
 
     def _features(self, media: Mapping[str, object]) -> tuple[dict[str, np.ndarray], int]:
-        encoded = self.processor(text=self._placeholder, return_tensors="np", **media)
+        encoded = processed(self._config, self.processor, self._placeholder, media)
         num_embeddings = int((encoded["input_ids"] == self._placeholder_id).sum())
-        features = {name: np.asarray(encoded[name]) for name in _FEATURES}
-        return without_padding(self._config, features), num_embeddings
+        return {name: np.asarray(encoded[name]) for name in _FEATURES}, num_embeddings
 
     @torch.inference_mode()
     def _states(self, features: dict[str, np.ndarray]) -> np.ndarray:

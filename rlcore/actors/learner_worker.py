@@ -58,11 +58,11 @@ class LearnerWorker:
             skipped_log=Path(config.run_dir).resolve() / "skipped.jsonl",
         )
         self._engine.model.prepare_export(Path(config.run_dir).resolve() / "model")
-        shapes = self._engine.model.push_shapes()
-        check_trained(shapes, config.model.path)  # before anything is generated
+        # Before anything is generated.
+        check_trained(self._engine.model.push_shapes(whole=True), config.model.path)
         self._sender = make_sender(
             config.weight_sync,
-            shapes,
+            self._engine.model.push_shapes(whole=config.pushes_all),
             # Factors are few, and their products are rounded at the engine.
             dtype="float32" if config.learner.lora.push == "adapters" else config.model.dtype,
             rank=self.rank,
@@ -112,7 +112,7 @@ class LearnerWorker:
     def push_weights(self, push: Push) -> PushReport | None:
         """Brings the weights to the engines that take part in the push at the same time; returns, on rank 0,
         once they all hold them."""
-        weights = self._engine.model.iter_push()
+        weights = self._engine.model.iter_push(whole=self._config.pushes_all)
         if self._sender is not None:
             return self._sender.push(push, weights)
         for _ in weights:  # the other ranks only take part in the gathering

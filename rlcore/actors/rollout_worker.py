@@ -93,7 +93,8 @@ class RolloutWorker:
         return self._loop.engine.policy_version
 
     def submit(self, jobs: Sequence[RolloutJob], policy_version: int | None = None) -> None:
-        """Encodes the prompts and queues them, all before the engine's next step; returns at once after.
+        """Encodes the prompts while the engine steps, and queues them, all before its next step; returns at
+        once after.
         `policy_version` is the version that the caller believes the engine to hold, or a later one by now.
 
         Raises:
@@ -109,7 +110,10 @@ class RolloutWorker:
                 key = str(job.id)
                 self._jobs[key] = (job, encoded, num_encoded)
                 if len(encoded.prompt_token_ids) < self._loop.engine.max_model_len:
-                    entries.append((key, self._request(job, encoded), self._sampling(job)))
+                    request = self._request(job, encoded)
+                    # Rendered here: the engine's thread steps meanwhile.
+                    rendered = self._loop.engine.render(request)
+                    entries.append((key, request, self._sampling(job), rendered))
                 elif self._rollout.over_context == "drop":
                     self._loop.post(key, None)
                 else:

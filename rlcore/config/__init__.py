@@ -135,6 +135,14 @@ class RunConfig:
         )
         self._check_rewards()
 
+    @property
+    def pushes_all(self) -> bool:
+        """Says whether a push brings all weights of the language model. With adapters it brings what they
+        change, and engines hold the rest from `model.path`, unless they did not load it, or forget weights
+        while asleep."""
+        lora, is_loaded = self.learner.lora, self.rollout.engine.get("load_format") != "dummy"
+        return lora.rank == 0 or (lora.push == "merged" and (self.cluster.colocate or not is_loaded))
+
     def _check_rewards(self) -> None:
         """One reward at least counts, and those that PTR names are there."""
         weights = {name: reward.weight for name, reward in self.rewards.items()}

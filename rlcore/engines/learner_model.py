@@ -21,7 +21,13 @@ from rlcore.engines import learner_checkpoint, zero
 from rlcore.engines.collectives import failing_together
 from rlcore.engines.head import multiply_in_float32
 from rlcore.engines.trainable import checkpoint_activations, choose_trained, trained_media
-from rlcore.engines.weights import Weight, adapter_weights, model_weights, rollout_weights
+from rlcore.engines.weights import (
+    Weight,
+    adapter_weights,
+    changed_weights,
+    model_weights,
+    rollout_weights,
+)
 from rlcore.errors import CheckpointError
 from rlcore.models.companions import reason_of
 from rlcore.models.export_check import prepare_export
@@ -79,21 +85,25 @@ class LearnerModel:
         is_partitioned = self._learner.zero_stage == 3 and self._config.media == "raw"
         return is_partitioned or bool(trained_media(self.module))
 
-    def push_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+    def push_shapes(self, *, whole: bool) -> list[tuple[str, tuple[int, ...]]]:
         """Returns (name, full shape) of what `iter_push` gives, in its order. Not collective."""
-        return [(weight.hub_name, weight.shape) for weight in self._push_weights()]
+        return [(weight.hub_name, weight.shape) for weight in self._push_weights(whole)]
 
-    def iter_push(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yields (hub name, full tensor) of what engines of `model.dtype` get: `rollout_weights`, or with
-        `learner.lora.push: adapters` `adapter_weights`, from every ZeRO stage. Every rank must exhaust the
-        iterator, and a tensor is valid only until the next one is asked for."""
+    def iter_push(self, *, whole: bool) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields (hub name, full tensor) of what engines of `model.dtype` get, from every ZeRO stage. Every
+        rank must exhaust the iterator, and a tensor is valid only until the next one is asked for.
+
+        With `learner.lora.push: adapters` they get `adapter_weights`, else `changed_weights`, or
+        `rollout_weights` where they are to be brought the `whole` language model.
+        """
         stage, dtype = self._learner.zero_stage, DTYPES[self._config.dtype]
-        for weight, tensor in zero.gathered(self._push_weights(), zero_stage=stage, dtype=dtype):
+        for weight, tensor in zero.gathered(self._push_weights(whole), zero_stage=stage, dtype=dtype):
             yield weight.hub_name, tensor
 
-    def _push_weights(self) -> list[Weight]:
-        alone = self._learner.lora.push == "adapters"
-        return list((adapter_weights if alone else rollout_weights)(self.module))
+    def _push_weights(self, whole: bool) -> list[Weight]:
+        if self._learner.lora.push == "adapters":
+            return list(adapter_weights(self.module))
+        return list((rollout_weights if whole else changed_weights)(self.module))
 
     def identity(self) -> dict[str, object]:
         """Returns what must be the same where training goes on from a checkpoint, as JSON. Collective at the

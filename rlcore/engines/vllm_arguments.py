@@ -19,6 +19,7 @@ _OWN_ARGUMENTS = {
     "trust_remote_code": None,
     "limit_mm_per_prompt": "model.media",
     "enable_mm_embeds": "model.media",
+    "mm_processor_cache_gb": None,
     "weight_transfer_config": "weight_sync.backend",
     "seed": "seed",
     "enable_sleep_mode": "cluster.colocate",
@@ -92,7 +93,10 @@ def _media_arguments(config: PretrainedConfig, media: str) -> dict[str, object]:
                 f"model.media: vLLM takes no audio embeddings for {config.architectures[0]}; set it to raw"
             )
         return {"limit_mm_per_prompt": {"audio": 0}, "enable_mm_embeds": True}
-    return {"limit_mm_per_prompt": {"audio": 8, "image": 0, "video": 0}}
+    # What was made of a recording is kept by `MediaEncoder`; vLLM's own cache wants prompts in one order.
+    arguments = {"limit_mm_per_prompt": {"audio": 8, "image": 0, "video": 0}, "mm_processor_cache_gb": 0}
+    # vLLM takes features by the way of embeddings.
+    return {**arguments, "enable_mm_embeds": family_of(config).takes_audio_features}
 
 
 def _checked(engine_args: Mapping[str, object]) -> dict[str, object]:

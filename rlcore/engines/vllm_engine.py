@@ -7,6 +7,7 @@ starts (Ray: `runtime_env`), because vLLM and torch read their variables when th
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from rlcore.weight_sync.base import Push
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
+    from vllm.inputs import EngineInput
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +127,7 @@ class VLLMEngine:
         self._banned = tuple(media_token_ids(config, tokenizer))
         self._tokenizer = tokenizer
         self._embeds = media == "embeds"
+        self._rendering = threading.Lock()
         self._audio_id = audio_token_id(config)
         # Asleep, an engine may forget what the next push brings; a tower in the engine is not pushed.
         # The check of a first push sleeps at this level: all is seen to come back, before any training.
@@ -155,12 +158,24 @@ class VLLMEngine:
             )
         return tuple(vocabulary[token] for token in tokens)
 
-    def submit(self, key: str, request: EngineRequest, sampling: Sampling) -> None:
+    def render(self, request: EngineRequest) -> EngineInput:
+        """Makes a prompt ready for `submit`: tokens, and media as vLLM takes them. Any thread may call this
+        while the engine steps."""
+        prompt = vllm_prompt(request, embeds=self._embeds, audio_id=self._audio_id)
+        with self._rendering:
+            return rendered(self._llm, prompt)
+
+    def submit(
+        self, key: str, request: EngineRequest, sampling: Sampling, prompt: EngineInput | None = None
+    ) -> None:
         """Queues `sampling.n` completions of a prompt; `step` gives them under `key`, which must be unique
         among what is unfinished. Log-probabilities are the policy's own: before the request's temperature,
         bans and top-p.
 
         After a push that failed midway the request waits, with all that run, for a push that succeeds.
+
+        Args:
+            prompt: what `render` made of the request on another thread; None renders here.
 
         Raises:
             ConfigError: the prompt leaves no room in `max_model_len`.
@@ -172,10 +187,9 @@ class VLLMEngine:
                 f"rollout.engine.max_model_len: prompt {request.id} has {num_tokens} tokens, the engine "
                 f"takes {self.max_model_len} with the answer; raise it, or shorten the prompt"
             )
-        prompt = vllm_prompt(request, embeds=self._embeds, audio_id=self._audio_id)
         has_markup = bool(markup_ids(self._tokenizer))
         params = sampling_params(sampling, seed=request.seed, banned=self._banned, has_markup=has_markup)
-        self._llm.llm_engine.add_request(key, rendered(self._llm, prompt), params)
+        self._llm.llm_engine.add_request(key, prompt or self.render(request), params)
         self._running[key] = (request, sampling)
         self.stats.prompt_tokens += num_tokens
 

@@ -5,10 +5,11 @@ This module knows the records of either side; not the engine that works on them,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -39,10 +40,25 @@ def vllm_prompt(request: EngineRequest, *, embeds: bool, audio_id: int | None) -
         lengths = [len(list(run)) for is_run, run in groupby(is_audio) if is_run]
         audios = list(embeddings.split(lengths)) if len(lengths) > 1 else embeddings[None]
         return {"prompt": request.text, "multi_modal_data": {"audio": {"audio_embeds": audios}}}
+    if not encoded.media:
+        return {"prompt": request.text, "multi_modal_data": {"audio": _features(encoded.media_inputs)}}
     rate = encoded.media["sampling_rate"]
     return {
         "prompt": request.text,
         "multi_modal_data": {"audio": [(waveform, rate) for waveform in encoded.media["audio"]]},
+    }
+
+
+def _features(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Returns the processor's features of recordings, [A, M, F] and [A, F], as vLLM takes those of Omni: [M,
+    frames of all]."""
+    features, mask = (torch.from_numpy(inputs[n]) for n in ("input_features", "feature_attention_mask"))
+    lengths = mask.sum(-1)
+    rows = [row[:, :length] for row, length in zip(features, lengths.tolist(), strict=True)]
+    return {
+        "input_audio_features": rows[0] if len(rows) == 1 else torch.cat(rows, dim=1),
+        "audio_feature_lengths": lengths,
+        "feature_attention_mask": mask,
     }
 
 

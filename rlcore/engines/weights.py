@@ -18,6 +18,7 @@ from rlcore.engines.trainable import ADAPTER, AdaptedLinear
 from rlcore.models.adapters import A, B
 from rlcore.models.names import (
     Part,
+    block_of,
     checkpoint_parameters,
     checkpoint_parts,
     expert_sources,
@@ -85,6 +86,14 @@ def rollout_weights(model: PreTrainedModel) -> Iterator[Weight]:
     for weight in in_parts(model, model_weights(model)):
         if weight.is_trained or weight.name in language:
             yield weight
+
+
+def changed_weights(model: PreTrainedModel) -> Iterator[Weight]:
+    """Yields the part of `rollout_weights` that differs from the checkpoint: blocks in which a weight is
+    trained, each whole. Engines that were built from the checkpoint hold the rest."""
+    whole = list(rollout_weights(model))
+    blocks = {block_of(weight.hub_name) for weight in whole if weight.is_trained}
+    yield from (weight for weight in whole if block_of(weight.hub_name) in blocks)
 
 
 def adapter_weights(model: PreTrainedModel) -> Iterator[Weight]:

@@ -46,7 +46,7 @@ class WeightPush:
             self._before_first()
         if self._config.cluster.colocate:
             pool.wake_up("weights", timeout_s=timeout_s)
-        if is_first and not self._brings_adapters:
+        if is_first and self._config.pushes_all:
             pool.forget_weights(timeout_s=timeout_s)
         self._push(self.version + 1, pool.standing, step)
         if is_first:
@@ -70,12 +70,6 @@ class WeightPush:
         """Whether to verify the first push: not where engines load no weights before it."""
         loads = self._config.rollout.engine.get("load_format") != "dummy"
         return self._config.weight_sync.verify_first_push and loads
-
-    @property
-    def _brings_adapters(self) -> bool:
-        """Whether weights without an adapter stay as the engine loaded them."""
-        lora = self._config.learner.lora
-        return lora.rank > 0 and lora.push == "adapters"
 
     def restore(self, step: int) -> None:
         """Brings the current version into engines that were started anew. The learner must be idle: its

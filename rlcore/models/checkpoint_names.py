@@ -7,6 +7,7 @@ This module reads the headers of safetensors. How weights travel is the business
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -17,7 +18,7 @@ from transformers import PretrainedConfig
 from rlcore.errors import ConfigError, WeightSyncError
 from rlcore.models.adapters import are_adapters, check_adapters
 from rlcore.models.hf_model import load_config
-from rlcore.models.names import is_language_name
+from rlcore.models.names import block_of, is_language_name
 
 
 class Checkpoint:
@@ -58,18 +59,19 @@ def checkpoint_shapes(path: str) -> dict[str, tuple[int, ...]]:
 
 
 def check_trained(shapes: Sequence[tuple[str, tuple[int, ...]]], path: str) -> None:
-    """Compares what a learner will push with the checkpoint that the learner was loaded from.
+    """Compares what a learner can push, all weights or adapters, with the checkpoint that the learner was
+    loaded from.
 
     Raises:
         ConfigError: transformers holds the weights in another form than the checkpoint, which
             `rlcore.models.names` does not know to undo, so that no engine could take them.
     """
-    checkpoint = checkpoint_shapes(path)
+    checkpoint, config = checkpoint_shapes(path), load_config(path)
     try:
         if are_adapters(name for name, _ in shapes):
             check_adapters(shapes, checkpoint)
         else:
-            check_names(shapes, checkpoint, load_config(path))
+            check_names(shapes, checkpoint, config, blocks={block_of(name) for name in checkpoint})
     except WeightSyncError as error:
         raise ConfigError(
             f"model.path: {path} cannot be trained: {error}. transformers holds its weights in another form "
@@ -82,10 +84,16 @@ def check_names(
     shapes: Iterable[tuple[str, tuple[int, ...]]],
     checkpoint: dict[str, tuple[int, ...]],
     config: PretrainedConfig,
+    *,
+    blocks: AbstractSet[str] = frozenset(),
 ) -> None:
     """Compares a push's (hub name, full shape)s with the engine's checkpoint.
 
-    Every parameter of the language model must be among them.
+    Of a block (`rlcore.models.names.block_of`) of the language model every parameter must be among them, or
+    none.
+
+    Args:
+        blocks: blocks that must be among them.
 
     Raises:
         WeightSyncError: an unexpected name or shape, or a missing name.
@@ -97,14 +105,18 @@ def check_names(
             raise WeightSyncError(f"the engine has no {name}")
         if shape != checkpoint[name]:
             raise WeightSyncError(f"{name} has shape {shape}, the engine's is {checkpoint[name]}")
+    touched = blocks | {block_of(name) for name in names}
     tied = "lm_head.weight" if config.get_text_config().tie_word_embeddings else None
     missing = [
         name
         for name in checkpoint
-        if name not in names and is_language_name(config, name) and not (tied and name.endswith(tied))
+        if name not in names
+        and block_of(name) in touched
+        and is_language_name(config, name)
+        and not (tied and name.endswith(tied))
     ]
     if missing:
         raise WeightSyncError(
             f"{len(missing)} parameters of the language model are missing, among them {missing[0]}; a push "
-            "must bring them all"
+            "must bring all of an attention, a feed-forward network or a layer's experts"
         )

@@ -43,6 +43,8 @@ class Family:
     whole_hops: bool = False
     """True where vLLM's processor and transformers' differ in the frames of a recording that is no whole
     number of the feature extractor's hops long."""
+    takes_audio_features: bool = False
+    """True where vLLM's implementation accepts the processor's tensors of audio (`model.media: raw`)."""
     takes_audio_embeds: bool = False
     """True where vLLM's implementation accepts audio as embeddings (`model.media: embeds`)."""
     checkpoint_config: Callable[[PreTrainedModel], PretrainedConfig] = lambda model: model.config
@@ -122,6 +124,7 @@ QWEN2_5_OMNI = Family(
     language_prefixes=("thinker.model.", "thinker.lm_head."),
     encode_audio=_encode_qwen2_5_omni,
     skips_padding=True,
+    takes_audio_features=True,
     checkpoint_config=_omni_checkpoint_config,
 )
 

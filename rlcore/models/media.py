@@ -1,5 +1,6 @@
 """Prompts to model inputs: media loaded through the task, tokens expanded by the processor, and in `embeds`
-mode the frozen audio tower run once a prompt, its output shared by rollout, reference and learner.
+mode the frozen audio tower run once a prompt, its output shared by rollout, reference and learner. In `raw`
+mode the processor runs once a prompt, and its features are shared in the same way.
 
 This module knows nothing of vLLM.
 """
@@ -12,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +22,7 @@ from transformers import PreTrainedModel
 
 from rlcore.errors import DataError
 from rlcore.models.device import own_device
+from rlcore.models.families import family_of
 from rlcore.models.hf_model import (
     Media,
     audio_token_id,
@@ -27,20 +30,19 @@ from rlcore.models.hf_model import (
     load_config,
     load_media_encoder,
     load_processor,
+    processed,
     stacked,
     tokenizer_of,
     whole_hops,
-    without_padding,
 )
 from rlcore.models.media_cache import MediaCache
-from rlcore.models.tokens import special_tokens_argument, tokens_of
+from rlcore.models.tokens import tokens_of
 from rlcore.records.digest import update_digest
 from rlcore.types import Prompt
 
-_TOKEN_KEYS = ("input_ids", "attention_mask", "token_type_ids")
+_FEATURES = ("input_features", "feature_attention_mask")
+"""Names of the processor's tensors of recordings."""
 _Key: TypeAlias = tuple[str, bytes]
-_Audios: TypeAlias = tuple[np.ndarray, ...]
-"""A prompt's audios as embeddings, [N_i, H] each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +55,38 @@ class EncodedPrompt:
     """Model inputs beside tokens, as in `Group`: `audio_embeds` float32 [N, H], or the processor's tensors.
     Empty without media."""
     media: Media
-    """Media as the task loaded them, in `raw` mode: the processor's arguments beside `text`. Else empty."""
+    """Media as the task loaded them, where the engine makes features of them itself: the processor's
+    arguments beside `text`. Else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What is kept of a prompt's media, whatever the text asks about them."""
+
+    inputs: Mapping[str, np.ndarray]
+    """`EncodedPrompt.media_inputs`."""
+    lengths: tuple[int, ...]
+    """Number of embeddings of each recording."""
+    media: Media
+    """`EncodedPrompt.media`."""
+
+    @property
+    def num_bytes(self) -> int:
+        arrays = [*self.inputs.values(), *self.media.get("audio", ())]
+        return sum(np.asarray(array).nbytes for array in arrays)
 
 
 class MediaEncoder:
-    """Encodes prompts, in batches. In `embeds` mode an audio goes through the tower once, however many texts
-    ask about the audio (a reward model asks K times). Embeddings are kept, least recently used dropped first.
-    The tower runs on this process's GPU, where there is one.
+    """Encodes prompts, in batches. Media go through processor and, in `embeds` mode, tower once, however many
+    texts ask about them (a reward model asks K times). What comes out is kept, least recently used dropped
+    first. The tower runs on this process's GPU, where there is one.
 
     Args:
         path: checkpoint folder or hub id; only its processor and, in `embeds` mode, its tower are loaded.
         load_media: gives a prompt's media: `Task.load_media`.
         media: `embeds` or `raw`, as `model.media`.
         batch_size: number of prompts in one pass of the tower.
-        cache_bytes: most bytes of embeddings that are kept in memory.
+        cache_bytes: most bytes of embeddings or features that are kept in memory.
         cache_folder: where embeddings are also kept on disk (`rlcore.models.media_cache`); `None`: nowhere.
     """
 
@@ -88,7 +108,7 @@ class MediaEncoder:
         self._embeds = media == "embeds"
         self._batch_size = batch_size
         self._cache_bytes = cache_bytes
-        self._cache: OrderedDict[_Key, _Audios] = OrderedDict()
+        self._cache: OrderedDict[_Key, _Heard] = OrderedDict()
         self._num_bytes = 0
         self._cache_folder = cache_folder
         self._tower: PreTrainedModel | None = None
@@ -108,15 +128,8 @@ class MediaEncoder:
         encoded: list[EncodedPrompt] = []
         for start in range(0, len(prompts), self._batch_size):
             batch = prompts[start : start + self._batch_size]
-            if self._embeds:
-                audios = self._audios([p for p in batch if p.media])
-                for prompt in batch:
-                    of_prompt = audios.get(_key(prompt))
-                    encoded.append(
-                        self._with_embeds(prompt, of_prompt) if of_prompt else self._process(prompt)
-                    )
-            else:
-                encoded += [self._process(prompt) for prompt in batch]
+            heard = self._heard([prompt for prompt in batch if prompt.media])
+            encoded += [self._expanded(p, heard[_key(p)] if p.media else _SILENCE) for p in batch]
         return encoded
 
     @property
@@ -142,38 +155,53 @@ class MediaEncoder:
             reason = f"{type(error).__name__}: {error}"
             raise DataError(f"prompt {prompt.id}: its media cannot be loaded: {reason}") from error
 
-    def _process(self, prompt: Prompt, media: Media | None = None) -> EncodedPrompt:
-        """Encodes a prompt with the model's own processor."""
-        if media is None:
-            media = self._load(prompt) if prompt.media else {}
-        try:
-            special = special_tokens_argument(tokenizer_of(self.processor), prompt.text)
-            inputs = dict(self.processor(text=prompt.text, return_tensors="pt", **media, **special))
-        except ValueError as error:
-            raise DataError(f"prompt {prompt.id}: the processor refused it: {error}") from error
-        return EncodedPrompt(
-            prompt_token_ids=tuple(inputs["input_ids"][0].tolist()),
-            media_inputs=without_padding(
-                self._config, {k: v.numpy() for k, v in inputs.items() if k not in _TOKEN_KEYS}
-            ),
-            media=media,
-        )
-
-    def _audios(self, prompts: Sequence[Prompt]) -> dict[_Key, _Audios]:
-        """Returns each prompt's audios as embeddings, from the cache or the tower."""
-        new = {_key(prompt): prompt for prompt in prompts if _key(prompt) not in self._cache}
+    def _heard(self, prompts: Sequence[Prompt]) -> dict[_Key, _Heard]:
+        """Returns what each prompt's media are to the model, from the cache or anew."""
+        keys = [_key(prompt) for prompt in prompts]
+        new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._cache}
         self.num_hits += len(prompts) - len(new)
         self.num_misses += len(new)
-        audios = {_key(p): self._cache[_key(p)] for p in prompts if _key(p) in self._cache}
-        for key in audios:
+        heard = {key: self._cache[key] for key in keys if key in self._cache}
+        for key in heard:
             self._cache.move_to_end(key)
         if new:
-            fresh = dict(zip(new, self._embed(list(new.values())), strict=True))
-            audios |= fresh
+            made = self._embed(list(new.values())) if self._embeds else map(self._features, new.values())
+            fresh = dict(zip(new, made, strict=True))
+            heard |= fresh
             self._remember(fresh)
-        return audios
+        return heard
 
-    def _embed(self, prompts: Sequence[Prompt]) -> list[_Audios]:
+    def _features(self, prompt: Prompt) -> _Heard:
+        """Computes the processor's features of a prompt's media."""
+        media = self._load(prompt)
+        if not media.get("audio"):
+            return _SILENCE
+        inputs, lengths = self._process(prompt, media)
+        takes_them = family_of(self._config).takes_audio_features
+        return _Heard(inputs, lengths, {} if takes_them else media)
+
+    def _process(self, prompt: Prompt, media: Media) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
+        """Returns the processor's features of some media, and the number of embeddings of each recording."""
+        count = len(media["audio"])
+        text = "\n".join([self._placeholder] * count)  # apart, to count each
+        try:
+            inputs = processed(self._config, self.processor, text, media)
+        except ValueError as error:
+            raise DataError(f"prompt {prompt.id}: the processor refused it: {error}") from error
+        is_audio = groupby(token == self._placeholder_id for token in inputs["input_ids"][0].tolist())
+        lengths = tuple(len(list(run)) for is_run, run in is_audio if is_run)
+        if len(lengths) != count:
+            raise DataError(
+                f"prompt {prompt.id}: {len(lengths)} of {count} recordings are long enough for the model"
+            )
+        return {name: np.asarray(inputs[name]) for name in _FEATURES}, lengths
+
+    @property
+    def _placeholder(self) -> str:
+        placeholder: str = tokenizer_of(self.processor).convert_ids_to_tokens(self._placeholder_id)
+        return placeholder
+
+    def _embed(self, prompts: Sequence[Prompt]) -> list[_Heard]:
         """Reads embeddings from the disk, else computes them with the tower."""
         if self._tower is None:
             self._tower = load_media_encoder(self._path).to(own_device())
@@ -183,15 +211,15 @@ class MediaEncoder:
         with self._reading():
             found = [self._disk.get(m) if self._disk is not None else None for m in media]
         missing = [i for i, embeds in enumerate(found) if embeds is None]
-        fresh = self._run_tower([self._process(prompts[i], media[i]).media_inputs for i in missing])
+        fresh = self._run_tower([self._process(prompts[i], media[i])[0] for i in missing])
         for i, embeds in zip(missing, fresh, strict=True):
             found[i] = embeds
             if self._disk is not None:
                 with self._reading():
                     self._disk.put(media[i], embeds)
-        return [embeds for embeds in found if embeds is not None]
+        return [_of_embeddings(embeds) for embeds in found if embeds is not None]
 
-    def _run_tower(self, features: Sequence[Mapping[str, np.ndarray]]) -> list[_Audios]:
+    def _run_tower(self, features: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[np.ndarray, ...]]:
         if not features:
             return []
         assert self._tower is not None, "_embed loads the tower"
@@ -201,29 +229,41 @@ class MediaEncoder:
             arrays = iter([embed.float().cpu().numpy().copy() for embed in embeds])
             return [tuple(next(arrays) for _ in f["input_features"]) for f in features]
 
-    def _with_embeds(self, prompt: Prompt, audios: _Audios) -> EncodedPrompt:
+    def _expanded(self, prompt: Prompt, heard: _Heard) -> EncodedPrompt:
         """Expands the placeholders as the processor does, one token per embedding. (The engine compares the
         result with its own expansion.)"""
-        tokenizer = tokenizer_of(self.processor)
-        placeholder = tokenizer.convert_ids_to_tokens(self._placeholder_id)
-        before, *after = prompt.text.split(placeholder)
-        if len(after) != len(audios):
-            raise DataError(
-                f"prompt {prompt.id}: {len(after)} {placeholder} in its text, {len(audios)} audio"
-            )
-        text = before + "".join(placeholder * len(a) + rest for a, rest in zip(audios, after, strict=True))
+        text = prompt.text
+        if heard.lengths:
+            placeholder = self._placeholder
+            before, *after = text.split(placeholder)
+            if len(after) != len(heard.lengths):
+                raise DataError(
+                    f"prompt {prompt.id}: {len(after)} {placeholder} in its text, {len(heard.lengths)} audio"
+                )
+            runs = [placeholder * length for length in heard.lengths]
+            text = before + "".join(run + rest for run, rest in zip(runs, after, strict=True))
         return EncodedPrompt(
-            prompt_token_ids=tuple(tokens_of(tokenizer, text)),
-            media_inputs={"audio_embeds": audios[0] if len(audios) == 1 else np.concatenate(audios)},
-            media={},
+            prompt_token_ids=tuple(tokens_of(tokenizer_of(self.processor), text)),
+            media_inputs=heard.inputs,
+            media=heard.media,
         )
 
-    def _remember(self, fresh: Mapping[_Key, _Audios]) -> None:
+    def _remember(self, fresh: Mapping[_Key, _Heard]) -> None:
         self._cache.update(fresh)
-        self._num_bytes += sum(map(_num_bytes, fresh.values()))
+        self._num_bytes += sum(heard.num_bytes for heard in fresh.values())
         while self._num_bytes > self._cache_bytes:
             _, oldest = self._cache.popitem(last=False)
-            self._num_bytes -= _num_bytes(oldest)
+            self._num_bytes -= oldest.num_bytes
+
+
+_SILENCE = _Heard({}, (), {})
+"""What a prompt without media is."""
+
+
+def _of_embeddings(audios: Sequence[np.ndarray]) -> _Heard:
+    """Returns what is kept of recordings whose embeddings are [N_i, H] each."""
+    embeds = audios[0] if len(audios) == 1 else np.concatenate(audios)
+    return _Heard({"audio_embeds": embeds}, tuple(map(len, audios)), {})
 
 
 def _key(prompt: Prompt) -> _Key:
@@ -234,7 +274,3 @@ def _key(prompt: Prompt) -> _Key:
     except TypeError as error:
         raise DataError(f"prompt {prompt.id}: its media cannot be told from others: {error}") from error
     return prompt.id, digest.digest()
-
-
-def _num_bytes(audios: Sequence[np.ndarray]) -> int:
-    return sum(audio.nbytes for audio in audios)

@@ -106,6 +106,17 @@ def is_language_name(config: PretrainedConfig, hub_name: str) -> bool:
     return hub_name.startswith(family_of(config).language_prefixes)
 
 
+def block_of(hub_name: str) -> str:
+    """Returns the part of a model that is pushed whole or not at all, by the name of one of its weights: an
+    attention, a feed-forward network, a layer's experts.
+
+    Engines hold as one what checkpoints hold apart, q, k and v for instance, gate and up, or all experts, and
+    redo it from all of its weights.
+    """
+    layer, experts, _ = hub_name.partition(".experts.")
+    return layer if experts else hub_name.rpartition(".")[0].rpartition(".")[0]
+
+
 def full_shape(parameter: nn.Parameter) -> tuple[int, ...]:
     """Returns the shape of a whole parameter, of which ZeRO-3 may hold a part here."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))

@@ -20,6 +20,19 @@ from rlcore.plan.memory import BYTES, trained_parameters
 from rlcore.plan.sizes import ModelSizes
 from rlcore.plan.workload import AUDIO_FRAMES_PER_S, Batch
 
+RENDER_S = 0.002
+"""Seconds of one CPU core in which a prompt with its features becomes vLLM's
+(benchmarks/results/preprocessing.json)."""
+PUSH_OVERHEAD_S = 1.0
+"""Seconds of a push to engines on GPUs beside the bytes: vLLM puts every layer on the meta device and back,
+and loads hundreds of tensors, a device synchronisation each. An assumption."""
+NETWORK_PUSH_GB_S = 4.0
+"""GB per second of a push between nodes, at most, whatever the links: tensors are gathered, packed and loaded
+one after the other. An assumption: with the overhead 7B take 5 seconds, as frameworks report (4 to 6)."""
+PAGEABLE_GB_S = 5.0
+"""GB per second of copies to a GPU from pages that are not pinned, as those of a mapped checkpoint. An
+assumption; 3 to 10 are usual."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
@@ -135,13 +148,17 @@ def prepare_seconds(
     """Computes the seconds in which each engine's actor reads its prompts' media and prepares them, one after
     the other; with `model.media: embeds` the frozen tower runs there too, in float32."""
     workload = batch.workload
-    each = workload.prepare_seconds
-    if each is None:
-        each = efficiency.prepare_s * workload.audio_seconds
+    each = _read_seconds(batch, efficiency) + RENDER_S
     if config.model.media == "embeds":
         flops = 2.0 * sizes.audio * workload.audio_seconds * AUDIO_FRAMES_PER_S
         each += flops / (efficiency.forward * hardware.tflops("float32") * 1e12)
     return each * math.ceil(batch.num_prompts / config.rollout.num_replicas)
+
+
+def _read_seconds(batch: Batch, efficiency: Efficiency) -> float:
+    """The seconds of one core in which a prompt's media are read and made features."""
+    measured = batch.workload.prepare_seconds
+    return efficiency.prepare_s * batch.workload.audio_seconds if measured is None else measured
 
 
 def reference_seconds(
@@ -161,11 +178,14 @@ def reference_seconds(
 def judge_seconds(
     sizes: ModelSizes, batch: Batch, hardware: Hardware, efficiency: Efficiency, replicas: int
 ) -> float:
-    """Computes the seconds of a generative reward model that reads prompt, audio and completion."""
+    """Computes the seconds of a generative reward model that reads prompt, audio and completion, after a core
+    has made the prompt's media ready once, and asked about each completion."""
     tokens = batch.num_sequences * (batch.prompt_length + batch.completion_length)
     flops = forward_flops(sizes, tokens, batch.prompt_length)
     flops += 2.0 * sizes.audio * batch.num_prompts * batch.workload.audio_seconds * AUDIO_FRAMES_PER_S
-    return flops / (efficiency.forward * hardware.tflops("bfloat16") * 1e12 * replicas)
+    seconds = flops / (efficiency.forward * hardware.tflops("bfloat16") * 1e12)
+    ready = batch.num_prompts * _read_seconds(batch, efficiency) + batch.num_sequences * RENDER_S
+    return (seconds + ready) / replicas
 
 
 def update_flops(config: RunConfig, sizes: ModelSizes, batch: Batch) -> float:
@@ -241,10 +261,11 @@ def _communication_seconds(
 
 def pushed_values(config: RunConfig, sizes: ModelSizes) -> tuple[int, int]:
     """Returns the number of values in one push and the bytes of each: the language model in the engines'
-    dtype, or adapters in float32."""
+    dtype, or what adapters change of it; or adapters in float32."""
     if config.learner.lora.push == "adapters":
         return sizes.lora(config.learner.lora), BYTES["float32"]
-    return sizes.language, BYTES[config.model.dtype]
+    num_values = sizes.language if config.pushes_all else sizes.adapted(config.learner.lora)
+    return num_values, BYTES[config.model.dtype]
 
 
 def sync_seconds(config: RunConfig, sizes: ModelSizes, hardware: Hardware, efficiency: Efficiency) -> float:
@@ -256,12 +277,17 @@ def sync_seconds(config: RunConfig, sizes: ModelSizes, hardware: Hardware, effic
     elif medium.gpus == "shared":
         rate = efficiency.link * hardware.bandwidth_gb_s / 2
     else:
-        rate = efficiency.link * (hardware.network_gb_s if hardware.num_nodes > 1 else hardware.link_gb_s)
+        rate = efficiency.link * hardware.link_gb_s
+        if hardware.num_nodes > 1:
+            rate = min(efficiency.link * hardware.network_gb_s, NETWORK_PUSH_GB_S)
     seconds = size * num_values / (rate * 1e9)
-    if config.learner.lora.push == "adapters" and not hardware.is_cpu:
-        # Engines on GPUs load every layer again from their checkpoint (`rlcore.weight_sync.vllm_receiver`).
-        loaded = BYTES[config.model.dtype] * sizes.language
-        seconds += loaded / (efficiency.link * hardware.host_link_gb_s * 1e9)
+    if not hardware.is_cpu:
+        seconds += PUSH_OVERHEAD_S
+        if config.learner.lora.push == "adapters":
+            # Engines on GPUs load what adapters change again from their checkpoint
+            # (`rlcore.weight_sync.vllm_receiver`).
+            loaded = BYTES[config.model.dtype] * sizes.adapted(config.learner.lora)
+            seconds += loaded / (PAGEABLE_GB_S * 1e9)
     if config.learner.zero_stage == 3 and config.learner.num_ranks > 1:
         spans = config.learner.num_ranks > hardware.gpus_per_node
         link = hardware.network_gb_s if spans else hardware.link_gb_s

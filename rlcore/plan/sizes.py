@@ -92,6 +92,14 @@ class ModelSizes:
             )
         return self.num_layers * lora.rank * sum(widths[name] for name in lora.target_modules)
 
+    def adapted(self, lora: LoRAConfig) -> int:
+        """Counts the parameters of the blocks that adapters change, attentions or feed-forward networks:
+        what a push brings (`rlcore.engines.weights.changed_weights`)."""
+        attention = 2 * self.hidden * (self.attention + self.num_kv_heads * self.head_dim)
+        is_attention = {name in ("q_proj", "k_proj", "v_proj", "o_proj") for name in lora.target_modules}
+        sizes = {True: attention, False: self.layer - attention}
+        return self.num_layers * sum(sizes[each] for each in is_attention)
+
 
 QWEN2_5_OMNI_3B = ModelSizes(
     hidden=2048,

@@ -25,7 +25,7 @@ from vllm.platforms import current_platform
 from rlcore.models.adapters import are_adapters, by_weight, check_adapters, merged, weight_of
 from rlcore.models.checkpoint_names import Checkpoint, check_names
 from rlcore.models.hf_model import load_config
-from rlcore.models.names import is_language_name
+from rlcore.models.names import block_of, is_language_name
 from rlcore.weight_sync.base import Push
 from rlcore.weight_sync.buckets import Layout
 from rlcore.weight_sync.direct import DirectCopies, record
@@ -134,12 +134,20 @@ class BucketReceiver(WeightTransferEngine[BucketInitInfo, BucketUpdateInfo]):
         # Layers are redone whole: of one with q, k and v in it, an adapter of q alone would not be enough.
         # One weight at a time, from factors on the GPU: all of them at once would take the host's memory.
         changed = {name: tuple(part.to(self.device) for part in parts) for name, parts in by_weight(tensors)}
-        config = load_config(self.model_config.model)
-        names = [name for name in self._checkpoint.shapes if is_language_name(config, name)]
         self._reload(
             (name, weight_of(name, changed[name], base, dtype) if name in changed else base(name))
-            for name in dict.fromkeys([*names, *changed])
+            for name in self._redone(changed)
         )
+
+    def _redone(self, changed: Iterable[str]) -> list[str]:
+        """The weights to load so that layers with these among them are whole. The others stay as they are;
+        after a sleep, in which an engine may forget them, all are loaded."""
+        assert self._checkpoint is not None, "accepted before"
+        names, blocks = list(self._checkpoint.shapes), {block_of(name) for name in changed}
+        if not self.model_config.enable_sleep_mode:
+            return [name for name in names if block_of(name) in blocks]
+        config = load_config(self.model_config.model)
+        return [name for name in names if is_language_name(config, name) or block_of(name) in blocks]
 
     def _reload(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
         first = next(tensors)  # verified: only now is the model touched

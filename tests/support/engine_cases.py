@@ -18,12 +18,18 @@ from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.engines.trainable import add_lora
 from rlcore.engines.vllm_engine import VLLMEngine
-from rlcore.engines.weights import adapter_weights, in_parts, model_weights
+from rlcore.engines.weights import (
+    adapter_weights,
+    changed_weights,
+    in_parts,
+    model_weights,
+    rollout_weights,
+)
 from rlcore.errors import ConfigError, WeightSyncError
 from rlcore.models.hf_model import load_model, load_processor, media_token_ids
-from rlcore.models.media import MediaEncoder
+from rlcore.models.media import EncodedPrompt, MediaEncoder
 from rlcore.models.names import is_media_parameter
-from rlcore.types import Group, Prompt
+from rlcore.types import Group, Prompt, RolloutJob
 from rlcore.weight_sync import make_sender
 
 if TYPE_CHECKING:
@@ -117,6 +123,7 @@ def check_adapters(path: str) -> None:
         answers.append(answer.token_ids)
     assert answers[0] != answers[1]
     sender.close()
+    check_changed_weights(model, engine)
     other = make_sender(WeightSyncConfig(timeout_s=60), [("lm.weight::lora_A", (4, 8))], dtype="float32")
     with pytest.raises(WeightSyncError, match="the engine has no lm"):
         push_to(other, 3, [("lm.weight::lora_A", torch.zeros(4, 8))], [engine.apply_weights])
@@ -150,6 +157,26 @@ def check_first_push(engine: VLLMEngine, model: PreTrainedModel, **settings: Any
     sender.close()
 
 
+def check_changed_weights(model: PreTrainedModel, engine: VLLMEngine) -> None:
+    """Checks that a push of the blocks which adapters change leaves what a push of all weights leaves."""
+    digests = [engine._llm.collective_rpc("compute_weight_checksums")]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.normal_(std=0.15, generator=torch.Generator().manual_seed(3))
+    sizes = []
+    for version, chosen in ((3, changed_weights), (4, rollout_weights)):
+        tensors = [(weight.hub_name, weight.tensor()) for weight in chosen(model)]
+        shapes = [(name, tuple(tensor.shape)) for name, tensor in tensors]
+        sender = make_sender(WeightSyncConfig(timeout_s=60), shapes, dtype="float32")
+        assert push_to(sender, version, tensors, [engine.apply_weights]) == [version]
+        sizes.append(sender.num_bytes)
+        sender.close()
+        digests.append(engine._llm.collective_rpc("compute_weight_checksums"))
+    assert digests[0] != digests[1] == digests[2]
+    assert sizes[0] < sizes[1] / 2
+
+
 def check_raw_audio(path: str) -> None:
     """Checks that recordings go through the engine's own tower, which may be trained and pushed, too."""
     with pytest.raises(ConfigError, match=r"model.media: .* set it to raw"):
@@ -164,6 +191,31 @@ def check_raw_audio(path: str) -> None:
     worker._loop.call(lambda engine: check_first_push(engine, model)).result()
     before = worker.generate(PROMPTS[:3], step=0)
     assert worst_difference(model, before) <= 1e-4
+    # The engine's own processor, with its window of five minutes, makes the same of the waveforms.
+    sampling = worker._sampling(RolloutJob(id=0, prompt=PROMPTS[0], draw=0))
+    for prompt, group in zip(PROMPTS[:3], before, strict=True):
+        requests = [
+            EngineRequest(
+                id=prompt.id,
+                text=prompt.text,
+                encoded=EncodedPrompt(
+                    prompt_token_ids=group.prompt_token_ids, media_inputs=group.media_inputs, media=media
+                ),
+                seed=1,
+            )
+            for media in ({}, ToneTask().load_media(prompt))
+        ]
+        rendered = [worker._loop.engine.render(request) for request in requests]
+        assert rendered[0]["prompt_token_ids"] == rendered[1]["prompt_token_ids"]
+        (ours,), (theirs,) = (each["mm_kwargs"]["audio"] for each in rendered)
+        assert torch.equal(ours["input_audio_features"].data, theirs["input_audio_features"].data)
+        of_features, of_waveforms = (
+            worker._loop.call(lambda engine, one=one: engine.generate([one], sampling)).result()[0]
+            for one in requests
+        )
+        for one, other in zip(of_features, of_waveforms, strict=True):
+            assert one.token_ids == other.token_ids
+            np.testing.assert_allclose(one.logprobs, other.logprobs, rtol=0, atol=1e-4)
     # Each recording keeps its own number of frames, though the processor pads all alike.
     frames = [group.media_inputs["input_features"].shape[-1] for group in before]
     assert frames == [60, 100, 140]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -71,6 +72,7 @@ def engine(
     words = WordLevel({str(i): i for i in range(9)}, "0")
     made._tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words))
     made._running, made._retried, made._mixed, made._banned = {}, set(), "", ()
+    made._rendering = threading.Lock()
     made._embeds, made._audio_id, made.max_model_len, made.policy_version = True, None, 99, 3
     made.stats = EngineStats()
     return made, vllm

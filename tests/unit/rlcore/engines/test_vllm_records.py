@@ -48,6 +48,15 @@ def test_raw_audio_goes_with_its_rate() -> None:
     assert [(len(waveform), rate) for waveform, rate in audios] == [(3, 16000), (4, 16000)]
 
 
+def test_features_of_recordings_go_side_by_side_without_their_padding() -> None:
+    features = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    inputs = {"input_features": features, "feature_attention_mask": np.array([[1, 1, 1], [1, 0, 0]])}
+    prompt = vllm_prompt(request((AUDIO, AUDIO), inputs), embeds=False, audio_id=AUDIO)
+    audio = prompt["multi_modal_data"]["audio"]
+    assert audio["input_audio_features"].tolist() == [[0, 1, 2, 6], [3, 4, 5, 9]]
+    assert audio["audio_feature_lengths"].tolist() == [3, 1]
+
+
 def test_another_expansion_of_the_media_is_refused() -> None:
     asked = request((1, AUDIO, AUDIO), {})
     check_expansion(asked, [1, AUDIO, AUDIO])

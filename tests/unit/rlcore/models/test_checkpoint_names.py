@@ -8,10 +8,13 @@ from safetensors.torch import load_file
 from tiny_models import make_text
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+from rlcore.config import LoRAConfig
 from rlcore.engines import weights
-from rlcore.errors import ConfigError
-from rlcore.models.checkpoint_names import check_trained
-from rlcore.models.hf_model import load_model, save_checkpoint
+from rlcore.engines.trainable import add_lora, freeze
+from rlcore.errors import ConfigError, WeightSyncError
+from rlcore.models.checkpoint_names import check_names, check_trained, checkpoint_shapes
+from rlcore.models.hf_model import load_config, load_model, save_checkpoint
+from rlcore.models.names import block_of
 
 
 def pushed(path: str) -> list[tuple[str, tuple[int, ...]]]:
@@ -58,3 +61,49 @@ def test_a_mixture_of_another_form_is_refused_before_anything_is_generated(tmp_p
     MixtralForCausalLM(MixtralConfig(**EXPERTS, num_local_experts=2)).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"no model\.layers\.0\.mlp\..* take a dense model, or a mixture"):
         check_trained(pushed(str(tmp_path)), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("model.layers.3.self_attn.q_proj.weight", "model.layers.3.self_attn"),
+        ("thinker.model.layers.3.self_attn.k_proj.bias", "thinker.model.layers.3.self_attn"),
+        ("model.layers.3.mlp.gate_proj.weight", "model.layers.3.mlp"),
+        ("model.layers.3.mlp.experts.17.up_proj.weight", "model.layers.3.mlp"),
+        ("model.layers.3.mlp.experts.gate_up_proj", "model.layers.3.mlp"),
+        ("model.layers.3.mlp.shared_expert.up_proj.weight", "model.layers.3.mlp.shared_expert"),
+        ("model.layers.3.input_layernorm.weight", "model.layers.3"),
+        ("model.embed_tokens.weight", "model"),
+        ("lm_head.weight", ""),
+    ],
+)
+def test_what_engines_hold_as_one_is_one_block(name: str, block: str) -> None:
+    assert block_of(name) == block
+
+
+def test_a_push_of_what_adapters_change_has_whole_blocks(tmp_path: Path) -> None:
+    config = Qwen3MoeConfig(**EXPERTS, moe_intermediate_size=16, num_experts=3)
+    Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
+    model, path = load_model(str(tmp_path)), str(tmp_path)
+    add_lora(model, LoRAConfig(rank=2, target_modules=("v_proj",)), ())
+    shapes = [(weight.hub_name, weight.shape) for weight in weights.changed_weights(model)]
+    parts = ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")
+    expected = {f"model.layers.{i}.self_attn.{part}.weight" for i in range(2) for part in parts}
+    assert {name for name, _ in shapes} == expected
+    checkpoint, model_config = checkpoint_shapes(path), load_config(path)
+    check_names(shapes, checkpoint, model_config)
+    with pytest.raises(WeightSyncError, match=r"1 parameters .* among them model.layers.1.self_attn.k_proj"):
+        check_names([s for s in shapes if "1.self_attn.k_proj" not in s[0]], checkpoint, model_config)
+
+    freeze(model, ("layers.0", "embed", "norm", "lm_head", "self_attn", "gate.weight", "down_proj"))
+    changed = [weight.hub_name for weight in weights.changed_weights(model)]
+    experts = [
+        f"model.layers.1.mlp.experts.{e}.{p}_proj.weight" for e in range(3) for p in ("gate", "up", "down")
+    ]
+    assert sorted(changed) == sorted(["model.layers.1.mlp.gate.weight", *experts])
+
+
+def test_a_model_that_is_trained_whole_is_pushed_whole(tmp_path: Path) -> None:
+    model = load_model(str(make_text(tmp_path)))
+    whole, changed = weights.rollout_weights(model), weights.changed_weights(model)
+    assert [weight.name for weight in whole] == [weight.name for weight in changed]

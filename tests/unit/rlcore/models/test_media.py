@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from tiny_models import AUDIO_PROMPT, make_qwen2_audio, tone
+from tiny_models import AUDIO_PROMPT, make_qwen2_5_omni, make_qwen2_audio, make_qwen3_omni, tone
 from torch import nn
 
 from rlcore.errors import DataError
 from rlcore.models import media_cache
-from rlcore.models.hf_model import load_model, load_processor, save_checkpoint
+from rlcore.models.hf_model import load_config, load_model, load_processor, processed, save_checkpoint
 from rlcore.models.media import MediaEncoder
 from rlcore.models.media_cache import MediaCache
 from rlcore.types import Prompt
@@ -147,3 +147,73 @@ def test_a_recording_that_hangs_is_seen_from_other_threads(path):
         go_on.set()
         encoding.result(60)
     assert encoder.stalled_s == 0.0
+
+
+@pytest.fixture(scope="module", params=[make_qwen2_5_omni, make_qwen3_omni], ids=["qwen2_5", "qwen3"])
+def omni(request, tmp_path_factory) -> str:
+    pytest.importorskip("torchvision", reason="needs torchvision (python -m rlcore.engines.torchvision_shim)")
+    torch.set_num_threads(1)
+    return str(request.param(tmp_path_factory.mktemp("omni")))
+
+
+def of_lengths(*lengths: int) -> dict:
+    """Recordings of so many samples, which end loudly."""
+    rng = np.random.default_rng(sum(lengths))
+    audio = [(0.1 * rng.standard_normal(length)).astype(np.float32) for length in lengths]
+    for waveform in audio:
+        waveform[-200:] *= 5
+    return {"audio": audio, "sampling_rate": 16000}
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    # Shorter than the transform's window, around whole seconds and hops, two at once, beyond five minutes.
+    [(300,), (15_601,), (15_999,), (16_000,), (16_001,), (96_000,), (96_208,), (4_000, 50_000), (4_800_400,)],
+)
+def test_frames_are_those_of_the_processors_own_window(omni, lengths):
+    """Bit for bit, and no more of them: the real processors' windows are 300 seconds long."""
+    processor, media = load_processor(omni), of_lengths(*lengths)
+    assert processor.feature_extractor.n_samples == 300 * 16000
+    text = AUDIO_PROMPT * len(lengths)
+    own = processor(text=text, return_tensors="np", **media)
+    ours = processed(load_config(omni), processor, text, media)
+    num_frames = own["feature_attention_mask"].sum(-1)
+    assert ours["input_features"].shape == (len(lengths), 128, num_frames.max())
+    assert ours["feature_attention_mask"].sum(-1).tolist() == num_frames.tolist()
+    np.testing.assert_array_equal(ours["input_ids"], own["input_ids"])
+    for mine, theirs, count in zip(ours["input_features"], own["input_features"], num_frames, strict=True):
+        np.testing.assert_array_equal(mine[:, :count], theirs[:, :count])
+
+
+def test_raw_media_are_read_once_however_many_texts_ask(omni):
+    loaded = []
+
+    def load(prompt: Prompt) -> dict:
+        loaded.append(prompt.id)
+        return {"audio": [tone(i) for i in prompt.media["tones"]], "sampling_rate": 16000}
+
+    encoder, processor = MediaEncoder(omni, load, media="raw"), load_processor(omni)
+    two = AUDIO_PROMPT.replace("what", "<|audio_bos|><|AUDIO|><|audio_eos|>what")
+    prompts = [Prompt(id="two", text=text, media={"tones": (1, 2)}) for text in (two, two + "why?")]
+    for prompt in prompts:
+        (encoded,) = encoder.encode([prompt])
+        own = processor(text=prompt.text, return_tensors="np", **load(prompt))
+        assert encoded.prompt_token_ids == tuple(own["input_ids"][0].tolist())
+        assert not encoded.media  # the engine takes the features
+    assert loaded == ["two"] * 3 and (encoder.num_misses, encoder.num_hits) == (1, 1)
+    with pytest.raises(DataError, match=r"prompt two: 1 <\|AUDIO\|> in its text, 2 audio"):
+        encoder.encode([Prompt(id="two", text=AUDIO_PROMPT, media={"tones": (1, 2)})])
+
+
+def test_raw_features_are_forgotten_beyond_the_bound(path):
+    encoder = MediaEncoder(path, load_media, media="raw", cache_bytes=500_000)  # of one recording: 141,400
+    encoder.encode(make_prompts(*range(8)))
+    assert 400_000 < encoder._num_bytes <= 500_000
+    assert encoder._num_bytes == sum(heard.num_bytes for heard in encoder._cache.values())
+
+
+@pytest.mark.parametrize("media", ["embeds", "raw"])
+def test_a_recording_too_short_for_an_embedding_is_named(path, media):
+    encoder = MediaEncoder(path, lambda prompt: of_lengths(100), media=media)
+    with pytest.raises(DataError, match="prompt 0/7: 0 of 1 recordings are long enough for the model"):
+        encoder.encode(make_prompts(7))
