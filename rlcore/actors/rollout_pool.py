@@ -243,7 +243,8 @@ class RolloutPool:
             self._jobs.pop(job.id)
         if report.stalled_s > self._config.hang_timeout_s:
             what = "its engine has not come back from a step, or its media encoder from a file,"
-            self._lost(rank, f"hung: {what} for {report.stalled_s:.0f} s")
+            stack = self._group.stacks([rank])[rank]
+            self._lost(rank, f"hung: {what} for {report.stalled_s:.0f} s{stack}")
         else:
             self._collect(rank)
         return finished

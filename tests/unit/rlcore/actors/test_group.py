@@ -131,6 +131,9 @@ class ScriptedGroup:
         for _, method, _ in [entry for entry in self.open if entry[0] == rank]:
             self.answer(rank, method, ActorError("killed"))
 
+    def stacks(self, ranks: list[int]) -> dict[int, str]:
+        return dict.fromkeys(ranks, "; threads of process 7: MainThread: read (disk.py:3)")
+
     def where(self, ranks: Any) -> str:
         return ""
 
@@ -164,7 +167,7 @@ def test_each_replica_is_asked_for_finished_jobs_by_one_call_at_a_time() -> None
     assert pool.poll(0.0) == []
 
 
-def test_a_media_encoder_that_hangs_counts_as_the_engine_does() -> None:
+def test_a_media_encoder_that_hangs_counts_as_the_engine_does(caplog: pytest.LogCaptureFixture) -> None:
     worker = object.__new__(RolloutWorker)  # without an engine of its own
     worker._loop = SimpleNamespace(
         collect=lambda timeout_s: {},
@@ -178,6 +181,7 @@ def test_a_media_encoder_that_hangs_counts_as_the_engine_does() -> None:
     group.answer(0, "collect", answer)
     pool.poll(60.0)
     assert pool.num_restarts == 1 and pool.standing == [1]
+    assert "for 130 s; threads of process 7: MainThread: read (disk.py:3)" in caplog.text
 
 
 def test_who_polls_is_woken_and_loses_nothing_by_it() -> None:
