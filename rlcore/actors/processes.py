@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,10 +61,15 @@ def ask_stack(actor: Any) -> Future[str]:
     if process is None or not process.is_alive:
         unknown.set_result("")
         return unknown
+    if process.node_id == ray.get_runtime_context().get_node_id():
+        here = ThreadPoolExecutor(1)  # at once: a worker of Ray takes seconds to start
+        asked = here.submit(_dump, process.pid)
+        here.shutdown(wait=False)
+        return asked
     on_node = NodeAffinitySchedulingStrategy(process.node_id, soft=False)
     options = {"num_cpus": 0, "max_retries": 0, "enable_task_events": False, "scheduling_strategy": on_node}
-    asked: Future[str] = ray.remote(_dump).options(**options).remote(process.pid).future()
-    return asked
+    remote: Future[str] = ray.remote(_dump).options(**options).remote(process.pid).future()
+    return remote
 
 
 def stacks(actors: Sequence[Any]) -> list[str]:
@@ -96,13 +101,14 @@ def _dump(pid: int) -> str:
 
 
 def describe(pid: int, threads: Sequence[dict[str, Any]]) -> str:
-    """Returns a process's threads in one line, those of py-spy's `dump --json`."""
-    oldest_first = sorted(threads, key=lambda thread: thread["os_thread_id"] or 0)
-    lines = [
-        f"{thread['thread_name']}: {' < '.join(map(_place, thread['frames'][:_MAX_FRAMES]))}"
-        for thread in oldest_first
-        if thread["frames"] and thread["thread_name"] != HEARTBEAT
-    ]
+    """Returns a process's threads in one line, those of py-spy's `dump --json`; without Ray's own, which tell
+    nothing."""
+    lines = []
+    for thread in sorted(threads, key=lambda thread: thread["os_thread_id"] or 0):  # the oldest first
+        frames = [frame for frame in thread["frames"] if not frame["short_filename"].startswith("ray/")]
+        is_working = any(frame["short_filename"] != "threading.py" for frame in frames)
+        if is_working and thread["thread_name"] != HEARTBEAT:
+            lines.append(f"{thread['thread_name']}: {' < '.join(map(_place, frames[:_MAX_FRAMES]))}")
     return f"; threads of process {pid}: {', '.join(lines)}"[:_MAX_CHARACTERS] if lines else ""
 
 

@@ -124,22 +124,21 @@ def test_while_the_store_is_away_nobody_is_silent(
 
 
 def test_a_stack_is_told_in_one_line() -> None:
-    def thread(name: str, number: int, *frames: tuple[str, int]) -> dict[str, Any]:
-        told = [{"name": name, "short_filename": "my.py", "line": line} for name, line in frames]
+    def thread(name: str, number: int, *frames: tuple[str, str]) -> dict[str, Any]:
+        told = [{"name": name, "short_filename": file, "line": 3} for name, file in frames]
         return {"thread_name": name, "os_thread_id": number, "frames": told}
 
     threads = [
-        thread("heartbeat", 9, ("_beat", 60)),
-        thread("engine", 8, ("step", 3), ("_run", 2)),
-        thread("MainThread", 7, *[("f", i) for i in range(20)]),
-        thread("idle", 6),
+        thread("heartbeat", 9, ("_beat", "heartbeat.py")),
+        thread("engine", 8, ("wait", "threading.py"), ("_run", "my.py"), ("run", "threading.py")),
+        thread("MainThread", 7, ("call", "ray/worker.py"), *[(f"f{i}", "my.py") for i in range(20)]),
+        thread("PythonGCThread", 6, ("wait", "threading.py"), ("run", "ray/gc.py")),
+        thread("idle", 5),
     ]
-    frames = " < ".join(f"f (my.py:{i})" for i in range(8))
-    assert (
-        describe(5, threads)
-        == f"; threads of process 5: MainThread: {frames}, engine: step (my.py:3) < _run (my.py:2)"
-    )
-    assert describe(5, []) == ""
+    main = " < ".join(f"f{i} (my.py:3)" for i in range(8))
+    engine = "wait (threading.py:3) < _run (my.py:3) < run (threading.py:3)"
+    assert describe(4, threads) == f"; threads of process 4: MainThread: {main}, engine: {engine}"
+    assert describe(4, []) == ""
 
 
 def call(*answers: Any) -> PendingCall:
