@@ -147,8 +147,9 @@ class ActorGroup:
     """A group holds the actors of one class, ranks 0 to size - 1.
 
     `arguments` holds one rank's constructor keywords each. With a reservation, rank i runs in the i-th bundle
-    of the role `name`. `env_vars` are set before the actor's Python starts. `options` are further options of
-    a Ray actor. Its actors give signs of life while they work (`rlcore.actors.heartbeat`).
+    of the role `name`; the last `num_unreserved` start whenever the cluster has room. `env_vars` are set
+    before the actor's Python starts. `options` are further options of a Ray actor. Its actors give signs of
+    life while they work (`rlcore.actors.heartbeat`).
     """
 
     def __init__(
@@ -162,14 +163,16 @@ class ActorGroup:
         reservation: Reservation | None = None,
         env_vars: Mapping[str, str] | None = None,
         options: Mapping[str, Any] | None = None,
+        num_unreserved: int = 0,
     ):
         self.name, self.size = name, len(arguments)
         # So that calls of several threads come to all ranks in one order, as collective ones must.
         self._one_at_a_time = threading.Lock()
         places = reservation.places(name) if reservation else []
-        if reservation and len(places) < self.size:
+        if reservation and len(places) < self.size - num_unreserved:
             raise ValueError(
-                f"{name}: {self.size} actors but only {len(places)} bundles reserved for the role"
+                f"{name}: {self.size - num_unreserved} actors but only {len(places)} bundles reserved for "
+                "the role"
             )
         self._class = ray.remote(beating(cls))
         self._arguments = list(arguments)

@@ -76,10 +76,13 @@ class _Crew:
             "weight_backend": config.weight_sync.backend,
             "can_sleep": config.cluster.colocate,
         }
-        arguments = [{**common, "rank": rank} for rank in range(config.rollout.num_replicas)]
+        arguments = [{**common, "rank": rank} for rank in range(config.rollout.max_replicas)]
         env_vars = engine_env(cpu=config.rollout.num_gpus == 0)
         options = {"max_concurrency": NUM_THREADS}
-        return self._group("rollout", RolloutWorker, config.rollout, arguments, env_vars, options)
+        num_more = config.rollout.max_replicas - config.rollout.min_replicas
+        return self._group(
+            "rollout", RolloutWorker, config.rollout, arguments, env_vars, options, num_unreserved=num_more
+        )
 
     def reward(self, name: str) -> RewardPool:
         reward = self._config.rewards[name]
@@ -127,6 +130,7 @@ class _Crew:
         arguments: Sequence[Mapping[str, Any]],
         env_vars: Mapping[str, str],
         options: Mapping[str, Any] | None = None,
+        num_unreserved: int = 0,
     ) -> ActorGroup:
         actors = ActorGroup(
             role,
@@ -137,6 +141,7 @@ class _Crew:
             reservation=self._reservation,
             env_vars=env_vars,
             options={"resources": dict(section.resources), **(options or {})},
+            num_unreserved=num_unreserved,
         )
         self._stack.callback(actors.shutdown)
         return actors

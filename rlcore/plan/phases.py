@@ -141,7 +141,7 @@ def prepare_seconds(
     if config.model.media == "embeds":
         flops = 2.0 * sizes.audio * workload.audio_seconds * AUDIO_FRAMES_PER_S
         each += flops / (efficiency.forward * hardware.tflops("float32") * 1e12)
-    return each * math.ceil(batch.num_prompts / config.rollout.num_replicas)
+    return each * math.ceil(batch.num_prompts / config.rollout.min_replicas)
 
 
 def reference_seconds(
