@@ -339,7 +339,7 @@ class _Run:
         metrics["truncated"] = sum(g.completions[0].finish_reason == "length" for g in groups) / len(groups)
         self.truncation.note(metrics["truncated"], "evaluation")
         metrics["unanswered_prompts"] = float(len(self.eval_prompts) - len(groups))
-        metrics["latency_ms"] = 1000 * seconds * self.config.rollout.num_replicas / len(groups)
+        metrics["latency_ms"] = 1000 * seconds * self.controller.num_replicas / len(groups)
         self.tracker.log_samples(step, groups, scores, split="eval")
         # Last: an evaluation whose metrics are there is whole.
         self.log({f"eval/{name}": value for name, value in metrics.items()})

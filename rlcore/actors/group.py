@@ -20,7 +20,9 @@ import ray
 from ray.exceptions import ActorUnschedulableError, NodeDiedError, OutOfMemoryError, RayActorError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from rlcore.actors.heartbeat import beating
 from rlcore.actors.placement import Reservation
+from rlcore.actors.processes import process_of, stacks
 from rlcore.errors import ActorError, ConfigError, DeadlineError, RLCoreError
 
 # The first failure of a call is raised; Ray would print those of the other ranks over it.
@@ -34,8 +36,6 @@ _CLOSE_S = 5.0
 """Longest that a shutdown waits for actors that may be busy, or dead."""
 _CAUSE_S = 5.0
 """Longest wait for the death of a rank that would explain what another raised."""
-_LIFE = "life"
-"""Ray's concurrency group of signs of life: a thread beside the one that works."""
 
 _REFUSED = f"{ConfigError.__module__}.{ConfigError.__qualname__}: "
 
@@ -147,8 +147,9 @@ class ActorGroup:
     """A group holds the actors of one class, ranks 0 to size - 1.
 
     `arguments` holds one rank's constructor keywords each. With a reservation, rank i runs in the i-th bundle
-    of the role `name`. `env_vars` are set before the actor's Python starts. `options` are further options of
-    a Ray actor. A group that `is_watched` answers `ping` while it works, from a thread of its own.
+    of the role `name`; the last `num_unreserved` start whenever the cluster has room. `env_vars` are set
+    before the actor's Python starts. `options` are further options of a Ray actor. Its actors give signs of
+    life while they work (`rlcore.actors.heartbeat`).
     """
 
     def __init__(
@@ -162,17 +163,18 @@ class ActorGroup:
         reservation: Reservation | None = None,
         env_vars: Mapping[str, str] | None = None,
         options: Mapping[str, Any] | None = None,
-        is_watched: bool = False,
+        num_unreserved: int = 0,
     ):
         self.name, self.size = name, len(arguments)
         # So that calls of several threads come to all ranks in one order, as collective ones must.
         self._one_at_a_time = threading.Lock()
         places = reservation.places(name) if reservation else []
-        if reservation and len(places) < self.size:
+        if reservation and len(places) < self.size - num_unreserved:
             raise ValueError(
-                f"{name}: {self.size} actors but only {len(places)} bundles reserved for the role"
+                f"{name}: {self.size - num_unreserved} actors but only {len(places)} bundles reserved for "
+                "the role"
             )
-        self._class = ray.remote(concurrency_groups={_LIFE: 1})(cls) if is_watched else ray.remote(cls)
+        self._class = ray.remote(beating(cls))
         self._arguments = list(arguments)
         self._can_close = hasattr(cls, "close")
         own: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_restarts": 0}
@@ -212,11 +214,6 @@ class ActorGroup:
         """Returns Ray's handles of the present actors, by rank."""
         return tuple(self._actors)
 
-    def ping(self, actor: Any) -> Future[Any]:
-        """Asks an actor of a watched group for a sign of life."""
-        answer: Future[Any] = actor.__ray_ready__.options(concurrency_group=_LIFE).remote().future()
-        return answer
-
     def kill(self, actor: Any, reason: str) -> None:
         """Kills an actor; whoever waits for its answer hears of its death and of the reason."""
         self._killed[actor] = reason
@@ -225,15 +222,14 @@ class ActorGroup:
     def where(self, ranks: Iterable[int]) -> str:
         """Returns ` on NODE, ...`: the addresses of the nodes that some ranks run on, as far as Ray knows
         them."""
-        # Ray's public calls need the dashboard for this.
-        from ray._private.state import actors
-
-        try:
-            known = [actors(self._actors[rank]._actor_id.hex()) for rank in sorted(ranks)]
-        except Exception:  # an error is being told already: its place is worth no second one
-            return ""
-        nodes = {info["Address"]["IPAddress"] for info in known if info.get("Address")} - {""}
+        known = [process_of(self._actors[rank]) for rank in ranks]
+        nodes = {process.address for process in known if process is not None} - {""}
         return f" on {', '.join(sorted(nodes))}" if nodes else ""
+
+    def stacks(self, ranks: Iterable[int]) -> dict[int, str]:
+        """Returns what the threads of some ranks are doing, as `rlcore.actors.processes.stacks`. Waits."""
+        ranks = list(ranks)
+        return dict(zip(ranks, stacks([self._actors[rank] for rank in ranks]), strict=True))
 
     def _why(self, rank: int) -> str:
         return self._killed.get(self._actors[rank], "")

@@ -90,7 +90,7 @@ def run_bundles(config: RunConfig, *, with_learner: bool = True) -> list[Bundle]
         )
         bundles = []
     else:
-        bundles = [engine] * rollout.num_replicas
+        bundles = [engine] * rollout.min_replicas
     if with_learner:
         size = learner.ranks_per_node
         bundles += [
@@ -138,7 +138,7 @@ def reserve(bundles: Sequence[Bundle], *, timeout_s: float, strategy: str = "PAC
                 remove_placement_group(group)
             raise PlacementError(
                 f"the cluster could not place the run within {timeout_s:g} s ({how}).\n"
-                f"asked: {_describe_asked(bundles)}\n{_describe_cluster()}\n{_ADVICE}"
+                f"asked: {_describe_asked(bundles)}\n{describe_cluster()}\n{_ADVICE}"
             )
     return Reservation(groups=groups, bundles=tuple(bundles))
 
@@ -197,7 +197,8 @@ def _describe_roles(bundles: Sequence[Bundle]) -> str:
     )
 
 
-def _describe_cluster() -> str:
+def describe_cluster() -> str:
+    """Returns what the cluster has, in all and on each node, for errors."""
     # Ray's public calls give availability of the whole cluster only; by node it is here.
     from ray._private.state import available_resources_per_node
 

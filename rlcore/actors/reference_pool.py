@@ -41,7 +41,6 @@ class ReferencePool(ActorGroup):
             reservation=reservation,
             env_vars=env_vars,
             options={"resources": dict(config.resources)},
-            is_watched=True,
         )
         self.num_restarts = 0
         self._max_restarts, self._replacing = config.max_restarts, threading.Lock()

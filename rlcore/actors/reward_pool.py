@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import ray
 
@@ -140,6 +141,8 @@ class RewardPool(ActorGroup):
         """What is not done, in the order in which it came."""
         self._lost: dict[int, str] = {}
         """Replicas that did not start, and why."""
+        self._silent: deque[tuple[Any, str]] = deque()
+        """Actors that give no sign of life, and what is known of each."""
         self.lost_calls: Counter[str] = Counter()
         """Calls that ended without an answer, by reason. Their groups were tried again, or failed."""
         self._num_restarts = [0] * config.replicas
@@ -186,6 +189,12 @@ class RewardPool(ActorGroup):
                 self._inbox.wake()
             return not self._has_ended
 
+    def kill(self, actor: Any, reason: str) -> None:
+        """Has an actor killed and started anew; its calls are dealt with as those of one that died. Any
+        thread may call this."""
+        self._silent.append((actor, reason))
+        self._inbox.wake()
+
     def shutdown(self) -> None:
         """Ends the actors; who still waits for scores gets errors. Idempotent."""
         self._is_ending = True
@@ -205,6 +214,7 @@ class RewardPool(ActorGroup):
                 self._finish_done()
                 for call in self._inbox.take(self._seconds_to_deadline()):
                     self._receive(call)
+                self._end_silent()
                 self._expire()
         except BaseException as error:
             # While actors are taken away anything may fail. Else it is a defect, of which all callers hear.
@@ -293,10 +303,23 @@ class RewardPool(ActorGroup):
         for each in lost:
             self._failed(each, f"the actor died while scoring: {reason}")
 
+    def _end_silent(self) -> None:
+        while self._silent:
+            actor, reason = self._silent.popleft()
+            if actor in self._actors:
+                rank = self._actors.index(actor)
+                ray.kill(actor, no_restart=False)
+                lost = self._take_running(rank)
+                self._start(rank)
+                for call in lost:
+                    if call.work is not None:
+                        self._failed(call, reason)
+
     def _expire(self) -> None:
         """Ends the calls that passed their deadline, with their replicas."""
         now = time.monotonic()
         expired = [(pending, call) for pending, call in self._calls.items() if call.deadline <= now]
+        where = self.stacks({call.rank for _, call in expired if call.work is not None})
         for pending, call in expired:
             if self._calls.pop(pending, None) is None:
                 continue  # it went with another call of its replica
@@ -309,15 +332,14 @@ class RewardPool(ActorGroup):
             ray.kill(self._actors[call.rank], no_restart=False)
             others = self._take_running(call.rank)
             self._start(call.rank)
+            late = f"no answer within timeout_s = {self._config.timeout_s:g} s"
+            reason = f"{late}; the actor was killed{where[call.rank]}"
             for other in others:
                 if other.deadline <= now:
-                    self._failed(other, self._timeout_reason())
+                    self._failed(other, reason)
                 elif other.work is not None:
                     other.work.queue.appendleft(other.indices)  # it did nothing wrong
-            self._failed(call, self._timeout_reason())
-
-    def _timeout_reason(self) -> str:
-        return f"no answer within timeout_s = {self._config.timeout_s:g} s; the actor was killed"
+            self._failed(call, reason)
 
     def _failed(self, call: _Call, reason: str) -> None:
         work = call.work

@@ -2,7 +2,9 @@
 
 Every replica is asked for its finished jobs by a call that waits in the actor, so a poll costs nothing while
 nothing happens. A replica that dies, or whose engine does not come back from a step, is started anew, and its
-jobs go to the others; it takes no work until it has the current weights (`rlcore.actors.dispatch`).
+jobs go to the others; it takes no work until it has the current weights (`rlcore.actors.dispatch`). So does
+one that starts late, as the cluster had no room for it: replicas come and go while
+`rollout.num_replicas.min` of them stand.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 from rlcore.actors.dispatch import READY, STALE, STARTING, Dispatcher
 from rlcore.actors.group import ActorGroup, Inbox, PendingCall
+from rlcore.actors.placement import describe_cluster
 from rlcore.actors.rollout_worker import RolloutReport
 from rlcore.config import RolloutConfig
 from rlcore.errors import ActorError, DeadlineError, RLCoreError, WeightSyncError
@@ -34,11 +37,12 @@ _LOOK_S = 1.0
 
 
 class RolloutPool:
-    """A rollout pool takes jobs and gives finished ones, from the actors of `group`, which are starting.
+    """A rollout pool takes jobs and gives finished ones, from the actors of `group`, which are starting;
+    those beyond `rollout.num_replicas.min` may wait for a place in the cluster.
 
-    `startup_timeout_s` is for an actor that is started anew. What the actors did goes into `recorder`.
-    Methods raise what a replica raised on purpose (ConfigError, DataError), and ActorError once more replicas
-    were lost than `rollout.max_restarts`.
+    `startup_timeout_s` is for an actor that is started anew and cannot be done without. What the actors did
+    goes into `recorder`. Methods raise what a replica raised on purpose (ConfigError, DataError), and
+    ActorError once more replicas were lost than `rollout.max_restarts`, or fewer stand than the run needs.
     """
 
     def __init__(
@@ -51,6 +55,8 @@ class RolloutPool:
     ):
         self.size, self._group, self._config = group.size, group, config
         self._startup_timeout_s = startup_timeout_s
+        self._fewest = group.size - (config.max_replicas - config.min_replicas)
+        """Replicas that the run cannot do without."""
         self.recorder = recorder or Recorder()
         self.num_restarts = 0
         self._dispatcher = Dispatcher(group.size)
@@ -65,9 +71,10 @@ class RolloutPool:
             self._call(rank, "ready", overdue_s=startup_timeout_s)
 
     def wait_until_ready(self, *, timeout_s: float) -> None:
-        """Waits until all replicas stand. Raises DeadlineError, and what a replica's constructor raised."""
+        """Waits until the replicas stand that the run cannot do without. Raises DeadlineError, and what a
+        replica's constructor raised."""
         deadline = time.monotonic() + timeout_s
-        for call in list(self._calls):
+        for call in [call for call in self._calls if call.ranks[0] < self._fewest]:
             version = call.result(timeout_s=max(0.0, deadline - time.monotonic()))
             del self._calls[call]
             self._started(call.ranks[0], version)
@@ -91,7 +98,7 @@ class RolloutPool:
             self._look_at = now + _LOOK_S
             for call, overdue in list(self._calls.items()):
                 if now > overdue and call in self._calls:
-                    self._lost(call.ranks[0], "gave no sign of life")
+                    self._overdue(call, now)
         return finished
 
     def wake(self) -> None:
@@ -174,9 +181,10 @@ class RolloutPool:
         self._call_standing("forget_weights", timeout_s=timeout_s)
 
     def num_unfinished(self, *, timeout_s: float) -> int:
-        """Returns how many prompts are in the engines by their own account, those that are being cancelled
-        included."""
-        return sum(stats["num_unfinished"] for stats in self._group.call("stats", timeout_s=timeout_s))
+        """Returns how many prompts are in the standing engines by their own account, those that are being
+        cancelled included."""
+        answers = [self._group.call_one(rank, "stats", timeout_s=timeout_s) for rank in self.standing]
+        return sum(stats["num_unfinished"] for stats in answers)
 
     def _call_standing(
         self, method: str, *arguments: Any, timeout_s: float, ranks: Sequence[int] | None = None
@@ -229,6 +237,7 @@ class RolloutPool:
         self._call(rank, "collect", COLLECT_S, overdue_s=overdue_s)
 
     def _started(self, rank: int, version: int) -> None:
+        logger.info("rollout[%d]%s stands", rank, self._group.where([rank]))
         self._dispatcher.started(rank, version)
         self._collect(rank)
 
@@ -254,10 +263,25 @@ class RolloutPool:
             self._jobs.pop(job.id)
         if report.stalled_s > self._config.hang_timeout_s:
             what = "its engine has not come back from a step, or its media encoder from a file,"
-            self._lost(rank, f"hung: {what} for {report.stalled_s:.0f} s")
+            stack = self._group.stacks([rank])[rank]
+            self._lost(rank, f"hung: {what} for {report.stalled_s:.0f} s{stack}")
         else:
             self._collect(rank)
         return finished
+
+    def _overdue(self, call: PendingCall, now: float) -> None:
+        """A replica that can be done without is waited for: the cluster may have no room for it."""
+        (rank,), num_standing = call.ranks, len(self.standing)
+        if call.method != "ready" or self._fewest == self.size:
+            self._lost(rank, "gave no sign of life")
+        elif num_standing >= self._fewest:
+            self._calls[call] = now + self._startup_timeout_s
+        else:
+            raise ActorError(
+                f"rollout: {num_standing} replicas stand, rollout.num_replicas.min is "
+                f"{self._fewest}, and no other one started within {self._startup_timeout_s:g} s "
+                f"(cluster.startup_timeout_s): {self.describe()}. {describe_cluster()}"
+            )
 
     def _lost(self, rank: int, reason: str) -> None:
         jobs = self._dispatcher.lost(rank)

@@ -41,7 +41,8 @@ def spawn(
         reservation = reserve(asked, timeout_s=config.cluster.placement_timeout_s)
         stack.callback(reservation.release)
         crew = _Crew(config, reservation, stack)
-        rollout = RolloutPool(crew.rollout(), config.rollout, startup_timeout_s=timeout_s, recorder=recorder)
+        engines = crew.rollout()
+        rollout = RolloutPool(engines, config.rollout, startup_timeout_s=timeout_s, recorder=recorder)
         rewards = {name: crew.reward(name) for name in config.rewards}
         learner = crew.learner() if with_learner else None
         reference = crew.reference() if reservation.places("reference") else None
@@ -54,7 +55,8 @@ def spawn(
         for call in pending:
             call.result(timeout_s=timeout_s)
         rollout.wait_until_ready(timeout_s=timeout_s)
-        stack.enter_context(closing(Watch([group for group in (learner, reference) if group is not None])))
+        watched = [engines, *rewards.values(), *filter(None, (learner, reference))]
+        stack.enter_context(closing(Watch(watched)))
         yield Actors(rollout=rollout, rewards=rewards, learner=learner, reference=reference)
 
 
@@ -74,10 +76,13 @@ class _Crew:
             "weight_backend": config.weight_sync.backend,
             "can_sleep": config.cluster.colocate,
         }
-        arguments = [{**common, "rank": rank} for rank in range(config.rollout.num_replicas)]
+        arguments = [{**common, "rank": rank} for rank in range(config.rollout.max_replicas)]
         env_vars = engine_env(cpu=config.rollout.num_gpus == 0)
         options = {"max_concurrency": NUM_THREADS}
-        return self._group("rollout", RolloutWorker, config.rollout, arguments, env_vars, options)
+        num_more = config.rollout.max_replicas - config.rollout.min_replicas
+        return self._group(
+            "rollout", RolloutWorker, config.rollout, arguments, env_vars, options, num_unreserved=num_more
+        )
 
     def reward(self, name: str) -> RewardPool:
         reward = self._config.rewards[name]
@@ -95,7 +100,7 @@ class _Crew:
         learner = self._config.learner
         arguments = [{"config": self._config, "rank": r} for r in range(learner.num_ranks)]
         env_vars = self._torch_env(learner.num_gpus)
-        return self._group("learner", LearnerWorker, learner, arguments, env_vars, is_watched=True)
+        return self._group("learner", LearnerWorker, learner, arguments, env_vars)
 
     def reference(self) -> ReferencePool:
         reference = self._config.reference
@@ -125,8 +130,7 @@ class _Crew:
         arguments: Sequence[Mapping[str, Any]],
         env_vars: Mapping[str, str],
         options: Mapping[str, Any] | None = None,
-        *,
-        is_watched: bool = False,
+        num_unreserved: int = 0,
     ) -> ActorGroup:
         actors = ActorGroup(
             role,
@@ -137,7 +141,7 @@ class _Crew:
             reservation=self._reservation,
             env_vars=env_vars,
             options={"resources": dict(section.resources), **(options or {})},
-            is_watched=is_watched,
+            num_unreserved=num_unreserved,
         )
         self._stack.callback(actors.shutdown)
         return actors

@@ -136,7 +136,7 @@ def _decode_gigabytes(
         tensor_parallel=config.rollout.workers_per_engine,
         max_num_seqs=largest_batch(config, hardware)[0],
     )
-    size, replicas = batch.num_samples, config.rollout.num_replicas
+    size, replicas = batch.num_samples, config.rollout.min_replicas
     groups = [lengths[start : start + size] for start in range(0, len(lengths), size)]
     dealt = ([n for group in groups[rank::replicas] for n in group] for rank in range(replicas))
     return max(engine.decode_seconds(own, batch.prompt_length) for own in dealt if own)

@@ -160,7 +160,7 @@ def _verdict(plan: Plan) -> list[str]:
     lines = []
     best, config = plan.best, plan.config
     if best is not None:
-        mine = (config.rollout.num_replicas, config.learner.num_ranks)
+        mine = (config.rollout.min_replicas, config.learner.num_ranks)
         same = mine == (best.rollout_replicas, best.learner_ranks)
         gain = plan.step_seconds / best.step_seconds
         settings = f"rollout.num_replicas={best.rollout_replicas} learner.num_ranks={best.learner_ranks}"

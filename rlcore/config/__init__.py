@@ -188,8 +188,9 @@ class RunConfig:
 
     def _check_colocation(self) -> None:
         replicas, ranks = self.rollout.num_replicas, self.learner.num_ranks
+        is_equal = self.rollout.min_replicas == self.rollout.max_replicas == ranks
         alone = "with cluster.colocate"
-        check(replicas == ranks, "rollout.num_replicas", replicas, f"learner.num_ranks ({ranks}) {alone}")
+        check(is_equal, "rollout.num_replicas", replicas, f"learner.num_ranks ({ranks}) {alone}")
         check(
             self.train.staleness == 0, "train.staleness", self.train.staleness, f"0 {alone}: they take turns"
         )

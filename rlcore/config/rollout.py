@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
 from rlcore.config.io import MAY_CHANGE, Arguments
@@ -31,11 +32,39 @@ def check_engine(engine: Mapping[str, object], key: str) -> None:
     check(known, f"{key}.gpu_memory_utilization", share, "a number above 0 and at most 1")
 
 
+def check_replicas(value: object) -> None:
+    """Refuses what is neither a number of replicas nor `{min: ..., max: ...}`."""
+    whole = "a whole number, or {min: 1, max: 4}"
+    if isinstance(value, Mapping):
+        check(set(value) == {"min", "max"}, "num_replicas", dict(value), whole)
+        for name, number in value.items():
+            check(_is_whole(number), f"num_replicas.{name}", number, "a whole number")
+    else:
+        check(_is_whole(value), "num_replicas", value, whole)
+    low, high = _bounds(value)
+    key = "num_replicas.min" if isinstance(value, Mapping) else "num_replicas"
+    check(int(low) >= 1, key, low, "at least 1")
+    check(int(high) >= int(low), "num_replicas.max", high, f"at least num_replicas.min ({low})")
+
+
+def _bounds(replicas: Any) -> tuple[Any, Any]:
+    return (replicas["min"], replicas["max"]) if isinstance(replicas, Mapping) else (replicas, replicas)
+
+
+def _is_whole(value: object) -> bool:
+    """A text of digits comes from the environment."""
+    if isinstance(value, str):
+        return value.isdecimal()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
     """Engines that sample answers, and the form of the answers (docs/explanation/rollout.md)."""
 
-    num_replicas: int = field(default=1, metadata=MAY_CHANGE)
+    num_replicas: object = field(default=1, metadata=MAY_CHANGE)
+    """A number, or `{min: 1, max: 4}`: the run starts with the fewest, has more while the cluster has room
+    for them, and ends where it cannot have the fewest again."""
     num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)
     num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
     resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
@@ -72,12 +101,23 @@ class RolloutConfig:
     """Replicas that may be replaced in a run, because they died or hung; one more ends it."""
 
     @property
+    def min_replicas(self) -> int:
+        """Returns the number of replicas that the run cannot do without."""
+        return int(_bounds(self.num_replicas)[0])
+
+    @property
+    def max_replicas(self) -> int:
+        """Returns the largest number of replicas that the run may have."""
+        return int(_bounds(self.num_replicas)[1])
+
+    @property
     def workers_per_engine(self) -> int:
         """Number of vLLM's worker processes in one engine."""
         return math.prod(int(self.engine.get(name, 1)) for name in _SIZES)
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "num_replicas", "samples_per_prompt", "max_tokens")
+        check_replicas(self.num_replicas)
+        at_least(self, 1, "samples_per_prompt", "max_tokens")
         at_least(self, 0, "num_cpus", "num_gpus", "temperature")
         check("" not in self.stop, "stop", list(self.stop), "texts of a character or more")
         check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")

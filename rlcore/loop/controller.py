@@ -88,6 +88,11 @@ class Controller:
             restore=self.weights.restore,
         )
 
+    @property
+    def num_replicas(self) -> int:
+        """Returns the number of rollout replicas that stand."""
+        return len(self.actors.rollout.standing)
+
     def train(
         self, num_steps: int, *, after_step: Callable[[StepResult], None], should_stop: Callable[[], bool]
     ) -> None:
@@ -139,6 +144,7 @@ class Controller:
             "rollout/cancelled_prompts": float(round_.num_cancelled),
             "rollout/dropped_prompts": float(round_.num_dropped),
             "rollout/failed_prompts": float(round_.num_failed),
+            "rollout/replicas": float(self.num_replicas),
             "rollout/restarts": float(self.actors.rollout.num_restarts),
             "learner/restarts": float(self.num_restarts),
             "reference/restarts": float(self.actors.reference.num_restarts if self.actors.reference else 0),

@@ -152,7 +152,7 @@ def prepare_seconds(
     if config.model.media == "embeds":
         flops = 2.0 * sizes.audio * workload.audio_seconds * AUDIO_FRAMES_PER_S
         each += flops / (efficiency.forward * hardware.tflops("float32") * 1e12)
-    return each * math.ceil(batch.num_prompts / config.rollout.num_replicas)
+    return each * math.ceil(batch.num_prompts / config.rollout.min_replicas)
 
 
 def _read_seconds(batch: Batch, efficiency: Efficiency) -> float:

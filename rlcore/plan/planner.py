@@ -137,7 +137,7 @@ def phases_of(
 ) -> Phases:
     """Computes the seconds of a step's phases."""
     engine = engine_of(config, sizes, batch, hardware, efficiency)
-    num_prompts = math.ceil(batch.num_prompts / config.rollout.num_replicas)
+    num_prompts = math.ceil(batch.num_prompts / config.rollout.min_replicas)
     audio_s = batch.workload.audio_seconds if config.model.media == "raw" else 0.0
     reference = reference_seconds(config, sizes, batch, hardware, efficiency)
     # A learner that is its own reference does one after the other; synchronous, it waits for rollouts anyway.
@@ -217,7 +217,7 @@ def _best_split(
         phases = phases_of(split, sizes, batch, hardware, efficiency)
         found.append(
             Split(
-                rollout_replicas=split.rollout.num_replicas,
+                rollout_replicas=split.rollout.min_replicas,
                 learner_ranks=split.learner.num_ranks,
                 reference_replicas=split.reference.num_replicas if config.algorithm.kl_coef else 0,
                 step_seconds=_step_seconds(split, phases, place(roles_of(split, sizes, batch, hardware))),
@@ -231,7 +231,7 @@ def _splits(config: RunConfig, hardware: Hardware) -> Iterator[RunConfig]:
     rollout, learner, reference = config.rollout, config.learner, config.reference
     if hardware.is_cpu or rollout.num_gpus < 1 or learner.num_gpus < 1:
         return
-    total = round(rollout.num_replicas * rollout.num_gpus + learner.num_ranks * learner.num_gpus)
+    total = round(rollout.min_replicas * rollout.num_gpus + learner.num_ranks * learner.num_gpus)
     references = [reference.num_replicas]  # one that shares its GPU stays as it is
     if config.algorithm.kl_coef > 0 and reference.num_replicas > 0 and reference.num_gpus >= 1:
         total += round(reference.num_replicas * reference.num_gpus)

@@ -156,7 +156,7 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
     roles = [
         Role(
             name="rollout",
-            count=config.rollout.num_replicas,
+            count=config.rollout.min_replicas,
             num_gpus=_gpus(config.rollout, hardware),
             num_bytes=rollout.num_bytes + (overhead if hardware.is_cpu else 0),
             idle_bytes=rollout.asleep,

@@ -1,4 +1,5 @@
-"""Learner ranks and the reference die in the middle of their work; the run goes on as if they had not."""
+"""Learner ranks, the reference and a rollout replica die, or are stopped, in the middle of their work; the
+run goes on as if they had not."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from loop_cases import loop_config
-from mortal_workers import FOLDER, MortalLearner, MortalReference, arm
+from mortal_workers import FOLDER, MortalLearner, MortalReference, MortalRollout, arm
 from safetensors.torch import load_file
 from tiny_models import make_text
 
@@ -41,6 +42,7 @@ def deaths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"), prepend=os.pathsep)
         patch.setenv(FOLDER, str(folder))
         patch.setattr("rlcore.actors.spawn.LearnerWorker", MortalLearner)
+        patch.setattr("rlcore.actors.spawn.RolloutWorker", MortalRollout)
         patch.setattr("rlcore.actors.reference_pool.ReferenceWorker", MortalReference)
         with ray_session(ClusterConfig(num_cpus=2)):
             yield folder
@@ -65,11 +67,13 @@ def rollouts(run_dir: str | Path) -> list[dict[str, Any]]:
 def test_a_run_whose_actors_die_ends_with_the_weights_of_one_whose_actors_live(
     tmp_path: Path, model: Path, deaths: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A kill in an update, in a push that is half done, and in a save; a process that is stopped."""
+    """A kill in an update, in a push that is half done, and in a save; processes that are stopped, an engine
+    in the middle of its answers among them."""
     whole = config_of(tmp_path / "whole", model)
     train(whole)
     disturbed = config_of(tmp_path / "disturbed", model)
-    arm(deaths, "reference", "update-1-2", "push-0-3", "save-1-4", "update-0-5-stop")
+    kills, stops = ["update-1-2", "push-0-3", "save-1-4"], ["reference", "rollout-9", "update-0-5"]
+    arm(deaths, *kills, *(f"{stop}-stop" for stop in stops))
     with caplog.at_level(logging.WARNING):
         train(disturbed)
     assert not list(deaths.iterdir()), "someone lives: the test proved nothing"
@@ -81,7 +85,9 @@ def test_a_run_whose_actors_die_ends_with_the_weights_of_one_whose_actors_live(
         "learner[1] died in save",
         "learner[0] died in update",
     ]
-    assert "no sign of life for 15 s" in caplog.text
+    silent = r"(\w+)\[0\] on [\d.]+ is killed: process \d+ gave no sign of life for 15 s; threads of process"
+    assert re.findall(silent, caplog.text) == ["reference", "rollout", "learner"]
+    assert re.search("rollout.* is killed: .*die_if_armed .* < MortalRollout.submit", caplog.text)
     assert re.findall(r"a new learner goes on after step (\d)", caplog.text) == ["0", "2", "2", "4"]
     seconds = [int(found) for found in re.findall(r"goes on after step \d, (\d+) s later", caplog.text)]
     print(f"seconds until a new learner stood: {seconds}")
@@ -97,7 +103,7 @@ def test_a_run_whose_actors_die_ends_with_the_weights_of_one_whose_actors_live(
     for name in ("loss", "grad_norm", "reward/even", "kl"):
         assert [row[name] for row in rows] == [row[name] for row in undisturbed]
     assert [row["learner/restarts"] for row in rows] == [1, 1, 3, 3, 4, 4]
-    assert rows[-1]["reference/restarts"] == 1
+    assert rows[-1]["reference/restarts"] == rows[-1]["rollout/restarts"] == 1
     texts = [
         [(row["step"], row["sample"], row["prompt"], row["text"]) for row in rollouts(config.run_dir)]
         for config in (disturbed, whole)

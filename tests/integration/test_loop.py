@@ -157,6 +157,21 @@ def test_engine_learner_and_reference_agree_on_the_policy_at_any_temperature(apa
     assert all(row["logprob_max_diff"] < 1e-4 and row["kl"] > 1e-6 for row in later)
 
 
+def test_the_number_of_replicas_changes_no_answer(tmp_path: Path, apart: RunConfig) -> None:
+    """One, or two where there is no room for a third."""
+    rollout = replace(apart.rollout, num_replicas={"min": 2, "max": 3}, num_cpus=0.5)
+    two = replace(apart, run_dir=str(tmp_path / "two"), rollout=rollout)
+    train(two)
+    assert {row["rollout/replicas"] for row in read_metrics(two.run_dir)[1:]} == {2}
+    spans = read_spans(two.run_dir)
+    assert {span.actor for span in spans if span.phase == "generate"} == {"rollout[0]", "rollout[1]"}
+    texts = [
+        [(row["step"], row["sample"], row["text"]) for row in samples(config.run_dir)]
+        for config in (apart, two)
+    ]
+    assert texts[0] == texts[1]
+
+
 def test_a_learner_of_adapters_needs_no_reference_and_goes_on(tmp_path: Path, model: Path) -> None:
     config = loop_config(tmp_path / "run", model, algorithm=AlgorithmConfig(kl_coef=0.1))
     lora = LoRAConfig(rank=4, alpha=32, target_modules=("q_proj", "up_proj", "down_proj"))

@@ -146,15 +146,20 @@ def test_a_run_outlives_a_rollout_node_and_a_learner_node(
     nodes: LocalNodes, model: Path, tmp_path: Path
 ) -> None:
     config = spread_config(tmp_path / "run", model, num_steps=100_000)
+    config = replace(config, rollout=replace(config.rollout, num_replicas={"min": 1, "max": 2}))
     running = start_run(nodes, config)
     wait_for_steps(config, running, 2, timeout_s=150)
+    assert steps_of(config)[-1]["rollout/replicas"] == 1
+    nodes.start(5, Node(resources={"rollout_node": 1.0}))
+    wait_until(lambda: steps_of(config)[-1]["rollout/replicas"] == 2, 150, "a second replica")
     began = time.monotonic()
     nodes.kill(1)
+    wait_until(lambda: steps_of(config)[-1]["rollout/replicas"] == 1, 150, "a step on one replica")
+    print(f"a step {time.monotonic() - began:.1f} s after a rollout node's death, by the other's")
     nodes.start(3, Node(resources={"rollout_node": 1.0}))
-    nodes.wait([3])
+    wait_until(lambda: steps_of(config)[-1]["rollout/replicas"] == 2, 150, "a replica on the new node")
     num_steps = len(steps_of(config))
     wait_for_steps(config, running, num_steps + 2, timeout_s=150)
-    print(f"two more steps {time.monotonic() - began:.1f} s after a rollout node's death")
     rows = steps_of(config)
     # The first replacement may have been sent to the dead node, which Ray still took for a living one.
     assert rows[-1]["rollout/restarts"] in (1, 2)

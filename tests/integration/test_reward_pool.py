@@ -4,13 +4,14 @@ alone, and never hangs the step or passes for a zero."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 import wave
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import ray
 from rlcore import cli
 from rlcore.actors.placement import Bundle, reserve
 from rlcore.actors.reward_pool import RewardPool
+from rlcore.actors.watch import Watch
 from rlcore.config import RewardConfig
 from rlcore.errors import ActorError, RewardError
 from rlcore.rewards.policy import apply_error_policy
@@ -92,6 +94,8 @@ def test_functions_plain_async_and_of_groups() -> None:
         assert "in words" in row[1].error and "base.py" not in row[1].error
     with pool("ranked") as actors:
         assert values(score(actors, [group("a", "xxx", "", "yy")])) == [[2.0, 0.0, 1.0]]
+    with pool("in_time") as actors:  # a handler of signals needs the main thread
+        assert values(score(actors, [group("a", "x")])) == [[60.0]]
     with pool("slowly") as actors:
         scores = score(actors, [group("a", *["x"] * 8), group("b", *["yy"] * 8)])
         assert values(scores) == [[1.0] * 8, [2.0] * 8]
@@ -132,7 +136,8 @@ def test_what_hangs_is_killed_at_its_deadline_and_the_rest_is_scored(
         scores = score(actors, groups)
         assert time.monotonic() - began < 25
         assert values(scores) == [[1.0, 2.0], [None, None], [3.0, 0.0]]
-        assert scores[1][1].error == "no answer within timeout_s = 1 s; the actor was killed"
+        late = "no answer within timeout_s = 1 s; the actor was killed; threads of process "
+        assert scores[1][1].error.startswith(late) and "act (faulty_rewards.py:" in scores[1][1].error
         assert "failed on 2 completions; the first: completion 0 of prompt 'bad'" in caplog.text
         assert values(score(actors, groups[:1])) == [[1.0, 2.0]]  # and the next step goes on
 
@@ -148,6 +153,23 @@ def test_a_killed_actor_is_named_and_started_anew(tmp_path: Path) -> None:
     with pool("Scripted", retries=1) as actors:  # what failed once is tried again
         text = f"once:{tmp_path / 'marker'}"
         assert values(score(actors, [group("a", text)])) == [[float(len(text))]]
+
+
+def test_one_that_is_frozen_is_killed_long_before_the_deadline_and_its_groups_are_scored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One process is stopped, one keeps Python's lock; a third is busy for longer than they are silent."""
+    stopped, locked = (f"{fault}:{tmp_path / fault}" for fault in ("stop", "lock"))
+    settings = {"timeout_s": 1000, "replicas": 3, "batch_size": 1, "retries": 1}
+    with pool("Scripted", **settings) as actors, closing(Watch([actors])):
+        scores = score(actors, [group("a", stopped), group("b", locked), group("c", "sleep 20")])
+        assert values(scores) == [[float(len(stopped))], [float(len(locked))], [8.0]]
+        silences = [reason for reason in actors.lost_calls if "gave no sign of life for 15 s" in reason]
+        assert len(silences) == 2 == actors.lost_calls.total()
+        assert all("act (faulty_rewards.py:" in reason for reason in silences)
+        assert (
+            len(re.findall(r"reward:mine\[[01]\] on [\d.]+ is killed: process \d+ gave no", caplog.text)) == 2
+        )
 
 
 def test_check_fails_a_reward_that_hung_and_was_tried_again(

@@ -15,6 +15,7 @@ import torch
 from pretending_worker import PretendingWorker
 
 from rlcore.actors.group import ActorGroup
+from rlcore.actors.placement import Bundle, reserve
 from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.config import RolloutConfig, WeightSyncConfig
 from rlcore.errors import ActorError, ConfigError
@@ -31,6 +32,7 @@ def cluster() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=2,
+        resources={"slot": 2},
         include_dashboard=False,
         log_to_driver=False,
         runtime_env={"env_vars": {"PYTHONPATH": path}},
@@ -115,6 +117,39 @@ def test_what_is_the_users_mistake_is_raised_and_too_many_losses_end_the_run(tmp
     with pytest.raises(ActorError, match=r"rollout\[0\].* died in .*max_restarts allows no more"):
         collect(pool, 1)
     group.shutdown()
+
+
+def test_a_replica_joins_once_the_cluster_has_room(tmp_path) -> None:
+    slot = (("slot", 1.0),)
+    other = reserve([Bundle(role="other", custom=slot)], timeout_s=60)
+    own = reserve([Bundle(role="rollout", num_cpus=0.1, custom=slot)], timeout_s=60)
+    group = ActorGroup(
+        "rollout",
+        PretendingWorker,
+        [{"rank": rank, "folder": str(tmp_path)} for rank in range(2)],
+        num_cpus=0.1,
+        options={"max_concurrency": 4, "resources": {"slot": 1}},
+        reservation=own,
+        num_unreserved=1,
+    )
+    pool = RolloutPool(group, RolloutConfig(num_replicas={"min": 1, "max": 2}), startup_timeout_s=1)
+    pool.wait_until_ready(timeout_s=100)
+    pool.update_weights(SimpleNamespace(version=1), pool.standing, timeout_s=60)
+    until = time.monotonic() + 4  # longer than one that is needed may take
+    while time.monotonic() < until:
+        pool.poll(0.1)
+    assert pool.standing == [0]
+    other.release()
+    while not pool.stale:
+        pool.poll(0.1)
+    pool.submit(jobs("", ""))  # while the new one has no weights
+    assert {g.completions[0].text for g in collect(pool, 2).values()} == {"rank 0"}
+    pool.update_weights(SimpleNamespace(version=1), pool.stale, timeout_s=60)
+    pool.submit(jobs("", ""))
+    assert [g.completions[0].text for _, g in sorted(collect(pool, 2).items())] == ["rank 0", "rank 1"]
+    assert pool.num_restarts == 0
+    group.shutdown()
+    own.release()
 
 
 def test_cancelled_jobs_are_not_given(tmp_path) -> None:

@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import time
@@ -14,17 +15,22 @@ from rlcore.types import Prompt
 
 
 def act(text: str) -> float:
-    """Returns the text's length, unless the text names a fault (`raise`, `hang`, `kill`, `once:FILE`,
-    `nan`)."""
+    """Returns the text's length, for `sleep SECONDS` later. Faults are `raise`, `hang`, `kill`, `nan`; and,
+    the first time, `once:FILE` (killed), `stop:FILE` (stopped) and `lock:FILE` (keeps Python's lock)."""
     if text == "raise":
         raise KeyError("no such key")
     if text == "hang":
         time.sleep(3600)
+    if text.startswith("sleep "):
+        time.sleep(float(text.removeprefix("sleep ")))
     if text == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if text.startswith("once:") and not os.path.exists(text.removeprefix("once:")):
-        open(text.removeprefix("once:"), "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
+    fault, _, marker = text.partition(":")
+    if marker and not os.path.exists(marker):
+        open(marker, "w").close()
+        if fault == "lock":
+            ctypes.PyDLL(None).sleep(3600)
+        os.kill(os.getpid(), signal.SIGSTOP if fault == "stop" else signal.SIGKILL)
     return float("nan") if text == "nan" else float(len(text))
 
 
@@ -65,6 +71,13 @@ def ranked(group):
     """Returns scores that depend on the other completions of the group."""
     order = sorted(len(c.text) for c in group.completions)
     return [order.index(len(c.text)) for c in group.completions]
+
+
+def in_time(completion):
+    """Returns the seconds that its alarm has left, as rewards ask for that must not take long."""
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.alarm(60)
+    return signal.alarm(0)
 
 
 def environment(completion):

@@ -1,5 +1,4 @@
-"""Provides learner and reference actors that end themselves where a test has armed a death: once, in the
-middle of a method."""
+"""Provides actors that end themselves where a test has armed a death: once, in the middle of a method."""
 
 from __future__ import annotations
 
@@ -11,7 +10,8 @@ from typing import Any
 
 from rlcore.actors.learner_worker import LearnerWorker
 from rlcore.actors.reference_worker import ReferenceWorker
-from rlcore.types import Group, TrainBatch
+from rlcore.actors.rollout_worker import RolloutWorker
+from rlcore.types import Group, RolloutJob, TrainBatch
 from rlcore.weight_sync import Push, PushReport
 
 FOLDER = "MORTAL_WORKERS"
@@ -66,3 +66,13 @@ class MortalReference(ReferenceWorker):
     def logprobs(self, groups: Sequence[Group]) -> list[Any]:
         die_if_armed("reference")
         return super().logprobs(groups)
+
+
+class MortalRollout(RolloutWorker):
+    """A rollout replica that may die as it generates a prompt of the stream."""
+
+    def submit(self, jobs: Sequence[RolloutJob], policy_version: int | None = None) -> None:
+        super().submit(jobs, policy_version)
+        for job in jobs:
+            if not job.greedy:
+                die_if_armed(f"rollout-{job.draw}")

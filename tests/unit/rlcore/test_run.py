@@ -97,7 +97,7 @@ class Loop:
     """A controller whose steps do nothing, from `step` on; `learner` writes down what it is called for."""
 
     def __init__(self, step: int = 0) -> None:
-        self.step, self.num_restarts = step, 0
+        self.step, self.num_restarts, self.num_replicas = step, 0, 1
         self.calls: list[str] = []
         self.learner = SimpleNamespace(call=self.call)
 

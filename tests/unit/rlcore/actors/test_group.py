@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import ray
 
+from rlcore.actors import rollout_pool
 from rlcore.actors.group import ActorGroup, Inbox, PendingCall
 from rlcore.actors.learner_worker import LearnerWorker
 from rlcore.actors.rollout_pool import COLLECT_S, RolloutPool
@@ -131,6 +132,9 @@ class ScriptedGroup:
         for _, method, _ in [entry for entry in self.open if entry[0] == rank]:
             self.answer(rank, method, ActorError("killed"))
 
+    def stacks(self, ranks: list[int]) -> dict[int, str]:
+        return dict.fromkeys(ranks, "; threads of process 7: MainThread: read (disk.py:3)")
+
     def where(self, ranks: Any) -> str:
         return ""
 
@@ -164,7 +168,41 @@ def test_each_replica_is_asked_for_finished_jobs_by_one_call_at_a_time() -> None
     assert pool.poll(0.0) == []
 
 
-def test_a_media_encoder_that_hangs_counts_as_the_engine_does() -> None:
+def test_replicas_beyond_the_fewest_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout_pool, "describe_cluster", lambda: "cluster: 1 CPU")
+    group, config = ScriptedGroup(2), RolloutConfig(num_replicas={"min": 1, "max": 2})
+
+    def look() -> None:
+        pool._look_at = 0.0
+        pool.poll(0.0)
+
+    pool = RolloutPool(group, config, startup_timeout_s=0.0)  # type: ignore[arg-type]
+    group.answer(0, "ready", 0)
+    pool.wait_until_ready(timeout_s=60)  # for the first alone
+    for _ in range(3):
+        look()
+    assert pool.standing == [0] and group.waiting() == [(0, "collect"), (1, "ready")]
+    pool.submit(jobs(2))
+    group.answer(1, "ready", 0)  # the cluster has room now
+    look()
+    pool.submit([RolloutJob(id=5, prompt=Prompt(id="5", text=""), draw=0)])
+    assert pool.standing == [0, 1] and (1, "submit") in group.waiting()
+    group.answer(0, "collect", ActorError("the node died"))
+    for _ in range(3):
+        look()  # there is no place for another one, and none is needed
+    assert pool.standing == [1] and pool.num_restarts == 1
+    group.answer(1, "collect", ActorError("the node died"))
+    with pytest.raises(ActorError) as ended:
+        for _ in range(3):
+            look()
+    assert str(ended.value).startswith(
+        "rollout: 0 replicas stand, rollout.num_replicas.min is 1, and no other one started within 0 s "
+        "(cluster.startup_timeout_s): rollout[0] is starting with 0 prompts, rollout[1] is starting"
+    )
+    assert str(ended.value).endswith("cluster: 1 CPU")
+
+
+def test_a_media_encoder_that_hangs_counts_as_the_engine_does(caplog: pytest.LogCaptureFixture) -> None:
     worker = object.__new__(RolloutWorker)  # without an engine of its own
     worker._loop = SimpleNamespace(
         collect=lambda timeout_s: {},
@@ -178,6 +216,7 @@ def test_a_media_encoder_that_hangs_counts_as_the_engine_does() -> None:
     group.answer(0, "collect", answer)
     pool.poll(60.0)
     assert pool.num_restarts == 1 and pool.standing == [1]
+    assert "for 130 s; threads of process 7: MainThread: read (disk.py:3)" in caplog.text
 
 
 def test_who_polls_is_woken_and_loses_nothing_by_it() -> None:

@@ -12,70 +12,133 @@ import ray
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from rlcore.actors import group as group_module
+from rlcore.actors import watch as watch_module
 from rlcore.actors.group import ActorGroup, PendingCall
+from rlcore.actors.processes import ActorProcess, describe
 from rlcore.actors.reference_pool import ReferencePool
 from rlcore.actors.watch import SILENT_LOOKS, Watch
 from rlcore.config import ReferenceConfig
 from rlcore.errors import ActorError, DataError, DeadlineError
 
+STOPPED = "MainThread: score (my_rewards.py:12)"
+
 
 class Patients:
-    """A group of two, one of which answers pings when the test says so."""
+    """A group of two. Each beats at every look, unless it is in `silent`; the store has what they beat last,
+    and the node knows their processes."""
 
-    name = "learner"
+    name = "reward:mine"
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.actors = ("first", "second")
-        self.pings: dict[str, Future[None]] = {}
+        self.silent: set[str] = set()
+        self.beats: dict[str, bytes] = {}
+        self.processes = {"first": 11, "second": 12, "third": 14}
         self.killed: list[tuple[str, str]] = []
+        self.asked: list[str] = []
+        self._count = 0
+        monkeypatch.setattr(threading.Thread, "start", lambda thread: None)  # looks when the test says so
+        monkeypatch.setattr(watch_module, "heartbeats", self._heartbeats)
+        monkeypatch.setattr(watch_module, "process_of", self._process_of)
+        monkeypatch.setattr(watch_module, "ask_stack", self._ask_stack)
+        self.watch = Watch([self])  # type: ignore[list-item]
 
-    def ping(self, actor: str) -> Future[None]:
-        self.pings[actor] = Future()
-        if actor == "first":
-            self.pings[actor].set_result(None)
-        return self.pings[actor]
-
-    def where(self, ranks: list[int]) -> str:
-        return " on 10.0.0.2"
+    def look(self, times: int) -> None:
+        for _ in range(times):
+            self.watch.look()
 
     def kill(self, actor: str, reason: str) -> None:
         self.killed.append((actor, reason))
-        self.pings[actor].set_exception(ActorDiedError())
+
+    def _heartbeats(self, actors: list[str]) -> dict[str, bytes]:
+        self._count += 1
+        for actor in set(actors) - self.silent:
+            self.beats[actor] = b"%d %d" % (self.processes[actor], self._count)
+        return {actor: self.beats[actor] for actor in actors if actor in self.beats}
+
+    def _process_of(self, actor: str) -> ActorProcess:
+        pid = self.processes[actor]
+        return ActorProcess(pid=pid, address="10.0.0.2", node_id="n", is_alive=pid > 0)
+
+    def _ask_stack(self, actor: str) -> Future[str]:
+        self.asked.append(actor)
+        stack: Future[str] = Future()
+        stack.set_result(f"; {STOPPED}")
+        return stack
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
-    """One that looks when the test says so."""
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
-    return Watch([Patients()])  # type: ignore[list-item]
+def patients(monkeypatch: pytest.MonkeyPatch) -> Patients:
+    return Patients(monkeypatch)
 
 
-def look(watch: Watch, times: int) -> None:
-    for _ in range(times):
-        watch.look()
+def test_who_has_beaten_once_and_falls_silent_is_killed_once(
+    patients: Patients, caplog: pytest.LogCaptureFixture
+) -> None:
+    patients.silent = {"second"}
+    patients.look(3 * SILENT_LOOKS)  # it is still starting, or waits for a node
+    patients.silent.clear()
+    patients.look(1)
+    patients.silent = {"second"}
+    patients.look(SILENT_LOOKS - 1)
+    patients.silent.clear()  # a long pause, and a sign of life
+    patients.look(1)
+    patients.silent = {"second"}
+    patients.look(SILENT_LOOKS - 1)
+    assert not patients.killed and patients.asked == ["second", "second"]
+    patients.look(3 * SILENT_LOOKS)
+    silence = f"process 12 gave no sign of life for 15 s; {STOPPED}"
+    assert patients.killed == [("second", f"it was killed, as {silence}")]
+    assert f"reward:mine[1] on 10.0.0.2 is killed: {silence}" in caplog.text
 
 
-def test_who_has_answered_once_and_falls_silent_is_killed_once(watch: Watch) -> None:
-    (patients,) = watch._groups
-    look(watch, 3 * SILENT_LOOKS)  # it is still starting, or waits for a node
-    patients.pings["second"].set_result(None)
-    look(watch, SILENT_LOOKS)
-    assert not patients.killed
-    patients.pings["second"].set_result(None)  # a long pause, and a sign of life
-    look(watch, SILENT_LOOKS)
-    assert not patients.killed
-    look(watch, 3 * SILENT_LOOKS)
-    assert patients.killed == [("second", "it was killed, as it gave no sign of life for 15 s")]
-
-
-def test_who_comes_in_the_place_of_the_dead_is_given_time_to_start(watch: Watch) -> None:
-    (patients,) = watch._groups
-    look(watch, 1)
-    patients.pings["second"].set_result(None)
-    look(watch, SILENT_LOOKS - 1)
+def test_who_comes_in_the_place_of_the_dead_is_given_time_to_start(patients: Patients) -> None:
+    """As another actor, or as a new process of the same one."""
+    patients.look(1)
+    patients.silent = {"second", "third"}
+    patients.look(SILENT_LOOKS - 1)
     patients.actors = ("first", "third")
-    look(watch, 3 * SILENT_LOOKS)
+    patients.look(3 * SILENT_LOOKS)
+    patients.silent = {"first"}
+    patients.processes["first"] = 0  # it died, and Ray starts it anew
+    patients.look(3 * SILENT_LOOKS)
+    patients.processes["first"] = 13  # its constructor loads a model
+    patients.look(3 * SILENT_LOOKS)
     assert not patients.killed
+    patients.silent.clear()
+    patients.look(1)
+    patients.silent = {"first"}
+    patients.look(SILENT_LOOKS)
+    assert [actor for actor, _ in patients.killed] == ["first"]
+
+
+def test_while_the_store_is_away_nobody_is_silent(
+    patients: Patients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patients.look(1)
+    monkeypatch.setattr(watch_module, "heartbeats", lambda actors: 1 / 0)
+    looks = iter([False] * 3 * SILENT_LOOKS + [True])
+    monkeypatch.setattr(patients.watch._end, "wait", lambda timeout_s: next(looks))
+    patients.watch._run()
+    assert not patients.killed
+
+
+def test_a_stack_is_told_in_one_line() -> None:
+    def thread(name: str, number: int, *frames: tuple[str, str]) -> dict[str, Any]:
+        told = [{"name": name, "short_filename": file, "line": 3} for name, file in frames]
+        return {"thread_name": name, "os_thread_id": number, "frames": told}
+
+    threads = [
+        thread("heartbeat", 9, ("_beat", "heartbeat.py")),
+        thread("engine", 8, ("wait", "threading.py"), ("_run", "my.py"), ("run", "threading.py")),
+        thread("MainThread", 7, ("call", "ray/worker.py"), *[(f"f{i}", "my.py") for i in range(20)]),
+        thread("PythonGCThread", 6, ("wait", "threading.py"), ("run", "ray/gc.py")),
+        thread("idle", 5),
+    ]
+    main = " < ".join(f"f{i} (my.py:3)" for i in range(8))
+    engine = "wait (threading.py:3) < _run (my.py:3) < run (threading.py:3)"
+    assert describe(4, threads) == f"; threads of process 4: MainThread: {main}, engine: {engine}"
+    assert describe(4, []) == ""
 
 
 def call(*answers: Any) -> PendingCall:

@@ -195,6 +195,26 @@ def test_a_file_of_another_command_is_told_by_its_sections(minimal: Path) -> Non
     assert "as `rlcore train` reads it). Put them below rl, or give the file to the command" in said
 
 
+def test_a_range_of_replicas_is_one_value(
+    minimal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranged = write(tmp_path, "rollout: {num_replicas: {min: 2, max: 4}}")
+    monkeypatch.setenv("REPLICAS", "3")
+    words = {
+        "rollout.num_replicas.max=8": (2, 8),
+        "rollout.num_replicas=3": (3, 3),
+        "rollout.num_replicas={min: 1, max: 1}": (1, 1),
+        "rollout.num_replicas=${oc.env:REPLICAS}": (3, 3),
+        "seed=1": (2, 4),
+    }
+    for word, bounds in words.items():
+        config = load_config([minimal, ranged], [word])
+        assert (config.rollout.min_replicas, config.rollout.max_replicas) == bounds, word
+        again = tmp_path / "again.yaml"
+        save_config(config, again)
+        assert load_config([again]) == config
+
+
 def test_unknown_key_in_a_file_names_the_file(minimal: Path, tmp_path: Path) -> None:
     more = write(tmp_path, "train: {num_step: 3}")
     with pytest.raises(ConfigError, match=r"more\.yaml: train\.num_step: .*train\.num_steps"):
@@ -254,6 +274,11 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
         ("rollout.engine.gpu_memory_utilization=-1", "gpu_memory_utilization: got -1, must be a number abo"),
         ("rollout.engine.gpu_memory_utilization=2", "got 2, must be a number above 0 and at most 1"),
         ("rollout.num_replicas=0", "rollout.num_replicas: got 0, must be at least 1"),
+        ("rollout.num_replicas=true", "rollout.num_replicas: got True, must be a whole number, or {min: 1,"),
+        ("rollout.num_replicas={min: 2}", "rollout.num_replicas: got {'min': 2}, must be a whole number, or"),
+        ("rollout.num_replicas={min: 0, max: 2}", "rollout.num_replicas.min: got 0, must be at least 1"),
+        ("rollout.num_replicas={min: 3, max: 2}", "max: got 2, must be at least num_replicas.min (3)"),
+        ("rollout.num_replicas={min: 1, max: many}", "num_replicas.max: got 'many', must be a whole number"),
         (
             "rollout.structured={regex: a}",
             "rollout.structured: got {'regex': 'a'}, must be empty unless",
@@ -350,6 +375,7 @@ def test_a_pipelines_seed_and_folder_are_checked_too() -> None:
     ("overrides", "message"),
     [
         (["rollout.num_replicas=2"], "rollout.num_replicas: got 2, must be learner.num_ranks (1) with"),
+        (["rollout.num_replicas={min: 1, max: 2}"], "must be learner.num_ranks (1) with cluster.colocate"),
         (["train.staleness=1"], "train.staleness: got 1, must be 0 with cluster.colocate"),
         (["weight_sync.backend=nccl", "rollout.num_gpus=0.4", "learner.num_gpus=0.4"], "nccl without it"),
         (["rollout.num_gpus=0.6", "learner.num_gpus=0.5"], "rollout.num_gpus: got 0.6, must be at most 1 - "),
