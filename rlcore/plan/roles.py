@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rlcore.config import RewardConfig, RunConfig
-from rlcore.config.rollout import check_engine
 from rlcore.plan.hardware import Hardware
 from rlcore.plan.memory import (
     BYTES,
@@ -251,7 +250,6 @@ def cpu_rewards(config: RunConfig) -> float:
 def _reward(name: str, reward: RewardConfig, hardware: Hardware) -> Role:
     """A reward on GPUs is taken for a vLLM engine, which takes its share whatever the model."""
     engine = reward.args.get("engine") or {}
-    check_engine(engine, f"rewards.{name}.args.engine")
     share = float(engine.get("gpu_memory_utilization", GPU_UTILIZATION))
     num_bytes = share * hardware.memory_gb * 1e9
     return Role(
