@@ -177,8 +177,8 @@ def _main_memory(config: RunConfig, devices: Sequence[Device], hardware: Hardwar
     return [
         f"the actors of one node take {_gb(total)} of main memory ({parts}), it has "
         f"{hardware.host_memory_gb:.0f} GB: learner.offload_optimizer and learner.offload_parameters keep "
-        "states there, learner.zero_stage below 3 loads the whole checkpoint once a rank, cluster.colocate "
-        "lays sleeping engines there"
+        "states there, learner.lora with learner.zero_stage below 3 loads the whole checkpoint once a rank, "
+        "cluster.colocate lays sleeping engines there"
     ]
 
 

@@ -569,11 +569,23 @@ def test_shares_of_a_gpu_that_keep_ranks_apart_are_planned() -> None:
 def test_main_memory_of_a_node_holds_every_process_and_what_ranks_load() -> None:
     config = load_config([OMNI / "base.yaml", OMNI / "3b_8gpu.yaml"])
     sizes, h100s = sizes_of(config.model), load_hardware("h100-80g:8")
+    whole = 4 * (sizes.language + sizes.media)
+    for settings, loaded in (
+        ({}, 0),  # straight to the GPU
+        ({"learner.zero_stage": 3}, whole / 5),
+        ({"learner.lora.rank": 8}, whole),  # narrowed on its way
+    ):
+        (_, learner, reference, _) = make_plan(with_settings(config, settings), sizes, h100s).roles
+        assert (learner.host_bytes, reference.host_bytes) == (2e9 + loaded, 2e9)
+    mixture = load_config([OMNI / "base.yaml", OMNI / "30b_8gpu.yaml"])
+    its = sizes_of(mixture.model)
+    learner = make_plan(mixture, its, h100s).roles[1]
+    joined = learner.host_bytes - 2e9 - 4 * (its.language + its.media) / 5
+    assert joined == pytest.approx(2 * its.language, rel=0.05)  # the experts, on every rank
+
+    config = with_settings(config, {"learner.lora.rank": 8})
     plan = make_plan(config, sizes, h100s)
     rollout, learner, reference, judge = plan.roles
-    assert config.learner.zero_stage == 2  # so each rank loads the whole checkpoint in float32
-    assert learner.host_bytes == 2e9 + 4 * (sizes.language + sizes.media)
-    assert reference.host_bytes == 2e9 + 2 * (sizes.language + sizes.media)
     total = sum(role.count * role.host_bytes for role in (rollout, learner, reference, judge)) + 2 * 0.3e9
     just = replace(h100s, host_memory_gb=total / 0.97e9 + 1)
     assert find_problems(config, sizes, plan.batch, just) == []
