@@ -73,6 +73,7 @@ class SupervisedConfig:
         check(self.ingest_cpus >= 0, "ingest_cpus", self.ingest_cpus, "at least 0")
         ranks, size = self.learner.num_ranks, self.batch_size
         check(0 <= self.min_ranks <= ranks, "min_ranks", self.min_ranks, f"0 to learner.num_ranks ({ranks})")
+        self.learner.check_ranks_apart("learner")
         check(size % ranks == 0, "batch_size", size, f"a multiple of learner.num_ranks ({ranks})")
 
 

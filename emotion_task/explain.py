@@ -72,11 +72,13 @@ def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens:
 
     from emotion_task.audio_window import model_waveform
     from emotion_task.prompt import emotion_messages, format_prompt
+    from rlcore.models.device import own_device
     from rlcore.models.hf_model import load_model, load_processor, tokenizer_of
     from rlcore.models.tokens import answer_text, opened_tag, special_tokens_argument
 
     processor = load_processor(model_path)
-    model = load_model(model_path)
+    device = own_device()
+    model = load_model(model_path, dtype="bfloat16" if device == "cuda" else "float32", device=device)
     extractor = processor.feature_extractor
     prompt = format_prompt(processor, emotion_messages(labels))
     inputs = processor(
@@ -86,6 +88,7 @@ def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens:
         return_tensors="pt",
         **special_tokens_argument(tokenizer_of(processor), prompt),
     )
+    inputs = inputs.to(device, model.dtype)  # of features; tokens stay whole numbers
     with torch.inference_mode():
         tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     completion = tokens[0, inputs["input_ids"].shape[1] :]

@@ -9,8 +9,9 @@ over `rising-falling` by being its beginning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from emotion_task.perception.questions import Turn, is_graded
 from emotion_task.prompt import format_prompt
 from emotion_task.records import Utterance
 from emotion_task.sft.encode import ExampleEncoder
+from rlcore.actors.group import ActorGroup
+from rlcore.actors.session import has_gpus, ray_session
+from rlcore.config import ClusterConfig
 from rlcore.engines.logprobs import completion_logprobs
 from rlcore.models.device import own_device
 from rlcore.models.hf_model import load_model
@@ -26,6 +30,10 @@ from rlcore.models.hf_model import load_model
 _TOWERS = ("audio_tower", "multi_modal_projector", "visual")
 """Modules that are frozen here, so that the encoder runs a tower once for all questions about a recording."""
 _CACHE_BYTES = 1 << 30
+_START_S = 1800.0
+"""Longest that an actor may wait for a GPU and load a model."""
+_SECONDS_EACH = 300.0
+"""Longest for all questions about an utterance: a large model on CPUs takes minutes."""
 
 
 @dataclass(slots=True)
@@ -56,12 +64,55 @@ class _Asking:
         ]
 
 
+def choose_apart(
+    models: Mapping[str, str], utterances: Sequence[Utterance], turns: Sequence[Sequence[Turn]]
+) -> dict[str, list[list[list[str]]]]:
+    """Returns what `Listener.choose` returns of each model, by name.
+
+    An actor does it, on a GPU where the cluster has any: this process goes on to other stages, whose actors
+    find that GPU free again.
+
+    Args:
+        models: checkpoint by name.
+        turns: the turns of each utterance (`questions.turns_of`).
+    """
+    with ray_session(ClusterConfig()):
+        threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        num_gpus = 1.0 if has_gpus() else 0.0
+        actor = ActorGroup("perception", _Apart, [{}], num_cpus=1, num_gpus=num_gpus, env_vars=threads)
+        try:
+            timeout_s = _START_S + _SECONDS_EACH * len(utterances)
+            return {
+                name: actor.call_one(
+                    0,
+                    "choose",
+                    str(Path(path).resolve()) if Path(path).is_dir() else path,
+                    utterances,
+                    turns,
+                    timeout_s=timeout_s,
+                )
+                for name, path in models.items()
+            }
+        finally:
+            actor.shutdown()
+
+
+class _Apart:
+    """Has a `Listener` for the length of a call."""
+
+    def choose(
+        self, model_path: str, utterances: Sequence[Utterance], turns: Sequence[Sequence[Turn]]
+    ) -> list[list[list[str]]]:
+        return Listener(model_path).choose(utterances, turns)
+
+
 class Listener:
-    """Asks one model about recordings, on a GPU where there is one."""
+    """Asks one model about recordings, on this process's GPU where it has one."""
 
     def __init__(self, model_path: str, *, batch_size: int = 32):
         device = own_device()
-        self._model = load_model(model_path, dtype="bfloat16" if device == "cuda" else "float32").to(device)
+        dtype = "bfloat16" if device == "cuda" else "float32"
+        self._model = load_model(model_path, dtype=dtype, device=device)
         self._encoder = ExampleEncoder(model_path, freeze=_TOWERS, cache_bytes=_CACHE_BYTES)
         self._batch_size = batch_size
 

@@ -14,7 +14,7 @@ import numpy as np
 from emotion_task.evaluation.bootstrap import Estimate, estimate, estimate_gain
 from emotion_task.evaluation.intervals import estimates_table, plot_estimates
 from emotion_task.labels import labels_among
-from emotion_task.perception.ask import Listener, hits
+from emotion_task.perception.ask import choose_apart, hits
 from emotion_task.perception.emotions import recall_report, recall_section
 from emotion_task.perception.questions import FORMS, STRESS, Turn, attributes_of, is_graded, turns_of
 from emotion_task.records import Utterance, choose, read_manifest
@@ -58,10 +58,8 @@ def write_perception(
     utterances, turns = _asked(manifest, form, split, limit)
     recall = recall_report(samples, seed=seed) if samples else None
     attributes = attributes_of(turns)
-    tables = {
-        name: hits(turns, Listener(path).choose(utterances, turns), attributes)
-        for name, path in models.items()
-    }
+    heard = choose_apart(models, utterances, turns)
+    tables = {name: hits(turns, chosen, attributes) for name, chosen in heard.items()}
     report: dict[str, Any] = {
         "form": form,
         "num_utterances": len(utterances),

@@ -117,6 +117,7 @@ def _trainer(work: _Work, folder: Path, config: SupervisedConfig) -> TorchTraine
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from rlcore.models.engine_environment import growing_blocks_env
     from rlcore.models.host_memory import heap_env
 
     # Train polls its workers at this interval; the default makes every report wait for a second or two.
@@ -135,7 +136,9 @@ def _trainer(work: _Work, folder: Path, config: SupervisedConfig) -> TorchTraine
         run_config=RunConfig(
             name="train",
             storage_path=str(folder),
-            worker_runtime_env={"env_vars": {} if learner.num_gpus else heap_env(work["model_path"])},
+            worker_runtime_env={
+                "env_vars": growing_blocks_env() if learner.num_gpus else heap_env(work["model_path"])
+            },
             failure_config=FailureConfig(max_failures=config.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),

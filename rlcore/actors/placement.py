@@ -115,6 +115,27 @@ def reward_bundles(name: str, config: RewardConfig) -> list[Bundle]:
     return [bundle] * config.replicas
 
 
+def start_order(bundles: Sequence[Bundle]) -> list[list[str]]:
+    """Returns all roles in lists, one after another; those of one list start at the same time.
+
+    vLLM charges an engine with what others take of its GPU while it starts. So the reference and, after it,
+    the learner come last where one of their actors may be on an engine's GPU: in its bundle, or with a part
+    of a GPU each. (Engines among themselves wait for each other: `rlcore.engines.shared_gpu`.)
+    """
+    roles = list(dict.fromkeys(role for b in bundles for role in (b.role, b.guest) if role))
+    engines = [role for role in roles if role not in ("learner", "reference")]
+    partly = {role for b in bundles if 0 < b.num_gpus < 1 for role in (b.role, b.guest)}
+    hosts = {b.role for b in bundles if b.guest and b.num_gpus > 0}
+    has_parts = any(role in partly for role in engines)
+    last = [
+        role
+        for role in ("reference", "learner")
+        if role in roles and (role in hosts or (role in partly and has_parts))
+    ]
+    order = [[role for role in roles if role not in last]]
+    return order + [[role] for role in last]
+
+
 def reserve(bundles: Sequence[Bundle], *, timeout_s: float, strategy: str = "PACK") -> Reservation:
     """Holds all bundles, or none. Those that must share a node come first, while nodes are still empty.
 

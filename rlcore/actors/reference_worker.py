@@ -24,12 +24,12 @@ class ReferenceWorker:
 
     def __init__(self, model: ModelConfig, micro_batch_tokens: int, temperature: float = 1.0):
         self._micro_batch_tokens, self._temperature = micro_batch_tokens, temperature
-        self._model = load_model(model.path, dtype=model.dtype)
+        self._model = load_model(model.path, dtype=model.dtype, device=own_device())
         if model.head_dtype == "float32":
             multiply_in_float32(self._model.get_output_embeddings())
         if model.media == "embeds":
             detach_media_modules(self._model)
-        self._model.to(own_device()).requires_grad_(False)
+        self._model.requires_grad_(False)
 
     def ready(self) -> None:
         """Answers once the model is loaded."""

@@ -17,12 +17,16 @@ from typing import Any
 import psutil
 import ray
 from ray._private import ray_constants
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 from rlcore.config import ClusterConfig
 from rlcore.errors import ConfigError, DeadlineError
 
 log = logging.getLogger(__name__)
 
+_HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+"""Has Ray show no GPU to actors and tasks that asked for none. By itself Ray 2.60 shows them all, and the
+first one is some other actor's."""
 _NOT_IN_TIME = "timed out during startup"
 """Words of an exception of ray._private.node that has no type of its own."""
 _AGENTS = {
@@ -46,11 +50,15 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options = {"logging_level": "WARNING", "log_to_driver": cluster.log_to_driver}
+    options: dict[str, Any] = {"logging_level": "WARNING", "log_to_driver": cluster.log_to_driver}
     try:
         if cluster.address is not None or "RAY_ADDRESS" in os.environ:
+            # A job's own environment may say it already; Ray refuses to be told twice.
+            if _HIDE_GPUS not in os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, ""):
+                options["runtime_env"] = {"env_vars": {_HIDE_GPUS: "1"}}
             ray.init(address=cluster.address, **options)
         else:
+            os.environ.setdefault(_HIDE_GPUS, "1")
             _start(cluster.num_cpus, options)
     except Exception as error:
         if _NOT_IN_TIME not in str(error):
@@ -63,6 +71,11 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def has_gpus() -> bool:
+    """Tells whether the cluster of the present session has GPUs, be they free or not."""
+    return bool(ray.cluster_resources().get("GPU", 0.0) >= 1)
 
 
 def local_processes() -> dict[str, int]:

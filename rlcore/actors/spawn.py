@@ -9,7 +9,7 @@ from typing import Any
 from rlcore.actors.crew import Actors
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner_worker import LearnerWorker, start_learner
-from rlcore.actors.placement import Reservation, reserve, run_bundles
+from rlcore.actors.placement import Reservation, reserve, run_bundles, start_order
 from rlcore.actors.reference_pool import ReferencePool
 from rlcore.actors.reward_pool import RewardPool
 from rlcore.actors.rollout_pool import RolloutPool
@@ -17,7 +17,7 @@ from rlcore.actors.rollout_worker import NUM_THREADS, RolloutWorker
 from rlcore.actors.watch import Watch
 from rlcore.config import RunConfig
 from rlcore.errors import ConfigError
-from rlcore.models.engine_environment import engine_env
+from rlcore.models.engine_environment import engine_env, growing_blocks_env
 from rlcore.models.host_memory import heap_env
 from rlcore.records.timeline import Recorder
 
@@ -44,17 +44,18 @@ def spawn(
         engines = crew.rollout()
         rollout = RolloutPool(engines, config.rollout, startup_timeout_s=timeout_s, recorder=recorder)
         rewards = {name: crew.reward(name) for name in config.rewards}
-        learner = crew.learner() if with_learner else None
-        reference = crew.reference() if reservation.places("reference") else None
-        # All come up at the same time; each is waited for.
-        pending = [actors.call_async("ready") for actors in rewards.values()]
-        if learner is not None:
-            start_learner(learner, timeout_s=timeout_s)
-        if reference is not None:
-            pending.append(reference.call_async("ready"))
-        for call in pending:
-            call.result(timeout_s=timeout_s)
-        rollout.wait_until_ready(timeout_s=timeout_s)
+        learner = crew.learner() if with_learner else None  # takes nothing of a GPU before `start_learner`
+        reference, pending = None, [pool.call_async("ready") for pool in rewards.values()]
+        for roles in start_order(asked):
+            if "reference" in roles:
+                reference = crew.reference()
+                pending.append(reference.call_async("ready"))
+            if "learner" in roles and learner is not None:
+                start_learner(learner, timeout_s=timeout_s)
+            while pending:
+                pending.pop().result(timeout_s=timeout_s)
+            if "rollout" in roles:
+                rollout.wait_until_ready(timeout_s=timeout_s)
         watched = [engines, *rewards.values(), *filter(None, (learner, reference))]
         stack.enter_context(closing(Watch(watched)))
         yield Actors(rollout=rollout, rewards=rewards, learner=learner, reference=reference)
@@ -99,7 +100,8 @@ class _Crew:
     def learner(self) -> ActorGroup:
         learner = self._config.learner
         arguments = [{"config": self._config, "rank": r} for r in range(learner.num_ranks)]
-        env_vars = self._torch_env(learner.num_gpus)
+        lends = self._config.weight_sync.medium.gpus == "shared"
+        env_vars = self._torch_env(learner.num_gpus, blocks_grow=not lends)
         return self._group("learner", LearnerWorker, learner, arguments, env_vars)
 
     def reference(self) -> ReferencePool:
@@ -118,9 +120,10 @@ class _Crew:
         self._stack.callback(pool.shutdown)
         return pool
 
-    def _torch_env(self, num_gpus: float) -> dict[str, str]:
-        on_cpu = num_gpus == 0
-        return engine_env(cpu=on_cpu) | (heap_env(self._config.model.path) if on_cpu else {})
+    def _torch_env(self, num_gpus: float, *, blocks_grow: bool = True) -> dict[str, str]:
+        if num_gpus == 0:
+            return engine_env(cpu=True) | heap_env(self._config.model.path)
+        return engine_env(cpu=False) | (growing_blocks_env() if blocks_grow else {})
 
     def _group(
         self,

@@ -95,6 +95,7 @@ class RunConfig:
         check_gpus(self.weight_sync.backend, on_gpus=on_gpus, colocate=colocate)
         if colocate:
             self._check_colocation()
+        self.learner.check_ranks_apart("learner", beside=self.rollout.num_gpus if colocate else 0.0)
         over_budget, budget = self.learner.over_budget, self.learner.micro_batch_tokens
         check(
             over_budget == "drop" or self.rollout.max_tokens < budget,

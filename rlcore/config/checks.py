@@ -30,6 +30,13 @@ def positive(section: object, *names: str) -> None:
         check(value < math.inf, name, value, "a finite number")
 
 
+def gpu_share(section: object, name: str = "num_gpus") -> None:
+    """Refuses amounts of GPUs that Ray gives nobody: below 0, and several with a part of one."""
+    value = getattr(section, name)
+    at_least(section, 0, name)
+    check(value <= 1 or value % 1 == 0, name, value, "a part of one GPU, or a whole number")
+
+
 def positive_amounts(section: object, name: str) -> None:
     """Refuses a mapping of a section whose values are not all above 0."""
     for key, amount in getattr(section, name).items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rlcore.algorithms.schedule import LR_SCHEDULES
-from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
+from rlcore.config.checks import at_least, between, check, one_of, positive, positive_amounts
 from rlcore.config.io import MAY_CHANGE
 from rlcore.config.resuming import IF_ACCEPTED
 from rlcore.config.targets import choice
@@ -88,6 +88,17 @@ class LearnerConfig:
     max_restarts: int = field(default=3, metadata=MAY_CHANGE)
     """Times that all ranks may be started anew in a run, because one died or hung; one more ends the run."""
 
+    def check_ranks_apart(self, key: str, beside: float = 0.0) -> None:
+        """Refuses shares of a GPU so small that Ray puts two ranks on one, which NCCL refuses.
+
+        Args:
+            key: configuration path of this section, for errors.
+            beside: share of the engine that is in a rank's bundle (`cluster.colocate`).
+        """
+        allowed = f"above {0.5 - beside:g} with {key}.num_ranks {self.num_ranks}, so that no two share a GPU"
+        if self.num_ranks > 1 and self.num_gpus > 0:
+            check(self.num_gpus + beside > 0.5, f"{key}.num_gpus", self.num_gpus, allowed)
+
     @property
     def compute_dtype(self) -> str:
         """Dtype of matrix products."""
@@ -105,7 +116,8 @@ class LearnerConfig:
         check(divides, "ranks_per_node", size, f"a divisor of num_ranks ({self.num_ranks}), or null")
         positive_amounts(self, "resources")
         at_least(self, 1, "micro_batch_audio_frames")
-        at_least(self, 0, "num_cpus", "num_gpus", "lr", "warmup_steps", "weight_decay", "max_skipped_steps")
+        at_least(self, 0, "num_cpus", "lr", "warmup_steps", "weight_decay", "max_skipped_steps")
+        between(self, 0, 1, "num_gpus")
         at_least(self, 0, "max_restarts")
         one_of(self, "zero_stage", 0, 1, 2, 3)
         for name, lowest in (("offload_optimizer", 1), ("offload_parameters", 3)):
@@ -143,7 +155,8 @@ class ReferenceConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "micro_batch_tokens")
         positive_amounts(self, "resources")
-        at_least(self, 0, "num_replicas", "num_cpus", "num_gpus", "max_restarts")
+        at_least(self, 0, "num_replicas", "num_cpus", "max_restarts")
+        between(self, 0, 1, "num_gpus")
         positive(self, "timeout_s")
 
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from rlcore.config.checks import at_least, check, is_number, one_of, positive, positive_amounts
+from rlcore.config.checks import at_least, check, gpu_share, is_number, one_of, positive, positive_amounts
 from rlcore.config.io import MAY_CHANGE, Arguments
 from rlcore.config.model import MISSING, TARGET
+from rlcore.config.rollout import check_engine, check_engine_gpus
 
 _REWARD = re.compile(rf"{TARGET.pattern}|[A-Za-z_][\w.-]*")
 
@@ -52,7 +53,12 @@ class RewardConfig:
         allowed = "package.module:Class, package.module:function or the name of an entry point"
         check(bool(known_target), "target", self.target, allowed)
         at_least(self, 1, "replicas", "concurrency")
-        at_least(self, 0, "num_cpus", "num_gpus", "retries")
+        at_least(self, 0, "num_cpus", "retries")
+        gpu_share(self)
+        engine = self.args.get("engine")
+        if self.num_gpus > 0 and isinstance(engine, Mapping):
+            check_engine(engine, "args.engine")
+            check_engine_gpus(engine, self.num_gpus, "num_gpus", "args.engine")
         if self.batch_size is not None:
             at_least(self, 1, "batch_size")
         positive_amounts(self, "resources")

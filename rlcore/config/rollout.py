@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlcore.config.checks import at_least, check, one_of, positive, positive_amounts
+from rlcore.config.checks import at_least, check, gpu_share, one_of, positive, positive_amounts
 from rlcore.config.io import MAY_CHANGE, Arguments
 
-_SIZES = ("tensor_parallel_size", "pipeline_parallel_size")
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size")
+"""vLLM's engine arguments whose product is the number of an engine's workers."""
 _LIMITS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes")
 """vLLM's engine arguments that count something, of which null leaves the limits to vLLM."""
 
@@ -56,6 +57,27 @@ def _is_whole(value: object) -> bool:
     if isinstance(value, str):
         return value.isdecimal()
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def num_workers(engine: Mapping[str, Any]) -> int:
+    """Returns the number of vLLM's worker processes in an engine of these arguments, each with a GPU."""
+    return math.prod(int(engine.get(name, 1)) for name in _SIZES)
+
+
+def check_engine_gpus(engine: Mapping[str, Any], num_gpus: float, key: str, engine_key: str) -> None:
+    """Refuses an engine on GPUs that has not one for each of its workers.
+
+    Args:
+        key: configuration path of `num_gpus`, for errors.
+        engine_key: configuration path of the engine's arguments.
+    """
+    workers = num_workers(engine)
+    if workers == 1:
+        check(num_gpus <= 1, key, num_gpus, f"at most 1: {engine_key} makes one worker, which uses one GPU")
+    else:
+        sizes = " x ".join(name for name in _SIZES if engine.get(name, 1) != 1)
+        allowed = f"{workers}, a GPU for each worker of {engine_key} ({sizes})"
+        check(num_gpus in (0, workers), key, num_gpus, allowed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +135,13 @@ class RolloutConfig:
     @property
     def workers_per_engine(self) -> int:
         """Number of vLLM's worker processes in one engine."""
-        return math.prod(int(self.engine.get(name, 1)) for name in _SIZES)
+        return num_workers(self.engine)
 
     def __post_init__(self) -> None:
         check_replicas(self.num_replicas)
         at_least(self, 1, "samples_per_prompt", "max_tokens")
-        at_least(self, 0, "num_cpus", "num_gpus", "temperature")
+        at_least(self, 0, "num_cpus", "temperature")
+        gpu_share(self)
         check("" not in self.stop, "stop", list(self.stop), "texts of a character or more")
         check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         positive_amounts(self, "resources")
@@ -129,5 +152,6 @@ class RolloutConfig:
             known, "structured", dict(self.structured), f"empty, or one of {', '.join(forms)} and its value"
         )
         check_engine(self.engine, "engine")
+        check_engine_gpus(self.engine, self.num_gpus, "num_gpus", "engine")
         at_least(self, 0, "max_restarts")
         positive(self, "timeout_s", "hang_timeout_s")

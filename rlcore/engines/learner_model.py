@@ -30,6 +30,7 @@ from rlcore.engines.weights import (
 )
 from rlcore.errors import CheckpointError
 from rlcore.models.companions import reason_of
+from rlcore.models.device import own_device
 from rlcore.models.export_check import prepare_export
 from rlcore.models.hf_model import (
     load_config,
@@ -62,7 +63,7 @@ class LearnerModel:
         self.deepspeed_config = zero.deepspeed_config(learner, hidden_size=text_config.hidden_size)
         """DeepSpeed's configuration; the model was partitioned by it, where the ZeRO stage is 3."""
         with zero.partitioned_loading(self.deepspeed_config):
-            self.module = load_model(path, dtype="float32")
+            self.module = load_model(path, dtype="float32", device=_loading_device(learner))
             """The transformers model. Given embeddings as media, the forward never enters the tower, and the
             tower waits on the CPU for the export."""
         if config.head_dtype == "float32":
@@ -71,6 +72,8 @@ class LearnerModel:
         if learner.autocast == "bfloat16":
             zero.narrow_frozen(multiplied_weights(self.module))
         self._parked = detach_media_modules(self.module) if config.media == "embeds" else {}
+        for module in self._parked.values():
+            module.cpu()
         if learner.activation_checkpointing:
             checkpoint_activations(self.module)
         self.trained: dict[str, torch.nn.Parameter] = {
@@ -183,3 +186,9 @@ class LearnerModel:
         finally:
             if self._parked:
                 detach_media_modules(self.module)
+
+
+def _loading_device(learner: LearnerConfig) -> str:
+    """ZeRO-3 gives the ranks their parts itself. With adapters the frozen weights are narrowed before they go
+    to the GPU, where they would not fit in float32."""
+    return "cpu" if learner.zero_stage == 3 or learner.lora.rank else own_device()

@@ -9,6 +9,7 @@ from dataclasses import fields
 
 from transformers import PretrainedConfig
 
+from rlcore.config.rollout import num_workers
 from rlcore.errors import ConfigError
 from rlcore.models.families import family_of
 from rlcore.models.hf_model import audio_token_id
@@ -77,8 +78,7 @@ def engine_arguments(
 def _gpu_arguments(engine_args: Mapping[str, object], can_sleep: bool) -> dict[str, object]:
     # On the CPU vLLM refuses the argument, and its `sleep` does nothing.
     arguments: dict[str, object] = {"enable_sleep_mode": can_sleep}
-    sizes = [engine_args.get(f"{axis}_parallel_size") or 1 for axis in ("tensor", "pipeline")]
-    if sizes != [1, 1]:
+    if num_workers(engine_args) > 1:
         # In a Ray actor vLLM would choose Ray's, which needs a bundle for each GPU; the actor has them all.
         arguments["distributed_executor_backend"] = "mp"
     return arguments

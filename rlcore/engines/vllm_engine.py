@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rlcore.config.weight_media import medium_of
 from rlcore.engines.sampling import EngineRequest, Sampling
+from rlcore.engines.shared_gpu import build_in_turn
 from rlcore.engines.vllm_arguments import engine_arguments
 from rlcore.engines.vllm_records import (
     check_expansion,
@@ -112,14 +113,15 @@ class VLLMEngine:
             ) from error
         self._weights = make_receiver(weight_backend, rank=rank, model_path=model_path)
         config = load_config(model_path)
-        self._llm = LLM(
-            model_path,
-            dtype=dtype,
-            seed=seed % 2**32,
-            weight_transfer_config=WeightTransferConfig(backend=medium_of(weight_backend).vllm_backend),
-            worker_extension_cls="rlcore.engines.vllm_plugin.WorkerExtension",
+        arguments = {
+            "model": model_path,
+            "dtype": dtype,
+            "seed": seed % 2**32,
+            "weight_transfer_config": WeightTransferConfig(backend=medium_of(weight_backend).vllm_backend),
+            "worker_extension_cls": "rlcore.engines.vllm_plugin.WorkerExtension",
             **engine_arguments(config, media, engine_args or {}, can_sleep=can_sleep, head_dtype=head_dtype),
-        )
+        }
+        self._llm = build_in_turn(LLM, arguments)
         if temperature != 1:
             self._llm.collective_rpc("divide_logits", args=(temperature,))
         self._weights.attach(self._llm)

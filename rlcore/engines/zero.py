@@ -137,9 +137,10 @@ def narrow_frozen(weights: Iterable[torch.nn.Parameter]) -> None:
 def adamw(parameters: Sequence[torch.nn.Parameter], learner: LearnerConfig) -> torch.optim.AdamW:
     """Makes torch's own AdamW; DeepSpeed's would be compiled on first use.
 
-    With the state in main memory the update runs there, in torch's fused kernel: one pass over the memory.
+    On GPUs, and where the state is in main memory, the update is torch's fused kernel: one pass over the
+    memory, and none beside it.
     """
-    fused = True if learner.offload_optimizer == "cpu" else None
+    fused = True if torch.cuda.is_available() or learner.offload_optimizer == "cpu" else None
     return torch.optim.AdamW(
         parameters, lr=learner.lr, betas=learner.betas, weight_decay=learner.weight_decay, fused=fused
     )

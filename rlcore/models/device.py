@@ -6,6 +6,6 @@ import torch
 
 
 def own_device() -> str:
-    """Returns this process's GPU, where there is one: Ray shows an actor its own alone, so that is the
-    first."""
+    """Returns this process's GPU, where it has one. That is the first one that it sees: Ray shows an actor
+    its own alone, and none to an actor that asked for none (`rlcore.actors.session`)."""
     return "cuda" if torch.cuda.is_available() else "cpu"

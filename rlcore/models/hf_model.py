@@ -92,15 +92,18 @@ def _missing_model(path: str) -> str:
     )
 
 
-def load_model(path: str, *, dtype: str = "float32") -> PreTrainedModel:
-    """Loads a checkpoint's policy in eval mode on the CPU, from safetensors only.
+def load_model(path: str, *, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
+    """Loads a checkpoint's policy in eval mode, from safetensors only.
+
+    Args:
+        device: `cuda` (this process's own GPU) takes the weights one by one: main memory never holds them.
 
     Raises:
         DataError: no checkpoint there.
         ConfigError: an architecture or dtype that is not supported.
     """
     family = family_of(load_config(path))
-    return _from_pretrained(path, family, dtype)
+    return _from_pretrained(path, family, dtype, device=device)
 
 
 def _from_pretrained(
@@ -109,6 +112,7 @@ def _from_pretrained(
     dtype: str,
     *,
     config: PretrainedConfig | None = None,
+    device: str = "cpu",
 ) -> PreTrainedModel:
     if dtype not in DTYPES:
         raise ConfigError(f"model.dtype: got {dtype!r}; allowed are {sorted(DTYPES)}")
@@ -118,6 +122,8 @@ def _from_pretrained(
             path,
             config=config,
             dtype=DTYPES[dtype],
+            # ZeRO-3's loading takes no map, be it of the CPU alone.
+            device_map=None if device == "cpu" else {"": device},
             use_safetensors=True,
             experts_implementation=EXPERTS,
             trust_remote_code=False,

@@ -110,8 +110,11 @@ def learner_memory(
         bucket = 2 * 4.0 * REDUCE_BUCKET  # two, so that communication may overlap; allocated whole
     activations = activation_bytes(sizes, learner, micro_batch)
     host = 4.0 * sizes.media if model.media == "embeds" else 0.0
-    # torch's AdamW makes two tensors as large as what it updates: the rank's flat part, or a parameter.
+    # torch's AdamW makes two tensors as large as what it updates: the rank's flat part, or a parameter. Its
+    # fused kernel on GPUs makes none.
     step = 8 * share if stage else 8.0 * max(sizes.embedding, sizes.layer) * (not learner.lora.rank)
+    if not hardware.is_cpu and learner.offload_optimizer == "none":
+        step = 0.0
     step += gradients - early if stage != 1 else 4 * share
     if stage == 3:
         step += 4 * share

@@ -177,17 +177,20 @@ def engine_of(
 
 def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
     """Returns the configuration with some keys, dotted, set otherwise."""
-    for key, value in settings.items():
-        config = _set(config, key.split("."), value)
-    return config
+    changed: RunConfig = _set(config, {tuple(key.split(".")): value for key, value in settings.items()})
+    return changed
 
 
-def _set(section: Any, path: list[str], value: Any) -> Any:
-    if not path:
-        return value
+def _set(section: Any, settings: Mapping[tuple[str, ...], Any]) -> Any:
+    """All keys of a section at once: one may be wrong without the other."""
+    if () in settings:
+        return settings[()]
+    below: dict[str, dict[tuple[str, ...], Any]] = {}
+    for (name, *rest), value in settings.items():
+        below.setdefault(name, {})[tuple(rest)] = value
     if isinstance(section, Mapping):
-        return {**section, path[0]: _set(section.get(path[0]), path[1:], value)}
-    return replace(section, **{path[0]: _set(getattr(section, path[0]), path[1:], value)})
+        return {**section, **{name: _set(section.get(name), each) for name, each in below.items()}}
+    return replace(section, **{name: _set(getattr(section, name), each) for name, each in below.items()})
 
 
 def _changes(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardware) -> tuple[Settings, ...]:

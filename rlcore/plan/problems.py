@@ -27,7 +27,7 @@ def find_problems(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: 
     devices = place(roles, colocate=config.cluster.colocate)
     return (
         problems
-        + _gpus(config, roles, devices, hardware, is_even=not _engine(config, sizes))
+        + _gpus(roles, devices, hardware)
         + _gpu_memory(devices, hardware)
         + _main_memory(config, devices, hardware)
     )
@@ -48,10 +48,9 @@ def dictated(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
         settings["rollout.engine.tensor_parallel_size"] = even
         workers = workers // tensor_parallel * even
     if not hardware.is_cpu:
-        if num_gpus == 0 or (workers > 1 and workers > num_gpus):
+        if num_gpus == 0 or workers < num_gpus:
             settings["rollout.num_gpus"] = workers
-        roles = roles_of(config, sizes, batch, hardware)
-        if config.learner.num_gpus == 0 or _shares_ranks(place(roles, colocate=config.cluster.colocate)):
+        if config.learner.num_gpus == 0:
             settings["learner.num_gpus"] = 1
     return settings
 
@@ -133,17 +132,8 @@ def _on_cpus(config: RunConfig, roles: Sequence[Role], hardware: Hardware) -> li
     return problems
 
 
-def _gpus(
-    config: RunConfig, roles: Sequence[Role], devices: Sequence[Device], hardware: Hardware, *, is_even: bool
-) -> list[str]:
+def _gpus(roles: Sequence[Role], devices: Sequence[Device], hardware: Hardware) -> list[str]:
     problems = []
-    workers, num_gpus = config.rollout.workers_per_engine, config.rollout.num_gpus
-    if workers > 1 and workers > num_gpus and is_even:
-        problems.append(
-            f"an engine of {workers} workers (rollout.engine.tensor_parallel_size and "
-            f"pipeline_parallel_size) needs as many GPUs, rollout.num_gpus is {num_gpus:g}: set it to "
-            f"{workers}"
-        )
     for role in roles:
         if role.name in ("rollout", "learner") and role.num_gpus == 0:
             problems.append(f"{role.name}.num_gpus is 0: it would run on CPUs; give it GPUs")
@@ -152,11 +142,6 @@ def _gpus(
                 f"{_section(role.name)}.num_gpus is {role.num_gpus:g}: the GPUs of one actor lie on one "
                 f"node, which has {hardware.gpus_per_node}"
             )
-    if _shares_ranks(devices):
-        problems.append(
-            f"two learner ranks share a GPU, which NCCL refuses: raise learner.num_gpus "
-            f"({config.learner.num_gpus:g}) above half of one, or set learner.num_ranks=1"
-        )
     if len(devices) > hardware.num_gpus:
         problems.append(
             f"the roles ask for {len(devices)} GPUs, {hardware.name} has {hardware.num_gpus} "
@@ -164,10 +149,6 @@ def _gpus(
             f"{_each(roles, 'num_gpus')}"
         )
     return problems
-
-
-def _shares_ranks(devices: Sequence[Device]) -> bool:
-    return any(device.roles.count("learner") > 1 for device in devices)
 
 
 def _gpu_memory(devices: Sequence[Device], hardware: Hardware) -> list[str]:
@@ -196,8 +177,8 @@ def _main_memory(config: RunConfig, devices: Sequence[Device], hardware: Hardwar
     return [
         f"the actors of one node take {_gb(total)} of main memory ({parts}), it has "
         f"{hardware.host_memory_gb:.0f} GB: learner.offload_optimizer and learner.offload_parameters keep "
-        "states there, learner.zero_stage below 3 loads the whole checkpoint once a rank, cluster.colocate "
-        "lays sleeping engines there"
+        "states there, learner.lora with learner.zero_stage below 3 loads the whole checkpoint once a rank, "
+        "cluster.colocate lays sleeping engines there"
     ]
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rlcore.config import RewardConfig, RunConfig
-from rlcore.config.rollout import check_engine
 from rlcore.plan.hardware import Hardware
 from rlcore.plan.memory import (
     BYTES,
@@ -195,7 +194,7 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
                 num_gpus=_gpus(config.reference, hardware),
                 num_bytes=overhead + (1 + share) * num_bytes,
                 parts={"weights and activations": num_bytes},
-                host_bytes=HOST_PROCESS_BYTES + BYTES[config.model.dtype] * (sizes.language + sizes.media),
+                host_bytes=HOST_PROCESS_BYTES,
             )
         )
     if hardware.is_cpu:
@@ -215,9 +214,16 @@ def _rollout_host(config: RunConfig, rollout: Rollout) -> float:
 
 
 def _loaded(config: RunConfig, sizes: ModelSizes) -> float:
-    """Main memory of a rank that loads the checkpoint in float32, of which ZeRO-3 gives it a part."""
-    ranks = config.learner.num_ranks if config.learner.zero_stage == 3 else 1
-    return 4.0 * (sizes.language + sizes.media) / ranks
+    """Main memory of a rank beside a GPU while it loads the checkpoint (`hf_model.load_model`).
+
+    ZeRO-3 gives the rank its part in float32; before that, transformers joins the experts of a mixture on
+    every rank, in bfloat16. With adapters the rank holds all in float32. Else weights go to the GPU at once.
+    """
+    whole, learner = 4.0 * (sizes.language + sizes.media), config.learner
+    if learner.zero_stage == 3:
+        experts = 2.0 * sizes.num_layers * sizes.layer if sizes.idle else 0.0
+        return whole / learner.num_ranks + experts
+    return whole if learner.lora.rank else 0.0
 
 
 def judge_sizes(reward: RewardConfig, config: RunConfig, sizes: ModelSizes) -> ModelSizes | None:
@@ -251,7 +257,6 @@ def cpu_rewards(config: RunConfig) -> float:
 def _reward(name: str, reward: RewardConfig, hardware: Hardware) -> Role:
     """A reward on GPUs is taken for a vLLM engine, which takes its share whatever the model."""
     engine = reward.args.get("engine") or {}
-    check_engine(engine, f"rewards.{name}.args.engine")
     share = float(engine.get("gpu_memory_utilization", GPU_UTILIZATION))
     num_bytes = share * hardware.memory_gb * 1e9
     return Role(

@@ -129,6 +129,7 @@ class Packer:
         self._tensors = iter(tensors)
         self._flat = torch.empty(0)  # the tensor under way
         self._bytes: np.ndarray[Any, Any] | None = None  # the same, where it has the layout's dtype
+        self._staging = torch.empty(0, dtype=torch.uint8)  # for what comes from a GPU
 
     def fill(self, bucket: Bucket, buffer: Tensor) -> str:
         """Packs a bucket into a uint8 buffer, cast to the layout's dtype; returns its checksum.
@@ -140,7 +141,7 @@ class Packer:
         for piece in bucket.pieces:
             if piece.start == 0:
                 self._flat = self._next(piece)
-                same = self._flat.dtype == piece.dtype
+                same = self._flat.dtype == piece.dtype and self._flat.device.type == "cpu"
                 self._bytes = self._flat.view(torch.uint8).numpy() if same else None
             part = self._part(piece)
             for begin in range(0, piece.num_bytes, _CHUNK):
@@ -160,18 +161,24 @@ class Packer:
         if self._bytes is not None:
             return self._bytes[first:last]
         size = piece.dtype.itemsize
-        cast: np.ndarray[Any, Any]
-        cast = self._flat[first // size : last // size].to(piece.dtype).view(torch.uint8).numpy()
-        return cast
+        cast = self._flat[first // size : last // size].to(piece.dtype).view(torch.uint8)
+        if cast.device.type != "cpu":
+            cast = self._fetched(cast)
+        data: np.ndarray[Any, Any] = cast.numpy()
+        return data
+
+    def _fetched(self, data: Tensor) -> Tensor:
+        """A GPU writes into pinned memory three to five times as fast as into other memory."""
+        if self._staging.numel() < data.numel():
+            self._staging = torch.empty(data.numel(), dtype=torch.uint8, pin_memory=True)
+        return self._staging[: data.numel()].copy_(data)
 
     def _next(self, piece: Piece) -> Tensor:
         name, tensor = next(self._tensors, (None, None))
         if name != piece.name or tensor is None or tuple(tensor.shape) != piece.shape:
             got = "no more tensors" if tensor is None else f"{name} {tuple(tensor.shape)}"
             raise WeightSyncError(f"weights to push: expected {piece.name} {piece.shape}, got {got}")
-        flat = tensor.detach().reshape(-1)
-        # A GPU casts before it sends: half the bytes. On the CPU the cast is that into the bucket.
-        return flat if flat.device.type == "cpu" else flat.to(piece.dtype).cpu()
+        return tensor.detach().reshape(-1)
 
 
 def combined(checksums: Sequence[str]) -> str:

@@ -42,6 +42,7 @@ from rlcore.config import ModelConfig, RolloutConfig, TargetConfig, WeightSyncCo
 from rlcore.engines.head import multiply_in_float32
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
+from rlcore.engines.shared_gpu import cache_bytes
 from rlcore.engines.vllm_engine import VLLMEngine
 from rlcore.engines.vllm_plugin import WorkerExtension
 from rlcore.engines.vllm_records import sampling_params, vllm_prompt
@@ -76,6 +77,7 @@ def worker(audio_model: str) -> RolloutWorker:
 
 
 def test_rollout_logprobs_are_the_learners(worker: RolloutWorker, audio_model: str) -> None:
+    assert cache_bytes(worker._loop.engine._llm) == 256 << 20
     groups = worker.generate(PROMPTS, step=0)
     assert [len(group.completions) for group in groups] == [4] * 5
     assert len({c.token_ids for group in groups for c in group.completions}) == 20

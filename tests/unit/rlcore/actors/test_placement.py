@@ -1,10 +1,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from rlcore.actors.placement import Bundle, Reservation, _describe_asked, check_fits, reserve, run_bundles
+from rlcore.actors.placement import (
+    Bundle,
+    Reservation,
+    _describe_asked,
+    check_fits,
+    reserve,
+    run_bundles,
+    start_order,
+)
 from rlcore.config import (
     AlgorithmConfig,
     ClusterConfig,
@@ -13,6 +22,7 @@ from rlcore.config import (
     RolloutConfig,
     RunConfig,
     TargetConfig,
+    load_config,
 )
 from rlcore.errors import PlacementError
 
@@ -91,6 +101,41 @@ def test_ranks_share_nodes_and_gpus_are_asked_for_by_kind():
     learner = replace(config.learner, num_gpus=0.6, resources={"rack": 2})
     both = replace(config, rollout=rollout, learner=learner, cluster=ClusterConfig(colocate=True))
     assert run_bundles(both)[0].resources == {"CPU": 2.0, "GPU": 1.0, "rack": 3}
+
+
+PROJECT = Path(__file__).resolve().parents[4]
+OMNI = PROJECT / "emotion_task" / "configs" / "omni"
+RULES = ["reward:format", "reward:outcome", "reward:reasoning"]
+COLOCATED = ["cluster.colocate=true", "weight_sync.backend=ipc", "rollout={num_replicas: 5, num_gpus: 0.5}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "order"),
+    [
+        # One GPU: its two engines (one after the other, by themselves), then the learner.
+        ("7b_1gpu", [], [["rollout", *RULES], ["learner"]]),
+        # Judge and reference share one; rollout and learner have theirs.
+        ("7b_8gpu", [], [["rollout", "learner", *RULES], ["reference"]]),
+        ("7b_64gpu", [], [["rollout", "learner", *RULES], ["reference"]]),
+        ("7b_8gpu", ["rewards.reasoning.num_gpus=1"], [["rollout", "learner", "reference", *RULES]]),
+        ("30b_8gpu", [], [["rollout", "learner", *RULES]]),
+        # Each engine is a guest in its rank's bundle.
+        ("7b_8gpu", [*COLOCATED, "learner.num_gpus=0.5"], [["rollout", *RULES], ["reference"], ["learner"]]),
+    ],
+)
+def test_what_may_share_an_engines_gpu_starts_after_it(
+    name: str, overrides: list[str], order: list[list[str]]
+) -> None:
+    config = load_config([OMNI / "base.yaml", OMNI / f"{name}.yaml"], overrides)
+    started = start_order(run_bundles(config))
+    assert [set(roles) for roles in started] == [set(roles) for roles in order]
+
+
+def test_without_gpus_all_start_at_once() -> None:
+    shared = Bundle(role="learner", guest="rollout", num_cpus=2)
+    assert start_order([shared, Bundle(role="reference", num_cpus=1)]) == [
+        ["learner", "rollout", "reference"]
+    ]
 
 
 def test_nodes_too_small_each_are_refused_though_enough_together():

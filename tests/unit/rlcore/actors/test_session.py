@@ -72,6 +72,7 @@ def test_a_local_ray_is_closed_to_other_users(asked: dict[str, Any], tmp_path: P
     assert asked["_temp_dir"] == str(folder / "ray")
     assert oct(folder.stat().st_mode)[-3:] == "700"
     assert asked["environment"]["GLOO_SOCKET_IFNAME"] == "lo"
+    assert asked["environment"]["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] == "1"
     assert "GLOO_SOCKET_IFNAME" not in os.environ
     # Ray's processes inherit that a terminal which closes is none of theirs.
     assert signal.SIGHUP in asked["blocked"]

@@ -4,7 +4,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from huggingface_hub import HfApi
+from tiny_models import make_qwen2_audio
 from transformers import Qwen2AudioConfig, Qwen2Config
 
 from rlcore.errors import ConfigError, DataError
@@ -107,6 +109,11 @@ def test_a_folder_that_is_not_there_is_not_waited_for(
         with pytest.raises(DataError, match=f"^{path}: no such model"):
             load(path)
         assert asked == once
+
+
+def test_weights_go_to_their_device_at_once(tmp_path: Path) -> None:
+    model = load_model(str(make_qwen2_audio(tmp_path)), dtype="bfloat16", device="meta")
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.bfloat16)}
 
 
 def test_missing_and_broken_models_say_what_to_give(tmp_path: Path) -> None:

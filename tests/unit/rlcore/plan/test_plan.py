@@ -15,6 +15,7 @@ import soundfile
 from tiny_models import make_qwen2_5_omni, make_text, tone
 
 from benchmarks import plan_memory
+from emotion_task.config import SupervisedConfig
 from rlcore import cli
 from rlcore.config import (
     AlgorithmConfig,
@@ -467,27 +468,9 @@ def test_what_the_lengths_dictate_is_named_by_its_key() -> None:
 @pytest.mark.parametrize(
     ("settings", "said", "change"),
     [
-        (
-            {"rollout.engine": {"tensor_parallel_size": 2}},
-            "needs as many GPUs, rollout.num_gpus is 1: set it to 2",
-            {"rollout.num_gpus": 2},
-        ),
-        (
-            {
-                "rollout.engine": {"tensor_parallel_size": 2, "pipeline_parallel_size": 2},
-                "rollout.num_gpus": 2,
-            },
-            "an engine of 4 workers",
-            {"rollout.num_gpus": 4},
-        ),
         ({"rollout.num_gpus": 0}, "rollout.num_gpus is 0: it would run on CPUs", {"rollout.num_gpus": 1}),
         (
-            {"learner.num_gpus": 0.5, "learner.num_ranks": 2},
-            "two learner ranks share a GPU, which NCCL refuses: raise learner.num_gpus (0.5)",
-            {"learner.num_gpus": 1},
-        ),
-        (
-            {"rollout.engine": {"tensor_parallel_size": 3}},
+            {"rollout.engine": {"tensor_parallel_size": 3}, "rollout.num_gpus": 3},
             "rollout.engine.tensor_parallel_size is 3: vLLM splits the model's 2 attention heads, 1 of them",
             {"rollout.engine.tensor_parallel_size": 2, "rollout.num_gpus": 2},
         ),
@@ -496,7 +479,11 @@ def test_what_the_lengths_dictate_is_named_by_its_key() -> None:
             "rollout.engine.pipeline_parallel_size is 3: the model has 2 layers",
             None,
         ),
-        ({"rollout.num_gpus": 16}, "rollout.num_gpus is 16: the GPUs of one actor lie on one node", None),
+        (
+            {"rewards": {"own": RewardConfig(target="a:B", num_gpus=16)}},
+            "rewards.own.num_gpus is 16: the GPUs of one actor lie on one node",
+            None,
+        ),
     ],
 )
 def test_gpus_that_no_process_can_use_are_refused(
@@ -534,9 +521,8 @@ def test_lengths_beyond_the_limit_and_endless_ones_are_refused() -> None:
 
 def test_a_rewards_engine_is_checked_by_its_path() -> None:
     engine = {"gpu_memory_utilization": "high"}
-    reward = RewardConfig(target="a:b", num_gpus=1, args={"engine": engine})
-    with pytest.raises(ConfigError, match=r"rewards\.a\.args\.engine\.gpu_memory_utilization: got 'high'"):
-        make_plan(run_config(rewards={"a": reward}), TINY, H100)
+    with pytest.raises(ConfigError, match=r"args\.engine\.gpu_memory_utilization: got 'high'"):
+        RewardConfig(target="a:b", num_gpus=1, args={"engine": engine})
     whole = RewardConfig(target="a:b", num_gpus=1, args={"engine": None})
     assert make_plan(run_config(rewards={"a": whole}), TINY, load_hardware("h100-80g:8")).fits
 
@@ -560,21 +546,67 @@ def test_a_run_without_rewards_or_audio_is_planned_as_it_is(
     assert "completion_tokens: got 500.0, must be at most rollout.max_tokens (64)" in capsys.readouterr().err
 
 
-def test_colocated_pairs_that_share_a_gpu_are_refused() -> None:
-    words = [*COLOCATED, "rollout.num_gpus=0.25", "learner.num_gpus=0.25"]
-    config = load_config([OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"], words)
-    problems = make_plan(config, sizes_of(config.model), load_hardware("h100-80g:8")).problems
-    assert any(problem.startswith("two learner ranks share a GPU") for problem in problems)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["learner.num_gpus=0.5"], "learner.num_gpus: got 0.5, must be above 0.5 with learner.num_ranks 5"),
+        (
+            [*COLOCATED, "rollout.num_gpus=0.25", "learner.num_gpus=0.25"],
+            "learner.num_gpus: got 0.25, must be above 0.25 with learner.num_ranks 8",
+        ),
+        (["learner.num_gpus=2"], "learner.num_gpus: got 2.0, must be at least 0 and at most 1"),
+        (["reference.num_gpus=2"], "reference.num_gpus: got 2.0, must be at least 0 and at most 1"),
+        (
+            ["rollout.engine.tensor_parallel_size=2"],
+            "rollout.num_gpus: got 1.0, must be 2, a GPU for each worker of engine (tensor_parallel_size)",
+        ),
+        (
+            ["rollout.engine={tensor_parallel_size: 2, pipeline_parallel_size: 2}", "rollout.num_gpus=2"],
+            "rollout.num_gpus: got 2.0, must be 4, a GPU for each worker of engine (tensor_parallel_size x",
+        ),
+        (["rollout.num_gpus=2"], "rollout.num_gpus: got 2.0, must be at most 1: engine makes one worker"),
+        (
+            ["rewards.reasoning.args.engine.tensor_parallel_size=2"],
+            "rewards.reasoning.num_gpus: got 0.5, must be 2, a GPU for each worker of args.engine",
+        ),
+        (["rewards.outcome.num_gpus=1.5"], "rewards.outcome.num_gpus: got 1.5, must be a part of one GPU"),
+    ],
+)
+def test_gpus_that_ray_or_nccl_would_refuse_are_not_planned(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--config", str(OMNI / "base.yaml"), "--config", str(OMNI / "7b_8gpu.yaml")]
+    assert cli.main(["plan", *files, "--hardware", "h100-80g:8", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_shares_of_a_gpu_that_keep_ranks_apart_are_planned() -> None:
+    load_config([OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"], ["learner.num_gpus=0.6"])
+    load_config([OMNI / "base.yaml", OMNI / "7b_8gpu.yaml"], [*COLOCATED, "rollout.num_gpus=0.3"])
+    with pytest.raises(ConfigError, match=r"learner\.num_gpus: got 0\.5, must be above 0\.5"):
+        SupervisedConfig(num_steps=1, batch_size=2, learner=LearnerConfig(num_ranks=2, num_gpus=0.5))
 
 
 def test_main_memory_of_a_node_holds_every_process_and_what_ranks_load() -> None:
     config = load_config([OMNI / "base.yaml", OMNI / "3b_8gpu.yaml"])
     sizes, h100s = sizes_of(config.model), load_hardware("h100-80g:8")
+    whole = 4 * (sizes.language + sizes.media)
+    for settings, loaded in (
+        ({}, 0),  # straight to the GPU
+        ({"learner.zero_stage": 3}, whole / 5),
+        ({"learner.lora.rank": 8}, whole),  # narrowed on its way
+    ):
+        (_, learner, reference, _) = make_plan(with_settings(config, settings), sizes, h100s).roles
+        assert (learner.host_bytes, reference.host_bytes) == (2e9 + loaded, 2e9)
+    mixture = load_config([OMNI / "base.yaml", OMNI / "30b_8gpu.yaml"])
+    its = sizes_of(mixture.model)
+    learner = make_plan(mixture, its, h100s).roles[1]
+    joined = learner.host_bytes - 2e9 - 4 * (its.language + its.media) / 5
+    assert joined == pytest.approx(2 * its.language, rel=0.05)  # the experts, on every rank
+
+    config = with_settings(config, {"learner.lora.rank": 8})
     plan = make_plan(config, sizes, h100s)
     rollout, learner, reference, judge = plan.roles
-    assert config.learner.zero_stage == 2  # so each rank loads the whole checkpoint in float32
-    assert learner.host_bytes == 2e9 + 4 * (sizes.language + sizes.media)
-    assert reference.host_bytes == 2e9 + 2 * (sizes.language + sizes.media)
     total = sum(role.count * role.host_bytes for role in (rollout, learner, reference, judge)) + 2 * 0.3e9
     just = replace(h100s, host_memory_gb=total / 0.97e9 + 1)
     assert find_problems(config, sizes, plan.batch, just) == []
@@ -697,7 +729,13 @@ def test_batches_are_as_large_as_vllms_defaults(hardware: Hardware, limits: tupl
 
 
 def given_cache(**engine: Any) -> Rollout:
-    config = run_config(**{"rollout.engine": {"kv_cache_memory_bytes": 3e9, **engine}})
+    config = run_config(
+        **{
+            "rollout.engine": {"kv_cache_memory_bytes": 3e9, **engine},
+            "rollout.num_gpus": engine.get("tensor_parallel_size", 1)
+            * engine.get("pipeline_parallel_size", 1),
+        }
+    )
     return rollout_memory(config, QWEN2_5_OMNI_7B, Batch(config, Workload()), H100)
 
 
