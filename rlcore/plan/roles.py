@@ -113,7 +113,7 @@ def rollout_memory(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware:
 
     The cache is the rest, unless `kv_cache_memory_bytes` says how large it is.
     """
-    engine, size = config.rollout.engine, BYTES[config.model.dtype]
+    engine, size = config.rollout.engine, BYTES[config.rollout_dtype]
     tensor_parallel, workers = int(engine.get("tensor_parallel_size", 1)), config.rollout.workers_per_engine
     max_num_seqs, tokens = largest_batch(config, hardware)
     weights = size * sizes.language / workers
@@ -187,7 +187,9 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
         ),
     ]
     if config.algorithm.kl_coef > 0 and config.reference.num_replicas > 0:
-        num_bytes = forward_memory(sizes, config.model, config.reference.micro_batch_tokens, hardware)
+        num_bytes = forward_memory(
+            sizes, config.model, config.learner, config.reference.micro_batch_tokens, hardware
+        )
         roles.append(
             Role(
                 name="reference",
@@ -195,7 +197,8 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
                 num_gpus=_gpus(config.reference, hardware),
                 num_bytes=overhead + (1 + share) * num_bytes,
                 parts={"weights and activations": num_bytes},
-                host_bytes=HOST_PROCESS_BYTES + BYTES[config.model.dtype] * (sizes.language + sizes.media),
+                host_bytes=HOST_PROCESS_BYTES
+                + BYTES[config.learner.weight_dtype] * (sizes.language + sizes.media),
             )
         )
     if hardware.is_cpu:
@@ -215,9 +218,9 @@ def _rollout_host(config: RunConfig, rollout: Rollout) -> float:
 
 
 def _loaded(config: RunConfig, sizes: ModelSizes) -> float:
-    """Main memory of a rank that loads the checkpoint in float32, of which ZeRO-3 gives it a part."""
+    """Main memory of a rank that loads the checkpoint, of which ZeRO-3 gives it a part."""
     ranks = config.learner.num_ranks if config.learner.zero_stage == 3 else 1
-    return 4.0 * (sizes.language + sizes.media) / ranks
+    return BYTES[config.learner.weight_dtype] * (sizes.language + sizes.media) / ranks
 
 
 def judge_sizes(reward: RewardConfig, config: RunConfig, sizes: ModelSizes) -> ModelSizes | None:

@@ -236,7 +236,7 @@ def test_a_rank_may_have_text_alone(learner, single, model_path, expected, zero_
 def test_whole_weights_are_exact_after_a_validation_under_autocast(learner, model_path, expected):
     """For a forward alone DeepSpeed's stage 3 gathers weights rounded to bfloat16, and may keep them."""
     first = expected[0][0]
-    start(learner, model_path, zero_stage=3, autocast="bfloat16")
+    start(learner, model_path, zero_stage=3, precision="autocast")
     learner.call("update", first, timeout_s=60)
     before = learner.call("weights", timeout_s=60)[0]
     assert learner.call("supervised_loss", first.groups[:2], timeout_s=60)[0] > 0
@@ -396,7 +396,7 @@ def test_frozen_weights_take_half_and_change_nothing(
     save_checkpoint(load_model(original, dtype="bfloat16"), path, processor=load_processor(original))
     batch = make_batch(load_model(path), ReferenceWorker(ModelConfig(path=path), 64), seed=0)
     lora = replace(LORA, target_modules=("q_proj",))
-    settings = {"zero_stage": zero_stage, "lora": lora, "lr": 1e-2, "autocast": "bfloat16"}
+    settings = {"zero_stage": zero_stage, "lora": lora, "lr": 1e-2, "precision": "autocast"}
     got = []
     for is_wide in (True, False):
         learner.call("keep_wide", is_wide, timeout_s=60)

@@ -655,7 +655,7 @@ learner.zero_stage learner.offload_optimizer
 learner.offload_parameters learner.activation_checkpointing learner.lora.rank learner.lora.alpha
 learner.lora.dropout learner.lora.target_modules learner.lora.also_train learner.lora.push learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
-learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
+learner.precision learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
 learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps learner.timeout_s
 learner.max_restarts
 reference.num_replicas reference.num_cpus reference.num_gpus reference.resources reference.micro_batch_tokens
