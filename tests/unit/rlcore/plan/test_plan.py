@@ -263,8 +263,8 @@ def test_frozen_weights_of_a_bfloat16_checkpoint_take_half() -> None:
 
 
 def test_precisions_take_the_bytes_that_they_say() -> None:
-    """Per parameter at stage 2 on one GPU: weights with the optimizer's float32 copy, Adam's moments, gradients
-    that stay. On GPUs the default is autocast, and engines in bfloat16."""
+    """Per parameter at stage 2 on one GPU: weights with the optimizer's float32 copy, and Adam's moments. On
+    GPUs the default is autocast, and engines in bfloat16."""
     config = run_config(**{"learner.precision": None, "model.media": "embeds"})
     batch, sizes = Batch(config, Workload()), replace(QWEN2_5_OMNI_7B, audio=0, other_media=0)
     assert config.rollout_dtype == "bfloat16" and config.learner.own_precision == "autocast"
