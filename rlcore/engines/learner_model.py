@@ -63,7 +63,9 @@ class LearnerModel:
         for each in (own, *(getattr(own, name) for name in own.sub_configs)):
             each.dtype = torch.float32  # what exports are in
         choose_trained(self.module, config, learner)
-        if learner.own_precision == "autocast":
+        if learner.weight_dtype == "bfloat16":
+            zero.narrow(self.module.parameters())  # those that were loaded in parts, and adapters
+        elif learner.compute_dtype == "bfloat16":
             zero.narrow_frozen(multiplied_weights(self.module))
         self._parked = detach_media_modules(self.module) if config.media == "embeds" else {}
         if learner.activation_checkpointing:

@@ -113,12 +113,25 @@ def partitioned_loading(config: dict[str, JsonValue]) -> Iterator[None]:
     """Lets transformers partition a model's parameters over the ranks as it builds and loads the model, for
     the length of the block, where `config` (DeepSpeed's) says stage 3: no rank ever holds the whole.
     Collective."""
-    handle = HfDeepSpeedConfig(config)  # transformers keeps a weak reference, and looks at the stage
+    # In bfloat16 DeepSpeed would round buffers as well, such as the rotary embedding's frequencies.
+    in_float32 = {key: value for key, value in config.items() if key != "bf16"}
+    handle = HfDeepSpeedConfig(in_float32)  # transformers keeps a weak reference, and looks at the stage
     try:
         yield
     finally:
         del handle
         unset_hf_deepspeed_config()
+
+
+@torch.no_grad()
+def narrow(weights: Iterable[torch.nn.Parameter]) -> None:
+    """Rounds weights, or with ZeRO-3 this rank's parts of them, to bfloat16. Call before
+    `deepspeed.initialize`."""
+    for weight in weights:
+        part = getattr(weight, "ds_tensor", weight)
+        rounded = part.data.bfloat16()
+        part.data = rounded.pin_memory() if part.is_pinned() else rounded  # as offloaded ones are
+        weight.data = weight.data.bfloat16()
 
 
 @torch.no_grad()
@@ -135,11 +148,7 @@ def narrow_frozen(weights: Iterable[torch.nn.Parameter]) -> None:
     is_exact = torch.tensor([bool((part.bfloat16() == part).all()) for part in held], dtype=torch.int32)
     is_exact = is_exact.to(get_accelerator().current_device_name())
     dist.all_reduce(is_exact, op=dist.ReduceOp.MIN)
-    for weight, part, exact in zip(frozen, held, is_exact.tolist(), strict=True):
-        if exact:
-            narrow = part.data.bfloat16()
-            part.data = narrow.pin_memory() if part.is_pinned() else narrow  # as offloaded ones are
-            weight.data = weight.data.bfloat16()
+    narrow(weight for weight, exact in zip(frozen, is_exact.tolist(), strict=True) if exact)
 
 
 def adamw(parameters: Sequence[torch.nn.Parameter], learner: LearnerConfig) -> torch.optim.AdamW:
