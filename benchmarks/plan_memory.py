@@ -48,7 +48,7 @@ class Case:
     zero_stage: int = 2
     lora_rank: int = 0
     checkpointing: bool = False
-    autocast: str = "none"
+    precision: str = "float32"
     stored: str = "float32"
     """Dtype of the checkpoint."""
     num_groups: int = 1
@@ -70,14 +70,14 @@ CASES = (
     replace(LONG, name="activations, ZeRO 2"),
     replace(LONG, name="activations, checkpointed", checkpointing=True),
     replace(LONG, name="activations, 2 micro-batches", micro_batch_tokens=1024),
-    replace(LONG, name="activations, bfloat16", autocast="bfloat16", layers=4),
+    replace(LONG, name="activations, bfloat16", precision="autocast", layers=4),
     replace(LONG, name="adapters with activations", lora_rank=16),
-    replace(LONG, name="adapters with activations, bfloat16", lora_rank=16, autocast="bfloat16", layers=4),
+    replace(LONG, name="adapters with activations, bfloat16", lora_rank=16, precision="autocast", layers=4),
     replace(
         LONG,
         name="adapters beside a checkpoint in bfloat16",
         lora_rank=16,
-        autocast="bfloat16",
+        precision="autocast",
         stored="bfloat16",
         layers=4,
     ),
@@ -86,7 +86,7 @@ CASES = (
         name="the same, checkpointed, ZeRO 3",
         lora_rank=16,
         zero_stage=3,
-        autocast="bfloat16",
+        precision="autocast",
         stored="bfloat16",
         checkpointing=True,
     ),
@@ -160,7 +160,7 @@ def learner_of(case: Case) -> LearnerConfig:
         zero_stage=case.zero_stage,
         lora=LoRAConfig(rank=case.lora_rank),
         activation_checkpointing=case.checkpointing,
-        autocast=case.autocast,
+        precision=case.precision,
         micro_batch_tokens=case.micro_batch_tokens,
         timeout_s=120,
     )

@@ -7,6 +7,7 @@ between steps (tracking, evaluation, checkpoints, a signal's clean end) is here.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -22,6 +23,7 @@ from rlcore.actors.session import local_processes
 from rlcore.actors.session import ray_session as ray_session
 from rlcore.actors.spawn import spawn as spawn
 from rlcore.config import RunConfig
+from rlcore.config.precisions import precisions
 from rlcore.config.targets import build_target
 from rlcore.errors import (
     CheckpointError,
@@ -112,7 +114,9 @@ def train(
             keep_spans(run_dir, last_step=controller.step)
             with Tracker(run_dir, config, resume_step=start) as tracker:
                 tracker.log_changes(controller.step, changes)
-                tracker.update_summary({"rewards": rewards})
+                tracker.update_summary({"rewards": rewards, "precision": precisions(config)})
+                for role, said in precisions(config).items():
+                    tqdm.write(f"{role}: {said}", file=sys.stderr)
                 run = _Run(config, run_dir, controller, task, tracker, saved_step=start)
                 try:
                     return run.train(stop)

@@ -79,7 +79,7 @@ class Work:
         flops = passes * forward_flops(self.sizes, num_examples * context, context)
         flops += 3 * head_flops(self.sizes, num_examples * TARGET_TOKENS)
         flops += self._tower(min(num_examples, self.num_recordings))
-        return flops / self._rate(train.learner.autocast)
+        return flops / self._rate(train.learner.compute_dtype)
 
     def _tower(self, num_recordings: int) -> float:
         """Operations of the tower, forward alone: two positions an embedding."""
@@ -90,14 +90,15 @@ class Work:
         prompts, samples = rl.train.prompts_per_step, rl.rollout.samples_per_prompt
         prompt, answers = PROMPT_TOKENS + AUDIO_TOKENS, prompts * samples * TARGET_TOKENS
         packed = prompts * prompt + answers
-        dtype = rl.model.dtype
+        dtype = rl.rollout_dtype
         rollout = forward_flops(sizes, packed, prompt) + head_flops(sizes, answers)
         passes = 2 if rl.learner.lora.rank else 3
         update = passes * rollout * rl.learner.updates_per_batch
         reference = rollout if rl.algorithm.kl_coef else 0.0
         graded = "reasoning" in rl.rewards
         judge = forward_flops(sizes, prompts * samples * (JUDGE_TOKENS + TARGET_TOKENS), prompt) * graded
-        step = (rollout + reference + judge) / self._rate(dtype) + update / self._rate(rl.learner.autocast)
+        step = (rollout + judge) / self._rate(dtype)
+        step += (reference + update) / self._rate(rl.learner.compute_dtype)
         num_evaluations = 2 + (rl.train.num_steps // rl.train.eval_every if rl.train.eval_every else 0)
         asked = self.num_eval if rl.train.max_eval_prompts is None else rl.train.max_eval_prompts
         tokens = asked * (prompt + (2 + graded) * TARGET_TOKENS)

@@ -64,7 +64,7 @@ class LearnerWorker:
             config.weight_sync,
             self._engine.model.push_shapes(whole=config.pushes_all),
             # Factors are few, and their products are rounded at the engine.
-            dtype="float32" if config.learner.lora.push == "adapters" else config.model.dtype,
+            dtype="float32" if config.learner.lora.push == "adapters" else config.rollout_dtype,
             rank=self.rank,
             host=ray.util.get_node_ip_address(),
         )
@@ -112,7 +112,7 @@ class LearnerWorker:
     def push_weights(self, push: Push) -> PushReport | None:
         """Brings the weights to the engines that take part in the push at the same time; returns, on rank 0,
         once they all hold them."""
-        weights = self._engine.model.iter_push(whole=self._config.pushes_all)
+        weights = self._engine.model.iter_push(self._config.rollout_dtype, whole=self._config.pushes_all)
         if self._sender is not None:
             return self._sender.push(push, weights)
         for _ in weights:  # the other ranks only take part in the gathering

@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from rlcore.algorithms.batching import consecutive
-from rlcore.config import ModelConfig
-from rlcore.engines.head import multiply_in_float32
-from rlcore.engines.logprobs import TokenGroup, completion_logprobs, regrouped
+from rlcore.config import LearnerConfig, ModelConfig
+from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, regrouped
+from rlcore.engines.scorer import Scorer, load_policy
+from rlcore.engines.trainable import add_lora
 from rlcore.models.device import own_device
-from rlcore.models.hf_model import load_model
+from rlcore.models.hf_model import multiplied_weights
 from rlcore.models.host_memory import give_back
 from rlcore.models.media_modules import detach_media_modules
 from rlcore.types import Group
 
 
 class ReferenceWorker:
-    """The reference model in plain transformers, in inference mode. `micro_batch_tokens` bounds a forward
-    pass; `temperature` is the rollout's."""
+    """The reference model in plain transformers, in inference mode: to the bit what `learner` computes before
+    its first update. `micro_batch_tokens` bounds a forward pass; `temperature` is the rollout's."""
 
-    def __init__(self, model: ModelConfig, micro_batch_tokens: int, temperature: float = 1.0):
+    def __init__(
+        self,
+        model: ModelConfig,
+        micro_batch_tokens: int,
+        temperature: float = 1.0,
+        learner: LearnerConfig | None = None,
+    ):
+        learner = learner or LearnerConfig()
         self._micro_batch_tokens, self._temperature = micro_batch_tokens, temperature
-        self._model = load_model(model.path, dtype=model.dtype, device=own_device())
-        if model.head_dtype == "float32":
-            multiply_in_float32(self._model.get_output_embeddings())
+        is_narrow = learner.compute_dtype == "bfloat16"
+        # What is narrowed here might not fit on the GPU before.
+        is_narrowed = is_narrow and learner.weight_dtype == "float32"
+        policy = load_policy(model, learner, device="cpu" if is_narrowed else own_device())
+        if is_narrow:
+            if learner.lora.rank:
+                # They add nothing, in float32: what follows them is then rounded as the learner's is.
+                add_lora(policy, replace(learner.lora, dropout=0.0), model.freeze)
+            for weight in multiplied_weights(policy):
+                weight.data = weight.data.bfloat16()  # as autocast would, with every product
         if model.media == "embeds":
-            detach_media_modules(self._model)
-        self._model.requires_grad_(False)
+            detach_media_modules(policy)
+        policy.to(own_device()).requires_grad_(False)
+        self._score = Scorer(policy, learner.compute_dtype)
 
     def ready(self) -> None:
         """Answers once the model is loaded."""
@@ -40,6 +57,6 @@ class ReferenceWorker:
         tokens = list(map(TokenGroup.of, groups))
         rows: list[np.ndarray] = []
         for batch in consecutive(tokens, self._micro_batch_tokens):
-            rows += completion_logprobs(self._model, batch, temperature=self._temperature).rows()
+            rows += CompletionLogprobs(**self._score(batch, temperature=self._temperature)).rows()
         give_back()
         return regrouped(rows, tokens)

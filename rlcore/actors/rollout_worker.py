@@ -73,7 +73,7 @@ class RolloutWorker:
         self._loop = EngineLoop(
             lambda: VLLMEngine(
                 model.path,
-                dtype=model.dtype,
+                dtype=model.engine_dtype(rollout.num_gpus),
                 head_dtype=model.head_dtype,
                 seed=seed,
                 media=model.media,

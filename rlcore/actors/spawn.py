@@ -108,6 +108,7 @@ class _Crew:
         reference = self._config.reference
         common = {
             "model": self._config.model,
+            "learner": self._config.learner,
             "micro_batch_tokens": reference.micro_batch_tokens,
             "temperature": self._config.rollout.temperature,
         }

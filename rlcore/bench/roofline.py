@@ -132,7 +132,7 @@ def _decode_gigabytes(
         sizes=sizes,
         hardware=memory,
         efficiency=Efficiency(decode=1.0, decode_step_s=0.0, prefill=1.0),
-        dtype=config.model.dtype,
+        dtype=config.rollout_dtype,
         tensor_parallel=config.rollout.workers_per_engine,
         max_num_seqs=largest_batch(config, hardware)[0],
     )

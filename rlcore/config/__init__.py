@@ -73,6 +73,11 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig, metadata=IF_ACCEPTED)
     cluster: ClusterConfig = field(default_factory=ClusterConfig, metadata=MAY_CHANGE)
 
+    @property
+    def rollout_dtype(self) -> str:
+        """Dtype of the rollout engines."""
+        return self.model.engine_dtype(self.rollout.num_gpus)
+
     def __post_init__(self) -> None:
         without_tilde(self, "run_dir")
         between(self, 0, LARGEST_SEED, "seed")

@@ -68,8 +68,10 @@ class LearnerConfig:
     weight_decay: float = field(default=0.0, metadata=IF_ACCEPTED)
     betas: tuple[float, float] = field(default=(0.9, 0.95), metadata=IF_ACCEPTED)
     max_grad_norm: float = field(default=1.0, metadata=IF_ACCEPTED)
-    autocast: str = "none"
-    """`none` or `bfloat16` (autocast over fp32 weights)."""
+    precision: str | None = None
+    """Precision of learner and reference: `float32`; `autocast`, float32 weights with bfloat16 products;
+    `bf16`, bfloat16 weights with float32 master copies (`zero_stage` 2 or 3); null: `autocast` on GPUs, else
+    `float32`."""
     micro_batch_tokens: int = field(default=8192, metadata=MAY_CHANGE)
     """Tokens in one forward pass: each prompt once, and its completions."""
     micro_batch_audio_frames: int = field(default=96_000, metadata=MAY_CHANGE)
@@ -100,9 +102,19 @@ class LearnerConfig:
             check(self.num_gpus + beside > 0.5, f"{key}.num_gpus", self.num_gpus, allowed)
 
     @property
+    def own_precision(self) -> str:
+        """Precision of learner and reference: `precision`, or what null stands for."""
+        return self.precision or ("autocast" if self.num_gpus > 0 else "float32")
+
+    @property
+    def weight_dtype(self) -> str:
+        """Dtype of the weights that the forward pass reads."""
+        return "bfloat16" if self.own_precision == "bf16" else "float32"
+
+    @property
     def compute_dtype(self) -> str:
         """Dtype of matrix products."""
-        return "float32" if self.autocast == "none" else self.autocast
+        return "float32" if self.own_precision == "float32" else "bfloat16"
 
     @property
     def recomputes_logprobs(self) -> bool:
@@ -128,7 +140,15 @@ class LearnerConfig:
             )
         one_of(self, "over_budget", "error", "drop")
         choice(LR_SCHEDULES, self.lr_schedule, where="lr_schedule")
-        one_of(self, "autocast", "none", "bfloat16")
+        if self.precision is not None:
+            one_of(self, "precision", "float32", "autocast", "bf16")
+        check(
+            self.precision != "bf16" or self.zero_stage >= 2,
+            "precision",
+            self.precision,
+            f"float32 or autocast below zero_stage 2 (it is {self.zero_stage}), where DeepSpeed would add up "
+            "gradients in bfloat16",
+        )
         positive(self, "timeout_s")
         check(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0; .inf clips nothing")
         betas_ok = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)

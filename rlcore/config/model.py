@@ -20,8 +20,9 @@ class ModelConfig:
 
     path: str = MISSING
     """Folder or hub id of a Hugging Face checkpoint with its processor."""
-    dtype: str = "float32"
-    """Rollout and reference dtype: `float32` or `bfloat16`."""
+    dtype: str | None = None
+    """Dtype of the rollout engines and their weights, `float32` or `bfloat16`; null: bfloat16 on GPUs, else
+    float32. Learner and reference have `learner.precision`."""
     head_dtype: str = "auto"
     """Dtype of the output layer's products: `auto`, as the other layers', or `float32`, from their bfloat16
     operands, in learner, reference and engines alike. Logits rounded to bfloat16 are off by up to 0.4 %."""
@@ -35,9 +36,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         without_tilde(self, "path", "media_cache")
-        one_of(self, "dtype", "float32", "bfloat16")
+        if self.dtype is not None:
+            one_of(self, "dtype", "float32", "bfloat16")
         one_of(self, "head_dtype", "auto", "float32")
         one_of(self, "media", "embeds", "raw")
+
+    def engine_dtype(self, num_gpus: float) -> str:
+        """Returns the dtype of rollout engines of `num_gpus` each."""
+        return self.dtype or ("bfloat16" if num_gpus > 0 else "float32")
 
 
 @dataclass(frozen=True, kw_only=True)

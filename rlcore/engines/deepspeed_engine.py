@@ -99,14 +99,14 @@ class DeepSpeedEngine:
         optimizer = zero.adamw(trained, learner)
         self._schedule = zero.lr_schedule(optimizer, learner, num_steps * learner.updates_per_batch)
         self._engine, *_ = deepspeed.initialize(
-            model=Scorer(self.model.module),
+            model=Scorer(self.model.module, learner.compute_dtype),
             model_parameters=trained,
             optimizer=optimizer,
             lr_scheduler=self._schedule,
             config=self.model.deepspeed_config,
         )
         self._adam = zero.AdamState(self._engine, optimizer)
-        check_packing(self.model.module, self._engine, autocast=learner.autocast)
+        check_packing(self.model.module, self._engine, compute_dtype=learner.compute_dtype)
         if learner.zero_stage == 3:
             self._engine.empty_partition_cache()
 

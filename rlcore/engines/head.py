@@ -137,8 +137,9 @@ class HeadLogprobs(torch.autograd.Function):
         hidden, weight, bias, targets, log_total, entropies, kept = ctx.saved_tensors
         of_hidden, of_weight, of_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.zeros_like(hidden) if of_hidden else None
-        grad_weight = torch.zeros_like(weight) if of_weight else None
-        grad_bias = torch.zeros_like(bias) if bias is not None and of_bias else None
+        finer = torch.promote_types(weight.dtype, torch.float32)  # chunks add up
+        grad_weight = torch.zeros_like(weight, dtype=finer) if of_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=finer) if bias is not None and of_bias else None
         with torch.autocast(hidden.device.type, enabled=False):
             h, w = _rounded(hidden, ctx.dtypes), _rounded(weight, ctx.dtypes)
             for start in range(0, len(targets), ctx.size):
@@ -161,6 +162,8 @@ class HeadLogprobs(torch.autograd.Function):
                     grad_weight += grad.t() @ h[rows]
                 if grad_bias is not None:
                     grad_bias += grad.sum(0)
+        grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
+        grad_bias = None if bias is None or grad_bias is None else grad_bias.to(bias.dtype)
         return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
 
 

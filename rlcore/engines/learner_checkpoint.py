@@ -11,6 +11,7 @@ writes its file while the next ones are gathered, and holds two at most. Frozen 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rlcore.engines.collectives import failing_together
-from rlcore.engines.zero import MOMENTS, AdamState, num_parameter_bytes
+from rlcore.engines.zero import MOMENTS, AdamState
 from rlcore.errors import CheckpointError
 from rlcore.models.names import full_shape
 from rlcore.records.checkpoint import (
@@ -88,8 +89,7 @@ def save(
     Raises:
         CheckpointError: a rank cannot write its files; on every rank.
     """
-    # A trained parameter is held in float32.
-    num_bytes = sum(map(num_parameter_bytes, parameters.values())) * (
+    num_bytes = sum(map(_num_bytes, parameters.values())) * (
         1 + (len(MOMENTS) if progress.num_updates > 0 else 0)
     )
     with failing_together(), _writing(folder, num_bytes):
@@ -256,13 +256,18 @@ def _files(parameters: Parameters) -> dict[str, list[str]]:
     files: list[list[str]] = [[]]
     size = 0
     for name, parameter in parameters.items():
-        num_bytes = num_parameter_bytes(parameter) * (1 + len(MOMENTS))
+        num_bytes = _num_bytes(parameter) * (1 + len(MOMENTS))
         if files[-1] and size + num_bytes > FILE_BYTES:
             files.append([])
             size = 0
         files[-1].append(name)
         size += num_bytes
     return {f"state-{index:05d}.safetensors": names for index, names in enumerate(files)}
+
+
+def _num_bytes(parameter: torch.nn.Parameter) -> int:
+    """Returns the bytes of a trained parameter in the checkpoint: in float32, as the optimizer has it."""
+    return 4 * math.prod(full_shape(parameter))
 
 
 def _by_file(rows: Mapping[str, _Row]) -> dict[str, list[str]]:

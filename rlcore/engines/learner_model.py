@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
 from rlcore.engines.collectives import failing_together
-from rlcore.engines.head import multiply_in_float32
+from rlcore.engines.scorer import load_policy
 from rlcore.engines.trainable import checkpoint_activations, choose_trained, trained_media
 from rlcore.engines.weights import (
     Weight,
@@ -34,7 +35,6 @@ from rlcore.models.device import own_device
 from rlcore.models.export_check import prepare_export
 from rlcore.models.hf_model import (
     load_config,
-    load_model,
     load_processor,
     multiplied_weights,
     save_checkpoint,
@@ -63,13 +63,16 @@ class LearnerModel:
         self.deepspeed_config = zero.deepspeed_config(learner, hidden_size=text_config.hidden_size)
         """DeepSpeed's configuration; the model was partitioned by it, where the ZeRO stage is 3."""
         with zero.partitioned_loading(self.deepspeed_config):
-            self.module = load_model(path, dtype="float32", device=_loading_device(learner))
+            self.module = load_policy(replace(config, path=path), learner, device=_loading_device(learner))
             """The transformers model. Given embeddings as media, the forward never enters the tower, and the
             tower waits on the CPU for the export."""
-        if config.head_dtype == "float32":
-            multiply_in_float32(self.module.get_output_embeddings())
+        own = self.module.config
+        for each in (own, *(getattr(own, name) for name in own.sub_configs)):
+            each.dtype = torch.float32  # what exports are in
         choose_trained(self.module, config, learner)
-        if learner.autocast == "bfloat16":
+        if learner.weight_dtype == "bfloat16":
+            zero.narrow(self.module.parameters())  # those that were loaded in parts, and adapters
+        elif learner.compute_dtype == "bfloat16":
             zero.narrow_frozen(multiplied_weights(self.module))
         self._parked = detach_media_modules(self.module) if config.media == "embeds" else {}
         for module in self._parked.values():
@@ -92,14 +95,14 @@ class LearnerModel:
         """Returns (name, full shape) of what `iter_push` gives, in its order. Not collective."""
         return [(weight.hub_name, weight.shape) for weight in self._push_weights(whole)]
 
-    def iter_push(self, *, whole: bool) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yields (hub name, full tensor) of what engines of `model.dtype` get, from every ZeRO stage. Every
+    def iter_push(self, engine_dtype: str, *, whole: bool) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields (hub name, full tensor) of what engines of `engine_dtype` get, from every ZeRO stage. Every
         rank must exhaust the iterator, and a tensor is valid only until the next one is asked for.
 
         With `learner.lora.push: adapters` they get `adapter_weights`, else `changed_weights`, or
         `rollout_weights` where they are to be brought the `whole` language model.
         """
-        stage, dtype = self._learner.zero_stage, DTYPES[self._config.dtype]
+        stage, dtype = self._learner.zero_stage, DTYPES[engine_dtype]
         for weight, tensor in zero.gathered(self._push_weights(whole), zero_stage=stage, dtype=dtype):
             yield weight.hub_name, tensor
 
@@ -158,7 +161,8 @@ class LearnerModel:
         full = {}
         with self._whole():
             all_weights = list(model_weights(self.module))
-            for weight, tensor in zero.gathered(all_weights, zero_stage=self._learner.zero_stage):
+            stage = self._learner.zero_stage
+            for weight, tensor in zero.gathered(all_weights, zero_stage=stage, read=zero.master):
                 if dist.get_rank() == 0:
                     full[weight.name] = tensor.cpu().clone()
             with failing_together():

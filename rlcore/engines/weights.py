@@ -7,7 +7,7 @@ weights become whole is `rlcore.engines.zero`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,11 +57,18 @@ class Weight:
         return any(parameter.requires_grad for parameter in self.parameters)
 
     @torch.no_grad()
-    def tensor(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Returns the full tensor, detached, and merged for engines of `dtype` (`rlcore.models.rounding`)."""
-        own = self.parameters[0].detach()[self.part].float()
+    def tensor(
+        self,
+        dtype: torch.dtype = torch.float32,
+        read: Callable[[nn.Parameter], Tensor] = Tensor.detach,
+    ) -> Tensor:
+        """Returns the full tensor, detached, and merged for engines of `dtype` (`rlcore.models.rounding`).
+        `read` gives a parameter's values."""
+        own, *factors = (read(parameter) for parameter in self.parameters)
+        own = own[self.part].float()
         if self.adapter is not None:
-            return adapted(own, self.adapter.get_delta_weight(ADAPTER), dtype, self.hub_name)
+            first, second = (factor.float() for factor in factors)
+            return adapted(own, second @ first * self.adapter.scaling[ADAPTER], dtype, self.hub_name)
         return own if self.scale == 1.0 else own * self.scale
 
 

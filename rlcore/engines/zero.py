@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import groupby
@@ -18,7 +18,12 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
-from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimizer_state
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+)
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -95,8 +100,11 @@ def deepspeed_config(learner: LearnerConfig, *, hidden_size: int) -> dict[str, J
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": zero,
     }
-    if learner.autocast == "bfloat16":
+    if learner.own_precision == "autocast":
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    elif learner.own_precision == "bf16":
+        config["bf16"] = {"enabled": True}
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
     return config
 
 
@@ -105,12 +113,25 @@ def partitioned_loading(config: dict[str, JsonValue]) -> Iterator[None]:
     """Lets transformers partition a model's parameters over the ranks as it builds and loads the model, for
     the length of the block, where `config` (DeepSpeed's) says stage 3: no rank ever holds the whole.
     Collective."""
-    handle = HfDeepSpeedConfig(config)  # transformers keeps a weak reference, and looks at the stage
+    # In bfloat16 DeepSpeed would round buffers as well, such as the rotary embedding's frequencies.
+    in_float32 = {key: value for key, value in config.items() if key != "bf16"}
+    handle = HfDeepSpeedConfig(in_float32)  # transformers keeps a weak reference, and looks at the stage
     try:
         yield
     finally:
         del handle
         unset_hf_deepspeed_config()
+
+
+@torch.no_grad()
+def narrow(weights: Iterable[torch.nn.Parameter]) -> None:
+    """Rounds weights, or with ZeRO-3 this rank's parts of them, to bfloat16. Call before
+    `deepspeed.initialize`."""
+    for weight in weights:
+        part = getattr(weight, "ds_tensor", weight)
+        rounded = part.data.bfloat16()
+        part.data = rounded.pin_memory() if part.is_pinned() else rounded  # as offloaded ones are
+        weight.data = weight.data.bfloat16()
 
 
 @torch.no_grad()
@@ -127,11 +148,7 @@ def narrow_frozen(weights: Iterable[torch.nn.Parameter]) -> None:
     is_exact = torch.tensor([bool((part.bfloat16() == part).all()) for part in held], dtype=torch.int32)
     is_exact = is_exact.to(get_accelerator().current_device_name())
     dist.all_reduce(is_exact, op=dist.ReduceOp.MIN)
-    for weight, part, exact in zip(frozen, held, is_exact.tolist(), strict=True):
-        if exact:
-            narrow = part.data.bfloat16()
-            part.data = narrow.pin_memory() if part.is_pinned() else narrow  # as offloaded ones are
-            weight.data = weight.data.bfloat16()
+    narrow(weight for weight, exact in zip(frozen, is_exact.tolist(), strict=True) if exact)
 
 
 def adamw(parameters: Sequence[torch.nn.Parameter], learner: LearnerConfig) -> torch.optim.AdamW:
@@ -158,16 +175,29 @@ def lr_schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
+def master(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Returns a whole parameter as the optimizer knows it: of a trained one in bfloat16 the float32 copy, of
+    any other, which must be whole, itself. Collective."""
+    if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+        return safe_get_full_fp32_param(parameter)
+    return parameter.detach()
+
+
 def gathered(
-    weights: Sequence[Weight], *, zero_stage: int, dtype: torch.dtype = torch.float32
+    weights: Sequence[Weight],
+    *,
+    zero_stage: int,
+    dtype: torch.dtype = torch.float32,
+    read: Callable[[torch.nn.Parameter], torch.Tensor] = torch.Tensor.detach,
 ) -> Iterator[tuple[Weight, torch.Tensor]]:
     """Yields weights with their full tensors (`Weight.tensor`), each valid until the next is asked for.
-    ZeRO-3 partitions are gathered in buckets."""
+    ZeRO-3 partitions are gathered in buckets. `read` gives a whole parameter's values, for instance
+    `master`."""
     for bucket in _buckets(weights):
         parameters = _parameters(bucket)
         with deepspeed.zero.GatheredParameters(parameters, enabled=zero_stage == 3):
             for weight in bucket:
-                yield weight, weight.tensor(dtype)
+                yield weight, weight.tensor(dtype, read)
 
 
 def _buckets(weights: Sequence[Weight]) -> Iterator[list[Weight]]:
@@ -212,7 +242,7 @@ class AdamState:
         """Returns a parameter's whole tensors: `weight`, and with moments `exp_avg` and `exp_avg_sq`, which
         exist from the first update on."""
         with deepspeed.zero.GatheredParameters([parameter], enabled=self._stage == 3):
-            tensors = {"weight": parameter.detach().clone()}
+            tensors = {"weight": master(parameter).clone()}
         for key in MOMENTS if with_moments else ():
             tensors[key] = (
                 self._optimizer.state[parameter][key]
@@ -229,6 +259,8 @@ class AdamState:
             deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=self._stage == 3),
         ):
             parameter.copy_(tensors["weight"])
+        if parameter.dtype == torch.bfloat16:
+            safe_set_full_fp32_param(parameter, tensors["weight"].to(self._engine.device))
         for key in MOMENTS:
             if key not in tensors:
                 continue
@@ -256,8 +288,8 @@ class AdamState:
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def finish(self) -> None:
-        """Brings the copies that the optimizer works on in line with the weights."""
-        if self._stage > 0:
+        """Brings the copies that the optimizer works on in line with the weights, where `write` has not."""
+        if self._stage > 0 and not self._engine.bfloat16_enabled():
             self._engine.optimizer.refresh_fp32_params()
 
     def _owners(self) -> list[torch.Tensor]:

@@ -1,7 +1,7 @@
 """Computes the bytes of a learner rank, and of a model that only computes forward passes.
 
-The learner's states are those that DeepSpeed 0.19 keeps over float32 weights. Frozen linear layers are in
-bfloat16 where the checkpoint is and autocast computes in it. Activations are those that autograd saves of a
+The learner's states are those that DeepSpeed 0.19 keeps over weights in float32 or bfloat16. Under autocast
+frozen linear layers are in bfloat16 where the checkpoint is. Activations are those that autograd saves of a
 Qwen2 decoder with packed groups (docs/guides/plan.md). `benchmarks.plan_memory` holds the sums against
 measured peaks.
 """
@@ -94,9 +94,10 @@ def learner_memory(
     frozen = sizes.language - trained if learner.lora.rank == 0 else sizes.language
     share = trained / ranks if stage else trained
     gathered = 0.0
-    weights = 4.0 * (trained + frozen) - 2.0 * narrow_parameters(sizes, learner)
+    size = BYTES[learner.weight_dtype]
+    weights = size * (trained + frozen) - 2.0 * narrow_parameters(sizes, learner)
     whole = weights * min(1.0, LIVE_PARAMETERS / (trained + frozen))
-    media = 4.0 * sizes.media if model.media == "raw" else 0.0
+    media = float(size * sizes.media) if model.media == "raw" else 0.0
     if stage == 3:
         weights, media = weights / ranks, media / ranks
         gathered = whole * (ranks > 1)
@@ -105,11 +106,11 @@ def learner_memory(
     # Below stage 2 gradients are whole; stage 2 has its part only once a micro-batch is done.
     gradients = 4 * (share if stage >= 2 else trained)
     early = gradients if stage == 3 or num_micro_batches > 1 else 0.0
-    bucket = 4.0 * min(trained, REDUCE_BUCKET)
+    bucket = float(size * min(trained, REDUCE_BUCKET))
     if not hardware.is_cpu and stage:
-        bucket = 2 * 4.0 * REDUCE_BUCKET  # two, so that communication may overlap; allocated whole
+        bucket = 2.0 * size * REDUCE_BUCKET  # two, so that communication may overlap; allocated whole
     activations = activation_bytes(sizes, learner, micro_batch)
-    host = 4.0 * sizes.media if model.media == "embeds" else 0.0
+    host = float(size * sizes.media) if model.media == "embeds" else 0.0
     # torch's AdamW makes two tensors as large as what it updates: the rank's flat part, or a parameter. Its
     # fused kernel on GPUs makes none.
     step = 8 * share if stage else 8.0 * max(sizes.embedding, sizes.layer) * (not learner.lora.rank)
@@ -153,19 +154,19 @@ def trained_parameters(sizes: ModelSizes, learner: LearnerConfig) -> int:
 
 def narrow_parameters(sizes: ModelSizes, learner: LearnerConfig) -> int:
     """Returns the number of frozen weights in bfloat16 (`rlcore.engines.zero.narrow_frozen`)."""
-    return sizes.linear if learner.lora.rank and learner.autocast == "bfloat16" else 0
+    return sizes.linear if learner.lora.rank and learner.own_precision == "autocast" else 0
 
 
 def activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch) -> float:
     """Computes the bytes saved when the backward pass begins: of all layers, or of their inputs and one
     layer."""
     layer = layer_activation_bytes(sizes, learner, batch)
-    tokens = batch.tokens
+    tokens, size = batch.tokens, BYTES[learner.weight_dtype]
     if learner.activation_checkpointing:
-        kept = sizes.num_layers * 4 * tokens * sizes.hidden + layer
+        kept = sizes.num_layers * size * tokens * sizes.hidden + layer
     else:
         kept = sizes.num_layers * layer
-    if learner.autocast == "bfloat16":
+    if learner.own_precision == "autocast":
         # Weights rounded to bfloat16, of which some are at hand.
         num_layers = 1 if learner.activation_checkpointing else sizes.num_layers
         narrow = narrow_parameters(sizes, learner)
@@ -185,10 +186,10 @@ def layer_activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: Mic
     beside each of its completions, repeated to the query heads.
     """
     h, a, i = sizes.hidden, sizes.attention, sizes.intermediate
-    low = 2 if learner.autocast == "bfloat16" else 4
+    low, size = BYTES[learner.compute_dtype], BYTES[learner.weight_dtype]
     targets = set(learner.lora.target_modules) if learner.lora.rank else None
     if targets is None:
-        norms = 2 * h * (8 + low)
+        norms = 2 * h * (4 + size + low)
         linear = low * (a + 4 * i)
     else:
         # A frozen projection needs no input of its own for the gradient, only its adapter does.
@@ -211,8 +212,9 @@ def layer_activation_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: Mic
 
 def _logit_bytes(sizes: ModelSizes, learner: LearnerConfig, batch: MicroBatch, hardware: Hardware) -> float:
     num_logits = min(batch.num_rows * batch.completion * sizes.vocab, _largest_chunk(sizes, hardware))
-    each = 12 if learner.autocast == "bfloat16" else 8
-    head_gradient = 0 if learner.lora.rank else 2 * 4 * sizes.vocab * sizes.hidden
+    each = 12 if learner.compute_dtype == "bfloat16" else 8
+    # Added up in float32, for a parameter of its own dtype.
+    head_gradient = 0 if learner.lora.rank else (4 + BYTES[learner.weight_dtype]) * sizes.vocab * sizes.hidden
     return each * num_logits + head_gradient
 
 
@@ -220,9 +222,15 @@ def _largest_chunk(sizes: ModelSizes, hardware: Hardware) -> int:
     return max(LOGITS_PER_CHUNK if hardware.is_cpu else LOGITS_PER_CHUNK_ON_GPU, sizes.vocab)
 
 
-def forward_memory(sizes: ModelSizes, model: ModelConfig, tokens: float, hardware: Hardware) -> float:
-    """Computes the bytes of a model without gradients: weights, one layer, one chunk of logits."""
-    size = BYTES[model.dtype]
+def forward_memory(
+    sizes: ModelSizes, model: ModelConfig, learner: LearnerConfig, tokens: float, hardware: Hardware
+) -> float:
+    """Computes the bytes of the reference, which is in the learner's precision: weights, one layer, one chunk
+    of logits."""
+    low, size = BYTES[learner.compute_dtype], BYTES[learner.weight_dtype]
     parameters = sizes.language + (sizes.media if model.media == "raw" else 0)
-    layer = size * tokens * (4 * sizes.hidden + 4 * sizes.attention + 3 * sizes.intermediate)
-    return size * parameters + layer + 3 * 4 * _largest_chunk(sizes, hardware)
+    # What is multiplied is rounded once, whatever the checkpoint.
+    multiplied = sizes.language - sizes.embedding
+    weights = size * parameters - (size - low) * multiplied
+    layer = low * tokens * (4 * sizes.hidden + 4 * sizes.attention + 3 * sizes.intermediate)
+    return weights + layer + 3 * 4 * _largest_chunk(sizes, hardware)

@@ -169,10 +169,9 @@ def reference_seconds(
         return 0.0
     flops = forward_flops(sizes, batch.packed_tokens, batch.prompt_length)
     flops += head_flops(sizes, batch.completion_tokens) + _tower_flops(config, sizes, batch)
-    num_devices, dtype = config.reference.num_replicas, config.model.dtype
-    if num_devices == 0:
-        num_devices, dtype = config.learner.num_ranks, config.learner.compute_dtype
-    return flops / (efficiency.forward * hardware.tflops(dtype) * 1e12 * num_devices)
+    num_devices = config.reference.num_replicas or config.learner.num_ranks
+    peak = hardware.tflops(config.learner.compute_dtype) * 1e12 * num_devices
+    return flops / (efficiency.forward * peak)
 
 
 def judge_seconds(
@@ -243,18 +242,19 @@ def _communication_seconds(
     learner = config.learner
     trained = trained_parameters(sizes, learner)
     weights = sizes.language + (trained if learner.lora.rank else 0)
+    size = BYTES[learner.weight_dtype]  # gradients travel as weights do
     ring = (learner.num_ranks - 1) / learner.num_ranks
     link = hardware.link_gb_s if learner.num_ranks <= hardware.gpus_per_node else hardware.network_gb_s
     rate = efficiency.link * link * 1e9
     reductions = num_micro_batches if learner.zero_stage >= 2 else 1
-    moved = ring * 4.0 * trained * reductions
+    moved = ring * size * trained * reductions
     if learner.zero_stage == 3:
-        moved += ring * 2 * 4.0 * weights * num_micro_batches
+        moved += ring * 2 * size * weights * num_micro_batches
     else:
-        moved += ring * 4.0 * trained
+        moved += ring * size * trained
     seconds = moved / rate
     if learner.offload_parameters == "cpu":
-        gathered = 2 * 4.0 * weights / learner.num_ranks * num_micro_batches
+        gathered = 2 * size * weights / learner.num_ranks * num_micro_batches
         seconds += gathered / (efficiency.link * hardware.host_link_gb_s * 1e9)
     return seconds
 
@@ -265,7 +265,7 @@ def pushed_values(config: RunConfig, sizes: ModelSizes) -> tuple[int, int]:
     if config.learner.lora.push == "adapters":
         return sizes.lora(config.learner.lora), BYTES["float32"]
     num_values = sizes.language if config.pushes_all else sizes.adapted(config.learner.lora)
-    return num_values, BYTES[config.model.dtype]
+    return num_values, BYTES[config.rollout_dtype]
 
 
 def sync_seconds(config: RunConfig, sizes: ModelSizes, hardware: Hardware, efficiency: Efficiency) -> float:
@@ -286,12 +286,12 @@ def sync_seconds(config: RunConfig, sizes: ModelSizes, hardware: Hardware, effic
         if config.learner.lora.push == "adapters":
             # Engines on GPUs load what adapters change again from their checkpoint
             # (`rlcore.weight_sync.vllm_receiver`).
-            loaded = BYTES[config.model.dtype] * sizes.adapted(config.learner.lora)
+            loaded = BYTES[config.rollout_dtype] * sizes.adapted(config.learner.lora)
             seconds += loaded / (PAGEABLE_GB_S * 1e9)
     if config.learner.zero_stage == 3 and config.learner.num_ranks > 1:
         spans = config.learner.num_ranks > hardware.gpus_per_node
         link = hardware.network_gb_s if spans else hardware.link_gb_s
-        seconds += 4.0 * num_values / (efficiency.link * link * 1e9)
+        seconds += BYTES[config.learner.weight_dtype] * num_values / (efficiency.link * link * 1e9)
     return seconds
 
 

@@ -26,10 +26,11 @@ from rlcore.plan.workload import Batch, Workload
 
 CHANGES: tuple[Settings, ...] = (
     {"learner.activation_checkpointing": True},
-    {"learner.autocast": "bfloat16"},
+    {"learner.precision": "autocast"},
     {"learner.zero_stage": 3},
     {"learner.micro_batch_tokens": 4096},
     {"reference.micro_batch_tokens": 4096},
+    {"learner.precision": "bf16"},
     {"learner.offload_optimizer": "cpu"},
     {"learner.lora.rank": 64},
     {"reference.num_replicas": 0},
@@ -169,7 +170,7 @@ def engine_of(
         sizes=sizes,
         hardware=hardware,
         efficiency=efficiency,
-        dtype=config.model.dtype,
+        dtype=config.rollout_dtype,
         tensor_parallel=int(config.rollout.engine.get("tensor_parallel_size", 1)),
         max_num_seqs=rollout_memory(config, sizes, batch, hardware).num_seqs,
     )

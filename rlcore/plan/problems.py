@@ -200,7 +200,7 @@ def _keys_of(role: str) -> str:
         "rollout": "rollout.engine.gpu_memory_utilization",
         "learner": "learner.micro_batch_tokens, learner.activation_checkpointing, learner.zero_stage, "
         "learner.offload_optimizer, learner.lora.rank",
-        "reference": "reference.micro_batch_tokens, model.dtype",
+        "reference": "reference.micro_batch_tokens, learner.precision",
     }
     return f"lower or set {keys.get(role, f'{_section(role)}.args.engine.gpu_memory_utilization')}"
 

@@ -112,7 +112,7 @@ def rollout_memory(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware:
 
     The cache is the rest, unless `kv_cache_memory_bytes` says how large it is.
     """
-    engine, size = config.rollout.engine, BYTES[config.model.dtype]
+    engine, size = config.rollout.engine, BYTES[config.rollout_dtype]
     tensor_parallel, workers = int(engine.get("tensor_parallel_size", 1)), config.rollout.workers_per_engine
     max_num_seqs, tokens = largest_batch(config, hardware)
     weights = size * sizes.language / workers
@@ -186,7 +186,9 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
         ),
     ]
     if config.algorithm.kl_coef > 0 and config.reference.num_replicas > 0:
-        num_bytes = forward_memory(sizes, config.model, config.reference.micro_batch_tokens, hardware)
+        num_bytes = forward_memory(
+            sizes, config.model, config.learner, config.reference.micro_batch_tokens, hardware
+        )
         roles.append(
             Role(
                 name="reference",
@@ -194,7 +196,7 @@ def roles_of(config: RunConfig, sizes: ModelSizes, batch: Batch, hardware: Hardw
                 num_gpus=_gpus(config.reference, hardware),
                 num_bytes=overhead + (1 + share) * num_bytes,
                 parts={"weights and activations": num_bytes},
-                host_bytes=HOST_PROCESS_BYTES,
+                host_bytes=HOST_PROCESS_BYTES + _narrowed(config, sizes),
             )
         )
     if hardware.is_cpu:
@@ -216,14 +218,22 @@ def _rollout_host(config: RunConfig, rollout: Rollout) -> float:
 def _loaded(config: RunConfig, sizes: ModelSizes) -> float:
     """Main memory of a rank beside a GPU while it loads the checkpoint (`hf_model.load_model`).
 
-    ZeRO-3 gives the rank its part in float32; before that, transformers joins the experts of a mixture on
-    every rank, in bfloat16. With adapters the rank holds all in float32. Else weights go to the GPU at once.
+    ZeRO-3 gives the rank its part; before that, transformers joins the experts of a mixture on
+    every rank, in bfloat16. With adapters the rank holds all of it. Else weights go to the GPU at once.
     """
-    whole, learner = 4.0 * (sizes.language + sizes.media), config.learner
+    learner = config.learner
+    whole = float(BYTES[learner.weight_dtype] * (sizes.language + sizes.media))
     if learner.zero_stage == 3:
         experts = 2.0 * sizes.num_layers * sizes.layer if sizes.idle else 0.0
         return whole / learner.num_ranks + experts
     return whole if learner.lora.rank else 0.0
+
+
+def _narrowed(config: RunConfig, sizes: ModelSizes) -> float:
+    """Main memory of a reference that loads the checkpoint in float32 and narrows it; else weights go to the
+    GPU at once."""
+    is_narrowed = (config.learner.weight_dtype, config.learner.compute_dtype) == ("float32", "bfloat16")
+    return 4.0 * (sizes.language + sizes.media) if is_narrowed else 0.0
 
 
 def judge_sizes(reward: RewardConfig, config: RunConfig, sizes: ModelSizes) -> ModelSizes | None:

@@ -53,8 +53,12 @@ class DamagedCheckpointError(CheckpointError):
 def run_settings(config: RunConfig) -> dict[str, Any]:
     """Returns what the run's results depend on, JSON-ready. Left out are the settings that a resumed run may
     change freely (`MAY_CHANGE` in the configuration's classes); they change results by no more than rounding.
-    What came from the environment stands as `${oc.env:NAME}`: a key may change."""
-    return config_io.plain(config, lasting=True)
+    What came from the environment stands as `${oc.env:NAME}`: a key may change. Precisions stand as what they
+    are, as the default depends on GPUs."""
+    settings: dict[str, Any] = config_io.plain(config, lasting=True)
+    settings["model"]["dtype"] = config.rollout_dtype
+    settings["learner"]["precision"] = config.learner.own_precision
+    return settings
 
 
 @contextmanager

@@ -236,7 +236,7 @@ def test_a_rank_may_have_text_alone(learner, single, model_path, expected, zero_
 def test_whole_weights_are_exact_after_a_validation_under_autocast(learner, model_path, expected):
     """For a forward alone DeepSpeed's stage 3 gathers weights rounded to bfloat16, and may keep them."""
     first = expected[0][0]
-    start(learner, model_path, zero_stage=3, autocast="bfloat16")
+    start(learner, model_path, zero_stage=3, precision="autocast")
     learner.call("update", first, timeout_s=60)
     before = learner.call("weights", timeout_s=60)[0]
     assert learner.call("supervised_loss", first.groups[:2], timeout_s=60)[0] > 0
@@ -386,6 +386,67 @@ def test_a_learner_is_its_own_reference(learner, model_path, expected, zero_stag
         assert max(np.abs(p - r).max() for p, r in zip(policy, own, strict=True)) > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("precision", "settings"),
+    [
+        ("autocast", {"zero_stage": 2}),
+        ("bf16", {"zero_stage": 2}),
+        ("bf16", {"zero_stage": 2, "offload_optimizer": "cpu", "activation_checkpointing": True}),
+        ("bf16", {"zero_stage": 3, "lora": replace(LORA, target_modules=("q_proj", "o_proj", "gate_proj"))}),
+    ],
+)
+def test_in_bfloat16_small_updates_add_up(learner, model_path, expected, tmp_path, precision, settings):
+    """Half a unit of the last place of a weight of 0.02 in bfloat16 is 3e-5: thirty updates of this rate."""
+    settings = {"precision": precision, "lr": 1e-6, "warmup_steps": 0, "weight_decay": 0.0, **settings}
+    settings["lr_schedule"] = "constant"
+    batch, groups = expected[0][0], make_groups(load_model(model_path), seed=7)
+    start(learner, model_path, **settings)
+    held = learner.call("dtypes", timeout_s=60)[0]
+    assert held["trained"] == ({"torch.float32"} if precision == "autocast" else {"torch.bfloat16"})
+    assert held["optimizer"] == {"torch.float32"}
+
+    # Before the first update the reference computes the same, to the bit: the KL is 0.
+    config = replace(LEARNER, **settings)
+    reference = ReferenceWorker(ModelConfig(path=model_path), micro_batch_tokens=1, learner=config)
+    for group, rows in zip(groups, reference.logprobs(groups), strict=True):
+        own = learner.call("logprobs", [TokenGroup.of(group)], timeout_s=60)[0]
+        assert all(np.array_equal(a, b) for a, b in zip(own, rows, strict=True))
+
+    first, pushed = learner.call("masters", timeout_s=60)[0], learner.call("weights", timeout_s=60)[0]
+    for _ in range(3):
+        learner.call("update", batch, timeout_s=60)
+    masters, later = learner.call("masters", timeout_s=60)[0], learner.call("weights", timeout_s=60)[0]
+    for name, master in masters.items():
+        assert master.dtype == np.float32
+        # Adam's first steps are as long as the rate, whatever the gradient; some adapters' begin at 0.
+        assert 1e-6 < np.abs(master - first[name]).max() < 3.3e-6, name
+    if precision == "bf16" and "lora" not in settings:
+        # Engines get what the learner computes with: the masters, rounded to the nearest.
+        names = dict(checkpoint_parameters(load_model(model_path), media=False))
+        rounded = {names[name]: torch.tensor(m).bfloat16().float().numpy() for name, m in masters.items()}
+        assert_equal({name: later[name] for name in rounded}, rounded)
+        stay = [(later[name] == pushed[name]).mean() for name in later if later[name].ndim == 2]
+        assert min(stay) > 0.8  # most weights are where they were, and would be for ever without masters
+
+    learner.call("save", str(tmp_path / "checkpoint"), timeout_s=60)
+    metrics = learner.call("update", batch, timeout_s=60)[0]
+    went_on = learner.call("masters", timeout_s=60)[0]
+    start(learner, model_path, **settings)
+    learner.call("load", str(tmp_path / "checkpoint"), timeout_s=60)
+    assert_equal(learner.call("masters", timeout_s=60)[0], masters)
+    resumed = learner.call("update", batch, timeout_s=60)[0]
+    assert all(resumed[name] == metrics[name] for name in ("loss", "grad_norm", "logprob_max_diff"))
+    assert_equal(learner.call("masters", timeout_s=60)[0], went_on)
+
+    learner.call("export", str(tmp_path / "model"), timeout_s=60)
+    exported = load_model(str(tmp_path / "model"))
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "float32"
+    if "lora" not in settings:
+        for name, weight in exported.named_parameters():
+            if name in went_on:
+                np.testing.assert_array_equal(weight.detach().numpy(), went_on[name])
+
+
 @pytest.mark.parametrize(("kind", "zero_stage"), [("speech", 0), ("speech", 2), ("mixture", 3)])
 def test_frozen_weights_take_half_and_change_nothing(
     learner, model_path, mixture_path, tmp_path, kind, zero_stage
@@ -396,7 +457,7 @@ def test_frozen_weights_take_half_and_change_nothing(
     save_checkpoint(load_model(original, dtype="bfloat16"), path, processor=load_processor(original))
     batch = make_batch(load_model(path), ReferenceWorker(ModelConfig(path=path), 64), seed=0)
     lora = replace(LORA, target_modules=("q_proj",))
-    settings = {"zero_stage": zero_stage, "lora": lora, "lr": 1e-2, "autocast": "bfloat16"}
+    settings = {"zero_stage": zero_stage, "lora": lora, "lr": 1e-2, "precision": "autocast"}
     got = []
     for is_wide in (True, False):
         learner.call("keep_wide", is_wide, timeout_s=60)

@@ -112,7 +112,7 @@ def test_two_steps_teach_projector_and_adapters_alone(path: str, tmp_path: Path)
         media_cache=str(tmp_path / "cache"),
         learner=LearnerConfig(
             lr=1e-3,
-            autocast="bfloat16",
+            precision="autocast",
             lora=LoRAConfig(rank=4, target_modules=("q_proj",), also_train=("multi_modal_projector",)),
         ),
     )

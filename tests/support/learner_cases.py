@@ -63,6 +63,20 @@ class Probe(LearnerWorker):
         gathered = zero.gathered(whole, zero_stage=engine._config.zero_stage)
         return {weight.hub_name: tensor.cpu().numpy().copy() for weight, tensor in gathered}
 
+    def masters(self) -> dict[str, np.ndarray]:
+        """Returns the trained parameters as the optimizer knows them, by in-memory name."""
+        engine = self._engine
+        whole = {n: engine._adam.read(p, with_moments=False) for n, p in engine.model.trained.items()}
+        return {name: tensors["weight"].cpu().numpy().copy() for name, tensors in whole.items()}
+
+    def dtypes(self) -> dict[str, set[str]]:
+        """Returns the dtypes of the parameters that are trained, and of what the optimizer updates."""
+        trained, owners = self._engine.model.trained.values(), self._engine._adam._owners()
+        return {
+            "trained": {str(getattr(p, "ds_tensor", p).dtype) for p in trained},
+            "optimizer": {str(owner.dtype) for owner in owners},
+        }
+
     def logprobs(self, groups: Sequence[TrainGroup]) -> list[np.ndarray]:
         """Returns the log-probabilities of the engine's own forward, with adapters beside their layers. Every
         rank gets the same groups."""
@@ -106,9 +120,9 @@ class Probe(LearnerWorker):
         """Sets whether the next engine holds frozen weights in float32."""
         from rlcore.engines import zero
 
-        if not hasattr(zero, "narrow"):
-            zero.narrow = zero.narrow_frozen
-        zero.narrow_frozen = (lambda layers: None) if is_wide else zero.narrow
+        if not hasattr(zero, "own_narrow_frozen"):
+            zero.own_narrow_frozen = zero.narrow_frozen
+        zero.narrow_frozen = (lambda layers: None) if is_wide else zero.own_narrow_frozen
 
     def trained(self) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of this rank's parts of trained parameters, by in-memory name."""

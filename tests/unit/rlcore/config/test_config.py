@@ -23,6 +23,7 @@ from rlcore.config import (
     to_yaml,
 )
 from rlcore.config.io import keys
+from rlcore.config.precisions import precisions
 from rlcore.errors import ConfigError
 from rlcore.loop.prompts import PromptStream
 
@@ -312,6 +313,10 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
         ("learner.lora.dropout=1", "learner.lora.dropout: got 1.0, must be at least 0 and below 1"),
         ("learner.betas=[0.9, 1.5]", "learner.betas: got (0.9, 1.5)"),
         ("model.dtype=float16", "model.dtype: got 'float16', must be one of float32, bfloat16"),
+        (
+            "learner.precision=bfloat16",
+            "learner.precision: got 'bfloat16', must be one of float32, autocast, bf16",
+        ),
         (
             "rewards.brevity.on_error=ignore",
             "rewards.brevity.on_error: got 'ignore', must be abort, mask or a",
@@ -681,7 +686,7 @@ learner.zero_stage learner.offload_optimizer
 learner.offload_parameters learner.activation_checkpointing learner.lora.rank learner.lora.alpha
 learner.lora.dropout learner.lora.target_modules learner.lora.also_train learner.lora.push learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
-learner.autocast learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
+learner.precision learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
 learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps learner.timeout_s
 learner.max_restarts
 reference.num_replicas reference.num_cpus reference.num_gpus reference.resources reference.micro_batch_tokens
@@ -722,3 +727,31 @@ def test_a_gate_that_could_never_open_and_a_reward_that_trusts_itself_are_refuse
         PTRConfig(threshold=float("nan"))
     with pytest.raises(ConfigError, match=r"reasoning: got 'o', must be another reward than algorithm\.ptr"):
         PTRConfig(outcome="o", reasoning="o")
+
+
+def test_precisions_are_bfloat16_on_gpus_unless_they_are_said(minimal: Path) -> None:
+    def said(*overrides: str) -> dict[str, str]:
+        return precisions(load_config([minimal], overrides))
+
+    on_cpus = "weights float32, products float32, head float32"
+    assert said() == {"rollout": on_cpus, "learner": on_cpus, "reference": on_cpus}
+    on_gpus = said("rollout.num_gpus=1", "learner.num_gpus=1", "model.head_dtype=float32")
+    assert on_gpus == {
+        "rollout": "weights bfloat16, products bfloat16, head float32",
+        "learner": "weights float32, products bfloat16, head float32; float32 products in TF32",
+        # As the learner, wherever the reference is.
+        "reference": "weights float32, products bfloat16, head float32",
+    }
+    chosen = said(
+        "rollout.num_gpus=1", "model.dtype=float32", "learner.precision=bf16", "algorithm.kl_coef=0"
+    )
+    assert chosen == {
+        "rollout": on_cpus,
+        "learner": "weights bfloat16, products bfloat16, head bfloat16, master weights float32",
+    }
+    exact = said("learner.num_gpus=1", "learner.precision=float32")
+    assert exact["learner"] == f"{on_cpus}; float32 products in TF32"
+    with pytest.raises(
+        ConfigError, match=r"learner.precision: got 'bf16', must be float32 or autocast below"
+    ):
+        said("learner.precision=bf16", "learner.zero_stage=1")

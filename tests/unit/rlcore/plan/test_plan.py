@@ -30,7 +30,7 @@ from rlcore.engines import head
 from rlcore.errors import ConfigError
 from rlcore.plan import memory
 from rlcore.plan.hardware import KNOWN, Efficiency, Hardware, load_hardware
-from rlcore.plan.memory import MicroBatch, learner_memory
+from rlcore.plan.memory import MicroBatch, forward_memory, learner_memory
 from rlcore.plan.phases import (
     RENDER_S,
     Engine,
@@ -74,7 +74,8 @@ TINY = ModelSizes(
 
 def run_config(**settings: Any) -> RunConfig:
     config = RunConfig(model=ModelConfig(path="somewhere"), algorithm=AlgorithmConfig(kl_coef=0))
-    return with_settings(config, {"rollout.num_gpus": 1.0, "learner.num_gpus": 1.0, **settings})
+    on_gpus = {"rollout.num_gpus": 1.0, "learner.num_gpus": 1.0, "learner.precision": "float32"}
+    return with_settings(config, {**on_gpus, **settings})
 
 
 @pytest.mark.parametrize("known", [QWEN2_5_OMNI_3B, QWEN2_5_OMNI_7B])
@@ -276,11 +277,36 @@ def test_pushing_merged_adapters_moves_what_they_change() -> None:
 def test_frozen_weights_of_a_bfloat16_checkpoint_take_half() -> None:
     config = run_config(**{"learner.lora.rank": 16, "learner.zero_stage": 0})
     batch, sizes = Batch(config, Workload()), QWEN2_5_OMNI_7B
-    low = with_settings(config, {"learner.autocast": "bfloat16"})
+    low = with_settings(config, {"learner.precision": "autocast"})
     wide, narrow = (learner_of(each, sizes, batch, H100).weights for each in (config, low))
     assert wide == 4 * (sizes.language + sizes.lora(config.learner.lora))
     assert wide - narrow == 2 * sizes.linear
     assert learner_of(low, replace(sizes, linear=0), batch, H100).weights == wide  # not in bfloat16 on disk
+
+
+def test_precisions_take_the_bytes_that_they_say() -> None:
+    """Per parameter at stage 2 on one GPU: weights with the optimizer's float32 copy, and Adam's moments. On
+    GPUs the default is autocast, and engines in bfloat16."""
+    config = run_config(**{"learner.precision": None, "model.media": "embeds"})
+    batch, sizes = Batch(config, Workload()), replace(QWEN2_5_OMNI_7B, audio=0, other_media=0)
+    assert config.rollout_dtype == "bfloat16" and config.learner.own_precision == "autocast"
+    states = {}
+    for precision in ("float32", "autocast", "bf16"):
+        took = learner_of(with_settings(config, {"learner.precision": precision}), sizes, batch, H100)
+        states[precision] = (took.weights + took.optimizer) / sizes.language
+    assert states == {"float32": 16, "autocast": 16, "bf16": 14}
+    assert learner_of(config, sizes, batch, H100).weights == 8 * sizes.language
+    forward = {
+        precision: forward_memory(sizes, config.model, LearnerConfig(precision=precision), 0, H100)
+        for precision in states
+    }
+    forward = {name: num_bytes - 12 * 2**26 for name, num_bytes in forward.items()}  # a chunk of logits
+    language, embedding = sizes.language, sizes.embedding
+    assert forward == {
+        "float32": 4 * language,
+        "autocast": 2 * language + 2 * embedding,
+        "bf16": 2 * language,
+    }
 
 
 def test_a_learner_that_is_its_own_reference_takes_no_more() -> None:
@@ -289,7 +315,7 @@ def test_a_learner_that_is_its_own_reference_takes_no_more() -> None:
     own = with_settings(config, {"reference.num_replicas": 0})
     names = [[role.name for role in roles_of(each, sizes, batch, H100)] for each in (config, own)]
     assert names == [["rollout", "learner", "reference"], ["rollout", "learner"]]
-    four = with_settings(own, {"learner.num_ranks": 4, "learner.autocast": "bfloat16"})
+    four = with_settings(own, {"learner.num_ranks": 4, "learner.precision": "autocast"})
     one, shared = (reference_seconds(each, sizes, batch, H100, EXACT) for each in (config, four))
     bfloat16 = H100.tflops("bfloat16") / H100.tflops("float32")
     assert one == pytest.approx(shared * 4 * bfloat16)
@@ -597,7 +623,7 @@ def test_main_memory_of_a_node_holds_every_process_and_what_ranks_load() -> None
         ({"learner.lora.rank": 8}, whole),  # narrowed on its way
     ):
         (_, learner, reference, _) = make_plan(with_settings(config, settings), sizes, h100s).roles
-        assert (learner.host_bytes, reference.host_bytes) == (2e9 + loaded, 2e9)
+        assert (learner.host_bytes, reference.host_bytes) == (2e9 + loaded, 2e9 + whole)
     mixture = load_config([OMNI / "base.yaml", OMNI / "30b_8gpu.yaml"])
     its = sizes_of(mixture.model)
     learner = make_plan(mixture, its, h100s).roles[1]
@@ -607,6 +633,7 @@ def test_main_memory_of_a_node_holds_every_process_and_what_ranks_load() -> None
     config = with_settings(config, {"learner.lora.rank": 8})
     plan = make_plan(config, sizes, h100s)
     rollout, learner, reference, judge = plan.roles
+    assert learner.host_bytes == reference.host_bytes == 2e9 + whole
     total = sum(role.count * role.host_bytes for role in (rollout, learner, reference, judge)) + 2 * 0.3e9
     just = replace(h100s, host_memory_gb=total / 0.97e9 + 1)
     assert find_problems(config, sizes, plan.batch, just) == []

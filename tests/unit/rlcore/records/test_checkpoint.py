@@ -287,7 +287,10 @@ def test_a_run_may_go_on_elsewhere_and_with_other_deadlines():
     for other in (
         dataclasses.replace(config, run_dir="elsewhere"),
         dataclasses.replace(
-            config, learner=LearnerConfig(num_ranks=8, num_gpus=1, zero_stage=3, offload_optimizer="cpu")
+            config,
+            learner=LearnerConfig(
+                num_ranks=8, num_gpus=1, zero_stage=3, offload_optimizer="cpu", precision="float32"
+            ),
         ),
         dataclasses.replace(config, rollout=RolloutConfig(num_replicas=4, timeout_s=9e3, max_restarts=9)),
         dataclasses.replace(config, weight_sync=WeightSyncConfig(backend="gloo", timeout_s=9e3)),
@@ -296,6 +299,8 @@ def test_a_run_may_go_on_elsewhere_and_with_other_deadlines():
         assert run_settings(other) == run_settings(config)
     for other in (
         dataclasses.replace(config, learner=LearnerConfig(lr=2e-6)),
+        dataclasses.replace(config, learner=LearnerConfig(num_gpus=1)),  # autocast by default
+        dataclasses.replace(config, rollout=RolloutConfig(num_gpus=1)),  # bfloat16 by default
         dataclasses.replace(config, rollout=RolloutConfig(max_tokens=9)),
         dataclasses.replace(config, rewards={"a": RewardConfig(target="a:A", weight=0.5)}),
     ):
