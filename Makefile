@@ -19,7 +19,7 @@ PROJECT := $(VENV)/.project-installed
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes chaos bench check format doctor \
+.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes chaos bench gpu-check check format doctor \
   lock clean
 
 help: ## List the targets
@@ -106,6 +106,11 @@ bench: env ## All benchmarks (35 minutes on two idle cores, more on slow ones); 
 	@if [ -n "$(TRL_PYTHON)" ]; then \
 	  $(BIN)/python -m benchmarks.peers.trl --python $(TRL_PYTHON) --json $(RESULTS)/peers_trl.json; \
 	else echo "TRL_PYTHON is not set: the comparison with TRL is left out"; fi
+
+# Without `env`: any Python that has torch, transformers and rlcore's small packages will do (PYTHON_OF_GPU=python3).
+PYTHON_OF_GPU ?= $(BIN)/python
+gpu-check: ## On a machine with a GPU: what works, and how fast (at most ten minutes; docs/guides/gpus.md)
+	$(PYTHON_OF_GPU) -m benchmarks.gpu_check --json $(RESULTS)/gpu_check.json
 
 check: env ## Format, lint and types, changing nothing
 	$(BIN)/ruff format --check .
