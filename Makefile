@@ -20,7 +20,7 @@ export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes chaos bench gpu-check check format doctor \
-  lock clean
+  lock compatibility clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -126,6 +126,9 @@ doctor: env ## What is wrong with this machine, and what to do
 
 lock: ## Resolve the newest versions into requirements/cpu.lock and gpu.lock
 	$(PYTHON) requirements/lock.py
+
+compatibility: ## Write docs/reference/compatibility.md from setup.cfg, the locks and requirements/tested.json
+	$(PYTHON) requirements/compatibility.py
 
 clean: ## Remove .venv, caches and build leavings (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage

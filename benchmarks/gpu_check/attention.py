@@ -19,8 +19,8 @@ TINY_CASES = {"16 tokens": (4, 16), "128 tokens": (2, 128)}
 
 
 def run(record: Record, device: str, *, tiny: bool) -> None:
-    """One layer of the 7B's heads in bfloat16, forward and backward. 16384 answers in 4 times the memory of
-    4096 would mean that memory grows with the square."""
+    """Measures one layer of the 7B's heads in bfloat16, forward and backward. Memory that grew with the
+    square of the length would be four times as much a token at 16384 tokens as at 4096."""
     num_heads, num_kv, size = (4, 2, 32) if tiny else (28, 4, 128)
     prompt = 16 if tiny else PROMPT
     per_token = {}

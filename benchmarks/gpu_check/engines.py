@@ -51,12 +51,12 @@ class Checkpoint:
     dtype: str
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """What a learner pushes: (hub name, whole tensor)."""
+        """Yields what a learner pushes: (hub name, whole tensor)."""
         for weight in rollout_weights(self.model):
             yield weight.hub_name, weight.tensor(DTYPES[self.dtype])
 
     def sender(self, backend: str) -> WeightSender:
-        """The learner's end of a medium."""
+        """Returns the learner's end of a medium."""
         shapes = [(weight.hub_name, weight.shape) for weight in rollout_weights(self.model)]
         sender = make_sender(WeightSyncConfig(backend=backend, timeout_s=PUSH_S), shapes, dtype=self.dtype)
         assert sender is not None

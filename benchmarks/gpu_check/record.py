@@ -1,4 +1,4 @@
-"""What a part has found, row by row, on disk at once: a part that dies keeps what it had measured."""
+"""Rows of what a part has found, each on disk at once: a part that dies keeps what it had measured."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from rlcore.types import TrainGroup
 
 
 def small(record: Record, device: str, *, tiny: bool) -> None:
-    """All weights of a text model of 0.5B, with ZeRO 2."""
+    """Trains all weights of a text model of 0.5B, with ZeRO 2."""
     shape = {
         "num_groups": 1 if tiny else 16,
         "prompt": 20 if tiny else 100,
@@ -52,8 +52,8 @@ def small(record: Record, device: str, *, tiny: bool) -> None:
 
 
 def omni(record: Record, device: str, *, tiny: bool) -> None:
-    """Adapters on a model of Qwen2.5-Omni-7B's shape, with 6 s of sound in each prompt, as the ready
-    configurations train it on one GPU."""
+    """Trains adapters on a model of Qwen2.5-Omni-7B's shape, with 6 s of sound in each prompt, as the ready
+    configurations do on one GPU."""
     shape = {
         "num_groups": 1 if tiny else 8,
         "prompt": 20 if tiny else 100,

@@ -81,7 +81,7 @@ def _sum(tensor: Tensor) -> int:
 
 
 def copies(record: Record, device: str, *, tiny: bool) -> None:
-    """Pageable against pinned memory and the slots of /dev/shm, by tensors of 1 MB and of 256 MB."""
+    """Compares pageable with pinned memory and the slots of /dev/shm, by tensors of 1 MB and of 256 MB."""
     for megabytes in (1, 4) if tiny else (1, 256):
         num_bytes = megabytes << 20
         own = torch.zeros(num_bytes, dtype=torch.uint8, device=device)

