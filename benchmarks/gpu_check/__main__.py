@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from benchmarks.gpu_check import __doc__ as about
 from benchmarks.gpu_check.parts import PARTS, run_part
 from benchmarks.gpu_check.record import markdown
@@ -33,6 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.render:
         print(markdown(json.loads(arguments.render.read_text(encoding="utf-8"))), end="")
         return 0
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        print(
+            f"torch {torch.__version__} sees no GPU here: `rlcore doctor` says why. "
+            "--device cpu runs the same code with tiny shapes"
+        )
+        return 1
     start = time.perf_counter()
     result = {"benchmark": "gpu_check", "device": arguments.device, "parts": [], **environment()}
     # A CPU, which may have others at work, has no card's time to spare.

@@ -38,7 +38,7 @@ def run(record: Record, device: str, *, tiny: bool) -> None:
         start = time.perf_counter()
         try:
             module = importlib.import_module(package)
-        except ImportError as error:
+        except Exception as error:
             # Absent ones are told; one that is there and breaks (a library of another CUDA) is a failure.
             absent = isinstance(error, ModuleNotFoundError) and error.name == package
             record.measured(

@@ -124,7 +124,8 @@ def environment(device: str) -> dict[str, str]:
     """Returns the environment of a part's process: no hub, a learner's group of one rank, and on the CPU no
     GPU in sight."""
     group = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-    own = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **group}
+    quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+    own = {**os.environ, **quiet, **group}
     return own | ({"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} if device == "cpu" else {})
 
 

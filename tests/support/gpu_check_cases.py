@@ -20,19 +20,24 @@ _SCRIPT = """
 import importlib, json, sys
 from pathlib import Path
 from benchmarks.gpu_check.record import Record
+for package in json.loads(sys.argv[2]):
+    sys.modules[package] = None  # as where it is not installed
 if __name__ == "__main__":
     for module, function, out in json.loads(sys.argv[1]):
         getattr(importlib.import_module(module), function)(Record(Path(out)), "cpu", tiny=True)
 """
 
 
-def run_tiny(names: Sequence[str], folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Runs parts one after another in one process, which saves their imports, and returns their rows."""
+def run_tiny(
+    names: Sequence[str], folder: Path, *, without: Sequence[str] = ()
+) -> dict[str, list[dict[str, Any]]]:
+    """Runs parts one after another in one process, which saves their imports, and returns their rows.
+    Packages of `without` cannot be imported."""
     calls = [[*PARTS[name].target.split(":"), str(folder / name)] for name in names]
     script = folder / "run.py"
     script.write_text(_SCRIPT, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, script, json.dumps(calls)],
+        [sys.executable, script, json.dumps(calls), json.dumps(without)],
         env=environment("cpu") | {"PYTHONPATH": str(PROJECT)},
         cwd=folder,
         capture_output=True,

@@ -21,11 +21,13 @@ PROJECT = Path(__file__).resolve().parents[3]
 @pytest.mark.slow
 def test_parts_without_an_engine_run_on_the_cpu(tmp_path: Path) -> None:
     names = [name for name in PARTS if name not in ENGINES]
-    found = run_tiny(names, tmp_path)
+    found = run_tiny(names, tmp_path, without=["ray", "vllm"])
     missed = {(name, row["what"]): row for name in names for row in found[name] if row["passed"] is False}
     if torch.version.cuda and not torch.cuda.is_available():
         assert missed.pop(("machine", "GPUs"))  # builds for GPUs on a machine without one
     assert not missed
+    absent = {row["what"] for row in found["machine"] if row["value"] == "absent"}
+    assert {"import ray", "import vllm"} <= absent
     told = {(name, row["what"]) for name in names for row in found[name]}
     for stage in ("ZeRO 0", "ZeRO 2", "ZeRO 3", "ZeRO 2, Adam in main memory", "ZeRO 3, all in main memory"):
         assert ("zero", f"{stage}: weights") in told
@@ -60,6 +62,13 @@ def test_a_part_without_its_package_or_without_time_is_left_out_by_name() -> Non
     assert (skipped["status"], skipped["error"]) == ("skipped", "no_such_package is not installed")
     late = run_part("one", Part(target="nothing:at_all", about="", limit_s=1), device="cpu", limit_s=-2.0)
     assert (late["status"], late["error"]) == ("skipped", "no time was left")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 1
+    out = capsys.readouterr().out
+    assert "sees no GPU here: `rlcore doctor` says why" in out and "|" not in out
 
 
 def test_limits_of_all_parts_without_an_engine_fit_ten_minutes() -> None:
