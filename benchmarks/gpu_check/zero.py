@@ -38,7 +38,7 @@ def run(record: Record, device: str, *, tiny: bool) -> None:
             [sys.executable, "-c", f"from benchmarks.gpu_check.zero import reference; reference({name!r})"],
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
             check=True,
-            timeout=60,
+            timeout=300,
         )
         wanted = torch.load(folder / "reference.pt")
         start = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
