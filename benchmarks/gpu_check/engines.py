@@ -11,7 +11,6 @@ import os
 import signal
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -180,7 +179,7 @@ def _serve(connection: Connection, path: str, settings: dict[str, Any]) -> None:
         served = _Served(path, settings)
         connection.send(time.perf_counter() - start)
     except BaseException as error:
-        connection.send(RuntimeError("".join(traceback.format_exception(error)[-3:])))
+        connection.send(RuntimeError(f"{type(error).__name__}: {error}"))
         raise
     while True:
         method, arguments = connection.recv()
@@ -198,8 +197,8 @@ def push(record: Record, device: str, *, tiny: bool) -> None:
         for backend in ["shared_memory"] if device == "cpu" else ["ipc", "shared_memory"]:
             try:
                 _push_by(record, checkpoint, backend, device)
-            except Exception:  # one medium must not cost the other
-                record.measured(backend, traceback.format_exc(limit=-3), passed=False)
+            except Exception as error:  # one medium must not cost the other
+                record.broke(backend, error)
 
 
 def _push_by(record: Record, checkpoint: Checkpoint, backend: str, device: str) -> None:
@@ -277,8 +276,8 @@ def kill(record: Record, device: str, *, tiny: bool) -> None:
         for backend in ["shared_memory"] if device == "cpu" else ["ipc", "shared_memory"]:
             try:
                 _kill_by(record, checkpoint, backend, device)
-            except Exception:
-                record.measured(backend, traceback.format_exc(limit=-3), passed=False)
+            except Exception as error:
+                record.broke(backend, error)
 
 
 def _kill_by(record: Record, checkpoint: Checkpoint, backend: str, device: str) -> None:

@@ -83,8 +83,8 @@ PARTS = {
 def run_part(name: str, part: Part, *, device: str, limit_s: float) -> dict[str, Any]:
     """Runs a part in a process of its own, for `limit_s` seconds at most.
 
-    Returns its name, `status`, `seconds`, `rows` and `error`. The status is `ok`, `failed` (a limit was
-    missed), `error`, `timeout` or `skipped`.
+    Returns its name, `status`, `seconds`, `rows` and `error`, the end of what it has printed. The status is
+    `ok`, `failed` (a limit was missed), `error`, `timeout` or `skipped`.
     """
     missing = [package for package in part.needs if importlib.util.find_spec(package) is None]
     result = {"part": name, "about": part.about, "status": "skipped", "seconds": 0.0, "rows": [], "error": ""}
@@ -115,7 +115,8 @@ def run_part(name: str, part: Part, *, device: str, limit_s: float) -> dict[str,
     elif code:
         status, error = "error", f"exit code {code}:\n{last}"
     else:
-        status, error = "failed" if any(row["passed"] is False for row in rows) else "ok", ""
+        failed = any(row["passed"] is False for row in rows)
+        status, error = ("failed", last) if failed else ("ok", "")
     seconds = round(time.perf_counter() - start, 1)
     return result | {"status": status, "seconds": seconds, "rows": rows, "error": error}
 

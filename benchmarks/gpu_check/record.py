@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ class Record:
         self.rows.append(row)
         print(row, flush=True)
         write_json(self._path, finite(self.rows))
+
+    def broke(self, what: str, error: Exception) -> None:
+        """Adds a row for a piece that raised; the part goes on, and its log has the traceback."""
+        traceback.print_exception(error)
+        last = f"{type(error).__name__}: {error}".strip().splitlines()[-1]
+        self.measured(what, last[:300], passed=False)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

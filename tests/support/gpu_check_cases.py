@@ -60,6 +60,14 @@ def never_a_number(record: Record, device: str, *, tiny: bool) -> None:
     record.measured("first", float("nan"), "nats", at_most=1.0)
 
 
+def breaks_in_part(record: Record, device: str, *, tiny: bool) -> None:
+    try:
+        raise ValueError("first line\nlast line")
+    except ValueError as error:
+        record.broke("one stage", error)
+    record.measured("another", 1)
+
+
 def crashes(record: Record, device: str, *, tiny: bool) -> None:
     record.measured("first", 1)
     sys.stdout.flush()

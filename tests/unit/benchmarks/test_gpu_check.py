@@ -47,6 +47,9 @@ def test_a_part_that_crashes_or_hangs_keeps_what_it_had(monkeypatch: pytest.Monk
 
     statuses = {name: run(name)["status"] for name in ("fine", "misses", "never_a_number")}
     assert statuses == {"fine": "ok", "misses": "failed", "never_a_number": "failed"}
+    broken = run("breaks_in_part")
+    assert broken["status"] == "failed" and "Traceback" in broken["error"]
+    assert [row["value"] for row in broken["rows"]] == ["last line", 1]
     crashed = run("crashes")
     assert (crashed["status"], crashed["rows"][0]["value"]) == ("error", 1)
     assert "exit code -6" in crashed["error"]
