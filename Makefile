@@ -9,6 +9,9 @@ TORCH_INDEX ?=
 BASE_MODEL ?= runs/quickstart/sft/model
 
 BIN := $(VENV)/bin
+# Which lock $(VENV) is made from: make env-gpu leaves the mark, and all other targets go on with it.
+KIND = $(if $(wildcard $(VENV)/.gpu),gpu,cpu)
+LOCK := requirements/$(KIND).lock
 DEPENDENCIES := $(VENV)/.dependencies-installed
 PROJECT := $(VENV)/.project-installed
 
@@ -16,24 +19,34 @@ PROJECT := $(VENV)/.project-installed
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes chaos bench check format doctor \
-  lock clean
+.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes chaos bench gpu-check check format doctor \
+  lock compatibility clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(PROJECT) ## Create .venv from requirements/cpu.lock (skipped when up to date)
 
-$(DEPENDENCIES): requirements/cpu.lock
+env-gpu: ## The same from requirements/gpu.lock: NVIDIA GPUs, driver 580 or newer (README, Clusters and GPUs)
+	@test ! -e $(DEPENDENCIES) || test -e $(VENV)/.gpu || { echo "$(VENV) holds CPU builds. Remove it, or keep both:"; \
+	  echo "  make env-gpu VENV=.venv-gpu     # and VENV=.venv-gpu with every other target"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@touch $(VENV)/.gpu
+	@$(MAKE) --no-print-directory env
+
+$(DEPENDENCIES): $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "The lock is for Python 3.11. Install it, or name it: make env PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Creating $(VENV): about 4 GB, some minutes"
+	@echo "Creating $(VENV): about $(if $(filter gpu,$(KIND)),10,4) GB, some minutes"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \
-	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/cpu.lock
-	@$(BIN)/python -c 'import torch' || \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOCK)
+	@test $(KIND) = gpu || $(BIN)/python -c 'import torch' || \
 	  { echo "torch does not load: it is probably a CUDA build. Take the CPU build:"; \
 	    echo "  rm -r $(VENV) && make env TORCH_INDEX=<address of the CPU wheel index named on pytorch.org>"; exit 1; }
+	@test $(KIND) = cpu || $(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is None)' || \
+	  { echo "torch is a CPU build: pip's settings name an index of them. Without those settings:"; \
+	    echo "  rm -r $(VENV) && PIP_CONFIG_FILE=/dev/null make env-gpu"; exit 1; }
 	@touch $@
 
 $(PROJECT): $(DEPENDENCIES) setup.cfg pyproject.toml
@@ -94,6 +107,11 @@ bench: env ## All benchmarks (35 minutes on two idle cores, more on slow ones); 
 	  $(BIN)/python -m benchmarks.peers.trl --python $(TRL_PYTHON) --json $(RESULTS)/peers_trl.json; \
 	else echo "TRL_PYTHON is not set: the comparison with TRL is left out"; fi
 
+# Without `env`: any Python that has torch, transformers and rlcore's small packages will do (PYTHON_OF_GPU=python3).
+PYTHON_OF_GPU ?= $(BIN)/python
+gpu-check: ## On a machine with a GPU: what works, and how fast (at most ten minutes; docs/guides/gpus.md)
+	$(PYTHON_OF_GPU) -m benchmarks.gpu_check --json $(RESULTS)/gpu_check.json
+
 check: env ## Format, lint and types, changing nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -106,8 +124,11 @@ format: env ## Format, and fix what the linter can
 doctor: env ## What is wrong with this machine, and what to do
 	$(BIN)/rlcore doctor
 
-lock: ## Resolve the newest versions into requirements/cpu.lock
+lock: ## Resolve the newest versions into requirements/cpu.lock and gpu.lock
 	$(PYTHON) requirements/lock.py
+
+compatibility: ## Write docs/reference/compatibility.md from setup.cfg, the locks and requirements/tested.json
+	$(PYTHON) requirements/compatibility.py
 
 clean: ## Remove .venv, caches and build leavings (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage

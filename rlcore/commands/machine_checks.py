@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,9 +29,20 @@ from rlcore.errors import RLCoreError
 from rlcore.records.versions import TESTED, VLLM_BUILDS, installed_version
 
 GIB = 1 << 30
-_GPU_ENVIRONMENT = (
-    "in the project's folder, python3.11 -m venv .venv && .venv/bin/pip install -e '.[gpu,emotion,synth]'"
-)
+_GPU_ENVIRONMENT = "in the project's folder, make env-gpu"
+_DRIVERS = {"12": 525, "13": 580}
+"""Major version of CUDA to the oldest driver that runs its programs (NVIDIA's CUDA release notes)."""
+_LOOK_AT_TORCH = """
+import json, torch
+refusal = ""
+try:
+    torch.cuda.init()
+except Exception as error:
+    refusal = str(error).strip().partition("\\n")[0]
+gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+print(json.dumps([torch.__version__, torch.version.cuda, gpus, refusal]))
+"""
+"""Version, CUDA it was built for, GPUs, and why torch refuses CUDA, in its own words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +80,14 @@ def check_versions() -> Iterator[Finding]:
 
 
 def check_builds() -> Iterator[Finding]:
-    """Checks that torch, vLLM and torchvision are of one kind: all CPU builds or all CUDA builds."""
-    torch = probe(
-        "import json, torch; print(json.dumps([torch.__version__, torch.version.cuda, "
-        "[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]]))"
-    )
+    """Checks that torch, vLLM and torchvision are of one kind, all CPU builds or all CUDA builds, and that
+    CUDA builds find a GPU."""
+    torch = probe(_LOOK_AT_TORCH)
     if isinstance(torch, ProbeFailure):
         advice = "reinstall it for this machine: make env, with TORCH_INDEX set (see README, Installation)"
         yield Finding(status="fail", subject="torch", detail=str(torch), advice=advice)
         return
-    version, cuda, gpus = torch
+    version, cuda, gpus, refusal = torch
     builds = [name for name in VLLM_BUILDS if _has_distribution(name)]
     if len(builds) == 2:
         advice = f"both write the same files: pip uninstall {' '.join(builds)}, then install one extra"
@@ -88,7 +98,10 @@ def check_builds() -> Iterator[Finding]:
         yield Finding(status="fail", subject="vllm", detail=detail, advice=advice)
     if gpus:
         yield Finding(status="ok", subject="GPUs", detail=", ".join(gpus))
-    elif cuda is None and shutil.which("nvidia-smi"):
+        yield from _compiler()
+    elif cuda is not None:
+        yield _unseen_gpus(version, cuda, refusal)
+    elif shutil.which("nvidia-smi"):
         advice = f"to use the GPUs, remove the environment; then: {_GPU_ENVIRONMENT}"
         yield Finding(
             status="warn", subject="GPUs", detail="present, but torch is a CPU build", advice=advice
@@ -105,6 +118,56 @@ def check_builds() -> Iterator[Finding]:
     else:
         advice = "only Qwen2.5-Omni needs it: make env"
         yield Finding(status="warn", subject="torchvision", detail="not installed", advice=advice)
+
+
+def _unseen_gpus(version: str, cuda: str, refusal: str) -> Finding:
+    """A CUDA build that finds no GPU: neither training nor vLLM starts, not even on the CPUs."""
+    wanted = _DRIVERS.get(cuda.partition(".")[0])
+    needs = f"CUDA {cuda} needs NVIDIA's driver {wanted} or newer" if wanted else f"CUDA {cuda}"
+    driver, advice = driver_version(), "for CPUs: remove the environment, then make env"
+    if driver is None:
+        found = "no driver answers (nvidia-smi)"
+        advice = f"install the driver (in a container: NVIDIA's container toolkit and --gpus all); {advice}"
+    elif wanted and int(driver.partition(".")[0]) < wanted:
+        found = f"the driver is {driver}"
+        advice = f"have the driver updated to {wanted} or newer; {advice}"
+    else:
+        found = f"the driver is {driver}"
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        shown = "" if hidden is None else f", which is {hidden!r}"
+        advice = f"look at CUDA_VISIBLE_DEVICES{shown}, and at what nvidia-smi lists; {advice}"
+    detail = f"none seen by torch {version} ({refusal}); {needs}, {found}"
+    return Finding(status="fail", subject="GPUs", detail=detail, advice=advice)
+
+
+def driver_version() -> str | None:
+    """Returns the version of NVIDIA's driver as nvidia-smi gives it; None where it gives none."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = asked.stdout.split()
+    is_version = asked.returncode == 0 and bool(lines) and lines[0].partition(".")[0].isdigit()
+    return lines[0] if is_version else None
+
+
+def _compiler() -> Iterator[Finding]:
+    """Looks for what Triton compiles the launchers of its kernels with, at their first use."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if compiler and shutil.which(compiler):
+        yield Finding(status="ok", subject="C compiler", detail=compiler)
+    else:
+        detail = f"{compiler} is not there (CC)" if compiler else "neither gcc nor clang is there"
+        advice = "Triton, which vLLM's kernels need, compiles with it: apt-get install gcc, or set CC"
+        yield Finding(status="fail", subject="C compiler", detail=detail, advice=advice)
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if header.exists():
+        yield Finding(status="ok", subject="Python.h", detail=str(header))
+    else:
+        package = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
+        advice = f"Triton compiles against it: apt-get install {package}, or the like of this Python"
+        yield Finding(status="fail", subject="Python.h", detail=f"{header} is missing", advice=advice)
 
 
 def check_plugin() -> Iterator[Finding]:

@@ -84,7 +84,8 @@ class VLLMEngine:
         temperature: the policy's. The model's logits are divided by this, for whatever is sampled or scored.
 
     Raises:
-        ConfigError: an engine argument that does not exist or that rlcore sets itself.
+        ConfigError: an engine argument that does not exist or that rlcore sets itself, or vLLM's build is for
+            GPUs and none is seen.
         MissingDependencyError: vLLM is not installed.
     """
 
@@ -107,10 +108,16 @@ class VLLMEngine:
         try:
             from vllm import LLM
             from vllm.config import WeightTransferConfig
+            from vllm.platforms import current_platform
         except ImportError as error:
             raise MissingDependencyError(
                 f"vLLM does not import ({error}); install rlcore with the extra `cpu` or `gpu`"
             ) from error
+        if current_platform.is_unspecified():
+            raise ConfigError(
+                "vLLM finds no device to run on: the installed build is for GPUs, and none is seen here. "
+                "`rlcore doctor` says why; on CPUs install the extra `cpu` instead (make env)"
+            )
         self._weights = make_receiver(weight_backend, rank=rank, model_path=model_path)
         config = load_config(model_path)
         arguments = {

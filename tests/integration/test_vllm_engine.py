@@ -253,6 +253,17 @@ def test_the_tower_runs_once_an_audio_whatever_the_text(audio_model: str) -> Non
         encoder.encode([Prompt(id="x", text=AUDIO_PROMPT * 2, media={"tone": 1})])
 
 
+def test_a_build_for_gpus_that_sees_none_is_told_by_name(
+    audio_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm import platforms
+    from vllm.platforms.interface import UnspecifiedPlatform
+
+    monkeypatch.setattr(platforms, "_current_platform", UnspecifiedPlatform())
+    with pytest.raises(ConfigError, match=r"vLLM finds no device to run on: .* `rlcore doctor` says why"):
+        VLLMEngine(audio_model)
+
+
 def test_score_tokens_and_bad_arguments(audio_model: str) -> None:
     with pytest.raises(
         ConfigError, match=r"rollout.engine.max_modle_len: .* mean rollout.engine.max_model_len"

