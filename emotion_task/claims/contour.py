@@ -11,9 +11,9 @@ from emotion_task.claims.lexicon import (
     CONTOUR,
     DETERMINERS,
     DOWN,
-    ENDS,
     ENERGY,
     EVENT_NOUNS,
+    LEVEL_WORDS,
     LEVELS,
     MOTIONS,
     MOVEMENTS,
@@ -26,17 +26,22 @@ from emotion_task.claims.lexicon import (
     UP,
     VARIATION,
     VOICE,
+    words,
 )
-from emotion_task.claims.placing import last_content
+from emotion_task.claims.placing import last_content, phase
 from emotion_task.claims.word_classes import adjectival, adverbial, is_foreign
+
+_SMALL = words("slight slightly small minor tiny brief")
+_LEVEL = words("flat monotone monotonous level unvarying stated_flat steady constant")
 
 
 def contour_claims(reader: SentenceReader) -> Iterator[tuple[str, str]]:
     """Yields (intonation, value) where the sentence says that the pitch goes up, down, or one after the
     other."""
-    directions = list(_directions(reader))
+    directions = list(_directions(reader)) or list(_course(reader))
     runs = [d for k, d in enumerate(directions) if k == 0 or directions[k - 1] != d]
-    if runs:
+    small = not _SMALL.isdisjoint(reader.tokens) and not _LEVEL.isdisjoint(reader.tokens)
+    if runs and not small:  # flat, with a slight drop at the end
         yield CONTOUR, "-".join(runs[:2])
 
 
@@ -44,15 +49,31 @@ def _directions(reader: SentenceReader) -> Iterator[str]:
     for i, word in enumerate(reader.tokens):
         up = word in UP or (word == "up" and last_content(reader.tokens, i) in MOTIONS)
         down = word in DOWN or (word == "down" and last_content(reader.tokens, i) in MOTIONS)
-        if i in reader.denied:
+        if i in reader.denied or (word in ("peak", "peaks", "peaking") and not _is_verb(reader, i)):
             continue
         if (up or down) and _moves_pitch(reader, i):
             yield "rising" if up else "falling"
-        elif any(t in ENDS for t in reader.tokens[max(0, i - 2) : i]):
-            value = LEVELS[PITCH].get(word)
-            named = [NOUNS[t] for t in reader.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]
-            if value in ("high", "low") and named[-1:] in ([PITCH], [CONTOUR]):
-                yield "rising" if value == "high" else "falling"
+
+
+def _is_verb(reader: SentenceReader, i: int) -> bool:
+    """Returns whether the pitch "peaks" at `i`; with peaks on a word it does not rise."""
+    before = [t for t in reader.tokens[:i] if not adverbial(t) and t not in CONJUNCTIONS and t != ","]
+    return bool(before) and (NOUNS.get(before[-1]) in (PITCH, CONTOUR) or before[-1] in UP | DOWN)
+
+
+def _course(reader: SentenceReader) -> Iterator[str]:
+    """Yields the direction where the pitch is high or low first, and the other in the end."""
+    levels: dict[str, str] = {}
+    for i, word in enumerate(reader.tokens):
+        value = LEVELS[PITCH].get(word)
+        if value in ("high", "low") and i not in reader.denied:
+            before = [NOUNS[t] for t in reader.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]
+            anywhere = {NOUNS.get(t) for t in reader.tokens} & {PITCH, CONTOUR, ENERGY, SPEED}
+            when = phase(reader.tokens, i)
+            if when and (before[-1] in (PITCH, CONTOUR) if before else anywhere and anywhere <= {PITCH, CONTOUR}):
+                levels[when] = value
+    if levels.get("end") and levels.get("start") != levels["end"]:
+        yield "rising" if levels["end"] == "high" else "falling"
 
 
 def _between_directions(reader: SentenceReader, j: int) -> bool:
@@ -78,7 +99,8 @@ def _moves_pitch(reader: SentenceReader, i: int) -> bool:
         while reader.at(k) in DETERMINERS | ADJECTIVES:
             k += 1
         carrier = NOUNS.get(reader.at(k))
-        if carrier in OWN_LEVELS or reader.tokens[i] in EVENT_NOUNS:
+        is_when = reader.at(k) in ("middle", "end", "course", "first", "second", "last", "center", "centre", "beginning")
+        if carrier in OWN_LEVELS or (reader.tokens[i] in EVENT_NOUNS and not is_when):
             return carrier in (PITCH, CONTOUR, VOICE)
     if NOUNS.get(follows) in (ENERGY, SPEED) and j == i + 1:
         return False
@@ -102,7 +124,7 @@ def _subject_moves(reader: SentenceReader, i: int, follows: str) -> bool:
         )
     if subjects[0] == SPEECH:  # the sentence ends in a fall
         return reader.tokens[i] in EVENT_NOUNS and (
-            reader.at(i - 1) in DETERMINERS or adjectival(reader.at(i - 1))
+            reader.at(i - 1) in DETERMINERS | LEVEL_WORDS or adjectival(reader.at(i - 1))
         )
     return subjects[0] in (PITCH, CONTOUR, VARIATION, VOICE, TOPIC) and not (
         follows == "to" and subjects[0] == VOICE

@@ -3,18 +3,94 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 SMALL = r"(?:very|too|so|all|that|particularly|especially|overly|really|exactly|notably|quite|unusually)"
 
-PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+_OWN = (
+    r"(?:pitch|f0|volume|loudness|energy|intensity|speed|rate|tempo|pace|pacing|contour|intonation|melody|tune)"
+)
+LEVEL_NAMES = (
+    r"high\w*|low\w*|deep|loud|quiet|soft|weak|strong|fast|quick|rapid|brisk|slow|flat|monoton\w+|lively|expressive|"
+    r"normal\w*|average|typical|moderate|medium|ordinary|elevated|raised|reduced|lowered|unremarkable|hurried|unhurried|"
+    r"leisurely|powerful|subdued|hushed|mid\w*"
+)
+
+
+def _at_level(match: re.Match[str]) -> str:
+    """Returns "at a normal loudness" for "at a normal level", unless the level is of another attribute."""
+    other = re.search(r"\b(?:pitch|f0|melody|contour|intonation|tempo|rate|speed|pace)\b[^,.]*$", match.string[: match.start()])
+    return match[0] if other else f"at a {match[1]} loudness"
+
+
+def _of_whom(match: re.Match[str]) -> str:
+    """Returns "pitch of her own" for "as for pitch, she"."""
+    whose = {"she": "of her own ", "he": "of his own "}
+    return f"{match[1]} {whose.get((match[2] or '').strip(), '')}"
+
+
+PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(rf"\b{pattern}\b"), replacement)
     for pattern, replacement in (
+        # who thinks so
         (
-            r"(?:never|not|hardly|barely|scarcely) "
-            r"(?:rises?|goes|go|gets?|strays?|moves?|deviates?|departs?|ventures?)"
-            r"(?: far| much)? (?:above|beyond|from)",
-            "stays around",
+            r"(?:unless|if) i am (?:not )?(?:much )?(?:mistaken|wrong)|if you ask me|to my (?:ear|ears|mind)|i (?:guess|suppose|reckon|think)(?= ?[,.]|$)"
+            r"|for what it is worth|as far as i can (?:tell|hear|judge)|no (?:doubt|question) about it|(?:strictly|technically|frankly|honestly) speaking",
+            " ",
         ),
+        (
+            r"(?:i|one|we|you|listeners|people) (?:would |might |could |can |may |d |am inclined to |am tempted to |want to )*(?:\w+ly )?"
+            r"(?:locate|situate|call|describe|judge|rate|classify|label|characteri[sz]e|estimate|rank|hear|perceive|find)(?: (?:it|that|this))?"
+            r"(?: (?:as|to be|is))?(?= (?:an? |the )?(?:\w+ly |very |quite |rather |somewhat |a bit |slightly |pretty |more |less )*"
+            rf"(?:{LEVEL_NAMES})\b)",
+            ": ",
+        ),
+        (r"(?:i|one|we|you) (?:would |might |could )?(?:locate|situate|place|put|find|hear) (?:it )?(?=(?:low|high|normal)_placed|(?:low|high|normal)\b)", ": "),
+        (
+            rf"(?:as for|as to|in terms of|when it comes to|regarding|concerning|with (?:regard|respect) to|as far as|speaking of) (?:the |his |her |its |their )?({_OWN})"
+            r"(?: goes| is concerned)? ?, ?((?:he|she|it|they|the (?:speaker|voice|man|woman|delivery)|everything|i (?:hear|find|notice|detect|perceive|note))\b)?",
+            _of_whom,
+        ),
+        (rf"(?:in terms of|with (?:regard|respect) to|as regards|when it comes to|as for) (?=(?:the |his |her |its )?{_OWN})", "in "),
+        (rf"({_OWN}) wise ?,? ?((?:he|she|it|they|the (?:speaker|voice|man|woman|delivery)) )?", _of_whom),
+        # polarity
+        (
+            r"(?:it (?:is|would be|was|seems|is simply|is just)|that is) (?:equally |also |quite |just )?(?:not true|untrue|not the case|wrong|false|incorrect|a mistake"
+            r"|an exaggeration|an overstatement|inaccurate|misleading|not (?:accurate|right|correct|fair))(?: (?:that|to (?:call|say|describe|claim|speak of)))?"
+            r"|(?:equally|also|just as) (?:wrong|untrue|false) to (?:call|say|describe)",
+            "not",
+        ),
+        (r"(?:fails?|failed|failing|refus(?:es|ed|ing)|neglects?) to|(?:avoids|avoiding|refrains? from|refraining from|stops? short of|is free (?:of|from)|free (?:of|from))", "not"),
+        (r"(?:could|can|would) (?:hardly|scarcely|barely) be (?:called|described as|said to be|considered|termed)", "is not"),
+        (r"no way(?: (?:is|was|does|did|that|would))?(?: (?:that|this|it)(?: is| was)?)?", "not"),
+        (
+            r"(?:no|lacks?|lacking|without|devoid of|zero)(?: (?:any|much|real|great))* (energy|force|power|strength|volume|loudness|vigou?r|intensity)"
+            r"(?! (?:change|changes|variation|level|increase|contrast|peaks?|difference|or|swings))",
+            r"reduced \1",
+        ),
+        (r"(?:lacks?|lacking)(?: any| much)? (speed|pace|tempo)", r"reduced \1"),
+        (r"(?:quite some|quite a bit of|a fair (?:amount|bit) of|a good (?:deal|amount) of|a great (?:amount|deal) of|a considerable (?:amount|degree) of)", "considerable"),
+        # spelling of everyday talk
+        (r"(?:way|right|far) up(?! there)", "very elevated"),
+        (r"(?:way|right|far) down(?! there)", "very lowered"),
+        (r"(?:high rise terminal|high rising terminal|up ?talk(?:ing)?|upspeak)", "rising melody"),
+        (r"so{2,}", "so"),
+        (r"(low|high|loud|quiet|slow|fast|quick|soft|deep|flat)ish", r"\1"),
+        (r"so so|neither here nor there|run of the mill|nothing to (?:write|call) home about|par for the course|middle of the road|matter of fact", "middling"),
+        (r"(?:in|at) an? (high(?:er)?|low(?:er)?|deep(?:er)?) (?:key|note)|(?:on|at) an? (high|low) note|(high|low) notes|(high) treble|treble (high)", lambda m: f"at a {next(filter(None, m.groups()))} pitch"),
+        (r"(?:dynamic|recorded|sound|signal|output|audio|playback|volume|loudness|energy) level|(?<=, )level(?= ?:)|(?<=\. )level(?= ?:)|^level(?= ?:)|dynamics?(?= (?:level )?(?:piano|pianissimo|pp|ppp|p|mp|forte|fortissimo|ff|f|mf|mezzo\w*)\b)", "loudness"),
+        (r"(?:pianissimo|piano|ppp?)(?= (?:dynamics?|loudness|volume))|(?<=loudness )(?:is )?(?:pianissimo|piano|ppp?)|pianissimo", "quiet"),
+        (r"(?:fortissimo|forte|fff?)(?= (?:dynamics?|loudness|volume))|(?<=loudness )(?:is )?(?:fortissimo|forte|fff?)|fortissimo", "loud"),
+        (r"mezzo ?forte|mezzo ?piano", "medium"),
+        (r"(rising|falling|final|terminal|descending|ascending|closing) cadence", r"\1 melody"),
+        (r"cadence(?= (?:is |: )?(?:rising|falling|rises|falls|descends|ascends))", "melody"),
+        (r"(?:up|high|low|way up|far up) there", "high"),
+        (r"(?:sky|rooftop) high|high as a kite|through the (?:roof|ceiling)", "very high"),
+        (r"(?:at|with) (?:an?|this|that|such an?|his|her) (?:very |perfectly |quite |fairly )?(\w+) level(?! of| in)", _at_level),
+        (r"(?:(\w+er) and \2|more and more \w+)".replace("2", "1"), " "),
+        (r"ending ?:|the ending is", "melody at_the_end :"),
+        (r"all (?:three|four|two)(?: of (?:them|these|those))?|each of (?:them|these)|all of (?:them|these)|(?:the )?two of them", "they"),
+        (r"(?:on top|at the same time|to boot)", " "),
         (r"(?:not (?:only|just|merely)|no (?:doubt|question|wonder)|if anything|not to mention)", " "),
         (
             r"(?:than|from|(?:compared|relative) (?:to|with)) (?:what )?(?:is |the |an? |in |his |her )*"

@@ -26,6 +26,7 @@ CONTRADICTORY = "contradictory"
 """Value of a claim type for which reasoning states two values. `contradictory` agrees with no fact, so that
 stating everything does not pay."""
 
+_POLES = {"pitch_level": ("low", "high"), "energy_level": ("low", "high"), "speed_level": ("slow", "fast")}
 _CORRECTIONS = frozenset(("wait", "actually", "correction", "hmm"))
 
 
@@ -49,8 +50,10 @@ def read_claims(reasoning: str) -> tuple[Claim, ...]:
     overruled: set[str] = set()
     corrected = False
     topics: tuple[str, ...] = ()
+    last: tuple[str, str] | None = None
+    negations: set[tuple[str, str]] = set()
     for sentence in sentences:
-        reader = SentenceReader(sentence, topics)
+        reader = SentenceReader(sentence, topics, last)
         found: dict[str, list[str]] = {}
         for name, value in (*reader.claims(), *contour_claims(reader)):
             found.setdefault(name, []).append(value)
@@ -58,7 +61,11 @@ def read_claims(reasoning: str) -> tuple[Claim, ...]:
         for name, new in found.items():
             values[name] = new if corrected and name not in overruled else values.get(name, []) + new
             overruled.update([name] if corrected else [])
-        topics = reader.topics()
+        negations.update(reader.negations)
+        topics, last = reader.topics(), reader.last
+    for name, (low, high) in _POLES.items():
+        if name not in values and {(name, low), (name, high)} <= negations:
+            values[name] = ["normal"]  # not quick, nor is it slow
     for name, value in speaker_claims(sentences):
         values.setdefault(name, []).append(value)
     claims = [

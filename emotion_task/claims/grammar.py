@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from emotion_task.claims.figures import STATED
 from emotion_task.claims.lexicon import (
     ADJECTIVES,
     BEARER,
@@ -52,6 +53,13 @@ _DEGREES = {
     ENERGY: ("low", "normal", "high"),
     SPEED: ("slow", "normal", "fast"),
 }
+_OPPOSITE = {
+    a: b
+    for pair in (("low", "high"), ("slow", "fast"), ("flat", "expressive"))
+    for a, b in (pair, reversed(pair))
+}
+_CHANGE = words("unvarying unvaried varied fluctuating")
+"""Words of change, which say of a loudness or a tempo nothing about the melody."""
 _BE = words("is are was were be been being")
 _PARTIAL = words("last first final second few some certain stressed")
 """Words that pick a part: what is said of the last word is said of no whole utterance."""
@@ -70,11 +78,15 @@ class SentenceReader:
     Args:
         sentence: the sentence to read.
         topics: carriers that the sentence before spoke of, which "it" points back to.
+        last: claim that was made last, which "the volume is, too" repeats.
     """
 
-    def __init__(self, sentence: Sentence, topics: Sequence[str] = ()):
-        self.tokens, self.denied = sentence.tokens, sentence.denied
+    def __init__(self, sentence: Sentence, topics: Sequence[str] = (), last: tuple[str, str] | None = None):
+        self.sentence, self.tokens, self.denied = sentence, sentence.tokens, sentence.denied
         self._topics = tuple(topics)
+        self.last = last
+        self.negations: list[tuple[str, str]] = []
+        """(attribute, value) of each level that the sentence denies, once `claims` has been read."""
 
     def topics(self) -> tuple[str, ...]:
         """Returns the attributes that an "it" in the next sentence may mean: those of this sentence, else the
@@ -84,23 +96,38 @@ class SentenceReader:
 
     def claims(self) -> Iterator[tuple[str, str]]:
         """Yields (attribute, value) for each level that the sentence asserts, in the order of the words."""
-        last: tuple[str, str] | None = None
+        last = self.last
         for i, word in enumerate(self.tokens):
-            if word in LEVEL_WORDS or word in FREE:
+            if word in STATED:
+                if i not in self.denied:
+                    yield STATED[word]
+            elif word in LEVEL_WORDS or word in FREE:
+                if i in self.sentence.negated and not is_placed(self.tokens, i):
+                    said_not = [_value(carrier, word) for carrier in self._carriers(i)]
+                    self.negations += [claim for claim in said_not if claim]
                 if not is_placed(self.tokens, i) and not (
                     i in self.denied and word != "no" and word != "any"
                 ):
                     for carrier in self._carriers(i):
                         claim = _value(carrier, word)
+                        if claim and i in self.sentence.reversed:
+                            claim = _reverse(claim)
                         if claim and not (i in self.denied and carrier != VARIATION):
-                            last = claim
+                            last = self.last = claim
                             yield claim
             elif word == "likewise" and NOUNS.get(self.at(i - 1)) in OWN_LEVELS and last is not None:
                 yield from self._likewise(i - 1, last)
+            elif word in ("too", "likewise", "also") and last is not None and (noun := self._also(i)) is not None:
+                yield from self._likewise(noun, last)
             elif word in ("so", "as") and self.at(i + 1) in _PRO_VERBS and last is not None:
                 yield from self._likewise(i + 2, last)
         if self._no_pitch():
             yield PITCH, "none"
+
+    def _also(self, i: int) -> int | None:
+        """Returns the position of the attribute that is "too" at `i`: the volume is, too."""
+        j = i - 1 if self.at(i - 1) != "," else i - 2
+        return j - 1 if self.at(j) in _BE and NOUNS.get(self.at(j - 1)) in OWN_LEVELS and self.at(i + 1) in ("", ",") else None
 
     def _likewise(self, j: int, said: tuple[str, str]) -> Iterator[tuple[str, str]]:
         """Yields the same level of another attribute: ..., and so is her pitch."""
@@ -147,13 +174,17 @@ class SentenceReader:
         if subjects == [FOREIGN]:
             return []
         if not subjects:
-            return _alone(word) if self._of_speech() else []
+            return _alone(word) if self._of_speech(i) else []
         return [s for s in subjects if _value(s, word)]
 
-    def _of_speech(self) -> bool:
+    def _of_speech(self, i: int) -> bool:
+        """Returns whether the sentence, or the clause of the word at `i`, speaks of a voice or of nothing else."""
+        start = max((k + 1 for k in range(i) if self.tokens[k] in BREAKS), default=0)
+        end = next((k for k in range(i, len(self.tokens)) if self.tokens[k] in BREAKS), len(self.tokens))
         return (
             any(NOUNS.get(t) in (SPEECH, VOICE, BEARER, *OWN_LEVELS) for t in self.tokens)
             or len(self.tokens) < 4
+            or not any(map(is_foreign, self.tokens[start:end]))
         )
 
     def pointed_at(self, i: int) -> list[str]:
@@ -265,6 +296,9 @@ class SentenceReader:
                     continue
                 carrier = NOUNS[token]
                 head = self._noun_phrase_start(j)
+                if carrier == BEARER and self.at(head - 1) == "for":
+                    j = head - 2  # for a woman
+                    continue
                 if carrier in (VOICE, SPEECH, BEARER) and self.at(head - 1) in PREPOSITIONS - {"with"}:
                     fallback = fallback or [carrier]
                     j = head - 2
@@ -362,12 +396,18 @@ def _value(carrier: str, word: str) -> tuple[str, str] | None:
         name = CONTOUR
     else:
         name = carrier if word in LEVELS.get(carrier, {}) else FREE.get(word)
-    if name is None:
+    if name is None or (carrier in (ENERGY, SPEED) and word in _CHANGE):
         return None
     if name == VARIATION:
         return CONTOUR, LEVELS[VARIATION][word]
     value = LEVELS[name].get(word)
     return None if value is None else (name, value)
+
+
+def _reverse(claim: tuple[str, str]) -> tuple[str, str] | None:
+    """Returns what "less" makes of a level; less normal is no level."""
+    value = _OPPOSITE.get(claim[1])
+    return None if value is None else (claim[0], value)
 
 
 def _alone(word: str) -> list[str]:

@@ -7,6 +7,7 @@ from emotion_task.claims.lexicon import (
     CHANGES,
     CONJUNCTIONS,
     CONTOUR,
+    DETERMINERS,
     DOWN,
     ENDS,
     FREE,
@@ -15,19 +16,27 @@ from emotion_task.claims.lexicon import (
     MOTIONS,
     NOUNS,
     PERSONS,
+    PREPOSITIONS,
     SPEECH,
     STARTS,
     UP,
+    words,
 )
 from emotion_task.claims.sentences import MASK
 from emotion_task.claims.word_classes import adverbial, is_foreign
+
+_AFTER_ADVERB = words("for at though if so when in as by more less then")
+"""Words before which "even" is no level."""
+_WITHIN = DETERMINERS | PREPOSITIONS | CONJUNCTIONS | {MASK, "out", "up", "off", "value", "note", "level"} - {"and"}
 
 
 def is_placed(tokens: tuple[str, ...], i: int) -> bool:
     """Returns whether the word at `i` states no level of the whole utterance: it says when, is part of a
     change or a range, or is an idiom."""
     before = tokens[max(0, i - 3) : i]
-    if any(t in STARTS or t in ENDS for t in before) or any(t in CHANGES for t in before[-2:]):
+    if phase(tokens, i) or any(t in CHANGES for t in before[-2:]):
+        return True
+    if tokens[i] == "even" and (_at(tokens, i + 1) in _AFTER_ADVERB or _at(tokens, i + 1) in LEVEL_WORDS):
         return True
     if tokens[i] in ("moderately", "normally") and _at(tokens, i + 1) in LEVEL_WORDS:
         return True
@@ -47,6 +56,23 @@ def is_placed(tokens: tuple[str, ...], i: int) -> bool:
         or _at(tokens, i + 1) == "aged"
         or (_at(tokens, i + 1) == "of" and NOUNS.get(_at(tokens, i + 3)) == SPEECH)
     )
+
+
+def phase(tokens: tuple[str, ...], i: int) -> str:
+    """Returns `start` or `end` where the level at `i` is that of the beginning or of the end: starts high, begins
+    the sentence at the top, low at the start and high at the end. Else an empty string."""
+    for j in range(i - 1, max(-1, i - 8), -1):
+        if tokens[j] in STARTS or tokens[j] in ENDS:
+            return "start" if tokens[j] in STARTS else "end"
+        if not (tokens[j] in _WITHIN or tokens[j] in LEVEL_WORDS or adverbial(tokens[j]) or NOUNS.get(tokens[j])):
+            break
+        if tokens[j] in LEVEL_WORDS and i - j > 2:
+            break
+    near = tokens[i + 1 : i + 4]
+    if "at_the_start" in near:
+        return "start"
+    both = "at_the_start" in tokens or any(t in STARTS for t in tokens)
+    return "end" if "at_the_end" in near and both else ""
 
 
 def _is_statistic(tokens: tuple[str, ...], i: int) -> bool:

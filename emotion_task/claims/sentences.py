@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from emotion_task.claims.expressions import PHRASES, SMALL
+from emotion_task.claims.expressions import LEVEL_NAMES, PHRASES, SMALL
+from emotion_task.claims.figures import read_figures
 from emotion_task.claims.lexicon import (
+    ADVERBS,
     BREAKS,
     FREE,
     HYPOTHETICALS,
@@ -18,6 +20,7 @@ from emotion_task.claims.lexicon import (
     OWN_LEVELS,
     words,
 )
+from emotion_task.claims.norms import COMPARISONS, NUMBERS, PLACES
 from emotion_task.parsing import QUOTE
 
 MASK = "quotation"
@@ -26,11 +29,25 @@ MASK = "quotation"
 OWNER = "owner_s"
 """Token in place of the 's of a possessive."""
 
+_FIELDS = (
+    r"(?:pitch|f0|volume|loudness|energy|intensity|level|speed|rate|tempo|pace|contour|intonation|melody|tune|"
+    r"ending|voice|register|speaker|gender|sex|age|delivery|cadence|dynamics|stress|accent|emphasis)"
+)
+"""Heads of a terse list: what follows "pitch -" or "pitch?" is said of it."""
+
 _SPELLING = (
     (re.compile(r"</?\w+>|[*_#`]"), " "),
     (re.compile(r"[\u2019\u2018]"), "'"),
-    (re.compile(r"(?:^|\n)\s*(?:[-•]|\d+[.)])\s|\n\s*\n|;"), ". "),
-    (re.compile(r"\s[-\u2013]\s|[\u2014()\[\]]"), " , "),
+    (re.compile(r"\bi\.e\.|\be\.g\.|\bviz\."), ","),
+    (re.compile(r"\b(ca|vs|re|approx|resp|st)\.(?= \w)"), r"\1"),
+    (re.compile(r"(?:^|\n)\s*(?:[-•]|\d+[.)])\s|\s\(?\d+\)\s|\n\s*\n|;|\s[|/]\s"), ". "),
+    (re.compile(rf"((?:^|[.\n,])\s*(?:\w+ )?{_FIELDS}(?: \w+)?)\s+[-\u2013\u2014]+\s+"), r"\1: "),
+    (re.compile(r"\s*(?:[-=]+>|\u2192|=)\s*"), ": "),
+    (re.compile(rf"((?:^|[.!?\n])\s*(?:(?:the|his|her|and|its) )?{_FIELDS})\s*\?(?=\s*[^?\s])"), r"\1:"),
+    (re.compile(rf"(?<=[\w).\"'])\s+((?:mean |median |vocal |speaking |speech |overall )?{_FIELDS}\s*:)"), r". \1"),
+    (re.compile(rf"\b({_FIELDS})\s*\?\s*(?=(?:very |pretty |quite |rather |a bit |a little |fairly |really )?(?:{LEVEL_NAMES})\b)"), r"\1: "),
+    *NUMBERS,
+    (re.compile(r"\s[-\u2013]\s|[\u2014()\[\]]|\.{2,}|\u2026"), " , "),
     (re.compile(r"[-\u2013/]"), " "),
     (re.compile(r"\bcan(?:no|')t\b"), "can not"),
     (re.compile(r"n't\b"), " not"),
@@ -39,6 +56,10 @@ _SPELLING = (
     (re.compile(r"'(?:d|ll|re|ve|m)?(?!\w)"), ""),
     (re.compile(r"\s+"), " "),
 )
+_FIRST = re.compile(r"(?:^|\s)1[.)]\s")
+_ITEM = re.compile(r"(?:^|\s)[1-9][.)]\s")
+_YES = re.compile(r"\W*(?:yes|yep|yeah|definitely|certainly|absolutely|very)\b")
+_DEGREE = re.compile(r"\b(not|never|hardly|scarcely|nor|nothing) (?:all (?:that|so)|that|so|as|too|overly|terribly) (?:very )?(\w+)")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]*")
 _TOKEN = re.compile(r"[a-z0-9_]+|[,:]")
 _NEITHER = re.compile(
@@ -55,6 +76,8 @@ _OPINION = words(
     "say call describe argue guess go lean characterise characterize consider judge rate place "
     "put estimate assess class think believe claim find hear"
 )
+_CARRIES = _OPINION | {"not", "true", "case"}
+"""Words after which "that" begins no clause of its own: what is denied before it is denied after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +88,60 @@ class Sentence:
     """Lower-case words, joined expressions, commas and colons."""
     denied: frozenset[int]
     """Positions of the tokens that are negated, supposed or asked about: no claim rests on them."""
+    reversed: frozenset[int] = frozenset()
+    """Positions of the level words that mean their opposite: "less loud" is low."""
+    negated: frozenset[int] = frozenset()
+    """Those of `denied` that are negated, not only supposed."""
 
 
 def read_sentences(text: str) -> Iterator[Sentence]:
     """Yields the text's sentences, with each quotation replaced by `MASK`."""
     text = QUOTE.sub(f" {MASK} ", text).lower()
+    if _FIRST.search(text):
+        text = _ITEM.sub(". ", text)
     for pattern, replacement in _SPELLING:
         text = pattern.sub(replacement, text)
-    for pattern, replacement in PHRASES:
+    text = read_figures(text)
+    for pattern, replacement in (*COMPARISONS, *PLACES, *PHRASES):
         text = pattern.sub(replacement, text)
+    text = _DEGREE.sub(_plainly, text)
     text = _NEITHER.sub(_between, text)
-    for match in _SENTENCE.finditer(text):
-        tokens = tuple(_TOKEN.findall(match[0]))
-        if tokens:
-            asked = range(len(tokens)) if match[0].rstrip().endswith("?") else _denied(tokens)
-            yield Sentence(tokens, frozenset(asked))
+    found = [match[0].rstrip() for match in _SENTENCE.finditer(text)]
+    previous: frozenset[int] = frozenset()
+    for part, following in zip(found, [*found[1:], ""], strict=True):
+        tokens = tuple(_TOKEN.findall(part))
+        if not tokens:
+            continue
+        everything = frozenset(range(len(tokens)))
+        negated: frozenset[int] = frozenset()
+        if part.endswith("?"):
+            denied = frozenset() if _YES.match(following) else everything
+        elif tokens[0] in ("or", "nor") and previous:
+            denied = negated = everything
+        else:
+            found_denied = list(_denied(tokens))
+            denied = frozenset(i for i, _ in found_denied)
+            negated = frozenset(i for i, is_negated in found_denied if is_negated)
+        yield Sentence(tokens, denied, frozenset(_reversed(tokens)), negated)
+        previous = negated
+
+
+def _plainly(match: re.Match[str]) -> str:
+    """Returns "not high" for "not that high" and "not so high": `that` begins no clause there."""
+    return f"{match[1]} {match[2]}" if match[2] in LEVEL_WORDS or match[2] in FREE else match[0]
+
+
+def _reversed(tokens: tuple[str, ...]) -> Iterator[int]:
+    """Yields the positions of level words after "less": less loud, less loud and quick."""
+    less = False
+    for i, token in enumerate(tokens):
+        if token == "less":
+            less = i == 0 or tokens[i - 1] not in ("no", "not", "or", "neither", "never", "nothing")
+        elif less and token in LEVEL_WORDS | FREE.keys():
+            yield i
+            less = i + 2 < len(tokens) and tokens[i + 1] in ("and", "or", ",") and tokens[i + 2] in LEVEL_WORDS
+        elif not (token in ADVERBS or token in ("and", "or", ",") or token.endswith("ly")):
+            less = False
 
 
 def _between(match: re.Match[str]) -> str:
@@ -94,12 +156,13 @@ def _between(match: re.Match[str]) -> str:
     return match[0]
 
 
-def _denied(tokens: tuple[str, ...]) -> Iterator[int]:
-    yield from _generic(tokens)
+def _denied(tokens: tuple[str, ...]) -> Iterator[tuple[int, bool]]:
+    """Yields the positions that no claim rests on, and whether they are negated (else supposed)."""
+    yield from ((i, False) for i in _generic(tokens))
     negated, supposed = "", False
     for i, token in enumerate(tokens):
         if (
-            (token in BREAKS and not (token == "that" and tokens[i - 1] in _OPINION))
+            (token in BREAKS and not (token == "that" and tokens[i - 1] in _CARRIES))
             or token == ":"
             or (token == "," and not _goes_on(tokens, i))
         ):
@@ -107,7 +170,7 @@ def _denied(tokens: tuple[str, ...]) -> Iterator[int]:
         elif token == "and" or (token == "with" and negated == "no"):
             negated = ""
         if negated or supposed:
-            yield i
+            yield i, bool(negated) and not supposed
         negated = negated or (token if token in NEGATIONS else "")
         supposed = supposed or _supposes(tokens, i)
 
