@@ -28,7 +28,7 @@ _NUMBER = (
     + "|".join(list(_UNITS)[1:]) + r")"
 )  # fmt: skip
 _ABOUT = (
-    r"(?:(?:about|around|roughly|approximately|perhaps|maybe|probably|some|say|i|would|d|guess|circa|nearly|almost|"
+    r"(?:(?:about|around|roughly|approximately|perhaps|maybe|probably|some|say|i|would|d|guess|circa|ca|approx|nearly|almost|"
     r"just|over|under|of|aged|age|at|is|be|looks?|sounds?|to|might|may|could|must|should|can|seems?|appears?|,|:|in|an?|only|like|possibly|somewhere|or so) )*"
 )
 _PERSON = (
@@ -44,11 +44,13 @@ _YEARS = re.compile(
         rf"\b(?:{pattern})"
         for pattern in (
             _NUMBER.format("a") + r"(?: (?:or|to) \w+)? ?(?:years?|yrs?|y) ?(?:of age|olds?|o)\b",
+            _NUMBER.format("f") + r" (?:, |or )(?:or |maybe )?(?:" + "|".join(_TENS) + r"|\d\d).* something like that",
+            r"^" + _NUMBER.format("g") + r" ?(?:years?|yrs?|y)$",
             _NUMBER.format("e") + r" ?(?:something|ish|odd|plus)\b",
-            r"(?:aged|age)(?: group)?(?: (?:of|is|:|around|about|roughly|approximately|probably|maybe|perhaps|,|near|at))* "
+            r"(?:aged|age)(?: group)?(?: (?:i|would|estimated?|guess|put|seems|appears|to|be|approx|of|is|:|around|about|roughly|approximately|probably|maybe|perhaps|,|near|at))* "
             + _NUMBER.format("b") + r"\b(?! \w*(?:group|cues?))",
             rf"{_PERSON}(?: (?:speaker|voice))? {_ABOUT}" + _NUMBER.format("c") + r"\b" + _STOP,
-            r"(?:pushing|nearing|approaching|going on|turning|past|well over|not yet|put (?:him|her|them) at|"
+            r"(?:pushing|nearing|approaching|going on|turning|past|well over|not yet|put (?:him |her |them |it |this )?at|"
             r"(?:guess|say|estimate) (?:him|her|around|about|roughly)(?: at)?) (?:about |around |roughly |maybe )?"
             + _NUMBER.format("d") + r"\b" + _STOP,
         )
@@ -60,7 +62,7 @@ _WORDS = (
               r"schoolgirl|child owner_s"),
     ("middle-aged", r"middle aged?|mid ?life"),
     ("elderly", r"(?:very |quite |rather )?old(?:er|ish)? (?:man|woman|lady|gentleman|person|speaker|male|female|voice|guy|chap|"
-                r"fellow|adult|bloke|timer)|elderly|elder|(?<=sounds )old|(?<=seems )old|(?<=quite )old|senior(?: citizen)?|aged(?! \d)|"
+                r"fellow|adult|bloke|timer|dude)|elderly|elder|(?<=sounds )old|(?<=seems )old|(?<=quite )old|senior(?: citizen)?|aged(?! \d)|"
                 r"(?:advanced|old|great) (?:in )?(?:age|years)|advanced in years|grann\w+|grandm\w+|grandpa\w*|grandfather\w*|"
                 r"pensioners?|octogenarian|septuagenarian|nonagenarian|geriatric"),
     ("young", r"young(?:ish|er)?(?! (?:\w+ )?(?:speakers|people|women|men|adults|girls|boys|persons|listeners)\b)|youthful|youths?|teenage[rd]?|teen|adolescents?|juvenile"),

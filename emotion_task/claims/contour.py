@@ -29,9 +29,10 @@ from emotion_task.claims.lexicon import (
     words,
 )
 from emotion_task.claims.placing import last_content, phase
+from emotion_task.claims.sentences import MASK
 from emotion_task.claims.word_classes import adjectival, adverbial, is_foreign
 
-_SMALL = words("slight slightly small minor tiny brief")
+_SMALL = words("slight slightly small minor tiny brief faint subtle gentle modest")
 _LEVEL = words("flat monotone monotonous level unvarying stated_flat steady constant")
 
 
@@ -55,6 +56,13 @@ def _directions(reader: SentenceReader) -> Iterator[str]:
             yield "rising" if up else "falling"
 
 
+def _from_to(reader: SentenceReader, i: int) -> str:
+    """Returns `start` for high, `end` for low in "from high to low"; else an empty string."""
+    if reader.at(i - 1) == "from" and reader.at(i + 1) == "to":
+        return "start"
+    return "end" if (reader.at(i - 1), reader.at(i - 3)) == ("to", "from") else ""
+
+
 def _is_verb(reader: SentenceReader, i: int) -> bool:
     """Returns whether the pitch "peaks" at `i`; with peaks on a word it does not rise."""
     before = [t for t in reader.tokens[:i] if not adverbial(t) and t not in CONJUNCTIONS and t != ","]
@@ -69,7 +77,7 @@ def _course(reader: SentenceReader) -> Iterator[str]:
         if value in ("high", "low") and i not in reader.denied:
             before = [NOUNS[t] for t in reader.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]
             anywhere = {NOUNS.get(t) for t in reader.tokens} & {PITCH, CONTOUR, ENERGY, SPEED}
-            when = phase(reader.tokens, i)
+            when = phase(reader.tokens, i) or _from_to(reader, i)
             if when and (before[-1] in (PITCH, CONTOUR) if before else anywhere and anywhere <= {PITCH, CONTOUR}):
                 levels[when] = value
     if levels.get("end") and levels.get("start") != levels["end"]:
@@ -112,6 +120,11 @@ def _moves_pitch(reader: SentenceReader, i: int) -> bool:
 def _subject_moves(reader: SentenceReader, i: int, follows: str) -> bool:
     """Returns whether the subject of a direction, the word before it, is the pitch."""
     subjects = reader.subjects(i)
+    event = reader.tokens[i] in EVENT_NOUNS and "at_the_end" in reader.tokens[i : i + 4]
+    if event and subjects in ([], [FOREIGN]) and not {NOUNS.get(t) for t in reader.tokens} & {ENERGY, SPEED}:
+        return True
+    if reader.at(i - 1) == MASK:
+        return True  # "hello" rises
     if subjects in ([], [FOREIGN]) and reader.tokens[i] in EVENT_NOUNS and follows not in ("in", "of"):
         named = [NOUNS[t] for t in reader.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]
         if named[-1:] in ([CONTOUR], [PITCH]):

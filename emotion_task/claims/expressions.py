@@ -19,7 +19,7 @@ LEVEL_NAMES = (
 
 def _at_level(match: re.Match[str]) -> str:
     """Returns "at a normal loudness" for "at a normal level", unless the level is of another attribute."""
-    other = re.search(r"\b(?:pitch|f0|melody|contour|intonation|tempo|rate|speed|pace)\b[^,.]*$", match.string[: match.start()])
+    other = re.search(r"\b(?:pitch|f0|melody|contour|intonation|tempo|rate|speed|pace|they)\b[^,.]*$", match.string[: match.start()])
     return match[0] if other else f"at a {match[1]} loudness"
 
 
@@ -27,6 +27,14 @@ def _of_whom(match: re.Match[str]) -> str:
     """Returns "pitch of her own" for "as for pitch, she"."""
     whose = {"she": "of her own ", "he": "of his own "}
     return f"{match[1]} {whose.get((match[2] or '').strip(), '')}"
+
+
+def _for_a_person(match: re.Match[str]) -> str:
+    """Returns "low in pitch for a woman" where nothing else was said to be low."""
+    clause = re.split(r"[.!?]", match.string[: match.start()])[-1]
+    if re.search(rf"\b(?:{_OWN}|voice|tone|register|it|f0)\b", clause):
+        return match[0]
+    return f"{match[1]} in pitch for {match[2] or ''}{match[4]}"
 
 
 PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
@@ -52,8 +60,24 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
             _of_whom,
         ),
         (rf"(?:in terms of|with (?:regard|respect) to|as regards|when it comes to|as for) (?=(?:the |his |her |its )?{_OWN})", "in "),
+        (rf"({LEVEL_NAMES})(?: one)? ?,? ({_OWN}) wise(?= ?[,.]| for| and| ?$)", r"\1 in \2"),
         (rf"({_OWN}) wise ?,? ?((?:he|she|it|they|the (?:speaker|voice|man|woman|delivery)) )?", _of_whom),
+        (r"let us (?:call|say|put|rate|consider)(?: (?:it|that|this))?(?: as)?", ": "),
+        (r"(?:can|could|may|might) be (?:best )?(?:characteri[sz]ed|described|summed up|summari[sz]ed)(?: best)? (?:as|by|in)(?: follows)?|as follows", "is"),
+        (rf"({_OWN}) and (?:the |her |his )?({_OWN})\b([^.]*(?:\. ?)?[^.]*?)\bthe former\b([^.]*?)\bthe latter\b", r"\1 and \2\3the \1\4, the \2"),
+        (r"(?:since|as|because|and|for) that is", "since it is"),
+        (r"(?:has|have|had) (?:gone|crept|moved|climbed|risen|shot|been|come) ?(?:up|upwards?|raised|increased)(?! at_the_end| at the end| toward| by the end| on quotation)", "is elevated"),
+        (r"(?:has|have|had) (?:gone|crept|moved|come|dropped|fallen|sunk|slid|been) ?(?:down|downwards?|lowered|reduced)(?! at_the_end| at the end| toward| by the end| on quotation)", "is lowered"),
+        (r"(?:is |are |was |has been )?(?:dial+ed|turned|toned|kept|scaled|reined|held|pared) (?:back|down|in check|in)", "is reduced"),
+        (r"(?:keeps?|keeping) (his|her|their|the) (volume|voice|loudness) (?:in check|down|low)", r"\1 \2 lowered"),
+        (r"(?:is |are |was |has been )?(?:cranked|dial+ed|turned|jacked|pumped)(?: (?:right |way |all the way )?up)", "is elevated"),
+        (r"(?<=volume )(?:is |owner_s )?cranked", "is elevated"),
+        (r"\b(high|higher|low|lower|deep|deeper) for (an? )?(adult |grown )?(man|woman|male|female|men|women)", _for_a_person),
+        (r"(?:phrase |sentence |utterance |very )?(?:final|last) (?:syllables?|words?|beat) (falls?|rises?|drops?|climbs?|descends?|ascends?|goes up|goes down)(?: off)?", r"melody \1"),
+        (r"\b(rise|fall|drop|lift|dip|descent|upturn|climb) (?:on|at|over|in) (?:the |its )?(?:very )?(?:last|final) (?:words?|syllables?)(?: of (?:quotation|the \w+))?", r"\1 at_the_end"),
+        (r"(\w+er) than (?:an?|my|the) \w+(?= ?[,.!]| ?$)", r"\1"),
         # polarity
+        (rf"no (?:lack|shortage|absence|want|dearth) of ({_OWN}|power|force|strength)", r"high \1"),
         (
             r"(?:it (?:is|would be|was|seems|is simply|is just)|that is) (?:equally |also |quite |just )?(?:not true|untrue|not the case|wrong|false|incorrect|a mistake"
             r"|an exaggeration|an overstatement|inaccurate|misleading|not (?:accurate|right|correct|fair))(?: (?:that|to (?:call|say|describe|claim|speak of)))?"
@@ -71,6 +95,8 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
         (r"(?:lacks?|lacking)(?: any| much)? (speed|pace|tempo)", r"reduced \1"),
         (r"(?:quite some|quite a bit of|a fair (?:amount|bit) of|a good (?:deal|amount) of|a great (?:amount|deal) of|a considerable (?:amount|degree) of)", "considerable"),
         # spelling of everyday talk
+        (r"avg\.?", "average"),
+        (r"vol\.?(?= ?[:\w])", "volume"),
         (r"(?:way|right|far) up(?! there)", "very elevated"),
         (r"(?:way|right|far) down(?! there)", "very lowered"),
         (r"(?:high rise terminal|high rising terminal|up ?talk(?:ing)?|upspeak)", "rising melody"),
@@ -149,13 +175,13 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
             "dynamics",
         ),
         (r"deep down", " "),
-        (r"pitch (?:movements?)", "pitch_movement"),
+        (r"(?:up and down|melodic|tonal|intonation(?:al)?|f0|pitch) (?:movements?|motion)", "pitch_movement"),
         (r"(?:wide|broad|large|great) (?:pitch |vocal |tonal )?range", "wide variation"),
         (r"(?:narrow|limited|small|restricted) (?:pitch |vocal |tonal )?range", "limited variation"),
         (r"(?:a (?:lot|great deal) of|lots of|plenty of|full of)", "lots"),
         (r"(?:moves? )?up and down(?: a great deal)?|ups and downs", "up_down"),
         (
-            r"(?:varies|vary|fluctuates|changes|moves) (?:considerably|widely|greatly|a lot"
+            r"(?:varies|vary|fluctuates|changes|moves|swings) (?:considerably|wildly|widely|greatly|a lot"
             r"|dramatically|freely|noticeably)",
             "is varied",
         ),
@@ -168,6 +194,11 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
         (r"such (force|power|volume|intensity|strength|loudness)", r"high \1"),
         (r"(?:sort|kind) of|more or less|a tad", "slightly"),
         (r"sing song", "singsong"),
+        (r"melodic(?= (?:quality|delivery|voice|manner|style|speech))|(?<=is )melodic|(?<=very )melodic|(?<=highly )melodic", "expressive"),
+        (r"(?:rise fall|rise and fall|rising falling)(?! (?:melody|contour|tune|intonation|pattern|pitch|tone|movement))(?= (?:on|at|over|in the|pattern|,|\.|$))", "rising falling melody"),
+        (r"(?:fall rise|falling rising)(?! (?:melody|contour|tune|intonation|pattern|pitch|tone|movement|nuclear))(?= (?:on|at|over|in the|pattern|,|\.|$))", "falling rising melody"),
+        (r"(?:dramatic|wide|exaggerated|marked|broad|lively) (?=(?:rising|falling|rise|fall)\b)", " "),
+        (r"deep\w* (?:impression|effect|feel)", " "),
         (r"rapid fire", "rapid"),
         (
             r"(?:drawn|drawing|draws|stretched|stretches|drags|drew) (?:it )?out(?: (?:the|each"

@@ -19,7 +19,7 @@ _HE = words("he his him himself")
 _SHE = words("she her hers herself")
 
 _ADDRESSING = re.compile(
-    r"\b(?:talk|speak|address|yell|shout|complain|refer|respond|repl|answer|mention|describ|listen|compar|directed|"
+    r"\b(?:talk|speak(?!er)|address|yell|shout|complain|refer|respond|repl|answer|mention|describ|listen|compar|directed|"
     r"toward|towards|than|unlike|comparison)\w*"
     r"(?: to| about| at| with| of)?(?: the| a| an| another| some| average| typical| usual)*$"
 )
@@ -57,12 +57,14 @@ def _named_genders(sentence: Sentence) -> Iterator[str]:
             continue
         elif token in ("boy", "man") and (sentence.tokens[i - 1] == "oh" or (after and after[0] in _BE and after[1:2] and after[1] in _HE | _SHE)):
             continue  # boy, is she loud
-        elif token in _MALE | _FEMALE and i not in sentence.denied and not _ADDRESSING.search(before):
+        elif token in _MALE | _FEMALE and (i not in sentence.denied or sentence.tokens[i - 2 : i] == ("for", "a")) and not _ADDRESSING.search(before):
             yield "male" if token in _MALE else "female"
 
 
 def _pronouns(sentence: Sentence) -> Iterator[str]:
     tokens = sentence.tokens
+    if _EITHER.search(" ".join(tokens)):
+        return
     for i, token in enumerate(tokens):
         if token in _HE | _SHE and (i == 0 or tokens[i - 1] not in _REPORTING):
             is_object = token == "him" or (

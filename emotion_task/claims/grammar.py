@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from emotion_task.claims.figures import STATED
 from emotion_task.claims.lexicon import (
     ADJECTIVES,
+    ADVERBS,
     BEARER,
     BREAKS,
     CONJUNCTIONS,
@@ -60,6 +61,8 @@ _OPPOSITE = {
 }
 _CHANGE = words("unvarying unvaried varied fluctuating")
 """Words of change, which say of a loudness or a tempo nothing about the melody."""
+_BARE = words("high higher low lower")
+"""Words that are of the pitch or of the loudness."""
 _BE = words("is are was were be been being")
 _PARTIAL = words("last first final second few some certain stressed")
 """Words that pick a part: what is said of the last word is said of no whole utterance."""
@@ -92,7 +95,10 @@ class SentenceReader:
         """Returns the attributes that an "it" in the next sentence may mean: those of this sentence, else the
         earlier ones."""
         named = tuple(dict.fromkeys(NOUNS[t] for t in self.tokens if NOUNS.get(t) in OWN_LEVELS))
-        return named or self._topics
+        if named:
+            return named
+        spoken = any(NOUNS.get(t) == VOICE for t in self.tokens)
+        return (VOICE,) if spoken else self._topics
 
     def claims(self) -> Iterator[tuple[str, str]]:
         """Yields (attribute, value) for each level that the sentence asserts, in the order of the words."""
@@ -149,6 +155,8 @@ class SentenceReader:
         """Returns the carriers (values of `NOUNS`) that the level word at `i` is said of; none where it is
         said of nothing."""
         word = self.tokens[i]
+        if word in _BARE and self._beside_loudness(i):
+            return [PITCH]
         pointed = self.pointed_at(i)
         if pointed:
             return pointed
@@ -156,6 +164,8 @@ class SentenceReader:
             word.endswith("ness") and self.at(i + 1) == "of"
         ):
             return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 4]) if c and _value(c, word)][:1]
+        if word in ("more", "less"):
+            return [m for m in self._modified(i) if m in OWN_LEVELS and _value(m, word)]
         linked = self._after_link(i)
         subjects = self.subjects(i) if linked else []
         if linked == ":":
@@ -171,11 +181,38 @@ class SentenceReader:
         if word == "neutral" and not linked:  # mostly the emotion
             return []
         subjects = subjects or self.subjects(i)
+        listed = self._field(i)
+        if listed and not any(_value(s, word) for s in subjects):
+            return [listed]
         if subjects == [FOREIGN]:
             return []
         if not subjects:
             return _alone(word) if self._of_speech(i) else []
         return [s for s in subjects if _value(s, word)]
+
+    def _beside_loudness(self, i: int) -> bool:
+        """Returns whether "high" or "low" at `i`, said of a voice or of nothing, stands in a list with a word of
+        loudness: in "soft, slow, low" low is the pitch."""
+        run = {"left": i, "right": i}
+        listed = LEVEL_WORDS | ADVERBS | {",", "and", "but"}
+        while self.at(run["left"] - 1) in listed:
+            run["left"] -= 1
+        while self.at(run["right"] + 1) in listed:
+            run["right"] += 1
+        siblings = self.tokens[run["left"] : run["right"] + 1]
+        head, tail = self.at(run["left"] - 1), self.at(run["right"] + 1)
+        of_voice = head in ("", ":") or head in LINKS
+        subject = NOUNS.get(self.at(run["left"] - 2), VOICE)
+        return of_voice and tail == "" and subject in (VOICE, BEARER, SPEECH) and any(FREE.get(t) == ENERGY for t in siblings) and "," in siblings
+
+    def _field(self, i: int) -> str:
+        """Returns the attribute at the head of a list that the word at `i` stands in: "pitch: wide variation,
+        overall high". An empty string where there is none."""
+        colon = next((k for k in range(i - 1, 0, -1) if self.tokens[k] == ":"), 0)
+        carrier = NOUNS.get(self.at(colon - 1), "") if colon else ""
+        if carrier not in OWN_LEVELS or not _value(carrier, self.tokens[i]):
+            return ""
+        return "" if any(map(is_foreign, self.tokens[colon + 1 : i])) else carrier
 
     def _of_speech(self, i: int) -> bool:
         """Returns whether the sentence, or the clause of the word at `i`, speaks of a voice or of nothing else."""

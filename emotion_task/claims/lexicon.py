@@ -65,7 +65,7 @@ NOUNS: dict[str, str] = {
     **dict.fromkeys(
         words(
             "speaker talker she he person man woman lady gentleman girl boy child narrator reader male "
-            "female individual guy kid youngster teenager rhythm bloke dude fellow chap lad lass granny grandma "
+            "female individual guy kid youngster teenager rhythm effect impression feel bloke dude fellow chap lad lass granny grandma "
             "grandpa grandmother grandfather"
         ),
         BEARER,
@@ -98,7 +98,7 @@ _NORMAL = words(
     "expected middling everyday nothing_special "
     "middling routine customary habitual commonplace unmarked intermediate median mainstream"
 )
-_DEEP = _forms("deep") | words("rumbling")
+_DEEP = _forms("deep") | words("rumbling rumbly booming_low")
 _LOUD = _forms("loud") | words(
     "booming forceful forcefully vigorous vigorously energetic energetically roaring blaring "
     "strident deafening resounding thunderous shout shouts shouting shouted yell yells yelling "
@@ -128,7 +128,7 @@ _FLAT = words(
 _VARIED = words(
     "expressive varied animated dynamic singsong up_down wide_ranging melodious lilting "
     "fluctuating undulating swooping "
-    "tuneful swinging swings"
+    "tuneful musical inflected"
 )
 
 _PASSABLE = words("okay ok fine whatever meh so_so common")
@@ -141,17 +141,17 @@ LEVELS: dict[str, dict[str, str]] = {
         | _LOUD
         | _forms("strong")
         | words("powerful considerable intense substantial lots robust big mighty massive huge tremendous enormous hefty "
-            "hearty ample plentiful full loads heaps tons more"),
+            "hearty ample plentiful full fierce explosive overwhelming loads heaps tons more"),
         low=_LOW
         | _QUIET
         | _forms("weak")
-        | words("little feeble gentle lacks lacking depleted limited small modest restrained less slight scant meagre "
+        | words("little feeble gentle lacks lacking depleted limited small modest restrained less slight scant meagre mild meek flagging waning "
             "poor"),
         normal=_NORMAL | _PASSABLE,
     ),
     SPEED: _table(
-        fast=_HIGH | _FAST | words("lively considerable top full urgent pressing spirited more"),
-        slow=_LOW | _SLOW | words("deliberate deliberately laid_back lethargic"),
+        fast=_HIGH | _FAST | words("lively considerable top full urgent pressing spirited frenzied feverish blistering more"),
+        slow=_LOW | _SLOW | words("deliberate deliberately laid_back lethargic gentle"),
         normal=_NORMAL | _PASSABLE,
     ),
     CONTOUR: _table(
@@ -213,7 +213,7 @@ MOTIONS = words(
     "sloping drift drifts drifting sweep sweeps sweeping jump jumps lifts back trails trail swing "
     "swings curl curls tilt tilts tick ticks shoot shoots bend bends glide glides point points "
     "step steps curve curves picks pick "
-    "leap leaps leaping shoots flick flicks kicks kick shooting climbing"
+    "settle settles settling leap leaps leaping shoots flick flicks kicks kick shooting climbing"
 )
 """Verbs after which up and down are directions, not levels."""
 EVENT_NOUNS = words("rise fall lift dip drop decline uptick upturn downturn climb upswing "
@@ -266,7 +266,7 @@ ADVERBS = words(
     "remarkably both all comparatively throughout at_the_end now here there perhaps exactly else "
     "either bit touch hair shade rather_than nor neither highly essentially near too notably "
     "midway along somewhere how best enough instead alike together alone mostly well "
-    "kinda sorta super real proper dead bloody awfully mega totally way fine_ly possibly probably maybe distinctly markedly decidedly fully lot deal good"
+    "kinda sorta super real proper dead bloody awfully mega totally way fine_ly possibly probably maybe distinctly markedly decidedly fully lot deal good otherwise elsewhere anyway altogether"
 )
 ADJECTIVES = words(
     "vocal overall general mean acoustic male female adult young own final basic main spoken "
@@ -274,7 +274,7 @@ ADJECTIVES = words(
     "sharp shaky human rushed fundamental older elderly little old tender timid delicate whole "
     "last entire breathy shaky airy raspy husky gravelly heavy weary angry happy tiny hard cold "
     "cool dark thick dry plain sweet bitter mild stern curt terse blunt lovely steely wobbly "
-    "fragile brittle nasal"
+    "fragile brittle nasal stable unstable"
 )
 
 NEGATIONS = words("not no never hardly scarcely barely without neither nor nobody nothing none lacks lacking")

@@ -34,8 +34,8 @@ _PEOPLE = (
 _EXPECT = (
     r"(?:what |where |how |as )?(?:one|you|i|we|anyone|anybody|most people|people|listeners?) "
     r"(?:would |might |could |should |ll |d |usually |normally |generally |ordinarily )*"
-    r"(?:expects?|expected|anticipates?|assumes?|predicts?|thinks?)"
-    r"(?: (?:of|from|in|for) (?:an? |the |this |such |his |her )*(?:\w+ )?(?:speech|life|voice|age|person|man|"
+    r"(?:expects?|expected|anticipates?|assumes?|predicts?|thinks?|gets?|meets?|encounters?|finds?|hears?)"
+    r"(?: (?:of|from|in) (?:an? |the |this |such |his |her |any(?=one|body))*(?:\w+ )?(?:one|body|chat|speech|life|voice|age|person|man|"
     r"woman|conversation|situation|speaker|setting|circumstances)| to hear| to be| it to be)?"
 )
 NORM = rf"(?:{_EXPECT}|{_LEAD}{_USUAL}{_KIND}{_OF}|{_PEOPLE})"
@@ -109,6 +109,13 @@ def _being(level: str) -> Callable[[re.Match[str]], str]:
     return lambda match: f" is {level} " if _VERBAL.match(match[0]) else f" {level} "
 
 
+def _as_usual(match: re.Match[str]) -> str:
+    word = match[1]
+    if word in ("high", "low", "deep"):
+        return " normal in pitch "
+    return " normally_loud " if word in ("loud", "quiet", "soft") else " normally_fast "
+
+
 COMPARISONS: tuple[tuple[re.Pattern[str], Replacement], ...] = tuple(
     (re.compile(rf"\b{pattern}\b"), replacement)
     for pattern, replacement in (
@@ -122,12 +129,17 @@ COMPARISONS: tuple[tuple[re.Pattern[str], Replacement], ...] = tuple(
         (rf"(?:not|never|nowhere near|hardly|scarcely) (?:quite |nearly |half |exactly )?as much (\w+) as (?:is )?{NORM}", r"less \1"),
         (rf"no (?:more|less) and no (?:more|less) than (?:is )?{NORM}|neither (?:more|less) nor (?:more|less) (?:\w+ )?than (?:is )?{NORM}", " normal "),
         (rf"(?:no (?:more|less|\w+er)|not any \w+er) than {NORM}", " normal "),
-        (rf"(?:does not|do not|did not|fails? to|never) (?:quite )?(?:reach(?:es)?|attains?|gets? to|comes? up to|rises? to) {NORM}", _being("lowered")),
+        (rf"(?:does not|do not|did not|fails? to|never|barely|hardly|scarcely|only just|just about) (?:quite )?(?:reach(?:es)?|attains?|gets? to|comes? up to|rises? to) {NORM}", _being("lowered")),
         (rf"(?:{_BEING})?(?:(?:well|far|way|slightly|somewhat|just|clearly|a bit|a little|a touch) )*(?:short of|below|beneath|under|underneath|less than|lower than|south of) {NORM}", _being("lowered")),
         (rf"(?:does not|do not|did not|never) (?:exceeds?|surpass(?:es)?) {NORM}", " stays around "),
         (rf"(?<!not )(?<!hardly )(?<!barely )(?<!never )(?<!scarcely )(?<!rarely )(?:{_BEING})?(?:(?:well|far|way|slightly|somewhat|just|clearly|a bit|a little|a touch) )*(?:above|beyond|exceed(?:s|ing|ed)?|surpass(?:es|ing)?|in excess of|over|north of|greater than|more than) {NORM}(?: by (?:a|some) \w+ margin)?", _being("elevated")),
-        (rf"(?:match(?:es|ing)?|correspond(?:s|ing)? to|comparable (?:to|with)|in (?:line|keeping|accordance) with|on (?:an? )?(?:equal footing|par) with|equal to|(?:much |about )?the same as|similar to|close to|not far from|does not (?:depart|differ|deviate|stray)(?: much| far| noticeably)? from|consistent with|not (?:\w+ )?(?:changed|change|different|differing|deviating|budged|moved|far|removed) from) {NORM}(?: limits| bounds)?|within (?:the )?(?:normal|usual|typical|average|ordinary|conversational|expected) (?:limits|bounds|range)|within the (?:norm|average)", _being("normal")),
+        (rf"(?:match(?:es|ing)?|correspond(?:s|ing)? to|comparable (?:to|with)|in (?:line|keeping|accordance) with|on (?:an? )?(?:equal footing|par) with|equal to|(?:much |about )?the same as|similar to|close to|not far from|does not (?:depart|differ|deviate|stray)(?: much| far| noticeably)? from|consistent with|not (?:\w+ )?(?:changed|change|different|differing|deviating|budged|moved|far|removed) from) {NORM}(?: limits| bounds)?|(?:well |comfortably |still )?within (?:the |his |her )?(?:(?:normal|usual|typical|average|ordinary|conversational|expected|functional|standard|healthy|adult|male|female|vocal) )+(?:limits|bounds|range)|within the (?:norm|average)", _being("normal")),
         (rf"(?:than|(?:when |as )?(?:compared|relative) (?:to|with)|in (?:comparison|relation) (?:to|with)|against|from|re) (?:is )?(?:in )?{NORM}", " "),
+        (r"(?:is )?(?:the \w+|that) of (?:an? )?(?:everyday|ordinary|normal|typical|usual|casual|regular|average) (?:conversation|speech|talk|person|speaker|life|chat)", " is normal "),
+        (r"(volume|loudness|pace|speed|tempo|rate|intensity|level) of (?:an? )?(?:\w+ )?(?:conversation|chat|talk)", r"normal \1"),
+        (r"(?<!twice )(?<!times )(?:about |just |exactly |roughly )*as (loud|quiet|soft|fast|quick|slow|high|low|deep)\w* as (?:(?:is )?" + NORM + r"|(?:any(?:body|one)|every(?:body|one)) (?:else)?|any other \w+|the (?:others|rest))", _as_usual),
+        (r"(?:as )?(slow|fast|quick|loud|quiet|flat|high|low|deep) as (?:an? |the )?(?!usual|normal|ever|if|before|it|he|she|they|to|i|you|possible)\w+", r"very \1"),
+        (r"(?<=[a-z]) (?:does|do) not (?:really |particularly |especially )?stand out", " is normal"),
         (r"(?:right |exactly |just |more or less |roughly )?(?:at|on|around|about|near) (?:the |his |her |its )(?:own |corpus |speaker owner_s )?(?:mean|average|norm|median|baseline)", " normal "),
         (r"(?:about |roughly |exactly |just )?where (?:it|he|she|this voice|the voice|(?:his|her) (?:voice|pitch)) (?:usually|normally|typically|generally|always|ordinarily) (?:is|lies|sits|speaks|stays|would be)(?: for (?:him|her))?", " normal "),
         (r"(?:what|where|as|how) (?:one|you|we|i) (?:would |might )?(?:expects?|expected)[^,.;:]*(?= to (?:lie|be|sit))(?: to (?:lie|be|sit))?", _being("normal")),

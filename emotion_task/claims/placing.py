@@ -12,10 +12,12 @@ from emotion_task.claims.lexicon import (
     ENDS,
     FREE,
     LEVEL_WORDS,
+    LEVELS,
     LINKS,
     MOTIONS,
     NOUNS,
     PERSONS,
+    PITCH,
     PREPOSITIONS,
     SPEECH,
     STARTS,
@@ -25,6 +27,7 @@ from emotion_task.claims.lexicon import (
 from emotion_task.claims.sentences import MASK
 from emotion_task.claims.word_classes import adverbial, is_foreign
 
+_MIDDLING = frozenset(word for word, value in LEVELS[PITCH].items() if value == "normal")
 _AFTER_ADVERB = words("for at though if so when in as by more less then")
 """Words before which "even" is no level."""
 _WITHIN = DETERMINERS | PREPOSITIONS | CONJUNCTIONS | {MASK, "out", "up", "off", "value", "note", "level"} - {"and"}
@@ -106,7 +109,9 @@ def _idiomatic(tokens: tuple[str, ...], i: int) -> bool:
 
 def _spans_to(tokens: tuple[str, ...], i: int) -> bool:
     """Returns whether two levels make a range, which states neither: low to moderate, normal to slightly
-    fast."""
+    fast. Moderate to normal is normal."""
+    if set(tokens[max(0, i - 2) : i + 3]) >= {"to"} and sum(t in _MIDDLING for t in tokens[max(0, i - 2) : i + 3]) > 1:
+        return False
     after = _at(tokens, i + 3) if adverbial(_at(tokens, i + 2)) else _at(tokens, i + 2)
     before = i - 2 if adverbial(_at(tokens, i - 1)) else i - 1
     return (_at(tokens, i + 1) == "to" and after in LEVEL_WORDS) or (

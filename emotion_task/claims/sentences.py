@@ -17,6 +17,7 @@ from emotion_task.claims.lexicon import (
     LEVEL_WORDS,
     LEVELS,
     NEGATIONS,
+    NOUNS,
     OWN_LEVELS,
     words,
 )
@@ -35,12 +36,19 @@ _FIELDS = (
 )
 """Heads of a terse list: what follows "pitch -" or "pitch?" is said of it."""
 
+
+
+def _symbol(match: re.Match[str]) -> str:
+    return {">": " above ", "<": " below "}.get(match[0].strip(), " close to ")
+
+
 _SPELLING = (
     (re.compile(r"</?\w+>|[*_#`]"), " "),
     (re.compile(r"[\u2019\u2018]"), "'"),
+    (re.compile(r"(?<=[a-z])\s*[<>~\u2248]\s*(?=(?:the |his |her )?(?:average|normal|norm|mean|baseline|usual|typical))"), _symbol),
     (re.compile(r"\bi\.e\.|\be\.g\.|\bviz\."), ","),
     (re.compile(r"\b(ca|vs|re|approx|resp|st)\.(?= \w)"), r"\1"),
-    (re.compile(r"(?:^|\n)\s*(?:[-•]|\d+[.)])\s|\s\(?\d+\)\s|\n\s*\n|;|\s[|/]\s"), ". "),
+    (re.compile(r"(?:^|\n)\s*(?:[-•\u2013\u2014]+|\d+[.)])\s|\s\(?\d+\)\s|\n\s*\n|;|\s[|/]{1,2}\s"), ". "),
     (re.compile(rf"((?:^|[.\n,])\s*(?:\w+ )?{_FIELDS}(?: \w+)?)\s+[-\u2013\u2014]+\s+"), r"\1: "),
     (re.compile(r"\s*(?:[-=]+>|\u2192|=)\s*"), ": "),
     (re.compile(rf"((?:^|[.!?\n])\s*(?:(?:the|his|her|and|its) )?{_FIELDS})\s*\?(?=\s*[^?\s])"), r"\1:"),
@@ -52,13 +60,15 @@ _SPELLING = (
     (re.compile(r"\bcan(?:no|')t\b"), "can not"),
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"\b(it|that|there|he|she|what)'s\b"), r"\1 is"),
+    (re.compile(r"\blet's\b"), "let us"),
+    (re.compile(r",\s*(?:(?:is|does|was|has|do|did|would|can)(?: not)? (?:he|she|it|they)|right|no|yeah|huh|eh|innit|you know|know what i mean|okay|ok)\s*\?"), "."),
     (re.compile(r"(?<=\w)'s\b"), f" {OWNER}"),
     (re.compile(r"'(?:d|ll|re|ve|m)?(?!\w)"), ""),
     (re.compile(r"\s+"), " "),
 )
 _FIRST = re.compile(r"(?:^|\s)1[.)]\s")
 _ITEM = re.compile(r"(?:^|\s)[1-9][.)]\s")
-_YES = re.compile(r"\W*(?:yes|yep|yeah|definitely|certainly|absolutely|very)\b")
+_YES = re.compile(r"\W*(?:a(?:nswer)?\s*:\s*)?(?:yes|yep|yeah|definitely|certainly|absolutely|very|slightly|somewhat|moderately|clearly|sure|indeed|you bet|of course|oh yes|(?:it|he|she) is\b(?! not)|i (?:would )?(?:think|say) so)\b")
 _DEGREE = re.compile(r"\b(not|never|hardly|scarcely|nor|nothing) (?:all (?:that|so)|that|so|as|too|overly|terribly) (?:very )?(\w+)")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]*")
 _TOKEN = re.compile(r"[a-z0-9_]+|[,:]")
@@ -102,8 +112,10 @@ def read_sentences(text: str) -> Iterator[Sentence]:
     for pattern, replacement in _SPELLING:
         text = pattern.sub(replacement, text)
     text = read_figures(text)
-    for pattern, replacement in (*COMPARISONS, *PLACES, *PHRASES):
-        text = pattern.sub(replacement, text)
+    for table in (COMPARISONS, PLACES, PHRASES):
+        text = " ".join(text.split())
+        for pattern, replacement in table:
+            text = pattern.sub(replacement, text)
     text = _DEGREE.sub(_plainly, text)
     text = _NEITHER.sub(_between, text)
     found = [match[0].rstrip() for match in _SENTENCE.finditer(text)]
@@ -117,7 +129,8 @@ def read_sentences(text: str) -> Iterator[Sentence]:
         if part.endswith("?"):
             denied = frozenset() if _YES.match(following) else everything
         elif tokens[0] in ("or", "nor") and previous:
-            denied = negated = everything
+            end = tokens.index(":") if ":" in tokens else len(tokens)
+            denied = negated = frozenset(range(end)) | {i for i, _ in _denied(tokens)}
         else:
             found_denied = list(_denied(tokens))
             denied = frozenset(i for i, _ in found_denied)
@@ -164,7 +177,7 @@ def _denied(tokens: tuple[str, ...]) -> Iterator[tuple[int, bool]]:
         if (
             (token in BREAKS and not (token == "that" and tokens[i - 1] in _CARRIES))
             or token == ":"
-            or (token == "," and not _goes_on(tokens, i))
+            or (token == "," and not _goes_on(tokens, i, negated))
         ):
             negated, supposed = "", False
         elif token == "and" or (token == "with" and negated == "no"):
@@ -194,9 +207,11 @@ def _clause_end(tokens: tuple[str, ...], i: int) -> int:
     return next((k for k in range(i, len(tokens)) if tokens[k] in BREAKS or tokens[k] == ","), len(tokens))
 
 
-def _goes_on(tokens: tuple[str, ...], i: int) -> bool:
-    """Returns whether a list goes on after the comma at `i`: not loud, fast, or high."""
+def _goes_on(tokens: tuple[str, ...], i: int, negated: str) -> bool:
+    """Returns whether a list goes on after the comma at `i`: not loud, fast, or high; no loud, fast delivery."""
     rest = tokens[i + 1 : i + 4]
+    if negated in ("no", "without", "lacks", "lacking") and tokens[i - 1] in LEVEL_WORDS and rest[:1] and rest[0] in LEVEL_WORDS:
+        return rest[1:2] != () and rest[1] in NOUNS
     return bool(rest) and (rest[0] in ("or", "nor") or (rest[0] in LEVEL_WORDS and "or" in rest))
 
 

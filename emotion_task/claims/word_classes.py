@@ -25,7 +25,7 @@ _TRANSPARENT = (
     LINKS | STATIVE | ADVERBS | DETERMINERS | PREPOSITIONS | CONJUNCTIONS | SCALES | UP | DOWN | MOTIONS
 )
 
-_SUFFIXES = ("ing", "ed", "ful", "al", "ive", "ous", "ish", "less", "like", "ic", "ant", "ent", "ary")
+_SUFFIXES = ("ing", "ed", "ful", "al", "ive", "ous", "ish", "less", "like", "ic", "ant", "ent", "ary", "able", "ible")
 
 _NOT_ADJECTIVES = (
     *(
@@ -51,7 +51,7 @@ _NOT_ADJECTIVES = (
         "narrative",
         "motive",
     ),
-    *("perspective", "panic", "music", "topic", "accent", "intent", "content", "instant", "student", "event"),
+    *("syllable", "perspective", "panic", "music", "topic", "accent", "intent", "content", "instant", "student", "event"),
 )
 
 
