@@ -64,7 +64,6 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
         (rf"({_OWN}) wise ?,? ?((?:he|she|it|they|the (?:speaker|voice|man|woman|delivery)) )?", _of_whom),
         (r"let us (?:call|say|put|rate|consider)(?: (?:it|that|this))?(?: as)?", ": "),
         (r"(?:can|could|may|might) be (?:best )?(?:characteri[sz]ed|described|summed up|summari[sz]ed)(?: best)? (?:as|by|in)(?: follows)?|as follows", "is"),
-        (rf"({_OWN}) and (?:the |her |his )?({_OWN})\b([^.]*(?:\. ?)?[^.]*?)\bthe former\b([^.]*?)\bthe latter\b", r"\1 and \2\3the \1\4, the \2"),
         (r"(?:since|as|because|and|for) that is", "since it is"),
         (r"(?:has|have|had) (?:gone|crept|moved|climbed|risen|shot|been|come) ?(?:up|upwards?|raised|increased)(?! at_the_end| at the end| toward| by the end| on quotation)", "is elevated"),
         (r"(?:has|have|had) (?:gone|crept|moved|come|dropped|fallen|sunk|slid|been) ?(?:down|downwards?|lowered|reduced)(?! at_the_end| at the end| toward| by the end| on quotation)", "is lowered"),
@@ -95,7 +94,8 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
         (r"(?:lacks?|lacking)(?: any| much)? (speed|pace|tempo)", r"reduced \1"),
         (r"(?:quite some|quite a bit of|a fair (?:amount|bit) of|a good (?:deal|amount) of|a great (?:amount|deal) of|a considerable (?:amount|degree) of)", "considerable"),
         # spelling of everyday talk
-        (r"avg\.?", "average"),
+        (r"avg", "average"),
+        (r"med(?= ?[:\w])", "medium"),
         (r"vol\.?(?= ?[:\w])", "volume"),
         (r"(?:way|right|far) up(?! there)", "very elevated"),
         (r"(?:way|right|far) down(?! there)", "very lowered"),
@@ -234,3 +234,12 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
     )
 )
 """Expressions and what each is read as: one word, or plainer words. They are replaced in this order."""
+PAIRS = (
+    (
+        re.compile(
+            rf"\b({_OWN}) and (?:the |her |his )?({_OWN})\b([^.]*(?:\. ?)?[^.]*?)\bthe former\b([^.]*?)\bthe latter\b"
+        ),
+        r"\1 and \2\3the \1\4, the \2",
+    ),
+)
+"""The former and the latter of two attributes, which may stand in another sentence."""

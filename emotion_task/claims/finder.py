@@ -45,6 +45,15 @@ def read_claims(reasoning: str) -> tuple[Claim, ...]:
     """Returns every claim of the reasoning, each once.
 
     A sentence that begins with "wait" or the like overrules what earlier sentences claimed."""
+    return _read(reasoning)[0]
+
+
+def read_denials(reasoning: str) -> frozenset[tuple[str, str]]:
+    """Returns (claim type, value) of each level that the reasoning denies: "not especially loud"."""
+    return _read(reasoning)[1]
+
+
+def _read(reasoning: str) -> tuple[tuple[Claim, ...], frozenset[tuple[str, str]]]:
     sentences = list(read_sentences(reasoning))
     values: dict[str, list[str]] = {}
     overruled: set[str] = set()
@@ -72,7 +81,7 @@ def read_claims(reasoning: str) -> tuple[Claim, ...]:
         Claim(name, found[0] if len(set(found)) == 1 else CONTRADICTORY) for name, found in values.items()
     ]
     claims += [Claim(*claim) for claim in dict.fromkeys(quoted_claims(reasoning))]
-    return tuple(claims)
+    return tuple(claims), frozenset(negations)
 
 
 def find_claims(reasoning: str) -> dict[str, str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
-from emotion_task.claims.expressions import LEVEL_NAMES, PHRASES, SMALL
+from emotion_task.claims.expressions import LEVEL_NAMES, PAIRS, PHRASES, SMALL
 from emotion_task.claims.figures import read_figures
 from emotion_task.claims.lexicon import (
     ADVERBS,
@@ -42,12 +43,15 @@ def _symbol(match: re.Match[str]) -> str:
     return {">": " above ", "<": " below "}.get(match[0].strip(), " close to ")
 
 
+_ABBREVIATIONS = (
+    (re.compile(r"\bi\.e\.|\be\.g\.|\bviz\."), ","),
+    (re.compile(r"\b(ca|vs|re|approx|resp|st)\.(?= \w)"), r"\1"),
+    (re.compile(r"\b(avg|approx|vol|med)\."), r"\1"),
+)
 _SPELLING = (
     (re.compile(r"</?\w+>|[*_#`]"), " "),
     (re.compile(r"[\u2019\u2018]"), "'"),
     (re.compile(r"(?<=[a-z])\s*[<>~\u2248]\s*(?=(?:the |his |her )?(?:average|normal|norm|mean|baseline|usual|typical))"), _symbol),
-    (re.compile(r"\bi\.e\.|\be\.g\.|\bviz\."), ","),
-    (re.compile(r"\b(ca|vs|re|approx|resp|st)\.(?= \w)"), r"\1"),
     (re.compile(r"(?:^|\n)\s*(?:[-•\u2013\u2014]+|\d+[.)])\s|\s\(?\d+\)\s|\n\s*\n|;|\s[|/]{1,2}\s"), ". "),
     (re.compile(rf"((?:^|[.\n,])\s*(?:\w+ )?{_FIELDS}(?: \w+)?)\s+[-\u2013\u2014]+\s+"), r"\1: "),
     (re.compile(r"\s*(?:[-=]+>|\u2192|=)\s*"), ": "),
@@ -68,6 +72,7 @@ _SPELLING = (
 )
 _FIRST = re.compile(r"(?:^|\s)1[.)]\s")
 _ITEM = re.compile(r"(?:^|\s)[1-9][.)]\s")
+_PARTS = re.compile(r"(?<=[.!])\s+")
 _YES = re.compile(r"\W*(?:a(?:nswer)?\s*:\s*)?(?:yes|yep|yeah|definitely|certainly|absolutely|very|slightly|somewhat|moderately|clearly|sure|indeed|you bet|of course|oh yes|(?:it|he|she) is\b(?! not)|i (?:would )?(?:think|say) so)\b")
 _DEGREE = re.compile(r"\b(not|never|hardly|scarcely|nor|nothing) (?:all (?:that|so)|that|so|as|too|overly|terribly) (?:very )?(\w+)")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]*")
@@ -86,6 +91,7 @@ _OPINION = words(
     "say call describe argue guess go lean characterise characterize consider judge rate place "
     "put estimate assess class think believe claim find hear"
 )
+_LEVELS = LEVEL_WORDS | FREE.keys()
 _CARRIES = _OPINION | {"not", "true", "case"}
 """Words after which "that" begins no clause of its own: what is denied before it is denied after it."""
 
@@ -107,17 +113,11 @@ class Sentence:
 def read_sentences(text: str) -> Iterator[Sentence]:
     """Yields the text's sentences, with each quotation replaced by `MASK`."""
     text = QUOTE.sub(f" {MASK} ", text).lower()
+    for pattern, replacement in (*_ABBREVIATIONS, *PAIRS):
+        text = pattern.sub(replacement, text)
     if _FIRST.search(text):
         text = _ITEM.sub(". ", text)
-    for pattern, replacement in _SPELLING:
-        text = pattern.sub(replacement, text)
-    text = read_figures(text)
-    for table in (COMPARISONS, PLACES, PHRASES):
-        text = " ".join(text.split())
-        for pattern, replacement in table:
-            text = pattern.sub(replacement, text)
-    text = _DEGREE.sub(_plainly, text)
-    text = _NEITHER.sub(_between, text)
+    text = " ".join(_plain(part) for part in _PARTS.split(text))
     found = [match[0].rstrip() for match in _SENTENCE.finditer(text)]
     previous: frozenset[int] = frozenset()
     for part, following in zip(found, [*found[1:], ""], strict=True):
@@ -139,6 +139,20 @@ def read_sentences(text: str) -> Iterator[Sentence]:
         previous = negated
 
 
+@lru_cache(maxsize=4096)
+def _plain(text: str) -> str:
+    """Returns a part of the text in the plain words that the grammar knows. A reward reads an answer up to the
+    end of each sentence, so parts are read again and again."""
+    for pattern, replacement in _SPELLING:
+        text = pattern.sub(replacement, text)
+    text = read_figures(text)
+    for table in (COMPARISONS, PLACES, PHRASES):
+        text = " ".join(text.split())
+        for pattern, replacement in table:
+            text = pattern.sub(replacement, text)
+    return _NEITHER.sub(_between, _DEGREE.sub(_plainly, text))
+
+
 def _plainly(match: re.Match[str]) -> str:
     """Returns "not high" for "not that high" and "not so high": `that` begins no clause there."""
     return f"{match[1]} {match[2]}" if match[2] in LEVEL_WORDS or match[2] in FREE else match[0]
@@ -150,7 +164,7 @@ def _reversed(tokens: tuple[str, ...]) -> Iterator[int]:
     for i, token in enumerate(tokens):
         if token == "less":
             less = i == 0 or tokens[i - 1] not in ("no", "not", "or", "neither", "never", "nothing")
-        elif less and token in LEVEL_WORDS | FREE.keys():
+        elif less and token in _LEVELS:
             yield i
             less = i + 2 < len(tokens) and tokens[i + 1] in ("and", "or", ",") and tokens[i + 2] in LEVEL_WORDS
         elif not (token in ADVERBS or token in ("and", "or", ",") or token.endswith("ly")):
