@@ -50,6 +50,8 @@ def _directions(reader: SentenceReader) -> Iterator[str]:
     for i, word in enumerate(reader.tokens):
         up = word in UP or (word == "up" and last_content(reader.tokens, i) in MOTIONS)
         down = word in DOWN or (word == "down" and last_content(reader.tokens, i) in MOTIONS)
+        if MASK in reader.tokens[:i] and "by" in reader.tokens[max(0, i - 4) : i]:
+            continue  # "beautiful" is highlighted by a small rise
         if i in reader.denied or (word in ("peak", "peaks", "peaking") and not _is_verb(reader, i)):
             continue
         if (up or down) and _moves_pitch(reader, i):

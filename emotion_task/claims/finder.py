@@ -9,6 +9,7 @@ lists.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from emotion_task.claims.contour import contour_claims
 from emotion_task.claims.gender_age import speaker_claims
@@ -53,6 +54,7 @@ def read_denials(reasoning: str) -> frozenset[tuple[str, str]]:
     return _read(reasoning)[1]
 
 
+@lru_cache(maxsize=1024)
 def _read(reasoning: str) -> tuple[tuple[Claim, ...], frozenset[tuple[str, str]]]:
     sentences = list(read_sentences(reasoning))
     values: dict[str, list[str]] = {}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from emotion_task.claims.expressions import LEVEL_NAMES, PAIRS, PHRASES, SMALL
 from emotion_task.claims.figures import read_figures
@@ -120,7 +120,7 @@ def read_sentences(text: str) -> Iterator[Sentence]:
     text = " ".join(_plain(part) for part in _PARTS.split(text))
     found = [match[0].rstrip() for match in _SENTENCE.finditer(text)]
     previous: frozenset[int] = frozenset()
-    for part, following in zip(found, [*found[1:], ""], strict=True):
+    for part, following in zip_longest(found, found[1:], fillvalue=""):
         tokens = tuple(_TOKEN.findall(part))
         if not tokens:
             continue
