@@ -46,6 +46,7 @@ _YEARS = re.compile(
             _NUMBER.format("a") + r"(?: (?:or|to) \w+)? ?(?:years?|yrs?|y) ?(?:of age|olds?|o)\b",
             _NUMBER.format("f") + r" (?:, |or )(?:or |maybe )?(?:" + "|".join(_TENS) + r"|\d\d).* something like that",
             r"^" + _NUMBER.format("g") + r" ?(?:years?|yrs?|y)$",
+            r"(?:perhaps|maybe|probably|around|about|roughly) (?:about |around )?" + _NUMBER.format("h") + r"(?= ?(?:$|, (?!\w+ing)|or so|i would|i say))",
             _NUMBER.format("e") + r" ?(?:something|ish|odd|plus)\b",
             r"(?:aged|age)(?: group)?(?: (?:i|would|estimated?|guess|put|seems|appears|to|be|approx|of|is|:|around|about|roughly|approximately|probably|maybe|perhaps|,|near|at))* "
             + _NUMBER.format("b") + r"\b(?! \w*(?:group|cues?))",

@@ -125,6 +125,8 @@ def _subject_moves(reader: SentenceReader, i: int, follows: str) -> bool:
     event = reader.tokens[i] in EVENT_NOUNS and "at_the_end" in reader.tokens[i : i + 4]
     if event and subjects in ([], [FOREIGN]) and not {NOUNS.get(t) for t in reader.tokens} & {ENERGY, SPEED}:
         return True
+    if reader.at(i - 1) in ("final", "terminal") and reader.tokens[i] in EVENT_NOUNS and follows not in ("in", "of"):
+        return True
     if reader.at(i - 1) == MASK:
         return True  # "hello" rises
     if subjects in ([], [FOREIGN]) and reader.tokens[i] in EVENT_NOUNS and follows not in ("in", "of"):

@@ -37,9 +37,16 @@ def _for_a_person(match: re.Match[str]) -> str:
     return f"{match[1]} in pitch for {match[2] or ''}{match[4]}"
 
 
+def _turned(match: re.Match[str]) -> str:
+    level = "elevated" if match[1] == "up" else "lowered"
+    second = f" and {level} {match[3]}" if match[3] else ""
+    return f"has {level} {match[2]}{second}"
+
+
 PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(rf"\b{pattern}\b"), replacement)
     for pattern, replacement in (
+        (rf"(?:has |have |had )?(?:turned|turns|turning|cranked|cranks|dial+ed) (up|down) (?:the |his |her )({_OWN})(?: and (?:the |his |her )?({_OWN}))?", _turned),
         # who thinks so
         (
             r"(?:unless|if) i am (?:not )?(?:much )?(?:mistaken|wrong)|if you ask me|to my (?:ear|ears|mind)|i (?:guess|suppose|reckon|think)(?= ?[,.]|$)"
@@ -47,7 +54,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
             " ",
         ),
         (
-            r"(?:i|one|we|you|listeners|people) (?:would |might |could |can |may |d |am inclined to |am tempted to |want to )*(?:\w+ly )?"
+            r"(?:i|one|we|you|listeners|(?:most |many )?people|most|many) (?:would |might |could |can |may |d |am inclined to |am tempted to |want to )*(?:\w+ly )?"
             r"(?:locate|situate|call|describe|judge|rate|classify|label|characteri[sz]e|estimate|rank|hear|perceive|find)(?: (?:it|that|this))?"
             r"(?: (?:as|to be|is))?(?= (?:an? |the )?(?:\w+ly |very |quite |rather |somewhat |a bit |slightly |pretty |more |less )*"
             rf"(?:{LEVEL_NAMES})\b)",
@@ -75,7 +82,9 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
         (r"(?:phrase |sentence |utterance |very )?(?:final|last) (?:syllables?|words?|beat) (falls?|rises?|drops?|climbs?|descends?|ascends?|goes up|goes down)(?: off)?", r"melody \1"),
         (r"\b(rise|fall|drop|lift|dip|descent|upturn|climb) (?:on|at|over|in) (?:the |its )?(?:very )?(?:last|final) (?:words?|syllables?)(?: of (?:quotation|the \w+))?", r"\1 at_the_end"),
         (r"(\w+er) than (?:an?|my|the) \w+(?= ?[,.!]| ?$)", r"\1"),
+        (r"(?:can not be|could not be|no|not|hardly|not much)(?: much)? (?:more|older) than (?=\w+(?: ?[,.]|$| years))", "about "),
         # polarity
+        (r"(?:could|might) (?:have been|be) (?:a bit |slightly |a little |even |much )*(?=(?:louder|quieter|softer|faster|quicker|slower|higher|lower|livelier)\b)", "is not "),
         (rf"no (?:lack|shortage|absence|want|dearth) of ({_OWN}|power|force|strength)", r"high \1"),
         (
             r"(?:it (?:is|would be|was|seems|is simply|is just)|that is) (?:equally |also |quite |just )?(?:not true|untrue|not the case|wrong|false|incorrect|a mistake"
@@ -95,6 +104,8 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
         (r"(?:quite some|quite a bit of|a fair (?:amount|bit) of|a good (?:deal|amount) of|a great (?:amount|deal) of|a considerable (?:amount|degree) of)", "considerable"),
         # spelling of everyday talk
         (r"avg", "average"),
+        (r"fem", "female"),
+        (r"int(?= ?[:\w])", "intensity"),
         (r"med(?= ?[:\w])", "medium"),
         (r"vol\.?(?= ?[:\w])", "volume"),
         (r"(?:way|right|far) up(?! there)", "very elevated"),
@@ -148,6 +159,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
             r"\1",
         ),
         (r"dynamic (?:variations?|range)", "dynamics"),
+        (r"(?:pitch|f0|tonal|melodic) range(?! of)", "variation"),
         (r"(?:is not|not|does not have|has not) (?:very |that |so )?much", "little"),
         (
             r"(?:hardly|barely|scarcely|not|never) (?:ever )?"
@@ -211,7 +223,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
         (r"in a (?:hurry|rush)(?! to)", "hurriedly"),
         (r"(?:take|takes|taking|took) (his|her|their) time", r"speaks slowly \1 own"),
         (r"speeds? up", "speaks quickly"),
-        (r"slows? down", "speaks slowly"),
+        (r"slows? (?:(?:it|things|everything|the \w+) )?down", "speaks slowly"),
         (r"(?:raises|raising|raised) (his|her|their|the) (?:voice|volume)", r"\1 voice raised"),
         (r"(?:lowers|lowering|lowered) (his|her|their|the) (?:voice|volume)", r"\1 voice lowered"),
         (r"at the top of (his|her|their) (?:lungs|voice)", r"loudly \1 own"),

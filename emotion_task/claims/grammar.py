@@ -160,7 +160,7 @@ class SentenceReader:
         pointed = self.pointed_at(i)
         if pointed:
             return pointed
-        if (word.endswith("ly") and self.at(i - 1) == "how") or (
+        if self.at(i - 1) == "how" or (
             word.endswith("ness") and self.at(i + 1) == "of"
         ):
             return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 4]) if c and _value(c, word)][:1]
@@ -176,8 +176,12 @@ class SentenceReader:
         modified = [] if word in VERBS else self._modified(i)
         if subjects == [FOREIGN] and not any(_value(m, word) for m in modified):
             return []
+        if modified == [FOREIGN]:
+            return []
         if modified:
-            return [] if modified == [FOREIGN] else [m for m in modified if _value(m, word)] or _alone(word)
+            fitting = [m for m in modified if _value(m, word)]
+            owners = self.subjects(i) if "quality" in self.tokens[i + 1 : i + 4] and word not in FREE else []
+            return fitting or [s for s in owners if s in OWN_LEVELS and _value(s, word)] or _alone(word)
         if word == "neutral" and not linked:  # mostly the emotion
             return []
         subjects = subjects or self.subjects(i)
@@ -228,7 +232,7 @@ class SentenceReader:
         """Returns the carriers that the level word at `i` points at: low in pitch, a high level of energy,
         nothing unusual about the tempo."""
         j = i + 1
-        while self.at(j) in SCALES:
+        while self.at(j) in SCALES or self.at(j) == "both":
             j += 1
         if self.at(j) not in ("in", "of", "about"):
             return []
@@ -298,7 +302,7 @@ class SentenceReader:
         """Yields the nouns that share the first noun's level: low pitch and volume."""
         n = len(self.tokens)
         while self.at(j + 1) in ("and", ",", "or"):
-            j += 3 if self.at(j + 2) == "the" else 2
+            j += 3 if self.at(j + 2) in ("the", "in") else 2
             if self.at(j) not in NOUNS:
                 return
             carrier = NOUNS[self.tokens[j]]

@@ -128,7 +128,7 @@ _FLAT = words(
 _VARIED = words(
     "expressive varied animated dynamic singsong up_down wide_ranging melodious lilting "
     "fluctuating undulating swooping "
-    "tuneful musical inflected"
+    "theatrical tuneful musical inflected"
 )
 
 _PASSABLE = words("okay ok fine whatever meh so_so common")
@@ -145,7 +145,7 @@ LEVELS: dict[str, dict[str, str]] = {
         low=_LOW
         | _QUIET
         | _forms("weak")
-        | words("little feeble gentle lacks lacking depleted limited small modest restrained less slight scant meagre mild meek flagging waning "
+        | words("little feeble gentle lacks lacking depleted limited small modest restrained less slight scant meagre tiny mild meek flagging waning "
             "poor"),
         normal=_NORMAL | _PASSABLE,
     ),
@@ -167,7 +167,7 @@ LEVELS: dict[str, dict[str, str]] = {
         | words("no little limited minimal narrow small slight lacks lacking without restricted any scant less"),
         expressive=_HIGH
         | words(
-            "wide plenty lots large considerable much full more expanded great broad dramatic strong rich ample big significant "
+            "wide plenty lots large considerable much full more expanded great broad constant continual dramatic strong rich ample big significant "
             "pronounced"
         ),
     ),
@@ -277,7 +277,7 @@ ADJECTIVES = words(
     "fragile brittle nasal stable unstable"
 )
 
-NEGATIONS = words("not no never hardly scarcely barely without neither nor nobody nothing none lacks lacking")
+NEGATIONS = words("not no never hardly scarcely barely without neither nor nobody nothing none lacks lacking rarely seldom")
 HYPOTHETICALS = words(
     "if would expect expected usually typically generally often unlike people than rule_out"
 )

@@ -38,7 +38,9 @@ _EXPECT = (
     r"(?: (?:of|from|in) (?:an? |the |this |such |his |her |any(?=one|body))*(?:\w+ )?(?:one|body|chat|speech|life|voice|age|person|man|"
     r"woman|conversation|situation|speaker|setting|circumstances)| to hear| to be| it to be)?"
 )
-NORM = rf"(?:{_EXPECT}|{_LEAD}{_USUAL}{_KIND}{_OF}|{_PEOPLE})"
+_CUSTOM = rf"(?:{_LEAD}{_USUAL}{_KIND}{_OF}|{_PEOPLE})"
+_REQUIRED = r"what (?:\w+ ){1,3}?(?:would |might |could )?(?:requires?|demands?|calls? for|needs?|warrants?|suggests?)"
+NORM = rf"(?:{_EXPECT}|{_REQUIRED}|{_LEAD}{_USUAL}{_KIND}{_OF}|{_PEOPLE})"
 """What is usual, in many words."""
 
 _BEING = r"(?:is|are|was|lies|sits|stays|remains|falls|drops|dips|sinks|hovers|goes|rises|climbs|moves|gets|stands) "
@@ -125,7 +127,7 @@ COMPARISONS: tuple[tuple[re.Pattern[str], Replacement], ...] = tuple(
             "stays around",
         ),
         (r"(?:contrary to|despite|regardless of|unlike|against) (?:all |any )?(?:what|expectations?)[^,.;:]*", " "),
-        (rf"(?:not|never|nowhere near|hardly|scarcely) (?:quite |nearly |half |exactly )?(?:as|so) (\w+)(?:,? (?:and|or|nor) (?:as )?(\w+))? as (?:is )?{NORM}(?<!i expected)", r"less \1"),
+        (rf"(?:not|never|nowhere near|hardly|scarcely) (?:quite |nearly |half |exactly )?(?:as|so) (\w+)(?:,? (?:and|or|nor) (?:as )?(\w+))? as (?:is )?{_CUSTOM}", r"less \1"),
         (rf"(?:not|never|nowhere near|hardly|scarcely) (?:quite |nearly |half |exactly )?as much (\w+) as (?:is )?{NORM}", r"less \1"),
         (rf"no (?:more|less) and no (?:more|less) than (?:is )?{NORM}|neither (?:more|less) nor (?:more|less) (?:\w+ )?than (?:is )?{NORM}", " normal "),
         (rf"(?:no (?:more|less|\w+er)|not any \w+er) than {NORM}", " normal "),

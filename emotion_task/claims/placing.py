@@ -14,8 +14,8 @@ from emotion_task.claims.lexicon import (
     LEVEL_WORDS,
     LEVELS,
     LINKS,
-    MOTIONS,
     NOUNS,
+    OWN_LEVELS,
     PERSONS,
     PITCH,
     PREPOSITIONS,
@@ -43,12 +43,16 @@ def is_placed(tokens: tuple[str, ...], i: int) -> bool:
         return True
     if tokens[i] in ("moderately", "normally") and _at(tokens, i + 1) in LEVEL_WORDS:
         return True
+    if tokens[i] in ("soars", "soaring") and _at(tokens, i + 1) in ("on", "at"):
+        return True
     if tokens[i] == "average" and _is_statistic(tokens, i):
         return True
     if _spans_to(tokens, i) or _infinitive(tokens, i) or _idiomatic(tokens, i):
         return True
     if tokens[i] in ("up", "down"):
-        return last_content(tokens, i) in MOTIONS | UP | DOWN
+        last = last_content(tokens, i)
+        pushed = last.endswith("ed") and any(t in LINKS for t in before)
+        return not (last in LINKS or NOUNS.get(last) in OWN_LEVELS or pushed)
     if tokens[i] == "level":
         last = last_content(tokens, i)
         if NOUNS.get(last) == CONTOUR and _at(tokens, i + 1) in ("", ",", "and"):

@@ -13,7 +13,7 @@ _SPACE = re.compile(r"[ \t]*\n(?!\s*(?:\n|[-*\u2022]\s))[ \t]*|[ \t]+")
 """White space inside a paragraph."""
 _STRESS = re.compile(
     r"\b(?:(?:un)?stress\w*|emphas[ie]\w*|emphatic\w*|accent\w*|weight|highlight\w*|hammer\w*|underscor\w*|"
-    r"prominen\w+|punch\w*|lean\w* (?:\w+ )?(?:on|into|upon)|st[ao][no]d\w* out|stick\w* out|jump\w* out|singled out)\b",
+    r"prominen\w+|punch\w*|lean\w* (?:\w+ )?(?:on|into|upon)|st[ao][no]d\w* out|stick\w* out|jump\w* out|singled out|hit(?:s|ting)?|hits hard|b(?:ears?|earing) down on)\b",
     re.IGNORECASE,
 )
 _DENIAL = re.compile(r"(?:\b(?:rather than|instead of|not|without|no)\b|n't\b)(?!.*\bbut\b)", re.IGNORECASE)

@@ -31,6 +31,9 @@ MASK = "quotation"
 OWNER = "owner_s"
 """Token in place of the 's of a possessive."""
 
+_ATTRIBUTES = (
+    r"(?:pitch|f0|volume|loudness|energy|intensity|speed|rate|tempo|pace|contour|intonation|melody|gender|age|stress)"
+)
 _FIELDS = (
     r"(?:pitch|f0|volume|loudness|energy|intensity|level|speed|rate|tempo|pace|contour|intonation|melody|tune|"
     r"ending|voice|register|speaker|gender|sex|age|delivery|cadence|dynamics|stress|accent|emphasis)"
@@ -46,7 +49,7 @@ def _symbol(match: re.Match[str]) -> str:
 _ABBREVIATIONS = (
     (re.compile(r"\bi\.e\.|\be\.g\.|\bviz\."), ","),
     (re.compile(r"\b(ca|vs|re|approx|resp|st)\.(?= \w)"), r"\1"),
-    (re.compile(r"\b(avg|approx|vol|med)\."), r"\1"),
+    (re.compile(r"\b(avg|approx|vol|med|fem|int)\."), r"\1"),
 )
 _SPELLING = (
     (re.compile(r"</?\w+>|[*_#`]"), " "),
@@ -56,7 +59,7 @@ _SPELLING = (
     (re.compile(rf"((?:^|[.\n,])\s*(?:\w+ )?{_FIELDS}(?: \w+)?)\s+[-\u2013\u2014]+\s+"), r"\1: "),
     (re.compile(r"\s*(?:[-=]+>|\u2192|=)\s*"), ": "),
     (re.compile(rf"((?:^|[.!?\n])\s*(?:(?:the|his|her|and|its) )?{_FIELDS})\s*\?(?=\s*[^?\s])"), r"\1:"),
-    (re.compile(rf"(?<=[\w).\"'])\s+((?:mean |median |vocal |speaking |speech |overall )?{_FIELDS}\s*:)"), r". \1"),
+    (re.compile(rf"(?<=[\w).\"'])(?<!\bthe)(?<!\bhis)(?<!\bher)(?<!\bits)(?<!\band)(?<!\bof)(?<!\ba)\s+((?:mean |median |vocal |speaking |speech |overall )?{_ATTRIBUTES}\s*:)"), r". \1"),
     (re.compile(rf"\b({_FIELDS})\s*\?\s*(?=(?:very |pretty |quite |rather |a bit |a little |fairly |really )?(?:{LEVEL_NAMES})\b)"), r"\1: "),
     *NUMBERS,
     (re.compile(r"\s[-\u2013]\s|[\u2014()\[\]]|\.{2,}|\u2026"), " , "),
@@ -64,6 +67,7 @@ _SPELLING = (
     (re.compile(r"\bcan(?:no|')t\b"), "can not"),
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"\b(it|that|there|he|she|what)'s\b"), r"\1 is"),
+    (re.compile(rf"\b({_FIELDS})'s\b(?= (?:not |a |very |pretty |quite |just |really |so |way |kind of )*(?:up|down|fine|okay|{LEVEL_NAMES})\b)"), r"\1 is"),
     (re.compile(r"\blet's\b"), "let us"),
     (re.compile(r",\s*(?:(?:is|does|was|has|do|did|would|can)(?: not)? (?:he|she|it|they)|right|no|yeah|huh|eh|innit|you know|know what i mean|okay|ok)\s*\?"), "."),
     (re.compile(r"(?<=\w)'s\b"), f" {OWNER}"),
