@@ -11,7 +11,8 @@ from emotion_task.records import AGE_LEVELS
 _UNITS = {
     word: n
     for n, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "zero one two three four five six seven eight nine ten eleven "
+        "twelve thirteen fourteen fifteen sixteen "
         "seventeen eighteen nineteen".split()
     )
 }
@@ -24,19 +25,27 @@ _DECADES = {
 }
 
 _NUMBER = (
-    r"(?P<{0}>\d{{1,3}}|(?:" + "|".join(_TENS) + r")(?: (?:one|two|three|four|five|six|seven|eight|nine))?|"
-    + "|".join(list(_UNITS)[1:]) + r")"
-)  # fmt: skip
+    r"(?P<{0}>\d{{1,3}}|(?:"
+    + "|".join(_TENS)
+    + r")(?: (?:one|two|three|four|five|six|seven|eight|nine))?|"
+    + "|".join(list(_UNITS)[1:])
+    + r")"
+)
 _ABOUT = (
-    r"(?:(?:about|around|roughly|approximately|perhaps|maybe|probably|some|say|i|would|d|guess|circa|ca|approx|nearly|almost|"
-    r"just|over|under|of|aged|age|at|is|be|looks?|sounds?|to|might|may|could|must|should|can|seems?|appears?|,|:|in|an?|only|like|possibly|somewhere|or so) )*"
+    r"(?:(?:about|around|roughly|approximately|perhaps|maybe|probably|"
+    r"some|say|i|would|d|guess|circa|ca|approx|nearly|almost|"
+    r"just|over|under|of|aged|age|at|is|be|looks?|sounds?|to|might|"
+    r"may|could|must|should|can|seems?|appears?|,|:|in|an?|only|"
+    r"like|possibly|somewhere|or so) )*"
 )
 _PERSON = (
-    r"(?:man|woman|male|female|boy|girl|child|kid|person|speaker|lady|gentleman|guy|bloke|lad|lass|fellow|chap|"
+    r"(?:man|woman|male|female|boy|girl|child|kid|person|speaker|"
+    r"lady|gentleman|guy|bloke|lad|lass|fellow|chap|"
     r"dude|someone|somebody|talker|youngster|voice|he|she|him|her|sex)"
 )
 _STOP = (
-    r"(?= ?(?:$|,|:|or\b|to\b|and (?!a half)|give\b|maybe\b|perhaps\b|who\b|with\b|by\b|if\b|at most\b|speak|talk|i\b|"
+    r"(?= ?(?:$|,|:|or\b|to\b|and (?!a half)|give\b|maybe\b|perhaps\b|"
+    r"who\b|with\b|by\b|if\b|at most\b|speak|talk|i\b|"
     r"though\b|but\b|years?\b|yrs?\b))"
 )
 _YEARS = re.compile(
@@ -44,30 +53,52 @@ _YEARS = re.compile(
         rf"\b(?:{pattern})"
         for pattern in (
             _NUMBER.format("a") + r"(?: (?:or|to) \w+)? ?(?:years?|yrs?|y) ?(?:of age|olds?|o)\b",
-            _NUMBER.format("f") + r" (?:, |or )(?:or |maybe )?(?:" + "|".join(_TENS) + r"|\d\d).* something like that",
+            _NUMBER.format("f")
+            + r" (?:, |or )(?:or |maybe )?(?:"
+            + "|".join(_TENS)
+            + r"|\d\d).* something like that",
             r"^" + _NUMBER.format("g") + r" ?(?:years?|yrs?|y)$",
-            r"(?:perhaps|maybe|probably|around|about|roughly) (?:about |around )?" + _NUMBER.format("h") + r"(?= ?(?:$|, (?!\w+ing)|or so|i would|i say))",
+            r"(?:perhaps|maybe|probably|around|about|roughly) (?:about "
+            r"|around )?" + _NUMBER.format("h") + r"(?= ?(?:$|, (?!\w+ing)|or so|i would|i say))",
             _NUMBER.format("e") + r" ?(?:something|ish|odd|plus)\b",
-            r"(?:aged|age)(?: group)?(?: (?:i|would|estimated?|guess|put|seems|appears|to|be|approx|of|is|:|around|about|roughly|approximately|probably|maybe|perhaps|,|near|at))* "
-            + _NUMBER.format("b") + r"\b(?! \w*(?:group|cues?))",
+            r"(?:aged|age)(?: group)?(?: (?:i|would|estimated?|guess|put|"
+            r"seems|appears|to|be|approx|of|is|:|around|about|roughly|approximately|"
+            r"probably|maybe|perhaps|,|near|at))* " + _NUMBER.format("b") + r"\b(?! \w*(?:group|cues?))",
             rf"{_PERSON}(?: (?:speaker|voice))? {_ABOUT}" + _NUMBER.format("c") + r"\b" + _STOP,
-            r"(?:pushing|nearing|approaching|going on|turning|past|well over|not yet|put (?:him |her |them |it |this )?at|"
-            r"(?:guess|say|estimate) (?:him|her|around|about|roughly)(?: at)?) (?:about |around |roughly |maybe )?"
-            + _NUMBER.format("d") + r"\b" + _STOP,
+            r"(?:pushing|nearing|approaching|going on|turning|past|well "
+            r"over|not yet|put (?:him |her |them |it |this )?at|"
+            r"(?:guess|say|estimate) (?:him|her|around|about|roughly)(?: "
+            r"at)?) (?:about |around |roughly |maybe )?" + _NUMBER.format("d") + r"\b" + _STOP,
         )
     )
-)  # fmt: skip
+)
 _DECADE = re.compile(r"\b(?:" + "|".join(_DECADES) + r"|(?:sixt|sevent|eight|ninet)een(?:s|th)|teens)\b")
 _WORDS = (
-    ("child", r"child(?!hood|ren)|kiddo|kid|toddler|preschooler|infant|(?:little|small|young) (?:girl|boy|kid)|schoolboy|"
-              r"schoolgirl|child owner_s"),
+    (
+        "child",
+        r"child(?!hood|ren)|kiddo|kid|toddler|preschooler|infant|(?:little|"
+        r"small|young) (?:girl|boy|kid)|schoolboy|"
+        r"schoolgirl|child owner_s",
+    ),
     ("middle-aged", r"middle aged?|mid ?life"),
-    ("elderly", r"(?:very |quite |rather )?old(?:er|ish)? (?:man|woman|lady|gentleman|person|speaker|male|female|voice|guy|chap|"
-                r"fellow|adult|bloke|timer|dude)|elderly|elder|(?<=sounds )old|(?<=seems )old|(?<=quite )old|senior(?: citizen)?|aged(?! \d)|"
-                r"(?:advanced|old|great) (?:in )?(?:age|years)|advanced in years|grann\w+|grandm\w+|grandpa\w*|grandfather\w*|"
-                r"pensioners?|octogenarian|septuagenarian|nonagenarian|geriatric"),
-    ("young", r"young(?:ish|er)?(?! (?:\w+ )?(?:speakers|people|women|men|adults|girls|boys|persons|listeners)\b)|youthful|youths?|teenage[rd]?|teen|adolescents?|juvenile"),
-)  # fmt: skip
+    (
+        "elderly",
+        r"(?:very |quite |rather )?old(?:er|ish)? (?:man|woman|lady|"
+        r"gentleman|person|speaker|male|female|voice|guy|chap|"
+        r"fellow|adult|bloke|timer|dude)|elderly|elder|(?<=sounds )old|"
+        r"(?<=seems )old|(?<=quite )old|senior(?: citizen)?|aged(?! "
+        r"\d)|"
+        r"(?:advanced|old|great) (?:in )?(?:age|years)|advanced in "
+        r"years|grann\w+|grandm\w+|grandpa\w*|grandfather\w*|"
+        r"pensioners?|octogenarian|septuagenarian|nonagenarian|geriatric",
+    ),
+    (
+        "young",
+        r"young(?:ish|er)?(?! (?:\w+ )?(?:speakers|people|women|men|"
+        r"adults|girls|boys|persons|listeners)\b)|youthful|youths?|"
+        r"teenage[rd]?|teen|adolescents?|juvenile",
+    ),
+)
 _WORD = re.compile("|".join(rf"\b(?P<w{i}>{pattern})\b" for i, (_, pattern) in enumerate(_WORDS)))
 _DENIED = re.compile(r"\b(?:no longer|not|no|never|hardly|of unknown|than|unknown)(?: \w+){0,2} $")
 

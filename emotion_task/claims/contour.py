@@ -80,7 +80,9 @@ def _course(reader: SentenceReader) -> Iterator[str]:
             before = [NOUNS[t] for t in reader.tokens[:i] if NOUNS.get(t) in OWN_LEVELS]
             anywhere = {NOUNS.get(t) for t in reader.tokens} & {PITCH, CONTOUR, ENERGY, SPEED}
             when = phase(reader.tokens, i) or _from_to(reader, i)
-            if when and (before[-1] in (PITCH, CONTOUR) if before else anywhere and anywhere <= {PITCH, CONTOUR}):
+            if when and (
+                before[-1] in (PITCH, CONTOUR) if before else anywhere and anywhere <= {PITCH, CONTOUR}
+            ):
                 levels[when] = value
     if levels.get("end") and levels.get("start") != levels["end"]:
         yield "rising" if levels["end"] == "high" else "falling"
@@ -109,7 +111,17 @@ def _moves_pitch(reader: SentenceReader, i: int) -> bool:
         while reader.at(k) in DETERMINERS | ADJECTIVES:
             k += 1
         carrier = NOUNS.get(reader.at(k))
-        is_when = reader.at(k) in ("middle", "end", "course", "first", "second", "last", "center", "centre", "beginning")
+        is_when = reader.at(k) in (
+            "middle",
+            "end",
+            "course",
+            "first",
+            "second",
+            "last",
+            "center",
+            "centre",
+            "beginning",
+        )
         if carrier in OWN_LEVELS or (reader.tokens[i] in EVENT_NOUNS and not is_when):
             return carrier in (PITCH, CONTOUR, VOICE)
     if NOUNS.get(follows) in (ENERGY, SPEED) and j == i + 1:
@@ -125,7 +137,11 @@ def _subject_moves(reader: SentenceReader, i: int, follows: str) -> bool:
     event = reader.tokens[i] in EVENT_NOUNS and "at_the_end" in reader.tokens[i : i + 4]
     if event and subjects in ([], [FOREIGN]) and not {NOUNS.get(t) for t in reader.tokens} & {ENERGY, SPEED}:
         return True
-    if reader.at(i - 1) in ("final", "terminal") and reader.tokens[i] in EVENT_NOUNS and follows not in ("in", "of"):
+    if (
+        reader.at(i - 1) in ("final", "terminal")
+        and reader.tokens[i] in EVENT_NOUNS
+        and follows not in ("in", "of")
+    ):
         return True
     if reader.at(i - 1) == MASK:
         return True  # "hello" rises

@@ -10,7 +10,8 @@ from emotion_task.claims.lexicon import words
 from emotion_task.claims.sentences import Sentence
 
 _MALE = words(
-    "man male gentleman boy guy masculine bloke dude fellow chap lad gent grandpa granddad grandfather schoolboy m"
+    "man male gentleman boy guy masculine bloke dude fellow chap "
+    "lad gent grandpa granddad grandfather schoolboy m"
 )
 _FEMALE = words("woman female lady girl feminine lass gal granny grandma grandmother schoolgirl f")
 _MEN = words("men males guys blokes")
@@ -19,12 +20,15 @@ _HE = words("he his him himself")
 _SHE = words("she her hers herself")
 
 _ADDRESSING = re.compile(
-    r"\b(?:talk|speak(?!er)|address|yell|shout|complain|refer|respond|repl|answer|mention|describ|listen|compar|directed|"
+    r"\b(?:talk|speak(?!er)|address|yell|shout|complain|refer|respond|"
+    r"repl|answer|mention|describ|listen|compar|directed|"
     r"toward|towards|than|unlike|comparison)\w*"
     r"(?: to| about| at| with| of)?(?: the| a| an| another| some| average| typical| usual)*$"
 )
 _EITHER = re.compile(
-    r"\b(?:man|male|woman|female|men|women|boy|girl|he|him) or (?:an? )?(?:man|male|woman|female|men|women|girl|boy|she|her)\b"
+    r"\b(?:man|male|woman|female|men|women|boy|girl|he|him) or "
+    r"(?:an? )?(?:man|male|woman|female|men|women|girl|boy|she|"
+    r"her)\b"
 )
 _BE = words("is was does did can , has")
 _PERCEIVING = words("hear put accuse guess place find call make consider take blame judge picture imagine")
@@ -52,12 +56,20 @@ def _named_genders(sentence: Sentence) -> Iterator[str]:
         if token in _MEN | _WOMEN and re.search(r"\bfor(?: (?:most|adult|other|young|older|the))*$", before):
             yield "male" if token in _MEN else "female"
         elif token in ("m", "f") and not (
-            (i == 0 and after[:1] == (",",)) or sentence.tokens[max(0, i - 2) : i] in (("sex", ":"), ("gender", ":"))
+            (i == 0 and after[:1] == (",",))
+            or sentence.tokens[max(0, i - 2) : i] in (("sex", ":"), ("gender", ":"))
         ):
             continue
-        elif token in ("boy", "man") and (sentence.tokens[i - 1] == "oh" or (after and after[0] in _BE and after[1:2] and after[1] in _HE | _SHE)):
+        elif token in ("boy", "man") and (
+            sentence.tokens[i - 1] == "oh"
+            or (after and after[0] in _BE and after[1:2] and after[1] in _HE | _SHE)
+        ):
             continue  # boy, is she loud
-        elif token in _MALE | _FEMALE and (i not in sentence.denied or sentence.tokens[i - 2 : i] == ("for", "a")) and not _ADDRESSING.search(before):
+        elif (
+            token in _MALE | _FEMALE
+            and (i not in sentence.denied or sentence.tokens[i - 2 : i] == ("for", "a"))
+            and not _ADDRESSING.search(before)
+        ):
             yield "male" if token in _MALE else "female"
 
 

@@ -123,7 +123,11 @@ class SentenceReader:
                             yield claim
             elif word == "likewise" and NOUNS.get(self.at(i - 1)) in OWN_LEVELS and last is not None:
                 yield from self._likewise(i - 1, last)
-            elif word in ("too", "likewise", "also") and last is not None and (noun := self._also(i)) is not None:
+            elif (
+                word in ("too", "likewise", "also")
+                and last is not None
+                and (noun := self._also(i)) is not None
+            ):
                 yield from self._likewise(noun, last)
             elif word in ("so", "as") and self.at(i + 1) in _PRO_VERBS and last is not None:
                 yield from self._likewise(i + 2, last)
@@ -133,7 +137,11 @@ class SentenceReader:
     def _also(self, i: int) -> int | None:
         """Returns the position of the attribute that is "too" at `i`: the volume is, too."""
         j = i - 1 if self.at(i - 1) != "," else i - 2
-        return j - 1 if self.at(j) in _BE and NOUNS.get(self.at(j - 1)) in OWN_LEVELS and self.at(i + 1) in ("", ",") else None
+        return (
+            j - 1
+            if self.at(j) in _BE and NOUNS.get(self.at(j - 1)) in OWN_LEVELS and self.at(i + 1) in ("", ",")
+            else None
+        )
 
     def _likewise(self, j: int, said: tuple[str, str]) -> Iterator[tuple[str, str]]:
         """Yields the same level of another attribute: ..., and so is her pitch."""
@@ -160,9 +168,7 @@ class SentenceReader:
         pointed = self.pointed_at(i)
         if pointed:
             return pointed
-        if self.at(i - 1) == "how" or (
-            word.endswith("ness") and self.at(i + 1) == "of"
-        ):
+        if self.at(i - 1) == "how" or (word.endswith("ness") and self.at(i + 1) == "of"):
             return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 4]) if c and _value(c, word)][:1]
         if word in ("more", "less"):
             return [m for m in self._modified(i) if m in OWN_LEVELS and _value(m, word)]
@@ -207,7 +213,13 @@ class SentenceReader:
         head, tail = self.at(run["left"] - 1), self.at(run["right"] + 1)
         of_voice = head in ("", ":") or head in LINKS
         subject = NOUNS.get(self.at(run["left"] - 2), VOICE)
-        return of_voice and tail == "" and subject in (VOICE, BEARER, SPEECH) and any(FREE.get(t) == ENERGY for t in siblings) and "," in siblings
+        return (
+            of_voice
+            and tail == ""
+            and subject in (VOICE, BEARER, SPEECH)
+            and any(FREE.get(t) == ENERGY for t in siblings)
+            and "," in siblings
+        )
 
     def _field(self, i: int) -> str:
         """Returns the attribute at the head of a list that the word at `i` stands in: "pitch: wide variation,

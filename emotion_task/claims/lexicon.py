@@ -33,7 +33,11 @@ VARIATION, VOICE, SPEECH, BEARER, TOPIC = "variation", "voice", "speech", "beare
 NOUNS: dict[str, str] = {
     **dict.fromkeys(words("pitch f0 register pitched frequency tessitura"), PITCH),
     **dict.fromkeys(
-        words("energy loudness volume intensity amplitude effort power force strength projection vigour vigor spl rms oomph"), ENERGY
+        words(
+            "energy loudness volume intensity amplitude effort power force "
+            "strength projection vigour vigor spl rms oomph"
+        ),
+        ENERGY,
     ),
     **dict.fromkeys(words("rate speed pace tempo paced pacing clip velocity cadence agogics tempi"), SPEED),
     **dict.fromkeys(
@@ -54,9 +58,11 @@ NOUNS: dict[str, str] = {
     **dict.fromkeys(
         words(
             "speech speaks speaking talks talking speak talk spoke spoken delivery delivers delivered "
-            "delivering utterance utterances sentence sentences words word syllables phrase phrases line "
+            "delivering utterance utterances sentence sentences words "
+            "word syllables phrase phrases line "
             "lines articulates articulation articulated says said saying reads asks manner presentation "
-            "rendition narration vocals sounding performance statement uttered utters pronounces prosody "
+            "rendition narration vocals sounding performance statement "
+            "uttered utters pronounces prosody "
             "reading diction enunciation quality fashion bursts quotation succession style vocalization "
             "way"
         ),
@@ -65,7 +71,8 @@ NOUNS: dict[str, str] = {
     **dict.fromkeys(
         words(
             "speaker talker she he person man woman lady gentleman girl boy child narrator reader male "
-            "female individual guy kid youngster teenager rhythm effect impression feel bloke dude fellow chap lad lass granny grandma "
+            "female individual guy kid youngster teenager rhythm effect "
+            "impression feel bloke dude fellow chap lad lass granny grandma "
             "grandpa grandmother grandfather"
         ),
         BEARER,
@@ -85,8 +92,7 @@ SCALES = words(
 """Nouns that may stand between a level word and the attribute: a high level of energy."""
 
 _HIGH = _forms("high great") | words(
-    "raised elevated heightened increased boosted above up upper top stronger "
-    "greater sky_high"
+    "raised elevated heightened increased boosted above up upper top stronger greater sky_high"
 )
 _LOW = _forms("low") | words(
     "lowered reduced decreased diminished dampened suppressed depressed below down bottom minimal "
@@ -103,7 +109,9 @@ _LOUD = _forms("loud") | words(
     "booming forceful forcefully vigorous vigorously energetic energetically roaring blaring "
     "strident deafening resounding thunderous shout shouts shouting shouted yell yells yelling "
     "yelled scream screams screaming bellows bellowing "
-    "noisy noisily boisterous bellowed hollering raucous clamorous blasting vociferous shouty powerfully full_throated energised energized shoutingly bellow"
+    "noisy noisily boisterous bellowed hollering raucous clamorous "
+    "blasting vociferous shouty powerfully full_throated energised "
+    "energized shoutingly bellow"
 )
 _QUIET = _forms("quiet soft faint") | words(
     "softness quietness faintness hushed muted subdued inaudible inaudibly murmur murmurs "
@@ -114,15 +122,20 @@ _QUIET = _forms("quiet soft faint") | words(
 _FAST = _forms("quick rapid swift brisk speedy hasty") | words(
     "fast faster fastest hurried hurriedly rushed rushing rushes breakneck accelerated quickened "
     "races racing frantic frenetic snappy galloping "
-    "zippy pacy nimble pell_mell presto allegro vivace speedily fast_paced gabbling rattling hectic pressured"
+    "zippy pacy nimble pell_mell presto allegro vivace speedily "
+    "fast_paced gabbling rattling hectic pressured"
 )
 _SLOW = _forms("slow sluggish unhurried leisurely") | words(
     "slowness slowed dragging drags drag drawling drawl drawls drawn_out lingers lingering "
     "plodding languid ponderous crawls crawling "
-    "halting haltingly laboured labored glacial lento largo adagio protracted prolonged elongated sedate lumbering dawdling trudging creeping leaden slackened decelerated stretched_out snail"
+    "halting haltingly laboured labored glacial lento largo adagio "
+    "protracted prolonged elongated sedate lumbering dawdling "
+    "trudging creeping leaden slackened decelerated stretched_out "
+    "snail"
 )
 _FLAT = words(
-    "flatness flat flatly monotone monotonous monotonously unvarying unvaried uninflected toneless deadpan "
+    "flatness flat flatly monotone monotonous monotonously unvarying "
+    "unvaried uninflected toneless deadpan "
     "monotonic unmodulated"
 )
 _VARIED = words(
@@ -135,22 +148,35 @@ _PASSABLE = words("okay ok fine whatever meh so_so common")
 """Normal where they are said of an attribute by name."""
 
 LEVELS: dict[str, dict[str, str]] = {
-    PITCH: _table(high=_HIGH | words("soaring soars shrill squeaky piping falsetto treble screechy"), low=_LOW | _DEEP, normal=_NORMAL | _PASSABLE),
+    PITCH: _table(
+        high=_HIGH | words("soaring soars shrill squeaky piping falsetto treble screechy"),
+        low=_LOW | _DEEP,
+        normal=_NORMAL | _PASSABLE,
+    ),
     ENERGY: _table(
         high=_HIGH
         | _LOUD
         | _forms("strong")
-        | words("powerful considerable intense substantial lots robust big mighty massive huge tremendous enormous hefty "
-            "hearty ample plentiful full fierce explosive overwhelming loads heaps tons more"),
+        | words(
+            "powerful considerable intense substantial lots robust big "
+            "mighty massive huge tremendous enormous hefty "
+            "hearty ample plentiful full fierce explosive overwhelming loads heaps tons more"
+        ),
         low=_LOW
         | _QUIET
         | _forms("weak")
-        | words("little feeble gentle lacks lacking depleted limited small modest restrained less slight scant meagre tiny mild meek flagging waning "
-            "poor"),
+        | words(
+            "little feeble gentle lacks lacking depleted limited small "
+            "modest restrained less slight scant meagre tiny mild meek "
+            "flagging waning "
+            "poor"
+        ),
         normal=_NORMAL | _PASSABLE,
     ),
     SPEED: _table(
-        fast=_HIGH | _FAST | words("lively considerable top full urgent pressing spirited frenzied feverish blistering more"),
+        fast=_HIGH
+        | _FAST
+        | words("lively considerable top full urgent pressing spirited frenzied feverish blistering more"),
         slow=_LOW | _SLOW | words("deliberate deliberately laid_back lethargic gentle"),
         normal=_NORMAL | _PASSABLE,
     ),
@@ -158,22 +184,31 @@ LEVELS: dict[str, dict[str, str]] = {
         flat=_FLAT | words("level even constant steady stable unchanging unchanged static uniform"),
         expressive=_VARIED
         | words(
-            "lively dramatic exaggerated theatrical vivid variable modulated wide broad expanded colourful colorful "
+            "lively dramatic exaggerated theatrical vivid variable modulated "
+            "wide broad expanded colourful colorful "
             "bouncing bouncy rich"
         ),
     ),
     VARIATION: _table(
         flat=_LOW
-        | words("no little limited minimal narrow small slight lacks lacking without restricted any scant less"),
+        | words(
+            "no little limited minimal narrow small slight lacks lacking without restricted any scant less"
+        ),
         expressive=_HIGH
         | words(
-            "wide plenty lots large considerable much full more expanded great broad constant continual dramatic strong rich ample big significant "
+            "wide plenty lots large considerable much full more expanded "
+            "great broad constant continual dramatic strong rich ample "
+            "big significant "
             "pronounced"
         ),
     ),
     VOICE: {
         **dict.fromkeys(_forms("high") | _DEEP | words("elevated above"), PITCH),
-        **dict.fromkeys(_forms("strong weak") | words("raised lowered powerful feeble small gentle big mighty commanding_volume"), ENERGY),
+        **dict.fromkeys(
+            _forms("strong weak")
+            | words("raised lowered powerful feeble small gentle big mighty commanding_volume"),
+            ENERGY,
+        ),
     },
     SPEECH: dict.fromkeys(_NORMAL - words("mid typical neutral ordinary"), SPEED),
     BEARER: {},
@@ -190,7 +225,11 @@ FREE: dict[str, str] = {
 }
 """Words that state a level of one attribute whichever voice, speech or speaker they are said of."""
 
-for _levels, _low, _high in ((LEVELS[PITCH], "low", "high"), (LEVELS[ENERGY], "low", "high"), (LEVELS[SPEED], "slow", "fast")):
+for _levels, _low, _high in (
+    (LEVELS[PITCH], "low", "high"),
+    (LEVELS[ENERGY], "low", "high"),
+    (LEVELS[SPEED], "slow", "fast"),
+):
     _levels |= {"low_placed": _low, "normal_placed": "normal", "high_placed": _high}
 FREE |= dict.fromkeys(("low_placed", "normal_placed", "high_placed"), PITCH)
 LEVELS[ENERGY]["normally_loud"] = LEVELS[SPEED]["normally_fast"] = "normal"
@@ -216,8 +255,9 @@ MOTIONS = words(
     "settle settles settling leap leaps leaping shoots flick flicks kicks kick shooting climbing"
 )
 """Verbs after which up and down are directions, not levels."""
-EVENT_NOUNS = words("rise fall lift dip drop decline uptick upturn downturn climb upswing "
-    "ascent descent slump")
+EVENT_NOUNS = words(
+    "rise fall lift dip drop decline uptick upturn downturn climb upswing ascent descent slump"
+)
 MOVEMENTS = words(
     "movement movements pattern slope drift sweep glide ending turn lilt motion tune note trend excursion arc"
 )
@@ -266,7 +306,9 @@ ADVERBS = words(
     "remarkably both all comparatively throughout at_the_end now here there perhaps exactly else "
     "either bit touch hair shade rather_than nor neither highly essentially near too notably "
     "midway along somewhere how best enough instead alike together alone mostly well "
-    "kinda sorta super real proper dead bloody awfully mega totally way fine_ly possibly probably maybe distinctly markedly decidedly fully lot deal good otherwise elsewhere anyway altogether"
+    "kinda sorta super real proper dead bloody awfully mega totally "
+    "way fine_ly possibly probably maybe distinctly markedly decidedly "
+    "fully lot deal good otherwise elsewhere anyway altogether"
 )
 ADJECTIVES = words(
     "vocal overall general mean acoustic male female adult young own final basic main spoken "
@@ -277,7 +319,9 @@ ADJECTIVES = words(
     "fragile brittle nasal stable unstable"
 )
 
-NEGATIONS = words("not no never hardly scarcely barely without neither nor nobody nothing none lacks lacking rarely seldom")
+NEGATIONS = words(
+    "not no never hardly scarcely barely without neither nor nobody nothing none lacks lacking rarely seldom"
+)
 HYPOTHETICALS = words(
     "if would expect expected usually typically generally often unlike people than rule_out"
 )

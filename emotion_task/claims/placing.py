@@ -30,7 +30,9 @@ from emotion_task.claims.word_classes import adverbial, is_foreign
 _MIDDLING = frozenset(word for word, value in LEVELS[PITCH].items() if value == "normal")
 _AFTER_ADVERB = words("for at though if so when in as by more less then")
 """Words before which "even" is no level."""
-_WITHIN = DETERMINERS | PREPOSITIONS | CONJUNCTIONS | {MASK, "out", "up", "off", "value", "note", "level"} - {"and"}
+_WITHIN = (
+    DETERMINERS | PREPOSITIONS | CONJUNCTIONS | {MASK, "out", "up", "off", "value", "note", "level"} - {"and"}
+)
 
 
 def is_placed(tokens: tuple[str, ...], i: int) -> bool:
@@ -71,7 +73,9 @@ def phase(tokens: tuple[str, ...], i: int) -> str:
     for j in range(i - 1, max(-1, i - 8), -1):
         if tokens[j] in STARTS or tokens[j] in ENDS:
             return "start" if tokens[j] in STARTS else "end"
-        if not (tokens[j] in _WITHIN or tokens[j] in LEVEL_WORDS or adverbial(tokens[j]) or NOUNS.get(tokens[j])):
+        if not (
+            tokens[j] in _WITHIN or tokens[j] in LEVEL_WORDS or adverbial(tokens[j]) or NOUNS.get(tokens[j])
+        ):
             break
         if tokens[j] in LEVEL_WORDS and i - j > 2:
             break
@@ -114,7 +118,10 @@ def _idiomatic(tokens: tuple[str, ...], i: int) -> bool:
 def _spans_to(tokens: tuple[str, ...], i: int) -> bool:
     """Returns whether two levels make a range, which states neither: low to moderate, normal to slightly
     fast. Moderate to normal is normal."""
-    if set(tokens[max(0, i - 2) : i + 3]) >= {"to"} and sum(t in _MIDDLING for t in tokens[max(0, i - 2) : i + 3]) > 1:
+    if (
+        set(tokens[max(0, i - 2) : i + 3]) >= {"to"}
+        and sum(t in _MIDDLING for t in tokens[max(0, i - 2) : i + 3]) > 1
+    ):
         return False
     after = _at(tokens, i + 3) if adverbial(_at(tokens, i + 2)) else _at(tokens, i + 2)
     before = i - 2 if adverbial(_at(tokens, i - 1)) else i - 1

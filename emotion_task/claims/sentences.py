@@ -32,14 +32,15 @@ OWNER = "owner_s"
 """Token in place of the 's of a possessive."""
 
 _ATTRIBUTES = (
-    r"(?:pitch|f0|volume|loudness|energy|intensity|speed|rate|tempo|pace|contour|intonation|melody|gender|age|stress)"
+    r"(?:pitch|f0|volume|loudness|energy|intensity|speed|rate|tempo|"
+    r"pace|contour|intonation|melody|gender|age|stress)"
 )
 _FIELDS = (
-    r"(?:pitch|f0|volume|loudness|energy|intensity|level|speed|rate|tempo|pace|contour|intonation|melody|tune|"
+    r"(?:pitch|f0|volume|loudness|energy|intensity|level|speed|"
+    r"rate|tempo|pace|contour|intonation|melody|tune|"
     r"ending|voice|register|speaker|gender|sex|age|delivery|cadence|dynamics|stress|accent|emphasis)"
 )
 """Heads of a terse list: what follows "pitch -" or "pitch?" is said of it."""
-
 
 
 def _symbol(match: re.Match[str]) -> str:
@@ -54,22 +55,59 @@ _ABBREVIATIONS = (
 _SPELLING = (
     (re.compile(r"</?\w+>|[*_#`]"), " "),
     (re.compile(r"[\u2019\u2018]"), "'"),
-    (re.compile(r"(?<=[a-z])\s*[<>~\u2248]\s*(?=(?:the |his |her )?(?:average|normal|norm|mean|baseline|usual|typical))"), _symbol),
-    (re.compile(r"(?:^|\n)\s*(?:[-•\u2013\u2014]+|\d+[.)])\s|\s\(?\d+\)\s|\n\s*\n|;|\s[|/]{1,2}\s"), ". "),
+    (
+        re.compile(
+            r"(?<=[a-z])\s*[<>~\u2248]\s*(?=(?:the |his |her )?(?:average|"
+            r"normal|norm|mean|baseline|usual|typical))"
+        ),
+        _symbol,
+    ),
+    (
+        re.compile(
+            r"(?:^|\n)\s*(?:[-•\u2013\u2014]+|\d+[.)])\s|\s\(?\d+\)\s|\n\s*\n|"
+            r";|\s[|/]{1,2}\s"
+        ),
+        ". ",
+    ),
     (re.compile(rf"((?:^|[.\n,])\s*(?:\w+ )?{_FIELDS}(?: \w+)?)\s+[-\u2013\u2014]+\s+"), r"\1: "),
     (re.compile(r"\s*(?:[-=]+>|\u2192|=)\s*"), ": "),
     (re.compile(rf"((?:^|[.!?\n])\s*(?:(?:the|his|her|and|its) )?{_FIELDS})\s*\?(?=\s*[^?\s])"), r"\1:"),
-    (re.compile(rf"(?<=[\w).\"'])(?<!\bthe)(?<!\bhis)(?<!\bher)(?<!\bits)(?<!\band)(?<!\bof)(?<!\ba)\s+((?:mean |median |vocal |speaking |speech |overall )?{_ATTRIBUTES}\s*:)"), r". \1"),
-    (re.compile(rf"\b({_FIELDS})\s*\?\s*(?=(?:very |pretty |quite |rather |a bit |a little |fairly |really )?(?:{LEVEL_NAMES})\b)"), r"\1: "),
+    (
+        re.compile(
+            rf"(?<=[\w).\"'])(?<!\bthe)(?<!\bhis)(?<!\bher)(?<!\bits)(?<!\band)(?<!\bof)(?<!\b"
+            rf"a)\s+((?:mean |median |vocal |speaking |speech |overall )?{_ATTRIBUTES}\s*:)"
+        ),
+        r". \1",
+    ),
+    (
+        re.compile(
+            rf"\b({_FIELDS})\s*\?\s*(?=(?:very |pretty |quite |rather |a "
+            rf"bit |a little |fairly |really )?(?:{LEVEL_NAMES})\b)"
+        ),
+        r"\1: ",
+    ),
     *NUMBERS,
     (re.compile(r"\s[-\u2013]\s|[\u2014()\[\]]|\.{2,}|\u2026"), " , "),
     (re.compile(r"[-\u2013/]"), " "),
     (re.compile(r"\bcan(?:no|')t\b"), "can not"),
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"\b(it|that|there|he|she|what)'s\b"), r"\1 is"),
-    (re.compile(rf"\b({_FIELDS})'s\b(?= (?:not |a |very |pretty |quite |just |really |so |way |kind of )*(?:up|down|fine|okay|{LEVEL_NAMES})\b)"), r"\1 is"),
+    (
+        re.compile(
+            rf"\b({_FIELDS})'s\b(?= (?:not |a |very |pretty |quite |just "
+            rf"|really |so |way |kind of )*(?:up|down|fine|okay|{LEVEL_NAMES})\b)"
+        ),
+        r"\1 is",
+    ),
     (re.compile(r"\blet's\b"), "let us"),
-    (re.compile(r",\s*(?:(?:is|does|was|has|do|did|would|can)(?: not)? (?:he|she|it|they)|right|no|yeah|huh|eh|innit|you know|know what i mean|okay|ok)\s*\?"), "."),
+    (
+        re.compile(
+            r",\s*(?:(?:is|does|was|has|do|did|would|can)(?: not)? (?:he|"
+            r"she|it|they)|right|no|yeah|huh|eh|innit|you know|know what "
+            r"i mean|okay|ok)\s*\?"
+        ),
+        ".",
+    ),
     (re.compile(r"(?<=\w)'s\b"), f" {OWNER}"),
     (re.compile(r"'(?:d|ll|re|ve|m)?(?!\w)"), ""),
     (re.compile(r"\s+"), " "),
@@ -77,8 +115,16 @@ _SPELLING = (
 _FIRST = re.compile(r"(?:^|\s)1[.)]\s")
 _ITEM = re.compile(r"(?:^|\s)[1-9][.)]\s")
 _PARTS = re.compile(r"(?<=[.!])\s+")
-_YES = re.compile(r"\W*(?:a(?:nswer)?\s*:\s*)?(?:yes|yep|yeah|definitely|certainly|absolutely|very|slightly|somewhat|moderately|clearly|sure|indeed|you bet|of course|oh yes|(?:it|he|she) is\b(?! not)|i (?:would )?(?:think|say) so)\b")
-_DEGREE = re.compile(r"\b(not|never|hardly|scarcely|nor|nothing) (?:all (?:that|so)|that|so|as|too|overly|terribly) (?:very )?(\w+)")
+_YES = re.compile(
+    r"\W*(?:a(?:nswer)?\s*:\s*)?(?:yes|yep|yeah|definitely|certainly|"
+    r"absolutely|very|slightly|somewhat|moderately|clearly|sure|"
+    r"indeed|you bet|of course|oh yes|(?:it|he|she) is\b(?! not)|"
+    r"i (?:would )?(?:think|say) so)\b"
+)
+_DEGREE = re.compile(
+    r"\b(not|never|hardly|scarcely|nor|nothing) (?:all (?:that|"
+    r"so)|that|so|as|too|overly|terribly) (?:very )?(\w+)"
+)
 _SENTENCE = re.compile(r"[^.!?]+[.!?]*")
 _TOKEN = re.compile(r"[a-z0-9_]+|[,:]")
 _NEITHER = re.compile(
@@ -170,7 +216,9 @@ def _reversed(tokens: tuple[str, ...]) -> Iterator[int]:
             less = i == 0 or tokens[i - 1] not in ("no", "not", "or", "neither", "never", "nothing")
         elif less and token in _LEVELS:
             yield i
-            less = i + 2 < len(tokens) and tokens[i + 1] in ("and", "or", ",") and tokens[i + 2] in LEVEL_WORDS
+            less = (
+                i + 2 < len(tokens) and tokens[i + 1] in ("and", "or", ",") and tokens[i + 2] in LEVEL_WORDS
+            )
         elif not (token in ADVERBS or token in ("and", "or", ",") or token.endswith("ly")):
             less = False
 
@@ -228,7 +276,12 @@ def _clause_end(tokens: tuple[str, ...], i: int) -> int:
 def _goes_on(tokens: tuple[str, ...], i: int, negated: str) -> bool:
     """Returns whether a list goes on after the comma at `i`: not loud, fast, or high; no loud, fast delivery."""
     rest = tokens[i + 1 : i + 4]
-    if negated in ("no", "without", "lacks", "lacking") and tokens[i - 1] in LEVEL_WORDS and rest[:1] and rest[0] in LEVEL_WORDS:
+    if (
+        negated in ("no", "without", "lacks", "lacking")
+        and tokens[i - 1] in LEVEL_WORDS
+        and rest[:1]
+        and rest[0] in LEVEL_WORDS
+    ):
         return rest[1:2] != () and rest[1] in NOUNS
     return bool(rest) and (rest[0] in ("or", "nor") or (rest[0] in LEVEL_WORDS and "or" in rest))
 

@@ -127,7 +127,9 @@ def concluded_emotion(think: str) -> str | None:
     """Returns the emotion at which reasoning arrives: the last one that it names and does not reject or only
     weigh ("rather than fear", "one might suspect anger"). Where it rejects all, the last one of all; None
     where it names none."""
-    named = [emotion for sentence in _sentences(think) for emotion in _held(sentence)] or named_emotions(think)
+    named = [emotion for sentence in _sentences(think) for emotion in _held(sentence)] or named_emotions(
+        think
+    )
     return named[-1] if named else None
 
 
@@ -140,14 +142,19 @@ def _held(sentence: str) -> list[str]:
 _QUOTED = " quote "
 """Stands for a quotation: what was said is no word of the reasoning."""
 _CLAUSE = re.compile(
-    r"[,;:()\u2013\u2014]|(?=\b(?:rather|instead|as opposed|not|nor|than|but|yet|while|whereas|although|though|unlike|"
+    r"[,;:()\u2013\u2014]|(?=\b(?:rather|instead|as opposed|not|"
+    r"nor|than|but|yet|while|whereas|although|though|unlike|"
     r"because|since|so|hence|therefore)\b)",
     re.IGNORECASE,
 )
 _RIVAL = re.compile(
-    r"^\W*(?:rather than|instead of|as opposed to|not|nor|than|unlike)\b|\b(?:if|would(?! (?:\w+ )?(?:say|call|name|choose|go|"
-    r"label|settle|pick|lean|opt|attribute|describe|classify|conclude))|might|could|may|suspect\w*|consider\w*|"
-    r"rul(?:e|ed|es|ing) out|exclud\w+|mistak\w+|unlikely|neither|never|no|isn't|not|hardly|without|contrary|typical of|"
+    r"^\W*(?:rather than|instead of|as opposed to|not|nor|than|"
+    r"unlike)\b|\b(?:if|would(?! (?:\w+ )?(?:say|call|name|choose|"
+    r"go|"
+    r"label|settle|pick|lean|opt|attribute|describe|classify|conclude))|"
+    r"might|could|may|suspect\w*|consider\w*|"
+    r"rul(?:e|ed|es|ing) out|exclud\w+|mistak\w+|unlikely|neither|"
+    r"never|no|isn't|not|hardly|without|contrary|typical of|"
     r"usually|commonly|typically|often|alike|at first)\b",
     re.IGNORECASE,
 )
