@@ -1,5 +1,5 @@
-"""Finds the ages that reasoning tells: in words ("an elderly man"), decades ("in her 40s") and years ("a man of
-about 45", "8-year-old")."""
+"""Finds the ages that reasoning tells: in words ("an elderly man"), decades ("in her 40s") and years ("a boy
+of 8")."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from collections.abc import Iterator
 
 from emotion_task.records import AGE_LEVELS
 
-_UNITS = {
-    word: n
-    for n, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven "
-        "twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split()
-    )
-}
-_TENS = {
-    word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
-}
+_COUNTING = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+)
+_COUNTING_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_UNITS = {word: n for n, word in enumerate(_COUNTING.split())}
+_TENS = {word: 10 * n for n, word in enumerate(_COUNTING_TENS.split(), 2)}
 _DECADES = {
     **{word.removesuffix("y") + "ies": n for word, n in _TENS.items()},
     **{f"{n}s": n for n in _TENS.values()},

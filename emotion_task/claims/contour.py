@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from emotion_task.claims.grammar import FOREIGN, SentenceReader
+from emotion_task.claims.grammar import SentenceReader
+from emotion_task.claims.levels import FOREIGN
 from emotion_task.claims.lexicon import (
     ADJECTIVES,
     CONJUNCTIONS,

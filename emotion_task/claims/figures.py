@@ -1,5 +1,5 @@
-"""Reads descriptions that name no attribute: words that tumble over each other are fast, a voice that one strains
-to hear is quiet, peaks and valleys are an expressive melody.
+"""Reads descriptions that name no attribute: words that tumble over each other are fast, a voice that one has
+to strain to hear is quiet, peaks and valleys are an expressive melody.
 
 Each is replaced by a word of `STATED`, which states its level whatever it is said of, unless it is denied.
 """
@@ -7,6 +7,7 @@ Each is replaced by a word of `STATED`, which states its level whatever it is sa
 from __future__ import annotations
 
 import re
+from functools import partial
 
 STATED: dict[str, tuple[str, str]] = {
     "stated_fast": ("speed_level", "fast"),
@@ -270,12 +271,12 @@ _OWNER = re.compile(r"\b(?:he|his|she|her|their)\b")
 
 
 def read_figures(text: str) -> str:
-    """Returns the text with its figures of speech read as words of `STATED`. Whose words they were is kept."""
+    """Returns the text with its figures of speech read as words of `STATED`, and whose words they were."""
     for pattern, word in _FIGURES:
-        text = pattern.sub(lambda match, word=word: _stated(match[0], word), text)
+        text = pattern.sub(partial(_stated, word), text)
     return text
 
 
-def _stated(figure: str, word: str) -> str:
-    owner = _OWNER.search(figure)
+def _stated(word: str, figure: re.Match[str]) -> str:
+    owner = _OWNER.search(figure[0])
     return f" {word} " if owner is None else f" {word} {owner[0]} own "

@@ -7,23 +7,20 @@ low"), so a claim is only made where the walk from the word reaches a noun of th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from emotion_task.claims.figures import STATED
+from emotion_task.claims.levels import FOREIGN, alone, denies_pitch, reverse, value_of
 from emotion_task.claims.lexicon import (
     ADJECTIVES,
-    ADVERBS,
     BEARER,
     BREAKS,
     CONJUNCTIONS,
-    CONTOUR,
     DETERMINERS,
     DOWN,
     ENERGY,
     FREE,
     LEVEL_WORDS,
-    LEVELS,
     LINKS,
     NEGATIONS,
     NOUNS,
@@ -42,37 +39,21 @@ from emotion_task.claims.lexicon import (
     VOICE,
     words,
 )
-from emotion_task.claims.placing import is_placed
+from emotion_task.claims.placing import beside_loudness, is_placed
 from emotion_task.claims.sentences import OWNER, Sentence
 from emotion_task.claims.word_classes import adjectival, adverbial, is_foreign
-
-FOREIGN = "foreign"
-"""Carrier that stands for a noun that is not of the voice."""
 
 _DEGREES = {
     PITCH: ("low", "normal", "high"),
     ENERGY: ("low", "normal", "high"),
     SPEED: ("slow", "normal", "fast"),
 }
-_OPPOSITE = {
-    a: b
-    for pair in (("low", "high"), ("slow", "fast"), ("flat", "expressive"))
-    for a, b in (pair, reversed(pair))
-}
-_CHANGE = words("unvarying unvaried varied fluctuating")
-"""Words of change, which say of a loudness or a tempo nothing about the melody."""
 _BARE = words("high higher low lower")
 """Words that are of the pitch or of the loudness."""
 _BE = words("is are was were be been being")
 _PARTIAL = words("last first final second few some certain stressed")
 """Words that pick a part: what is said of the last word is said of no whole utterance."""
 _PRO_VERBS = words("is are does do was were")
-_NO_PITCH = re.compile(
-    r"\b(?:no|without) (?:any |a |real |clear |audible |discernible |measurable |detectable |stable )*"
-    r"(?:pitch|f0)\b(?! (?:change|movement|jump|rise|fall|accent|level)| ?\w*ing)"
-    r"|\b(?:pitch|f0) (?:is|was|can|could) "
-    r"(?:absent|missing|not (?:be )?(?:heard|detected|measured|present|perceived|found|there|audible))\b"
-)
 
 
 class SentenceReader:
@@ -109,15 +90,15 @@ class SentenceReader:
                     yield STATED[word]
             elif word in LEVEL_WORDS or word in FREE:
                 if i in self.sentence.negated and not is_placed(self.tokens, i):
-                    said_not = [_value(carrier, word) for carrier in self._carriers(i)]
+                    said_not = [value_of(carrier, word) for carrier in self._carriers(i)]
                     self.negations += [claim for claim in said_not if claim]
                 if not is_placed(self.tokens, i) and not (
                     i in self.denied and word != "no" and word != "any"
                 ):
                     for carrier in self._carriers(i):
-                        claim = _value(carrier, word)
+                        claim = value_of(carrier, word)
                         if claim and i in self.sentence.reversed:
-                            claim = _reverse(claim)
+                            claim = reverse(claim)
                         if claim and not (i in self.denied and carrier != VARIATION):
                             last = self.last = claim
                             yield claim
@@ -131,7 +112,7 @@ class SentenceReader:
                 yield from self._likewise(noun, last)
             elif word in ("so", "as") and self.at(i + 1) in _PRO_VERBS and last is not None:
                 yield from self._likewise(i + 2, last)
-        if self._no_pitch():
+        if denies_pitch(self.tokens):
             yield PITCH, "none"
 
     def _also(self, i: int) -> int | None:
@@ -151,10 +132,6 @@ class SentenceReader:
         if name in _DEGREES and said[0] in _DEGREES:
             yield name, _DEGREES[name][_DEGREES[said[0]].index(said[1])]
 
-    def _no_pitch(self) -> bool:
-        """Returns whether the sentence denies a pitch: no discernible pitch; the pitch can not be heard."""
-        return bool(_NO_PITCH.search(" ".join(self.tokens)))
-
     def at(self, i: int) -> str:
         """Returns the token at `i`, or an empty string outside the sentence."""
         return self.tokens[i] if 0 <= i < len(self.tokens) else ""
@@ -163,75 +140,54 @@ class SentenceReader:
         """Returns the carriers (values of `NOUNS`) that the level word at `i` is said of; none where it is
         said of nothing."""
         word = self.tokens[i]
-        if word in _BARE and self._beside_loudness(i):
+        if word in _BARE and beside_loudness(self.tokens, i):
             return [PITCH]
         pointed = self.pointed_at(i)
         if pointed:
             return pointed
         if self.at(i - 1) == "how" or (word.endswith("ness") and self.at(i + 1) == "of"):
-            return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 4]) if c and _value(c, word)][:1]
+            return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 4]) if c and value_of(c, word)][:1]
         if word in ("more", "less"):
-            return [m for m in self._modified(i) if m in OWN_LEVELS and _value(m, word)]
+            return [m for m in self._modified(i) if m in OWN_LEVELS and value_of(m, word)]
         linked = self._after_link(i)
         subjects = self.subjects(i) if linked else []
         if linked == ":":
-            subjects = [m for m in self._modified(i) if _value(m, word)] or subjects
-        fitting = [s for s in subjects if _value(s, word)]
+            subjects = [m for m in self._modified(i) if value_of(m, word)] or subjects
+        fitting = [s for s in subjects if value_of(s, word)]
         if fitting:
             return fitting
         modified = [] if word in VERBS else self._modified(i)
-        if subjects == [FOREIGN] and not any(_value(m, word) for m in modified):
+        if subjects == [FOREIGN] and not any(value_of(m, word) for m in modified):
             return []
         if modified == [FOREIGN]:
             return []
         if modified:
-            fitting = [m for m in modified if _value(m, word)]
+            fitting = [m for m in modified if value_of(m, word)]
             owners = self.subjects(i) if "quality" in self.tokens[i + 1 : i + 4] and word not in FREE else []
-            return fitting or [s for s in owners if s in OWN_LEVELS and _value(s, word)] or _alone(word)
+            return fitting or [s for s in owners if s in OWN_LEVELS and value_of(s, word)] or alone(word)
         if word == "neutral" and not linked:  # mostly the emotion
             return []
         subjects = subjects or self.subjects(i)
         listed = self._field(i)
-        if listed and not any(_value(s, word) for s in subjects):
+        if listed and not any(value_of(s, word) for s in subjects):
             return [listed]
         if subjects == [FOREIGN]:
             return []
         if not subjects:
-            return _alone(word) if self._of_speech(i) else []
-        return [s for s in subjects if _value(s, word)]
-
-    def _beside_loudness(self, i: int) -> bool:
-        """Returns whether "high" or "low" at `i`, said of a voice or of nothing, stands in a list with a word of
-        loudness: in "soft, slow, low" low is the pitch."""
-        run = {"left": i, "right": i}
-        listed = LEVEL_WORDS | ADVERBS | {",", "and", "but"}
-        while self.at(run["left"] - 1) in listed:
-            run["left"] -= 1
-        while self.at(run["right"] + 1) in listed:
-            run["right"] += 1
-        siblings = self.tokens[run["left"] : run["right"] + 1]
-        head, tail = self.at(run["left"] - 1), self.at(run["right"] + 1)
-        of_voice = head in ("", ":") or head in LINKS
-        subject = NOUNS.get(self.at(run["left"] - 2), VOICE)
-        return (
-            of_voice
-            and tail == ""
-            and subject in (VOICE, BEARER, SPEECH)
-            and any(FREE.get(t) == ENERGY for t in siblings)
-            and "," in siblings
-        )
+            return alone(word) if self._of_speech(i) else []
+        return [s for s in subjects if value_of(s, word)]
 
     def _field(self, i: int) -> str:
         """Returns the attribute at the head of a list that the word at `i` stands in: "pitch: wide variation,
         overall high". An empty string where there is none."""
         colon = next((k for k in range(i - 1, 0, -1) if self.tokens[k] == ":"), 0)
         carrier = NOUNS.get(self.at(colon - 1), "") if colon else ""
-        if carrier not in OWN_LEVELS or not _value(carrier, self.tokens[i]):
+        if carrier not in OWN_LEVELS or not value_of(carrier, self.tokens[i]):
             return ""
         return "" if any(map(is_foreign, self.tokens[colon + 1 : i])) else carrier
 
     def _of_speech(self, i: int) -> bool:
-        """Returns whether the sentence, or the clause of the word at `i`, speaks of a voice or of nothing else."""
+        """Returns whether the sentence speaks of a voice, or the clause at `i` of nothing else."""
         start = max((k + 1 for k in range(i) if self.tokens[k] in BREAKS), default=0)
         end = next((k for k in range(i, len(self.tokens)) if self.tokens[k] in BREAKS), len(self.tokens))
         return (
@@ -252,7 +208,7 @@ class SentenceReader:
         while self.at(j) in DETERMINERS or self.at(j) in ADJECTIVES:
             j += 1
         carrier = NOUNS.get(self.at(j), "")
-        if carrier not in OWN_LEVELS or not _value(carrier, self.tokens[i]):
+        if carrier not in OWN_LEVELS or not value_of(carrier, self.tokens[i]):
             return []
         return [carrier, *self._shared(j, self.tokens[i])]
 
@@ -289,7 +245,7 @@ class SentenceReader:
         if self._is_foreign_of(run[-1]) or (self.tokens[run[-1]] in PARTICIPLES and is_foreign(self.at(j))):
             return [FOREIGN]
         fitting = [NOUNS[self.tokens[k]] for k in reversed(run) if self.tokens[k] in NOUNS]
-        found = next((c for c in fitting if _value(c, word)), fitting[0])
+        found = next((c for c in fitting if value_of(c, word)), fitting[0])
         return [found, *self._shared(run[-1], word)]
 
     def _is_person_start(self, j: int, start: int) -> bool:
@@ -321,7 +277,7 @@ class SentenceReader:
             follows = self.tokens[j + 1] if j + 1 < n else ""
             if carrier not in OWN_LEVELS or follows in LINKS or follows in LEVEL_WORDS or follows in STATIVE:
                 return
-            if _value(carrier, word):
+            if value_of(carrier, word):
                 yield carrier
 
     def _is_foreign_of(self, j: int) -> bool:
@@ -360,7 +316,7 @@ class SentenceReader:
                     return [FOREIGN]
                 if carrier == TOPIC:
                     return list(self._topics_before(j)) or fallback or [TOPIC]
-                if not _value(carrier, self.tokens[i]) and NOUNS.get(self.at(j - 1)) in OWN_LEVELS:
+                if not value_of(carrier, self.tokens[i]) and NOUNS.get(self.at(j - 1)) in OWN_LEVELS:
                     j -= 1  # the intensity contour is high
                     continue
                 return [carrier, *self._coordinated(head)]
@@ -435,33 +391,3 @@ class SentenceReader:
 
 
 _MEDIA = words("recording clip audio vocals delivery line passage")
-
-
-def _value(carrier: str, word: str) -> tuple[str, str] | None:
-    """Returns the claim that `word`, said of `carrier`, makes; None where it makes no claim."""
-    if carrier == FOREIGN:
-        return None
-    if carrier in (VOICE, SPEECH):
-        name = LEVELS[carrier].get(word) or FREE.get(word)
-    elif carrier in (BEARER, TOPIC):
-        name = FREE.get(word)
-    elif carrier == PITCH and word not in LEVELS[PITCH] and word in LEVELS[CONTOUR]:
-        name = CONTOUR
-    else:
-        name = carrier if word in LEVELS.get(carrier, {}) else FREE.get(word)
-    if name is None or (carrier in (ENERGY, SPEED) and word in _CHANGE):
-        return None
-    if name == VARIATION:
-        return CONTOUR, LEVELS[VARIATION][word]
-    value = LEVELS[name].get(word)
-    return None if value is None else (name, value)
-
-
-def _reverse(claim: tuple[str, str]) -> tuple[str, str] | None:
-    """Returns what "less" makes of a level; less normal is no level."""
-    value = _OPPOSITE.get(claim[1])
-    return None if value is None else (claim[0], value)
-
-
-def _alone(word: str) -> list[str]:
-    return [TOPIC] if word in FREE else []

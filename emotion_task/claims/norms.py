@@ -1,7 +1,7 @@
 """Reads comparisons with what is usual, places in a range, and measured numbers, as plainer words.
 
-"Well above what one would expect" is elevated, "not as loud as most" is less loud, "at the low end of her range"
-is low, "in the 90th percentile" is high, and "180 Hz" is left out: what the number means, the text has to say.
+"Well above what one would expect" is elevated, "not as loud as most" is less loud, "at the low end of her
+range" is low, "in the 90th percentile" is high, and "180 Hz" is left out: the text has to say what it means.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _PART = (
 
 
 def _placed(match: re.Match[str]) -> str:
-    """Returns the level that a place in a range means; where the range is of no named attribute, of the pitch."""
+    """Returns the level that a place in a range means; a range of nothing named is the pitch's."""
     place = re.search(
         r"\b(?:(low\w*|bottom|deep\w*|depths|basement|cellar|foot|floor)|"
         r"(high\w*|upper\w*|top\w*|ceiling|heights|roof|rafters|summit)|"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from emotion_task.claims.lexicon import (
     ADVERBS,
+    BEARER,
     CHANGES,
     CONJUNCTIONS,
     CONTOUR,
     DETERMINERS,
     DOWN,
     ENDS,
+    ENERGY,
     FREE,
     LEVEL_WORDS,
     LEVELS,
@@ -22,12 +24,14 @@ from emotion_task.claims.lexicon import (
     SPEECH,
     STARTS,
     UP,
+    VOICE,
     words,
 )
 from emotion_task.claims.sentences import MASK
 from emotion_task.claims.word_classes import adverbial, is_foreign
 
 _MIDDLING = frozenset(word for word, value in LEVELS[PITCH].items() if value == "normal")
+_LISTED = LEVEL_WORDS | ADVERBS | {",", "and", "but"}
 _AFTER_ADVERB = words("for at though if so when in as by more less then")
 """Words before which "even" is no level."""
 _WITHIN = (
@@ -68,7 +72,7 @@ def is_placed(tokens: tuple[str, ...], i: int) -> bool:
 
 
 def phase(tokens: tuple[str, ...], i: int) -> str:
-    """Returns `start` or `end` where the level at `i` is that of the beginning or of the end: starts high, begins
+    """Returns `start` or `end` where the level at `i` is of the beginning or of the end: starts high, begins
     the sentence at the top, low at the start and high at the end. Else an empty string."""
     for j in range(i - 1, max(-1, i - 8), -1):
         if tokens[j] in STARTS or tokens[j] in ENDS:
@@ -84,6 +88,25 @@ def phase(tokens: tuple[str, ...], i: int) -> str:
         return "start"
     both = "at_the_start" in tokens or any(t in STARTS for t in tokens)
     return "end" if "at_the_end" in near and both else ""
+
+
+def beside_loudness(tokens: tuple[str, ...], i: int) -> bool:
+    """Returns whether "high" or "low" at `i` stands in a list with a word of loudness, said of a voice or of
+    nothing: in "soft, slow, low" low is the pitch."""
+    left = right = i
+    while _at(tokens, left - 1) in _LISTED:
+        left -= 1
+    while _at(tokens, right + 1) in _LISTED:
+        right += 1
+    listed, head = tokens[left : right + 1], _at(tokens, left - 1)
+    of_voice = (head in ("", ":") or head in LINKS) and _at(tokens, right + 1) == ""
+    subject = NOUNS.get(_at(tokens, left - 2), VOICE)
+    return (
+        of_voice
+        and subject in (VOICE, BEARER, SPEECH)
+        and "," in listed
+        and any(FREE.get(token) == ENERGY for token in listed)
+    )
 
 
 def _is_statistic(tokens: tuple[str, ...], i: int) -> bool:

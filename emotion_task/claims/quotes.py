@@ -81,7 +81,7 @@ def quoted_claims(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _holds_another(words: str, quotes: list[tuple[int, int, str]]) -> bool:
-    """Returns whether another quotation of the sentence is a part of this one, which then is the whole that was
+    """Returns whether another quotation of the sentence is a part of this one, which then is all that was
     said: in "that was my coat", "my" is stressed."""
     others = {clean_words(quote) for _, _, quote in quotes} - {words, ""}
     return any(f" {other} " in f" {words} " for other in others)

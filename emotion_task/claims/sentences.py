@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, zip_longest
 
-from emotion_task.claims.expressions import LEVEL_NAMES, PAIRS, PHRASES, SMALL
+from emotion_task.claims.expressions import PHRASES, SMALL
 from emotion_task.claims.figures import read_figures
 from emotion_task.claims.lexicon import (
     ADVERBS,
@@ -22,7 +22,8 @@ from emotion_task.claims.lexicon import (
     OWN_LEVELS,
     words,
 )
-from emotion_task.claims.norms import COMPARISONS, NUMBERS, PLACES
+from emotion_task.claims.norms import COMPARISONS, NUMBERS, PLACES, Replacement
+from emotion_task.claims.talk import LEVEL_NAMES, PAIRS, TALK
 from emotion_task.parsing import QUOTE
 
 MASK = "quotation"
@@ -52,7 +53,7 @@ _ABBREVIATIONS = (
     (re.compile(r"\b(ca|vs|re|approx|resp|st)\.(?= \w)"), r"\1"),
     (re.compile(r"\b(avg|approx|vol|med|fem|int)\."), r"\1"),
 )
-_SPELLING = (
+_SPELLING: tuple[tuple[re.Pattern[str], Replacement], ...] = (
     (re.compile(r"</?\w+>|[*_#`]"), " "),
     (re.compile(r"[\u2019\u2018]"), "'"),
     (
@@ -191,12 +192,12 @@ def read_sentences(text: str) -> Iterator[Sentence]:
 
 @lru_cache(maxsize=4096)
 def _plain(text: str) -> str:
-    """Returns a part of the text in the plain words that the grammar knows. A reward reads an answer up to the
-    end of each sentence, so parts are read again and again."""
+    """Returns a part of the text in the plain words that the grammar knows. A reward reads an answer up to
+    the end of each sentence, so parts are read again and again."""
     for pattern, replacement in _SPELLING:
         text = pattern.sub(replacement, text)
     text = read_figures(text)
-    for table in (COMPARISONS, PLACES, PHRASES):
+    for table in (COMPARISONS, PLACES, TALK, PHRASES):
         text = " ".join(text.split())
         for pattern, replacement in table:
             text = pattern.sub(replacement, text)
@@ -274,7 +275,7 @@ def _clause_end(tokens: tuple[str, ...], i: int) -> int:
 
 
 def _goes_on(tokens: tuple[str, ...], i: int, negated: str) -> bool:
-    """Returns whether a list goes on after the comma at `i`: not loud, fast, or high; no loud, fast delivery."""
+    """Returns whether a list goes on after the comma at `i`: not loud, fast, or high; no loud, fast voice."""
     rest = tokens[i + 1 : i + 4]
     if (
         negated in ("no", "without", "lacks", "lacking")
