@@ -1,7 +1,7 @@
-"""Measures how well claims about the voice are found in free text, by style and by claim type, and what it costs.
+"""Measures how well claims about the voice are found in free text, by style and claim type, and at what cost.
 
-The passages (`tests/data/claims_free.jsonl`) are terse lists, fluent prose of a language model, and talk. Half
-of the first ones was held out from the work on the finder, and the last set was written after it.
+The passages (`tests/data/claims_free.jsonl`) are terse lists, fluent prose of a language model, and talk. Of
+the splits, `free_held_out` was set aside before the finder was changed, and `free_fresh` written afterwards.
 
     python -m benchmarks.claims [--quick] [--json FILE] [--gate]
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from emotion_task.records import AGE_LEVELS
 
 _COUNTING = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "zero one two three four five six seven eight nine ten eleven "
+    "twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
 )
 _COUNTING_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
@@ -79,7 +80,7 @@ _WORDS = (
     ("middle-aged", r"middle aged?|mid ?life"),
     (
         "elderly",
-        r"(?:very |quite |rather )?old(?:er|ish)? (?:man|woman|lady|"
+        r"(?:very |quite |rather )?(?<!year )(?<!years )(?<!yrs )old(?:er|ish)? (?:man|woman|lady|"
         r"gentleman|person|speaker|male|female|voice|guy|chap|"
         r"fellow|adult|bloke|timer|dude)|elderly|elder|(?<=sounds )old|"
         r"(?<=seems )old|(?<=quite )old|senior(?: citizen)?|aged(?! "

@@ -33,6 +33,7 @@ from emotion_task.claims.placing import last_content, phase
 from emotion_task.claims.sentences import MASK
 from emotion_task.claims.word_classes import adjectival, adverbial, is_foreign
 
+_MOVED = MOTIONS | {"up", "down"}
 _SMALL = words("slight slightly small minor tiny brief faint subtle gentle modest")
 _LEVEL = words("flat monotone monotonous level unvarying stated_flat steady constant")
 
@@ -44,18 +45,20 @@ def contour_claims(reader: SentenceReader) -> Iterator[tuple[str, str]]:
     runs = [d for k, d in enumerate(directions) if k == 0 or directions[k - 1] != d]
     small = not _SMALL.isdisjoint(reader.tokens) and not _LEVEL.isdisjoint(reader.tokens)
     if runs and not small:  # flat, with a slight drop at the end
-        yield CONTOUR, "-".join(runs[:2])
+        yield CONTOUR, "-".join(runs) if len(runs) < 3 else "expressive"
 
 
 def _directions(reader: SentenceReader) -> Iterator[str]:
+    moved = -1
     for i, word in enumerate(reader.tokens):
-        up = word in UP or (word == "up" and last_content(reader.tokens, i) in MOTIONS)
-        down = word in DOWN or (word == "down" and last_content(reader.tokens, i) in MOTIONS)
+        up = word in UP or (word == "up" and last_content(reader.tokens, i) in _MOVED)
+        down = word in DOWN or (word == "down" and last_content(reader.tokens, i) in _MOVED)
         if MASK in reader.tokens[:i] and "by" in reader.tokens[max(0, i - 4) : i]:
             continue  # "beautiful" is highlighted by a small rise
         if i in reader.denied or (word in ("peak", "peaks", "peaking") and not _is_verb(reader, i)):
             continue
-        if (up or down) and _moves_pitch(reader, i):
+        if (up or down) and (_moves_pitch(reader, i) or (moved >= 0 and _goes_on(reader, moved, i))):
+            moved = i
             yield "rising" if up else "falling"
 
 
@@ -70,6 +73,17 @@ def _is_verb(reader: SentenceReader, i: int) -> bool:
     """Returns whether the pitch "peaks" at `i`; with peaks on a word it does not rise."""
     before = [t for t in reader.tokens[:i] if not adverbial(t) and t not in CONJUNCTIONS and t != ","]
     return bool(before) and (NOUNS.get(before[-1]) in (PITCH, CONTOUR) or before[-1] in UP | DOWN)
+
+
+def _goes_on(reader: SentenceReader, moved: int, i: int) -> bool:
+    """Returns whether what moved at `moved` goes on to move at `i`: falls, then makes a turn and rises."""
+    between = reader.tokens[moved + 1 : i]
+    return (
+        (reader.tokens[i].endswith("s") or reader.tokens[i] in ("up", "down"))
+        and any(t in ("and", "then", "before", ",") for t in between)
+        and not any(NOUNS.get(t) not in (None, PITCH, CONTOUR, TOPIC) for t in between)
+        and len(between) < 8
+    )
 
 
 def _course(reader: SentenceReader) -> Iterator[str]:

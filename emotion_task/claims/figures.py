@@ -198,7 +198,9 @@ _FIGURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"(?:some|much|most|a lot) of (?:its|his|her) (?:strength|force|"
             r"power|volume|energy)|(?:had|have|has|need|needs) to (?:crank|"
             r"turn up|boost|raise)(?: up)?(?: my| the)? (?:headphones|volume|"
-            r"speakers|sound|it)|half voice|sotto voce|(?:in an? )?undertone|"
+            r"speakers|sound|it)|(?:hardly|barely|scarcely|not even|little "
+            r"more than) an? (?:whisper|murmur)|half voice|sotto voce|(?:in "
+            r"an? )?undertone|"
             r"under (?:his|her|their) breath|in a small voice|(?:does|do) "
             r"not (?:really )?carry|(?<!to )(?:almost|nearly|barely|hardly) "
             r"audible|an? (?:mere )?(?:murmur|breath|whisper),? (?:hardly|"
@@ -251,6 +253,11 @@ _FIGURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             r"(?:plenty of|lots of|a lot of|full of|much|constant|a great "
             r"deal of) movement(?! of)",
+            "stated_varied",
+        ),
+        (
+            r"(?:swoops|leaps|jumps|swings)(?: and \w+)? (?:in|of) (?:the "
+            r"|his |her )?(?:melody|pitch|tune|intonation)",
             "stated_varied",
         ),
         (

@@ -102,7 +102,8 @@ _NORMAL = words(
     "normal medium moderate average ordinary middle mid typical standard unremarkable usual "
     "neutral regular unexceptional conversational moderately intermediate in_between normally "
     "expected middling everyday nothing_special "
-    "middling routine customary habitual commonplace unmarked intermediate median mainstream"
+    "middling inconspicuous unobtrusive routine customary habitual "
+    "commonplace unmarked intermediate median mainstream"
 )
 _DEEP = _forms("deep") | words("rumbling rumbly booming_low")
 _LOUD = _forms("loud") | words(
@@ -177,11 +178,13 @@ LEVELS: dict[str, dict[str, str]] = {
         fast=_HIGH
         | _FAST
         | words("lively considerable top full urgent pressing spirited frenzied feverish blistering more"),
-        slow=_LOW | _SLOW | words("deliberate deliberately laid_back lethargic gentle"),
+        slow=_LOW
+        | _SLOW
+        | words("deliberate deliberately laid_back lethargic gentle drowsy sleepy languorous"),
         normal=_NORMAL | _PASSABLE,
     ),
     CONTOUR: _table(
-        flat=_FLAT | words("level even constant steady stable unchanging unchanged static uniform"),
+        flat=_FLAT | words("narrow level even constant steady stable unchanging unchanged static uniform"),
         expressive=_VARIED
         | words(
             "lively dramatic exaggerated theatrical vivid variable modulated "

@@ -252,7 +252,18 @@ TALK: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] =
         (r"mezzo ?forte|mezzo ?piano", "medium"),
         (r"(rising|falling|final|terminal|descending|ascending|closing) cadence", r"\1 melody"),
         (r"cadence(?= (?:is |: )?(?:rising|falling|rises|falls|descends|ascends))", "melody"),
-        (r"(?:up|high|low|way up|far up) there", "high"),
+        (r"(?:up|high|way up|far up) there", "high"),
+        (r"(?:(?:way|right|far) )?(?:down|low) there", "low"),
+        (
+            r"(?:comes to rest|settles|lands|arrives|winds up|ends|finishes) "
+            r"(?:on|at) an? (?:much )?lower (?:note|pitch|level|tone)",
+            "falls",
+        ),
+        (
+            r"(?:comes to rest|settles|lands|arrives|winds up|ends|finishes) "
+            r"(?:on|at) an? (?:much )?higher (?:note|pitch|level|tone)",
+            "rises",
+        ),
         (r"(?:sky|rooftop) high|high as a kite|through the (?:roof|ceiling)", "very high"),
         (
             r"(?:at|with) (?:an?|this|that|such an?|his|her) (?:very |perfectly "
