@@ -54,6 +54,7 @@ _YEARS = re.compile(
             + r" (?:, |or )(?:or |maybe )?(?:"
             + "|".join(_TENS)
             + r"|\d\d).* something like that",
+            r"(?:age|aged|old|years)\b.*\bbetween " + _NUMBER.format("i") + r" and",
             r"^" + _NUMBER.format("g") + r" ?(?:years?|yrs?|y)$",
             r"(?:perhaps|maybe|probably|around|about|roughly) (?:about "
             r"|around )?" + _NUMBER.format("h") + r"(?= ?(?:$|, (?!\w+ing)|or so|i would|i say))",

@@ -44,7 +44,8 @@ def contour_claims(reader: SentenceReader) -> Iterator[tuple[str, str]]:
     directions = list(_directions(reader)) or list(_course(reader))
     runs = [d for k, d in enumerate(directions) if k == 0 or directions[k - 1] != d]
     small = not _SMALL.isdisjoint(reader.tokens) and not _LEVEL.isdisjoint(reader.tokens)
-    if runs and not small:  # flat, with a slight drop at the end
+    elaborated = len(runs) > 1 and (CONTOUR, "expressive") in reader.made
+    if runs and not small and not elaborated:  # flat, with a slight drop at the end
         yield CONTOUR, "-".join(runs) if len(runs) < 3 else "expressive"
 
 
@@ -81,7 +82,7 @@ def _goes_on(reader: SentenceReader, moved: int, i: int) -> bool:
     return (
         (reader.tokens[i].endswith("s") or reader.tokens[i] in ("up", "down"))
         and any(t in ("and", "then", "before", ",") for t in between)
-        and not any(NOUNS.get(t) not in (None, PITCH, CONTOUR, TOPIC) for t in between)
+        and not any(NOUNS.get(t) not in (None, PITCH, CONTOUR, TOPIC, SPEECH) for t in between)
         and len(between) < 8
     )
 

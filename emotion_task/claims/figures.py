@@ -209,7 +209,7 @@ _FIGURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         # intonation
         (
-            r"(?:on|at|to|around|along) (?:one|an?|a single|the same|one "
+            r"(?:on|at|to|around|along) (?:one|a single|the same|one "
             r"single|one and the same|one constant)(?: (?:single|steady|"
             r"constant|unchanging))? (?:note|level|tone|plateau|line|height|"
             r"pitch)(?! of| that| which| above| below)(?: (?:almost )?without "
@@ -268,7 +268,7 @@ _FIGURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             r"(?:full of|plenty of|lots of|much|a lot of|a great deal of|"
             r"considerable|abundant|rich)(?: \w+)? (?:melodic |pitch |tonal "
-            r")?(?:inflections?|modulation)",
+            r")?(?:inflections?|modulation|melody)",
             "stated_varied",
         ),
     )

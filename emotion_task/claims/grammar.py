@@ -69,6 +69,8 @@ class SentenceReader:
         self.sentence, self.tokens, self.denied = sentence, sentence.tokens, sentence.denied
         self._topics = tuple(topics)
         self.last = last
+        self.made: set[tuple[str, str]] = set()
+        """Claims that the sentence makes of levels, once `claims` has been read."""
         self.negations: list[tuple[str, str]] = []
         """(attribute, value) of each level that the sentence denies, once `claims` has been read."""
 
@@ -101,6 +103,7 @@ class SentenceReader:
                             claim = reverse(claim)
                         if claim and not (i in self.denied and carrier != VARIATION):
                             last = self.last = claim
+                            self.made.add(claim)
                             yield claim
             elif word == "likewise" and NOUNS.get(self.at(i - 1)) in OWN_LEVELS and last is not None:
                 yield from self._likewise(i - 1, last)
@@ -174,6 +177,8 @@ class SentenceReader:
         if subjects == [FOREIGN]:
             return []
         if not subjects:
+            if self._topics[-1:] == (VOICE,) and len(self.tokens) < 4:
+                return [VOICE]
             return alone(word) if self._of_speech(i) else []
         return [s for s in subjects if value_of(s, word)]
 

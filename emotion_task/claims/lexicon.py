@@ -72,6 +72,7 @@ NOUNS: dict[str, str] = {
         words(
             "speaker talker she he person man woman lady gentleman girl boy child narrator reader male "
             "female individual guy kid youngster teenager rhythm effect "
+            "reaction response answer reply outburst exclamation "
             "impression feel bloke dude fellow chap lad lass granny grandma "
             "grandpa grandmother grandfather"
         ),
@@ -161,7 +162,8 @@ LEVELS: dict[str, dict[str, str]] = {
         | words(
             "powerful considerable intense substantial lots robust big "
             "mighty massive huge tremendous enormous hefty "
-            "hearty ample plentiful full fierce explosive overwhelming loads heaps tons more"
+            "hearty ample plentiful full noticeable palpable pronounced "
+            "fierce explosive overwhelming loads heaps tons more"
         ),
         low=_LOW
         | _QUIET
@@ -326,7 +328,8 @@ NEGATIONS = words(
     "not no never hardly scarcely barely without neither nor nobody nothing none lacks lacking rarely seldom"
 )
 HYPOTHETICALS = words(
-    "if would expect expected usually typically generally often unlike people than rule_out"
+    "if would expect expected normally ordinarily usually typically "
+    "generally often unlike people than rule_out"
 )
 """Words after which a clause speaks of what might be or commonly is, not of this recording."""
 PERSONS = words("man woman men women male female males females adult adults him her")
