@@ -44,7 +44,7 @@ def contour_claims(reader: SentenceReader) -> Iterator[tuple[str, str]]:
     directions = list(_directions(reader)) or list(_course(reader))
     runs = [d for k, d in enumerate(directions) if k == 0 or directions[k - 1] != d]
     small = not _SMALL.isdisjoint(reader.tokens) and not _LEVEL.isdisjoint(reader.tokens)
-    elaborated = len(runs) > 1 and (CONTOUR, "expressive") in reader.made
+    elaborated = (CONTOUR, "expressive") in reader.made
     if runs and not small and not elaborated:  # flat, with a slight drop at the end
         yield CONTOUR, "-".join(runs) if len(runs) < 3 else "expressive"
 
@@ -52,13 +52,16 @@ def contour_claims(reader: SentenceReader) -> Iterator[tuple[str, str]]:
 def _directions(reader: SentenceReader) -> Iterator[str]:
     moved = -1
     for i, word in enumerate(reader.tokens):
-        up = word in UP or (word == "up" and last_content(reader.tokens, i) in _MOVED)
+        of_contour = reader.at(i - 1) == ":" and NOUNS.get(reader.at(i - 2)) == CONTOUR
+        up = word in UP or (word == "up" and (of_contour or last_content(reader.tokens, i) in _MOVED))
         down = word in DOWN or (word == "down" and last_content(reader.tokens, i) in _MOVED)
         if MASK in reader.tokens[:i] and "by" in reader.tokens[max(0, i - 4) : i]:
             continue  # "beautiful" is highlighted by a small rise
         if i in reader.denied or (word in ("peak", "peaks", "peaking") and not _is_verb(reader, i)):
             continue
-        if (up or down) and (_moves_pitch(reader, i) or (moved >= 0 and _goes_on(reader, moved, i))):
+        if (up or down) and (
+            of_contour or _moves_pitch(reader, i) or (moved >= 0 and _goes_on(reader, moved, i))
+        ):
             moved = i
             yield "rising" if up else "falling"
 
@@ -117,7 +120,7 @@ def _moves_pitch(reader: SentenceReader, i: int) -> bool:
     """Returns whether the pitch is what goes up or down at `i`."""
     n = len(reader.tokens)
     j = i + 1
-    while j < n and _between_directions(reader, j):
+    while j < n and reader.tokens[j] not in MOVEMENTS and _between_directions(reader, j):
         j += 1
     follows = reader.tokens[j] if j < n else ""
     if NOUNS.get(follows) in (PITCH, CONTOUR, VARIATION, VOICE) or follows in MOVEMENTS:

@@ -80,7 +80,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:moves? )?up and down(?: a great deal)?|ups and downs", "up_down"),
         (
             r"(?:varies|vary|fluctuates|changes|moves|swings) (?:considerably|"
-            r"wildly|widely|greatly|a lot"
+            r"wildly|widely|greatly|a lot|a great deal|a good deal"
             r"|dramatically|freely|noticeably)",
             "is varied",
         ),

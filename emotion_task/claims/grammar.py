@@ -80,6 +80,8 @@ class SentenceReader:
         named = tuple(dict.fromkeys(NOUNS[t] for t in self.tokens if NOUNS.get(t) in OWN_LEVELS))
         if named:
             return named
+        if {name for name, _ in self.made.union(self.negations)} == {PITCH}:
+            return (PITCH,)  # the voice is not high; it is low
         spoken = any(NOUNS.get(t) == VOICE for t in self.tokens)
         return (VOICE,) if spoken else self._topics
 
@@ -287,7 +289,7 @@ class SentenceReader:
 
     def _is_foreign_of(self, j: int) -> bool:
         """Returns whether the noun at `j` is of something else: the rate of change, emotional intensity."""
-        if self.tokens[j - 1] in ("emotional", "nervous", "interest", "inner"):
+        if self.tokens[j - 1] in ("emotional", "emotion", "nervous", "interest", "inner"):
             return True
         k = j + 1
         if k >= len(self.tokens) or self.tokens[k] != "of" or NOUNS[self.tokens[j]] not in OWN_LEVELS:

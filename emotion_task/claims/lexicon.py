@@ -264,7 +264,9 @@ EVENT_NOUNS = words(
     "rise fall lift dip drop decline uptick upturn downturn climb upswing ascent descent slump"
 )
 MOVEMENTS = words(
-    "movement movements pattern slope drift sweep glide ending turn lilt motion tune note trend excursion arc"
+    "movement movements pattern slope drift sweep glide ending "
+    "turn lilt motion tune note trend excursion arc path line "
+    "course direction"
 )
 """Nouns that a direction may stand before without naming pitch: an upward drift."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from emotion_task.claims.lexicon import (
     ADVERBS,
     BEARER,
+    BREAKS,
     CHANGES,
     CONJUNCTIONS,
     CONTOUR,
@@ -31,6 +32,7 @@ from emotion_task.claims.sentences import MASK
 from emotion_task.claims.word_classes import adverbial, is_foreign
 
 _MIDDLING = frozenset(word for word, value in LEVELS[PITCH].items() if value == "normal")
+_PARTS = words("first last opening initial closing final")
 _LISTED = LEVEL_WORDS | ADVERBS | {",", "and", "but"}
 _AFTER_ADVERB = words("for at though if so when in as by more less then")
 """Words before which "even" is no level."""
@@ -48,6 +50,8 @@ def is_placed(tokens: tuple[str, ...], i: int) -> bool:
     if tokens[i] == "even" and (_at(tokens, i + 1) in _AFTER_ADVERB or _at(tokens, i + 1) in LEVEL_WORDS):
         return True
     if tokens[i] in ("moderately", "normally") and _at(tokens, i + 1) in LEVEL_WORDS:
+        return True
+    if _of_a_part(tokens, i):
         return True
     if tokens[i] in ("soars", "soaring") and _at(tokens, i + 1) in ("on", "at"):
         return True
@@ -69,6 +73,16 @@ def is_placed(tokens: tuple[str, ...], i: int) -> bool:
         or _at(tokens, i + 1) == "aged"
         or (_at(tokens, i + 1) == "of" and NOUNS.get(_at(tokens, i + 3)) == SPEECH)
     )
+
+
+def _of_a_part(tokens: tuple[str, ...], i: int) -> bool:
+    """Returns whether the level at `i` is of some words only: the first words are spoken at a low pitch."""
+    for j in range(i - 1, 0, -1):
+        if tokens[j] in BREAKS or tokens[j] == ",":
+            return False
+        if tokens[j] in ("word", "words", "syllable", "syllables") and tokens[j - 1] in _PARTS:
+            return True
+    return False
 
 
 def phase(tokens: tuple[str, ...], i: int) -> str:
@@ -126,6 +140,7 @@ def _idiomatic(tokens: tuple[str, ...], i: int) -> bool:
         or (
             after in ("to", "on")
             and word in ("soft", "slow", "quick", "fast")
+            and _at(tokens, i - 1) != "too"
             and _at(tokens, i + 2) not in (MASK, "me")
         )
         or (

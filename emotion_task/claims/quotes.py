@@ -16,7 +16,8 @@ _STRESS = re.compile(
     r"weight|highlight\w*|hammer\w*|underscor\w*|"
     r"prominen\w+|punch\w*|lean\w* (?:\w+ )?(?:on|into|upon)|st[ao][no]d\w* "
     r"out|stick\w* out|jump\w* out|singled out|hit(?:s|ting)?|hits "
-    r"hard|b(?:ears?|earing) down on)\b",
+    r"hard|(?:extra|more|special) (?:force|weight|energy)|(?:big|key|main) word|"
+    r"b(?:ears?|earing) down on)\b",
     re.IGNORECASE,
 )
 _DENIAL = re.compile(r"(?:\b(?:rather than|instead of|not|without|no)\b|n't\b)(?!.*\bbut\b)", re.IGNORECASE)

@@ -66,7 +66,7 @@ _SPELLING: tuple[tuple[re.Pattern[str], Replacement], ...] = (
     (
         re.compile(
             r"(?:^|\n)\s*(?:[-•\u2013\u2014]+|\d+[.)])\s|\s\(?\d+\)\s|\n\s*\n|"
-            r";|\s[|/]{1,2}\s"
+            r";|\s[|/]{1,2}\s|\s\+\s"
         ),
         ". ",
     ),
@@ -142,6 +142,12 @@ _OPINION = words(
     "say call describe argue guess go lean characterise characterize consider judge rate place "
     "put estimate assess class think believe claim find hear"
 )
+_ASKING = words(
+    "is are was were does do did can could may might will would "
+    "should has have had what which who why how where when"
+)
+_HEDGES = words("just kinda sorta maybe perhaps guess suppose")
+"""Words by which a question that does not ask is only unsure: "the pitch is just ... normal?"."""
 _LEVELS = LEVEL_WORDS | FREE.keys()
 _CARRIES = _OPINION | {"not", "true", "case"}
 """Words after which "that" begins no clause of its own: what is denied before it is denied after it."""
@@ -177,7 +183,7 @@ def read_sentences(text: str) -> Iterator[Sentence]:
             continue
         everything = frozenset(range(len(tokens)))
         negated: frozenset[int] = frozenset()
-        if part.endswith("?"):
+        if part.endswith("?") and not (tokens[0] not in _ASKING and _HEDGES & {*tokens}):
             denied = frozenset() if _YES.match(following) else everything
         elif tokens[0] in ("or", "nor") and previous:
             end = tokens.index(":") if ":" in tokens else len(tokens)
@@ -244,7 +250,7 @@ def _denied(tokens: tuple[str, ...]) -> Iterator[tuple[int, bool]]:
         if (
             (token in BREAKS and not (token == "that" and tokens[i - 1] in _CARRIES))
             or token == ":"
-            or (token == "," and not _goes_on(tokens, i, negated))
+            or (token == "," and not _goes_on(tokens, i, negated, supposed))
         ):
             negated, supposed = "", False
         elif token == "and" or (token == "with" and negated == "no"):
@@ -274,9 +280,11 @@ def _clause_end(tokens: tuple[str, ...], i: int) -> int:
     return next((k for k in range(i, len(tokens)) if tokens[k] in BREAKS or tokens[k] == ","), len(tokens))
 
 
-def _goes_on(tokens: tuple[str, ...], i: int, negated: str) -> bool:
+def _goes_on(tokens: tuple[str, ...], i: int, negated: str, supposed: bool) -> bool:
     """Returns whether a list goes on after the comma at `i`: not loud, fast, or high; no loud, fast voice."""
     rest = tokens[i + 1 : i + 4]
+    if supposed and rest[:1] and rest[0] in LEVEL_WORDS and "and" in rest:
+        return True
     if (
         negated in ("no", "without", "lacks", "lacking")
         and tokens[i - 1] in LEVEL_WORDS

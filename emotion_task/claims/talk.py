@@ -60,6 +60,11 @@ TALK: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] =
         ),
         # who thinks so
         (
+            r"(?:i|one|we|you) (?:would )?(?:call|consider|rate) (?:that|"
+            r"this|it) (?=\w+ ?(?:[,.]|$))",
+            " , it is ",
+        ),
+        (
             r"(?:unless|if) i am (?:not )?(?:much )?(?:mistaken|wrong)|"
             r"if you ask me|to my (?:ear|ears|mind)|i (?:guess|suppose|"
             r"reckon|think)(?= ?[,.]|$)"
@@ -165,6 +170,19 @@ TALK: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] =
             r"(?:more|older) than (?=\w+(?: ?[,.]|$| years))",
             "about ",
         ),
+        (r"(?:comes?|coming) to rest", "ends"),
+        (r"as a whole|on the whole", " "),
+        (r"(?:close|next|near) to (?=(?:level|flat|static|monotone)\b)", " "),
+        (
+            r"(rise fall|fall rise) nuclear (?:tone|accent|contour)",
+            lambda m: "rising falling melody" if m[1] == "rise fall" else "falling rising melody",
+        ),
+        (r"(\w+er) than (?:before|earlier|previously)", " "),
+        (
+            r"(?<=\. )level(?= (?:is |well |far |slightly |somewhat )*(?:above|"
+            r"below|elevated|lowered|high|low|raised|reduced)\b)",
+            "loudness",
+        ),
         # polarity
         (
             r"(?:could|might) (?:have been|be) (?:a bit |slightly |a little "
@@ -249,6 +267,7 @@ TALK: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] =
             r"(?<=loudness )(?:is )?(?:fortissimo|forte|fff?)|fortissimo",
             "loud",
         ),
+        (r"(?<=quiet )dynamics|(?<=loud )dynamics|(?<=low )dynamics|(?<=high )dynamics", "loudness"),
         (r"mezzo ?forte|mezzo ?piano", "medium"),
         (r"(rising|falling|final|terminal|descending|ascending|closing) cadence", r"\1 melody"),
         (r"cadence(?= (?:is |: )?(?:rising|falling|rises|falls|descends|ascends))", "melody"),
