@@ -131,7 +131,7 @@ class SentenceReader:
 
     def _likewise(self, j: int, said: tuple[str, str]) -> Iterator[tuple[str, str]]:
         """Yields the same level of another attribute: ..., and so is her pitch."""
-        while self.at(j) in DETERMINERS or self.at(j) in ADJECTIVES:
+        while self.at(j) in DETERMINERS | ADJECTIVES or self.at(j) in ("speaking", "speech"):
             j += 1
         name = NOUNS.get(self.at(j))
         if name in _DEGREES and said[0] in _DEGREES:

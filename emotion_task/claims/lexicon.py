@@ -106,14 +106,14 @@ _NORMAL = words(
     "middling inconspicuous unobtrusive routine customary habitual "
     "commonplace unmarked intermediate median mainstream"
 )
-_DEEP = _forms("deep") | words("rumbling rumbly booming_low")
+_DEEP = _forms("deep") | words("rumbling rumbly")
 _LOUD = _forms("loud") | words(
     "booming forceful forcefully vigorous vigorously energetic energetically roaring blaring "
     "strident deafening resounding thunderous shout shouts shouting shouted yell yells yelling "
     "yelled scream screams screaming bellows bellowing "
     "noisy noisily boisterous bellowed hollering raucous clamorous "
     "blasting vociferous shouty powerfully full_throated energised "
-    "energized shoutingly bellow"
+    "energized bellow"
 )
 _QUIET = _forms("quiet soft faint") | words(
     "softness quietness faintness hushed muted subdued inaudible inaudibly murmur murmurs "
@@ -210,8 +210,7 @@ LEVELS: dict[str, dict[str, str]] = {
     VOICE: {
         **dict.fromkeys(_forms("high") | _DEEP | words("elevated above"), PITCH),
         **dict.fromkeys(
-            _forms("strong weak")
-            | words("raised lowered powerful feeble small gentle big mighty commanding_volume"),
+            _forms("strong weak") | words("raised lowered powerful feeble small gentle big mighty"),
             ENERGY,
         ),
     },
@@ -314,7 +313,7 @@ ADVERBS = words(
     "either bit touch hair shade rather_than nor neither highly essentially near too notably "
     "midway along somewhere how best enough instead alike together alone mostly well "
     "kinda sorta super real proper dead bloody awfully mega totally "
-    "way fine_ly possibly probably maybe distinctly markedly decidedly "
+    "way possibly probably maybe distinctly markedly decidedly "
     "fully lot deal good otherwise elsewhere anyway altogether"
 )
 ADJECTIVES = words(
