@@ -108,9 +108,9 @@ def beside_loudness(tokens: tuple[str, ...], i: int) -> bool:
     """Returns whether "high" or "low" at `i` stands in a list with a word of loudness, said of a voice or of
     nothing: in "soft, slow, low" low is the pitch."""
     left = right = i
-    while _at(tokens, left - 1) in _LISTED:
+    while _at(tokens, left - 1) in _LISTED and i - left < 12:
         left -= 1
-    while _at(tokens, right + 1) in _LISTED:
+    while _at(tokens, right + 1) in _LISTED and right - i < 12:
         right += 1
     listed, head = tokens[left : right + 1], _at(tokens, left - 1)
     of_voice = (head in ("", ":") or head in LINKS) and _at(tokens, right + 1) == ""
