@@ -120,6 +120,11 @@ def faithfulness_metrics(responses: Sequence[str], references: Sequence[Referenc
     return metrics
 
 
+def are_opposites(first: str, second: str) -> bool:
+    """Returns whether two values of a claim type contradict each other, not only by one step."""
+    return frozenset((first, second)) in _OPPOSITES
+
+
 def total(tallies: Mapping[str, Tally]) -> Tally:
     """Adds the tallies of all claim types. Right quotations state no fact, so they count for precision but
     not for recall."""
@@ -143,7 +148,7 @@ def _rates(prefix: str, tally: Tally) -> dict[str, float]:
 def _check_level(said: Sequence[str], known: object, allowed: Sequence[str]) -> Tally:
     if known not in allowed:
         return Tally()
-    opposed = sum(v == CONTRADICTORY or frozenset((v, known)) in _OPPOSITES for v in said)
+    opposed = sum(v == CONTRADICTORY or are_opposites(v, str(known)) for v in said)
     return Tally(
         num_right=sum(value == known for value in said),
         num_checked=len(said),

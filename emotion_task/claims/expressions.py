@@ -9,12 +9,6 @@ SMALL = r"(?:very|too|so|all|that|particularly|especially|overly|really|exactly|
 PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"\b{pattern}\b"), replacement)
     for pattern, replacement in (
-        (
-            r"(?:never|not|hardly|barely|scarcely) "
-            r"(?:rises?|goes|go|gets?|strays?|moves?|deviates?|departs?|ventures?)"
-            r"(?: far| much)? (?:above|beyond|from)",
-            "stays around",
-        ),
         (r"(?:not (?:only|just|merely)|no (?:doubt|question|wonder)|if anything|not to mention)", " "),
         (
             r"(?:than|from|(?:compared|relative) (?:to|with)) (?:what )?(?:is |the |an? |in |his |her )*"
@@ -35,7 +29,8 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "lowered",
         ),
         (
-            r"(?:nothing|not) (?:unusual|remarkable|special|out of the ordinary|anything special|notable)",
+            r"(?:nothing|not) (?:unusual|remarkable|special|out of the "
+            r"ordinary|anything special|notable)",
             "nothing_special",
         ),
         (r"(?:barely|hardly|scarcely) audible", "inaudible"),
@@ -46,6 +41,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"\1",
         ),
         (r"dynamic (?:variations?|range)", "dynamics"),
+        (r"(?:pitch|f0|tonal|melodic) range(?! of)", "variation"),
         (r"(?:is not|not|does not have|has not) (?:very |that |so )?much", "little"),
         (
             r"(?:hardly|barely|scarcely|not|never) (?:ever )?"
@@ -73,13 +69,18 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "dynamics",
         ),
         (r"deep down", " "),
-        (r"pitch (?:movements?)", "pitch_movement"),
+        (
+            r"(?:up and down|melodic|tonal|intonation(?:al)?|f0|pitch) "
+            r"(?:movements?|motion)",
+            "pitch_movement",
+        ),
         (r"(?:wide|broad|large|great) (?:pitch |vocal |tonal )?range", "wide variation"),
         (r"(?:narrow|limited|small|restricted) (?:pitch |vocal |tonal )?range", "limited variation"),
         (r"(?:a (?:lot|great deal) of|lots of|plenty of|full of)", "lots"),
         (r"(?:moves? )?up and down(?: a great deal)?|ups and downs", "up_down"),
         (
-            r"(?:varies|vary|fluctuates|changes|moves) (?:considerably|widely|greatly|a lot"
+            r"(?:varies|vary|fluctuates|changes|moves|swings) (?:considerably|"
+            r"wildly|widely|greatly|a lot|a great deal|a good deal"
             r"|dramatically|freely|noticeably)",
             "is varied",
         ),
@@ -92,6 +93,25 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"such (force|power|volume|intensity|strength|loudness)", r"high \1"),
         (r"(?:sort|kind) of|more or less|a tad", "slightly"),
         (r"sing song", "singsong"),
+        (
+            r"melodic(?= (?:quality|delivery|voice|manner|style|speech))|"
+            r"(?<=is )melodic|(?<=very )melodic|(?<=highly )melodic",
+            "expressive",
+        ),
+        (
+            r"(?:rise fall|rise and fall|rising falling)(?! (?:melody|contour|"
+            r"tune|intonation|pattern|pitch|tone|movement))(?= (?:on|at|"
+            r"over|in the|pattern|,|\.|$))",
+            "rising falling melody",
+        ),
+        (
+            r"(?:fall rise|falling rising)(?! (?:melody|contour|tune|intonation|"
+            r"pattern|pitch|tone|movement|nuclear))(?= (?:on|at|over|in "
+            r"the|pattern|,|\.|$))",
+            "falling rising melody",
+        ),
+        (r"(?:dramatic|wide|exaggerated|marked|broad|lively) (?=(?:rising|falling|rise|fall)\b)", " "),
+        (r"deep\w* (?:impression|effect|feel)", " "),
         (r"rapid fire", "rapid"),
         (
             r"(?:drawn|drawing|draws|stretched|stretches|drags|drew) (?:it )?out(?: (?:the|each"
@@ -104,7 +124,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"in a (?:hurry|rush)(?! to)", "hurriedly"),
         (r"(?:take|takes|taking|took) (his|her|their) time", r"speaks slowly \1 own"),
         (r"speeds? up", "speaks quickly"),
-        (r"slows? down", "speaks slowly"),
+        (r"slows? (?:(?:it|things|everything|the \w+) )?down", "speaks slowly"),
         (r"(?:raises|raising|raised) (his|her|their|the) (?:voice|volume)", r"\1 voice raised"),
         (r"(?:lowers|lowering|lowered) (his|her|their|the) (?:voice|volume)", r"\1 voice lowered"),
         (r"at the top of (his|her|their) (?:lungs|voice)", r"loudly \1 own"),
@@ -114,13 +134,18 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"at (?:its|his|her|their) \w+est", " "),
         (r"(start|begin|end|finish)(s|ing|ed|es)? (?:out|off|up)", r"\1\2"),
         (
-            r"a (?:bit|touch|hair|shade|notch|little(?! (?:girl|boy|kid|child|old|voice|energy|variation)))",
+            r"a (?:bit|touch|hair|shade|notch|little(?! (?:girl|boy|kid|"
+            r"child|old|voice|energy|variation)))",
             "slightly",
         ),
         (r"on average|(?:within )?what is (?:normal|usual|typical|expected)(?: for)?", " "),
         (r"not that of", "not"),
         (r"(?:no|little|without) (?:any |real |much )?(?:melody|inflection)", "no variation"),
-        (r"(?:keeps?|kept|keeping) (his|her|their|the) (?:voice|volume) (?:down|low)", r"\1 voice lowered"),
+        (
+            r"(?:keeps?|kept|keeping) (his|her|their|the) (?:voice|volume) "
+            r"(?:down|low)",
+            r"\1 voice lowered",
+        ),
         (r"medium loud", "normally_loud"),
         (r"medium fast", "normally_fast"),
         (r"fundamental frequency", "f0"),

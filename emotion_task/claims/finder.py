@@ -9,6 +9,7 @@ lists.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from emotion_task.claims.contour import contour_claims
 from emotion_task.claims.gender_age import speaker_claims
@@ -26,6 +27,7 @@ CONTRADICTORY = "contradictory"
 """Value of a claim type for which reasoning states two values. `contradictory` agrees with no fact, so that
 stating everything does not pay."""
 
+_POLES = {"pitch_level": ("low", "high"), "energy_level": ("low", "high"), "speed_level": ("slow", "fast")}
 _CORRECTIONS = frozenset(("wait", "actually", "correction", "hmm"))
 
 
@@ -44,13 +46,25 @@ def read_claims(reasoning: str) -> tuple[Claim, ...]:
     """Returns every claim of the reasoning, each once.
 
     A sentence that begins with "wait" or the like overrules what earlier sentences claimed."""
+    return _read(reasoning)[0]
+
+
+def read_denials(reasoning: str) -> frozenset[tuple[str, str]]:
+    """Returns (claim type, value) of each level that the reasoning denies: "not especially loud"."""
+    return _read(reasoning)[1]
+
+
+@lru_cache(maxsize=1024)
+def _read(reasoning: str) -> tuple[tuple[Claim, ...], frozenset[tuple[str, str]]]:
     sentences = list(read_sentences(reasoning))
     values: dict[str, list[str]] = {}
     overruled: set[str] = set()
     corrected = False
     topics: tuple[str, ...] = ()
+    last: tuple[str, str] | None = None
+    negations: set[tuple[str, str]] = set()
     for sentence in sentences:
-        reader = SentenceReader(sentence, topics)
+        reader = SentenceReader(sentence, topics, last)
         found: dict[str, list[str]] = {}
         for name, value in (*reader.claims(), *contour_claims(reader)):
             found.setdefault(name, []).append(value)
@@ -58,14 +72,18 @@ def read_claims(reasoning: str) -> tuple[Claim, ...]:
         for name, new in found.items():
             values[name] = new if corrected and name not in overruled else values.get(name, []) + new
             overruled.update([name] if corrected else [])
-        topics = reader.topics()
+        negations.update(reader.negations)
+        topics, last = reader.topics(), reader.last
+    for name, (low, high) in _POLES.items():
+        if name not in values and {(name, low), (name, high)} <= negations:
+            values[name] = ["normal"]  # not quick, nor is it slow
     for name, value in speaker_claims(sentences):
         values.setdefault(name, []).append(value)
     claims = [
         Claim(name, found[0] if len(set(found)) == 1 else CONTRADICTORY) for name, found in values.items()
     ]
     claims += [Claim(*claim) for claim in dict.fromkeys(quoted_claims(reasoning))]
-    return tuple(claims)
+    return tuple(claims), frozenset(negations)
 
 
 def find_claims(reasoning: str) -> dict[str, str]:

@@ -7,21 +7,20 @@ low"), so a claim is only made where the walk from the word reaches a noun of th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
+from emotion_task.claims.figures import STATED
+from emotion_task.claims.levels import FOREIGN, alone, denies_pitch, reverse, value_of
 from emotion_task.claims.lexicon import (
     ADJECTIVES,
     BEARER,
     BREAKS,
     CONJUNCTIONS,
-    CONTOUR,
     DETERMINERS,
     DOWN,
     ENERGY,
     FREE,
     LEVEL_WORDS,
-    LEVELS,
     LINKS,
     NEGATIONS,
     NOUNS,
@@ -40,28 +39,21 @@ from emotion_task.claims.lexicon import (
     VOICE,
     words,
 )
-from emotion_task.claims.placing import is_placed
+from emotion_task.claims.placing import beside_loudness, is_placed
 from emotion_task.claims.sentences import OWNER, Sentence
 from emotion_task.claims.word_classes import adjectival, adverbial, is_foreign
-
-FOREIGN = "foreign"
-"""Carrier that stands for a noun that is not of the voice."""
 
 _DEGREES = {
     PITCH: ("low", "normal", "high"),
     ENERGY: ("low", "normal", "high"),
     SPEED: ("slow", "normal", "fast"),
 }
+_BARE = words("high higher low lower")
+"""Words that are of the pitch or of the loudness."""
 _BE = words("is are was were be been being")
 _PARTIAL = words("last first final second few some certain stressed")
 """Words that pick a part: what is said of the last word is said of no whole utterance."""
 _PRO_VERBS = words("is are does do was were")
-_NO_PITCH = re.compile(
-    r"\b(?:no|without) (?:any |a |real |clear |audible |discernible |measurable |detectable |stable )*"
-    r"(?:pitch|f0)\b(?! (?:change|movement|jump|rise|fall|accent|level)| ?\w*ing)"
-    r"|\b(?:pitch|f0) (?:is|was|can|could) "
-    r"(?:absent|missing|not (?:be )?(?:heard|detected|measured|present|perceived|found|there|audible))\b"
-)
 
 
 class SentenceReader:
@@ -70,49 +62,80 @@ class SentenceReader:
     Args:
         sentence: the sentence to read.
         topics: carriers that the sentence before spoke of, which "it" points back to.
+        last: claim that was made last, which "the volume is, too" repeats.
     """
 
-    def __init__(self, sentence: Sentence, topics: Sequence[str] = ()):
-        self.tokens, self.denied = sentence.tokens, sentence.denied
+    def __init__(self, sentence: Sentence, topics: Sequence[str] = (), last: tuple[str, str] | None = None):
+        self.sentence, self.tokens, self.denied = sentence, sentence.tokens, sentence.denied
         self._topics = tuple(topics)
+        self.last = last
+        self.made: set[tuple[str, str]] = set()
+        """Claims that the sentence makes of levels, once `claims` has been read."""
+        self.negations: list[tuple[str, str]] = []
+        """(attribute, value) of each level that the sentence denies, once `claims` has been read."""
 
     def topics(self) -> tuple[str, ...]:
         """Returns the attributes that an "it" in the next sentence may mean: those of this sentence, else the
         earlier ones."""
         named = tuple(dict.fromkeys(NOUNS[t] for t in self.tokens if NOUNS.get(t) in OWN_LEVELS))
-        return named or self._topics
+        if named:
+            return named
+        if {name for name, _ in self.made.union(self.negations)} == {PITCH}:
+            return (PITCH,)  # the voice is not high; it is low
+        spoken = any(NOUNS.get(t) == VOICE for t in self.tokens)
+        return (VOICE,) if spoken else self._topics
 
     def claims(self) -> Iterator[tuple[str, str]]:
         """Yields (attribute, value) for each level that the sentence asserts, in the order of the words."""
-        last: tuple[str, str] | None = None
+        last = self.last
         for i, word in enumerate(self.tokens):
-            if word in LEVEL_WORDS or word in FREE:
+            if word in STATED:
+                if i not in self.denied:
+                    yield STATED[word]
+            elif word in LEVEL_WORDS or word in FREE:
+                if i in self.sentence.negated and not is_placed(self.tokens, i):
+                    said_not = [value_of(carrier, word) for carrier in self._carriers(i)]
+                    self.negations += [claim for claim in said_not if claim]
                 if not is_placed(self.tokens, i) and not (
                     i in self.denied and word != "no" and word != "any"
                 ):
                     for carrier in self._carriers(i):
-                        claim = _value(carrier, word)
+                        claim = value_of(carrier, word)
+                        if claim and i in self.sentence.reversed:
+                            claim = reverse(claim)
                         if claim and not (i in self.denied and carrier != VARIATION):
-                            last = claim
+                            last = self.last = claim
+                            self.made.add(claim)
                             yield claim
             elif word == "likewise" and NOUNS.get(self.at(i - 1)) in OWN_LEVELS and last is not None:
                 yield from self._likewise(i - 1, last)
+            elif (
+                word in ("too", "likewise", "also")
+                and last is not None
+                and (noun := self._also(i)) is not None
+            ):
+                yield from self._likewise(noun, last)
             elif word in ("so", "as") and self.at(i + 1) in _PRO_VERBS and last is not None:
                 yield from self._likewise(i + 2, last)
-        if self._no_pitch():
+        if denies_pitch(self.tokens):
             yield PITCH, "none"
+
+    def _also(self, i: int) -> int | None:
+        """Returns the position of the attribute that is "too" at `i`: the volume is, too."""
+        j = i - 1 if self.at(i - 1) != "," else i - 2
+        return (
+            j - 1
+            if self.at(j) in _BE and NOUNS.get(self.at(j - 1)) in OWN_LEVELS and self.at(i + 1) in ("", ",")
+            else None
+        )
 
     def _likewise(self, j: int, said: tuple[str, str]) -> Iterator[tuple[str, str]]:
         """Yields the same level of another attribute: ..., and so is her pitch."""
-        while self.at(j) in DETERMINERS or self.at(j) in ADJECTIVES:
+        while self.at(j) in DETERMINERS | ADJECTIVES or self.at(j) in ("speaking", "speech"):
             j += 1
         name = NOUNS.get(self.at(j))
         if name in _DEGREES and said[0] in _DEGREES:
             yield name, _DEGREES[name][_DEGREES[said[0]].index(said[1])]
-
-    def _no_pitch(self) -> bool:
-        """Returns whether the sentence denies a pitch: no discernible pitch; the pitch can not be heard."""
-        return bool(_NO_PITCH.search(" ".join(self.tokens)))
 
     def at(self, i: int) -> str:
         """Returns the token at `i`, or an empty string outside the sentence."""
@@ -122,45 +145,69 @@ class SentenceReader:
         """Returns the carriers (values of `NOUNS`) that the level word at `i` is said of; none where it is
         said of nothing."""
         word = self.tokens[i]
+        if word in _BARE and beside_loudness(self.tokens, i):
+            return [PITCH]
         pointed = self.pointed_at(i)
         if pointed:
             return pointed
-        if (word.endswith("ly") and self.at(i - 1) == "how") or (
-            word.endswith("ness") and self.at(i + 1) == "of"
-        ):
-            return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 4]) if c and _value(c, word)][:1]
+        if self.at(i - 1) == "how" or (word.endswith("ness") and self.at(i + 1) == "of"):
+            return [c for c in map(NOUNS.get, self.tokens[i + 1 : i + 4]) if c and value_of(c, word)][:1]
+        if word in ("more", "less"):
+            return [m for m in self._modified(i) if m in OWN_LEVELS and value_of(m, word)]
         linked = self._after_link(i)
         subjects = self.subjects(i) if linked else []
         if linked == ":":
-            subjects = [m for m in self._modified(i) if _value(m, word)] or subjects
-        fitting = [s for s in subjects if _value(s, word)]
+            subjects = [m for m in self._modified(i) if value_of(m, word)] or subjects
+        fitting = [s for s in subjects if value_of(s, word)]
         if fitting:
             return fitting
         modified = [] if word in VERBS else self._modified(i)
-        if subjects == [FOREIGN] and not any(_value(m, word) for m in modified):
+        if subjects == [FOREIGN] and not any(value_of(m, word) for m in modified):
+            return []
+        if modified == [FOREIGN]:
             return []
         if modified:
-            return [] if modified == [FOREIGN] else [m for m in modified if _value(m, word)] or _alone(word)
+            fitting = [m for m in modified if value_of(m, word)]
+            owners = self.subjects(i) if "quality" in self.tokens[i + 1 : i + 4] and word not in FREE else []
+            return fitting or [s for s in owners if s in OWN_LEVELS and value_of(s, word)] or alone(word)
         if word == "neutral" and not linked:  # mostly the emotion
             return []
         subjects = subjects or self.subjects(i)
+        listed = self._field(i)
+        if listed and not any(value_of(s, word) for s in subjects):
+            return [listed]
         if subjects == [FOREIGN]:
             return []
         if not subjects:
-            return _alone(word) if self._of_speech() else []
-        return [s for s in subjects if _value(s, word)]
+            if self._topics[-1:] == (VOICE,) and len(self.tokens) < 4:
+                return [VOICE]
+            return alone(word) if self._of_speech(i) else []
+        return [s for s in subjects if value_of(s, word)]
 
-    def _of_speech(self) -> bool:
+    def _field(self, i: int) -> str:
+        """Returns the attribute at the head of a list that the word at `i` stands in: "pitch: wide variation,
+        overall high". An empty string where there is none."""
+        colon = next((k for k in range(i - 1, 0, -1) if self.tokens[k] == ":"), 0)
+        carrier = NOUNS.get(self.at(colon - 1), "") if colon else ""
+        if carrier not in OWN_LEVELS or not value_of(carrier, self.tokens[i]):
+            return ""
+        return "" if any(map(is_foreign, self.tokens[colon + 1 : i])) else carrier
+
+    def _of_speech(self, i: int) -> bool:
+        """Returns whether the sentence speaks of a voice, or the clause at `i` of nothing else."""
+        start = max((k + 1 for k in range(i) if self.tokens[k] in BREAKS), default=0)
+        end = next((k for k in range(i, len(self.tokens)) if self.tokens[k] in BREAKS), len(self.tokens))
         return (
             any(NOUNS.get(t) in (SPEECH, VOICE, BEARER, *OWN_LEVELS) for t in self.tokens)
             or len(self.tokens) < 4
+            or not any(map(is_foreign, self.tokens[start:end]))
         )
 
     def pointed_at(self, i: int) -> list[str]:
         """Returns the carriers that the level word at `i` points at: low in pitch, a high level of energy,
         nothing unusual about the tempo."""
         j = i + 1
-        while self.at(j) in SCALES:
+        while self.at(j) in SCALES or self.at(j) == "both":
             j += 1
         if self.at(j) not in ("in", "of", "about"):
             return []
@@ -168,7 +215,7 @@ class SentenceReader:
         while self.at(j) in DETERMINERS or self.at(j) in ADJECTIVES:
             j += 1
         carrier = NOUNS.get(self.at(j), "")
-        if carrier not in OWN_LEVELS or not _value(carrier, self.tokens[i]):
+        if carrier not in OWN_LEVELS or not value_of(carrier, self.tokens[i]):
             return []
         return [carrier, *self._shared(j, self.tokens[i])]
 
@@ -205,7 +252,7 @@ class SentenceReader:
         if self._is_foreign_of(run[-1]) or (self.tokens[run[-1]] in PARTICIPLES and is_foreign(self.at(j))):
             return [FOREIGN]
         fitting = [NOUNS[self.tokens[k]] for k in reversed(run) if self.tokens[k] in NOUNS]
-        found = next((c for c in fitting if _value(c, word)), fitting[0])
+        found = next((c for c in fitting if value_of(c, word)), fitting[0])
         return [found, *self._shared(run[-1], word)]
 
     def _is_person_start(self, j: int, start: int) -> bool:
@@ -230,19 +277,19 @@ class SentenceReader:
         """Yields the nouns that share the first noun's level: low pitch and volume."""
         n = len(self.tokens)
         while self.at(j + 1) in ("and", ",", "or"):
-            j += 3 if self.at(j + 2) == "the" else 2
+            j += 3 if self.at(j + 2) in ("the", "in") else 2
             if self.at(j) not in NOUNS:
                 return
             carrier = NOUNS[self.tokens[j]]
             follows = self.tokens[j + 1] if j + 1 < n else ""
             if carrier not in OWN_LEVELS or follows in LINKS or follows in LEVEL_WORDS or follows in STATIVE:
                 return
-            if _value(carrier, word):
+            if value_of(carrier, word):
                 yield carrier
 
     def _is_foreign_of(self, j: int) -> bool:
         """Returns whether the noun at `j` is of something else: the rate of change, emotional intensity."""
-        if self.tokens[j - 1] in ("emotional", "nervous", "interest", "inner"):
+        if self.tokens[j - 1] in ("emotional", "emotion", "nervous", "interest", "inner"):
             return True
         k = j + 1
         if k >= len(self.tokens) or self.tokens[k] != "of" or NOUNS[self.tokens[j]] not in OWN_LEVELS:
@@ -265,6 +312,9 @@ class SentenceReader:
                     continue
                 carrier = NOUNS[token]
                 head = self._noun_phrase_start(j)
+                if carrier == BEARER and self.at(head - 1) == "for":
+                    j = head - 2  # for a woman
+                    continue
                 if carrier in (VOICE, SPEECH, BEARER) and self.at(head - 1) in PREPOSITIONS - {"with"}:
                     fallback = fallback or [carrier]
                     j = head - 2
@@ -273,7 +323,7 @@ class SentenceReader:
                     return [FOREIGN]
                 if carrier == TOPIC:
                     return list(self._topics_before(j)) or fallback or [TOPIC]
-                if not _value(carrier, self.tokens[i]) and NOUNS.get(self.at(j - 1)) in OWN_LEVELS:
+                if not value_of(carrier, self.tokens[i]) and NOUNS.get(self.at(j - 1)) in OWN_LEVELS:
                     j -= 1  # the intensity contour is high
                     continue
                 return [carrier, *self._coordinated(head)]
@@ -348,27 +398,3 @@ class SentenceReader:
 
 
 _MEDIA = words("recording clip audio vocals delivery line passage")
-
-
-def _value(carrier: str, word: str) -> tuple[str, str] | None:
-    """Returns the claim that `word`, said of `carrier`, makes; None where it makes no claim."""
-    if carrier == FOREIGN:
-        return None
-    if carrier in (VOICE, SPEECH):
-        name = LEVELS[carrier].get(word) or FREE.get(word)
-    elif carrier in (BEARER, TOPIC):
-        name = FREE.get(word)
-    elif carrier == PITCH and word not in LEVELS[PITCH] and word in LEVELS[CONTOUR]:
-        name = CONTOUR
-    else:
-        name = carrier if word in LEVELS.get(carrier, {}) else FREE.get(word)
-    if name is None:
-        return None
-    if name == VARIATION:
-        return CONTOUR, LEVELS[VARIATION][word]
-    value = LEVELS[name].get(word)
-    return None if value is None else (name, value)
-
-
-def _alone(word: str) -> list[str]:
-    return [TOPIC] if word in FREE else []

@@ -12,12 +12,39 @@ _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n\s*\n|\n\s*[-*\u2022]\s")
 _SPACE = re.compile(r"[ \t]*\n(?!\s*(?:\n|[-*\u2022]\s))[ \t]*|[ \t]+")
 """White space inside a paragraph."""
 _STRESS = re.compile(
-    r"\b(?:(?:un)?stress\w*|emphas[ie]\w*|emphatic\w*|accent\w*|weight|highlight\w*|hammer\w*|underscor\w*|"
-    r"prominen\w+|punch\w*|lean\w* (?:\w+ )?on)\b",
+    r"\b(?:(?:un)?stress\w*|emphas[ie]\w*|emphatic\w*|accent\w*|"
+    r"weight|highlight\w*|hammer\w*|underscor\w*|"
+    r"prominen\w+|punch\w*|lean\w* (?:\w+ )?(?:on|into|upon)|st[ao][no]d\w* "
+    r"out|stick\w* out|jump\w* out|singled out|hit(?:s|ting)?|hits "
+    r"hard|(?:extra|more|special) (?:force|weight|energy)|(?:big|key|main) word|"
+    r"b(?:ears?|earing) down on)\b",
     re.IGNORECASE,
 )
 _DENIAL = re.compile(r"(?:\b(?:rather than|instead of|not|without|no)\b|n't\b)(?!.*\bbut\b)", re.IGNORECASE)
-_SCARE = re.compile(r"(?:so-called|kind of|sort of|labell?ed|called|label|option|emotion)\W*$", re.IGNORECASE)
+_SAYING = re.compile(
+    r"\b(?:says?|said|saying|asks?|asked|asking|goes|utters?|uttered|"
+    r"repeats|replies|announces|exclaims|cries|shouts|"
+    r"the (?:sentence|question|remark|utterance|statement))\W*$",
+    re.IGNORECASE,
+)
+"""Leads in a quotation of all that was said."""
+_PART_OF = re.compile(
+    r"\b(?:word|words|part|half|syllable|end|start|beginning|verb|"
+    r"noun|pronoun|adjective|adverb) (?:of|in)\W*$",
+    re.IGNORECASE,
+)
+"""Leads in a quotation of which a part is stressed."""
+_WHOLE = re.compile(
+    r"\b(?:without|no|not|n't|nothing|none)\b.*\b(?:any\w*|single|"
+    r"particular|special|marked|noticeable|word)\b|\bnothing\b",
+    re.IGNORECASE,
+)
+"""Says of a whole quotation that no word of it is stressed."""
+_SCARE = re.compile(
+    r"(?:so-called|kind of|sort of|labell?ed|called|label|option|"
+    r"emotion)\W*$",
+    re.IGNORECASE,
+)
 _SCARED = re.compile(
     r"^\W*(?:persona|tone|feel|quality|attitude|manner|vibe|voice|option|label|emotion)\b", re.IGNORECASE
 )
@@ -43,9 +70,22 @@ def quoted_claims(text: str) -> Iterator[tuple[str, str]]:
             if not words or normalise_label(words) or _SCARE.search(before) or _SCARED.search(after):
                 continue
             relation = _stress(before, after) if len(words.split()) <= 4 else None
+            if _holds_another(words, quotes) or (
+                relation and (_SAYING.search(before) or _PART_OF.search(before))
+            ):
+                relation = None
+            if relation == "denied" and len(words.split()) > 2 and _WHOLE.search(after):
+                relation = None
             if relation != "denied":
                 kind = "stressed_words" if relation else "quoted_words"
                 yield from ((kind, part) for part in map(clean_words, _DOTS.split(quote)) if part)
+
+
+def _holds_another(words: str, quotes: list[tuple[int, int, str]]) -> bool:
+    """Returns whether another quotation of the sentence is a part of this one, which then is all that was
+    said: in "that was my coat", "my" is stressed."""
+    others = {clean_words(quote) for _, _, quote in quotes} - {words, ""}
+    return any(f" {other} " in f" {words} " for other in others)
 
 
 def clean_words(text: str) -> str:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
+from itertools import pairwise, zip_longest
 
 from emotion_task.claims.expressions import PHRASES, SMALL
+from emotion_task.claims.figures import read_figures
 from emotion_task.claims.lexicon import (
+    ADVERBS,
     BREAKS,
     FREE,
     HYPOTHETICALS,
     LEVEL_WORDS,
     LEVELS,
     NEGATIONS,
+    NOUNS,
     OWN_LEVELS,
     words,
 )
+from emotion_task.claims.norms import COMPARISONS, NUMBERS, PLACES, Replacement
+from emotion_task.claims.talk import LEVEL_NAMES, PAIRS, TALK
 from emotion_task.parsing import QUOTE
 
 MASK = "quotation"
@@ -26,18 +32,99 @@ MASK = "quotation"
 OWNER = "owner_s"
 """Token in place of the 's of a possessive."""
 
-_SPELLING = (
+_ATTRIBUTES = (
+    r"(?:pitch|f0|volume|loudness|energy|intensity|speed|rate|tempo|"
+    r"pace|contour|intonation|melody|gender|age|stress)"
+)
+_FIELDS = (
+    r"(?:pitch|f0|volume|loudness|energy|intensity|level|speed|"
+    r"rate|tempo|pace|contour|intonation|melody|tune|"
+    r"ending|voice|register|speaker|gender|sex|age|delivery|cadence|dynamics|stress|accent|emphasis)"
+)
+"""Heads of a terse list: what follows "pitch -" or "pitch?" is said of it."""
+
+
+def _symbol(match: re.Match[str]) -> str:
+    return {">": " above ", "<": " below "}.get(match[0].strip(), " close to ")
+
+
+_ABBREVIATIONS = (
+    (re.compile(r"\bi\.e\.|\be\.g\.|\bviz\."), ","),
+    (re.compile(r"\b(ca|vs|re|approx|resp|st)\.(?= \w)"), r"\1"),
+    (re.compile(r"\b(avg|approx|vol|med|fem|int)\."), r"\1"),
+)
+_SPELLING: tuple[tuple[re.Pattern[str], Replacement], ...] = (
     (re.compile(r"</?\w+>|[*_#`]"), " "),
     (re.compile(r"[\u2019\u2018]"), "'"),
-    (re.compile(r"(?:^|\n)\s*(?:[-•]|\d+[.)])\s|\n\s*\n|;"), ". "),
-    (re.compile(r"\s[-\u2013]\s|[\u2014()\[\]]"), " , "),
+    (
+        re.compile(
+            r"(?<=[a-z])\s*[<>~\u2248]\s*(?=(?:the |his |her )?(?:average|"
+            r"normal|norm|mean|baseline|usual|typical))"
+        ),
+        _symbol,
+    ),
+    (
+        re.compile(
+            r"(?:^|\n)\s*(?:[-•\u2013\u2014]+|\d+[.)])\s|\s\(?\d+\)\s|\n\s*\n|"
+            r";|\s[|/]{1,2}\s|\s\+\s"
+        ),
+        ". ",
+    ),
+    (re.compile(rf"((?:^|[.\n,])\s*(?:\w+ )?{_FIELDS}(?: \w+)?)\s+[-\u2013\u2014]+\s+"), r"\1: "),
+    (re.compile(r"\s*(?:[-=]+>|\u2192|=)\s*"), ": "),
+    (re.compile(rf"((?:^|[.!?\n])\s*(?:(?:the|his|her|and|its) )?{_FIELDS})\s*\?(?=\s*[^?\s])"), r"\1:"),
+    (
+        re.compile(
+            rf"(?<=[\w).\"'])(?<!\bthe)(?<!\bhis)(?<!\bher)(?<!\bits)(?<!\band)(?<!\bof)(?<!\b"
+            rf"a)\s+((?:mean |median |vocal |speaking |speech |overall )?{_ATTRIBUTES}\s*:)"
+        ),
+        r". \1",
+    ),
+    (
+        re.compile(
+            rf"\b({_FIELDS})\s*\?\s*(?=(?:very |pretty |quite |rather |a "
+            rf"bit |a little |fairly |really )?(?:{LEVEL_NAMES})\b)"
+        ),
+        r"\1: ",
+    ),
+    *NUMBERS,
+    (re.compile(r"\s[-\u2013]\s|[\u2014()\[\]]|\.{2,}|\u2026"), " , "),
     (re.compile(r"[-\u2013/]"), " "),
     (re.compile(r"\bcan(?:no|')t\b"), "can not"),
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"\b(it|that|there|he|she|what)'s\b"), r"\1 is"),
+    (
+        re.compile(
+            rf"\b({_FIELDS})'s\b(?= (?:not |a |very |pretty |quite |just "
+            rf"|really |so |way |kind of )*(?:up|down|fine|okay|{LEVEL_NAMES})\b)"
+        ),
+        r"\1 is",
+    ),
+    (re.compile(r"\blet's\b"), "let us"),
+    (
+        re.compile(
+            r",\s*(?:(?:is|does|was|has|do|did|would|can)(?: not)? (?:he|"
+            r"she|it|they)|right|no|yeah|huh|eh|innit|you know|know what "
+            r"i mean|okay|ok)\s*\?"
+        ),
+        ".",
+    ),
     (re.compile(r"(?<=\w)'s\b"), f" {OWNER}"),
     (re.compile(r"'(?:d|ll|re|ve|m)?(?!\w)"), ""),
     (re.compile(r"\s+"), " "),
+)
+_FIRST = re.compile(r"(?:^|\s)1[.)]\s")
+_ITEM = re.compile(r"(?:^|\s)[1-9][.)]\s")
+_PARTS = re.compile(r"(?<=[.!])\s+")
+_YES = re.compile(
+    r"\W*(?:a(?:nswer)?\s*:\s*)?(?:yes|yep|yeah|definitely|certainly|"
+    r"absolutely|very|slightly|somewhat|moderately|clearly|sure|"
+    r"indeed|you bet|of course|oh yes|(?:it|he|she) is\b(?! not)|"
+    r"i (?:would )?(?:think|say) so)\b"
+)
+_DEGREE = re.compile(
+    r"\b(not|never|hardly|scarcely|nor|nothing) (?:all (?:that|"
+    r"so)|that|so|as|too|overly|terribly) (?:very )?(\w+)"
 )
 _SENTENCE = re.compile(r"[^.!?]+[.!?]*")
 _TOKEN = re.compile(r"[a-z0-9_]+|[,:]")
@@ -55,6 +142,15 @@ _OPINION = words(
     "say call describe argue guess go lean characterise characterize consider judge rate place "
     "put estimate assess class think believe claim find hear"
 )
+_ASKING = words(
+    "is are was were does do did can could may might will would "
+    "should has have had what which who why how where when"
+)
+_HEDGES = words("just kinda sorta maybe perhaps guess suppose")
+"""Words by which a question that does not ask is only unsure: "the pitch is just ... normal?"."""
+_LEVELS = LEVEL_WORDS | FREE.keys()
+_CARRIES = _OPINION | {"not", "true", "case"}
+"""Words after which "that" begins no clause of its own: what is denied before it is denied after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +161,73 @@ class Sentence:
     """Lower-case words, joined expressions, commas and colons."""
     denied: frozenset[int]
     """Positions of the tokens that are negated, supposed or asked about: no claim rests on them."""
+    reversed: frozenset[int] = frozenset()
+    """Positions of the level words that mean their opposite: "less loud" is low."""
+    negated: frozenset[int] = frozenset()
+    """Those of `denied` that are negated, not only supposed."""
 
 
 def read_sentences(text: str) -> Iterator[Sentence]:
     """Yields the text's sentences, with each quotation replaced by `MASK`."""
     text = QUOTE.sub(f" {MASK} ", text).lower()
+    for pattern, replacement in (*_ABBREVIATIONS, *PAIRS):
+        text = pattern.sub(replacement, text)
+    if _FIRST.search(text):
+        text = _ITEM.sub(". ", text)
+    text = " ".join(_plain(part) for part in _PARTS.split(text))
+    found = [match[0].rstrip() for match in _SENTENCE.finditer(text)]
+    previous: frozenset[int] = frozenset()
+    for part, following in zip_longest(found, found[1:], fillvalue=""):
+        tokens = tuple(_TOKEN.findall(part))
+        if not tokens:
+            continue
+        everything = frozenset(range(len(tokens)))
+        negated: frozenset[int] = frozenset()
+        if part.endswith("?") and not (tokens[0] not in _ASKING and _HEDGES & {*tokens}):
+            denied = frozenset() if _YES.match(following) else everything
+        elif tokens[0] in ("or", "nor") and previous:
+            end = tokens.index(":") if ":" in tokens else len(tokens)
+            denied = negated = frozenset(range(end)) | {i for i, _ in _denied(tokens)}
+        else:
+            found_denied = list(_denied(tokens))
+            denied = frozenset(i for i, _ in found_denied)
+            negated = frozenset(i for i, is_negated in found_denied if is_negated)
+        yield Sentence(tokens, denied, frozenset(_reversed(tokens)), negated)
+        previous = negated
+
+
+@lru_cache(maxsize=4096)
+def _plain(text: str) -> str:
+    """Returns a part of the text in the plain words that the grammar knows. A reward reads an answer up to
+    the end of each sentence, so parts are read again and again."""
     for pattern, replacement in _SPELLING:
         text = pattern.sub(replacement, text)
-    for pattern, replacement in PHRASES:
-        text = pattern.sub(replacement, text)
-    text = _NEITHER.sub(_between, text)
-    for match in _SENTENCE.finditer(text):
-        tokens = tuple(_TOKEN.findall(match[0]))
-        if tokens:
-            asked = range(len(tokens)) if match[0].rstrip().endswith("?") else _denied(tokens)
-            yield Sentence(tokens, frozenset(asked))
+    text = read_figures(text)
+    for table in (COMPARISONS, PLACES, TALK, PHRASES):
+        text = " ".join(text.split())
+        for pattern, replacement in table:
+            text = pattern.sub(replacement, text)
+    return _NEITHER.sub(_between, _DEGREE.sub(_plainly, text))
+
+
+def _plainly(match: re.Match[str]) -> str:
+    """Returns "not high" for "not that high" and "not so high": `that` begins no clause there."""
+    return f"{match[1]} {match[2]}" if match[2] in LEVEL_WORDS or match[2] in FREE else match[0]
+
+
+def _reversed(tokens: tuple[str, ...]) -> Iterator[int]:
+    """Yields the positions of level words after "less": less loud, less loud and quick."""
+    less = False
+    for i, token in enumerate(tokens):
+        if token == "less":
+            less = i == 0 or tokens[i - 1] not in ("no", "not", "or", "neither", "never", "nothing")
+        elif less and token in _LEVELS:
+            yield i
+            less = (
+                i + 2 < len(tokens) and tokens[i + 1] in ("and", "or", ",") and tokens[i + 2] in LEVEL_WORDS
+            )
+        elif not (token in ADVERBS or token in ("and", "or", ",") or token.endswith("ly")):
+            less = False
 
 
 def _between(match: re.Match[str]) -> str:
@@ -94,20 +242,21 @@ def _between(match: re.Match[str]) -> str:
     return match[0]
 
 
-def _denied(tokens: tuple[str, ...]) -> Iterator[int]:
-    yield from _generic(tokens)
+def _denied(tokens: tuple[str, ...]) -> Iterator[tuple[int, bool]]:
+    """Yields the positions that no claim rests on, and whether they are negated (else supposed)."""
+    yield from ((i, False) for i in _generic(tokens))
     negated, supposed = "", False
     for i, token in enumerate(tokens):
         if (
-            (token in BREAKS and not (token == "that" and tokens[i - 1] in _OPINION))
+            (token in BREAKS and not (token == "that" and tokens[i - 1] in _CARRIES))
             or token == ":"
-            or (token == "," and not _goes_on(tokens, i))
+            or (token == "," and not _goes_on(tokens, i, negated, supposed))
         ):
             negated, supposed = "", False
         elif token == "and" or (token == "with" and negated == "no"):
             negated = ""
         if negated or supposed:
-            yield i
+            yield i, bool(negated) and not supposed
         negated = negated or (token if token in NEGATIONS else "")
         supposed = supposed or _supposes(tokens, i)
 
@@ -131,9 +280,18 @@ def _clause_end(tokens: tuple[str, ...], i: int) -> int:
     return next((k for k in range(i, len(tokens)) if tokens[k] in BREAKS or tokens[k] == ","), len(tokens))
 
 
-def _goes_on(tokens: tuple[str, ...], i: int) -> bool:
-    """Returns whether a list goes on after the comma at `i`: not loud, fast, or high."""
+def _goes_on(tokens: tuple[str, ...], i: int, negated: str, supposed: bool) -> bool:
+    """Returns whether a list goes on after the comma at `i`: not loud, fast, or high; no loud, fast voice."""
     rest = tokens[i + 1 : i + 4]
+    if supposed and rest[:1] and rest[0] in LEVEL_WORDS and "and" in rest:
+        return True
+    if (
+        negated in ("no", "without", "lacks", "lacking")
+        and tokens[i - 1] in LEVEL_WORDS
+        and rest[:1]
+        and rest[0] in LEVEL_WORDS
+    ):
+        return rest[1:2] != () and rest[1] in NOUNS
     return bool(rest) and (rest[0] in ("or", "nor") or (rest[0] in LEVEL_WORDS and "or" in rest))
 
 

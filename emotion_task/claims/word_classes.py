@@ -25,7 +25,23 @@ _TRANSPARENT = (
     LINKS | STATIVE | ADVERBS | DETERMINERS | PREPOSITIONS | CONJUNCTIONS | SCALES | UP | DOWN | MOTIONS
 )
 
-_SUFFIXES = ("ing", "ed", "ful", "al", "ive", "ous", "ish", "less", "like", "ic", "ant", "ent", "ary")
+_SUFFIXES = (
+    "ing",
+    "ed",
+    "ful",
+    "al",
+    "ive",
+    "ous",
+    "ish",
+    "less",
+    "like",
+    "ic",
+    "ant",
+    "ent",
+    "ary",
+    "able",
+    "ible",
+)
 
 _NOT_ADJECTIVES = (
     *(
@@ -51,7 +67,19 @@ _NOT_ADJECTIVES = (
         "narrative",
         "motive",
     ),
-    *("perspective", "panic", "music", "topic", "accent", "intent", "content", "instant", "student", "event"),
+    *(
+        "syllable",
+        "perspective",
+        "panic",
+        "music",
+        "topic",
+        "accent",
+        "intent",
+        "content",
+        "instant",
+        "student",
+        "event",
+    ),
 )
 
 

@@ -18,7 +18,10 @@ KINDS = ("schema", "label", "length", "quotation", "opening", "source", "contrad
 
 _FIRST_SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|$)", re.DOTALL)
 _SOURCE = re.compile(
-    r"\b(?:annotat\w+|metadata|ground[- ]truth|labell?(?:s|ed)?|transcript\w*|dataset)\b", re.I
+    r"\b(?:annotat\w+|metadata|ground[- ]truth|transcript\w*|dataset|"
+    r"(?:given|provided|assigned|gold|true|correct|supplied|its|corpus) labels?|labell?ed(?: as| with)?|"
+    r"labels? (?:is|are|was|says?|tells?|gives?|states?|given|provided|indicates?|confirms?))\b",
+    re.I,
 )
 
 
@@ -45,8 +48,8 @@ def check_trace(text: str, utterance: Utterance, *, min_words: int, max_words: i
     if utterance.text and not quotes(parsed.think, utterance.text):
         reasons.append("quotation: nothing of what was said is quoted")
     first = _FIRST_SENTENCE.match(parsed.think)
-    if first and (named := named_emotions(first[0])):
-        reasons.append(f"opening: the first sentence names {named[0]}")
+    if first and utterance.emotion in named_emotions(first[0]):
+        reasons.append(f"opening: the first sentence names {utterance.emotion}")
     if source := _SOURCE.search(QUOTE.sub(" ", parsed.think)):
         reasons.append(f"source: speaks of {source[0]!r}")
     return [*reasons, *_claims(parsed.think, utterance)]

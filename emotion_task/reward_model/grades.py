@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
-from emotion_task.claims.finder import find_claims
+from emotion_task.claims.finder import find_claims, read_claims, read_denials
 from emotion_task.claims.quotes import clean_words, quoted_claims
 from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.parsing import QUOTE, Parsed, named_emotions, normalise_label, parse_response
@@ -72,10 +71,13 @@ def grade_response(text: str, utterance: Utterance) -> dict[str, int]:
         hold (what was not measured is not denied); 1 without any claim.
     interpretation: 5 where reasoning and answer name the right emotion (any emotion where the label is not
         known); 3 where both name the same wrong one; 2 where the reasoning names none; 1 where they
-        contradict each other, or there is no answer.
-    completeness: 5 less two per attribute of `PROSODY` that is known and not spoken of.
+        contradict each other, or there is no answer. The emotion that the reasoning names is the one that it
+        concludes (`concluded_emotion`): rivals that it weighs and rejects do not count.
+    completeness: 5 less two per attribute of `PROSODY` that is known and not spoken of, be it only to say
+        what it is not.
     fluency: 5 less two for a repeated sentence, one each for a stuttered word and a sentence that is cut off.
-    structure: 5 less three for a broken schema, two for an emotion named before the last sentence.
+    structure: 5 less three for a broken schema, two where the emotion that the reasoning concludes is named
+        before it describes the voice, or is named for the last time before the description ends.
 
     No grade is under 1. A response without any word is graded 1 in every dimension.
     """
@@ -85,14 +87,14 @@ def grade_response(text: str, utterance: Utterance) -> dict[str, int]:
     facts, claims = stated_facts(utterance), find_claims(think)
     num_wrong = sum(facts[name] != value for name, value in claims.items() if name in facts)
     num_wrong += _num_misquoted(think, utterance.text)
-    num_missing = sum(name in facts and name not in claims for name in PROSODY)
-    clumsy, early = _disorder(think)
+    spoken_of = claims.keys() | {name for name, _ in read_denials(think)}
+    num_missing = sum(name in facts and name not in spoken_of for name in PROSODY)
     grades = {
         "factual": MAX_GRADE - num_wrong if claims else 1,
         "interpretation": _interpretation(parsed, utterance.emotion),
         "completeness": MAX_GRADE - 2 * num_missing,
-        "fluency": MAX_GRADE - clumsy,
-        "structure": MAX_GRADE - (0 if parsed else 3) - early,
+        "fluency": MAX_GRADE - _clumsiness(think),
+        "structure": MAX_GRADE - (0 if parsed else 3) - 2 * _is_early(think),
     }
     return {name: clamp(grade) for name, grade in grades.items()}
 
@@ -105,10 +107,10 @@ def _interpretation(parsed: Parsed | None, emotion: str | None) -> int:
     answer = normalise_label(parsed.answer) if parsed else None
     if parsed is None or answer is None:
         return 1
-    named = named_emotions(parsed.think)
-    if not named:
+    concluded = concluded_emotion(parsed.think)
+    if concluded is None:
         return 2
-    if named[-1] != answer:
+    if concluded != answer:
         return 1
     return 5 if emotion is None or answer == emotion else 3
 
@@ -121,13 +123,64 @@ def _num_misquoted(think: str, transcript: str | None) -> int:
     return sum(f" {words} " not in spoken for words in quoted)
 
 
-def _disorder(think: str) -> tuple[int, int]:
-    """Returns how many grades fluency loses, and how many structure loses."""
-    unquoted = QUOTE.sub(" quote ", re.sub(r"</?\w+>", " ", think))
-    sentences = [s.strip().lower() for s in re.split(r"(?<=[.!?])\s+", unquoted) if s.strip()]
+def concluded_emotion(think: str) -> str | None:
+    """Returns the emotion at which reasoning arrives: the last one that it names and does not reject or only
+    weigh ("rather than fear", "one might suspect anger"). Where it rejects all, the last one of all; None
+    where it names none."""
+    named = [emotion for sentence in _sentences(think) for emotion in _held(sentence)] or named_emotions(
+        think
+    )
+    return named[-1] if named else None
+
+
+def _held(sentence: str) -> list[str]:
+    """Returns the emotions that a sentence names without rejecting or only weighing them."""
+    clauses = [clause for clause in _CLAUSE.split(sentence) if clause and not _RIVAL.search(clause)]
+    return [emotion for clause in clauses for emotion in named_emotions(clause)]
+
+
+_QUOTED = " quote "
+"""Stands for a quotation: what was said is no word of the reasoning."""
+_CLAUSE = re.compile(
+    r"[,;:()\u2013\u2014]|(?=\b(?:rather|instead|as opposed|not|"
+    r"nor|than|but|yet|while|whereas|although|though|unlike|"
+    r"because|since|so|hence|therefore)\b)",
+    re.IGNORECASE,
+)
+_RIVAL = re.compile(
+    r"^\W*(?:rather than|instead of|as opposed to|not|nor|than|"
+    r"unlike)\b|\b(?:if|would(?! (?:\w+ )?(?:say|call|name|choose|"
+    r"go|"
+    r"label|settle|pick|lean|opt|attribute|describe|classify|conclude))|"
+    r"might|could|may|suspect\w*|consider\w*|"
+    r"rul(?:e|ed|es|ing) out|exclud\w+|mistak\w+|unlikely|neither|"
+    r"never|no|isn't|not|hardly|without|contrary|typical of|"
+    r"usually|commonly|typically|often|alike|at first)\b",
+    re.IGNORECASE,
+)
+"""Marks a clause that rejects the emotion that it names, or only weighs it."""
+
+
+def _sentences(think: str) -> list[str]:
+    unquoted = QUOTE.sub(_QUOTED, re.sub(r"</?\w+>", " ", think))
+    return [s.strip() for s in re.split(r"(?<=[.!?])\s+", unquoted) if s.strip()]
+
+
+def _is_early(think: str) -> bool:
+    """Returns whether the concluded emotion is named before the voice is described, or never again once the
+    description goes on."""
+    sentences, emotion = _sentences(think), concluded_emotion(think)
+    naming = [k for k, sentence in enumerate(sentences) if emotion in _held(sentence)]
+    claiming = [k for k, sentence in enumerate(sentences) if _QUOTED in sentence or read_claims(sentence)]
+    if not naming or not claiming:
+        return False
+    return naming[0] < claiming[0] or naming[-1] < claiming[-1]
+
+
+def _clumsiness(think: str) -> int:
+    """Returns how many grades fluency loses."""
+    sentences = [s.lower() for s in _sentences(think)]
     repeated = len(set(sentences)) < len(sentences)
-    early = any(named_emotions(sentence) for sentence in sentences[:-1])
-    words = re.findall(r"[a-z']+", unquoted.lower())
-    stuttered = any(a == b for a, b in pairwise(words))
-    cut_off = bool(sentences) and sentences[-1][-1] not in ".!?"
-    return 2 * repeated + stuttered + cut_off, 2 * early
+    stuttered = any(re.search(r"\b([a-z']+)\s+\1\b", sentence) for sentence in sentences)
+    cut_off = bool(sentences) and not re.search(r"[.!?][\"')\u201d\u2019]*$", sentences[-1])
+    return 2 * repeated + stuttered + cut_off

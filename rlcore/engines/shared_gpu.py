@@ -19,6 +19,7 @@ import ray
 from rlcore.records.files import read_json, write_json
 
 if TYPE_CHECKING:
+    from ray._private.node import Node
     from vllm import LLM
 
 CACHE = "kv_cache_memory_bytes"
@@ -36,7 +37,8 @@ def build_in_turn(build: Callable[..., LLM], arguments: Mapping[str, Any]) -> LL
     if len(gpus) != 1:  # an engine with several has them for itself
         return build(**arguments)
     (gpu,) = gpus
-    folder = Path(ray._private.worker._global_node.get_session_dir_path()) / "rlcore"
+    node: Node = ray._private.worker._global_node
+    folder = Path(node.get_session_dir_path()) / "rlcore"
     folder.mkdir(mode=0o700, exist_ok=True)
     with open(folder / f"gpu-{gpu}.lock", "w", encoding="utf-8") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)

@@ -13,6 +13,7 @@ from emotion_task.claims.check import check_claims, total
 from emotion_task.claims.finder import CONTRADICTORY, find_claims, read_claims
 from emotion_task.claims.labelled import read_labelled
 from emotion_task.facts import VALUES
+from emotion_task.records import AGE_LEVELS
 
 TEXTS = [r["text"] for r in read_labelled(Path(__file__).parent.parent / "data" / "claims.jsonl")]
 LEVELS = {
@@ -90,3 +91,39 @@ def test_tallies_are_consistent(text: str, reference: dict[str, str]) -> None:
     assert tally.num_right <= min(tally.num_checked, tally.num_facts)
     assert tally.num_right + tally.num_contradictions <= tally.num_checked
     assert tally.num_facts == len(reference)
+
+
+DENIALS = (
+    "The {noun} is not that {word}.",
+    "The {noun} isn't all that {word}.",
+    "The {noun} is not so {word} as to be striking.",
+    "The {noun} is anything but {word}.",
+    "The {noun} is less {word} than usual.",
+    "The {noun} is not as {word} as usual.",
+    "The {noun} fails to be {word}.",
+    "It is not true that the {noun} is {word}.",
+    "It would be wrong to say that the {noun} is {word}.",
+    "I wouldn't call the {noun} {word}.",
+    "No way is the {noun} {word}.",
+    "Is the {noun} {word}? No.",
+    "Nobody would say that the {noun} is {word}.",
+)
+adjectives = st.sampled_from(
+    [(noun, word) for noun, listed in LEVELS.items() for word in listed if word not in ("rising", "falling")]
+)
+
+
+@given(adjectives, st.sampled_from(DENIALS))
+def test_a_denied_claim_never_keeps_its_sign(claim: tuple[str, str], denial: str) -> None:
+    noun, word = claim
+    ((name, value),) = find_claims(f"The {noun} is {word}.").items()
+    assert find_claims(denial.format(noun=noun, word=word)).get(name) != value
+
+
+@given(
+    st.integers(3, 105),
+    st.sampled_from(("A man of about {n}.", "A {n}-year-old man.", "He is {n} years old.")),
+)
+def test_an_age_in_years_is_its_group(years: int, sentence: str) -> None:
+    group = next(name for name, below in AGE_LEVELS.items() if years < below)
+    assert find_claims(sentence.format(n=years)) == {"gender": "male", "age_level": group}

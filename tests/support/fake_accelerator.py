@@ -57,6 +57,7 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        kwargs.pop("pin_memory", None)  # only CUDA has such memory
         if func in (Tensor.numpy, Tensor.__array__) and self._storages.holds(args[0]):
             raise WrongDeviceError("numpy() of a tensor on the accelerator")
         if func in (Tensor.to, Tensor.cpu, Tensor.cuda):

@@ -23,7 +23,7 @@ from tiny_models import (
 from rlcore.actors import reference_worker
 from rlcore.algorithms.aggregation import BatchTotals
 from rlcore.config import AlgorithmConfig, LearnerConfig, LoRAConfig, ModelConfig
-from rlcore.engines import packing
+from rlcore.engines import packing, scorer
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup
 from rlcore.engines.scorer import Scorer, check_packing, load_policy
 from rlcore.engines.shares import PolicyObjective, SupervisedObjective
@@ -92,6 +92,11 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     monkeypatch.setattr(reference_worker, "own_device", lambda: "cuda")
+    # transformers asks CUDA itself for room before it puts weights there one by one.
+    load = scorer.load_model
+    monkeypatch.setattr(
+        scorer, "load_model", lambda path, *, dtype, device: load(path, dtype=dtype).to(device)
+    )
     with fake_accelerator():
         yield
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from emotion_task.claims.finder import find_claims
+from emotion_task.claims.labelled import read_labelled
 from emotion_task.cot import TemplateWriter
+from emotion_task.cot.checks import check_trace
 from emotion_task.facts import stated_facts
 from emotion_task.parsing import format_response
 from emotion_task.records import Utterance
@@ -28,11 +30,12 @@ from emotion_task.reward_model.faults import (
     shuffled_words,
     wrong_quotation,
 )
-from emotion_task.reward_model.grades import DIMENSIONS, grade_response, judge_messages
+from emotion_task.reward_model.grades import DIMENSIONS, concluded_emotion, grade_response, judge_messages
 from rlcore.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.slow
 
+FREE = Path(__file__).parents[3] / "data" / "claims_free.jsonl"
 UTTERANCE = Utterance(
     id="1",
     audio="1.wav",
@@ -234,3 +237,48 @@ def test_training_mixes_listening_and_grading() -> None:
 def test_one_emotion_leaves_nothing_to_answer_wrongly() -> None:
     with pytest.raises(ConfigError, match="at least two emotions"):
         list(graded_examples([UTTERANCE], TemplateWriter(), seed=0))
+
+
+def test_rivals_that_reasoning_weighs_cost_nothing() -> None:
+    think = (
+        "At first one might suspect sadness. A man speaks. The pitch is low, the energy is high. The speech "
+        "is fast, not slow as in sadness, and the intonation falls. This is anger rather than fear."
+    )
+    assert concluded_emotion(think) == "angry"
+    assert grades(think) == (5, 5, 5, 5, 5)
+    assert grades(think, "fear")[1] == 1
+
+
+def test_denied_levels_are_spoken_of() -> None:
+    think = (
+        "A man speaks. The voice is not weak. The pitch is low. The speech is fast. The tune falls. So angry."
+    )
+    assert grades(think) == (5, 5, 5, 5, 5)
+
+
+@pytest.mark.parametrize("split", ["free_develop", "free_held_out"])
+def test_faithful_prose_is_graded_and_accepted_as_such(split: str) -> None:
+    years = {"child": 8, "young": 25, "middle-aged": 50, "elderly": 70}
+    graded, num_accepted = [], 0
+    for row in read_labelled(FREE):
+        emotion = concluded_emotion(row["text"])
+        if row["split"] != split or row["style"] != "prose" or len(row["claims"]) < 4 or emotion is None:
+            continue
+        said = [value for name, value in row["claims"] if name in ("quoted_words", "stressed_words")]
+        facts = {name: value for name, value in row["claims"] if not name.endswith("_words")}
+        utterance = Utterance(
+            id="1",
+            audio="1.wav",
+            emotion=emotion,
+            text=" ".join(said) or None,
+            stressed_words=[value for name, value in row["claims"] if name == "stressed_words"],
+            age_years=years.get(facts.pop("age_level", "")),
+            **facts,
+        )
+        response = format_response(row["text"], emotion)
+        graded.append(grade_response(response, utterance))
+        num_accepted += not check_trace(response, utterance, min_words=20, max_words=200)
+    assert len(graded) >= 15
+    for name in ("factual", "interpretation", "completeness", "fluency", "structure"):
+        assert sum(grade[name] for grade in graded) / len(graded) >= 4.5, name
+    assert num_accepted >= 0.8 * len(graded)
