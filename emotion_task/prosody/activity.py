@@ -12,6 +12,7 @@ and more, but for a held vowel, and that is loud.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from scipy.ndimage import (
@@ -96,11 +97,11 @@ def find_activity(waveform: np.ndarray, sample_rate: int) -> Activity | None:
     if not active.any():
         return None
     background = noisy & ~active
-    noise = power[background].mean() if background.any() else 0.0
-    speech = power[active].mean()
+    noise = float(power[background].mean()) if background.any() else 0.0
+    speech = float(power[active].mean())
     return Activity(
-        level_dbfs=float(_decibels(speech - noise if speech > noise else speech)),
-        noise_floor_dbfs=float(_decibels(noise)) if background.any() else None,
+        level_dbfs=_decibels(speech - noise if speech > noise else speech),
+        noise_floor_dbfs=_decibels(noise) if background.any() else None,
         frame_db=_decibels(power),
         active=active,
     )
@@ -111,8 +112,13 @@ def _frame_power(samples: np.ndarray, hop: int, num_frames: int) -> np.ndarray:
     return np.einsum("fn,fn->f", frames, frames) / hop
 
 
-def _decibels(power: np.ndarray) -> np.ndarray:
-    return 10 * np.log10(power + 1e-12)
+@overload
+def _decibels(power: float) -> float: ...
+@overload
+def _decibels(power: np.ndarray) -> np.ndarray: ...
+def _decibels(power: float | np.ndarray) -> float | np.ndarray:
+    level = 10 * np.log10(power + 1e-12)
+    return level if isinstance(level, np.ndarray) else float(level)
 
 
 def _noise_frames(frame_db: np.ndarray, held_db: np.ndarray, level: float) -> np.ndarray:
