@@ -27,6 +27,8 @@ PROSODY = ("pitch_level", "energy_level", "speed_level", "intonation")
 
 _WHISPERED_BELOW = 0.2
 """Voiced share of the speech frames; modal speech has 0.5 to 0.9."""
+_HEARD_FROM_DB = 12.0
+"""Signal to noise from which noise does not hide a voice."""
 
 
 def stated_facts(utterance: Utterance) -> dict[str, str]:
@@ -59,7 +61,9 @@ def has_no_pitch(measured: Mapping[str, Any] | None) -> bool:
     """
     if measured is None or measured.get("f0_reliable") is not False or not measured.get("level_reliable"):
         return False
-    voiced = measured.get("voiced_fraction")
+    voiced, snr = measured.get("voiced_fraction"), measured.get("snr_db")
+    if isinstance(snr, int | float) and snr < _HEARD_FROM_DB:
+        return False
     return isinstance(voiced, int | float) and voiced < _WHISPERED_BELOW
 
 

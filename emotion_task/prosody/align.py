@@ -45,8 +45,8 @@ class Aligner(Protocol):
     """Finds words in a recording. An aligner is built once per process, without arguments."""
 
     def align(self, waveform: np.ndarray, sample_rate: int, utterance: Utterance) -> list[Word] | None:
-        """Returns the words of `utterance.text` with their times in the mono waveform [N], or None where
-        they cannot be told."""
+        """Returns the words of `utterance.text` with their times in the mono waveform [N]: none where the
+        recording is not of that text, None where that cannot be told."""
         ...
 
 
@@ -58,7 +58,7 @@ class SynthesisAligner:
         """Prepares eSpeak NG.
 
         Args:
-            max_cost: mean cosine distance along the path above which no words are returned: transcript and
+            max_cost: mean cosine distance along the path above which there are no words: transcript and
                 recording are then taken not to belong together (measured: docs/explanation/prosody.md).
         """
         require_synthesis()
@@ -66,7 +66,7 @@ class SynthesisAligner:
 
     def align(self, waveform: np.ndarray, sample_rate: int, utterance: Utterance) -> list[Word] | None:
         words, cost = self.align_with_cost(waveform, sample_rate, utterance)
-        return words if cost <= self.max_cost else None
+        return words if words is None or cost <= self.max_cost else []
 
     def align_with_cost(
         self, waveform: np.ndarray, sample_rate: int, utterance: Utterance

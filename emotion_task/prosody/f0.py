@@ -13,7 +13,10 @@ import numpy as np
 
 from emotion_task.prosody.activity import FRAME_S
 
-FLOOR_HZ, CEILING_HZ = 60.0, 600.0
+FLOOR_HZ, CEILING_HZ = 60.0, 1000.0
+_USUAL_CEILING_HZ, _SHRILL_HZ = 600.0, 300.0
+"""Speech stays below the first; where the upper quartile is above the second it may be a scream, whose higher
+pitch the usual ceiling would show an octave too low."""
 _VOICING_THRESHOLD = 0.6
 """This lies above Praat's default of 0.45: whispering must not pass for voice."""
 _MIN_FRAMES = 5
@@ -31,7 +34,7 @@ class F0Track:
 
 
 def track_f0(waveform: np.ndarray, sample_rate: int) -> F0Track:
-    """Tracks F0 of a mono waveform [N] between 60 and 600 Hz.
+    """Tracks F0 of a mono waveform [N] between 60 and 1000 Hz.
 
     Praat (parselmouth) does the tracking where it is installed, else the numpy version does.
 
@@ -42,12 +45,15 @@ def track_f0(waveform: np.ndarray, sample_rate: int) -> F0Track:
     samples = np.asarray(waveform, dtype=np.float64)
     if len(samples) < 4 / FLOOR_HZ * sample_rate:
         return F0Track(np.zeros(0), np.zeros(0))
-    first = track(samples, sample_rate, FLOOR_HZ, CEILING_HZ, 2 * FRAME_S)
-    voiced = first.hertz[first.hertz > 0]
-    if len(voiced) < _MIN_FRAMES:
-        return track(samples, sample_rate, FLOOR_HZ, CEILING_HZ, FRAME_S)
-    low, high = np.percentile(voiced, [25, 75])
-    return track(samples, sample_rate, max(FLOOR_HZ, 0.7 * low), min(CEILING_HZ, 2.2 * high), FRAME_S)
+    for ceiling in (_USUAL_CEILING_HZ, CEILING_HZ):
+        first = track(samples, sample_rate, FLOOR_HZ, ceiling, 2 * FRAME_S)
+        voiced = first.hertz[first.hertz > 0]
+        if len(voiced) < _MIN_FRAMES:
+            return track(samples, sample_rate, FLOOR_HZ, ceiling, FRAME_S)
+        low, high = np.percentile(voiced, [25, 75])
+        if high < _SHRILL_HZ:
+            break
+    return track(samples, sample_rate, max(FLOOR_HZ, 0.7 * low), min(ceiling, 2.2 * high), FRAME_S)
 
 
 def _praat(samples: np.ndarray, sample_rate: int, floor: float, ceiling: float, step_s: float) -> F0Track:

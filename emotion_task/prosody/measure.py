@@ -24,6 +24,8 @@ _MIN_VOICED_FRACTION = 0.3
 _MIN_SNR_DB = 6.0
 """Under this ratio, noise adds a decibel or more to the level, and hides the edges of speech
 (docs/explanation/prosody.md)."""
+_MIN_F0_SNR_DB, _MIN_RATE_SNR_DB = 8.0, 12.0
+"""Under these ratios noise hides voiced frames, and weak syllables."""
 _MIN_DYNAMICS_DB, _MOSTLY_VOICED = 11.0, 0.5
 """A recording without pauses does not show its noise. If it then has neither dynamics (whispering has 16 dB,
 speech in noise as loud as itself 7) nor voice, it is taken for noise."""
@@ -54,7 +56,7 @@ class Measurement:
     level_dbfs: float
     """Active speech level (ITU-T P.56)."""
     noise_floor_dbfs: float | None
-    """Median level of the frames without speech; None where there are too few to tell."""
+    """RMS of the noise in the frames without speech; None where there are too few to tell."""
     snr_db: float | None
     """`level_dbfs` less `noise_floor_dbfs`; None where the noise floor is not known."""
     level_reliable: bool
@@ -65,7 +67,8 @@ class Measurement:
     peak: float
     """Largest |sample| of the file; full scale is 1."""
     f0_reliable: bool
-    """True where there are enough voiced frames to speak of a pitch; every F0 field is None otherwise."""
+    """True where there are enough voiced frames to speak of a pitch, and speech stands 8 dB out of the noise;
+    every F0 field is None otherwise."""
     voiced_fraction: float
     """Share of the speech frames that are voiced."""
     f0_median_hz: float | None = None
@@ -101,8 +104,8 @@ class Measurement:
     speaking_rate: float | None = None
     """Syllables per second from the first to the last sound, pauses included."""
     rate_reliable: bool = False
-    """True for two syllables or more, at a rate that people can speak, in speech that stands out of the
-    noise."""
+    """True for two syllables or more, at a rate that people can speak, in speech that stands 12 dB out of the
+    noise and is of the transcript, as far as an aligner can tell."""
     word_times: list[tuple[str, float, float]] | None = None
     """Each word with its start and end in seconds, where an aligner found them."""
     stressed_word: int | None = None
@@ -129,7 +132,8 @@ def measure(
         sample_rate: in Hz, at least 8000.
         text: transcript, for the speech rate; without one, syllable nuclei are counted.
         language: language of the transcript, ISO 639-1.
-        words: the transcript's words with their times, for stress.
+        words: the transcript's words with their times, for stress; empty where an aligner found that the
+            recording is not of that text.
         bandwidth_hz, clipped_fraction, peak: what the file was like (see `Recording`).
 
     Raises:
@@ -145,12 +149,17 @@ def measure(
     speech = _speech_frames(track, activity)
     voiced = speech & (track.hertz > 0)
     voiced_fraction = float(voiced.sum() / max(1, speech.sum()))
-    reliable = bool(voiced.sum() >= _MIN_VOICED_FRAMES and voiced_fraction >= _MIN_VOICED_FRACTION)
     noise = activity.noise_floor_dbfs
     snr = None if noise is None else activity.level_dbfs - noise
+    reliable = bool(
+        voiced.sum() >= _MIN_VOICED_FRAMES
+        and voiced_fraction >= _MIN_VOICED_FRACTION
+        and (snr is None or snr >= _MIN_F0_SNR_DB)
+    )
     num_syllables = count_syllables(text, language)
     like_speech = _dynamics(activity) >= _MIN_DYNAMICS_DB or voiced_fraction >= _MOSTLY_VOICED
     above_noise = like_speech if snr is None else snr >= _MIN_SNR_DB
+    rate_heard = bool(above_noise) and (snr is None or snr >= _MIN_RATE_SNR_DB) and words != []
     return Measurement(
         duration_s=len(samples) / sample_rate,
         speech_start_s=activity.start_s,
@@ -166,7 +175,7 @@ def measure(
         voiced_fraction=voiced_fraction,
         spectral_tilt_db=_spectral_tilt(samples, sample_rate, activity, bandwidth_hz or sample_rate / 2),
         **(_pitch_fields(track, voiced, activity) if reliable else {}),
-        **_rate_fields(activity, track if reliable else None, num_syllables, above_noise),
+        **_rate_fields(activity, track if reliable else None, num_syllables, rate_heard),
         **(_stress_fields(words, track, activity, reliable) if words else {}),
     )
 
@@ -281,7 +290,7 @@ def _hann(size: int) -> np.ndarray:
     return np.concatenate([half, half[::-1][size % 2 :]])
 
 
-def _rate_fields(activity: Activity, track: F0Track | None, count: int | None, above_noise: bool) -> _Fields:
+def _rate_fields(activity: Activity, track: F0Track | None, count: int | None, heard: bool) -> _Fields:
     source = "text"
     if count is None:
         voiced = None
@@ -298,7 +307,7 @@ def _rate_fields(activity: Activity, track: F0Track | None, count: int | None, a
         "syllables_from": source,
         "articulation_rate": rate,
         "speaking_rate": count / (activity.end_s - activity.start_s),
-        "rate_reliable": plausible and above_noise,
+        "rate_reliable": plausible and heard,
     }
 
 
