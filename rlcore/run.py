@@ -97,6 +97,7 @@ def train(
         check_reading(config, task, prompts)
         recorder = Recorder(run_dir / SPANS)
         with (
+            recorder.running(),
             witnessed(run_dir) as witness,
             ray_session(config.cluster),
             StopFlag() as stop,
@@ -185,7 +186,7 @@ class _Run:
     ):
         self.config, self.run_dir, self.saved_step = config, run_dir, saved_step
         self.controller, self.task, self.tracker = controller, task, tracker
-        self.ray_metrics = RayMetrics(run_dir.name)
+        self.recorder, self.ray_metrics = controller.recorder, RayMetrics(run_dir.name)
         self.truncation = TruncationAlarm(config.rollout.max_tokens)
         self.eval_prompts = task.prompts("eval")[: config.train.max_eval_prompts]
 
@@ -195,7 +196,8 @@ class _Run:
         while True:
             try:
                 if is_lost:
-                    self.step_back(first)
+                    with self.recorder.phase("restart"):
+                        self.step_back(first)
                 return self.run_to_end(stop, began)
             except Exception as error:
                 restarts = self.controller.num_restarts
@@ -225,7 +227,8 @@ class _Run:
             summary["before"] = before
             self.tracker.update_summary(summary)
         # Engines start from model.path as version 0, and have weights of a learner that was lost.
-        controller.push_weights()
+        with self.recorder.phase("weight_sync"):
+            controller.push_weights()
         good = controller.state_dict()
         with tqdm(total=train.num_steps, initial=controller.step, desc="grpo", unit="step") as bar:
 
@@ -264,7 +267,8 @@ class _Run:
         """Writes the policy to `run_dir/model`, which comes after the checkpoint: a failure costs no step."""
         try:
             folder, timeout_s = str(self.run_dir / "model"), self.config.learner.timeout_s
-            self.controller.learner.call("export", folder, timeout_s=timeout_s)
+            with self.recorder.phase("export", self.controller.step):
+                self.controller.learner.call("export", folder, timeout_s=timeout_s)
         except CheckpointError as error:
             raise CheckpointError(
                 f"{last_line(error)}. The checkpoint of step {self.controller.step} is whole: once the "
@@ -328,11 +332,12 @@ class _Run:
         if found := self.tracker.evaluation(step):
             return found
         began = time.perf_counter()
-        groups = self.controller.generate(self.eval_prompts, greedy=True, should_stop=lambda: bool(stop))
-        if groups is None:
-            return None
-        seconds = time.perf_counter() - began
-        scores = self.controller.score(groups)
+        with self.recorder.phase("evaluate", step):
+            groups = self.controller.generate(self.eval_prompts, greedy=True, should_stop=lambda: bool(stop))
+            if groups is None:
+                return None
+            seconds = time.perf_counter() - began
+            scores = self.controller.score(groups)
         flat = {name: [group[0] for group in per_group] for name, per_group in scores.items()}
         metrics = self.task.evaluate(groups, flat)
         # Their answers are neither right nor wrong: the other metrics are of fewer prompts.
@@ -364,13 +369,16 @@ class _Run:
         controller = self.controller
         if self.saved_step == controller.step:
             return
-        with checkpoint.writing(
-            self.run_dir / "checkpoints",
-            step=controller.step,
-            state=controller.state_dict() if state is None else state,
-            settings=checkpoint.run_settings(self.config),
-            versions=versions(),
-            is_rolling=is_rolling,
-        ) as folder:
+        with (
+            self.recorder.phase("save", controller.step),
+            checkpoint.writing(
+                self.run_dir / "checkpoints",
+                step=controller.step,
+                state=controller.state_dict() if state is None else state,
+                settings=checkpoint.run_settings(self.config),
+                versions=versions(),
+                is_rolling=is_rolling,
+            ) as folder,
+        ):
             controller.learner.call("save", str(folder / "learner"), timeout_s=self.config.learner.timeout_s)
         self.saved_step = controller.step

@@ -32,6 +32,7 @@ from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
 from rlcore.records.files import write_json
 from rlcore.records.signals import StopFlag
+from rlcore.records.timeline import Recorder
 from rlcore.records.tracking import Tracker
 from rlcore.run import _Run, bar_values, train
 from rlcore.types import Completion, Group, Prompt
@@ -48,6 +49,7 @@ class FailingLoop:
 
     step = 1
     num_restarts = 0
+    recorder = Recorder()
 
     def __init__(self, error: RLCoreError) -> None:
         self.error = error
@@ -95,6 +97,8 @@ def test_a_run_that_gives_up_keeps_the_prompts_of_the_step_that_failed(
 
 class Loop:
     """A controller whose steps do nothing, from `step` on; `learner` writes down what it is called for."""
+
+    recorder = Recorder()
 
     def __init__(self, step: int = 0) -> None:
         self.step, self.num_restarts = step, 0
