@@ -105,7 +105,7 @@ def train(
             spawn(config, recorder=recorder) as actors,
             closing(Controller(config, prompts, actors, recorder)) as controller,
         ):
-            start = go_on(config, run_dir / "checkpoints", controller, accept_changes) if resume else None
+            start = _resume(config, run_dir, controller, accept_changes) if resume else None
             changes = [] if start is None else changes_since(config, run_dir / "checkpoints", start)
             rewards = reward_records(config, actors)
             if start is None:
@@ -150,6 +150,16 @@ def evaluate(config: RunConfig) -> dict[str, float]:
         return metrics
 
 
+def _resume(config: RunConfig, run_dir: Path, controller: Controller, accept_changes: bool) -> int | None:
+    """As `go_on`; a learner that is lost meanwhile is started anew."""
+    while True:
+        try:
+            return go_on(config, run_dir / "checkpoints", controller, accept_changes)
+        except Exception as error:
+            raise_unless_learner_was_lost(error, config, controller.num_restarts)
+            controller.restart_learner()
+
+
 def _task(config: RunConfig) -> Task:
     task: Task = build_target(config.task.target, config.task.args, where="task")
     return task
@@ -158,7 +168,7 @@ def _task(config: RunConfig) -> Task:
 def reward_records(config: RunConfig, actors: Actors) -> dict[str, Any]:
     """Returns which rewards these are: each one's package, version, file hash and arguments."""
     timeout_s = config.cluster.startup_timeout_s
-    return {name: group.call_one(0, "ready", timeout_s=timeout_s) for name, group in actors.rewards.items()}
+    return {name: pool.ready(0).result(timeout_s=timeout_s) for name, pool in actors.rewards.items()}
 
 
 def bar_values(metrics: Mapping[str, float], rewards: Iterable[str]) -> dict[str, str]:
@@ -200,8 +210,7 @@ class _Run:
                         self.step_back(first)
                 return self.run_to_end(stop, began)
             except Exception as error:
-                restarts = self.controller.num_restarts
-                raise_unless_learner_was_lost(error, self.config, self.run_dir, restarts)
+                raise_unless_learner_was_lost(error, self.config, self.controller.num_restarts)
                 is_lost = True
 
     def step_back(self, first: Mapping[str, Any]) -> None:

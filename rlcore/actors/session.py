@@ -9,6 +9,7 @@ import re
 import signal
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ _AGENTS = {
 }
 """The raylet's helpers, without which it ends itself, and what their command lines say, before and after they
 have a title."""
+_AGENTS_S = 10.0
+"""Longest wait for the agents' processes."""
 
 
 @contextmanager
@@ -57,7 +60,8 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
             raise
         raise DeadlineError(
             f"Ray did not start on this machine within the 30 s that it gives itself; the load is "
-            f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores. Try again when less runs beside it"
+            f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores. A process of Ray died meanwhile, as its "
+            "logs would say, or too much runs beside it"
         ) from error
     try:
         yield
@@ -74,10 +78,14 @@ def local_processes() -> dict[str, int]:
     own = node.all_processes
     servers = {"raylet": own["raylet"], "GCS": own["gcs_server"]}
     found = {name: infos[0].process.pid for name, infos in servers.items()}
-    for child in psutil.Process(found["raylet"]).children():
-        with suppress(psutil.NoSuchProcess):  # a worker that has just ended
-            line = " ".join(child.cmdline())
-            found |= {name: child.pid for name, pattern in _AGENTS.items() if re.search(pattern, line)}
+    raylet, deadline = psutil.Process(found["raylet"]), time.monotonic() + _AGENTS_S
+    # On a busy machine Ray stands before its agents' processes have their own command lines.
+    while not found.keys() >= _AGENTS.keys() and raylet.is_running() and time.monotonic() < deadline:
+        with suppress(psutil.NoSuchProcess):  # the raylet, or a worker that has just ended
+            for child in raylet.children():
+                line = " ".join(child.cmdline())
+                found |= {name: child.pid for name, pattern in _AGENTS.items() if re.search(pattern, line)}
+        time.sleep(0.05)
     # Agents first: the raylet follows the death of one within moments.
     names = [*_AGENTS, *servers]
     return {f"Ray's {name} of {node.get_session_dir_path()}": found[name] for name in names if name in found}

@@ -31,6 +31,7 @@ from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm
 from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
 from rlcore.records.files import write_json
+from rlcore.records.run_folder import resumable
 from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import Recorder
 from rlcore.records.tracking import Tracker
@@ -163,7 +164,7 @@ def run(
     )
     stop = StopFlag() if stop_at is None else Stop(loop, stop_at)
     shutil.rmtree(folder / "model", ignore_errors=True)
-    with Tracker(folder, config, resume_step=resume_step) as tracker:
+    with resumable(folder), Tracker(folder, config, resume_step=resume_step) as tracker:
         started: Any = _Run(config, folder, loop, task, tracker, saved_step=resume_step)  # type: ignore[arg-type]
         return started.train(stop)
 
