@@ -25,7 +25,7 @@ DRIVER_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a strike."""
+    """An outcome is what came of one strike."""
 
     victim: str
     state: str

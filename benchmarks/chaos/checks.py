@@ -1,4 +1,4 @@
-"""What a disturbed run must have in common with one that was left alone."""
+"""Compares a disturbed run with one that was left alone."""
 
 from __future__ import annotations
 

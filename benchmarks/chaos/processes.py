@@ -34,7 +34,7 @@ _GOES_ON = re.compile(r"`(rlcore train [^`]*)` (?:goes on|begins anew)")
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What `status.json` says."""
+    """A status is what `status.json` says."""
 
     phase: str
     step: int | None
