@@ -31,7 +31,7 @@ def run_matrix(cells: Sequence[Cell], work: Path, seed: int) -> list[dict[str, A
 
 
 def _run_chain(cells: list[Cell], folder: Path, staleness: int, seed: int) -> list[dict[str, Any]]:
-    num_steps = 6 + 2 * len(cells)
+    num_steps = 10 + 3 * len(cells)  # a cell takes two, and waits for a save or an evaluation
     whole = run_alone(folder.parent / f"alone_{num_steps}", num_steps, seed)
     run = DisturbedRun(make_config(folder, staleness=staleness, num_steps=num_steps, seed=seed))
     notes = folder.with_suffix(".cells.jsonl")

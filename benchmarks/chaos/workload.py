@@ -81,7 +81,7 @@ def make_config(folder: Path, *, staleness: int, num_steps: int, seed: int = 0) 
             )
         },
         algorithm=AlgorithmConfig(kl_coef=0.05),
-        learner=LearnerConfig(num_ranks=2, num_cpus=0.4, lr=3e-3, max_restarts=_MANY),
+        learner=LearnerConfig(num_ranks=2, num_cpus=0.4, lr=1e-3, max_restarts=_MANY),
         reference=ReferenceConfig(num_cpus=0.1, max_restarts=_MANY),
         weight_sync=WeightSyncConfig(bucket_mb=0.05),
         train=TrainConfig(
