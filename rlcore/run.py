@@ -97,8 +97,8 @@ def train(
         check_reading(config, task, prompts)
         recorder = Recorder(run_dir / SPANS)
         with (
-            recorder.running(),
             witnessed(run_dir) as witness,
+            recorder.running(),
             ray_session(config.cluster),
             StopFlag() as stop,
             witness.watch(local_processes(), stop),

@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks.chaos.cells import RAY, STATES, Cell
-from benchmarks.chaos.processes import DisturbedRun, Status, strike
+from benchmarks.chaos.processes import AGAIN, DisturbedRun, Status, strike
 from rlcore.records import checkpoint
 from rlcore.records.timeline import read_spans
 
-AGAIN = ("--resume", "--overwrite")
-"""Words of a command that goes on where there is something to go on from, as schedulers give them."""
 RECOVERY_S = 300.0
 """Longest wait for a run to have done a whole step after a strike."""
 ERROR_S = 120.0

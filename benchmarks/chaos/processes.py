@@ -29,6 +29,8 @@ _AGENTS = {
     "runtime env agent": r"runtime_env/agent/|RuntimeEnvAgent",
 }
 _SERVERS = {"raylet": "raylet", "GCS": "gcs_server"}
+AGAIN = ("--resume", "--overwrite")
+"""Words of a command that goes on where there is something to go on from, as schedulers give them."""
 _GOES_ON = re.compile(r"`(rlcore train [^`]*)` (?:goes on|begins anew)")
 
 
@@ -58,12 +60,12 @@ class DisturbedRun:
         self._start([sys.executable, "-m", "rlcore.cli", "train", "--config", str(self.config_file), *words])
 
     def go_on(self) -> None:
-        """Starts the command that the last error named; where no step was saved, the first one again."""
+        """Starts the command that the last error named; where there is none, one that goes on if it can."""
         found = _GOES_ON.findall(self.said())
         if found:
             self._start([sys.executable, "-m", "rlcore.cli", *shlex.split(found[-1])[1:]])
         else:
-            self.start()
+            self.start(*AGAIN)
 
     def _start(self, command: list[str]) -> None:
         self.end()
@@ -118,8 +120,11 @@ class DisturbedRun:
         found = []
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
-                if victim in _SERVERS:
-                    is_it = process.name() == _SERVERS[victim]
+                name = process.name()
+                if (
+                    victim in _SERVERS or name in _SERVERS.values()
+                ):  # the raylet's words have its agents' in them
+                    is_it = name == _SERVERS.get(victim)
                 elif victim in _AGENTS:
                     is_it = re.search(_AGENTS[victim], " ".join(process.cmdline())) is not None
                 else:

@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 
 from benchmarks.chaos.cells import ACTORS
-from benchmarks.chaos.chain import AGAIN, DRIVER_S, finish, last_error, wrong_words
+from benchmarks.chaos.chain import DRIVER_S, finish, last_error, wrong_words
 from benchmarks.chaos.checks import problems
 from benchmarks.chaos.matrix import run_alone
-from benchmarks.chaos.processes import DisturbedRun
+from benchmarks.chaos.processes import AGAIN, DisturbedRun
 from benchmarks.chaos.workload import make_config
 from rlcore.records.files import append_rows, read_rows
 

@@ -9,7 +9,6 @@ import re
 import signal
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,8 +31,6 @@ _AGENTS = {
 }
 """The raylet's helpers, without which it ends itself, and what their command lines say, before and after they
 have a title."""
-_AGENTS_S = 10.0
-"""Longest wait for the agents' processes."""
 
 
 @contextmanager
@@ -78,14 +75,10 @@ def local_processes() -> dict[str, int]:
     own = node.all_processes
     servers = {"raylet": own["raylet"], "GCS": own["gcs_server"]}
     found = {name: infos[0].process.pid for name, infos in servers.items()}
-    raylet, deadline = psutil.Process(found["raylet"]), time.monotonic() + _AGENTS_S
-    # On a busy machine Ray stands before its agents' processes have their own command lines.
-    while not found.keys() >= _AGENTS.keys() and raylet.is_running() and time.monotonic() < deadline:
-        with suppress(psutil.NoSuchProcess):  # the raylet, or a worker that has just ended
-            for child in raylet.children():
-                line = " ".join(child.cmdline())
-                found |= {name: child.pid for name, pattern in _AGENTS.items() if re.search(pattern, line)}
-        time.sleep(0.05)
+    for child in psutil.Process(found["raylet"]).children():
+        with suppress(psutil.NoSuchProcess):  # a worker that has just ended
+            line = " ".join(child.cmdline())
+            found |= {name: child.pid for name, pattern in _AGENTS.items() if re.search(pattern, line)}
     # Agents first: the raylet follows the death of one within moments.
     names = [*_AGENTS, *servers]
     return {f"Ray's {name} of {node.get_session_dir_path()}": found[name] for name in names if name in found}
