@@ -1,4 +1,5 @@
-"""Kills of random victims at random moments, several in each run, without a look at what the run is doing."""
+"""Kills of random victims at random moments after a run's first step, several in each run, without a look at
+what the run is doing."""
 
 from __future__ import annotations
 
@@ -22,6 +23,8 @@ KILLS_PER_RUN = 20
 NUM_STEPS = 30
 MEAN_S = 12.0
 """Mean seconds between two kills: some come in the middle of what the one before has brought about."""
+_START_S = 600.0
+"""Longest wait for the first step."""
 VICTIMS = (*ACTORS, "driver")
 
 
@@ -48,6 +51,8 @@ def _run(plan: Sequence[Mapping[str, Any]], folder: Path, seed: int) -> dict[str
     wrong = [each["problem"] for each in done if each["problem"]]
     try:
         run.start(*AGAIN)
+        if not done:  # a start that is slow would take all the kills
+            run.wait(lambda: run.steps() or not run.is_running, _START_S)
         for number, kill in enumerate(plan[len(done) :], len(done) + 1):
             struck = _kill(run, kill["victim"], kill["wait_s"])
             append_rows(notes, [{**kill, **struck}])
