@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from benchmarks.chaos.workload import make_config
 from rlcore.records.files import append_rows, read_rows
 
 KILLS_PER_RUN = 20
-NUM_STEPS = 30
+NUM_STEPS = 150
 MEAN_S = 12.0
 """Mean seconds between two kills: some come in the middle of what the one before has brought about."""
 _START_S = 600.0
-"""Longest wait for the first step."""
+"""Longest wait for the first step, and for a victim to be there."""
 VICTIMS = (*ACTORS, "driver")
 
 
@@ -37,10 +38,7 @@ def run_kills(num_kills: int, work: Path, seed: int) -> list[dict[str, Any]]:
         for _ in range(num_kills)
     ]
     runs = [plan[start : start + KILLS_PER_RUN] for start in range(0, num_kills, KILLS_PER_RUN)]
-    return [
-        _run(part, work.resolve() / f"kills_{seed}_{number}", seed + number)
-        for number, part in enumerate(runs)
-    ]
+    return [_run(part, work.resolve() / f"kills_{seed}_{number}", seed) for number, part in enumerate(runs)]
 
 
 def _run(plan: Sequence[Mapping[str, Any]], folder: Path, seed: int) -> dict[str, Any]:
@@ -83,19 +81,16 @@ def _kill(run: DisturbedRun, victim: str, wait_s: float) -> dict[str, Any]:
     """Waits, kills, and starts a driver that was killed anew. Returns where the run was, and what went
     wrong."""
     time.sleep(wait_s)
-    problem = ""
-    if not run.is_running:  # it has ended before the last kill
-        problem = last_error(run) if run.driver.returncode else ""
-        run.start(*AGAIN)
-    status, deadline = None, time.monotonic() + 120.0
-    while time.monotonic() < deadline and run.is_running:
+    problem, status, deadline = "", None, time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if not run.is_running:  # it has ended before the last kill
+            problem = problem or (last_error(run) if run.driver.returncode else "")
+            run.start(*AGAIN)
         if process := run.find(victim):
-            try:
-                status = run.status()
+            status = run.status()
+            with suppress(psutil.NoSuchProcess):  # it died by itself, as a rank whose partner was killed
                 process.kill()
                 break
-            except psutil.NoSuchProcess:  # it died by itself meanwhile, as a rank whose partner was killed
-                continue
         time.sleep(0.05)
     else:
         problem = problem or f"there is no {victim}"
