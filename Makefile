@@ -75,7 +75,7 @@ nodes: env ## The line, small, on three Ray nodes of this machine (docs/guides/c
 	$(BIN)/python cluster/local_nodes.py -- $(BIN)/emotion quickstart \
 	  --config emotion_task/configs/quickstart.yaml --config emotion_task/configs/three_nodes.yaml
 
-test: test-unit test-slow test-integration ## All tests but those that kill nodes, and chaos
+test: test-unit test-slow test-integration ## All tests but those that kill nodes
 
 test-unit: env ## Unit and property tests, on all cores (a minute)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" tests/unit tests/property
@@ -84,10 +84,11 @@ test-slow: env ## Unit tests that wait, render sound or start processes (a minut
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow tests/unit
 
 test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real (minutes)
-	$(BIN)/python -m pytest tests/integration -m "not nodes and not chaos"
+	$(BIN)/python -m pytest tests/integration -m "not nodes"
 
-chaos: env ## Kills and stops of what a run is made of, beside the few in make test (some minutes)
-	$(BIN)/python -m pytest tests/integration -m chaos
+chaos: env ## Kills and stops everything a run is made of, in every state (hours; goes on where it was ended)
+	$(BIN)/python -m benchmarks.chaos --json $(RESULTS)/chaos.json --page docs/reference/faults.md --gate
+	$(BIN)/python -m benchmarks.chaos --kills 100 --json $(RESULTS)/chaos_kills.json --gate
 
 test-nodes: env ## Three Ray nodes on this machine, of which two die (two minutes)
 	$(BIN)/python -m pytest tests/integration/test_nodes.py

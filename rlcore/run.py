@@ -100,13 +100,14 @@ def train(
         recorder = Recorder(run_dir / SPANS)
         with (
             witnessed(run_dir) as witness,
+            recorder.running(),
             ray_session(config.cluster),
             StopFlag() as stop,
             witness.watch(local_processes(), stop),
             spawn(config, recorder=recorder) as actors,
             closing(Controller(config, prompts, actors, recorder)) as controller,
         ):
-            start = go_on(config, run_dir / "checkpoints", controller, accept_changes) if resume else None
+            start = _resume(config, run_dir, controller, accept_changes) if resume else None
             changes = [] if start is None else changes_since(config, run_dir / "checkpoints", start)
             rewards = reward_records(config, actors)
             if start is None:
@@ -153,6 +154,16 @@ def evaluate(config: RunConfig) -> dict[str, float]:
         return metrics
 
 
+def _resume(config: RunConfig, run_dir: Path, controller: Controller, accept_changes: bool) -> int | None:
+    """As `go_on`; a learner that is lost meanwhile is started anew."""
+    while True:
+        try:
+            return go_on(config, run_dir / "checkpoints", controller, accept_changes)
+        except Exception as error:
+            raise_unless_learner_was_lost(error, config, controller.num_restarts)
+            controller.restart_learner()
+
+
 def _task(config: RunConfig) -> Task:
     task: Task = build_target(config.task.target, config.task.args, where="task")
     return task
@@ -161,7 +172,7 @@ def _task(config: RunConfig) -> Task:
 def reward_records(config: RunConfig, actors: Actors) -> dict[str, Any]:
     """Returns which rewards these are: each one's package, version, file hash and arguments."""
     timeout_s = config.cluster.startup_timeout_s
-    return {name: group.call_one(0, "ready", timeout_s=timeout_s) for name, group in actors.rewards.items()}
+    return {name: pool.ready(0).result(timeout_s=timeout_s) for name, pool in actors.rewards.items()}
 
 
 def bar_values(metrics: Mapping[str, float], rewards: Iterable[str]) -> dict[str, str]:
@@ -189,7 +200,7 @@ class _Run:
     ):
         self.config, self.run_dir, self.saved_step = config, run_dir, saved_step
         self.controller, self.task, self.tracker = controller, task, tracker
-        self.ray_metrics = RayMetrics(run_dir.name)
+        self.recorder, self.ray_metrics = controller.recorder, RayMetrics(run_dir.name)
         self.truncation = TruncationAlarm(config.rollout.max_tokens)
         self.eval_prompts = task.prompts("eval")[: config.train.max_eval_prompts]
 
@@ -199,11 +210,11 @@ class _Run:
         while True:
             try:
                 if is_lost:
-                    self.step_back(first)
+                    with self.recorder.phase("restart"):
+                        self.step_back(first)
                 return self.run_to_end(stop, began)
             except Exception as error:
-                restarts = self.controller.num_restarts
-                raise_unless_learner_was_lost(error, self.config, self.run_dir, restarts)
+                raise_unless_learner_was_lost(error, self.config, self.controller.num_restarts)
                 is_lost = True
 
     def step_back(self, first: Mapping[str, Any]) -> None:
@@ -229,7 +240,8 @@ class _Run:
             summary["before"] = before
             self.tracker.update_summary(summary)
         # Engines start from model.path as version 0, and have weights of a learner that was lost.
-        controller.push_weights()
+        with self.recorder.phase("weight_sync"):
+            controller.push_weights()
         good = controller.state_dict()
         with tqdm(total=train.num_steps, initial=controller.step, desc="grpo", unit="step") as bar:
 
@@ -268,7 +280,8 @@ class _Run:
         """Writes the policy to `run_dir/model`, which comes after the checkpoint: a failure costs no step."""
         try:
             folder, timeout_s = str(self.run_dir / "model"), self.config.learner.timeout_s
-            self.controller.learner.call("export", folder, timeout_s=timeout_s)
+            with self.recorder.phase("export", self.controller.step):
+                self.controller.learner.call("export", folder, timeout_s=timeout_s)
         except CheckpointError as error:
             raise CheckpointError(
                 f"{last_line(error)}. The checkpoint of step {self.controller.step} is whole: once the "
@@ -332,11 +345,12 @@ class _Run:
         if found := self.tracker.evaluation(step):
             return found
         began = time.perf_counter()
-        groups = self.controller.generate(self.eval_prompts, greedy=True, should_stop=lambda: bool(stop))
-        if groups is None:
-            return None
-        seconds = time.perf_counter() - began
-        scores = self.controller.score(groups)
+        with self.recorder.phase("evaluate", step):
+            groups = self.controller.generate(self.eval_prompts, greedy=True, should_stop=lambda: bool(stop))
+            if groups is None:
+                return None
+            seconds = time.perf_counter() - began
+            scores = self.controller.score(groups)
         flat = {name: [group[0] for group in per_group] for name, per_group in scores.items()}
         metrics = self.task.evaluate(groups, flat)
         # Their answers are neither right nor wrong: the other metrics are of fewer prompts.
@@ -368,13 +382,16 @@ class _Run:
         controller = self.controller
         if self.saved_step == controller.step:
             return
-        with checkpoint.writing(
-            self.run_dir / "checkpoints",
-            step=controller.step,
-            state=controller.state_dict() if state is None else state,
-            settings=checkpoint.run_settings(self.config),
-            versions=versions(),
-            is_rolling=is_rolling,
-        ) as folder:
+        with (
+            self.recorder.phase("save", controller.step),
+            checkpoint.writing(
+                self.run_dir / "checkpoints",
+                step=controller.step,
+                state=controller.state_dict() if state is None else state,
+                settings=checkpoint.run_settings(self.config),
+                versions=versions(),
+                is_rolling=is_rolling,
+            ) as folder,
+        ):
             controller.learner.call("save", str(folder / "learner"), timeout_s=self.config.learner.timeout_s)
         self.saved_step = controller.step

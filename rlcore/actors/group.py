@@ -298,6 +298,12 @@ class ActorGroup:
         self._actors = []
 
 
+def was_killed(error: BaseException) -> bool:
+    """Says whether an ActorError is of a process that was killed, not of a constructor that raised."""
+    cause = error.__cause__
+    return isinstance(cause, DEATHS) and not getattr(cause, "actor_init_failed", False)
+
+
 def _failure(answer: Future[Any]) -> BaseException | None:
     return answer.exception() if answer.done() else None
 

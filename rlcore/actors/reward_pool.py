@@ -154,6 +154,12 @@ class RewardPool(ActorGroup):
         self._dealer = threading.Thread(target=self._deal, name=f"deal {self.name}", daemon=True)
         self._dealer.start()
 
+    def ready(self, rank: int) -> PendingCall:
+        """Asks a replica what it is, which it answers once it stands. Where it is killed meanwhile, Ray
+        starts it anew and asks again."""
+        answer = self._actors[rank].ready.options(max_task_retries=-1).remote().future()
+        return PendingCall(self.name, "ready", [answer], [rank], lambda answers: answers[0], self.where)
+
     def score(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
         """Returns one score per completion, [G][K]. What could not be scored carries an error: nothing
         that a reward does raises here."""
@@ -372,9 +378,7 @@ class RewardPool(ActorGroup):
 
     def _start(self, rank: int) -> None:
         """Waits, in the loop, until Ray has started the replica anew."""
-        answer = self._actors[rank].ready.options(max_task_retries=-1).remote().future()
-        pending = PendingCall(self.name, "ready", [answer], [rank], lambda answers: answers[0], self.where)
-        self._expect(pending, _Call(rank, None, (), time.monotonic() + self._startup_timeout_s))
+        self._expect(self.ready(rank), _Call(rank, None, (), time.monotonic() + self._startup_timeout_s))
 
     def _report(self, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
         """One warning a step: metrics have the count, samples.jsonl every failure."""

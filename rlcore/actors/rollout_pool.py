@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rlcore.actors.dispatch import READY, STALE, STARTING, Dispatcher
-from rlcore.actors.group import ActorGroup, Inbox, PendingCall
+from rlcore.actors.group import ActorGroup, Inbox, PendingCall, was_killed
 from rlcore.actors.placement import describe_cluster
 from rlcore.actors.rollout_worker import RolloutReport
 from rlcore.config import RolloutConfig
@@ -71,13 +71,21 @@ class RolloutPool:
             self._call(rank, "ready", overdue_s=startup_timeout_s)
 
     def wait_until_ready(self, *, timeout_s: float) -> None:
-        """Waits until the replicas stand that the run cannot do without. Raises DeadlineError, and what a
-        replica's constructor raised."""
+        """Waits until the replicas stand that the run cannot do without; one that is killed meanwhile is
+        replaced. Raises DeadlineError, and what a replica's constructor raised."""
         deadline = time.monotonic() + timeout_s
-        for call in [call for call in self._calls if call.ranks[0] < self._fewest]:
-            version = call.result(timeout_s=max(0.0, deadline - time.monotonic()))
+        while starting := [c for c in self._calls if c.method == "ready" and c.ranks[0] < self._fewest]:
+            call = starting[0]
+            (rank,) = call.ranks
+            try:
+                version = call.result(timeout_s=max(0.0, deadline - time.monotonic()))
+            except ActorError as error:
+                if not was_killed(error):
+                    raise
+                self._lost(rank, str(error))
+                continue
             del self._calls[call]
-            self._started(call.ranks[0], version)
+            self._started(rank, version)
 
     def submit(self, jobs: Sequence[RolloutJob]) -> None:
         """Hands jobs to the replicas with the least to do; jobs given together start together."""

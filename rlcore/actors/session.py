@@ -65,7 +65,8 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
             raise
         raise DeadlineError(
             f"Ray did not start on this machine within the 30 s that it gives itself; the load is "
-            f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores. Try again when less runs beside it"
+            f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores. A process of Ray died meanwhile, as its "
+            "logs would say, or too much runs beside it"
         ) from error
     try:
         yield

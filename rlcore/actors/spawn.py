@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import Any
 
 from rlcore.actors.crew import Actors
-from rlcore.actors.group import ActorGroup
+from rlcore.actors.group import ActorGroup, was_killed
 from rlcore.actors.learner_worker import LearnerWorker, start_learner
 from rlcore.actors.placement import Reservation, reserve, run_bundles, start_order
 from rlcore.actors.reference_pool import ReferencePool
@@ -16,10 +18,12 @@ from rlcore.actors.rollout_pool import RolloutPool
 from rlcore.actors.rollout_worker import NUM_THREADS, RolloutWorker
 from rlcore.actors.watch import Watch
 from rlcore.config import RunConfig
-from rlcore.errors import ConfigError
+from rlcore.errors import ActorError, ConfigError
 from rlcore.models.engine_environment import engine_env, growing_blocks_env
 from rlcore.models.host_memory import heap_env
 from rlcore.records.timeline import Recorder
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -29,8 +33,11 @@ def spawn(
     """Starts all actors of a run and yields them ready. At the end they are killed and their resources given
     back. What the rollout actors do goes into `recorder`.
 
+    One that is killed meanwhile is started anew, as often as while the run goes on.
+
     Raises:
         PlacementError: the cluster cannot hold them (within `cluster.placement_timeout_s`).
+        ActorError: one of them could not be built, or was killed too often.
         DeadlineError: one of them did not come up (within `cluster.startup_timeout_s`).
     """
     if not config.rewards and with_learner:
@@ -45,13 +52,18 @@ def spawn(
         rollout = RolloutPool(engines, config.rollout, startup_timeout_s=timeout_s, recorder=recorder)
         rewards = {name: crew.reward(name) for name in config.rewards}
         learner = crew.learner() if with_learner else None  # takes nothing of a GPU before `start_learner`
-        reference, pending = None, [pool.call_async("ready") for pool in rewards.values()]
+        ready = partial(ActorGroup.call, method="ready", timeout_s=timeout_s)
+        reference, pending = (
+            None,
+            [pool.ready(rank) for pool in rewards.values() for rank in range(pool.size)],
+        )
         for roles in start_order(asked):
             if "reference" in roles:
                 reference = crew.reference()
-                pending.append(reference.call_async("ready"))
             if "learner" in roles and learner is not None:
-                start_learner(learner, timeout_s=timeout_s)
+                _stand(learner, partial(start_learner, timeout_s=timeout_s), config.learner.max_restarts)
+            if "reference" in roles and reference is not None:
+                _stand(reference, ready, config.reference.max_restarts)
             while pending:
                 pending.pop().result(timeout_s=timeout_s)
             if "rollout" in roles:
@@ -59,6 +71,22 @@ def spawn(
         watched = [engines, *rewards.values(), *filter(None, (learner, reference))]
         stack.enter_context(closing(Watch(watched)))
         yield Actors(rollout=rollout, rewards=rewards, learner=learner, reference=reference)
+
+
+def _stand(group: ActorGroup, start: Callable[[ActorGroup], object], max_restarts: int) -> None:
+    """Waits until actors stand. Where one is killed meanwhile, all of its group are started anew: none of
+    them has done anything yet."""
+    for num_restarts in range(1, max_restarts + 2):
+        try:
+            start(group)
+            return
+        except ActorError as error:
+            if not was_killed(error) or num_restarts > max_restarts:
+                raise
+            logger.warning(
+                "%s is started anew, %d of %d times: %s", group.name, num_restarts, max_restarts, error
+            )
+            group.restart_all()
 
 
 class _Crew:

@@ -8,33 +8,27 @@ learner. Whatever else is raised was raised on purpose, or is a defect: it ends 
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from rlcore.config import RunConfig
 from rlcore.errors import ActorError, DeadlineError
-from rlcore.records.witness import what_is_saved
 
 logger = logging.getLogger(__name__)
 
 
-def raise_unless_learner_was_lost(
-    error: Exception, config: RunConfig, run_dir: Path, num_restarts: int
-) -> None:
+def raise_unless_learner_was_lost(error: Exception, config: RunConfig, num_restarts: int) -> None:
     """Returns where a new learner shall go on from the last checkpoint; else raises.
 
     Args:
         num_restarts: times that the learner was started anew before.
 
     Raises:
-        ActorError, DeadlineError: an actor was lost that may not be replaced once more. The message says
-            what is saved in `run_dir`, and the command that goes on.
-        Exception: `error` itself, where no actor was lost.
+        ActorError, DeadlineError: the learner was lost, and may not be replaced once more.
+        Exception: `error` itself, where the learner was not lost.
     """
-    if not isinstance(error, ActorError | DeadlineError):
+    if not isinstance(error, ActorError | DeadlineError) or error.role != "learner":
         raise error
-    is_learner, allowed = error.role == "learner", config.learner.max_restarts
-    if is_learner and num_restarts < allowed:
-        logger.warning("the learner is started anew, %d of %d times: %s", num_restarts + 1, allowed, error)
-        return
-    spent = f". It was started anew {num_restarts} times and learner.max_restarts allows no more"
-    raise type(error)(f"{error}{spent if is_learner else ''}. {what_is_saved(run_dir)}") from error
+    allowed = config.learner.max_restarts
+    if num_restarts >= allowed:
+        spent = f"It was started anew {num_restarts} times and learner.max_restarts allows no more"
+        raise type(error)(f"{error}. {spent}") from error
+    logger.warning("the learner is started anew, %d of %d times: %s", num_restarts + 1, allowed, error)

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlcore.errors import CheckpointError, ConfigError, RLCoreError, StorageError, message_of
+from rlcore.errors import (
+    ActorError,
+    CheckpointError,
+    ConfigError,
+    DeadlineError,
+    RLCoreError,
+    StorageError,
+    message_of,
+)
 from rlcore.records import checkpoint
 from rlcore.records.tracking import METRICS, SAMPLES
 from rlcore.records.witness import what_is_saved
@@ -42,14 +50,17 @@ def check_folder(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
 
 @contextmanager
 def resumable(run_dir: Path) -> Iterator[None]:
-    """Adds to the error of a file in `run_dir` that cannot be written what is saved, and which command goes
-    on.
+    """Adds what is saved, and which command goes on, to the error of an actor that was lost and of a file in
+    `run_dir` that cannot be written.
 
     Raises:
+        ActorError, DeadlineError: an actor died, or gave no answer.
         StorageError: a file cannot be written.
     """
     try:
         yield
+    except (ActorError, DeadlineError) as error:
+        raise type(error)(f"{message_of(error)}. {what_is_saved(run_dir)}") from error
     except OSError as error:
         if isinstance(error, RLCoreError):
             if not isinstance(error, StorageError):

@@ -1,7 +1,8 @@
 """A run's timeline: when every actor was in which phase, as a trace for Perfetto or chrome://tracing.
 
-Spans are appended to `run_dir/spans.jsonl` as they end; `write_trace` makes the trace of them. Times are
-epoch seconds, so that the spans of several machines lie on one axis as well as their clocks agree.
+Spans are appended to `run_dir/spans.jsonl` as they end; `write_trace` makes the trace of them. What the
+controller is doing now is in `run_dir/status.json`. Times are epoch seconds, so that the spans of several
+machines lie on one axis as well as their clocks agree.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 SPANS = "spans.jsonl"
 TRACE = "timeline.json"
+STATUS = "status.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +46,9 @@ class Recorder:
     """Collects spans. Threads may share one recorder.
 
     Args:
-        path: file to append to; None: spans are kept until `take`. Those that cannot be written now are
-            written with the next ones, and a first warning says so: no work fails for its span.
+        path: file to append to; None: spans are kept until `take`, and nobody is told the phase. Spans that
+            cannot be written now are written with the next ones, and a first warning says so: no work fails
+            for its span.
     """
 
     def __init__(self, path: Path | None = None):
@@ -60,6 +63,34 @@ class Recorder:
             yield
         finally:
             self.add([Span(actor=actor, phase=phase, start=start, end=time.time(), step=step)])
+
+    @contextmanager
+    def phase(self, name: str, step: int | None = None) -> Iterator[None]:
+        """Records the time of the block as the controller's, and says meanwhile that the run is in this
+        phase."""
+        self.say(name, step)
+        try:
+            with self.span("controller", name, step):
+                yield
+        finally:
+            self.say("idle", step)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Says that the run is in `start` until the first phase, and in `end` after the block."""
+        self.say("start")
+        try:
+            yield
+        finally:
+            self.say("end")
+
+    def say(self, phase: str, step: int | None = None) -> None:
+        """Replaces `status.json` by the phase, its step and when it began, if that can be written."""
+        if self._path is not None:
+            partial = self._path.with_name(f".{STATUS}.partial")
+            with suppress(OSError):
+                partial.write_text(json.dumps({"phase": phase, "step": step, "since": time.time()}) + "\n")
+                partial.replace(self._path.with_name(STATUS))
 
     def add(self, spans: Sequence[Span]) -> None:
         """Appends spans to the file, or keeps them where there is none."""
@@ -96,7 +127,7 @@ class Clock:
         """Counts the time of the block to the phase `name`."""
         start = time.perf_counter()
         try:
-            with self._recorder.span("controller", name, self._step):
+            with self._recorder.phase(name, self._step):
                 yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -148,7 +148,10 @@ class Observer:
     def __init__(self, run_dir: Path | str, driver: int):
         self.finding: str | None = None
         """As `Witness.finding`."""
-        self._run_dir, self._driver = run_dir, psutil.Process(driver)
+        self._run_dir, self._driver_pid = run_dir, driver
+        self._driver: psutil.Process | None = None
+        with suppress(psutil.NoSuchProcess):  # killed while this process was being started
+            self._driver = psutil.Process(driver)
         self._watched: dict[str, tuple[int, psutil.Process | None]] = {}
         """Process ids by name, and the processes; none where it was gone when it was looked up."""
         self._num_stopped: Counter[str] = Counter()
@@ -176,7 +179,7 @@ class Observer:
                 self._end_driver()
                 break
         finding = self.finding or (
-            f"{_who('the driver', self._driver.pid)} was killed, or ended by Ray: the lines above or the "
+            f"{_who('the driver', self._driver_pid)} was killed, or ended by Ray: the lines above or the "
             "kernel's log say by whom"
         )
         _say(f"error: {finding}. {what_is_saved(self._run_dir)}")
@@ -228,6 +231,7 @@ class Observer:
         _answer(f"stop {finding}")
 
     def _end_driver(self) -> None:
+        assert self._driver is not None, "it was alive a moment ago"
         _answer("end")
         try:
             self._driver.wait(_TELL_S)

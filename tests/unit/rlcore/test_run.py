@@ -31,7 +31,9 @@ from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm
 from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
 from rlcore.records.files import write_json
+from rlcore.records.run_folder import resumable
 from rlcore.records.signals import StopFlag
+from rlcore.records.timeline import Recorder
 from rlcore.records.tracking import Tracker
 from rlcore.run import _Run, bar_values, train
 from rlcore.types import Completion, Group, Prompt
@@ -48,6 +50,7 @@ class FailingLoop:
 
     step = 1
     num_restarts = 0
+    recorder = Recorder()
 
     def __init__(self, error: RLCoreError) -> None:
         self.error = error
@@ -95,6 +98,8 @@ def test_a_run_that_gives_up_keeps_the_prompts_of_the_step_that_failed(
 
 class Loop:
     """A controller whose steps do nothing, from `step` on; `learner` writes down what it is called for."""
+
+    recorder = Recorder()
 
     def __init__(self, step: int = 0) -> None:
         self.step, self.num_restarts, self.num_replicas = step, 0, 1
@@ -159,7 +164,7 @@ def run(
     )
     stop = StopFlag() if stop_at is None else Stop(loop, stop_at)
     shutil.rmtree(folder / "model", ignore_errors=True)
-    with Tracker(folder, config, resume_step=resume_step) as tracker:
+    with resumable(folder), Tracker(folder, config, resume_step=resume_step) as tracker:
         started: Any = _Run(config, folder, loop, task, tracker, saved_step=resume_step)  # type: ignore[arg-type]
         return started.train(stop)
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import ActorDiedError
 
 from rlcore.actors import rollout_pool
 from rlcore.actors.group import ActorGroup, Inbox, PendingCall
 from rlcore.actors.learner_worker import LearnerWorker
 from rlcore.actors.rollout_pool import COLLECT_S, RolloutPool
 from rlcore.actors.rollout_worker import RolloutReport, RolloutWorker
+from rlcore.actors.spawn import _stand
 from rlcore.config import RolloutConfig, RunConfig
 from rlcore.errors import ActorError, ConfigError, DeadlineError
 from rlcore.records.timeline import Recorder
@@ -200,6 +202,48 @@ def test_replicas_beyond_the_fewest_come_and_go(monkeypatch: pytest.MonkeyPatch)
         "(cluster.startup_timeout_s): rollout[0] is starting with 0 prompts, rollout[1] is starting"
     )
     assert str(ended.value).endswith("cluster: 1 CPU")
+
+
+def unbuildable() -> ActorDiedError:
+    error = ActorDiedError()
+    error._actor_init_failed = True
+    return error
+
+
+def test_a_replica_that_is_killed_in_its_start_is_replaced_and_one_that_cannot_be_built_is_told() -> None:
+    group = ScriptedGroup(2)
+    pool = RolloutPool(group, RolloutConfig(max_restarts=1))  # type: ignore[arg-type]
+    group.answer(0, "ready", 0)
+    group.answer(1, "ready", ActorDiedError())
+    group.answers_at_once["ready"] = {1: 0}
+    pool.wait_until_ready(timeout_s=60)
+    assert pool.standing == [0, 1] and pool.num_restarts == 1
+
+    group = ScriptedGroup(1)
+    pool = RolloutPool(group, RolloutConfig(max_restarts=1))  # type: ignore[arg-type]
+    group.answer(0, "ready", unbuildable())
+    with pytest.raises(ActorError, match=r"rollout\[0\] died in ready"):
+        pool.wait_until_ready(timeout_s=60)
+    assert pool.num_restarts == 0
+
+
+def test_a_group_whose_actor_is_killed_in_its_start_is_started_anew_within_bounds() -> None:
+    deaths, restarted = list[ActorDiedError](), list[str]()
+
+    def start(group: Any) -> None:
+        if deaths:
+            raise ActorError("learner[1] died in start") from deaths.pop()
+
+    group: Any = SimpleNamespace(name="learner", restart_all=lambda: restarted.append("all"))
+    deaths += [ActorDiedError(), ActorDiedError()]
+    _stand(group, start, max_restarts=2)
+    assert len(restarted) == 2
+    for fatal in ([ActorDiedError(), ActorDiedError(), ActorDiedError()], [unbuildable()]):
+        restarted.clear()
+        deaths[:] = fatal
+        with pytest.raises(ActorError, match=r"^learner\[1\] died in start$"):
+            _stand(group, start, max_restarts=2)
+        assert len(restarted) == len(fatal) - 1
 
 
 def test_a_media_encoder_that_hangs_counts_as_the_engine_does(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,7 @@ from rlcore.config import (
     WeightSyncConfig,
 )
 from rlcore.config.env_values import EnvStr
-from rlcore.errors import CheckpointError, DeadlineError, StorageError
+from rlcore.errors import CheckpointError, RewardError, StorageError
 from rlcore.records.checkpoint import (
     Change,
     DamagedCheckpointError,
@@ -183,7 +183,7 @@ def test_a_full_disk_costs_no_checkpoint_and_is_a_sentence(tmp_path):
 
 def test_what_is_no_file_of_the_run_keeps_its_error(tmp_path):
     for error in (
-        DeadlineError("learner[0]: no answer"),
+        RewardError("rewards.even: no answer"),
         FileNotFoundError(2, "No such file", "/else/x.wav"),
     ):
         with pytest.raises(type(error)) as raised, resumable(tmp_path):

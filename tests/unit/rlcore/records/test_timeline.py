@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from rlcore import cli
 from rlcore.errors import DataError
 from rlcore.records.timeline import (
     SPANS,
+    STATUS,
     Clock,
     Recorder,
     Span,
@@ -103,6 +106,30 @@ def test_a_clock_adds_up_phases_and_records_them() -> None:
         ("controller", "update", 2),
     ]
     assert recorder.take() == []
+
+
+def test_a_file_says_what_the_run_does_now(tmp_path: Path) -> None:
+    def status() -> tuple[str, int | None]:
+        read = json.loads((tmp_path / STATUS).read_text())
+        assert time.time() - 60 < read["since"] <= time.time()
+        return read["phase"], read["step"]
+
+    recorder = Recorder(tmp_path / SPANS)
+    with pytest.raises(ZeroDivisionError), recorder.running():
+        assert status() == ("start", None)
+        with Clock(recorder, step=2).phase("update"):
+            assert status() == ("update", 2)
+        assert status() == ("idle", 2)
+        with recorder.phase("save", 2):
+            raise ZeroDivisionError
+    assert status() == ("end", None)
+    assert [(s.actor, s.phase) for s in read_spans(tmp_path)] == [
+        ("controller", "update"),
+        ("controller", "save"),
+    ]
+    shutil.rmtree(tmp_path)
+    recorder.say("export", 3)  # a folder that was taken away is not made anew
+    assert not tmp_path.exists()
 
 
 def test_the_command_writes_the_trace_and_says_who_was_busy(

@@ -103,6 +103,18 @@ def test_a_driver_that_is_killed_is_spoken_for_and_leaves_nothing(
     wait_until(lambda: not witness.is_running() or witness.status() == psutil.STATUS_ZOMBIE)
 
 
+def test_a_driver_that_is_killed_before_the_witness_stands_is_spoken_for(
+    tmp_path: Path, part: subprocess.Popen[bytes]
+) -> None:
+    part.kill()
+    part.wait()
+    command = [sys.executable, "-m", "rlcore.records.witness", str(tmp_path), str(part.pid)]
+    told = subprocess.run(command, input=b"", capture_output=True, timeout=60)
+    (line,) = told.stderr.decode().strip().splitlines()
+    assert line.startswith(f"rlcore: error: the driver (process {part.pid} on ")
+    assert line.endswith("No step was saved; the same command begins anew") and told.returncode == 0
+
+
 def test_a_run_that_ends_well_ends_without_a_word(
     tmp_path: Path, part: subprocess.Popen[bytes], capfd: pytest.CaptureFixture[str]
 ) -> None:
