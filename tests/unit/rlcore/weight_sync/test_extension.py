@@ -18,7 +18,7 @@ from rlcore.config import RunConfig, WeightSyncConfig, load_config
 from rlcore.config.weight_media import MEDIA, Medium
 from rlcore.errors import ConfigError
 from rlcore.plan.hardware import KNOWN, Efficiency
-from rlcore.plan.phases import sync_seconds
+from rlcore.plan.phases import PUSH_OVERHEAD_S, sync_seconds
 from rlcore.plan.sizes import QWEN2_5_OMNI_7B
 from rlcore.weight_sync import MediumIn, MediumOut, Push, make_receiver, make_sender
 from rlcore.weight_sync.base import load_end
@@ -102,7 +102,7 @@ def test_its_record_is_what_the_rest_of_rlcore_reads(tmp_path: Path) -> None:
     sizes, efficiency = QWEN2_5_OMNI_7B, Efficiency()
     config = with_backend(tmp_path, "pages:MEDIUM", "model.dtype=bfloat16")
     assert sync_seconds(config, sizes, KNOWN["h100-80g"], efficiency) == pytest.approx(
-        2 * sizes.language / 2.0e9
+        PUSH_OVERHEAD_S + 2 * sizes.language / 2.0e9
     )
 
     class Workers:
