@@ -37,6 +37,8 @@ _JOIN_S = 5.0
 """Longest that a shutdown waits for the dealing thread, which is woken."""
 _LOOK_S = 5.0
 """Longest wait for news: an answer, a deadline or new groups end it before."""
+_HEAR_S = 0.1
+"""Last wait for the answer to a call that has passed its deadline."""
 
 
 @contextmanager
@@ -325,10 +327,15 @@ class RewardPool(ActorGroup):
         """Ends the calls that passed their deadline, with their replicas."""
         now = time.monotonic()
         expired = [(pending, call) for pending, call in self._calls.items() if call.deadline <= now]
+        if not expired:
+            return
         where = self.stacks({call.rank for _, call in expired if call.work is not None})
+        # Where this process was stopped (SIGSTOP), the answers are heard a moment later.
+        for pending in self._inbox.take(_HEAR_S):
+            self._receive(pending)
         for pending, call in expired:
             if self._calls.pop(pending, None) is None:
-                continue  # it went with another call of its replica
+                continue  # it was answered meanwhile, or went with another call of its replica
             if call.work is None:
                 self._lost[call.rank] = (
                     f"replica {call.rank} did not start within {self._startup_timeout_s:g} s"

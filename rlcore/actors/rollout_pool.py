@@ -34,6 +34,9 @@ _MARGIN_S = 30.0
 """Added to a replica's own deadlines, for a machine that is slow to answer."""
 _LOOK_S = 1.0
 """Between two looks for replicas that are overdue."""
+_AWAY_S = 5.0
+"""A look that comes later than that is made once more: where this process was stopped (SIGSTOP), the answers
+that came meanwhile are heard a moment later."""
 
 
 class RolloutPool:
@@ -103,8 +106,8 @@ class RolloutPool:
                 finished += self._take(call)
         now = time.monotonic()
         if now > self._look_at:
-            self._look_at = now + _LOOK_S
-            for call, overdue in list(self._calls.items()):
+            was_away, self._look_at = now > self._look_at + _AWAY_S, now + _LOOK_S
+            for call, overdue in list(self._calls.items()) if not was_away else ():
                 if now > overdue and call in self._calls:
                     self._overdue(call, now)
         return finished
@@ -280,10 +283,13 @@ class RolloutPool:
     def _overdue(self, call: PendingCall, now: float) -> None:
         """A replica that can be done without is waited for: the cluster may have no room for it."""
         (rank,), num_standing = call.ranks, len(self.standing)
+        last = max(overdue for each, overdue in self._calls.items() if each.method == call.method)
         if call.method != "ready" or self._fewest == self.size:
             self._lost(rank, "gave no sign of life")
         elif num_standing >= self._fewest:
             self._calls[call] = now + self._startup_timeout_s
+        elif last > now:  # of one that was lost a moment ago
+            self._calls[call] = last
         else:
             raise ActorError(
                 f"rollout: {num_standing} replicas stand, rollout.num_replicas.min is "

@@ -360,12 +360,15 @@ class RolloutPipeline:
 
     def _advance_while(self, is_needed: Callable[[], bool], what: str) -> None:
         """Waits for what is being generated; ends where nothing comes for `rollout.timeout_s`."""
-        timeout_s = self._config.rollout.timeout_s
-        last_sign = time.monotonic()
+        timeout_s, waited_s = self._config.rollout.timeout_s, 0.0
         while is_needed():
+            began = time.monotonic()
             if self._advance():
-                last_sign = time.monotonic()
-            elif time.monotonic() - last_sign > timeout_s:
+                waited_s = 0.0
+                continue
+            # A poll takes no longer, unless this process was stopped meanwhile (SIGSTOP).
+            waited_s += min(time.monotonic() - began, _POLL_S)
+            if waited_s > timeout_s:
                 raise DeadlineError(
                     f"rollout of {what}: no prompt was finished within {timeout_s:g} s (rollout.timeout_s): "
                     f"{self._pool.describe()}"

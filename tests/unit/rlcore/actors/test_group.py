@@ -175,7 +175,7 @@ def test_replicas_beyond_the_fewest_come_and_go(monkeypatch: pytest.MonkeyPatch)
     group, config = ScriptedGroup(2), RolloutConfig(num_replicas={"min": 1, "max": 2})
 
     def look() -> None:
-        pool._look_at = 0.0
+        pool._look_at = time.monotonic() - 1.0
         pool.poll(0.0)
 
     pool = RolloutPool(group, config, startup_timeout_s=0.0)  # type: ignore[arg-type]
@@ -304,10 +304,38 @@ def test_a_replica_that_gives_no_sign_of_life_is_replaced(monkeypatch: pytest.Mo
     group.answer(1, "collect", report())  # it is asked anew
     pool.poll(0.0)
     assert pool.num_restarts == 0  # an answer may take a while to arrive
-    now[0] += 60.0
+    now[0] += 60.0  # this process was stopped, and has not heard yet what was answered meanwhile
+    pool.poll(0.0)
+    assert pool.num_restarts == 0
+    now[0] += 2.0
     pool.poll(0.0)
     assert pool.num_restarts == 1 and pool.standing == [1]
     assert group.waiting() == [(0, "ready"), (1, "collect"), (1, "submit")]
+
+
+def test_one_that_is_lost_has_its_time_to_start_though_others_have_long_waited_for_a_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("rlcore.actors.rollout_pool.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(rollout_pool, "describe_cluster", lambda: "cluster: 1 CPU")
+    group, config = ScriptedGroup(3), RolloutConfig(num_replicas={"min": 1, "max": 3})
+    pool = RolloutPool(group, config, startup_timeout_s=300.0)  # type: ignore[arg-type]
+    group.answer(0, "ready", 0)
+    pool.wait_until_ready(timeout_s=60)
+
+    def poll(at: float) -> None:
+        for now[0] in (at, at + 2.0):
+            pool.poll(0.0)
+
+    group.answer(0, "collect", report())
+    poll(290.0)
+    group.answer(0, "collect", ActorError("the node died"))
+    poll(293.0)
+    poll(310.0)  # the others are overdue
+    assert pool.standing == [] and pool.num_restarts == 1
+    with pytest.raises(ActorError, match=r"0 replicas stand.* no other one started within 300 s"):
+        poll(602.0)
 
 
 def test_each_replica_is_told_which_of_its_jobs_are_cancelled() -> None:

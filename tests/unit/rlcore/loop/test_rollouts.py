@@ -238,6 +238,23 @@ def test_scores_and_the_learner_end_a_wait_for_the_pool():
     timer.join(60)
 
 
+def test_the_time_in_which_this_process_was_stopped_is_no_wait_for_the_pool(monkeypatch):
+    now, polls = [0.0], []
+
+    def stopped_in_every_second_poll(unfinished):
+        polls.append(now[0])
+        now[0] += 1000.0 if len(polls) % 2 else 0.2
+        return unfinished[:1] if is_working and len(polls) % 4 == 0 else []
+
+    monkeypatch.setattr("rlcore.loop.rollouts.time", SimpleNamespace(monotonic=lambda: now[0]))
+    made, _, _ = pipeline(stopped_in_every_second_poll, timeout_s=1.0)
+    is_working = True
+    assert len(made.generate([Prompt(id="a", text=""), Prompt(id="b", text="")], step=0)) == 2
+    is_working = False
+    with pytest.raises(DeadlineError, match=r"no prompt was finished within 1 s \(rollout.timeout_s\)"):
+        made.generate([Prompt(id="c", text="")], step=0)
+
+
 def test_groups_without_signal_are_replaced_by_the_prompts_that_come_next():
     made, pool, _ = pipeline(last_first, counts=lambda s, step: s.group.prompt.id not in bad, max_replaced=9)
     bad = set(ids(made, [0, 3, 4]))
