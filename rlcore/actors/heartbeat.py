@@ -16,7 +16,6 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.experimental import internal_kv
 
 BEAT_S = 1.0
 """Between two beats."""
@@ -25,6 +24,8 @@ HEARTBEAT = "heartbeat"
 _STORE_S = 5.0
 """Longest wait for the store."""
 _NAMESPACE = b"rlcore"
+_JOB_DIGITS = 8
+"""Last digits of an actor's id: those of its driver's job."""
 
 
 def beating(cls: type) -> type:
@@ -36,9 +37,16 @@ def heartbeats(actors: Sequence[Any]) -> dict[Any, bytes]:
     """Returns the last beat of each actor, by handle; without those that have not beaten yet. No two beats
     are equal, and each begins with the process id. Raises what Ray does where the store does not answer."""
     keys = {_key(actor._actor_id.hex()): actor for actor in actors}
-    store = ray._private.worker.global_worker.gcs_client  # the public one asks for one key at a time
-    found = store.internal_kv_multi_get(list(keys), _NAMESPACE, timeout=_STORE_S)
+    found = _store().internal_kv_multi_get(list(keys), _NAMESPACE, timeout=_STORE_S)
     return {keys[key]: beat for key, beat in found.items()}
+
+
+def forget_heartbeats() -> None:
+    """Removes the beats of all actors of this driver, which a cluster that lives on would keep for good.
+    Those of actors that still live are there again with the next one."""
+    with suppress(Exception):  # of a store that is gone, as its beats then are
+        prefix = _key(ray.get_runtime_context().get_job_id())
+        _store().internal_kv_del(prefix, True, _NAMESPACE, timeout=_STORE_S)
 
 
 class _Beating:
@@ -52,9 +60,14 @@ def _beat(key: bytes) -> None:
     for count in itertools.count():
         with suppress(Exception):  # the store may be away for a moment; the next beat tells as much
             beat = f"{os.getpid()} {count}".encode()
-            internal_kv._internal_kv_put(key, beat, overwrite=True, namespace=_NAMESPACE)
+            _store().internal_kv_put(key, beat, True, _NAMESPACE, timeout=_STORE_S)
         time.sleep(BEAT_S)
 
 
-def _key(actor_id: str | None) -> bytes:
-    return f"heartbeat-{actor_id}".encode()
+def _store() -> Any:
+    return ray._private.worker.global_worker.gcs_client  # the public one knows no deadlines
+
+
+def _key(actor_id: str) -> bytes:
+    """The key of an actor; of a job's id, what the keys of its actors begin with."""
+    return f"heartbeat-{actor_id[-_JOB_DIGITS:]}{actor_id[:-_JOB_DIGITS]}".encode()

@@ -10,6 +10,7 @@ from typing import Any
 
 from rlcore.actors.crew import Actors
 from rlcore.actors.group import ActorGroup, was_killed
+from rlcore.actors.heartbeat import forget_heartbeats
 from rlcore.actors.learner_worker import LearnerWorker, start_learner
 from rlcore.actors.placement import Reservation, reserve, run_bundles, start_order
 from rlcore.actors.reference_pool import ReferencePool
@@ -46,6 +47,7 @@ def spawn(
     with ExitStack() as stack:
         asked = run_bundles(config, with_learner=with_learner)
         reservation = reserve(asked, timeout_s=config.cluster.placement_timeout_s)
+        stack.callback(forget_heartbeats)
         stack.callback(reservation.release)
         crew = _Crew(config, reservation, stack)
         engines = crew.rollout()

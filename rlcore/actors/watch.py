@@ -56,11 +56,16 @@ class Watch:
         self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
+        is_away = False
         while not self._end.wait(LOOK_S):
             try:
                 self.look()
+                is_away = False
             except Exception as error:  # of a store that is away: who is silent cannot be told
-                logger.warning("no heartbeats of the actors: %s", error)
+                if not is_away:
+                    logger.warning("no heartbeats of the actors: %s", error)
+                is_away = True
+                self._pulses.clear()  # they had nowhere to beat either
 
     def look(self) -> None:
         """Reads the beats, and kills who has been silent for too long."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
+from ray import ActorID, JobID
+from ray._raylet import TaskID
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from rlcore.actors import group as group_module
+from rlcore.actors import heartbeat
 from rlcore.actors import watch as watch_module
 from rlcore.actors.group import ActorGroup, PendingCall
+from rlcore.actors.heartbeat import forget_heartbeats, heartbeats
 from rlcore.actors.processes import ActorProcess, describe
 from rlcore.actors.reference_pool import ReferencePool
 from rlcore.actors.watch import SILENT_LOOKS, Watch
@@ -113,14 +120,73 @@ def test_who_comes_in_the_place_of_the_dead_is_given_time_to_start(patients: Pat
 
 
 def test_while_the_store_is_away_nobody_is_silent(
-    patients: Patients, monkeypatch: pytest.MonkeyPatch
+    patients: Patients, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Nor is the silence before added to that after, when the store has an old beat and no new one yet."""
     patients.look(1)
-    monkeypatch.setattr(watch_module, "heartbeats", lambda actors: 1 / 0)
-    looks = iter([False] * 3 * SILENT_LOOKS + [True])
-    monkeypatch.setattr(patients.watch._end, "wait", lambda timeout_s: next(looks))
-    patients.watch._run()
+    patients.silent = {"first", "second"}
+    patients.look(SILENT_LOOKS - 1)
+    with monkeypatch.context() as away:
+        away.setattr(watch_module, "heartbeats", lambda actors: 1 / 0)
+        looks = iter([False] * 3 * SILENT_LOOKS + [True])
+        away.setattr(patients.watch._end, "wait", lambda timeout_s: next(looks))
+        patients.watch._run()
+    patients.look(SILENT_LOOKS)
     assert not patients.killed
+    assert caplog.text.count("no heartbeats of the actors") == 1
+
+
+class Store:
+    """Ray's key-value store, as far as actors beat into it."""
+
+    def __init__(self) -> None:
+        self.beats: dict[bytes, bytes] = {}
+
+    def internal_kv_put(
+        self, key: bytes, value: bytes, overwrite: bool, namespace: bytes, *, timeout: float
+    ) -> None:
+        assert overwrite and timeout == 5.0
+        self.beats[namespace + key] = value
+
+    def internal_kv_multi_get(
+        self, keys: list[bytes], namespace: bytes, *, timeout: float
+    ) -> dict[bytes, bytes]:
+        return {key: self.beats[namespace + key] for key in keys if namespace + key in self.beats}
+
+    def internal_kv_del(self, key: bytes, del_by_prefix: bool, namespace: bytes, *, timeout: float) -> None:
+        assert del_by_prefix
+        self.beats = {k: beat for k, beat in self.beats.items() if not k.startswith(namespace + key)}
+
+
+def test_a_driver_forgets_the_beats_of_its_own_actors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cluster that lives on, beside another run."""
+    store, context = Store(), SimpleNamespace()
+    monkeypatch.setattr(heartbeat, "_store", lambda: store)
+    monkeypatch.setattr(heartbeat.time, "sleep", lambda seconds: 1 / 0)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+
+    def actor(job: JobID, number: int) -> Any:
+        made = ActorID.of(job, TaskID.for_driver_task(job), number)
+        with pytest.raises(ZeroDivisionError):  # after the first beat
+            heartbeat._beat(heartbeat._key(made.hex()))
+        return Handle(made)
+
+    mine, other = JobID.from_int(1), JobID.from_int(2)
+    actors = [actor(mine, 1), actor(mine, 2), actor(other, 1)]
+    beat = f"{os.getpid()} 0".encode()
+    assert heartbeats(actors) == dict.fromkeys(actors, beat)
+    context.get_job_id = mine.hex
+    forget_heartbeats()
+    assert heartbeats(actors) == {actors[2]: beat}
+    monkeypatch.setattr(heartbeat, "_store", lambda: 1 / 0)
+    forget_heartbeats()  # a store that is gone ends no run
+
+
+@dataclass(frozen=True)
+class Handle:
+    """Of an actor, as Ray's."""
+
+    _actor_id: ActorID
 
 
 def test_a_stack_is_told_in_one_line() -> None:
