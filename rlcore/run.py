@@ -156,12 +156,15 @@ def evaluate(config: RunConfig) -> dict[str, float]:
 
 def _resume(config: RunConfig, run_dir: Path, controller: Controller, accept_changes: bool) -> int | None:
     """As `go_on`; a learner that is lost meanwhile is started anew."""
+    is_lost = False
     while True:
         try:
+            if is_lost:
+                controller.restart_learner()
             return go_on(config, run_dir / "checkpoints", controller, accept_changes)
         except Exception as error:
             raise_unless_learner_was_lost(error, config, controller.num_restarts)
-            controller.restart_learner()
+            is_lost = True
 
 
 def _task(config: RunConfig) -> Task:

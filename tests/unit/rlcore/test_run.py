@@ -35,7 +35,7 @@ from rlcore.records.run_folder import resumable
 from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import Recorder
 from rlcore.records.tracking import Tracker
-from rlcore.run import _Run, bar_values, train
+from rlcore.run import _resume, _Run, bar_values, train
 from rlcore.types import Completion, Group, Prompt
 
 
@@ -308,6 +308,34 @@ def lost(role: str = "learner") -> ActorError:
     error = ActorError(f"{role}[1] died in update on 10.0.0.2")
     error.role = role
     return error
+
+
+@pytest.mark.parametrize("max_restarts", [1, 2])
+def test_a_learner_that_is_lost_while_a_run_resumes_is_started_anew_as_often_as_is_allowed(
+    max_restarts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the load of the checkpoint, and then in the start that follows."""
+    deaths = [lost(), lost()]
+
+    def reach(*_: Any) -> int:
+        if deaths and len(deaths) == 2 - controller.num_restarts:
+            raise deaths.pop()
+        return 4
+
+    class Controller(MortalLoop):
+        def restart_learner(self) -> None:
+            super().restart_learner()
+            reach()
+
+    controller: Any = Controller({})
+    monkeypatch.setattr("rlcore.run.go_on", reach)
+    config = RunConfig(learner=LearnerConfig(max_restarts=max_restarts))
+    if max_restarts == 1:
+        with pytest.raises(ActorError, match=r"started anew 1 times and learner\.max_restarts"):
+            _resume(config, tmp_path, controller, False)
+    else:
+        assert _resume(config, tmp_path, controller, False) == 4
+    assert not deaths and controller.num_restarts == max_restarts
 
 
 @pytest.mark.usefixtures("quiet")
