@@ -333,6 +333,7 @@ class RewardPool(ActorGroup):
         # Where this process was stopped (SIGSTOP), the answers are heard a moment later.
         for pending in self._inbox.take(_HEAR_S):
             self._receive(pending)
+        self._end_silent()  # who is killed for two reasons is killed once
         for pending, call in expired:
             if self._calls.pop(pending, None) is None:
                 continue  # it was answered meanwhile, or went with another call of its replica

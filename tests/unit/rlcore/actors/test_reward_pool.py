@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
@@ -203,6 +203,28 @@ def test_an_answer_that_is_heard_late_counts(
     pool = RewardPool("mine", RewardConfig(target="a:b", retries=0, timeout_s=7.5))
     assert is_scored(pool, "a") == [True] and not pool.lost_calls
     assert is_scored(pool, "hang") == [False]
+
+
+def test_one_that_falls_silent_as_its_deadline_passes_is_killed_once(
+    slow_replica: SlowReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray is starting it anew already."""
+    kills, forget = list[Any](), ray.kill
+
+    def kill(actor: Any, no_restart: bool) -> None:
+        kills.append(actor)
+        forget(actor, no_restart=no_restart)
+
+    def stacks(ranks: Iterable[int]) -> dict[int, str]:
+        pool.kill(slow_replica, "it was killed, as process 7 gave no sign of life")
+        return dict.fromkeys(ranks, "")
+
+    monkeypatch.setattr(ray, "kill", kill)
+    pool = RewardPool("mine", RewardConfig(target="a:b", retries=0, timeout_s=10))
+    monkeypatch.setattr(pool, "stacks", stacks)
+    assert is_scored(pool, "hang") == [False] and is_scored(pool, "a") == [True]
+    assert kills == [slow_replica]
+    assert list(pool.lost_calls) == ["it was killed, as process 7 gave no sign of life"]
 
 
 def test_a_defect_of_the_pool_is_told_to_every_caller(
