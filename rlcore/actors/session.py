@@ -44,15 +44,22 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
 
     Raises:
         DeadlineError: the machine is too busy to start a local Ray in the time that Ray gives itself.
-        ConfigError: the folder for Ray's temporary files is another user's.
+        ConfigError: the folder for Ray's temporary files is another user's, or the address is one of Ray
+            Client, whose drivers see neither the cluster's store nor its processes.
     """
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if address is not None and address.startswith("ray://"):
+        raise ConfigError(
+            f"cluster.address (or RAY_ADDRESS): got {address}, an address of Ray Client; name the cluster's "
+            "own (HOST:6379) on one of its nodes, or submit the run from here (rlcore submit)"
+        )
     options: dict[str, Any] = {"logging_level": "WARNING", "log_to_driver": cluster.log_to_driver}
     try:
-        if cluster.address is not None or "RAY_ADDRESS" in os.environ:
+        if address is not None:
             # A job's own environment may say it already; Ray refuses to be told twice.
             if _HIDE_GPUS not in os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, ""):
                 options["runtime_env"] = {"env_vars": {_HIDE_GPUS: "1"}}
@@ -88,10 +95,11 @@ def local_processes() -> dict[str, int]:
     own = node.all_processes
     servers = {"raylet": own["raylet"], "GCS": own["gcs_server"]}
     found = {name: infos[0].process.pid for name, infos in servers.items()}
-    for child in psutil.Process(found["raylet"]).children():
-        with suppress(psutil.NoSuchProcess):  # a worker that has just ended
-            line = " ".join(child.cmdline())
-            found |= {name: child.pid for name, pattern in _AGENTS.items() if re.search(pattern, line)}
+    with suppress(psutil.NoSuchProcess):  # the raylet has just ended, and will be missed
+        for child in psutil.Process(found["raylet"]).children():
+            with suppress(psutil.NoSuchProcess):  # a worker that has just ended
+                line = " ".join(child.cmdline())
+                found |= {name: child.pid for name, pattern in _AGENTS.items() if re.search(pattern, line)}
     # Agents first: the raylet follows the death of one within moments.
     names = [*_AGENTS, *servers]
     return {f"Ray's {name} of {node.get_session_dir_path()}": found[name] for name in names if name in found}

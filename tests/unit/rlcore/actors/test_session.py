@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,6 +41,27 @@ def test_other_errors_of_ray_stay_what_they_are(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ray, "init", refused)
     with pytest.raises(ConnectionError, match="no such cluster"), ray_session(ClusterConfig()):
         pytest.fail("there is no Ray")
+
+
+def test_ray_client_is_refused_wherever_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    for cluster in (ClusterConfig(), ClusterConfig(address="ray://head:10001")):
+        with (
+            pytest.raises(ConfigError, match=r"cluster\.address .* got ray://head:10001.* \(rlcore submit\)"),
+            ray_session(cluster),
+        ):
+            pytest.fail("there is no such driver")
+
+
+def test_a_raylet_that_has_just_ended_is_watched_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The witness then says that it died."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    infos = [SimpleNamespace(process=ended)]
+    own = {"raylet": infos, "gcs_server": infos}
+    head = SimpleNamespace(head=True, all_processes=own, get_session_dir_path=lambda: "/tmp/s")
+    monkeypatch.setattr(ray._private.worker, "_global_node", head)
+    assert local_processes() == {f"Ray's {name} of /tmp/s": ended.pid for name in ("raylet", "GCS")}
 
 
 @pytest.fixture
