@@ -166,12 +166,13 @@ class Observer:
         """Watches until the driver has ended, one way or another."""
         while True:
             state = _state(self._driver)
-            self._listen()  # also to what a driver that has died said last
+            is_stopped = state == psutil.STATUS_STOPPED
+            self._listen(wait_for_deaths=not is_stopped)  # also to what a driver that has died said last
             if self._is_done:
                 return
             if state == psutil.STATUS_DEAD:
                 break
-            if state == psutil.STATUS_STOPPED:
+            if is_stopped:
                 continue
             if self.finding is None:
                 self.look()
@@ -207,9 +208,9 @@ class Observer:
                 self._found(f"{who} is stopped (SIGSTOP) for {FROZEN_LOOKS * LOOK_S:g} s now")
                 return
 
-    def _listen(self) -> None:
+    def _listen(self, *, wait_for_deaths: bool) -> None:
         """Takes the driver's lines, waiting shortly for one, or for a death."""
-        watched = [] if self._is_resting or self.finding else self._pidfds
+        watched = self._pidfds if wait_for_deaths and not self._is_resting and not self.finding else []
         if 0 not in select.select([0, *watched], [], [], LOOK_S)[0]:
             return
         if not (text := os.read(0, 1 << 16)):

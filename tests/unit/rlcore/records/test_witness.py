@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from rlcore.errors import ClusterError, DataError
-from rlcore.records import checkpoint
+from rlcore.records import checkpoint, witness
 from rlcore.records.signals import StopFlag
 from rlcore.records.witness import FROZEN_LOOKS, Observer, what_is_saved, witnessed
 
@@ -161,3 +162,25 @@ def test_a_stopped_part_is_taken_for_dead_once_it_was_stopped_for_long(
     look(1)
     assert observer.finding is not None and "is stopped (SIGSTOP) for 15 s" in observer.finding
     assert f"stop {observer.finding}\n" == capfd.readouterr().out
+
+
+def test_beside_a_stopped_driver_the_death_of_a_part_keeps_nobody_busy(
+    tmp_path: Path, part: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead process's file descriptor is readable at once, again and again."""
+    waited_for: list[list[int]] = []
+
+    def select(readable: list[int], *_: object) -> tuple[list[int], list[int], list[int]]:
+        waited_for.append(readable)
+        if len(waited_for) == 3:
+            raise InterruptedError
+        return [], [], []
+
+    monkeypatch.setattr(witness, "select", SimpleNamespace(select=select))
+    part.send_signal(signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(part.pid).status() == psutil.STATUS_STOPPED)
+    observer = Observer(tmp_path, part.pid)
+    observer.watch("part", os.getpid())
+    with pytest.raises(InterruptedError):
+        observer.run()
+    assert waited_for == [[0]] * 3
