@@ -43,7 +43,8 @@ def build_in_turn(build: Callable[..., LLM], arguments: Mapping[str, Any]) -> LL
     with open(folder / f"gpu-{gpu}.lock", "w", encoding="utf-8") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         # A run's engines that are alike measure alike.
-        run = ray.get_runtime_context().get_placement_group_id()
+        context = ray.get_runtime_context()
+        run = context.get_placement_group_id() or context.get_job_id()  # without a place that was reserved
         alike = json.dumps([run, gpu, dict(arguments)], sort_keys=True, default=str)
         measured = folder / f"cache-{sha256(alike.encode()).hexdigest()[:16]}.json"
         if arguments.get(CACHE) is None and (num_bytes := read_json(measured)):
