@@ -37,7 +37,8 @@ def heartbeats(actors: Sequence[Any]) -> dict[Any, bytes]:
     """Returns the last beat of each actor, by handle; without those that have not beaten yet. No two beats
     are equal, and each begins with the process id. Raises what Ray does where the store does not answer."""
     keys = {_key(actor._actor_id.hex()): actor for actor in actors}
-    found = _store().internal_kv_multi_get(list(keys), _NAMESPACE, timeout=_STORE_S)
+    store = _store()
+    found = store.internal_kv_multi_get(list(keys), _NAMESPACE, timeout=_STORE_S)
     return {keys[key]: beat for key, beat in found.items()}
 
 
@@ -46,7 +47,8 @@ def forget_heartbeats() -> None:
     Those of actors that still live are there again with the next one."""
     with suppress(Exception):  # of a store that is gone, as its beats then are
         prefix = _key(ray.get_runtime_context().get_job_id())
-        _store().internal_kv_del(prefix, True, _NAMESPACE, timeout=_STORE_S)
+        store = _store()
+        store.internal_kv_del(prefix, True, _NAMESPACE, timeout=_STORE_S)
 
 
 class _Beating:
@@ -59,8 +61,8 @@ class _Beating:
 def _beat(key: bytes) -> None:
     for count in itertools.count():
         with suppress(Exception):  # the store may be away for a moment; the next beat tells as much
-            beat = f"{os.getpid()} {count}".encode()
-            _store().internal_kv_put(key, beat, True, _NAMESPACE, timeout=_STORE_S)
+            store, beat = _store(), f"{os.getpid()} {count}".encode()
+            store.internal_kv_put(key, beat, True, _NAMESPACE, timeout=_STORE_S)
         time.sleep(BEAT_S)
 
 

@@ -31,6 +31,7 @@ _LLM = {"": "vllm:LLM", ".llm_engine": "vllm.v1.engine.llm_engine:LLMEngine"}
 _ZERO = ("deepspeed.runtime.zero.stage_1_and_2", "deepspeed.runtime.zero.stage3")
 OBJECTS: dict[str, dict[str, tuple[str, ...]]] = {
     "rlcore/": {f"{name}{tail}": (of,) for name in ("llm", "self._llm") for tail, of in _LLM.items()},
+    "rlcore/actors/heartbeat.py": {"store": ("ray._raylet:InnerGcsClient",)},
     "rlcore/engines/deepspeed_engine.py": {"self._engine": ("deepspeed:DeepSpeedEngine",)},
     "rlcore/engines/zero.py": {
         "engine": ("deepspeed:DeepSpeedEngine",),
