@@ -36,6 +36,9 @@ _CLOSE_S = 5.0
 """Longest that a shutdown waits for actors that may be busy, or dead."""
 _CAUSE_S = 5.0
 """Longest wait for the death of a rank that would explain what another raised."""
+HEAR_S = 0.1
+"""Last wait for an answer past its deadline: where this process was stopped (SIGSTOP), what was answered
+meanwhile is heard a moment later."""
 
 _REFUSED = f"{ConfigError.__module__}.{ConfigError.__qualname__}: "
 
@@ -71,7 +74,8 @@ class PendingCall:
         raised, as soon as the first rank fails: the others may be waiting for it and never answer. A death is
         told before what it made the others raise.
         """
-        wait(self.answers, timeout_s, return_when=FIRST_EXCEPTION)
+        for seconds in (timeout_s, HEAR_S):
+            wait(self.answers, seconds, return_when=FIRST_EXCEPTION)
         self._wait_for_cause()
         of_rank = [pair for pair in zip(self.ranks, self.answers, strict=True) if pair[1].done()]
         results = {rank: self._get(answer, rank) for rank, answer in sorted(of_rank, key=_deaths_first)}
@@ -100,9 +104,7 @@ class PendingCall:
             return answer.result()
         except DEATHS as error:
             reason = last_line(error)
-            if (
-                _REFUSED in reason
-            ):  # by the actor's constructor, which tells of a mistake in the configuration
+            if _REFUSED in reason:  # by the actor's constructor: a mistake in the configuration
                 raise ConfigError(reason.partition(_REFUSED)[2]) from error
             death = ActorError(
                 f"{self.group}[{rank}] died in {self.method}{self.where([rank])} (its log in Ray's "

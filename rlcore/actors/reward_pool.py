@@ -20,7 +20,7 @@ from typing import Any
 
 import ray
 
-from rlcore.actors.group import DEATHS, ActorGroup, Inbox, PendingCall, last_line
+from rlcore.actors.group import DEATHS, HEAR_S, ActorGroup, Inbox, PendingCall, last_line
 from rlcore.actors.placement import Reservation, reserve, reward_bundles
 from rlcore.actors.reward_worker import RewardWorker
 from rlcore.config import RewardConfig
@@ -37,8 +37,6 @@ _JOIN_S = 5.0
 """Longest that a shutdown waits for the dealing thread, which is woken."""
 _LOOK_S = 5.0
 """Longest wait for news: an answer, a deadline or new groups end it before."""
-_HEAR_S = 0.1
-"""Last wait for the answer to a call that has passed its deadline."""
 
 
 @contextmanager
@@ -330,8 +328,7 @@ class RewardPool(ActorGroup):
         if not expired:
             return
         where = self.stacks({call.rank for _, call in expired if call.work is not None})
-        # Where this process was stopped (SIGSTOP), the answers are heard a moment later.
-        for pending in self._inbox.take(_HEAR_S):
+        for pending in self._inbox.take(HEAR_S):
             self._receive(pending)
         self._end_silent()  # who is killed for two reasons is killed once
         for pending, call in expired:

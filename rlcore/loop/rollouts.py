@@ -33,6 +33,8 @@ T_co = TypeVar("T_co", covariant=True)
 _POLL_S = 0.2
 """Longest wait for the pool, which ends as well when scores or the learner's answer come: between two looks
 whether to stop."""
+_AWAY_S = 5.0
+"""Longest wait that a poll counts for: in one that takes longer this process was stopped (SIGSTOP)."""
 
 
 class GenerationPool(Protocol):
@@ -366,8 +368,7 @@ class RolloutPipeline:
             if self._advance():
                 waited_s = 0.0
                 continue
-            # A poll takes no longer, unless this process was stopped meanwhile (SIGSTOP).
-            waited_s += min(time.monotonic() - began, _POLL_S)
+            waited_s += min(time.monotonic() - began, _AWAY_S)
             if waited_s > timeout_s:
                 raise DeadlineError(
                     f"rollout of {what}: no prompt was finished within {timeout_s:g} s (rollout.timeout_s): "

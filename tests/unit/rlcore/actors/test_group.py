@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
+from rlcore.actors import group as group_module
 from rlcore.actors import rollout_pool
 from rlcore.actors.group import ActorGroup, Inbox, PendingCall
 from rlcore.actors.learner_worker import LearnerWorker
@@ -55,6 +57,16 @@ def test_a_call_ends_with_all_answers_the_first_failure_or_its_deadline() -> Non
     failing.answers[1].set_exception(ZeroDivisionError("a kernel failed"))
     with pytest.raises(ZeroDivisionError, match="a kernel failed"):  # though rank 0 never answers
         failing.result(timeout_s=60.0)
+
+
+def test_an_answer_that_is_heard_a_moment_after_the_deadline_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where this process was stopped until then, and the actor has long answered."""
+    monkeypatch.setattr(group_module, "HEAR_S", 60.0)
+    late = call()
+    timer = threading.Timer(0.01, late.answers[0].set_result, ["updated"])
+    timer.start()
+    assert late.result(timeout_s=0.0) == ["updated"]
+    timer.join()
 
 
 def test_an_inbox_gives_calls_as_they_are_answered_and_keeps_the_rest() -> None:

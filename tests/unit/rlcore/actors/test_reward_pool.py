@@ -124,7 +124,7 @@ def slow_replica(replicas: list[Replica], monkeypatch: pytest.MonkeyPatch) -> Sl
     monkeypatch.setattr("rlcore.actors.reward_pool.Inbox", lambda: inbox)
     monkeypatch.setattr(ray, "kill", lambda actor, no_restart: inbox.forget())
     monkeypatch.setattr("rlcore.actors.reward_pool.time", SimpleNamespace(monotonic=lambda: replica.now))
-    monkeypatch.setattr("rlcore.actors.reward_pool._HEAR_S", 0.0)
+    monkeypatch.setattr("rlcore.actors.reward_pool.HEAR_S", 0.0)
     return replica
 
 
@@ -199,7 +199,7 @@ def test_an_answer_that_is_heard_late_counts(
     slow_replica: SlowReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the pool's own process was stopped for a while, and others answered meanwhile."""
-    monkeypatch.setattr("rlcore.actors.reward_pool._HEAR_S", 1.0)
+    monkeypatch.setattr("rlcore.actors.reward_pool.HEAR_S", 1.0)
     pool = RewardPool("mine", RewardConfig(target="a:b", retries=0, timeout_s=7.5))
     assert is_scored(pool, "a") == [True] and not pool.lost_calls
     assert is_scored(pool, "hang") == [False]
