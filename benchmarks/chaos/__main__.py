@@ -46,6 +46,10 @@ def main() -> None:
         report_kills(run_kills(arguments.kills, arguments.work, arguments.seed), load, arguments)
     else:
         cells = [cell for staleness in (0, 1) for cell in all_cells(staleness) if is_wanted(cell, arguments)]
+        if not cells:
+            parser.error(
+                "no cell of the matrix is all of that; give fewer of --quick, --victim, --state, ..."
+            )
         report_matrix(run_matrix(cells, arguments.work, arguments.seed), load, arguments)
 
 

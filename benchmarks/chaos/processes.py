@@ -121,9 +121,8 @@ class DisturbedRun:
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 name = process.name()
-                if (
-                    victim in _SERVERS or name in _SERVERS.values()
-                ):  # the raylet's words have its agents' in them
+                # The raylet's words have its agents' in them.
+                if victim in _SERVERS or name in _SERVERS.values():
                     is_it = name == _SERVERS.get(victim)
                 elif victim in _AGENTS:
                     is_it = re.search(_AGENTS[victim], " ".join(process.cmdline())) is not None

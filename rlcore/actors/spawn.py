@@ -55,10 +55,8 @@ def spawn(
         rewards = {name: crew.reward(name) for name in config.rewards}
         learner = crew.learner() if with_learner else None  # takes nothing of a GPU before `start_learner`
         ready = partial(ActorGroup.call, method="ready", timeout_s=timeout_s)
-        reference, pending = (
-            None,
-            [pool.ready(rank) for pool in rewards.values() for rank in range(pool.size)],
-        )
+        reference = None
+        pending = [pool.ready(rank) for pool in rewards.values() for rank in range(pool.size)]
         for roles in start_order(asked):
             if "reference" in roles:
                 reference = crew.reference()

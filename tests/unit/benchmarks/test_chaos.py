@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.chaos.__main__ import main
 from benchmarks.chaos.cells import STATES, VICTIMS, all_cells, in_order
 from benchmarks.chaos.chain import wrong_words
 from benchmarks.chaos.checks import first_difference, problems
@@ -34,6 +37,16 @@ def test_every_victim_is_killed_in_every_state_and_each_cell_has_its_turn() -> N
     assert order[-1].state == "exporting"
     starts = [i for i, cell in enumerate(order) if cell.state == "starting"]
     assert starts[0] == 0 and all(order[i - 1].ends_run for i in starts[1:])
+
+
+def test_a_choice_of_no_cell_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["chaos", "--quick", "--signal", "stop"])
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    with pytest.raises(SystemExit):
+        main()
+    assert "no cell of the matrix is all of that" in capsys.readouterr().err
 
 
 def write_run(folder: Path, **changed: Any) -> Path:
