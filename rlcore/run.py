@@ -34,7 +34,7 @@ from rlcore.errors import (
     StoppedError,
 )
 from rlcore.loop.controller import Controller, StepResult
-from rlcore.loop.failure_policy import raise_unless_learner_was_lost
+from rlcore.loop.failure_policy import outliving_learners
 from rlcore.loop.metrics import TruncationAlarm
 from rlcore.loop.mixing import closed_for_good, make_schedule
 from rlcore.loop.resuming import changes_since, check_changes, go_on
@@ -156,15 +156,13 @@ def evaluate(config: RunConfig) -> dict[str, float]:
 
 def _resume(config: RunConfig, run_dir: Path, controller: Controller, accept_changes: bool) -> int | None:
     """As `go_on`; a learner that is lost meanwhile is started anew."""
-    is_lost = False
-    while True:
-        try:
-            if is_lost:
-                controller.restart_learner()
-            return go_on(config, run_dir / "checkpoints", controller, accept_changes)
-        except Exception as error:
-            raise_unless_learner_was_lost(error, config, controller.num_restarts)
-            is_lost = True
+
+    def begin(is_lost: bool) -> int | None:
+        if is_lost:
+            controller.restart_learner()
+        return go_on(config, run_dir / "checkpoints", controller, accept_changes)
+
+    return outliving_learners(begin, config, controller)
 
 
 def _task(config: RunConfig) -> Task:
@@ -209,16 +207,15 @@ class _Run:
 
     def train(self, stop: StopFlag) -> dict[str, Any]:
         """Runs to the end, from the last checkpoint once more where the learner was lost on the way."""
-        began, first, is_lost = time.perf_counter(), self.controller.state_dict(), False
-        while True:
-            try:
-                if is_lost:
-                    with self.recorder.phase("restart"):
-                        self.step_back(first)
-                return self.run_to_end(stop, began)
-            except Exception as error:
-                raise_unless_learner_was_lost(error, self.config, self.controller.num_restarts)
-                is_lost = True
+        began, first = time.perf_counter(), self.controller.state_dict()
+
+        def begin(is_lost: bool) -> dict[str, Any]:
+            if is_lost:
+                with self.recorder.phase("restart"):
+                    self.step_back(first)
+            return self.run_to_end(stop, began)
+
+        return outliving_learners(begin, self.config, self.controller)
 
     def step_back(self, first: Mapping[str, Any]) -> None:
         """Brings a new learner, the controller and the records to the last checkpoint, or to the start of the

@@ -8,14 +8,36 @@ learner. Whatever else is raised was raised on purpose, or is a defect: it ends 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 from rlcore.config import RunConfig
 from rlcore.errors import ActorError, DeadlineError
+from rlcore.loop.controller import Controller
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
-def raise_unless_learner_was_lost(error: Exception, config: RunConfig, num_restarts: int) -> None:
+
+def outliving_learners(work: Callable[[bool], T], config: RunConfig, controller: Controller) -> T:
+    """Returns what `work` does, which begins anew where the learner is lost in it. It is told whether that was
+    so, and then starts a new learner.
+
+    Raises:
+        ActorError, DeadlineError: the learner was lost more often than `learner.max_restarts`.
+        Exception: what else `work` raised.
+    """
+    is_lost = False
+    while True:
+        try:
+            return work(is_lost)
+        except Exception as error:
+            _raise_unless_learner_was_lost(error, config, controller.num_restarts)
+            is_lost = True
+
+
+def _raise_unless_learner_was_lost(error: Exception, config: RunConfig, num_restarts: int) -> None:
     """Returns where a new learner shall go on from the last checkpoint; else raises.
 
     Args:
