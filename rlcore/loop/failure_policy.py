@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 
 def outliving_learners(work: Callable[[bool], T], config: RunConfig, controller: Controller) -> T:
-    """Returns what `work` does, which begins anew where the learner is lost in it. It is told whether that was
-    so, and then starts a new learner.
+    """Returns what `work` does, which begins anew where the learner is lost in it. It is told whether that
+    was so, and then starts a new learner.
 
     Raises:
         ActorError, DeadlineError: the learner was lost more often than `learner.max_restarts`.
