@@ -357,7 +357,8 @@ class _Run:
         metrics["truncated"] = sum(g.completions[0].finish_reason == "length" for g in groups) / len(groups)
         self.truncation.note(metrics["truncated"], "evaluation")
         metrics["unanswered_prompts"] = float(len(self.eval_prompts) - len(groups))
-        metrics["latency_ms"] = 1000 * seconds * self.controller.num_replicas / len(groups)
+        num_replicas = max(1, self.controller.num_replicas)  # none where the only one has just been lost
+        metrics["latency_ms"] = 1000 * seconds * num_replicas / len(groups)
         self.tracker.log_samples(step, groups, scores, split="eval")
         # Last: an evaluation whose metrics are there is whole.
         self.log({f"eval/{name}": value for name, value in metrics.items()})

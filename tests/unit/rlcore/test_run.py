@@ -205,6 +205,13 @@ def test_who_is_stopped_saves_first_and_evaluates_when_resumed(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("quiet")
+def test_an_engine_that_is_lost_after_its_answers_took_time_all_the_same(tmp_path: Path) -> None:
+    loop = Loop()
+    loop.num_replicas = 0
+    assert run(tmp_path, loop)["before"]["latency_ms"] > 0
+
+
+@pytest.mark.usefixtures("quiet")
 def test_an_evaluation_in_which_the_signal_comes_is_left_to_the_resumed_run(tmp_path: Path) -> None:
     """And that of a run which is over is made once."""
     run(tmp_path / "whole", Loop())
