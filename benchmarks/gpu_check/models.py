@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from rlcore.algorithms.aggregation import BatchTotals
 from rlcore.config import AlgorithmConfig
-from rlcore.engines import learner_model
+from rlcore.engines import scorer
 from rlcore.engines.shares import PolicyObjective
 from rlcore.models.families import family_of, policy_config
 from rlcore.models.hf_model import audio_token_id, load_config
@@ -94,12 +94,12 @@ def made_up(config: PretrainedConfig, folder: Path, device: str) -> Iterator[str
     """Yields a model path from which a learner gets `build(config)` for the length of the block: gigabytes
     are neither written nor read."""
     config.save_pretrained(folder)
-    loader = learner_model.load_model
-    learner_model.load_model = lambda path, **_: build(load_config(path), device)
+    loader = scorer.load_model
+    scorer.load_model = lambda path, **_: build(load_config(path), device)
     try:
         yield str(folder)
     finally:
-        learner_model.load_model = loader
+        scorer.load_model = loader
 
 
 def make_groups(

@@ -47,7 +47,7 @@ def small(record: Record, device: str, *, tiny: bool) -> None:
         "samples": 8,
         "completion": 16 if tiny else 256,
     }
-    learner = LearnerConfig(zero_stage=2, autocast="bfloat16", micro_batch_tokens=8192, timeout_s=120)
+    learner = LearnerConfig(zero_stage=2, precision="autocast", micro_batch_tokens=8192, timeout_s=120)
     _measure(record, device, text_config(tiny=tiny), learner, shape, audio_tokens=0)
 
 
@@ -62,7 +62,7 @@ def omni(record: Record, device: str, *, tiny: bool) -> None:
     }
     learner = LearnerConfig(
         zero_stage=2,
-        autocast="bfloat16",
+        precision="autocast",
         activation_checkpointing=True,
         lora=LoRAConfig(rank=16),
         micro_batch_tokens=8192,

@@ -49,7 +49,7 @@ def handles(record: Record, device: str, *, tiny: bool) -> None:
     )
     child.join(DEADLINE_S)
     if device == "cuda" and importlib.util.find_spec("vllm"):
-        from rlcore.weight_sync.vllm_native import from_json, to_json
+        from rlcore.weight_sync.vllm_trainer import from_json, to_json
 
         handle = reduce_tensor(part)[1]
         is_whole = from_json(to_json(handle)) == handle

@@ -129,6 +129,12 @@ class RunConfig:
             "merged unless learner.lora.rank is above 0 and weight_sync.backend "
             + names_of(lambda medium: medium.carries_adapters),
         )
+        check(
+            lora.push == "merged" or self._engines_load,
+            "learner.lora.push",
+            lora.push,
+            "merged with rollout.engine.load_format: dummy: engines add adapters to what they loaded",
+        )
         num_references = self.reference.num_replicas
         check(
             num_references > 0
@@ -144,10 +150,21 @@ class RunConfig:
     @property
     def pushes_all(self) -> bool:
         """Says whether a push brings all weights of the language model. With adapters it brings what they
-        change, and engines hold the rest from `model.path`, unless they did not load it, or forget weights
-        while asleep."""
-        lora, is_loaded = self.learner.lora, self.rollout.engine.get("load_format") != "dummy"
-        return lora.rank == 0 or (lora.push == "merged" and (self.cluster.colocate or not is_loaded))
+        change, and engines hold the rest from `model.path`, unless that is not the learner's, or they forget
+        weights while asleep."""
+        lora, holds_rest = self.learner.lora, self.engines_start_alike and not self.cluster.colocate
+        return lora.rank == 0 or (lora.push == "merged" and not holds_rest)
+
+    @property
+    def engines_start_alike(self) -> bool:
+        """Says whether engines load from `model.path` the very weights of the learner: not where they load
+        none, or in float32 what the learner rounds to bfloat16."""
+        is_rounded = self.learner.weight_dtype == "bfloat16" and self.rollout_dtype == "float32"
+        return self._engines_load and not is_rounded
+
+    @property
+    def _engines_load(self) -> bool:
+        return self.rollout.engine.get("load_format") != "dummy"
 
     def _check_rewards(self) -> None:
         """One reward at least counts, and those that PTR names are there."""

@@ -25,6 +25,8 @@ _SCALARS: dict[object, tuple[type, str]] = {
 }
 """The types of single values: the node whose conversions hold, and what a user may write."""
 _REFERENCE = re.compile(r"(?<!\\)\$\{")
+_REPLACED = {"autocast": ("precision", "autocast where it was bfloat16, float32 where it was none")}
+"""Keys of earlier versions: the key of the same section that took their place, and its values."""
 _SHOWN = 200
 """Characters of a value that an error shows."""
 
@@ -154,6 +156,9 @@ def _converts(node: type, value: object) -> bool:
 
 def _unknown_key(key: str, path: str, siblings: list[str], root: type) -> str:
     full_key = f"{path}{key if key.strip() else repr(key)}"
+    new, values = _REPLACED.get(key, ("", ""))
+    if new in siblings:
+        return f"{full_key}: this key is now {path}{new}: {values}"
     # A key in the wrong section is as common a mistake as a misspelt one.
     same = (re.match(rf"(.+\.)?{re.escape(key)}(?=\.|$)", known) for known in keys(root))
     near = sorted((found[0] for found in same if found), key=lambda found: found.count("."))[:1]

@@ -6,6 +6,7 @@ vLLM calls `register` in the engine and in every worker process, before a model 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def register() -> None:
-    """Registers rlcore's weight transfer backend and, on the CPU, keeps linear layers unpacked and packs the
-    experts of mixtures at every reload. Idempotent."""
+    """Registers rlcore's weight transfer backend, takes a false alarm out of vLLM's log and, on the CPU,
+    keeps linear layers unpacked and packs the experts of mixtures at every reload. Idempotent."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
     from vllm.platforms import current_platform
 
@@ -30,9 +31,16 @@ def register() -> None:
         WeightTransferEngineFactory.register_engine(
             VLLM_BACKEND, "rlcore.weight_sync.vllm_receiver", "BucketReceiver"
         )
+    logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").addFilter(_is_news)
     if current_platform.is_cpu():
         _keep_linear_layers_unpacked()
         _pack_experts_again()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """vLLM warns of every layer that a push leaves as it was. That none is left out which ought to come, the
+    check of names sees to (`rlcore.models.checkpoint_names`)."""
+    return record.msg != "%s: Failed to load weights"
 
 
 class _Layer(Protocol):

@@ -88,19 +88,24 @@ def model_weights(model: PreTrainedModel, *, media: bool = True) -> Iterator[Wei
 
 
 def rollout_weights(model: PreTrainedModel) -> Iterator[Weight]:
-    """Yields what engines are pushed: the language model, and media modules that are trained."""
+    """Yields what engines are pushed: the language model, and blocks of media modules in which a weight is
+    trained, each whole."""
     language = {weight.name for weight in model_weights(model, media=False)}
-    for weight in in_parts(model, model_weights(model)):
-        if weight.is_trained or weight.name in language:
-            yield weight
+    whole = list(in_parts(model, model_weights(model)))
+    blocks = _trained_blocks(whole)
+    yield from (w for w in whole if w.name in language or block_of(w.hub_name) in blocks)
 
 
 def changed_weights(model: PreTrainedModel) -> Iterator[Weight]:
     """Yields the part of `rollout_weights` that differs from the checkpoint: blocks in which a weight is
     trained, each whole. Engines that were built from the checkpoint hold the rest."""
     whole = list(rollout_weights(model))
-    blocks = {block_of(weight.hub_name) for weight in whole if weight.is_trained}
+    blocks = _trained_blocks(whole)
     yield from (weight for weight in whole if block_of(weight.hub_name) in blocks)
+
+
+def _trained_blocks(whole: Iterable[Weight]) -> set[str]:
+    return {block_of(weight.hub_name) for weight in whole if weight.is_trained}
 
 
 def adapter_weights(model: PreTrainedModel) -> Iterator[Weight]:

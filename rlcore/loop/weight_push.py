@@ -67,9 +67,8 @@ class WeightPush:
 
     @property
     def _verifies_first(self) -> bool:
-        """Whether to verify the first push: not where engines load no weights before it."""
-        loads = self._config.rollout.engine.get("load_format") != "dummy"
-        return self._config.weight_sync.verify_first_push and loads
+        """Whether to verify the first push: not where it is to bring other weights than engines loaded."""
+        return self._config.weight_sync.verify_first_push and self._config.engines_start_alike
 
     def restore(self, step: int) -> None:
         """Brings the current version into engines that were started anew. The learner must be idle: its

@@ -209,7 +209,7 @@ class MediaEncoder:
                 self._disk = MediaCache(self._cache_folder, self._tower, self.processor)
         media = [self._load(prompt) for prompt in prompts]
         with self._reading():
-            found = [self._disk.get(m) if self._disk is not None else None for m in media]
+            found = [self._kept(m) if m.get("audio") else () for m in media]
         missing = [i for i, embeds in enumerate(found) if embeds is None]
         fresh = self._run_tower([self._process(prompts[i], media[i])[0] for i in missing])
         for i, embeds in zip(missing, fresh, strict=True):
@@ -218,6 +218,9 @@ class MediaEncoder:
                 with self._reading():
                     self._disk.put(media[i], embeds)
         return [_of_embeddings(embeds) for embeds in found if embeds is not None]
+
+    def _kept(self, media: Media) -> tuple[np.ndarray, ...] | None:
+        return None if self._disk is None else self._disk.get(media)
 
     def _run_tower(self, features: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[np.ndarray, ...]]:
         if not features:
@@ -262,6 +265,8 @@ _SILENCE = _Heard({}, (), {})
 
 def _of_embeddings(audios: Sequence[np.ndarray]) -> _Heard:
     """Returns what is kept of recordings whose embeddings are [N_i, H] each."""
+    if not audios:
+        return _SILENCE
     embeds = audios[0] if len(audios) == 1 else np.concatenate(audios)
     return _Heard({"audio_embeds": embeds}, tuple(map(len, audios)), {})
 

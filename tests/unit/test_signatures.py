@@ -1,4 +1,5 @@
-"""The calls into vLLM, DeepSpeed and Ray against the installed versions' signatures.
+"""The calls into vLLM, DeepSpeed and Ray against the installed versions' signatures, and those of benchmarks
+into rlcore.
 
 Every call in the source whose object is known (an import, or a name in `OBJECTS`) is bound to the parameters
 of what it calls, and every override to what it overrides. A version that renames a parameter fails here in
@@ -12,7 +13,7 @@ import dataclasses
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("vllm", "deepspeed", "ray")
+OWN = ("rlcore", "emotion_task", "benchmarks")
 _IMPORT = re.compile(rf"^\s*(import|from) ({'|'.join(LIBRARIES)})\b", re.MULTILINE)
 FILES = sorted(
     path.relative_to(ROOT)
@@ -27,6 +29,7 @@ FILES = sorted(
     for path in (ROOT / package).rglob("*.py")
     if _IMPORT.search(path.read_text(encoding="utf-8"))
 )
+BENCHMARKS = sorted(path.relative_to(ROOT) for path in (ROOT / "benchmarks").rglob("*.py"))
 _LLM = {"": "vllm:LLM", ".llm_engine": "vllm.v1.engine.llm_engine:LLMEngine"}
 _ZERO = ("deepspeed.runtime.zero.stage_1_and_2", "deepspeed.runtime.zero.stage3")
 OBJECTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -45,6 +48,10 @@ OBJECTS: dict[str, dict[str, tuple[str, ...]]] = {
     "rlcore/weight_sync/vllm_trainer.py": {
         "self._engine": ("vllm.distributed.weight_transfer.base:TrainerWeightTransferEngine",)
     },
+    "benchmarks/gpu_check/": {
+        "engine.model": ("rlcore.engines.learner_model:LearnerModel",),
+        "self._engine": ("rlcore.engines.vllm_engine:VLLMEngine",),
+    },
 }
 """Classes of variables, by the file or folder and the variable. Of several classes each that has the method
 is compared."""
@@ -55,17 +62,17 @@ def load(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def imported(tree: ast.AST) -> dict[str, Any]:
+def imported(tree: ast.AST, libraries: Sequence[str] = LIBRARIES) -> dict[str, Any]:
     """Returns what a file's names mean that come from one of the libraries."""
     found: dict[str, Any] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.name.split(".")[0] in LIBRARIES:
+                if alias.name.split(".")[0] in libraries:
                     module = importlib.import_module(alias.name)
                     root = importlib.import_module(alias.name.split(".")[0])
                     found[alias.asname or root.__name__] = module if alias.asname else root
-        elif isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in LIBRARIES:
+        elif isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in libraries:
             module = importlib.import_module(str(node.module))
             for alias in node.names:
                 if not hasattr(module, alias.name):
@@ -113,10 +120,12 @@ def called(function: Any, call: ast.Call, is_method: bool) -> str | None:
     return None
 
 
-def faults(source: str, objects: Mapping[str, tuple[str, ...]]) -> Iterator[str | None]:
+def faults(
+    source: str, objects: Mapping[str, tuple[str, ...]], libraries: Sequence[str] = LIBRARIES
+) -> Iterator[str | None]:
     """Yields, for each call and each override that is known, what is wrong with it."""
     tree = ast.parse(source)
-    known = imported(tree)
+    known = imported(tree, libraries)
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
             for base in (
@@ -159,6 +168,14 @@ def test_calls_fit_the_installed_libraries(path: Path) -> None:
     for place, of in OBJECTS.items():
         objects |= of if str(path).startswith(place) else {}
     found = list(faults((ROOT / path).read_text(encoding="utf-8"), objects))
+    assert [each for each in found if each] == []
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=str)
+def test_calls_of_benchmarks_fit_rlcore(path: Path) -> None:
+    """Also those that only a GPU reaches."""
+    objects = OBJECTS["benchmarks/gpu_check/"] if "gpu_check" in path.parts else {}
+    found = list(faults((ROOT / path).read_text(encoding="utf-8"), objects, OWN))
     assert [each for each in found if each] == []
 
 

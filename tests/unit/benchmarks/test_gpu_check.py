@@ -12,8 +12,11 @@ import torch
 from gpu_check_cases import ENGINES, run_tiny
 
 from benchmarks.gpu_check.__main__ import main
+from benchmarks.gpu_check.models import build, made_up, text_config
 from benchmarks.gpu_check.parts import PARTS, Part, run_part
 from benchmarks.gpu_check.record import Record, markdown, read_rows
+from rlcore.config import LearnerConfig, ModelConfig
+from rlcore.engines.scorer import load_policy
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -65,6 +68,15 @@ def test_a_part_without_its_package_or_without_time_is_left_out_by_name() -> Non
     assert (skipped["status"], skipped["error"]) == ("skipped", "no_such_package is not installed")
     late = run_part("one", Part(target="nothing:at_all", about="", limit_s=1), device="cpu", limit_s=-2.0)
     assert (late["status"], late["error"]) == ("skipped", "no time was left")
+
+
+def test_a_learner_gets_a_model_that_was_never_written(tmp_path: Path) -> None:
+    config = text_config(tiny=True)
+    with made_up(config, tmp_path, "cpu") as path:
+        model = load_policy(ModelConfig(path=path), LearnerConfig(precision="autocast"))
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    wanted = build(config, "cpu").state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -729,6 +729,38 @@ def test_a_gate_that_could_never_open_and_a_reward_that_trusts_itself_are_refuse
         PTRConfig(outcome="o", reasoning="o")
 
 
+def test_a_key_of_an_earlier_version_says_what_took_its_place(minimal: Path, tmp_path: Path) -> None:
+    now = "autocast: this key is now {}learner.precision: autocast where it was bfloat16"
+    with pytest.raises(ConfigError, match="learner." + now.format("")):
+        load_config([minimal], ["learner.autocast=bfloat16"])
+    with pytest.raises(ConfigError, match="learner." + now.format("")):
+        load_config([minimal, write(tmp_path, "learner: {autocast: none}")])
+    needed = ["rl.model.path=m", "rl.task.target=a:B"]
+    with pytest.raises(ConfigError, match=now.format("rl.")):
+        load_config([], [*needed, "rl.learner.autocast=bfloat16"], PipelineConfig)
+    with pytest.raises(ConfigError, match=r"model\.autocast: unknown key"):
+        load_config([minimal], ["model.autocast=bfloat16"])
+
+
+def test_a_push_brings_all_that_engines_do_not_hold_as_the_learner_does(minimal: Path) -> None:
+    def said(*overrides: str) -> tuple[bool, bool]:
+        config = load_config([minimal], overrides)
+        return config.engines_start_alike, config.pushes_all
+
+    lora, dummy = "learner.lora.rank=4", "rollout.engine.load_format=dummy"
+    assert said() == (True, True)
+    assert said(lora) == (True, False)
+    assert said(lora, "cluster.colocate=true", "train.staleness=0") == (True, True)
+    assert said(lora, "learner.lora.push=adapters") == (True, False)
+    assert said(dummy) == said(lora, dummy) == (False, True)
+    # The learner rounds to bfloat16 what engines in float32 load as it is.
+    assert said(lora, "learner.precision=bf16") == (False, True)
+    assert said(lora, "learner.precision=bf16", "model.dtype=bfloat16") == (True, False)
+    assert said(lora, "learner.precision=autocast") == (True, False)
+    with pytest.raises(ConfigError, match=r"learner.lora.push: got 'adapters', must be merged with .*dummy"):
+        said(lora, dummy, "learner.lora.push=adapters")
+
+
 def test_precisions_are_bfloat16_on_gpus_unless_they_are_said(minimal: Path) -> None:
     def said(*overrides: str) -> dict[str, str]:
         return precisions(load_config([minimal], overrides))

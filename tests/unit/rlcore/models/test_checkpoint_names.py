@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import make_text
+from tiny_models import make_qwen2_audio, make_text
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from rlcore.config import LoRAConfig
@@ -101,6 +101,21 @@ def test_a_push_of_what_adapters_change_has_whole_blocks(tmp_path: Path) -> None
         f"model.layers.1.mlp.experts.{e}.{p}_proj.weight" for e in range(3) for p in ("gate", "up", "down")
     ]
     assert sorted(changed) == sorted(["model.layers.1.mlp.gate.weight", *experts])
+
+
+def test_what_engines_hold_as_one_is_pushed_whole_in_a_tower_too(tmp_path: Path) -> None:
+    model = load_model(str(make_qwen2_audio(tmp_path)))
+    add_lora(model, LoRAConfig(rank=2, target_modules=("v_proj",)), ("language_model", "lm_head"))
+    tower = "audio_tower.layers.0.self_attn."
+    expected = {
+        name
+        for name in checkpoint_shapes(str(tmp_path))
+        if name.startswith("audio_tower.layers.") and ".self_attn." in name
+    }
+    assert {f"{tower}k_proj.weight", f"{tower}q_proj.bias"} < expected
+    assert {weight.hub_name for weight in weights.changed_weights(model)} == expected
+    whole = {weight.hub_name for weight in weights.rollout_weights(model)}
+    assert {name for name in whole if name.startswith("audio_tower.")} == expected
 
 
 def test_a_model_that_is_trained_whole_is_pushed_whole(tmp_path: Path) -> None:

@@ -52,6 +52,16 @@ def test_a_prompt_goes_through_the_tower_once(path):
     assert (encoder.num_encoded, encoder.num_hits) == (2, 3)
 
 
+@pytest.mark.parametrize("media", ["embeds", "raw"])
+def test_media_without_a_recording_are_no_media(path, media, tmp_path):
+    encoder = MediaEncoder(path, lambda prompt: {}, media=media, cache_folder=str(tmp_path))
+    for _ in range(2):
+        (encoded,) = encoder.encode([Prompt(id="0", text="why?", media={"picture": 1})])
+        assert (encoded.media_inputs, encoded.media) == ({}, {})
+        assert encoded.prompt_token_ids == tuple(encoder.processor.tokenizer("why?")["input_ids"])
+    assert encoder.num_encoded == 0
+
+
 def test_another_run_reads_what_was_encoded(path, tmp_path):
     expected = embeds(MediaEncoder(path, load_media), 1, 2, 3)
     folder = str(tmp_path / "cache")
