@@ -134,6 +134,15 @@ class DisturbedRun:
             return _rank(found, int(victim[-1]))
         return found[0] if found else None
 
+    def has_witness(self) -> bool:
+        """Says whether the process stands that tells of the driver's death: it does not in the driver's first
+        seconds, those of its imports."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                if "rlcore.records.witness" in process.cmdline():
+                    return True
+        return False
+
     def status(self) -> Status | None:
         """Returns what the run says that it is doing; None before it says so."""
         with suppress(FileNotFoundError):

@@ -62,7 +62,8 @@ def _run(plan: Sequence[Mapping[str, Any]], folder: Path, seed: int) -> dict[str
         wrong += finish(run)
     finally:
         run.end()
-    wrong += problems(run.folder, whole.folder, staleness=0, num_steps=NUM_STEPS)
+    different = problems(run.folder, whole.folder, staleness=0, num_steps=NUM_STEPS)
+    wrong += different
     for each in wrong:
         print(f"{folder.name}: {each}", flush=True)
     last = (run.steps() or [{}])[-1]
@@ -72,7 +73,7 @@ def _run(plan: Sequence[Mapping[str, Any]], folder: Path, seed: int) -> dict[str
         "of_driver": sum(each["victim"] == "driver" for each in done),
         "learner_restarts": last.get("learner/restarts", 0),
         "seconds": round(time.monotonic() - began, 1),
-        "weights_equal": not wrong,
+        "weights_equal": not different,
         "problem": "; ".join(wrong),
     }
 
@@ -81,13 +82,13 @@ def _kill(run: DisturbedRun, victim: str, wait_s: float) -> dict[str, Any]:
     """Waits, kills, and starts a driver that was killed anew. Returns where the run was, and what went
     wrong."""
     time.sleep(wait_s)
-    problem, status, deadline = "", None, time.monotonic() + _START_S
+    problem, status, tells, deadline = "", None, True, time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if not run.is_running:  # it has ended before the last kill
             problem = problem or (last_error(run) if run.driver.returncode else "")
             run.start(*AGAIN)
         if process := run.find(victim):
-            status = run.status()
+            status, tells = run.status(), run.has_witness()
             with suppress(psutil.NoSuchProcess):  # it died by itself, as a rank whose partner was killed
                 process.kill()
                 break
@@ -95,8 +96,8 @@ def _kill(run: DisturbedRun, victim: str, wait_s: float) -> dict[str, Any]:
     else:
         problem = problem or f"there is no {victim}"
     if victim == "driver":
-        run.wait(lambda: not run.is_running and last_error(run), DRIVER_S)
-        problem = problem or wrong_words(run, victim, "", "kill")
+        run.wait(lambda: not run.is_running and (last_error(run) or not tells), DRIVER_S)
+        problem = problem or (wrong_words(run, victim, "", "kill") if tells else "")
         run.go_on()
     phase, step = (status.phase, status.step) if status else ("start", None)
     return {"phase": phase, "step": step, "problem": problem}
