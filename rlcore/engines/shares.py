@@ -119,6 +119,8 @@ class PolicyObjective:
             "entropy": entropies.detach().sum(),
         }
         maxima = {}
+        if self.algorithm.off_policy_threshold is not None:
+            sums["off_policy_fraction"] = result.off_policy_sum
         if self.recompute_logprobs:
             sums["correction_fraction"] = result.bounded_sum
             sums["correction_ratio_mean"] = result.ratio_sum

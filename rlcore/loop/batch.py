@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlcore.algorithms.advantage import group_advantages
+from rlcore.algorithms.advantage import decoupled_advantages, group_advantages
 from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.algorithms.shaping import overlong_penalty, sequence_kl
@@ -78,7 +78,10 @@ def estimate_advantages(
     tokens = token_advantages(
         mixed.steps, lengths, keep, estimator=estimator, eps=eps, discount=algorithm.step_discount
     )
-    samples = group_advantages(rewards, keep, estimator=estimator, eps=eps)
+    if mixed.terms:
+        samples = decoupled_advantages(mixed.terms, keep, eps=eps)
+    else:
+        samples = group_advantages(rewards, keep, estimator=estimator, eps=eps)
     return Advantages(samples=samples, tokens=tokens, keep=keep)
 
 

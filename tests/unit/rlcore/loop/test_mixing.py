@@ -242,6 +242,23 @@ def test_steps_that_a_reward_judges_reach_the_batch():
     np.testing.assert_allclose(rows, [[1, 1], [-1, 0], [0, 0], [0, 0]], rtol=1e-3)
 
 
+@pytest.mark.parametrize("drop", [False, True])
+def test_gdpo_weighs_trust_into_the_normalised_reasoning(drop: bool):
+    """Outcome and reasoning point apart in the first group; in the second only the reasoning differs."""
+    settings = {"advantage": "gdpo", "std_eps": 1e-6, "drop_groups_without_signal": drop}
+    result = controller(ptr(schedule="constant"), **settings).train_step()
+    outcome, reasoning = np.array(SCORES["outcome"], float), np.array(SCORES["reasoning"])
+    normalised = (reasoning - reasoning.mean(1, keepdims=True)) / reasoning.std(1, keepdims=True)
+    total = 0.5 * np.array([[TAU], [1.0]]) * normalised
+    total[0] += (outcome[0] - outcome[0].mean()) / outcome[0].std()
+    np.testing.assert_allclose(result.advantages.samples, total / total.std(), rtol=1e-4)
+    sent = np.concatenate([group.advantages for group in result.metrics["batch"].groups])
+    np.testing.assert_allclose(sent, (total / total.std()).ravel(), rtol=1e-4)
+    # While the gate is closed, the reasoning is no term.
+    closed = controller(ptr(threshold=0.99), **settings).train_step()
+    assert closed.metrics["groups_without_signal"] == 0.5 and not closed.advantages.samples[1].any()
+
+
 @pytest.mark.parametrize(("estimator", "worth"), [("dr_grpo", 0.5), ("grpo", 0.5 / (0.5 + 0.3))])
 def test_later_steps_count_less_by_the_discount(estimator: str, worth: float):
     judged = [Score(1.0, token_values={0: 1.0, 1: 1.0}), Score(1.0, token_values={0: 0.0, 1: 0.0}), 1.0, 1.0]
