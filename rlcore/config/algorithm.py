@@ -13,7 +13,7 @@ from rlcore.algorithms.kl import KL_ESTIMATORS, KLEstimator
 from rlcore.algorithms.loss import LossSettings
 from rlcore.algorithms.ptr_schedule import REWARD_SCHEDULES
 from rlcore.algorithms.surrogate import SURROGATES, Clip
-from rlcore.config.checks import at_least, check, is_number, one_of, positive
+from rlcore.config.checks import at_least, between, check, is_number, one_of, positive
 from rlcore.config.resuming import IS_FIXED
 from rlcore.config.targets import choice
 
@@ -89,6 +89,11 @@ class AlgorithmConfig:
     clip_dual: float | None = None
     """Factor above 1: bounds the loss of a token with a negative advantage by this times the advantage. Only
     `ppo`, or a surrogate of your own, takes one."""
+    clip_cov: float = 0.0
+    """Share of a batch's tokens that get no gradient because they lower the entropy most (Clip-Cov); 0 sets
+    none."""
+    clip_cov_bounds: tuple[float, float] = (1.0, 5.0)
+    """Covariances of log-probability and advantage between which `clip_cov` draws its tokens."""
     gate: tuple[float, float] = (1.0, 1.05)
     """Temperatures at which `sapo` fades a token as its ratio leaves 1: where the advantage is above 0, and
     elsewhere."""
@@ -141,6 +146,9 @@ class AlgorithmConfig:
         check(0 < self.clip_low <= 1, "clip_low", self.clip_low, "between 0 and 1")
         positive(self, "std_eps")
         at_least(self, 1, "pass_k")
+        between(self, 0, 1, "clip_cov")
+        low, high = self.clip_cov_bounds
+        check(low < high, "clip_cov_bounds", self.clip_cov_bounds, "a lower bound and one above it")
         for temperature in self.gate:
             fades = 0 < temperature < math.inf
             check(fades, "gate", self.gate, "two finite numbers above 0")

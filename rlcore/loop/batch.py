@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rlcore.algorithms.advantage import decoupled_advantages, group_advantages
+from rlcore.algorithms.covariance import clip_cov
 from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.algorithms.shaping import overlong_penalty, sequence_kl
@@ -24,9 +25,11 @@ class Advantages:
     samples: np.ndarray
     """float32 [G, K]; 0 where masked."""
     tokens: list[list[np.ndarray]] | None
-    """[G][K] of float32 [T], added to the sample's; None where no reward judges single tokens."""
+    """[G][K] of float32 [T], added to the sample's; None where all tokens of a sample have the sample's."""
     keep: np.ndarray
     """bool [G, K]: completions that enter the batch."""
+    num_cov_clipped: int | None = None
+    """Tokens whose advantage Clip-Cov made 0; None where it is off."""
 
 
 def shape_rewards(
@@ -82,7 +85,26 @@ def estimate_advantages(
         samples = decoupled_advantages(mixed.terms, keep, eps=eps)
     else:
         samples = group_advantages(rewards, keep, estimator=estimator, eps=eps)
-    return Advantages(samples=samples, tokens=tokens, keep=keep)
+    advantages = Advantages(samples=samples, tokens=tokens, keep=keep)
+    return _without_cov_clipped(advantages, scored, algorithm) if algorithm.clip_cov else advantages
+
+
+def _without_cov_clipped(
+    advantages: Advantages, scored: Sequence[ScoredGroup], algorithm: AlgorithmConfig
+) -> Advantages:
+    """The same with a total advantage of 0 on the tokens that Clip-Cov draws."""
+    samples, lengths = advantages.samples, completion_lengths(scored)
+    tokens = advantages.tokens or [[np.zeros(length, dtype=np.float32) for length in row] for row in lengths]
+    kept = np.argwhere(advantages.keep).tolist()
+    drawn = clip_cov(
+        [scored[g].arrays.rollout_logprobs[k] for g, k in kept],
+        [samples[g, k] + tokens[g][k] for g, k in kept],
+        share=algorithm.clip_cov,
+        bounds=algorithm.clip_cov_bounds,
+    )
+    for (g, k), is_drawn in zip(kept, drawn, strict=True):
+        tokens[g][k][is_drawn] = -samples[g, k]
+    return replace(advantages, tokens=tokens, num_cov_clipped=sum(int(row.sum()) for row in drawn))
 
 
 def build_batch(scored: Sequence[ScoredGroup], advantages: Advantages, policy_version: int) -> TrainBatch:

@@ -76,12 +76,16 @@ def completion_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
 
 
 def batch_metrics(batch: TrainBatch, mixed: MixedRewards, advantages: Advantages) -> dict[str, float]:
-    """Returns what the update saw, and how many groups were left out for want of signal."""
-    return {
+    """Returns what the update saw, how many groups were left out for want of signal, and the share of tokens
+    that Clip-Cov took out, where it is on."""
+    metrics = {
         "batch/sequences": float(batch.num_sequences),
         "batch/tokens": float(batch.num_tokens),
         "batch/groups_dropped": float((mixed.mask.any(axis=1) & ~advantages.keep.any(axis=1)).sum()),
     }
+    if advantages.num_cov_clipped is not None:
+        metrics["batch/cov_clipped"] = advantages.num_cov_clipped / max(batch.num_tokens, 1)
+    return metrics
 
 
 def staleness_metrics(scored: Sequence[ScoredGroup], policy_version: int) -> dict[str, float]:

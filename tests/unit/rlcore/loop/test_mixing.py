@@ -242,6 +242,22 @@ def test_steps_that_a_reward_judges_reach_the_batch():
     np.testing.assert_allclose(rows, [[1, 1], [-1, 0], [0, 0], [0, 0]], rtol=1e-3)
 
 
+def test_clip_cov_takes_the_advantage_of_likely_tokens_of_good_answers():
+    """Log-probabilities -1 and -3, of mean -2: the likely token of the one right answer stands out."""
+    answer = replace(ANSWER, logprobs=(-1.0, -3.0))
+    scores = SCORES | {"outcome": [[1, 0, 0, 0], [1, 1, 1, 1]]}
+    settings = {"clip_cov": 1.0, "clip_cov_bounds": (1.0, 5.0), "drop_groups_without_signal": True}
+    actors = {"rollout": FakePool((answer,) * K)}
+    result = controller(ptr(threshold=0.99), scores, actors=actors, **settings).train_step()
+    assert result.metrics["batch/cov_clipped"] == 1 / 8
+    halves = result.metrics["batch"].groups
+    rows = [a + t for group in halves for a, t in zip(group.advantages, group.token_advantages, strict=True)]
+    right, wrong = math.sqrt(3), -1 / math.sqrt(3)
+    np.testing.assert_allclose(rows, [[0.0, right], *[[wrong, wrong]] * 3], rtol=1e-3)
+    assert rows[0][0] == 0.0
+    assert "batch/cov_clipped" not in controller(ptr(threshold=0.99), scores).train_step().metrics
+
+
 @pytest.mark.parametrize("drop", [False, True])
 def test_gdpo_weighs_trust_into_the_normalised_reasoning(drop: bool):
     """Outcome and reasoning point apart in the first group; in the second only the reasoning differs."""
