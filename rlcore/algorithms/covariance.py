@@ -1,4 +1,4 @@
-"""Clip-Cov: some of the tokens that lower the entropy of the policy most get no gradient.
+"""Clip-Cov and KL-Cov: the tokens that lower the entropy of the policy most are held back.
 
 A step of policy gradient lowers the entropy by the covariance of log-probability and advantage: a likely
 token of a good answer becomes likelier still. This module knows whole batches alone, because the means are
@@ -33,16 +33,40 @@ def clip_cov(
         share: share of the batch's tokens.
         bounds: covariances, in nats times advantage.
     """
-    assert [len(row) for row in logprobs] == [len(row) for row in advantages]
-    lengths = [len(row) for row in logprobs]
-    if not sum(lengths):
-        return [np.zeros(0, dtype=bool) for _ in lengths]
-    flat_logprobs, flat_advantages = (
-        np.concatenate(rows).astype(np.float64) for rows in (logprobs, advantages)
-    )
-    cov = (flat_logprobs - flat_logprobs.mean()) * (flat_advantages - flat_advantages.mean())
+    cov = _covariances(logprobs, advantages)
     eligible = np.flatnonzero((cov > bounds[0]) & (cov < bounds[1]))
-    num_drawn = min(max(int(share * len(cov)), 1), len(eligible))
-    drawn = np.zeros(len(cov), dtype=bool)
-    drawn[np.random.default_rng(0).permutation(eligible)[:num_drawn]] = True
-    return np.split(drawn, np.cumsum(lengths)[:-1])
+    return _rows(np.random.default_rng(0).permutation(eligible)[: _count(share, cov)], logprobs)
+
+
+def kl_cov(
+    logprobs: Sequence[np.ndarray], advantages: Sequence[np.ndarray], *, share: float
+) -> list[np.ndarray]:
+    """Returns which tokens of a batch are held near the old policy: bool [T] for each of the B sequences.
+
+    The same paper's KL-Cov: the share * N tokens (one at least) of the highest cov, which get
+    coef * |log(policy / old policy)| added to their loss (`rlcore.algorithms.loss`, as in the authors' code).
+    `clip_cov` describes the arguments.
+    """
+    cov = _covariances(logprobs, advantages)
+    return _rows(np.argsort(-cov, kind="stable")[: _count(share, cov)], logprobs)
+
+
+def _covariances(logprobs: Sequence[np.ndarray], advantages: Sequence[np.ndarray]) -> np.ndarray:
+    """The centred products [N] of all tokens; empty for a batch without a token."""
+    assert [len(row) for row in logprobs] == [len(row) for row in advantages]
+    if not sum(map(len, logprobs)):
+        return np.zeros(0)
+    flat = [np.concatenate(rows).astype(np.float64) for rows in (logprobs, advantages)]
+    return (flat[0] - flat[0].mean()) * (flat[1] - flat[1].mean())
+
+
+def _count(share: float, cov: np.ndarray) -> int:
+    return max(int(share * len(cov)), 1)
+
+
+def _rows(indices: np.ndarray, like: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Bool [T] for each sequence, True at these indices of all tokens one after the other."""
+    lengths = [len(row) for row in like]
+    chosen = np.zeros(sum(lengths), dtype=bool)
+    chosen[indices] = True
+    return np.split(chosen, np.cumsum(lengths)[:-1]) if lengths else []

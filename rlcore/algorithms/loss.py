@@ -54,6 +54,8 @@ class LossSettings:
     """Factor on the KL in the loss; with 0 the KL is only measured."""
     entropy_coef: float
     """Factor on the entropy bonus; with 0 there is none."""
+    kl_cov_coef: float
+    """Factor on |log(policy / old policy)| of the tokens that KL-Cov holds back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class LossInputs:
     `kl_coef`."""
     entropies: torch.Tensor | None = None
     """Entropies [B, T] of the policy in nats, with gradient where `entropy_coef` is above 0."""
+    held_back: torch.Tensor | None = None
+    """Bool [B, T], True on tokens that KL-Cov holds near the old policy; None holds back none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +137,8 @@ def policy_loss(inputs: LossInputs, totals: BatchTotals, settings: LossSettings)
     losses, clipped = pair
     _check(losses, mask.shape, "algorithm.loss (losses)")
     _check(clipped, mask.shape, "algorithm.loss (clipped)", is_bool=True)
+    if inputs.held_back is not None:
+        losses = losses + settings.kl_cov_coef * (logprobs - old).abs() * inputs.held_back
     corrected = settings.correction((old - behaviour).detach(), mask, settings.bounds)
     if not isinstance(corrected, Correction):
         raise ValueError(f"algorithm.correction: must return a Correction, got {type(corrected).__name__}")

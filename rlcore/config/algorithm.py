@@ -94,6 +94,11 @@ class AlgorithmConfig:
     none."""
     clip_cov_bounds: tuple[float, float] = (1.0, 5.0)
     """Covariances of log-probability and advantage between which `clip_cov` draws its tokens."""
+    kl_cov: float = 0.0
+    """Share of a batch's tokens that are held near the old policy because they lower the entropy most
+    (KL-Cov); 0 sets none."""
+    kl_cov_coef: float = 1.0
+    """Factor on |log(policy / old policy)| of the tokens of `kl_cov`."""
     gate: tuple[float, float] = (1.0, 1.05)
     """Temperatures at which `sapo` fades a token as its ratio leaves 1: where the advantage is above 0, and
     elsewhere."""
@@ -146,7 +151,7 @@ class AlgorithmConfig:
         check(0 < self.clip_low <= 1, "clip_low", self.clip_low, "between 0 and 1")
         positive(self, "std_eps")
         at_least(self, 1, "pass_k")
-        between(self, 0, 1, "clip_cov")
+        between(self, 0, 1, "clip_cov", "kl_cov")
         low, high = self.clip_cov_bounds
         check(low < high, "clip_cov_bounds", self.clip_cov_bounds, "a lower bound and one above it")
         for temperature in self.gate:
@@ -156,6 +161,7 @@ class AlgorithmConfig:
             positive(self, "off_policy_threshold")
         for name in ("clip_high", "correction_high"):  # .inf sets no bound
             check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        at_least(self, 0, "kl_cov_coef")
         at_least(self, 0, "kl_coef", "entropy_coef", "correction_low", "overlong_buffer", "overlong_penalty")
         # A penalty is no reward with a weight of its own: normalised, its size would be lost.
         apart = "where algorithm.advantage is gdpo, which normalises each reward by itself"
@@ -195,4 +201,5 @@ class AlgorithmConfig:
             kl_estimator=self.kl_function,
             kl_coef=self.kl_coef if self.kl_in == "loss" else 0.0,
             entropy_coef=self.entropy_coef,
+            kl_cov_coef=self.kl_cov_coef,
         )

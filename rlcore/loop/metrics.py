@@ -76,8 +76,8 @@ def completion_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
 
 
 def batch_metrics(batch: TrainBatch, mixed: MixedRewards, advantages: Advantages) -> dict[str, float]:
-    """Returns what the update saw, how many groups were left out for want of signal, and the share of tokens
-    that Clip-Cov took out, where it is on."""
+    """Returns what the update saw, how many groups were left out for want of signal, and the shares of
+    tokens that Clip-Cov took out and KL-Cov holds back, where they are on."""
     metrics = {
         "batch/sequences": float(batch.num_sequences),
         "batch/tokens": float(batch.num_tokens),
@@ -85,6 +85,9 @@ def batch_metrics(batch: TrainBatch, mixed: MixedRewards, advantages: Advantages
     }
     if advantages.num_cov_clipped is not None:
         metrics["batch/cov_clipped"] = advantages.num_cov_clipped / max(batch.num_tokens, 1)
+    if advantages.held_back is not None:
+        num_held_back = sum(int(row.sum()) for row in advantages.held_back.values())
+        metrics["batch/cov_held_back"] = num_held_back / max(batch.num_tokens, 1)
     return metrics
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcore.algorithms.covariance import clip_cov
+from rlcore.algorithms.covariance import clip_cov, kl_cov
 
 NATS, ADVANTAGE = st.floats(-5, 0, width=16), st.floats(-3, 3, width=16)
 
@@ -74,3 +74,24 @@ def test_by_hand():
 def test_equal_advantages_draw_nothing(advantage):
     same = [np.full(7, advantage)]
     assert not clip_cov([np.linspace(-9, 0, 7)], same, share=1.0, bounds=(1e-9, np.inf))[0].any()
+
+
+@given(batches(), st.floats(0, 1))
+def test_kl_cov_takes_the_highest(batch, share):
+    chosen = kl_cov(*batch, share=share)
+    flat = np.concatenate([*chosen, np.zeros(0, bool)]).astype(bool)
+    if not flat.size:
+        return
+    logprobs, advantages = (np.concatenate(rows) for rows in batch)
+    cov = (logprobs - statistics.fmean(logprobs)) * (advantages - statistics.fmean(advantages))
+    assert flat.sum() == max(math.floor(share * len(cov)), 1)
+    assert cov[flat].min() >= cov[~flat].max(initial=-np.inf) - 1e-9
+
+
+def test_kl_cov_by_hand():
+    logprobs = [np.array([-1.0, -5.0]), np.array([-1.0, -4.0])]
+    advantages = [np.array([1.0, 1.0]), np.array([-1.0, -1.0])]
+    # Means -2.75 and 0: covariances 1.75, -2.25, -1.75 and 1.25.
+    for share, expected in ((0.0, [[True, False], [False, False]]), (0.5, [[True, False], [False, True]])):
+        assert [row.tolist() for row in kl_cov(logprobs, advantages, share=share)] == expected
+    assert kl_cov([], [], share=0.5) == []

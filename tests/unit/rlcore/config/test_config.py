@@ -335,6 +335,8 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
         ("algorithm.loss=dpo", "algorithm.loss: got 'dpo', must be one of ppo, gspo, cispo"),
         ("algorithm.clip_dual=0.5", "algorithm.clip_dual: got 0.5, must be above 1, or null"),
         ("algorithm={clip_dual: 3, loss: gspo}", "algorithm.clip_dual: got 3.0, must be null where"),
+        ("algorithm.kl_cov=-1", "algorithm.kl_cov: got -1.0, must be at least 0 and at most 1"),
+        ("algorithm.kl_cov_coef=.inf", "algorithm.kl_cov_coef: got inf, must be a finite number"),
         ("algorithm.clip_cov=2", "algorithm.clip_cov: got 2.0, must be at least 0 and at most 1"),
         ("algorithm.clip_cov_bounds=[5, 1]", "algorithm.clip_cov_bounds: got (5.0, 1.0), must be a lower"),
         ("algorithm.gate=[1, 0]", "algorithm.gate: got (1.0, 0.0), must be two finite numbers above 0"),
@@ -687,7 +689,8 @@ rewards.*.timeout_s rewards.*.retries rewards.*.cache rewards.*.on_error
 algorithm.advantage algorithm.pass_k algorithm.std_eps algorithm.step_discount algorithm.loss
 algorithm.clip_low
 algorithm.clip_high
-algorithm.clip_dual algorithm.clip_cov algorithm.clip_cov_bounds algorithm.gate algorithm.kl_coef
+algorithm.clip_dual algorithm.clip_cov algorithm.clip_cov_bounds algorithm.kl_cov algorithm.kl_cov_coef
+algorithm.gate algorithm.kl_coef
 algorithm.kl_estimator algorithm.kl_in
 algorithm.loss_aggregation
 algorithm.entropy_coef algorithm.correction algorithm.correction_low algorithm.correction_high

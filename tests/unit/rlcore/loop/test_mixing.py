@@ -258,6 +258,17 @@ def test_clip_cov_takes_the_advantage_of_likely_tokens_of_good_answers():
     assert "batch/cov_clipped" not in controller(ptr(threshold=0.99), scores).train_step().metrics
 
 
+def test_kl_cov_marks_the_tokens_of_the_highest_covariance():
+    actors = {"rollout": FakePool((replace(ANSWER, logprobs=(-1.0, -3.0)),) * K)}
+    settings = {"kl_cov": 0.25, "drop_groups_without_signal": True}
+    result = controller(ptr(threshold=0.99), actors=actors, **settings).train_step()
+    assert result.metrics["batch/cov_held_back"] == 2 / 8
+    rows = [row.tolist() for group in result.metrics["batch"].groups for row in group.held_back]
+    # Of the right answer the likely token; of the wrong ones the unlikely, of which the first is taken.
+    assert rows == [[True, False], [False, True], [False, False], [False, False]]
+    assert all(not group.token_advantages for group in result.metrics["batch"].groups)
+
+
 @pytest.mark.parametrize("drop", [False, True])
 def test_gdpo_weighs_trust_into_the_normalised_reasoning(drop: bool):
     """Outcome and reasoning point apart in the first group; in the second only the reasoning differs."""
