@@ -115,7 +115,7 @@ def test_on_policy_gradient_is_the_advantage_weighted_likelihood():
 
 
 def test_tokens_that_are_held_back_pay_for_their_distance_to_the_old_policy():
-    logprobs = torch.tensor([[-0.9, -2.2], [-1.0, -0.5]], requires_grad=True)
+    logprobs = torch.tensor([[-0.9, -2.2], [-0.7, -0.5]], requires_grad=True)
     old = torch.tensor([[-1.0, -2.0], [-1.0, float("nan")]])
     mask = torch.tensor([[True, True], [True, False]])
     inputs = LossInputs(

@@ -412,8 +412,11 @@ def test_what_cannot_share_a_gpu_is_refused(minimal: Path, overrides: list[str],
 @pytest.mark.parametrize("recomputing", ["learner.recompute_logprobs=true", "learner.updates_per_batch=2"])
 def test_old_tokens_are_weighted_where_the_ratio_does_not(minimal: Path, recomputing: str) -> None:
     ahead = ["train.staleness=1", recomputing]
-    with pytest.raises(ConfigError, match=r"algorithm.correction: got 'none', must be one of tis, icepop"):
-        load_config([minimal], ahead)
+    for unweighted in ("none", "geometric_mask"):
+        with pytest.raises(
+            ConfigError, match=f"got '{unweighted}', must be one of tis, icepop, sequence_tis"
+        ):
+            load_config([minimal], [*ahead, f"algorithm.correction={unweighted}"])
     load_config([minimal], [*ahead, "algorithm.correction=tis"])
     load_config([minimal], ["train.staleness=1"])
     load_config([minimal], [recomputing])
