@@ -169,7 +169,9 @@ class TrainGroup:
     advantages: np.ndarray
     """float32 [K]: one advantage per completion."""
     token_advantages: tuple[np.ndarray, ...] = ()
-    """[K] of float32 [T], added to the completion's advantage; empty: no reward judges single tokens."""
+    """[K] of float32 [T], added to the completion's advantage; empty: all tokens have the completion's."""
+    held_back: tuple[np.ndarray, ...] = ()
+    """[K] of bool [T]: tokens that KL-Cov holds near the old policy; empty: none."""
     prompt_id: str = ""
     """`Prompt.id`, to name the group in errors and in skipped.jsonl."""
 
@@ -195,7 +197,14 @@ class TrainBatch:
         return _unpacked, (_packed(self.groups), self.num_sequences, self.num_tokens, self.policy_version)
 
 
-_RAGGED = ("token_ids", "rollout_logprobs", "reference_logprobs", "is_current", "token_advantages")
+_RAGGED = (
+    "token_ids",
+    "rollout_logprobs",
+    "reference_logprobs",
+    "is_current",
+    "token_advantages",
+    "held_back",
+)
 """Fields of `TrainGroup` with one row per completion, or none at all."""
 
 

@@ -37,6 +37,7 @@ PER_SAMPLE = (
     "is_current",
     "advantages",
     "token_advantages",
+    "held_back",
 )
 
 

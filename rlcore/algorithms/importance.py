@@ -5,9 +5,10 @@ the same tokens with the same weights and finds others. Where the learner's are 
 the surrogate, the samples are still the rollout's. A detached weight learner / rollout makes up for that, and
 is bounded because its variance is not.
 
-A rule weighs the surrogate alone; the KL has a ratio of its own (`loss.py`), the entropy none. The totals
-that the loss is divided by stay the whole batch's, masked tokens included. This module does not import torch,
-so that the configuration can read `CORRECTIONS` and stay light.
+A rule weighs the surrogate alone, and so does `off_policy_mask`, which goes with any rule; the KL has a
+ratio of its own (`loss.py`), the entropy none. The totals that the loss is divided by stay the whole batch's,
+masked tokens included. This module does not import torch, so that the configuration can read `CORRECTIONS`
+and stay light.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ class Bounds:
     """Bounds limit the ratio learner / rollout."""
 
     low: float
-    """Ratios below this are masked by `icepop` and `sequence_icepop`."""
+    """Ratios below this are masked by `icepop`, `sequence_icepop` and `geometric_mask`."""
     high: float
-    """Ratios above this are masked by `icepop` and `sequence_icepop`, and held there by `tis` and
-    `sequence_tis`, and for the KL in the loss."""
+    """Ratios above this are masked by `icepop`, `sequence_icepop` and `geometric_mask`, and held there by
+    `tis` and `sequence_tis`, and for the KL in the loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +92,28 @@ def sequence_icepop(log_ratios: torch.Tensor, mask: torch.Tensor, bounds: Bounds
     return icepop(_of_sequence(log_ratios), mask, bounds)
 
 
+def geometric_mask(log_ratios: torch.Tensor, mask: torch.Tensor, bounds: Bounds) -> Correction:
+    """Returns 1 on the tokens of a sequence whose geometric mean ratio lies in [low, high], else 0: geometric
+    sequence masking (Liu, Li et al., "When Speed Kills Stability", 2025; verl's `rollout_rs: geometric`, with
+    bounds of about 0.999 and 1.001).
+
+    Unlike the product of `sequence_icepop`, the mean does not grow with the length of the sequence. It only
+    decides what is left out: it is no ratio of probabilities to weigh by.
+    """
+    mean_B1 = _mean_of_sequence(log_ratios, mask)
+    ratios = _ratios(mean_B1.expand_as(log_ratios))
+    bounded = (ratios < bounds.low) | (ratios > bounds.high)
+    weights = ratios.new_ones(ratios.shape).masked_fill(bounded, 0.0)
+    return Correction(weights=weights, ratios=ratios, bounded=bounded)
+
+
 CORRECTIONS: dict[str, CorrectionRule] = {
     "none": none,
     "tis": tis,
     "icepop": icepop,
     "sequence_tis": sequence_tis,
     "sequence_icepop": sequence_icepop,
+    "geometric_mask": geometric_mask,
 }
 """The correction rules by their names in `algorithm.correction`."""
 
@@ -106,9 +123,32 @@ def truncated_ratios(log_ratios: torch.Tensor, bounds: Bounds) -> torch.Tensor:
     return _ratios(log_ratios).clamp(max=bounds.high)
 
 
+def off_policy_mask(
+    log_ratios: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor, threshold: float
+) -> torch.Tensor:
+    """Returns bool [B, T], True on tokens whose surrogate is to be left out: those with an advantage below 0
+    in sequences that the policy has left.
+
+    DeepSeek-V3.2, arXiv 2512.02556, "Off-Policy Sequence Masking": the mean of log(rollout / policy) over a
+    sequence's tokens is above `threshold`. The rollout's log-probabilities are the engine's, so the mean
+    holds both what the weights moved and what the engines compute differently.
+
+    Args:
+        log_ratios: log(policy / rollout) [B, T], detached, 0 where the mask is False.
+        advantages: [B, T].
+        mask: bool [B, T].
+        threshold: in nats per token, above 0.
+    """
+    return (advantages < 0) & (-_mean_of_sequence(log_ratios, mask) > threshold)
+
+
 def _ratios(log_ratios: torch.Tensor) -> torch.Tensor:
     return log_ratios.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
 def _of_sequence(log_ratios: torch.Tensor) -> torch.Tensor:
     return log_ratios.sum(dim=-1, keepdim=True).expand_as(log_ratios)
+
+
+def _mean_of_sequence(log_ratios: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return log_ratios.sum(dim=-1, keepdim=True) / mask.sum(dim=-1, keepdim=True).clamp(min=1)

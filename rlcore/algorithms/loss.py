@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlcore.algorithms.aggregation import Aggregation, BatchTotals
-from rlcore.algorithms.importance import Bounds, Correction, CorrectionRule, truncated_ratios
+from rlcore.algorithms.importance import (
+    Bounds,
+    Correction,
+    CorrectionRule,
+    off_policy_mask,
+    truncated_ratios,
+)
 from rlcore.algorithms.kl import KLEstimator
 from rlcore.algorithms.surrogate import Clip, Surrogate
 
@@ -37,6 +43,9 @@ class LossSettings:
     """Function that weighs in what rollout engine and learner compute differently."""
     bounds: Bounds
     """Bounds of the correction's ratio."""
+    off_policy_threshold: float | None
+    """Mean log(rollout / policy) above which a sequence's tokens with a negative advantage are left out of
+    the surrogate; None leaves none out."""
     aggregation: Aggregation
     """Function that sums up the values of tokens."""
     kl_estimator: KLEstimator
@@ -45,6 +54,8 @@ class LossSettings:
     """Factor on the KL in the loss; with 0 the KL is only measured."""
     entropy_coef: float
     """Factor on the entropy bonus; with 0 there is none."""
+    kl_cov_coef: float
+    """Factor on |log(policy / old policy)| of the tokens that KL-Cov holds back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +81,8 @@ class LossInputs:
     `kl_coef`."""
     entropies: torch.Tensor | None = None
     """Entropies [B, T] of the policy in nats, with gradient where `entropy_coef` is above 0."""
+    held_back: torch.Tensor | None = None
+    """Bool [B, T], True on tokens that KL-Cov holds near the old policy; None holds back none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +101,8 @@ class PolicyLoss:
     """Number of tokens on which the clipping took hold, a scalar []."""
     bounded_sum: torch.Tensor
     """Number of tokens whose correction weight was truncated or masked, a scalar []."""
+    off_policy_sum: torch.Tensor
+    """Number of tokens that `off_policy_threshold` left out, a scalar []."""
     ratio_sum: torch.Tensor
     """Ratio of old to behaviour policy before any bound, summed over tokens, a scalar []."""
     ratio_max: torch.Tensor
@@ -122,18 +137,24 @@ def policy_loss(inputs: LossInputs, totals: BatchTotals, settings: LossSettings)
     losses, clipped = pair
     _check(losses, mask.shape, "algorithm.loss (losses)")
     _check(clipped, mask.shape, "algorithm.loss (clipped)", is_bool=True)
+    if inputs.held_back is not None:
+        losses = losses + settings.kl_cov_coef * (logprobs - old).abs() * inputs.held_back
     corrected = settings.correction((old - behaviour).detach(), mask, settings.bounds)
     if not isinstance(corrected, Correction):
         raise ValueError(f"algorithm.correction: must return a Correction, got {type(corrected).__name__}")
     _check(corrected.weights, mask.shape, "algorithm.correction (weights)")
-    policy_share = mean(corrected.weights * losses)
+    log_ratios = (logprobs - behaviour).detach()
+    left_out = mask.new_zeros(mask.shape)
+    if settings.off_policy_threshold is not None:
+        left_out = off_policy_mask(log_ratios, advantages, mask, settings.off_policy_threshold)
+    policy_share = mean((corrected.weights * losses).masked_fill(left_out, 0.0))
     loss, kl_sum = policy_share, logprobs.new_zeros(())
     if inputs.reference_logprobs is not None:
         kl = settings.kl_estimator(logprobs, inputs.reference_logprobs.masked_fill(~mask, 0.0))
         _check(kl, mask.shape, "algorithm.kl_estimator")
         kl_sum = kl.detach().masked_fill(~mask, 0.0).sum()
         if settings.kl_coef:
-            of_policy = truncated_ratios((logprobs - behaviour).detach(), settings.bounds)
+            of_policy = truncated_ratios(log_ratios, settings.bounds)
             loss = loss + settings.kl_coef * mean(of_policy * kl)
     if settings.entropy_coef:
         assert inputs.entropies is not None, "an entropy bonus needs the entropies"
@@ -147,6 +168,7 @@ def policy_loss(inputs: LossInputs, totals: BatchTotals, settings: LossSettings)
         kl_sum=kl_sum,
         clipped_sum=(clipped & mask).sum(),
         bounded_sum=(corrected.bounded & mask).sum(),
+        off_policy_sum=(left_out & mask).sum(),
         ratio_sum=ratios.sum(),
         ratio_max=ratios.max() if ratios.numel() else ratios.new_zeros(()),
     )

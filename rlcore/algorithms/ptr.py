@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rlcore.algorithms.advantage import RewardTerm
 from rlcore.algorithms.process import StepValues, TokenValues
 from rlcore.algorithms.signal import groups_with_signal
 
@@ -49,12 +50,16 @@ class MixedRewards:
     """The schedule's factor on the reasoning reward."""
     steps: tuple[StepValues, ...] = ()
     """Values of steps, one entry for each reward that judges steps and counts at present."""
+    terms: tuple[RewardTerm, ...] = ()
+    """The rewards that count at present, where each is to be normalised by itself."""
 
     @property
     def has_signal(self) -> np.ndarray:
-        """Returns bool [G]: whether the counting samples of each group differ
-        (`rlcore.algorithms.signal`)."""
-        return groups_with_signal(self.rewards, self.mask, [of_reward.values for of_reward in self.steps])
+        """Returns bool [G]: whether the counting samples of each group differ (`rlcore.algorithms.signal`),
+        in the mixed reward or, where there are `terms`, in one of these."""
+        steps = [of_reward.values for of_reward in self.steps]
+        tables = [term.values for term in self.terms] or [self.rewards]
+        return np.any([groups_with_signal(table, self.mask, steps) for table in tables], axis=0)
 
     def without(self, excluded: np.ndarray) -> MixedRewards:
         """Returns the same with the samples masked where `excluded` [G, K] is True."""
@@ -71,13 +76,14 @@ def mix_rewards(
     trust: bool = True,
     factor: float = 1.0,
     token_values: Mapping[str, TokenValues] | None = None,
+    decoupled: bool = False,
 ) -> MixedRewards:
     """Mixes named scores into their weighted sum, the `reasoning` one times trust weight and `factor`. The
     values of single tokens, name to [G][K] for those rewards that give any, get the same weights.
 
     `scores`: name to [G, K], NaN where a score failed; `weights` has the same names. A score of weight 0, or
     behind a factor of 0, is a diagnostic: its failures mask nothing. Without `outcome` or `reasoning` this
-    is the plain weighted sum.
+    is the plain weighted sum. With `decoupled` its terms are kept apart as well.
     Raises ValueError where names or shapes disagree.
     """
     _check(scores, weights, outcome, reasoning)
@@ -91,6 +97,7 @@ def mix_rewards(
     token_values = token_values or {}
     rewards, mask = np.zeros(shape), np.ones(shape, dtype=bool)
     steps: list[StepValues] = []
+    terms: list[RewardTerm] = []
     for name, values in arrays.items():
         is_scheduled = name == reasoning
         if weights[name] == 0 or (is_scheduled and factor == 0):
@@ -99,11 +106,17 @@ def mix_rewards(
         weight_G1 = np.full((shape[0], 1), float(weights[name]))
         if is_scheduled:
             weight_G1 *= factor * (tau_G[:, None] if trust else 1.0)
+        terms.append(RewardTerm(values=values, weights=weight_G1[:, 0]))
         rewards += weight_G1 * np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
         if name in token_values:
             steps.append(StepValues(values=token_values[name], weights=weight_G1[:, 0]))
     return MixedRewards(
-        rewards=np.where(mask, rewards, 0.0), mask=mask, tau=tau_G, factor=factor, steps=tuple(steps)
+        rewards=np.where(mask, rewards, 0.0),
+        mask=mask,
+        tau=tau_G,
+        factor=factor,
+        steps=tuple(steps),
+        terms=tuple(terms) if decoupled else (),
     )
 
 

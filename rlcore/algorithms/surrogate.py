@@ -26,6 +26,8 @@ class Clip:
     """Ratios above 1 + high are clipped."""
     dual: float | None = None
     """Factor above 1 that bounds the loss of a token with a negative advantage; null sets no bound."""
+    gate: tuple[float, float] | None = None
+    """Temperatures of the gate of `sapo`: where the advantage is above 0, and elsewhere."""
 
 
 class Surrogate(Protocol):
@@ -106,7 +108,29 @@ def cispo(
     return -weight * advantages * logprobs, weight != ratio
 
 
-SURROGATES: dict[str, Surrogate] = {"ppo": ppo, "gspo": gspo, "cispo": cispo}
+def sapo(
+    logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    advantages: torch.Tensor,
+    mask: torch.Tensor,
+    clip: Clip,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns -(4 / t) sigmoid(t (ratio - 1)) A: SAPO, "Soft Adaptive Policy Optimization", arXiv 2511.20347.
+
+    The temperature t is `clip.gate[0]` where the advantage is above 0 and `clip.gate[1]` elsewhere. The
+    gradient is the policy gradient's at ratio 1, and fades on both sides of it, faster for a higher
+    temperature; no token loses it at once. Towards t = 0 it is that of ratio A without bounds. What counts as
+    clipped is a token that keeps less than half of that. `clip.low`, `high` and `dual` are not used.
+    """
+    assert clip.gate is not None, "sapo needs the temperatures of its gate"
+    above, elsewhere = (advantages.new_tensor(temperature) for temperature in clip.gate)
+    temperature = above.where(advantages > 0, elsewhere)
+    gate = (temperature * (_ratio(logprobs - old_logprobs) - 1.0)).sigmoid()
+    kept = 4.0 * (gate * (1.0 - gate)).detach()
+    return -4.0 / temperature * gate * advantages, kept < 0.5
+
+
+SURROGATES: dict[str, Surrogate] = {"ppo": ppo, "gspo": gspo, "cispo": cispo, "sapo": sapo}
 """The surrogates by their names in `algorithm.loss`."""
 
 

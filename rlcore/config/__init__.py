@@ -114,6 +114,12 @@ class RunConfig:
         check(buffer <= limit, "algorithm.overlong_buffer", buffer, at_most)
         algorithm = self.algorithm
         check(
+            algorithm.advantage != "pass_at_k" or algorithm.pass_k < k,
+            "algorithm.pass_k",
+            algorithm.pass_k,
+            f"below rollout.samples_per_prompt ({k}): else every set of a group earns the same",
+        )
+        check(
             algorithm.kl_estimator != "k1" or algorithm.kl_in == "reward" or algorithm.kl_coef == 0,
             "algorithm.kl_estimator",
             algorithm.kl_estimator,
@@ -192,8 +198,9 @@ class RunConfig:
             "none unless learner.recompute_logprobs is true: the rollout's own logprobs need no correction",
         )
         # Else what older weights wrote would pass for the learner's own: neither weighted nor clipped.
-        set_right = [name for name in CORRECTIONS if name != "none"]
-        is_weighted = correction != "none" or not self.learner.recomputes_logprobs
+        unweighted = ("none", "geometric_mask")
+        set_right = [name for name in CORRECTIONS if name not in unweighted]
+        is_weighted = correction not in unweighted or not self.learner.recomputes_logprobs
         check(
             self.train.staleness == 0 or is_weighted,
             "algorithm.correction",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import partial
 
-from rlcore.algorithms.advantage import ADVANTAGES, Advantage
+from rlcore.algorithms.advantage import ADVANTAGES, Advantage, pass_at_k
 from rlcore.algorithms.aggregation import AGGREGATIONS
 from rlcore.algorithms.importance import CORRECTIONS, Bounds
 from rlcore.algorithms.kl import KL_ESTIMATORS, KLEstimator
 from rlcore.algorithms.loss import LossSettings
 from rlcore.algorithms.ptr_schedule import REWARD_SCHEDULES
 from rlcore.algorithms.surrogate import SURROGATES, Clip
-from rlcore.config.checks import at_least, check, is_number, one_of, positive
+from rlcore.config.checks import at_least, between, check, is_number, one_of, positive
 from rlcore.config.resuming import IS_FIXED
 from rlcore.config.targets import choice
 
@@ -65,7 +67,10 @@ class AlgorithmConfig:
 
     advantage: str = "grpo"
     """Name of the advantage estimator, in `rlcore.algorithms.advantage.ADVANTAGES` (for instance `grpo`), or
-    `module:name`."""
+    `module:name`. `gdpo` normalises each reward by itself before the weighted sum; all others normalise the
+    sum."""
+    pass_k: int = 4
+    """Number of samples k of which `pass_at_k` rewards the best; below rollout.samples_per_prompt."""
     std_eps: float = 1e-4
     """Number that is added to what an estimator divides by. A larger one keeps groups whose rewards differ by
     a reward model's noise alone from counting as much as groups that tell right from wrong."""
@@ -76,7 +81,7 @@ class AlgorithmConfig:
     loss: str = "ppo"
     """Name of the surrogate, in `rlcore.algorithms.surrogate.SURROGATES`, or `module:name`. `ppo` clips the
     ratio of a token, `gspo` that of a sequence (and needs bounds near 3e-4). `cispo` clips the weight, so
-    that every token keeps its gradient."""
+    that every token keeps its gradient. `sapo` clips nothing: the gradient of a token fades."""
     clip_low: float = 0.2
     """Ratios below 1 - clip_low are clipped; 1 sets no lower bound."""
     clip_high: float = 0.2
@@ -84,6 +89,19 @@ class AlgorithmConfig:
     clip_dual: float | None = None
     """Factor above 1: bounds the loss of a token with a negative advantage by this times the advantage. Only
     `ppo`, or a surrogate of your own, takes one."""
+    clip_cov: float = 0.0
+    """Share of a batch's tokens that get no gradient because they lower the entropy most (Clip-Cov); 0 sets
+    none."""
+    clip_cov_bounds: tuple[float, float] = (1.0, 5.0)
+    """Covariances of log-probability and advantage between which `clip_cov` draws its tokens."""
+    kl_cov: float = 0.0
+    """Share of a batch's tokens that are held near the old policy because they lower the entropy most
+    (KL-Cov); 0 sets none."""
+    kl_cov_coef: float = 1.0
+    """Factor on |log(policy / old policy)| of the tokens of `kl_cov`."""
+    gate: tuple[float, float] = (1.0, 1.05)
+    """Temperatures at which `sapo` fades a token as its ratio leaves 1: where the advantage is above 0, and
+    elsewhere."""
     kl_coef: float = 0.04
     """Factor on the KL to the reference; 0 means no KL, and no reference is spawned."""
     kl_estimator: str = "k3"
@@ -103,10 +121,14 @@ class AlgorithmConfig:
     weighs in what rollout engine and learner compute differently, where the learner recomputes the old
     log-probabilities."""
     correction_low: float = 0.5
-    """Ratios learner / rollout below this are masked (by `icepop` and `sequence_icepop`)."""
+    """Ratios learner / rollout below this are masked (by `icepop`, `sequence_icepop` and
+    `geometric_mask`, which needs bounds near 0.999 and 1.001)."""
     correction_high: float = 2.0
-    """Ratios learner / rollout above this are masked (by `icepop` and `sequence_icepop`) or held there (by
-    `tis` and `sequence_tis`, and for the KL in the loss)."""
+    """Ratios learner / rollout above this are masked (by `icepop`, `sequence_icepop` and `geometric_mask`) or
+    held there (by `tis` and `sequence_tis`, and for the KL in the loss)."""
+    off_policy_threshold: float | None = None
+    """Mean log(rollout / policy) over a sequence, in nats per token, above which its tokens with a negative
+    advantage are left out of the surrogate; null leaves none out."""
     overlong_buffer: int = 0
     """Number of tokens before rollout.max_tokens over which a length penalty grows to `overlong_penalty`; 0
     sets no penalty."""
@@ -128,9 +150,25 @@ class AlgorithmConfig:
         check(0 <= self.step_discount <= 1, "step_discount", self.step_discount, "between 0 and 1")
         check(0 < self.clip_low <= 1, "clip_low", self.clip_low, "between 0 and 1")
         positive(self, "std_eps")
+        at_least(self, 1, "pass_k")
+        between(self, 0, 1, "clip_cov", "kl_cov")
+        low, high = self.clip_cov_bounds
+        check(low < high, "clip_cov_bounds", self.clip_cov_bounds, "a lower bound and one above it")
+        for temperature in self.gate:
+            fades = 0 < temperature < math.inf
+            check(fades, "gate", self.gate, "two finite numbers above 0")
+        if self.off_policy_threshold is not None:
+            positive(self, "off_policy_threshold")
         for name in ("clip_high", "correction_high"):  # .inf sets no bound
             check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        at_least(self, 0, "kl_cov_coef")
         at_least(self, 0, "kl_coef", "entropy_coef", "correction_low", "overlong_buffer", "overlong_penalty")
+        # A penalty is no reward with a weight of its own: normalised, its size would be lost.
+        apart = "where algorithm.advantage is gdpo, which normalises each reward by itself"
+        is_gdpo = self.advantage == "gdpo"
+        check(not is_gdpo or self.kl_in == "loss", "kl_in", self.kl_in, f"loss {apart}")
+        buffer = self.overlong_buffer
+        check(not is_gdpo or buffer == 0, "overlong_buffer", buffer, f"0 {apart}: make length a reward")
         high = self.correction_high
         check(self.correction_low < high, "correction_low", self.correction_low, f"below {high}")
         dual = self.clip_dual
@@ -142,7 +180,8 @@ class AlgorithmConfig:
     @property
     def advantage_estimator(self) -> Advantage:
         """Returns the function that `advantage` names."""
-        return choice(ADVANTAGES, self.advantage, where="algorithm.advantage")
+        estimator = choice(ADVANTAGES, self.advantage, where="algorithm.advantage")
+        return partial(pass_at_k, k=self.pass_k) if estimator is pass_at_k else estimator
 
     @property
     def kl_function(self) -> KLEstimator:
@@ -154,11 +193,13 @@ class AlgorithmConfig:
         """Returns the settings of the policy loss. A KL in the reward is only measured in the loss."""
         return LossSettings(
             surrogate=choice(SURROGATES, self.loss, where="algorithm.loss"),
-            clip=Clip(low=self.clip_low, high=self.clip_high, dual=self.clip_dual),
+            clip=Clip(low=self.clip_low, high=self.clip_high, dual=self.clip_dual, gate=self.gate),
             correction=choice(CORRECTIONS, self.correction, where="algorithm.correction"),
             bounds=Bounds(low=self.correction_low, high=self.correction_high),
+            off_policy_threshold=self.off_policy_threshold,
             aggregation=choice(AGGREGATIONS, self.loss_aggregation, where="algorithm.loss_aggregation"),
             kl_estimator=self.kl_function,
             kl_coef=self.kl_coef if self.kl_in == "loss" else 0.0,
             entropy_coef=self.entropy_coef,
+            kl_cov_coef=self.kl_cov_coef,
         )

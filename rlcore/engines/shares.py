@@ -99,6 +99,7 @@ class PolicyObjective:
             old = self.old_logprobs.setdefault(index, scored.logprobs.detach())
         behaviour = [row for group in groups for row in group.rollout_logprobs]
         reference = [row for group in groups for row in group.reference_logprobs]
+        held_back = [row for group in groups for row in group.held_back]
         return LossInputs(
             logprobs=scored.logprobs,
             behaviour_logprobs=_pad(behaviour, length).to(device),
@@ -107,6 +108,7 @@ class PolicyObjective:
             old_logprobs=old,
             reference_logprobs=_pad(reference, length).to(device) if has_reference else None,
             entropies=scored.entropies,
+            held_back=_pad(held_back, length).to(device).bool() if held_back else None,
         )
 
     def _share(self, result: PolicyLoss, entropies: torch.Tensor) -> Share:
@@ -119,6 +121,8 @@ class PolicyObjective:
             "entropy": entropies.detach().sum(),
         }
         maxima = {}
+        if self.algorithm.off_policy_threshold is not None:
+            sums["off_policy_fraction"] = result.off_policy_sum
         if self.recompute_logprobs:
             sums["correction_fraction"] = result.bounded_sum
             sums["correction_ratio_mean"] = result.ratio_sum

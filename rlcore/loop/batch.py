@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rlcore.algorithms.advantage import group_advantages
+from rlcore.algorithms.advantage import decoupled_advantages, group_advantages
+from rlcore.algorithms.covariance import clip_cov, kl_cov
 from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.algorithms.shaping import overlong_penalty, sequence_kl
@@ -24,9 +25,13 @@ class Advantages:
     samples: np.ndarray
     """float32 [G, K]; 0 where masked."""
     tokens: list[list[np.ndarray]] | None
-    """[G][K] of float32 [T], added to the sample's; None where no reward judges single tokens."""
+    """[G][K] of float32 [T], added to the sample's; None where all tokens of a sample have the sample's."""
     keep: np.ndarray
     """bool [G, K]: completions that enter the batch."""
+    num_cov_clipped: int | None = None
+    """Tokens whose advantage Clip-Cov made 0; None where it is off."""
+    held_back: Mapping[tuple[int, int], np.ndarray] | None = None
+    """(g, k) of kept completions to bool [T]: tokens that KL-Cov holds back; None where it is off."""
 
 
 def shape_rewards(
@@ -78,8 +83,36 @@ def estimate_advantages(
     tokens = token_advantages(
         mixed.steps, lengths, keep, estimator=estimator, eps=eps, discount=algorithm.step_discount
     )
-    samples = group_advantages(rewards, keep, estimator=estimator, eps=eps)
-    return Advantages(samples=samples, tokens=tokens, keep=keep)
+    if mixed.terms:
+        samples = decoupled_advantages(mixed.terms, keep, eps=eps)
+    else:
+        samples = group_advantages(rewards, keep, estimator=estimator, eps=eps)
+    advantages = Advantages(samples=samples, tokens=tokens, keep=keep)
+    if algorithm.clip_cov or algorithm.kl_cov:
+        advantages = _hold_back(advantages, scored, algorithm)
+    return advantages
+
+
+def _hold_back(
+    advantages: Advantages, scored: Sequence[ScoredGroup], algorithm: AlgorithmConfig
+) -> Advantages:
+    """The same with a total advantage of 0 on the tokens that Clip-Cov draws, and those of KL-Cov marked."""
+    samples, lengths = advantages.samples, completion_lengths(scored)
+    tokens = advantages.tokens or [[np.zeros(length, dtype=np.float32) for length in row] for row in lengths]
+    kept = np.argwhere(advantages.keep).tolist()
+    logprobs = [scored[g].arrays.rollout_logprobs[k] for g, k in kept]
+    totals = [samples[g, k] + tokens[g][k] for g, k in kept]
+    if algorithm.kl_cov:
+        marks = kl_cov(logprobs, totals, share=algorithm.kl_cov)
+        by_place = {(g, k): row for (g, k), row in zip(kept, marks, strict=True)}
+        advantages = replace(advantages, held_back=by_place)
+    if algorithm.clip_cov:
+        drawn = clip_cov(logprobs, totals, share=algorithm.clip_cov, bounds=algorithm.clip_cov_bounds)
+        for (g, k), is_drawn in zip(kept, drawn, strict=True):
+            tokens[g][k][is_drawn] = -samples[g, k]
+        num_clipped = sum(int(row.sum()) for row in drawn)
+        advantages = replace(advantages, tokens=tokens, num_cov_clipped=num_clipped)
+    return advantages
 
 
 def build_batch(scored: Sequence[ScoredGroup], advantages: Advantages, policy_version: int) -> TrainBatch:
@@ -98,6 +131,7 @@ def build_batch(scored: Sequence[ScoredGroup], advantages: Advantages, policy_ve
         completions, ready = [one.group.completions[k] for k in kept], one.arrays
         is_old = any(c.version_spans or c.policy_version != policy_version for c in completions)
         reference, of_tokens = ready.reference_logprobs, advantages.tokens
+        held_back = advantages.held_back
         train_groups.append(
             TrainGroup(
                 prompt_id=ready.prompt_id,
@@ -109,6 +143,7 @@ def build_batch(scored: Sequence[ScoredGroup], advantages: Advantages, policy_ve
                 is_current=tuple(c.token_versions == policy_version for c in completions) if is_old else (),
                 advantages=np.asarray(advantages.samples[g, kept], dtype=np.float32),
                 token_advantages=tuple(of_tokens[g][k] for k in kept) if of_tokens else (),
+                held_back=tuple(held_back[g, k] for k in kept) if held_back else (),
             )
         )
     return TrainBatch(

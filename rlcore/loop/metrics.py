@@ -76,12 +76,19 @@ def completion_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
 
 
 def batch_metrics(batch: TrainBatch, mixed: MixedRewards, advantages: Advantages) -> dict[str, float]:
-    """Returns what the update saw, and how many groups were left out for want of signal."""
-    return {
+    """Returns what the update saw, how many groups were left out for want of signal, and the shares of
+    tokens that Clip-Cov took out and KL-Cov holds back, where they are on."""
+    metrics = {
         "batch/sequences": float(batch.num_sequences),
         "batch/tokens": float(batch.num_tokens),
         "batch/groups_dropped": float((mixed.mask.any(axis=1) & ~advantages.keep.any(axis=1)).sum()),
     }
+    if advantages.num_cov_clipped is not None:
+        metrics["batch/cov_clipped"] = advantages.num_cov_clipped / max(batch.num_tokens, 1)
+    if advantages.held_back is not None:
+        num_held_back = sum(int(row.sum()) for row in advantages.held_back.values())
+        metrics["batch/cov_held_back"] = num_held_back / max(batch.num_tokens, 1)
+    return metrics
 
 
 def staleness_metrics(scored: Sequence[ScoredGroup], policy_version: int) -> dict[str, float]:

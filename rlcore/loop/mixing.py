@@ -68,6 +68,7 @@ class Mixer:
                 for name in names
                 if any(score.token_values for one in scored for score in one.scores[name])
             },
+            decoupled=algorithm.advantage == "gdpo",
         )
         if algorithm.mask_truncated:
             mixed = mixed.without(is_truncated(scored))

@@ -29,6 +29,8 @@ SETTINGS = st.fixed_dictionaries(
         "correction": st.sampled_from(list(CORRECTIONS)),
         "correction_low": st.just(0.6),
         "correction_high": st.just(1.7),
+        "gate": st.sampled_from([(1.0, 1.05), (0.5, 3.0)]),
+        "off_policy_threshold": st.sampled_from([None, 0.05]),
         "kl_coef": st.sampled_from([0.0, 0.3]),
         "kl_estimator": st.sampled_from(list(KL_ESTIMATORS)),
         "entropy_coef": st.sampled_from([0.0, 0.05]),
@@ -152,6 +154,11 @@ def plain_token(batch: Batch, settings: dict, b: int, t: int) -> tuple[float, di
         value = -w * objective
         if objective == s * advantage:
             slopes[t] += -w * advantage * s  # GSPO-token: of all tokens together it is the sequence's
+    elif settings["loss"] == "sapo":
+        ratio, temperature = math.exp(new[t] - old[t]), settings["gate"][0 if advantage > 0 else 1]
+        gate = 1 / (1 + math.exp(-temperature * (ratio - 1)))
+        value = -w * advantage * 4 / temperature * gate
+        slopes[t] += -w * advantage * 4 * gate * (1 - gate) * ratio
     else:
         ratio = math.exp(new[t] - old[t])
         objective = min(ratio * advantage, min(max(ratio, low), high) * advantage)
@@ -163,6 +170,10 @@ def plain_token(batch: Batch, settings: dict, b: int, t: int) -> tuple[float, di
         value = -w * objective
         if moves:
             slopes[t] += -w * advantage * ratio
+    left = sum(r - n for r, n in zip(rollout, new, strict=True)) / length
+    threshold = settings["off_policy_threshold"]
+    if threshold is not None and advantage < 0 and left > threshold:
+        value, slopes[t] = 0.0, 0.0
     log_r = reference[t] - new[t]
     kl, slope = {
         "k1": (-log_r, 1.0),
@@ -179,6 +190,9 @@ def plain_correction(settings: dict, old: list[float], rollout: list[float], t: 
     name, high = settings["correction"], settings["correction_high"]
     if name == "none":
         return 1.0
+    if name == "geometric_mask":
+        mean = math.exp(sum(o - r for o, r in zip(old, rollout, strict=True)) / len(old))
+        return 1.0 if settings["correction_low"] <= mean <= high else 0.0
     if name.startswith("sequence"):
         ratio = math.prod(math.exp(o - r) for o, r in zip(old, rollout, strict=True))
     else:
@@ -228,7 +242,8 @@ def test_sharding_and_micro_batching_change_nothing(batch, settings, data):
     whole, gradient, entropy_gradient = ours(batch, settings, rows)
     parts = [[row for row in rows if owners[row] == rank] for rank in range(3)]
     shares = [ours(batch, settings, part) for part in parts if part]
-    for name in ("loss", "policy_loss", "kl_sum", "clipped_sum", "bounded_sum", "ratio_sum", "num_tokens"):
+    names = ("loss", "policy_loss", "kl_sum", "clipped_sum", "bounded_sum", "off_policy_sum", "ratio_sum")
+    for name in (*names, "num_tokens"):
         total = sum(getattr(share, name) for share, _, _ in shares)
         torch.testing.assert_close(total, getattr(whole, name), **TOLERANCE)
     assert max(share.ratio_max for share, _, _ in shares) == whole.ratio_max
@@ -269,7 +284,7 @@ def test_a_batch_without_tokens_gives_zero(batch, settings):
     assert result.ratio_max.item() == result.num_tokens.item() == 0
 
 
-@given(batches(), st.sampled_from(["ppo", "cispo"]))
+@given(batches(), st.sampled_from(["ppo", "cispo", "sapo"]))
 def test_on_policy_every_surrogate_has_the_policy_gradient(batch, surrogate):
     """At ratio 1 nothing is clipped and the gradient of a token is its advantage's."""
     settings = {"loss": surrogate, "loss_aggregation": "sequence", "clip_low": 0.2, "clip_high": 0.2}
@@ -298,3 +313,43 @@ def test_correction_metrics_count_what_was_bounded(batch):
     assert masked.bounded_sum.item() == sum(not 0.6 <= ratio <= 1.7 for ratio in ratios)
     assert truncated.ratio_sum.item() == pytest.approx(sum(ratios))
     assert truncated.ratio_max.item() == pytest.approx(max(ratios, default=0.0))
+
+
+@given(batches(), st.sampled_from(["token", "sequence"]))
+def test_a_cold_gate_has_the_gradient_of_the_ratio_without_bounds(batch, aggregation):
+    base = {"loss_aggregation": aggregation, "clip_low": 1.0, "clip_high": math.inf}
+    rows = everything(batch)
+    _, free, _ = ours(batch, base | {"loss": "ppo"}, rows)
+    _, gated, _ = ours(batch, base | {"loss": "sapo", "gate": (1e-6, 1e-6)}, rows)
+    torch.testing.assert_close(gated, free, **TOLERANCE)
+
+
+@given(batches(), st.sampled_from(list(SURROGATES)))
+def test_what_the_policy_has_left_gets_no_gradient_of_the_surrogate(batch, surrogate):
+    """The KL keeps its own; on policy, and above every threshold, nothing is left out."""
+    base = {"loss": surrogate, "loss_aggregation": "token", "clip_low": 0.2, "clip_high": 0.2}
+    rows = everything(batch)
+    whole, gradient, _ = ours(batch, base, rows)
+    masked, masked_gradient, _ = ours(batch, base | {"off_policy_threshold": 0.05}, rows)
+    log_ratios = ((batch.behaviour - batch.logprobs) * batch.mask).sum(-1)
+    is_left = log_ratios / torch.tensor(batch.lengths).clamp(min=1) > 0.05
+    left_out = (batch.of_tokens < 0) & is_left[:, None] & batch.mask
+    assert masked.off_policy_sum.item() == left_out.sum().item() and whole.off_policy_sum.item() == 0
+    assert not masked_gradient[left_out].any()
+    torch.testing.assert_close(masked_gradient[~left_out], gradient[~left_out], **TOLERANCE)
+    same = replace(batch, behaviour=batch.logprobs)
+    assert ours(same, base | {"off_policy_threshold": 1e-9}, rows)[0].off_policy_sum.item() == 0
+
+
+@given(batches())
+def test_the_unbiased_kl_of_deepseek_is_k2_in_its_gradient(batch):
+    """Equation of arXiv 2512.02556, section 3.1, with a gradient through the ratio: ratio * k3."""
+    settings = {"loss": "ppo", "loss_aggregation": "token", "clip_low": 0.2, "clip_high": 0.2}
+    unbounded = {"kl_coef": 1.0, "kl_estimator": "k2", "correction_high": math.inf}
+    still = replace(batch, advantages=torch.zeros_like(batch.advantages))
+    _, gradient, _ = ours(still, settings | unbounded, everything(batch))
+    logprobs = batch.logprobs.clone().requires_grad_()
+    ratio, log_r = (logprobs - batch.behaviour).exp(), batch.reference - logprobs
+    estimate = (ratio * (log_r.exp() - log_r - 1) * batch.mask).sum() / max(sum(batch.lengths), 1)
+    (expected,) = torch.autograd.grad(estimate, logprobs)
+    torch.testing.assert_close(gradient, expected, **TOLERANCE)

@@ -190,10 +190,13 @@ def test_what_is_missing_outside_is_named(outside: str, key: str, name: str, mes
 @pytest.mark.parametrize(
     ("override", "names"),
     [
-        ("algorithm.advantage=gpro", "grpo, dr_grpo, rloo, reinforce_pp, reinforce_pp_baseline, maxrl"),
-        ("algorithm.loss=pop", "ppo, gspo, cispo"),
+        (
+            "algorithm.advantage=gpro",
+            "grpo, dr_grpo, rloo, reinforce_pp, reinforce_pp_baseline, maxrl, pass_at_k, gdpo",
+        ),
+        ("algorithm.loss=pop", "ppo, gspo, cispo, sapo"),
         ("algorithm.loss_aggregation=tokens", "token, sequence, constant"),
-        ("algorithm.correction=tsi", "none, tis, icepop, sequence_tis, sequence_icepop"),
+        ("algorithm.correction=tsi", "none, tis, icepop, sequence_tis, sequence_icepop, geometric_mask"),
         ("algorithm.kl_estimator=k4", "k1, k2, k3, k3_capped"),
         ("learner.lr_schedule=step", "constant, linear, cosine"),
     ],

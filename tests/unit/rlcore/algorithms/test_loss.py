@@ -112,3 +112,21 @@ def test_on_policy_gradient_is_the_advantage_weighted_likelihood():
     totals = BatchTotals(num_tokens=4, num_sequences=2, max_tokens=2)
     policy_loss(inputs, totals, settings).loss.backward()
     torch.testing.assert_close(logprobs.grad, torch.tensor([[-0.175, -0.175], [0.175, 0.175]]))
+
+
+def test_tokens_that_are_held_back_pay_for_their_distance_to_the_old_policy():
+    logprobs = torch.tensor([[-0.9, -2.2], [-0.7, -0.5]], requires_grad=True)
+    old = torch.tensor([[-1.0, -2.0], [-1.0, float("nan")]])
+    mask = torch.tensor([[True, True], [True, False]])
+    inputs = LossInputs(
+        logprobs=logprobs,
+        behaviour_logprobs=old,
+        advantages=torch.zeros(2),
+        mask=mask,
+        held_back=torch.tensor([[True, True], [False, True]]),
+    )
+    settings = AlgorithmConfig(kl_coef=0.0, kl_cov=0.5, kl_cov_coef=2.0).loss_settings
+    result = policy_loss(inputs, BatchTotals(num_tokens=3, num_sequences=2, max_tokens=2), settings)
+    assert result.loss.item() == pytest.approx(2 * (0.1 + 0.2) / 3)
+    result.loss.backward()
+    torch.testing.assert_close(logprobs.grad, torch.tensor([[2 / 3, -2 / 3], [0.0, 0.0]]))

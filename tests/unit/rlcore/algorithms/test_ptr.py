@@ -59,6 +59,25 @@ def test_a_failed_score_masks_its_sample_only_where_it_counts():
     assert mix_rewards(scores, WEIGHTS | {"reasoning": 0.0}, **PTR).mask.all()
 
 
+def test_terms_keep_their_rewards_and_carry_trust_and_schedule_as_weights():
+    mixed = mix_rewards(
+        SCORES | {"idle": REASONING}, WEIGHTS | {"idle": 0.0}, **PTR, factor=0.5, decoupled=True
+    )
+    of_format, of_outcome, of_reasoning = mixed.terms
+    np.testing.assert_array_equal(of_reasoning.values, REASONING)
+    np.testing.assert_allclose(of_format.weights, [0.3, 0.3])
+    np.testing.assert_allclose(of_outcome.weights, [1.0, 1.0])
+    np.testing.assert_allclose(of_reasoning.weights, [0.25, 0.25 * math.exp(-0.5)])
+    assert mix_rewards(SCORES, WEIGHTS, **PTR).terms == ()
+
+
+def test_rewards_whose_sum_is_equal_are_signal_where_each_counts_by_itself():
+    scores = {"a": np.array([[1.0, 0.0], [0.5, 0.5]]), "b": np.array([[0.0, 2.0], [0.1, 0.1]])}
+    weights = {"a": 1.0, "b": 0.5}
+    assert mix_rewards(scores, weights).has_signal.tolist() == [False, False]
+    assert mix_rewards(scores, weights, decoupled=True).has_signal.tolist() == [True, False]
+
+
 def test_mixing_names_what_disagrees():
     with pytest.raises(ValueError, match="weights of"):
         mix_rewards(SCORES, {"format": 1.0})

@@ -335,6 +335,19 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
         ("algorithm.loss=dpo", "algorithm.loss: got 'dpo', must be one of ppo, gspo, cispo"),
         ("algorithm.clip_dual=0.5", "algorithm.clip_dual: got 0.5, must be above 1, or null"),
         ("algorithm={clip_dual: 3, loss: gspo}", "algorithm.clip_dual: got 3.0, must be null where"),
+        ("algorithm.kl_cov=-1", "algorithm.kl_cov: got -1.0, must be at least 0 and at most 1"),
+        ("algorithm.kl_cov_coef=.inf", "algorithm.kl_cov_coef: got inf, must be a finite number"),
+        ("algorithm.clip_cov=2", "algorithm.clip_cov: got 2.0, must be at least 0 and at most 1"),
+        ("algorithm.clip_cov_bounds=[5, 1]", "algorithm.clip_cov_bounds: got (5.0, 1.0), must be a lower"),
+        ("algorithm.gate=[1, 0]", "algorithm.gate: got (1.0, 0.0), must be two finite numbers above 0"),
+        ("algorithm.pass_k=0", "algorithm.pass_k: got 0, must be at least 1"),
+        (
+            "algorithm={advantage: pass_at_k, pass_k: 8}",
+            "algorithm.pass_k: got 8, must be below rollout.samples_per_prompt (8)",
+        ),
+        ("algorithm={advantage: gdpo, kl_in: reward}", "algorithm.kl_in: got 'reward', must be loss where"),
+        ("algorithm={advantage: gdpo, overlong_buffer: 4}", "algorithm.overlong_buffer: got 4, must be 0"),
+        ("algorithm.off_policy_threshold=0", "algorithm.off_policy_threshold: got 0.0, must be above 0"),
         ("algorithm.kl_estimator=k4", "algorithm.kl_estimator: got 'k4', must be one of k1, k2, k3"),
         ("algorithm.kl_in=both", "algorithm.kl_in: got 'both', must be one of loss, reward"),
         ("algorithm.loss_aggregation=mean", "must be one of token, sequence, constant"),
@@ -399,8 +412,11 @@ def test_what_cannot_share_a_gpu_is_refused(minimal: Path, overrides: list[str],
 @pytest.mark.parametrize("recomputing", ["learner.recompute_logprobs=true", "learner.updates_per_batch=2"])
 def test_old_tokens_are_weighted_where_the_ratio_does_not(minimal: Path, recomputing: str) -> None:
     ahead = ["train.staleness=1", recomputing]
-    with pytest.raises(ConfigError, match=r"algorithm.correction: got 'none', must be one of tis, icepop"):
-        load_config([minimal], ahead)
+    for unweighted in ("none", "geometric_mask"):
+        with pytest.raises(
+            ConfigError, match=f"got '{unweighted}', must be one of tis, icepop, sequence_tis"
+        ):
+            load_config([minimal], [*ahead, f"algorithm.correction={unweighted}"])
     load_config([minimal], [*ahead, "algorithm.correction=tis"])
     load_config([minimal], ["train.staleness=1"])
     load_config([minimal], [recomputing])
@@ -673,10 +689,15 @@ rollout.hang_timeout_s rollout.max_restarts
 rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
 rewards.*.num_gpus rewards.*.resources rewards.*.runtime_env rewards.*.batch_size rewards.*.concurrency
 rewards.*.timeout_s rewards.*.retries rewards.*.cache rewards.*.on_error
-algorithm.advantage algorithm.std_eps algorithm.step_discount algorithm.loss algorithm.clip_low
+algorithm.advantage algorithm.pass_k algorithm.std_eps algorithm.step_discount algorithm.loss
+algorithm.clip_low
 algorithm.clip_high
-algorithm.clip_dual algorithm.kl_coef algorithm.kl_estimator algorithm.kl_in algorithm.loss_aggregation
+algorithm.clip_dual algorithm.clip_cov algorithm.clip_cov_bounds algorithm.kl_cov algorithm.kl_cov_coef
+algorithm.gate algorithm.kl_coef
+algorithm.kl_estimator algorithm.kl_in
+algorithm.loss_aggregation
 algorithm.entropy_coef algorithm.correction algorithm.correction_low algorithm.correction_high
+algorithm.off_policy_threshold
 algorithm.overlong_buffer algorithm.overlong_penalty algorithm.mask_truncated
 algorithm.drop_groups_without_signal
 algorithm.ptr.outcome algorithm.ptr.reasoning algorithm.ptr.trust algorithm.ptr.schedule

@@ -117,6 +117,24 @@ def test_an_entropy_bonus_lowers_the_loss_and_needs_a_gradient() -> None:
         objective(algorithm).share(scored(FIRST), [GROUP], 0)
 
 
+def test_bad_sequences_that_the_policy_has_left_are_counted() -> None:
+    """The second sequence, of advantage -1, is 0.2 nats less likely than when it was sampled."""
+    algorithm = AlgorithmConfig(kl_coef=0.0, off_policy_threshold=0.1)
+    share = objective(algorithm).share(scored(LATER), [GROUP], 0)
+    assert share.sums["off_policy_fraction"].item() == 1
+    assert share.loss.item() == pytest.approx(-(math.exp(0.1) + math.exp(-0.5)) / 3)
+    assert "off_policy_fraction" not in objective().share(scored(LATER), [GROUP], 0).sums
+
+
+def test_tokens_that_are_held_back_reach_the_loss() -> None:
+    """The second token of the first sequence is 0.5 nats from the rollout's."""
+    group = replace(GROUP, held_back=(np.array([False, True]), np.array([False])))
+    algorithm = AlgorithmConfig(kl_coef=0.0, kl_cov=0.1, kl_cov_coef=3.0)
+    share = objective(algorithm).share(scored(FIRST), [group], 0)
+    without = objective(algorithm).share(scored(FIRST), [GROUP], 0)
+    assert share.loss.item() - without.loss.item() == pytest.approx(3.0 * 0.5 / 3)
+
+
 def test_constant_aggregation_divides_by_the_longest_allowed() -> None:
     algorithm = AlgorithmConfig(kl_coef=0.0, loss_aggregation="constant")
     share = objective(algorithm, recompute_logprobs=True).share(scored(FIRST), [GROUP], 0)

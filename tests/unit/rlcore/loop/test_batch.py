@@ -134,7 +134,7 @@ def test_a_batch_travels_as_a_few_arrays_and_arrives_as_it_was() -> None:
         buffers: list[pickle.PickleBuffer] = []
         wire = pickle.dumps(batch, protocol=5, buffer_callback=buffers.append)
         arrived = pickle.loads(wire, buffers=buffers)
-        assert len(buffers) <= 8
+        assert len(buffers) <= 9
         assert (arrived.num_sequences, arrived.num_tokens, arrived.policy_version) == (6, 29, 3)
         assert len(arrived.groups) == len(batch.groups)
         for mine, theirs in zip(arrived.groups, batch.groups, strict=True):

@@ -242,6 +242,50 @@ def test_steps_that_a_reward_judges_reach_the_batch():
     np.testing.assert_allclose(rows, [[1, 1], [-1, 0], [0, 0], [0, 0]], rtol=1e-3)
 
 
+def test_clip_cov_takes_the_advantage_of_likely_tokens_of_good_answers():
+    """Log-probabilities -1 and -3, of mean -2: the likely token of the one right answer stands out."""
+    answer = replace(ANSWER, logprobs=(-1.0, -3.0))
+    scores = SCORES | {"outcome": [[1, 0, 0, 0], [1, 1, 1, 1]]}
+    settings = {"clip_cov": 1.0, "clip_cov_bounds": (1.0, 5.0), "drop_groups_without_signal": True}
+    actors = {"rollout": FakePool((answer,) * K)}
+    result = controller(ptr(threshold=0.99), scores, actors=actors, **settings).train_step()
+    assert result.metrics["batch/cov_clipped"] == 1 / 8
+    halves = result.metrics["batch"].groups
+    rows = [a + t for group in halves for a, t in zip(group.advantages, group.token_advantages, strict=True)]
+    right, wrong = math.sqrt(3), -1 / math.sqrt(3)
+    np.testing.assert_allclose(rows, [[0.0, right], *[[wrong, wrong]] * 3], rtol=1e-3)
+    assert rows[0][0] == 0.0
+    assert "batch/cov_clipped" not in controller(ptr(threshold=0.99), scores).train_step().metrics
+
+
+def test_kl_cov_marks_the_tokens_of_the_highest_covariance():
+    actors = {"rollout": FakePool((replace(ANSWER, logprobs=(-1.0, -3.0)),) * K)}
+    settings = {"kl_cov": 0.25, "drop_groups_without_signal": True}
+    result = controller(ptr(threshold=0.99), actors=actors, **settings).train_step()
+    assert result.metrics["batch/cov_held_back"] == 2 / 8
+    rows = [row.tolist() for group in result.metrics["batch"].groups for row in group.held_back]
+    # Of the right answer the likely token; of the wrong ones the unlikely, of which the first is taken.
+    assert rows == [[True, False], [False, True], [False, False], [False, False]]
+    assert all(not group.token_advantages for group in result.metrics["batch"].groups)
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_gdpo_weighs_trust_into_the_normalised_reasoning(drop: bool):
+    """Outcome and reasoning point apart in the first group; in the second only the reasoning differs."""
+    settings = {"advantage": "gdpo", "std_eps": 1e-6, "drop_groups_without_signal": drop}
+    result = controller(ptr(schedule="constant"), **settings).train_step()
+    outcome, reasoning = np.array(SCORES["outcome"], float), np.array(SCORES["reasoning"])
+    normalised = (reasoning - reasoning.mean(1, keepdims=True)) / reasoning.std(1, keepdims=True)
+    total = 0.5 * np.array([[TAU], [1.0]]) * normalised
+    total[0] += (outcome[0] - outcome[0].mean()) / outcome[0].std()
+    np.testing.assert_allclose(result.advantages.samples, total / total.std(), rtol=1e-4)
+    sent = np.concatenate([group.advantages for group in result.metrics["batch"].groups])
+    np.testing.assert_allclose(sent, (total / total.std()).ravel(), rtol=1e-4)
+    # While the gate is closed, the reasoning is no term.
+    closed = controller(ptr(threshold=0.99), **settings).train_step()
+    assert closed.metrics["groups_without_signal"] == 0.5 and not closed.advantages.samples[1].any()
+
+
 @pytest.mark.parametrize(("estimator", "worth"), [("dr_grpo", 0.5), ("grpo", 0.5 / (0.5 + 0.3))])
 def test_later_steps_count_less_by_the_discount(estimator: str, worth: float):
     judged = [Score(1.0, token_values={0: 1.0, 1: 1.0}), Score(1.0, token_values={0: 0.0, 1: 0.0}), 1.0, 1.0]
