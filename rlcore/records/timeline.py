@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rlcore.errors import DataError
-from rlcore.records.files import append_rows, keep_rows, read_rows, write_text
+from rlcore.records.files import append_rows, keep_rows, read_rows, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +86,10 @@ class Recorder:
 
     def say(self, phase: str, step: int | None = None) -> None:
         """Replaces `status.json` by the phase, its step and when it began, if that can be written."""
-        if self._path is not None:
-            partial = self._path.with_name(f".{STATUS}.partial")
+        if self._path is not None and self._path.parent.is_dir():  # a folder that is gone is not made anew
+            status = {"phase": phase, "step": step, "since": time.time()}
             with suppress(OSError):
-                partial.write_text(json.dumps({"phase": phase, "step": step, "since": time.time()}) + "\n")
-                partial.replace(self._path.with_name(STATUS))
+                write_json(self._path.with_name(STATUS), status)
 
     def add(self, spans: Sequence[Span]) -> None:
         """Appends spans to the file, or keeps them where there is none."""
