@@ -60,6 +60,9 @@ class Utterance:
     stressed_words: list[str] | None = None
     trace: str | None = None
     """`<think>...</think><answer>...</answer>` where one was written."""
+    extra: dict[str, Any] | None = None
+    """What else the corpus tells, by its own name, such as an intensity or ratings of valence; kept, not
+    used."""
 
     @property
     def age_level(self) -> str | None:

@@ -37,6 +37,12 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
         default="manifest",
         help=f"reader of SOURCE: manifest (default), {', '.join(others[:-1])} or {others[-1]}",
     )
+    parser.add_argument(
+        "--split-by-speaker",
+        metavar="SHARES",
+        help="new splits without a shared speaker, such as 0.8/0.2 (train, eval) or 0.8/0.1/0.1 (the part "
+        "between is in neither)",
+    )
     parser.add_argument("--calibration", metavar="FILE", help="apply these cut points, make none")
     parser.add_argument("--max-seconds", type=float, default=30.0, help="quarantine longer files")
     parser.add_argument("--language", default="en", help="of transcripts whose corpus does not tell")
@@ -112,4 +118,7 @@ def _listed(arguments: argparse.Namespace) -> list[Utterance]:
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("emotion_task.corpora").setLevel(logging.INFO)
-    return load_corpus(arguments.corpus, arguments.source, **parse_overrides(arguments.overrides))
+    args = parse_overrides(arguments.overrides)
+    if arguments.split_by_speaker is not None:
+        args["split_by_speaker"] = arguments.split_by_speaker
+    return load_corpus(arguments.corpus, arguments.source, **args)

@@ -18,6 +18,8 @@ SPLITS = {"train": "train", "eval": "test"}
 `other`."""
 DERIVED = ("age_level",)
 """Exported columns that follow from others."""
+JSON_TEXTS = ("measured", "extra")
+"""Exported columns of objects as JSON."""
 _SHARD = re.compile(r"(train|test|other)-\d{5}-of-\d{5}\.parquet")
 
 
@@ -43,11 +45,12 @@ def as_listed(shard: Path, row: dict[str, Any], folder: Path) -> dict[str, Any]:
             export.
     """
     row = {name: value for name, value in row.items() if name not in DERIVED}
-    try:
-        if isinstance(row.get("measured"), str):
-            row["measured"] = json.loads(row["measured"])
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{shard}: {row.get('id')}: measured is not JSON: {error}") from error
+    for column in JSON_TEXTS:
+        try:
+            if isinstance(row.get(column), str):
+                row[column] = json.loads(row[column])
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{shard}: {row.get('id')}: {column} is not JSON: {error}") from error
     sound = row["audio"]
     if isinstance(sound, dict):
         row["audio"] = sound["path"] if sound["bytes"] is None else _unpacked(row, sound, folder)
