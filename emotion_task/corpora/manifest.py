@@ -39,7 +39,6 @@ _COLUMNS = (
 )
 _NAMES = ("manifest.jsonl", "manifest.csv", "manifest.parquet")
 _ALLOWED = {
-    "emotion": ALL_LABELS,
     "gender": ("male", "female"),
     "split": ("train", "eval"),
 }
@@ -63,6 +62,7 @@ def load_manifest(
     audio_root: str | None = None,
     columns: Mapping[str, str | None] | None = None,
     labels: Mapping[str, str | None] | None = None,
+    emotions: Sequence[str] = ALL_LABELS,
 ) -> list[Utterance]:
     """Lists the utterances of a manifest.
 
@@ -76,6 +76,7 @@ def load_manifest(
         columns: column by field, where they differ.
         labels: our label by the list's, where they differ; null leaves such rows out, and the log says how
             many. Other forms of ours (Anger, happiness) need none.
+        emotions: the labels that are allowed, in the place of ours.
 
     Raises:
         DataError: no manifest, no proper CSV, or mistakes in it: no `audio`, a misspelt column, a duplicate
@@ -83,9 +84,9 @@ def load_manifest(
             many there are.
         ConfigError: `columns` names no field, or no column of the list.
     """
-    translation = Translation(columns or {}, labels or {})
+    translation = Translation(columns or {}, labels or {}, emotions)
     root = Path(root).expanduser()
-    paths = find_lists(root, file)
+    paths = find_lists(root, file, (*emotions, *translation.labels))
     path = paths[0] if len(paths) == 1 else root
     own = root if root.is_dir() else root.parent
     allowed = Path(abspath(Path(audio_root).expanduser() if audio_root else own))
@@ -93,7 +94,7 @@ def load_manifest(
     utterances: dict[str, Utterance] = {}
     lines: dict[str, str] = {}
     for where, row in chain.from_iterable(_rows(each, root, allowed, translation) for each in paths):
-        found = [*_mistakes(row, _audio(own, row), allowed), *translation.misspelt(row)]
+        found = [*_mistakes(row, _audio(own, row), allowed, emotions), *translation.misspelt(row)]
         id = "" if found else str(row.get("id", Path(row["audio"]).with_suffix("").as_posix()))
         if not found and id in utterances:
             found = [f"the id {id!r} stands at {lines[id]} already"]
@@ -123,7 +124,7 @@ def _first(mistakes: list[str]) -> list[str]:
     return mistakes[:_SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])
 
 
-def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
+def _mistakes(row: Fields, audio: Path | None, allowed: Path, emotions: Sequence[str]) -> Iterator[str]:
     if audio is None:
         yield "no audio path (`audio` is required)"
     elif "\0" in row["audio"]:
@@ -143,7 +144,7 @@ def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
         mistake = None if is_number and field in _TEXTS else wrong_type(field, row[field])
         if mistake is not None:
             yield mistake
-    for field, values in _ALLOWED.items():
+    for field, values in (("emotion", emotions), *_ALLOWED.items()):
         if row.get(field) is not None and row[field] not in values:
             hint = f"map it by labels={{{row[field]}: LABEL}}, or " if field == "emotion" else ""
             told = f"{field} {row[field]!r} is not one of {', '.join(values)}"
@@ -163,8 +164,11 @@ def _audio(own: Path, row: Fields) -> Path | None:
     return Path(abspath(own / expanduser(row["audio"]))) if isinstance(row.get("audio"), str) else None
 
 
-def find_lists(root: Path, file: str | None) -> list[Path]:
-    """Returns the list's file, or the shards of a data set.
+def find_lists(root: Path, file: str | None, labels: Sequence[str] = ()) -> list[Path]:
+    """Returns the list's file, or the shards, lists or folders of a data set.
+
+    Args:
+        labels: names of folders that are labels, beside other forms of ours.
 
     Raises:
         DataError: there is neither, or no such folder.
@@ -183,7 +187,7 @@ def find_lists(root: Path, file: str | None) -> list[Path]:
         if lists := metadata_in(root):
             return lists
         folders = labelled_folders(root)
-        if any(normalise_label(folder.name) for folder in folders):
+        if any(folder.name in labels or normalise_label(folder.name) for folder in folders):
             return folders
     raise DataError(
         f"{root}: no {' or '.join(names)} here. Expected is JSONL, CSV or Parquet with the fields "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
+from emotion_task.labels import ALL_LABELS, check_set
 from emotion_task.parsing import normalise_label
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError
@@ -26,13 +27,16 @@ class Translation:
     """A translation reads a row of any list as fields.
 
     Raises:
-        ConfigError: `columns` names what is no field, or one of both is no mapping.
+        ConfigError: `columns` names what is no field, it or `labels` is no mapping, or `emotions` is no set
+            of labels.
     """
 
     columns: Mapping[str, str | None]
     """Column by field, where they differ; null for a field that no column gives."""
     labels: Mapping[str, str | None]
     """Our label by the list's; null leaves the row out."""
+    emotions: Sequence[str] = ALL_LABELS
+    """The set of our labels."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Rows that are left out, by the list's label."""
     _met: set[str] = field(default_factory=set)
@@ -44,6 +48,7 @@ class Translation:
         ):
             if not isinstance(given, Mapping):
                 raise ConfigError(f"{name}: got {given!r}; it is a mapping, such as {form}")
+        check_set(self.emotions, "emotions")
         self.labels = {str(label): ours for label, ours in self.labels.items()}  # YAML reads 0 as a number
         if unknown := sorted(set(self.columns) - set(FIELDS)):
             raise ConfigError(f"columns: {unknown} are no fields; fields are {', '.join(FIELDS)}")
@@ -70,7 +75,7 @@ class Translation:
                 return None
             found["emotion"] = self.labels[str(label)]
         elif isinstance(label, str):
-            found["emotion"] = normalise_label(label) or label
+            found["emotion"] = normalise_label(label, self.emotions) or label
         if isinstance(found.get("gender"), str):
             gender = found["gender"].strip().lower()
             found["gender"] = _GENDERS.get(gender, gender)

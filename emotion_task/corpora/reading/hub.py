@@ -175,7 +175,7 @@ def _unpacked(row: dict[str, Any], sound: dict[str, Any], place: str, folder: Pa
     content, name = sound["bytes"], sound.get("path")
     if row.get("id") is None or not name:
         name = place + (Path(name or "").suffix or _SUFFIXES.get(content[:4], ".mp3"))
-    target = folder / "audio" / str(row.get("dataset")).replace("/", "_") / name
+    target = folder / "audio" / str(row.get("dataset") or "").replace("/", "_") / name
     if not Path(target).resolve().is_relative_to(folder.resolve()):
         return str(target)  # which the list's reader refuses
     if not target.exists():

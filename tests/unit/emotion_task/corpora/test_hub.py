@@ -15,9 +15,17 @@ from pyarrow import parquet
 
 from emotion_task.cli import main
 from emotion_task.corpora import load_corpus
+from emotion_task.cot.checks import check_trace
 from emotion_task.cot.export import export_dataset
+from emotion_task.evaluation.metrics import predicted_labels
+from emotion_task.facts import reference_of
+from emotion_task.labels import labels_among
+from emotion_task.prompt import emotion_messages
 from emotion_task.records import read_manifest, write_manifest
+from emotion_task.rewards.ptr import OutcomeReward
+from emotion_task.task import EmotionTask
 from rlcore.errors import ConfigError, DataError
+from rlcore.types import Completion, Group, Prompt, RewardContext
 
 
 def put(path: Path, hertz: float = 100.0) -> bytes:
@@ -209,3 +217,51 @@ def test_the_command_takes_labels_columns_and_shares(tmp_path, capsys):
     assert {u.extra["take"] for u in found} == set("0123456789")
     assert main([*command, "--labels", "cheery"]) != 0
     assert "--labels: got 'cheery'; it is OTHER=OURS" in capsys.readouterr().err
+
+
+def test_a_set_of_labels_of_ones_own_from_the_list_to_the_metrics(tmp_path):
+    rows = (
+        ("1", "Joy", "train"),
+        ("2", "mild rage", "train"),
+        ("3", "joy", "eval"),
+        ("4", "mild rage", "eval"),
+    )
+    lines = [f"{id}.wav,{emotion},{split}" for id, emotion, split in rows]
+    write(tmp_path / "manifest.csv", "\n".join(["audio,emotion,split", *lines]))
+    emotions = ["mild rage", "joy"]
+    found = load_corpus("manifest", tmp_path, emotions=emotions)
+    assert [u.emotion for u in found] == ["joy", "mild rage", "joy", "mild rage"]
+    with pytest.raises(DataError, match=r"emotion 'mild rage' is not one of neutral"):
+        load_corpus("manifest", tmp_path)
+    with pytest.raises(DataError, match=r"emotion 'Joy' is not one of mild rage"):
+        load_corpus("manifest", tmp_path, emotions=["mild rage"])
+    for wrong in ([], "joy", ["Joy"], ["joy", "joy"], [3]):
+        with pytest.raises(ConfigError, match=r"^emotions: "):
+            load_corpus("manifest", tmp_path, emotions=wrong)
+
+    manifest = tmp_path / "m.jsonl"
+    write_manifest(manifest, found)
+    with pytest.raises(DataError, match=r"\['joy', 'mild rage'\] are not labels; .* task.args.labels names"):
+        EmotionTask(str(manifest), "unused")
+    task = EmotionTask(str(manifest), "unused", labels=emotions)
+    assert task.labels == emotions and len(task.utterances("train")) == 2
+    assert labels_among([*emotions, "sad", None]) == ["sad", "joy", "mild rage"]
+    assert "mild rage, joy" in str(emotion_messages(task.labels))
+
+    answers = [
+        f"<think>It is loud.</think><answer>{text}</answer>" for text in ("Mild rage!", "joy", "angry")
+    ]
+    rage = next(u for u in found if u.emotion == "mild rage")
+    kinds = [[f.partition(":")[0] for f in check_trace(a, rage, min_words=1, max_words=9)] for a in answers]
+    assert ["label" in of_answer for of_answer in kinds] == [False, True, True]
+    early = "<think>Mild rage it is.</think><answer>mild rage</answer>"
+    assert "opening: the first sentence names mild rage" in check_trace(early, rage, min_words=1, max_words=9)
+    completions = tuple(
+        Completion(token_ids=(1,), logprobs=(0.0,), text=text, finish_reason="stop", policy_version=0)
+        for text in answers
+    )
+    prompt = Prompt(id="p", text="", reference=reference_of(rage))
+    of_rage = Group(prompt=prompt, prompt_token_ids=(1,), completions=completions)
+    scores = OutcomeReward().score(of_rage, RewardContext())
+    assert [score.value for score in scores] == [1.0, 0.0, 0.0]
+    assert predicted_labels(answers, emotions) == ["mild rage", "joy", None]
