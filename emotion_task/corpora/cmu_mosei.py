@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
@@ -103,6 +104,8 @@ def _answers(folder: Path) -> Answers:
                 try:
                     given = {name: float(row[f"Answer.{name}"]) for name in _ANSWERS}
                 except ValueError:
+                    continue
+                if not all(map(math.isfinite, given.values())):
                     continue
                 for name, value in given.items():
                     answers[row["Input.VIDEO_ID"], row["Input.CLIP"]][name].append(value)

@@ -15,7 +15,7 @@ from pathlib import Path
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.listing import HeldOut, Listing
 from emotion_task.corpora.reading.tables import csv_rows, require_columns
-from emotion_task.records import Utterance
+from emotion_task.records import OLDEST_YEARS, Utterance
 from rlcore.records.files import open_text
 
 LABELS = {
@@ -76,10 +76,15 @@ def load_crema_d(root: str | Path, *, eval_speakers: Iterable[str | int] | None 
             text=SENTENCES[match["sentence"]],
             text_emotion="neutral",
             gender={"Male": "male", "Female": "female"}.get(actor["Sex"]),
-            age_years=float(actor["Age"]) if actor["Age"].isdigit() else None,
+            age_years=_age(actor["Age"]),
             extra={"intensity": INTENSITIES.get(match["intensity"])},
         )
     return listing.done()
+
+
+def _age(cell: str) -> float | None:
+    years = float(cell) if cell.isdecimal() else 0.0
+    return years if 0 < years < OLDEST_YEARS else None
 
 
 def _actors(path: Path) -> dict[str, dict[str, str]]:

@@ -57,7 +57,8 @@ def load_emotioncot(root: str | Path, *, audio_root: str | None = None) -> list[
         for number, row in numbered_rows(path, "an utterance of EmotionCoT"):
             label = str(row.get("emotion"))
             emotion = listing.emotion(normalise_label(label, EMOTIONS) or label)
-            if not isinstance(row.get("audio_path"), str) or not row["audio_path"]:
+            path_told = row.get("audio_path")
+            if not isinstance(path_told, str) or not Path(path_told).name or "\0" in path_told:
                 raise DataError(f"{path}:{number}: no audio_path. {LAYOUT}")
             if emotion is not None:
                 listing.utterances.append(_utterance(row, folder, emotion))
@@ -68,17 +69,22 @@ def _utterance(row: dict[str, Any], folder: Path, emotion: str) -> Utterance:
     path = Path(row["audio_path"])
     dataset, speaker = _source(path.with_suffix("").as_posix())
     stated = {name: str(row.get(name)).lower() for name in _LEVELS}
-    group, words = str(row.get("age_level")).lower(), row.get("stressed_words")
+    group, text, words = (
+        str(row.get("age_level")).lower(),
+        row.get("transcription"),
+        row.get("stressed_words"),
+    )
+    are_words = isinstance(words, list) and all(isinstance(word, str) for word in words)
     return Utterance(
         id=f"emotioncot-{path.with_suffix('').as_posix()}",
         audio=str((folder / path).resolve()),
-        text=row.get("transcription") or None,
+        text=text if isinstance(text, str) and text else None,
         emotion=emotion,
         speaker=speaker,
         dataset=dataset,
         age_years=AGES.get(group),
         language="en",
-        stressed_words=words if isinstance(words, list) else None,
+        stressed_words=words if are_words else None,
         trace=_trace(row.get("cot_analysis"), emotion),
         extra={"age_level": group} if group in AGES else None,
         **{name: value for name, value in stated.items() if value in VALUES[name]},  # type: ignore[arg-type]

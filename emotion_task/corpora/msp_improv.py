@@ -34,7 +34,7 @@ _LABELLED = re.compile(
     r"(?:UTD|MSP)-IMPROV-(?P<turn>S\d\d[A-Z]-(?P<speaker>(?P<gender>[FM])0(?P<session>\d))-[A-Z]-\w+)\.(?:avi|wav)"
     r"\s*;\s*(?P<label>[A-Z])\s*;(?P<ratings>.*)"
 )
-_RATING = re.compile(r"(?P<name>[AVDN]):(?P<mean>[\d.]+|NaN)")
+_RATING = re.compile(r"(?P<name>[AVDN]):(?P<mean>\d+(?:\.\d+)?|NaN)")
 
 
 def load_msp_improv(root: str | Path, *, eval_sessions: Iterable[int] | None = None) -> list[Utterance]:

@@ -114,6 +114,7 @@ LAYOUTS: dict[str, Layout] = {
     "esd": Layout(
         (
             *("0011/Angry/0011_000351.wav", "0003/Happy/train/0003_000701.wav", "0020/Sad/0020_001051.wav"),
+            "0003/Happy/0003_000701.wav",
             *("0001/Neutral/0001_000001.wav", "0001/Neutral/take.wav"),
         ),
         {
@@ -130,7 +131,7 @@ LAYOUTS: dict[str, Layout] = {
             "0020_001051": dict(emotion="sad", split="eval", text="It\u2019s a café."),
             "0001_000001": dict(emotion="neutral", split="train", text="他对谁都那么友好。"),
         },
-        (),
+        ("1 listed twice",),
     ),
     "msp_improv": Layout(
         tuple(

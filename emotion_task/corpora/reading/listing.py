@@ -119,13 +119,17 @@ class Listing:
         )
 
     def done(self) -> list[Utterance]:
-        """Returns the utterances. The log says what was left out and why, and warns where a split stayed
-        empty.
+        """Returns the utterances, each id once. The log says what was left out and why, and warns where a
+        split stayed empty.
 
         Raises:
             DataError: there are none.
             ConfigError: one is to be held out that is not among them.
         """
+        unique = {u.id: u for u in reversed(self.utterances)}  # of two with one id the first
+        if twice := len(self.utterances) - len(unique):
+            self.leave_out("listed twice", twice)
+            self.utterances = list(reversed(unique.values()))
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
         if not self.utterances:
             what = f"no {self.name.upper()} speech (left out: {left_out or 'nothing'})"
