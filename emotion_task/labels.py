@@ -1,8 +1,12 @@
-"""The emotion labels: the nine of EmotionThinker, and those that single corpora add."""
+"""The emotion labels: the nine of EmotionThinker, and those that single corpora add.
+
+A list may have a set of its own (`corpus.args.emotions`), which the task is told, too (`task.args.labels`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 
 from rlcore.errors import ConfigError
 
@@ -16,16 +20,38 @@ ALL_LABELS = EMOTIONS + EXTRA
 
 
 def labels_among(emotions: Iterable[str | None]) -> list[str]:
-    """Returns the labels that occur, in the order of `ALL_LABELS`: the options of the emotion question."""
-    used = set(emotions)
-    return [label for label in ALL_LABELS if label in used]
+    """Returns the labels that occur: the options of the emotion question.
+
+    Those of `ALL_LABELS` come in its order, others after them, sorted.
+    """
+    used = {emotion for emotion in emotions if emotion is not None}
+    return [label for label in ALL_LABELS if label in used] + sorted(used - set(ALL_LABELS))
 
 
-def check_labels(labels: Sequence[str], setting: str) -> None:
+def check_labels(labels: Sequence[str], setting: str, others: Collection[str] = ()) -> None:
     """Checks that every name is a label.
+
+    Args:
+        others: labels that are allowed beside `ALL_LABELS`.
 
     Raises:
         ConfigError: a name is none: no answer could give it, so all would be wrong.
     """
-    if unknown := sorted(set(labels) - set(ALL_LABELS)):
-        raise ConfigError(f"{setting}: {unknown} are not labels; allowed are {list(ALL_LABELS)}")
+    if unknown := sorted(set(labels) - set(ALL_LABELS) - set(others)):
+        allowed = [*ALL_LABELS, *sorted(set(others) - set(ALL_LABELS))]
+        raise ConfigError(f"{setting}: {unknown} are not labels; allowed are {allowed}")
+
+
+def check_set(labels: Sequence[str], setting: str) -> None:
+    """Checks that a set of labels of one's own can be read in answers.
+
+    Raises:
+        ConfigError: not a list of different names in small letters a to z, with single spaces between words.
+    """
+    is_list = not isinstance(labels, str) and all(isinstance(label, str) for label in labels)
+    if not is_list or not labels or len(set(labels)) < len(labels):
+        raise ConfigError(
+            f"{setting}: got {labels!r}; it is a list of different labels, such as [joy, anger]"
+        )
+    if wrong := [label for label in labels if not re.fullmatch(r"[a-z]+( [a-z]+)*", label)]:
+        raise ConfigError(f"{setting}: {wrong}: labels are words in small letters a to z, such as 'mild joy'")

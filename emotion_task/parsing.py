@@ -68,6 +68,8 @@ def normalise_label(text: str, labels: Sequence[str] = ALL_LABELS) -> str | None
     """Returns the label that `text` names, whatever its case, punctuation or listed alias; None if it names
     none of `labels`. The whole text must be the label: a sentence that mentions one is not an answer."""
     words = " ".join(re.findall(r"[a-z]+", text.lower()))
+    if words in labels:
+        return words
     label = _LABEL_OF.get(words)
     return label if label in labels else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -60,6 +61,9 @@ class Utterance:
     stressed_words: list[str] | None = None
     trace: str | None = None
     """`<think>...</think><answer>...</answer>` where one was written."""
+    extra: dict[str, Any] | None = None
+    """What else the corpus tells, by its own name, such as an intensity or ratings of valence; kept, not
+    used."""
 
     @property
     def age_level(self) -> str | None:
@@ -145,6 +149,8 @@ def broken_text(utterance: Utterance) -> str | None:
     """
     for name in (field.name for field in fields(Utterance)):
         value = getattr(utterance, name)
+        if isinstance(value, dict):
+            value = json.dumps(value, ensure_ascii=False)
         for text in value if isinstance(value, list | tuple) else (value,):
             if isinstance(text, str) and not is_utf8(text):
                 return f"not text: {name} {text[:80]!a} holds what UTF-8 cannot write"

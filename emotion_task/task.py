@@ -29,7 +29,7 @@ class EmotionTask:
         manifest: JSONL of `emotion_task.records.Utterance`, with `split` and `emotion` filled.
         model_path: checkpoint folder or hub id whose processor formats prompts and sets the audio window.
         labels: the options of the question; by default those that the manifest uses, in the order of
-            `ALL_LABELS`.
+            `ALL_LABELS`. It may name emotions of the manifest that are none of these.
         train_speakers: ask about these speakers of the training split alone.
         max_train, max_eval: take this many utterances of a split, chosen by a hash of their ids.
         max_seconds: cut audio to less than the processor's window.
@@ -132,10 +132,13 @@ def _choose_labels(utterances: Sequence[Utterance], labels: Sequence[str] | None
     if labels is None:
         unknown = sorted(used - set(ALL_LABELS))
         if unknown:
-            raise DataError(f"{manifest}: emotions {unknown} are not labels; allowed are {list(ALL_LABELS)}")
+            raise DataError(
+                f"{manifest}: emotions {unknown} are not labels; allowed are {list(ALL_LABELS)}, and others "
+                "that task.args.labels names"
+            )
         labels = labels_among(used)
     else:
-        check_labels(labels, "task.args.labels")
+        check_labels(labels, "task.args.labels", used)
     if not labels:
         raise DataError(f"{manifest}: no utterance has an emotion")
     return list(labels)

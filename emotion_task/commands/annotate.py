@@ -37,6 +37,24 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
         default="manifest",
         help=f"reader of SOURCE: manifest (default), {', '.join(others[:-1])} or {others[-1]}",
     )
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="FIELD=COLUMN",
+        help="columns of a list that are not called as the fields, such as text=sentence",
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="OTHER=OURS",
+        help="labels of a list in our terms, such as cheery=happy; `bored=` leaves such rows out",
+    )
+    parser.add_argument(
+        "--split-by-speaker",
+        metavar="SHARES",
+        help="new splits without a shared speaker, such as 0.8/0.2 (train, eval) or 0.8/0.1/0.1 (the part "
+        "between is in neither)",
+    )
     parser.add_argument("--calibration", metavar="FILE", help="apply these cut points, make none")
     parser.add_argument("--max-seconds", type=float, default=30.0, help="quarantine longer files")
     parser.add_argument("--language", default="en", help="of transcripts whose corpus does not tell")
@@ -112,4 +130,21 @@ def _listed(arguments: argparse.Namespace) -> list[Utterance]:
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("emotion_task.corpora").setLevel(logging.INFO)
-    return load_corpus(arguments.corpus, arguments.source, **parse_overrides(arguments.overrides))
+    args = parse_overrides(arguments.overrides)
+    for name in ("columns", "labels"):
+        if (pairs := getattr(arguments, name)) is not None:
+            args[name] = _pairs(f"--{name}", pairs)
+    if arguments.split_by_speaker is not None:
+        args["split_by_speaker"] = arguments.split_by_speaker
+    return load_corpus(arguments.corpus, arguments.source, **args)
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str | None]:
+    """Reads `NAME=VALUE` texts; None where nothing stands after the sign."""
+    from rlcore.errors import ConfigError
+
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [name for name, sign, _ in pairs if not sign]:
+        form = "FIELD=COLUMN" if option == "--columns" else "OTHER=OURS"
+        raise ConfigError(f"{option}: got {wrong[0]!r}; it is {form}")
+    return {name: value or None for name, _, value in pairs}

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 
+from emotion_task.corpora.reading.splits import parse_fractions, split_by_speaker
 from emotion_task.records import Utterance, write_manifest
 from rlcore.config.targets import load_named
 from rlcore.errors import ConfigError
 
 _NOT_OF_USERS = ("root", "folder", "seed", "num_workers", "progress")
 """Parameters of loaders and makers that the configuration gives by other keys."""
+
+_SPLIT = "split_by_speaker"
+"""Argument of every corpus that is read from disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +69,17 @@ def load_corpus(name: str, root: str | Path, **args: object) -> list[Utterance]:
     Args:
         name: as `find_corpus` takes it.
         root: the corpus' folder.
-        args: as the loader takes them, for instance `train_speakers` of RAVDESS.
+        args: as the loader takes them, for instance `train_speakers` of RAVDESS; and `split_by_speaker`, such
+            as 0.8/0.2, which makes splits in the place of the corpus' own.
 
     Raises:
         ConfigError: unknown corpus, or an argument that its loader does not take.
-        DataError: the folder does not hold the corpus.
+        DataError: the folder does not hold the corpus, or it has too few speakers for the splits.
     """
     check_args(name, args)
-    return find_corpus(name).load(root, **args)
+    fractions = parse_fractions(args.pop(_SPLIT)) if _SPLIT in args else None
+    listed = find_corpus(name).load(root, **args)
+    return listed if fractions is None else split_by_speaker(listed, fractions)
 
 
 def make_corpus(
@@ -115,5 +122,7 @@ def check_args(name: str, args: Iterable[str], *, build: bool = False) -> None:
     corpus = find_corpus(name)
     takes = signature(corpus.make if build and corpus.make is not None else corpus.load).parameters
     allowed = [parameter for parameter in takes if parameter not in _NOT_OF_USERS]
+    if corpus.make is None:
+        allowed.append(_SPLIT)
     if unknown := sorted(set(args) - set(allowed)):
         raise ConfigError(f"corpus {name!r}: it does not take {unknown}; allowed are {', '.join(allowed)}")

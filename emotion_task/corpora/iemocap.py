@@ -40,6 +40,7 @@ LAYOUT = (
 )
 _TURN = re.compile(
     r"\[[\d.]+ - [\d.]+\]\s+(?P<turn>(?P<dialogue>Ses\d\d\w+)_(?P<who>[FM])\w*)\s+(?P<label>\w+)"
+    r"(?:\s+\[(?P<ratings>[\d., ]+)\])?"
 )
 _STAGE_DIRECTION = re.compile(r"\s*\[[A-Z ]+\]\s*")
 """[LAUGHTER], [BREATHING]: not spoken, so neither counted in syllables nor quoted."""
@@ -48,6 +49,8 @@ _LINE = re.compile(r"(?P<turn>Ses\d\d\w+)\s+\[[\d.\s-]+\]:\s*(?P<text>.*)")
 
 def load_iemocap(root: str | Path, *, eval_sessions: Iterable[int] | None = None) -> list[Utterance]:
     """Lists the labelled turns. Sessions share no speaker, so splits by session are speaker-disjoint.
+
+    `extra` holds the mean ratings, 1 to 5.
 
     Args:
         eval_sessions: sessions held out; by default the fifth.
@@ -75,8 +78,17 @@ def load_iemocap(root: str | Path, *, eval_sessions: Iterable[int] | None = None
                     split=split,
                     text=texts.get(turn),
                     gender="female" if match["who"] == "F" else "male",
+                    extra=_dimensions(match["ratings"]),
                 )
     return listing.done()
+
+
+def _dimensions(ratings: str | None) -> dict[str, float]:
+    try:
+        means = [float(mean) for mean in (ratings or "").split(",")]
+    except ValueError:
+        return {}
+    return dict(zip(("valence", "activation", "dominance"), means, strict=False))
 
 
 def _text_files(folder: Path) -> list[Path]:

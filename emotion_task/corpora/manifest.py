@@ -1,37 +1,44 @@
 """Any folder of audio with a list beside it: JSONL (one Utterance per line), CSV with a header, or Parquet;
-or a data set of `emotion export`.
+or a data set of the Hugging Face hub or of `emotion export` (`emotion_task.corpora.reading.hub`).
 
-CSV columns: `audio` (required; relative to the list's folder, or absolute), then any of `id`, `channel` (of
-a recording whose channels differ, from 1), `text`, `emotion`, `speaker`, `dataset`, `gender`, `age_years`,
-`language`, `split`. An empty cell, and NaN, is null.
-JSONL and Parquet may hold every field of `emotion_task.records.Utterance`.
+`audio` is required (relative to the list's folder, or absolute). The other fields are those of
+`emotion_task.records.Utterance`; columns that are none are kept as `extra`. An empty cell, and NaN, is null.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from os.path import abspath, expanduser
 from pathlib import Path
 from typing import Any
 
 from emotion_task.corpora import Corpus
-from emotion_task.corpora.reading.exported import DERIVED, as_listed, shards_in
+from emotion_task.corpora.reading.fields import FIELDS, Translation
+from emotion_task.corpora.reading.hub import (
+    folder_rows,
+    labelled_folders,
+    metadata_in,
+    metadata_row,
+    parquet_rows,
+    shards_in,
+)
 from emotion_task.corpora.reading.tables import csv_rows
 from emotion_task.labels import ALL_LABELS
+from emotion_task.parsing import normalise_label
 from emotion_task.records import OLDEST_YEARS, Utterance, wrong_type
 from rlcore.errors import DataError
 from rlcore.records.files import is_nan, numbered_rows, open_text
+
+log = logging.getLogger(__name__)
 
 _COLUMNS = (
     *("id", "audio", "channel", "text", "emotion", "speaker", "dataset", "gender", "age_years", "language"),
     "split",
 )
-_FIELDS = tuple(f.name for f in fields(Utterance))
 _NAMES = ("manifest.jsonl", "manifest.csv", "manifest.parquet")
 _ALLOWED = {
-    "emotion": ALL_LABELS,
     "gender": ("male", "female"),
     "split": ("train", "eval"),
 }
@@ -53,31 +60,41 @@ def load_manifest(
     file: str | None = None,
     dataset: str | None = None,
     audio_root: str | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    labels: Mapping[str, str | None] | None = None,
+    emotions: Sequence[str] = ALL_LABELS,
 ) -> list[Utterance]:
     """Lists the utterances of a manifest.
 
     Args:
-        root: the manifest itself, a folder that holds it, or the folder of a data set of `emotion export`.
+        root: the manifest itself, a folder that holds it, or the folder of a data set.
         file: name of the manifest in that folder; by default manifest.jsonl, .csv or .parquet.
         dataset: name of the corpus, where the manifest does not tell (levels are calibrated by corpus).
         audio_root: folder that holds the recordings, by default the manifest's own. A path that leads out
             of it is a mistake. Paths in a data set are relative to it, and recordings in a data set are
             written to it.
+        columns: column by field, where they differ.
+        labels: our label by the list's, where they differ; null leaves such rows out, and the log says how
+            many. Other forms of ours (Anger, happiness) need none.
+        emotions: the labels that are allowed, in the place of ours.
 
     Raises:
-        DataError: no manifest, no proper CSV, or mistakes in it: a missing or unknown column, a duplicate id,
-            an unknown label, a path outside `audio_root`. Says what and where for the first ten, and how many
-            there are.
+        DataError: no manifest, no proper CSV, or mistakes in it: no `audio`, a misspelt column, a duplicate
+            id, an unknown label, a path outside `audio_root`. Says what and where for the first ten, and how
+            many there are.
+        ConfigError: `columns` names no field, or no column of the list.
     """
-    paths = find_lists(Path(root).expanduser(), file)
-    path = paths[0] if len(paths) == 1 else Path(root).expanduser()
-    own = path if path.is_dir() else path.parent
+    translation = Translation(columns or {}, labels or {}, emotions)
+    root = Path(root).expanduser()
+    paths = find_lists(root, file, (*emotions, *translation.labels))
+    path = paths[0] if len(paths) == 1 else root
+    own = root if root.is_dir() else root.parent
     allowed = Path(abspath(Path(audio_root).expanduser() if audio_root else own))
     mistakes: list[str] = []
     utterances: dict[str, Utterance] = {}
     lines: dict[str, str] = {}
-    for where, row in chain.from_iterable(_rows(each, allowed) for each in paths):
-        found = list(_mistakes(row, _audio(own, row), allowed))
+    for where, row in chain.from_iterable(_rows(each, root, allowed, translation) for each in paths):
+        found = [*_mistakes(row, _audio(own, row), allowed, emotions), *translation.misspelt(row)]
         id = "" if found else str(row.get("id", Path(row["audio"]).with_suffix("").as_posix()))
         if not found and id in utterances:
             found = [f"the id {id!r} stands at {lines[id]} already"]
@@ -92,6 +109,9 @@ def load_manifest(
                 values["channel"] = int(float(row["channel"]))
             lines[id] = where
             utterances[id] = Utterance(**(values | {"id": id, "audio": str(_audio(own, row))}))
+    translation.check()
+    for label, count in translation.left_out.items():
+        log.info("%s: left out %d of %r", path, count, label)
     if mistakes:
         raise DataError(f"{path}: {len(mistakes)} mistakes" + "".join(f"\n  {m}" for m in _first(mistakes)))
     if not utterances:
@@ -104,10 +124,7 @@ def _first(mistakes: list[str]) -> list[str]:
     return mistakes[:_SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])
 
 
-def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
-    unknown = sorted(set(row) - set(_FIELDS))
-    if unknown:
-        yield f"unknown fields {unknown}; known are {', '.join(_FIELDS)}"
+def _mistakes(row: Fields, audio: Path | None, allowed: Path, emotions: Sequence[str]) -> Iterator[str]:
     if audio is None:
         yield "no audio path (`audio` is required)"
     elif "\0" in row["audio"]:
@@ -122,14 +139,16 @@ def _mistakes(row: Fields, audio: Path | None, allowed: Path) -> Iterator[str]:
     channel = row.get("channel")
     if channel is not None and not (_number(channel) and float(channel) in range(1, 1025)):
         yield f"channel {channel!r} is no number of a channel (1, 2, ...; leave it out for all)"
-    for field in sorted(set(row) & (set(_FIELDS) - set(_COLUMNS) | set(_TEXTS))):
+    for field in sorted(set(row) & (set(FIELDS) - set(_COLUMNS) | set(_TEXTS))):
         is_number = isinstance(row[field], int | float) and not isinstance(row[field], bool)
         mistake = None if is_number and field in _TEXTS else wrong_type(field, row[field])
         if mistake is not None:
             yield mistake
-    for field, values in _ALLOWED.items():
+    for field, values in (("emotion", emotions), *_ALLOWED.items()):
         if row.get(field) is not None and row[field] not in values:
-            yield f"{field} {row[field]!r} is not one of {', '.join(values)} (leave it out where unknown)"
+            hint = f"map it by labels={{{row[field]}: LABEL}}, or " if field == "emotion" else ""
+            told = f"{field} {row[field]!r} is not one of {', '.join(values)}"
+            yield f"{told} ({hint}leave it out where unknown)"
 
 
 def _number(value: str | float) -> bool:
@@ -145,8 +164,11 @@ def _audio(own: Path, row: Fields) -> Path | None:
     return Path(abspath(own / expanduser(row["audio"]))) if isinstance(row.get("audio"), str) else None
 
 
-def find_lists(root: Path, file: str | None) -> list[Path]:
-    """Returns the list's file, or the shards of a data set.
+def find_lists(root: Path, file: str | None, labels: Sequence[str] = ()) -> list[Path]:
+    """Returns the list's file, or the shards, lists or folders of a data set.
+
+    Args:
+        labels: names of folders that are labels, beside other forms of ours.
 
     Raises:
         DataError: there is neither, or no such folder.
@@ -159,22 +181,35 @@ def find_lists(root: Path, file: str | None) -> list[Path]:
     for name in names:
         if (root / name).is_file():
             return [root / name]
-    if file is None and (shards := shards_in(root)):
-        return shards
+    if file is None:
+        if shards := shards_in(root):
+            return shards
+        if lists := metadata_in(root):
+            return lists
+        folders = labelled_folders(root)
+        if any(folder.name in labels or normalise_label(folder.name) for folder in folders):
+            return folders
     raise DataError(
         f"{root}: no {' or '.join(names)} here. Expected is JSONL, CSV or Parquet with the fields "
-        f"{', '.join(_COLUMNS)} (only audio is required)."
+        f"{', '.join(_COLUMNS)} (only audio is required), or a data set of the hub."
     )
 
 
-def _rows(path: Path, audio_root: Path) -> Iterator[Row]:
-    """Returns the rows without their empty cells."""
-    readers = {".csv": _csv_rows, ".parquet": lambda path: _parquet_rows(path, audio_root)}
+def _rows(path: Path, root: Path, audio_root: Path, translation: Translation) -> Iterator[Row]:
+    """Yields the rows as fields, without their empty cells."""
+    for where, row in _read(path, root, audio_root):
+        told = {name: value for name, value in row.items() if value not in (None, "") and not is_nan(value)}
+        if (found := translation.read(told)) is not None:
+            yield where, found
+
+
+def _read(path: Path, root: Path, audio_root: Path) -> Iterator[Row]:
+    if path.is_dir():
+        yield from folder_rows(path, root)
+        return
+    readers = {".csv": _csv_rows, ".parquet": lambda path: _parquet_rows(path, root, audio_root)}
     for where, row in readers.get(path.suffix.lower(), _jsonl_rows)(path):
-        yield (
-            where,
-            {field: value for field, value in row.items() if value not in (None, "") and not is_nan(value)},
-        )
+        yield where, metadata_row(path, row, root) if path.stem == "metadata" and root.is_dir() else row
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -184,36 +219,18 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     with open_text(path, newline="") as lines:
-        for line, row in csv_rows(path, lines, lambda columns: _check_columns(path, columns, _COLUMNS)):
+        for line, row in csv_rows(path, lines, lambda columns: _check_columns(path, columns)):
             yield f"{path.name}:{line}", {column: cell.strip() for column, cell in row.items()}
 
 
-def _parquet_rows(path: Path, audio_root: Path) -> Iterator[Row]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        table = parquet.ParquetFile(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from error
-    with table:
-        columns = [name for name in table.schema_arrow.names if name not in DERIVED]
-        _check_columns(path, columns, _FIELDS)
-        number = 0
-        # Rows may hold their recordings, so there are few at a time.
-        for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path.name}: row {number}", as_listed(path, row, audio_root)
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    if not columns:
+        raise DataError(f"{path}: columns []; `audio` is required, others are {', '.join(_COLUMNS[2:])}")
 
 
-def _check_columns(path: Path, columns: Sequence[str], allowed: tuple[str, ...]) -> None:
-    unknown = sorted(set(columns) - set(allowed))
-    if unknown or "audio" not in columns:
-        raise DataError(
-            f"{path}: columns {list(columns)}; `audio` is required, allowed are {', '.join(allowed)}"
-            + (f"; unknown are {unknown}" if unknown else "")
-        )
+def _parquet_rows(path: Path, root: Path, audio_root: Path) -> Iterator[Row]:
+    for number, row in enumerate(parquet_rows(path, root, audio_root, _PARQUET_ROWS), 1):
+        yield f"{path.name}: row {number}", row
 
 
 CORPUS = Corpus(load=load_manifest)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.listing import HeldOut, Listing
-from emotion_task.corpora.reading.tables import csv_rows, owners_text, require_columns
+from emotion_task.corpora.reading.tables import csv_rows, require_columns, text_beside
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 from rlcore.records.files import open_text
@@ -36,11 +36,14 @@ LAYOUT = (
     "MSP-PODCAST_0001_0008.wav, Transcripts/ with MSP-PODCAST_0001_0008.txt."
 )
 _COLUMNS = {"FileName", "EmoClass", "SpkrID", "Gender", "Split_Set"}
+_DIMENSIONS = {"activation": "EmoAct", "valence": "EmoVal", "dominance": "EmoDom"}
 _GENDERS = {"Male": "male", "Female": "female"}
 
 
 def load_msp_podcast(root: str | Path, *, eval_sets: Iterable[str] | None = None) -> list[Utterance]:
     """Lists the segments by the consensus labels. Train and the test sets share no speaker.
+
+    `extra` holds the mean ratings, 1 to 7.
 
     Args:
         eval_sets: official sets that are tested on, by default Test1; those that are not, and Development,
@@ -72,14 +75,18 @@ def load_msp_podcast(root: str | Path, *, eval_sets: Iterable[str] | None = None
                 emotion=emotion,
                 speaker=None if row["SpkrID"] in ("", "Unknown") else row["SpkrID"],
                 split=split if split == "eval" or row["Split_Set"] == "Train" else None,
-                text=_text(listing.root / "Transcripts" / f"{stem}.txt"),
+                text=text_beside(listing.root / "Transcripts" / f"{stem}.txt"),
                 gender=_GENDERS.get(row["Gender"]),
+                extra={name: _rating(row.get(column)) for name, column in _DIMENSIONS.items()},
             )
     return listing.done()
 
 
-def _text(path: Path) -> str | None:
-    return owners_text(path).strip() if path.is_file() else None
+def _rating(cell: str | None) -> float | None:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return None
 
 
 CORPUS = Corpus(load=load_msp_podcast)

@@ -10,6 +10,7 @@ from emotion_task.claims.check import check_claims, total
 from emotion_task.claims.finder import LEVEL_TYPES, Claim, read_claims
 from emotion_task.claims.quotes import clean_words
 from emotion_task.facts import reference_of
+from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import QUOTE, named_emotions, normalise_label, parse_response
 from emotion_task.records import Utterance, is_utf8
 
@@ -40,7 +41,8 @@ def check_trace(text: str, utterance: Utterance, *, min_words: int, max_words: i
     if parsed is None or not is_utf8(text):
         return ["schema: not <think>...</think><answer>...</answer>"]
     reasons = []
-    if normalise_label(parsed.answer) != utterance.emotion:
+    emotion = str(utterance.emotion)  # which may be none of ours
+    if normalise_label(parsed.answer, (*ALL_LABELS, emotion)) != emotion:
         reasons.append(f"label: answers {parsed.answer[:40]!r}, due is {utterance.emotion}")
     num_words = len(parsed.think.split())
     if not min_words <= num_words <= max_words:
@@ -48,11 +50,18 @@ def check_trace(text: str, utterance: Utterance, *, min_words: int, max_words: i
     if utterance.text and not quotes(parsed.think, utterance.text):
         reasons.append("quotation: nothing of what was said is quoted")
     first = _FIRST_SENTENCE.match(parsed.think)
-    if first and utterance.emotion in named_emotions(first[0]):
+    if first and (emotion in named_emotions(first[0]) or _names(first[0], emotion)):
         reasons.append(f"opening: the first sentence names {utterance.emotion}")
     if source := _SOURCE.search(QUOTE.sub(" ", parsed.think)):
         reasons.append(f"source: speaks of {source[0]!r}")
     return [*reasons, *_claims(parsed.think, utterance)]
+
+
+def _names(sentence: str, emotion: str) -> bool:
+    """Tells that a sentence names a label that is none of ours, outside of what it quotes."""
+    is_ours = emotion in ALL_LABELS
+    spoken = QUOTE.sub(" ", sentence.lower())
+    return not is_ours and re.search(rf"\b{re.escape(emotion)}\b", spoken) is not None
 
 
 def quotes(think: str, text: str) -> bool:

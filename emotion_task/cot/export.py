@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from emotion_task.corpora.reading.exported import SPLITS, is_shard
+from emotion_task.corpora.reading.exported import JSON_TEXTS, SPLITS, is_shard
 from emotion_task.cot.checks import KINDS
 from emotion_task.cot.statistics import describe
 from emotion_task.records import Utterance, read_manifest
@@ -57,6 +57,7 @@ _MEANING = {
     "intonation": "contour of the pitch",
     "stressed_words": "where the corpus tells, or an aligner heard them",
     "measured": "JSON: the measurement in physical units",
+    "extra": "JSON: what else the corpus tells, by its own name",
     "trace": "`<think>reasoning</think><answer>emotion</answer>`",
 }
 
@@ -205,7 +206,7 @@ def _statistics_beside(manifest: Path) -> dict[str, Any]:
 
 
 def _columns() -> tuple[str, ...]:
-    return ("audio", *_TEXTS, *_OTHERS, "measured", "trace")
+    return ("audio", *_TEXTS, *_OTHERS, *JSON_TEXTS, "trace")
 
 
 def _roots(utterances: Sequence[Utterance]) -> dict[str, str]:
@@ -227,7 +228,7 @@ class _Shards:
         features = datasets.Features(
             {
                 "audio": datasets.Audio(decode=False) if with_audio else datasets.Value("string"),
-                **{name: datasets.Value("string") for name in (*_TEXTS, "measured", "trace")},
+                **{name: datasets.Value("string") for name in (*_TEXTS, *JSON_TEXTS, "trace")},
                 "channel": datasets.Value("int64"),
                 "age_years": datasets.Value("float64"),
                 "stressed_words": datasets.List(datasets.Value("string")),
@@ -268,7 +269,9 @@ class _Shards:
     def _row(self, utterance: Utterance) -> dict[str, object] | None:
         path = os.path.relpath(utterance.audio, self._roots[utterance.dataset])
         row = {name: getattr(utterance, name) for name in (*_TEXTS, *_OTHERS, "trace")}
-        row["measured"] = json.dumps(utterance.measured) if utterance.measured else None
+        for name in JSON_TEXTS:
+            value = getattr(utterance, name)
+            row[name] = json.dumps(value, ensure_ascii=False) if value else None
         try:
             sound = Path(utterance.audio).read_bytes() if self._with_audio else None
         except OSError as error:

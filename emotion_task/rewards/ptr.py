@@ -37,12 +37,13 @@ class OutcomeReward(Reward):
     """The outcome reward R_o is 1 where the answer names the reference's emotion (aliases included), else 0.
 
     Args:
-        labels: the options; an answer outside them is wrong.
+        labels: the options; an answer outside them is wrong. By default the reference's is an option, too,
+            whatever the set of labels.
     """
 
     by_rule = True
 
-    def __init__(self, labels: Sequence[str] = ALL_LABELS):
+    def __init__(self, labels: Sequence[str] = ()):
         check_labels(labels, "labels")
         self._labels = tuple(labels)
 
@@ -50,11 +51,13 @@ class OutcomeReward(Reward):
         emotion = group.prompt.reference["emotion"]
         if emotion is None:
             return failed_scores(group, f"prompt {group.prompt.id!r}: its reference 'emotion' is null")
-        return [Score(value=float(self._answer(c.text) == emotion)) for c in group.completions]
+        labels = self._labels or (*ALL_LABELS, str(emotion))
+        return [Score(value=float(_answer(c.text, labels) == emotion)) for c in group.completions]
 
-    def _answer(self, text: str) -> str | None:
-        parsed = parse_response(text)
-        return None if parsed is None else normalise_label(parsed.answer, self._labels)
+
+def _answer(text: str, labels: Sequence[str]) -> str | None:
+    parsed = parse_response(text)
+    return None if parsed is None else normalise_label(parsed.answer, labels)
 
 
 class ReasoningReward(GenerativeRewardModel):

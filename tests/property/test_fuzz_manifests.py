@@ -299,6 +299,28 @@ def test_rows_of_a_broken_table_are_right_or_told(drawn: tuple[list[Row], set[in
 
 
 OWNERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "crema_d": (
+        "VideoDemographics.csv",
+        "ActorID,Age,Sex,Race,Ethnicity\n1001,51,Male,Asian,Not Hispanic\n1091,29,Female,Asian,Hispanic\n",
+        ("AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1091_IEO_HAP_HI.wav"),
+    ),
+    "esd": (
+        "0011/0011.txt",
+        "0011_000351\tThe nine, the eggs.\tAngry\n0011_000701\tTom \u2014 no.\tHappy\n",
+        ("0011/Angry/0011_000351.wav", "0011/Happy/0011_000701.wav"),
+    ),
+    "msp_improv": (
+        "Evalution.txt",
+        "UTD-IMPROV-S01A-F01-P-FM01.avi; N; A:3.5; V:2.0; D:NaN ; N:4.0;\nu1; Neutral; Sad,; A:3.0; V:2.0;\n"
+        "UTD-IMPROV-S01H-M06-R-MM02.avi; H; A:4.0; V:4.0; D:3.0 ; N:4.0;\n",
+        tuple(f"Audio/MSP-IMPROV-{turn}.wav" for turn in ("S01A-F01-P-FM01", "S01H-M06-R-MM02")),
+    ),
+    "cmu_mosei": (
+        "Labels/a.csv",
+        "Input.VIDEO_ID,Input.CLIP,Answer.anger,Answer.disgust,Answer.fear,Answer.happiness,Answer.sadness,"
+        "Answer.surprise,Answer.sentiment\nv,0,1,0,0,0,0,0,-1\nw,1,0,0,0,2,0,0,2\n",
+        ("Audio/v_0.wav", "Audio/w_1.wav"),
+    ),
     "msp_podcast": (
         "Labels/labels_consensus.csv",
         "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import soundfile
 
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError, DataError
+from rlcore.records.files import is_nan
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,18 @@ class Listing:
         self.leave_out(f"{label} ({self.dropped.get(label, 'a label that is not in the table')})")
         return None
 
+    def recordings(self, name: re.Pattern[str]) -> Iterator[tuple[re.Match[str], Path, str]]:
+        """Yields the recordings below `root` whose names, without suffix, are as `name` tells.
+
+        Each comes with the match, its path and the emotion of the group `label`. The others are left out.
+        """
+        for stem, path in audio_files(self.root.rglob("*")).items():
+            match = name.fullmatch(stem)
+            if match is None:
+                self.leave_out(f"not named as recordings of {self.name.upper()} are")
+            elif (emotion := self.emotion(match["label"])) is not None:
+                yield match, path, emotion
+
     def leave_out(self, reason: str, count: int = 1) -> None:
         """Counts what is left out, by reason."""
         self.left_out[reason] += count
@@ -74,12 +88,17 @@ class Listing:
         gender: str | None = None,
         age_years: float | None = None,
         stressed_words: list[str] | None = None,
+        language: str | None = None,
+        extra: Mapping[str, object] | None = None,
     ) -> None:
         """Keeps an utterance; `id` and `speaker` get the corpus' name in front.
 
         Args:
             channel: of the recording, from 1, where its channels differ, such as one speaker each.
+            language: of this recording, where the corpus has several.
+            extra: what else the owner tells; what is None or NaN is not known, and is not kept.
         """
+        known = {name: value for name, value in (extra or {}).items() if not (value is None or is_nan(value))}
         self.utterances.append(
             Utterance(
                 id=f"{self.name}-{id}",
@@ -93,19 +112,24 @@ class Listing:
                 split=split,
                 gender=gender,
                 age_years=age_years,
-                language=self.language,
+                language=language or self.language,
                 stressed_words=stressed_words,
+                extra=known or None,
             )
         )
 
     def done(self) -> list[Utterance]:
-        """Returns the utterances. The log says what was left out and why, and warns where a split stayed
-        empty.
+        """Returns the utterances, each id once. The log says what was left out and why, and warns where a
+        split stayed empty.
 
         Raises:
             DataError: there are none.
             ConfigError: one is to be held out that is not among them.
         """
+        unique = {u.id: u for u in reversed(self.utterances)}  # of two with one id the first
+        if twice := len(self.utterances) - len(unique):
+            self.leave_out("listed twice", twice)
+            self.utterances = list(reversed(unique.values()))
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
         if not self.utterances:
             what = f"no {self.name.upper()} speech (left out: {left_out or 'nothing'})"

@@ -92,3 +92,12 @@ def require_columns(path: Path, required: set[str]) -> Callable[[Sequence[str]],
 def _check_once(path: Path, line: int, columns: Sequence[str]) -> None:
     if doubled := sorted({column for column in columns if columns.count(column) > 1}):
         raise DataError(f"{path}:{line}: the columns {doubled} stand there twice; each is allowed once")
+
+
+def text_beside(path: Path) -> str | None:
+    """Returns what a transcript of the owner's holds, in one line; None where there is no such file.
+
+    Raises:
+        DataError: as `owners_text`.
+    """
+    return " ".join(owners_text(path).split()) if path.is_file() else None

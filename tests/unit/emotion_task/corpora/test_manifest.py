@@ -48,7 +48,7 @@ def test_what_is_not_there(tmp_path):
     for missing in ("none.jsonl", "none"):
         with pytest.raises(DataError, match=rf"{missing}: no such file or folder$"):
             load_corpus("manifest", tmp_path / missing)
-    with pytest.raises(ConfigError, match=r"allowed are ears, emodb, .*manifest, .*synthetic"):
+    with pytest.raises(ConfigError, match=r"allowed are cmu_mosei, .*emodb, .*manifest, .*synthetic"):
         load_corpus("iemocapp", tmp_path)
     with pytest.raises(ConfigError, match=r"train_speaker'\].*allowed are train_speakers"):
         load_corpus("ravdess", tmp_path, train_speaker=[1])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from corpus_layouts import LAYOUTS
 
 from emotion_task.corpora import Corpus, corpus_names, emodb, find_corpus, load_corpus
 from emotion_task.corpora.reading.tables import owners_text
@@ -64,7 +65,7 @@ def test_a_wrong_folder_is_told_the_layout(name, tmp_path):
 def test_every_file_of_the_folder_is_a_corpus_that_is_tried_here():
     assert all(isinstance(find_corpus(name), Corpus) for name in corpus_names())
     tried = {name.removeprefix("test_").split("_reads")[0] for name in globals()}
-    assert set(OWNERS) - tried == {"ravdess"}  # test_ravdess.py
+    assert set(OWNERS) - tried == {"ravdess", "emotioncot", *LAYOUTS}  # test_ravdess.py, test_layouts.py
     assert set(corpus_names()) - set(OWNERS) == {"manifest", "synthetic"}
 
 
@@ -98,6 +99,7 @@ def test_iemocap(tmp_path, caplog):
     ]
     assert all(Path(u.audio).is_file() and u.dataset == "iemocap" and u.language == "en" for u in rows)
     assert "2 fru (frustration is none of the nine, and is not anger)" in caplog.text
+    assert rows[0].extra == {"valence": 2.5, "activation": 2.5, "dominance": 2.5}
     assert "2 xxx (the annotators did not agree)" in caplog.text
     for first in (1, "1"):
         splits = [u.split for u in load_corpus("iemocap", tmp_path, eval_sessions=[first])]
@@ -264,6 +266,7 @@ def test_msp_podcast(tmp_path, caplog):
         ("surprise", None, None, None, None),
         ("angry", "msp_podcast-41", "male", None, None),
     ]
+    assert found[0].extra == {"activation": 2.2, "valence": 4.0, "dominance": 2.6}
     assert "1 X (the annotators did not agree" in caplog.text and "1 O (other)" in caplog.text
     both = load_corpus("msp_podcast", tmp_path, eval_sets=["Test1", "Test2"])
     assert [u.split for u in both] == ["train", "eval", None, "eval"]
