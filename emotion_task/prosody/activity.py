@@ -44,6 +44,8 @@ _NOISE_SPAN_DB = 4.0
 _MIN_NOISE_FRAMES = 8
 _LOUDEST_NOISE_DB = 3.0
 """Decibels below the level of the recording, under which steadiness is noise, and not a held vowel."""
+_LOUD_NOISE_DB, _LOUD_NOISE_FRAMES = 12.0, 60
+"""Nor a soft one: noise that is louder than this many decibels below the level is known by its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,9 @@ def _steady_frames(frame_db: np.ndarray, level: float) -> np.ndarray:
     quietest = mean[whole].min(initial=level - _LOUDEST_NOISE_DB)
     steady = whole & (spread < _STEADY_DB) & (mean < quietest + _NOISE_SPAN_DB)
     steady &= mean < level - _LOUDEST_NOISE_DB
-    return binary_dilation(steady, np.ones(size))
+    steady = binary_dilation(steady, np.ones(size))
+    is_loud = steady.any() and np.median(frame_db[steady]) > level - _LOUD_NOISE_DB
+    return steady & (not is_loud or steady.sum() >= _LOUD_NOISE_FRAMES)
 
 
 def _held_envelope(samples: np.ndarray, sample_rate: int, hop: int, num_frames: int) -> np.ndarray:
