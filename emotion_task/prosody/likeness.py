@@ -36,7 +36,7 @@ def like_speech(activity: Activity) -> bool:
     if activity.level_dbfs - float(np.median(level[active])) > _SPARSE_DB:
         return False
     falls = (level[:-span] - level[span:])[active[:-span] & active[span:]]
-    is_short = active.sum() < _MIN_FRAMES or not len(falls)
+    is_short = int(active.sum()) < _MIN_FRAMES or not len(falls)
     return is_short or float(np.percentile(falls, _STEEPEST)) >= _LEAST_FALL_DB
 
 
@@ -68,4 +68,4 @@ def is_flattened(samples: np.ndarray, sample_rate: int, activity: Activity) -> b
     size = np.abs(samples[: len(active)][active])
     peak = float(np.quantile(size, _PEAK_QUANTILE))
     loud = size[size > _LOUD_SHARE * peak]
-    return 20 * np.log10(peak) - 10 * np.log10(np.mean(loud**2)) < _LEAST_CREST_DB
+    return bool(20 * np.log10(peak) - 10 * np.log10(np.mean(loud**2)) < _LEAST_CREST_DB)

@@ -72,8 +72,8 @@ class Measurement:
     """True where the recording is like speech, there are enough voiced frames to speak of a pitch, and speech
     stands 8 dB out of the noise; every F0 field is None otherwise."""
     voiced_fraction: float
-    """Share of the speech frames that are voiced. Where too few have a pitch, those with the slow pulses of a
-    creaking voice are counted."""
+    """Share of the speech frames that are voiced. Where too few have a pitch and most have the slow pulses of
+    a creaking voice, those are counted."""
     f0_median_hz: float | None = None
     f0_p5_hz: float | None = None
     f0_p95_hz: float | None = None
@@ -154,7 +154,8 @@ def measure(
     voiced_fraction = float(voiced.sum() / max(1, speech.sum()))
     enough_voiced = voiced.sum() >= _MIN_VOICED_FRAMES and voiced_fraction >= _MIN_VOICED_FRACTION
     if not enough_voiced:
-        voiced_fraction = max(voiced_fraction, pulsed_fraction(samples, sample_rate, activity))
+        pulsed = pulsed_fraction(samples, sample_rate, activity)
+        voiced_fraction = max(voiced_fraction, pulsed) if pulsed >= _MOSTLY_VOICED else voiced_fraction
     noise = activity.noise_floor_dbfs
     snr = None if noise is None else activity.level_dbfs - noise
     tilt = _spectral_tilt(samples, sample_rate, activity, bandwidth_hz or sample_rate / 2)
