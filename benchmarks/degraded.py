@@ -39,7 +39,8 @@ def pink(size: int, rng: np.random.Generator, slope: float = 0.5) -> Samples:
 def hum(size: int, rng: np.random.Generator) -> Samples:
     """Returns 50 Hz of the mains and its harmonics up to 350 Hz."""
     time = np.arange(size) / RATE
-    return unit(sum(np.sin(2 * np.pi * 50 * k * time + rng.uniform(0, 6)) / k for k in range(1, 8)))
+    waves = [np.sin(2 * np.pi * 50 * k * time + rng.uniform(0, 6)) / k for k in range(1, 8)]
+    return unit(np.sum(waves, axis=0))
 
 
 def music(size: int, rng: np.random.Generator) -> Samples:
@@ -106,13 +107,14 @@ def _no_speech(kind: str, size: int, rng: np.random.Generator) -> Samples:
     time = np.arange(size) / RATE
     if kind == "tone":
         hertz = rng.uniform(120, 500)
-        return sum(np.sin(2 * np.pi * k * hertz * time) / k for k in range(1, rng.integers(2, 8)))
+        waves = [np.sin(2 * np.pi * k * hertz * time) / k for k in range(1, rng.integers(2, 8))]
+        return np.asarray(np.sum(waves, axis=0))
     if kind == "siren":
         swing = np.sin(2 * np.pi * rng.uniform(0.2, 2) * time)
         return np.sin(2 * np.pi * np.cumsum(rng.uniform(450, 700) * 2 ** (0.4 * swing)) / RATE)
     if kind == "engine":
-        hertz = rng.uniform(40, 140) * 2 ** (0.3 * np.sin(2 * np.pi * rng.uniform(0.1, 0.5) * time))
-        pulses = np.diff(np.floor(np.cumsum(hertz) / RATE), prepend=0.0)
+        speed = rng.uniform(40, 140) * 2 ** (0.3 * np.sin(2 * np.pi * rng.uniform(0.1, 0.5) * time))
+        pulses = np.diff(np.floor(np.cumsum(speed) / RATE), prepend=0.0)
         return unit(lfilter([1], [1, -0.97], pulses - pulses.mean())) + 0.3 * pink(size, rng)
     if kind == "typing":
         keys = np.zeros(size)

@@ -213,11 +213,11 @@ def _without_rate(case: Case) -> Case:
 
 def _long(clips: Sequence[Clip], seconds: float, rng: np.random.Generator) -> Case:
     """Joins clips of one speaker, brought to one level and parted by 0.4 s, up to this length."""
-    speaker = clips[rng.integers(len(clips))].speaker
+    speaker = clips[int(rng.integers(len(clips)))].speaker
     clips = [clip for clip in clips if clip.speaker == speaker]
     parts, texts, active, hertz, length = [], [], 0.0, [], 0.0
     while length < seconds:
-        clip = clips[rng.integers(len(clips))]
+        clip = clips[int(rng.integers(len(clips)))]
         part = clip.speech * 10 ** ((-26 - clip.truth["level_dbfs"]) / 20)
         parts += [part, np.zeros(int(0.4 * RATE))]
         texts.append(clip.text)
