@@ -8,8 +8,7 @@ reach a model.
     export RAVDESS_ROOT=/data/ravdess
     python -m benchmarks.prosody_recorded [--quick] [--json FILE] [--plot FILE] [--gate]
 
-Wrong is F0 by more than 2 semitones, rate by more than 20 %, level by more than 2 dB. The thresholds of the
-measurements were chosen on speakers 1 to 5; the clips here are of the others.
+Wrong is F0 by more than 2 semitones, rate by more than 20 %, level by more than 2 dB.
 
 Goal: F0, rate and level each wrong and not flagged in at most one in ten of every condition.
 """
