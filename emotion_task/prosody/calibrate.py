@@ -26,6 +26,9 @@ MIN_SAMPLES = 20
 """Least number of measured utterances that a group needs for cut points."""
 ATTRIBUTES = {"pitch": "f0_median_hz", "energy": "level_dbfs", "speed": "articulation_rate"}
 """Field of `Measurement` that each attribute's level is cut from."""
+_SHARED_DB = {"peak": 0.5, "loudness": 1.0}
+"""Span from the 10th to the 90th percentile, in dB, below which the recordings of a group were brought to one
+peak or one loudness: nothing is left of how loud anybody spoke. Corpora as recorded span 10 dB and more."""
 RELIABLE = {"pitch": "f0_reliable", "energy": "level_reliable", "speed": "rate_reliable"}
 """Field of `Measurement` that says whether an attribute was measured reliably; where it was not, the
 utterance gets no level and enters no cut point."""
@@ -82,7 +85,8 @@ class Calibration:
 def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] = TERTILES) -> Calibration:
     """Computes cut points from measured utterances (pass the training split only).
 
-    A group with fewer than `MIN_SAMPLES` values gets no cut points, and a warning says so.
+    A group with fewer than `MIN_SAMPLES` values gets no cut points, and a warning says so. The same holds for
+    the energy of recordings that were brought to one peak or one loudness.
 
     Args:
         percentiles: the two percentiles at which values are cut, rising, between 0 and 100.
@@ -92,7 +96,9 @@ def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] 
     """
     if not 0 < percentiles[0] < percentiles[1] < 100:
         raise DataError(f"percentiles {percentiles}: two rising numbers between 0 and 100 are needed")
+    utterances = list(utterances)
     cuts: dict[str, dict[str, Cuts]] = {attribute: {} for attribute in ATTRIBUTES}
+    normalised = _normalised(utterances)
     warnings = []
     for attribute, groups in values_by_group(utterances).items():
         by_name = {group: numbers for group, numbers in groups.items() if group is not None}
@@ -108,9 +114,33 @@ def calibrate(utterances: Iterable[Utterance], percentiles: tuple[float, float] 
                     f"and {MIN_SAMPLES} are needed"
                 )
                 continue
+            if attribute == "energy" and (shared := normalised.get(group)):
+                warnings.append(
+                    f"energy of {group}: no levels, for the recordings were brought to {shared}; use them as "
+                    "they were recorded"
+                )
+                continue
             low, high = np.percentile(numbers, percentiles)
             cuts[attribute][group] = Cuts(float(low), float(high), len(numbers))
     return Calibration(percentiles, cuts, tuple(warnings))
+
+
+def _normalised(utterances: Iterable[Utterance]) -> dict[str | None, str]:
+    """Returns what the recordings of a group of energy have in common, of the groups in which they do."""
+    found: dict[str | None, dict[str, list[float]]] = defaultdict(lambda: {"peak": [], "loudness": []})
+    for utterance in utterances:
+        if (level := value_of(utterance, "energy")) is not None:
+            group = found[group_of(utterance, "energy")]
+            group["loudness"].append(level)
+            if peak := (utterance.measured or {}).get("peak"):
+                group["peak"].append(20 * np.log10(peak))
+    return {
+        name: f"one {what} (eight in ten within {span:.2f} dB)"
+        for name, group in found.items()
+        for what, decibels in group.items()
+        if len(decibels) >= MIN_SAMPLES
+        and (span := float(np.ptp(np.percentile(decibels, (10, 90))))) < _SHARED_DB[what]
+    }
 
 
 def apply_calibration(calibration: Calibration, utterance: Utterance) -> Utterance:

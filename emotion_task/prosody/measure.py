@@ -14,6 +14,7 @@ from emotion_task.prosody.activity import FRAME_S, Activity, find_activity
 from emotion_task.prosody.align import Word
 from emotion_task.prosody.f0 import F0Track, track_f0
 from emotion_task.prosody.intonation import classify_intonation
+from emotion_task.prosody.likeness import is_flattened, like_speech, like_whisper, pulsed_fraction
 from emotion_task.prosody.stress import MIN_MARGIN, find_stress
 from emotion_task.prosody.syllables import count_nuclei, count_syllables
 from rlcore.errors import DataError
@@ -60,17 +61,19 @@ class Measurement:
     snr_db: float | None
     """`level_dbfs` less `noise_floor_dbfs`; None where the noise floor is not known."""
     level_reliable: bool
-    """True where the recording is not clipped, stays within full scale, and speech stands at least 6 dB out
-    of the noise. A recording without pauses must show voice or the dynamics of speech instead."""
+    """True where the recording is like speech, is not clipped, stays within full scale, and speech stands at
+    least 6 dB out of the noise. A recording without pauses must show voice or the dynamics of speech
+    instead."""
     clipped_fraction: float
     """Share of the file's samples that lie on a plateau at its highest or lowest value."""
     peak: float
     """Largest |sample| of the file; full scale is 1."""
     f0_reliable: bool
-    """True where there are enough voiced frames to speak of a pitch, and speech stands 8 dB out of the noise;
-    every F0 field is None otherwise."""
+    """True where the recording is like speech, there are enough voiced frames to speak of a pitch, and speech
+    stands 8 dB out of the noise; every F0 field is None otherwise."""
     voiced_fraction: float
-    """Share of the speech frames that are voiced."""
+    """Share of the speech frames that are voiced. Where too few have a pitch and most have the slow pulses of
+    a creaking voice, those are counted."""
     f0_median_hz: float | None = None
     f0_p5_hz: float | None = None
     f0_p95_hz: float | None = None
@@ -104,8 +107,8 @@ class Measurement:
     speaking_rate: float | None = None
     """Syllables per second from the first to the last sound, pauses included."""
     rate_reliable: bool = False
-    """True for two syllables or more, at a rate that people can speak, in speech that stands 12 dB out of the
-    noise and is of the transcript, as far as an aligner can tell."""
+    """True for two syllables or more, at a rate that people can speak, in a recording that is like speech,
+    where speech stands 12 dB out of the noise and is of the transcript, as far as an aligner can tell."""
     word_times: list[tuple[str, float, float]] | None = None
     """Each word with its start and end in seconds, where an aligner found them."""
     stressed_word: int | None = None
@@ -149,17 +152,19 @@ def measure(
     speech = _speech_frames(track, activity)
     voiced = speech & (track.hertz > 0)
     voiced_fraction = float(voiced.sum() / max(1, speech.sum()))
+    enough_voiced = voiced.sum() >= _MIN_VOICED_FRAMES and voiced_fraction >= _MIN_VOICED_FRACTION
+    if not enough_voiced:
+        pulsed = pulsed_fraction(samples, sample_rate, activity)
+        voiced_fraction = max(voiced_fraction, pulsed) if pulsed >= _MOSTLY_VOICED else voiced_fraction
     noise = activity.noise_floor_dbfs
     snr = None if noise is None else activity.level_dbfs - noise
-    reliable = bool(
-        voiced.sum() >= _MIN_VOICED_FRAMES
-        and voiced_fraction >= _MIN_VOICED_FRACTION
-        and (snr is None or snr >= _MIN_F0_SNR_DB)
-    )
+    tilt = _spectral_tilt(samples, sample_rate, activity, bandwidth_hz or sample_rate / 2)
+    is_speech = like_speech(activity) and (voiced_fraction >= _MIN_VOICED_FRACTION or like_whisper(tilt))
+    reliable = bool(is_speech and enough_voiced and (snr is None or snr >= _MIN_F0_SNR_DB))
     num_syllables = count_syllables(text, language)
-    like_speech = _dynamics(activity) >= _MIN_DYNAMICS_DB or voiced_fraction >= _MOSTLY_VOICED
-    above_noise = like_speech if snr is None else snr >= _MIN_SNR_DB
-    rate_heard = bool(above_noise) and (snr is None or snr >= _MIN_RATE_SNR_DB) and words != []
+    stands_out = _dynamics(activity) >= _MIN_DYNAMICS_DB or voiced_fraction >= _MOSTLY_VOICED
+    above_noise = is_speech and (stands_out if snr is None else snr >= _MIN_SNR_DB)
+    rate_heard = above_noise and (snr is None or snr >= _MIN_RATE_SNR_DB) and words != []
     return Measurement(
         duration_s=len(samples) / sample_rate,
         speech_start_s=activity.start_s,
@@ -168,12 +173,17 @@ def measure(
         level_dbfs=activity.level_dbfs,
         noise_floor_dbfs=noise,
         snr_db=snr,
-        level_reliable=above_noise and clipped_fraction < _MAX_CLIPPED and peak <= 1,
+        level_reliable=(
+            above_noise
+            and clipped_fraction < _MAX_CLIPPED
+            and peak <= 1
+            and not is_flattened(samples, sample_rate, activity)
+        ),
         clipped_fraction=clipped_fraction,
         peak=peak,
         f0_reliable=reliable,
         voiced_fraction=voiced_fraction,
-        spectral_tilt_db=_spectral_tilt(samples, sample_rate, activity, bandwidth_hz or sample_rate / 2),
+        spectral_tilt_db=tilt,
         **(_pitch_fields(track, voiced, activity) if reliable else {}),
         **_rate_fields(activity, track if reliable else None, num_syllables, rate_heard),
         **(_stress_fields(words, track, activity, reliable) if words else {}),

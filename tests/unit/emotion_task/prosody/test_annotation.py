@@ -27,7 +27,7 @@ RATE = 16000
 
 def tone(seconds: float = 0.8, hertz: float = 140.0, gain: float = 0.2) -> np.ndarray:
     time = np.arange(int(seconds * RATE)) / RATE
-    return gain * sum(np.sin(2 * np.pi * hertz * k * time) / k for k in range(1, 9)) / 2
+    return gain * sum(np.cos(2 * np.pi * hertz * k * time) for k in range(1, 9)) / 8
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def test_stereo_at_another_rate_is_the_same_sound(tmp_path):
     mono = tone(0.5)
     soundfile.write(tmp_path / "mono.wav", mono, RATE)
     time = np.arange(24000) / 48000
-    fine = 0.2 * sum(np.sin(2 * np.pi * 140.0 * k * time) / k for k in range(1, 9)) / 2
+    fine = 0.2 * sum(np.cos(2 * np.pi * 140.0 * k * time) for k in range(1, 9)) / 8
     soundfile.write(tmp_path / "stereo.wav", np.stack([fine * 1.2, fine * 0.8], axis=1), 48000)
     loaded = load_audio(tmp_path / "stereo.wav")
     assert loaded.dtype == np.float32 and loaded.shape == (8000,)

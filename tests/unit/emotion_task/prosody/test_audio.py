@@ -57,6 +57,15 @@ def test_gsm_is_read_and_measured(tmp_path: Path) -> None:
     assert measured["f0_median_hz"] == pytest.approx(180, abs=1)
 
 
+def test_gsm_of_an_odd_number_of_blocks_is_whole_and_half_of_it_is_not(tmp_path: Path) -> None:
+    call = tmp_path / "call.wav"
+    soundfile.write(call, speech(51 * 320 / 8000, 8000), 8000, subtype="GSM610")
+    assert len(load_audio(call, 8000)) == pytest.approx(51 * 320, abs=320)
+    call.write_bytes(call.read_bytes()[:2000])
+    with pytest.raises(DataError, match="truncated"):
+        load_audio(call, 8000)
+
+
 @pytest.mark.parametrize("riff", [0, 36, 0xFFFFFFFF])
 def test_a_wav_whose_writer_never_told_its_size(tmp_path: Path, riff: int) -> None:
     path = tmp_path / "a.wav"

@@ -78,3 +78,44 @@ def test_bad_files_and_percentiles_are_named(tmp_path):
         Calibration.load(tmp_path / "broken.json")
     with pytest.raises(DataError, match="percentiles"):
         calibrate(MEN, (70.0, 30.0))
+
+
+def normalised(peak_db, level_db, count=40):
+    rows = []
+    for i in range(count):
+        one = utterance(i, pitch=100.0 + i, level=level_db(i))
+        one.measured["peak"] = 10 ** (peak_db(i) / 20)
+        rows.append(one)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("peak_db", "level_db", "shared"),
+    [
+        (lambda i: -1 + 0.01 * (i % 2), lambda i: -24 + i / 5, "one peak"),
+        (
+            lambda i: -0.3 * (i % 2) if i % 20 else -9.0,
+            lambda i: -24 + i / 5,
+            "one peak",
+        ),  # coded; two odd ones
+        (lambda i: -12 + i / 5, lambda i: -23 + 0.02 * i, "one loudness"),
+        (lambda i: -12 + i / 5, lambda i: -24 + i / 5, None),  # as recorded
+        (lambda i: min(0, -4 + i / 5), lambda i: -24 + i / 5, None),  # half of them at full scale
+    ],
+)
+def test_recordings_brought_to_one_peak_or_loudness_get_no_energy_level(peak_db, level_db, shared):
+    rows = normalised(peak_db, level_db)
+    calibration = calibrate(rows)
+    levels = {apply_calibration(calibration, one).energy_level for one in rows}
+    assert levels == ({None} if shared else {"low", "normal", "high"})
+    told = [w for w in calibration.warnings if w.startswith("energy of manifest: no levels")]
+    assert len(told) == (shared is not None) and all(shared in warning for warning in told)
+    assert {apply_calibration(calibration, one).pitch_level for one in rows} == {"low", "normal", "high"}
+
+
+def test_another_corpus_beside_a_normalised_one_keeps_its_energy_levels():
+    flat = [one for one in normalised(lambda i: -1.0, lambda i: -24 + i / 5)]
+    calibration = calibrate(
+        [*flat, *(utterance(i, pitch=None, level=-30.0 + i, dataset="b") for i in range(30))]
+    )
+    assert set(calibration.cuts["energy"]) == {"b"}

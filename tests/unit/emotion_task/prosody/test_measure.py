@@ -94,7 +94,8 @@ def test_rates_leave_out_or_keep_the_pause():
 
 def test_a_rate_is_of_the_speech_and_one_that_nobody_speaks_at_is_not_reliable():
     pause = np.random.default_rng(1).normal(size=RATE) * 1e-4
-    signal = np.concatenate([pause, vowel(glide(0, 0, seconds=3.0)), pause])
+    beat = 0.55 - 0.45 * np.cos(2 * np.pi * 4 * np.arange(3 * RATE) / RATE)
+    signal = np.concatenate([pause, vowel(glide(0, 0, seconds=3.0)) * beat, pause])
     for text, num_syllables, reliable in (("one two", 2, False), ("one two three four", 4, True)):
         measured = measure(signal, RATE, text)
         assert measured.speaking_rate == pytest.approx(num_syllables / 3.0, rel=0.05)
