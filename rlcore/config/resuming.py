@@ -8,9 +8,10 @@ weights, the order of prompts or a schedule's state.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints
 
-from rlcore.config.io import keys
+from rlcore.config.io import keys, plain
 
 FREE, RECORDED, ACCEPTED, NEVER = "free", "recorded", "accepted", "never"
 
@@ -25,7 +26,25 @@ IS_FIXED = {"resume": NEVER}
 
 def rule_of(schema: type, key: str) -> str:
     """Returns the rule of a dotted key: `FREE`, `RECORDED`, `ACCEPTED` or `NEVER`."""
-    rule, section, is_name = NEVER, schema, False
+    rule = NEVER
+    for field in _fields(schema, key):
+        rule = FREE if field.metadata.get("may_change") else field.metadata.get("resume", rule)
+    return rule
+
+
+def is_default(schema: type, key: str, value: object) -> bool:
+    """Says whether a value, JSON-ready, is the default of a dotted key."""
+    fields = list(_fields(schema, key))
+    if not fields or fields[-1].name != key.rpartition(".")[2]:  # of a mapping that has any names
+        return False
+    make = fields[-1].default_factory
+    default = fields[-1].default if make is dataclasses.MISSING else make()
+    return bool(plain(default, lasting=True) == value)
+
+
+def _fields(schema: type, key: str) -> Iterator[dataclasses.Field[Any]]:
+    """Yields the fields on the way to a dotted key, as far as there are any."""
+    section, is_name = schema, False
     for name in key.split("."):
         if is_name:  # an entry of a mapping of sections
             is_name = False
@@ -33,14 +52,13 @@ def rule_of(schema: type, key: str) -> str:
         field = next((each for each in dataclasses.fields(section) if each.name == name), None)
         if field is None:
             break
-        rule = FREE if field.metadata.get("may_change") else field.metadata.get("resume", rule)
+        yield field
         hint: Any = get_type_hints(section)[name]
         is_name = not dataclasses.is_dataclass(hint)
         inner = get_args(hint)[-1] if is_name and get_args(hint) else hint
         if not dataclasses.is_dataclass(inner):
             break
         section = inner  # type: ignore[assignment]
-    return rule
 
 
 def rules(schema: type) -> dict[str, str]:

@@ -29,7 +29,7 @@ import xxhash
 
 from rlcore.config import RunConfig
 from rlcore.config import io as config_io
-from rlcore.config.resuming import ACCEPTED, NEVER, rule_of
+from rlcore.config.resuming import ACCEPTED, NEVER, is_default, rule_of
 from rlcore.errors import CheckpointError, StorageError, message_of
 from rlcore.records.files import JsonObject, replaced, write_json
 
@@ -276,7 +276,10 @@ def _own_digest(marker: Mapping[str, object], others: Mapping[str, str]) -> str:
 def _changes(before: object, now: object, path: str = "") -> Iterator[Change]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in {**before, **now}:
-            yield from _changes(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+            key = f"{path}.{name}" if path else name
+            # A key that came with a later version, by whose default nothing changes.
+            if name in before or not is_default(RunConfig, key, now[name]):
+                yield from _changes(before.get(name), now.get(name), key)
     elif before != now:
         yield Change(path, before, now)
 

@@ -11,6 +11,7 @@ import pytest
 from small_files import no_file_beyond
 
 from rlcore.config import (
+    AlgorithmConfig,
     LearnerConfig,
     RewardConfig,
     RolloutConfig,
@@ -280,6 +281,23 @@ def test_what_may_change_is_told_from_what_may_not(tmp_path):
         CheckpointError, match=r"configuration: seed was 3, is 4\. These never change: resume"
     ):
         read(checkpoint, settings=never, accept_changes=True)
+
+
+def test_keys_that_came_with_a_later_version_change_nothing_by_their_defaults(tmp_path):
+    config = dataclasses.replace(RunConfig(seed=3), rewards={"a": RewardConfig(target="a:A")})
+    older, now = run_settings(config), run_settings(config)
+    del older["algorithm"]["kl_coef"], older["algorithm"]["ptr"]
+    del older["rewards"]["a"]["weight"], older["learner"]["lora"]["rank"], older["rollout"]["stop"]
+    with writing(tmp_path, step=40, state=STATE, settings=older):
+        pass
+    checkpoint = tmp_path / "step_000040"
+    assert read(checkpoint, settings=now) == STATE and changes(checkpoint, now) == []
+    other = dataclasses.replace(config, algorithm=AlgorithmConfig(kl_coef=0.5))
+    with pytest.raises(CheckpointError, match=r"algorithm\.kl_coef was None, is 0\.5"):
+        read(checkpoint, settings=run_settings(other))
+    with pytest.raises(CheckpointError, match=r"rewards\.b was None, is \{"):
+        more = {**config.rewards, "b": RewardConfig(target="b:B")}
+        read(checkpoint, settings=run_settings(dataclasses.replace(config, rewards=more)))
 
 
 def test_a_run_may_go_on_elsewhere_and_with_other_deadlines():
