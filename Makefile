@@ -1,6 +1,11 @@
 # Everything a newcomer needs is a target here; `make` lists them. Only Python 3.11 and pip are assumed.
 
 PYTHON ?= python3.11
+# Of an environment that is there its own Python counts.
+CHECK_PYTHON = { test ! -x $(BIN)/python || $(BIN)/python -c '$(IS_3_11)'; } && $(PYTHON) -c '$(IS_3_11)' || \
+  { echo "The locks are for Python 3.11. Install it, or name it: make $@ PYTHON=/path/to/python3.11;"; \
+    echo "remove $(VENV) where another Python made it"; exit 1; }
+IS_3_11 = import sys; sys.exit(sys.version_info[:2] != (3, 11))
 VENV ?= .venv
 # Where pip finds CPU builds of torch, if not on its usual way: the address of PyTorch's CPU wheel index.
 TORCH_INDEX ?=
@@ -30,13 +35,13 @@ env: $(PROJECT) ## Create .venv from requirements/cpu.lock (skipped when up to d
 env-gpu: ## The same from requirements/gpu.lock: NVIDIA GPUs, driver 580 or newer (README, Clusters and GPUs)
 	@test ! -e $(DEPENDENCIES) || test -e $(VENV)/.gpu || { echo "$(VENV) holds CPU builds. Remove it, or keep both:"; \
 	  echo "  make env-gpu VENV=.venv-gpu     # and VENV=.venv-gpu with every other target"; exit 1; }
+	@$(CHECK_PYTHON)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@touch $(VENV)/.gpu
 	@$(MAKE) --no-print-directory env
 
 $(DEPENDENCIES): $(LOCK)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "The lock is for Python 3.11. Install it, or name it: make env PYTHON=/path/to/python3.11"; exit 1; }
+	@$(CHECK_PYTHON)
 	@echo "Creating $(VENV): about $(if $(filter gpu,$(KIND)),10,4) GB, some minutes"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \

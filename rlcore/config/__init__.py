@@ -97,7 +97,8 @@ class RunConfig:
         )
         on_gpus = self.learner.num_gpus > 0 and self.rollout.num_gpus > 0
         colocate = self.cluster.colocate
-        check_gpus(self.weight_sync.backend, on_gpus=on_gpus, colocate=colocate)
+        may_share = self.learner.num_gpus + self.rollout.num_gpus <= 1
+        check_gpus(self.weight_sync.backend, on_gpus=on_gpus, colocate=colocate, may_share=may_share)
         if colocate:
             self._check_colocation()
         self.learner.check_ranks_apart("learner", beside=self.rollout.num_gpus if colocate else 0.0)

@@ -158,7 +158,7 @@ def _unknown_key(key: str, path: str, siblings: list[str], root: type) -> str:
     full_key = f"{path}{key if key.strip() else repr(key)}"
     new, values = _REPLACED.get(key, ("", ""))
     if new in siblings:
-        return f"{full_key}: this key is now {path}{new}: {values}"
+        return f"{full_key}: this key is now {path}{new}; {values}"
     # A key in the wrong section is as common a mistake as a misspelt one.
     same = (re.match(rf"(.+\.)?{re.escape(key)}(?=\.|$)", known) for known in keys(root))
     near = sorted((found[0] for found in same if found), key=lambda found: found.count("."))[:1]

@@ -109,12 +109,13 @@ def medium_of(backend: str, *, key: str = "weight_sync.backend") -> Medium:
     return medium
 
 
-def check_gpus(backend: str, *, on_gpus: bool, colocate: bool) -> None:
+def check_gpus(backend: str, *, on_gpus: bool, colocate: bool, may_share: bool) -> None:
     """Checks the GPUs that a medium needs against those that a run has.
 
     Args:
         on_gpus: learner and engines have GPUs.
         colocate: they share them, and take turns.
+        may_share: their parts of GPUs may be of the same one.
 
     Raises:
         ConfigError: the medium needs GPUs, or shared ones, or separate ones, that the run has not.
@@ -123,10 +124,11 @@ def check_gpus(backend: str, *, on_gpus: bool, colocate: bool) -> None:
     none = names_of(lambda medium: medium.gpus == "none")
     allowed = f"{none}, unless learner.num_gpus and rollout.num_gpus are above 0"
     check(on_gpus or gpus == "none", key, backend, allowed)
-    shared = f"{names_of(lambda medium: medium.gpus == 'shared')} with cluster.colocate alone"
-    separate = f"{names_of(lambda medium: medium.gpus == 'separate')} without it"
-    allowed = f"{shared} (it shares a GPU), {separate} (it joins separate GPUs)"
+    fitting = names_of(lambda medium: medium.gpus in ("none", "shared" if colocate else "separate"))
+    allowed = f"{fitting}: with cluster.colocate learner and engines share GPUs, else each has its own"
     check(gpus in ("none", "shared" if colocate else "separate"), key, backend, allowed)
+    allowed = f"{none}: learner.num_gpus and rollout.num_gpus may be parts of one GPU, and it joins two"
+    check(gpus == "none" or colocate or not may_share, key, backend, allowed)
 
 
 def names_of(fits: Callable[[Medium], bool]) -> str:

@@ -18,6 +18,7 @@ from rlcore.config import (
     RewardConfig,
     RolloutConfig,
     RunConfig,
+    WeightSyncConfig,
     load_config,
     save_config,
     to_yaml,
@@ -395,7 +396,7 @@ def test_a_pipelines_seed_and_folder_are_checked_too() -> None:
         (["rollout.num_replicas=2"], "rollout.num_replicas: got 2, must be learner.num_ranks (1) with"),
         (["rollout.num_replicas={min: 1, max: 2}"], "must be learner.num_ranks (1) with cluster.colocate"),
         (["train.staleness=1"], "train.staleness: got 1, must be 0 with cluster.colocate"),
-        (["weight_sync.backend=nccl", "rollout.num_gpus=0.4", "learner.num_gpus=0.4"], "nccl without it"),
+        (["weight_sync.backend=nccl", "rollout.num_gpus=0.4", "learner.num_gpus=0.4"], "got 'nccl', must be"),
         (["rollout.num_gpus=0.6", "learner.num_gpus=0.5"], "rollout.num_gpus: got 0.6, must be at most 1 - "),
         (
             ["rollout.engine={tensor_parallel_size: 2}"],
@@ -751,7 +752,7 @@ def test_a_gate_that_could_never_open_and_a_reward_that_trusts_itself_are_refuse
 
 
 def test_a_key_of_an_earlier_version_says_what_took_its_place(minimal: Path, tmp_path: Path) -> None:
-    now = "autocast: this key is now {}learner.precision: autocast where it was bfloat16"
+    now = "autocast: this key is now {}learner.precision; autocast where it was bfloat16"
     with pytest.raises(ConfigError, match="learner." + now.format("")):
         load_config([minimal], ["learner.autocast=bfloat16"])
     with pytest.raises(ConfigError, match="learner." + now.format("")):
@@ -808,3 +809,18 @@ def test_precisions_are_bfloat16_on_gpus_unless_they_are_said(minimal: Path) -> 
         ConfigError, match=r"learner.precision: got 'bf16', must be float32 or autocast below"
     ):
         said("learner.precision=bf16", "learner.zero_stage=1")
+
+
+def test_parts_of_one_gpu_are_not_joined_by_nccl() -> None:
+    def config(learner: float, rollout: float, backend: str = "nccl") -> RunConfig:
+        return RunConfig(
+            learner=LearnerConfig(num_gpus=learner),
+            rollout=RolloutConfig(num_gpus=rollout),
+            weight_sync=WeightSyncConfig(backend=backend),
+        )
+
+    with pytest.raises(ConfigError, match=r"weight_sync\.backend: got 'nccl', .* may be parts of one GPU"):
+        config(0.4, 0.4)
+    config(0.4, 0.4, "shared_memory")
+    config(0.6, 0.6)  # two GPUs
+    config(1, 1)
