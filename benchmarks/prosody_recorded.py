@@ -118,19 +118,46 @@ def read_clips(root: str, count: int, folder: Path) -> list[Clip]:
     return clips
 
 
-def conditions(clips: Sequence[Clip], folder: Path) -> Iterator[tuple[str, str, list[Case]]]:
-    """Yields kind, setting and recordings of each condition."""
+Condition = tuple[str, str, list[Case]]
+"""Kind, setting and recordings."""
+
+
+def conditions(clips: Sequence[Clip], folder: Path) -> Iterator[Condition]:
+    """Yields the conditions; files of codecs lie in `folder`."""
     rng = np.random.default_rng(2)
-
-    def of(clip: Clip, samples: Samples | Path, **truth: Any) -> Case:
-        known = {
-            "f0_hz": clip.truth.get("f0_median_hz"),
-            "rate": clip.truth["articulation_rate"],
-            "level_dbfs": clip.truth["level_dbfs"],
-        }
-        return Case(source=samples, **({"text": clip.text} | known | truth))
-
     yield "clean", "room tone", [of(clip, clip.samples) for clip in clips]
+    yield from _in_noise(clips, rng)
+    yield from _processed(clips, rng)
+    yield from _coded(clips, folder)
+    yield (
+        "overlap",
+        "two at 0 dB",
+        [_overlap(one, two) for one, two in zip(clips, [*clips[7:], *clips[:7]], strict=True)],
+    )
+    cases = [of(clip, clip.samples, text=clip.text + _LONGER, config=_ALIGNED) for clip in clips]
+    yield "longer text", "aligner", [_without_rate(case) for case in cases]
+    for kind in degraded.NO_SPEECH:
+        for setting in ("cut tight", "in pauses"):
+            cases = []
+            for clip in clips:
+                samples = degraded.no_speech(kind, rng.uniform(2, 4), rng)
+                if setting == "in pauses":
+                    samples = np.pad(samples, RATE) + 3e-4 * rng.normal(size=len(samples) + 2 * RATE)
+                cases.append(Case(source=samples, text=clip.text))
+            yield kind, setting, cases
+
+
+def of(clip: Clip, samples: Samples | Path, **truth: Any) -> Case:
+    """Returns a case that is as true as the clip, but for `truth`."""
+    known = {
+        "f0_hz": clip.truth.get("f0_median_hz"),
+        "rate": clip.truth["articulation_rate"],
+        "level_dbfs": clip.truth["level_dbfs"],
+    }
+    return Case(source=samples, **({"text": clip.text} | known | truth))
+
+
+def _in_noise(clips: Sequence[Clip], rng: np.random.Generator) -> Iterator[Condition]:
     noises = {
         "pink": degraded.pink,
         "white": degraded.white,
@@ -145,6 +172,10 @@ def conditions(clips: Sequence[Clip], folder: Path) -> Iterator[tuple[str, str, 
                 size = 10 ** ((clip.truth["level_dbfs"] - snr) / 20)
                 cases.append(of(clip, clip.samples + size * noise(len(clip.samples), rng), snr_db=snr))
             yield kind, f"{snr:g} dB", cases
+
+
+def _processed(clips: Sequence[Clip], rng: np.random.Generator) -> Iterator[Condition]:
+    """Compressed, long, and in rooms."""
     for ratio in (2, 4, 10):
         cases = []
         for clip in clips:
@@ -163,6 +194,10 @@ def conditions(clips: Sequence[Clip], folder: Path) -> Iterator[tuple[str, str, 
             wet = degraded.in_room(clip.samples, rt60, rng)
             cases.append(of(clip, wet, level_dbfs=clip.level_of(wet)))
         yield "reverberation", f"RT60 {rt60:g} s", cases
+
+
+def _coded(clips: Sequence[Clip], folder: Path) -> Iterator[Condition]:
+    """By codecs, and clipped before."""
     codecs = {
         "MP3": ("MP3", "MPEG_LAYER_III", RATE),
         "Opus": ("OGG", "OPUS", RATE),
@@ -186,22 +221,6 @@ def conditions(clips: Sequence[Clip], folder: Path) -> Iterator[tuple[str, str, 
                 path = degraded.recoded(cut, folder / f"{share}{name.replace(' ', '')}_{i}", *codecs[name])
                 cases.append(of(clip, path, level_dbfs=clip.truth["level_dbfs"] + 20 * np.log10(gain)))
             yield "clipped", f"{share:.0%}, {name}", cases
-    yield (
-        "overlap",
-        "two at 0 dB",
-        [_overlap(one, two) for one, two in zip(clips, [*clips[7:], *clips[:7]], strict=True)],
-    )
-    cases = [of(clip, clip.samples, text=clip.text + _LONGER, config=_ALIGNED) for clip in clips]
-    yield "longer text", "aligner", [_without_rate(case) for case in cases]
-    for kind in degraded.NO_SPEECH:
-        for setting in ("cut tight", "in pauses"):
-            cases = []
-            for clip in clips:
-                samples = degraded.no_speech(kind, rng.uniform(2, 4), rng)
-                if setting == "in pauses":
-                    samples = np.pad(samples, RATE) + 3e-4 * rng.normal(size=len(samples) + 2 * RATE)
-                cases.append(Case(source=samples, text=clip.text))
-            yield kind, setting, cases
 
 
 def _without_rate(case: Case) -> Case:

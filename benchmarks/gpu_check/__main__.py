@@ -26,13 +26,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=f"{about}\nparts, and the seconds that each may take:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME", help="only these"
+    )
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: tiny, to try the check itself"
+    )
     parser.add_argument("--seconds", type=float, default=570, help="limit of all parts together")
     parser.add_argument("--json", type=Path, help="also write the results to this file, after each part")
     parser.add_argument("--render", type=Path, help="render an earlier --json as Markdown, and run nothing")
     arguments = parser.parse_args(argv)
     if arguments.render:
+        if not arguments.render.is_file():
+            parser.error(f"--render: {arguments.render} is no file; `--json FILE` writes one")
         print(markdown(json.loads(arguments.render.read_text(encoding="utf-8"))), end="")
         return 0
     if arguments.device == "cuda" and not torch.cuda.is_available():

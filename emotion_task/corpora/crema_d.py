@@ -26,7 +26,6 @@ LABELS = {
     "NEU": "neutral",
     "SAD": "sad",
 }
-DROPPED: dict[str, str] = {}
 SENTENCES = {
     "DFA": "Don't forget a jacket.",
     "IEO": "It's eleven o'clock.",
@@ -63,7 +62,7 @@ def load_crema_d(root: str | Path, *, eval_speakers: Iterable[str | int] | None 
         DataError: no such folder, nothing of CREMA-D in it, or a list of actors that is no proper CSV.
     """
     held_out = HeldOut(eval_speakers, EVAL_SPEAKERS)
-    listing = Listing("crema_d", Path(root), LAYOUT, LABELS, DROPPED, held_out=held_out)
+    listing = Listing("crema_d", Path(root), LAYOUT, LABELS, held_out=held_out)
     actors = _actors(listing.root / "VideoDemographics.csv")
     for match, path, emotion in listing.recordings(_NAME):
         actor = actors.get(match["actor"], {"Sex": "", "Age": ""})

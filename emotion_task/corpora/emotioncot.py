@@ -22,7 +22,6 @@ from rlcore.errors import DataError
 from rlcore.records.files import numbered_rows
 
 LABELS = {label: label for label in EMOTIONS}
-DROPPED: dict[str, str] = {}
 LAYOUT = (
     "Expected is EmotionCoT as its authors ship it: JSON lines with audio_path, emotion and cot_analysis."
 )
@@ -51,7 +50,7 @@ def load_emotioncot(root: str | Path, *, audio_root: str | None = None) -> list[
     """
     root = Path(root).expanduser()
     paths = [root] if root.is_file() else sorted(root.glob("*.jsonl"))
-    listing = Listing("emotioncot", root.parent if root.is_file() else root, LAYOUT, LABELS, DROPPED)
+    listing = Listing("emotioncot", root.parent if root.is_file() else root, LAYOUT, LABELS)
     folder = Path(audio_root).expanduser() if audio_root else listing.root
     for path in paths:
         for number, row in numbered_rows(path, "an utterance of EmotionCoT"):

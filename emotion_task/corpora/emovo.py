@@ -22,7 +22,6 @@ LABELS = {
     "sor": "surprise",
     "tri": "sad",
 }
-DROPPED: dict[str, str] = {}
 SENTENCES = {
     "b1": "Gli operai si alzano presto.",
     "b2": "I vigili sono muniti di pistola.",
@@ -53,7 +52,7 @@ def load_emovo(root: str | Path, *, eval_speakers: Iterable[str] | None = None) 
         DataError: no such folder, or nothing of EMOVO in it.
     """
     held_out = HeldOut(eval_speakers, ("f3", "m3"))
-    listing = Listing("emovo", Path(root), LAYOUT, LABELS, DROPPED, language="it", held_out=held_out)
+    listing = Listing("emovo", Path(root), LAYOUT, LABELS, language="it", held_out=held_out)
     for match, path, emotion in listing.recordings(_NAME):
         listing.add(
             path.stem,

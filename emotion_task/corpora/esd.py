@@ -27,7 +27,6 @@ LABELS = {
     "Sad": "sad",
     "Surprise": "surprise",
 }
-DROPPED: dict[str, str] = {}
 MEN = frozenset((4, 5, 6, 8, 10, 11, 12, 13, 14, 20))
 """Numbers of the men, by the owner's ReadMe.txt; the others are women."""
 LAYOUT = "Expected is ESD as its owners ship it: 0011/Angry/0011_000351.wav and 0011/0011.txt and so on."
@@ -44,7 +43,7 @@ def load_esd(root: str | Path, *, eval_speakers: Iterable[str | int] | None = No
         DataError: no such folder, nothing of ESD in it, or transcripts that are no text.
     """
     held_out = HeldOut(eval_speakers, ("0009", "0010", "0019", "0020"))
-    listing = Listing("esd", Path(root), LAYOUT, LABELS, DROPPED, held_out=held_out)
+    listing = Listing("esd", Path(root), LAYOUT, LABELS, held_out=held_out)
     transcripts = cache(_transcripts)
     for path in sorted(listing.root.rglob("*.wav"), key=lambda path: path.stem):
         match = _NAME.fullmatch(path.stem)

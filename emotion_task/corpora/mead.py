@@ -25,7 +25,6 @@ LABELS = {
     "disgusted": "disgust",
     "contempt": "disgust",
 }
-DROPPED: dict[str, str] = {}
 EVAL_SPEAKERS = ("M039", "M040", "M041", "M042", "W036", "W037", "W038", "W040")
 """The last four men and women, about a sixth of the speakers: the corpus has no official split."""
 LAYOUT = (
@@ -44,7 +43,7 @@ def load_mead(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -
         DataError: no such folder, or nothing of MEAD in it.
     """
     held_out = HeldOut(eval_speakers, EVAL_SPEAKERS)
-    listing = Listing("mead", Path(root), LAYOUT, LABELS, DROPPED, held_out=held_out)
+    listing = Listing("mead", Path(root), LAYOUT, LABELS, held_out=held_out)
     for folder in sorted(listing.root.glob("[MW][0-9][0-9][0-9]/audio/*/level_[0-9]")):
         speaker, label, level = folder.parts[-4], folder.parts[-2], folder.name.removeprefix("level_")
         for stem, path in audio_files(folder.iterdir()).items():

@@ -27,7 +27,6 @@ LABELS = {
     "fear": "fear",
     "disgust": "disgust",
 }
-DROPPED: dict[str, str] = {}
 LAYOUT = (
     "Expected is MELD.Raw as its owners ship it, with the inner train, dev and test archives unpacked: "
     "train_sent_emo.csv beside train_splits/dia0_utt0.mp4, and so on."
@@ -55,7 +54,7 @@ def load_meld(root: str | Path) -> list[Utterance]:
         DataError: no such folder, a part's list without its clips, or a list without its columns,
             no proper CSV or no text.
     """
-    listing = Listing("meld", Path(root), LAYOUT, LABELS, DROPPED)
+    listing = Listing("meld", Path(root), LAYOUT, LABELS)
     for part, (folder, split) in _PARTS.items():
         for path in sorted(listing.root.rglob(f"{part}_sent_emo.csv"))[:1]:
             clips = audio_files(clip for at in listing.root.rglob(folder) for clip in at.iterdir())

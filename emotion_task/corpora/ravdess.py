@@ -26,7 +26,6 @@ LABELS = {
     "07": "disgust",
     "08": "surprise",
 }
-DROPPED: dict[str, str] = {}
 STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
 LAYOUT = (
     "Expected is the corpus as its owners ship it: Actor_01 to Actor_24 with files such as "
@@ -51,7 +50,7 @@ def load_ravdess(
         DataError: no such folder, nothing of RAVDESS in it, or a speaker in both splits.
     """
     splits = _splits(train_speakers, eval_speakers)
-    listing = Listing("ravdess", Path(root), LAYOUT, LABELS, DROPPED)
+    listing = Listing("ravdess", Path(root), LAYOUT, LABELS)
     for path in sorted(listing.root.rglob("*"), key=lambda path: path.name):
         name = _NAME.fullmatch(path.stem)
         if name is None or not path.is_file():

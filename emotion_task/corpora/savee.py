@@ -23,7 +23,6 @@ LABELS = {
     "sa": "sad",
     "su": "surprise",
 }
-DROPPED: dict[str, str] = {}
 AGE_YEARS = 29.0
 """The middle of 27 to 31, which is all that is known of the four."""
 SPEAKERS = ("DC", "JE", "JK", "KL")
@@ -41,7 +40,7 @@ def load_savee(root: str | Path, *, eval_speakers: Iterable[str] | None = None) 
         DataError: no such folder, or nothing of SAVEE in it.
     """
     held_out = HeldOut(eval_speakers, ("KL",))
-    listing = Listing("savee", Path(root), LAYOUT, LABELS, DROPPED, held_out=held_out)
+    listing = Listing("savee", Path(root), LAYOUT, LABELS, held_out=held_out)
     for folder in sorted({path.parent for path in listing.root.rglob("*.wav")}):
         for stem, path in audio_files(folder.iterdir()).items():
             match = _NAME.fullmatch(stem)

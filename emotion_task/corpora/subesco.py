@@ -22,7 +22,6 @@ LABELS = {
     "SAD": "sad",
     "SURPRISE": "surprise",
 }
-DROPPED: dict[str, str] = {}
 LAYOUT = "Expected is SUBESCO as its owners ship it: F_01_OISHI_S_1_ANGRY_1.wav and so on."
 _NAME = re.compile(
     r"(?P<speaker>(?P<gender>[FM])_\d\d)_[A-Z]+_S_(?P<sentence>\d+)_(?P<label>[A-Z]+)_(?P<take>\d)\]?"
@@ -40,7 +39,7 @@ def load_subesco(root: str | Path, *, eval_speakers: Iterable[str] | None = None
         DataError: no such folder, or nothing of SUBESCO in it.
     """
     held_out = HeldOut(eval_speakers, ("F_09", "F_10", "M_09", "M_10"))
-    listing = Listing("subesco", Path(root), LAYOUT, LABELS, DROPPED, language="bn", held_out=held_out)
+    listing = Listing("subesco", Path(root), LAYOUT, LABELS, language="bn", held_out=held_out)
     for match, path, emotion in listing.recordings(_NAME):
         listing.add(
             path.stem.removesuffix("]"),

@@ -22,7 +22,6 @@ LABELS = {
     "ps": "surprise",
     "sad": "sad",
 }
-DROPPED: dict[str, str] = {}
 AGES = {"OAF": 64.0, "YAF": 26.0}
 """Age in years by speaker: older and younger adult female."""
 LAYOUT = "Expected is TESS as its owners ship it: OAF_angry/OAF_back_angry.wav and so on (speakers OAF, YAF)."
@@ -40,7 +39,7 @@ def load_tess(root: str | Path, *, eval_speakers: Iterable[str] | None = None) -
         DataError: no such folder, or nothing of TESS in it.
     """
     held_out = HeldOut(eval_speakers, ("YAF",))
-    listing = Listing("tess", Path(root), LAYOUT, LABELS, DROPPED, held_out=held_out)
+    listing = Listing("tess", Path(root), LAYOUT, LABELS, held_out=held_out)
     for match, path, emotion in listing.recordings(_NAME):
         speaker = match["speaker"] + "F"
         listing.add(

@@ -8,6 +8,7 @@ own concurrency groups would do as well, but methods then leave the main thread,
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 import time
@@ -16,6 +17,8 @@ from contextlib import suppress
 from typing import Any
 
 import ray
+
+logger = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 """Between two beats."""
@@ -59,10 +62,16 @@ class _Beating:
 
 
 def _beat(key: bytes) -> None:
+    is_away = False
     for count in itertools.count():
-        with suppress(Exception):  # the store may be away for a moment; the next beat tells as much
+        try:
             store, beat = _store(), f"{os.getpid()} {count}".encode()
             store.internal_kv_put(key, beat, True, _NAMESPACE, timeout=_STORE_S)
+            is_away = False
+        except Exception as error:  # the store may be away for a moment; the next beat tells as much
+            if not is_away:
+                logger.warning("this actor gives no sign of life: Ray's store does not take it: %s", error)
+            is_away = True
         time.sleep(BEAT_S)
 
 

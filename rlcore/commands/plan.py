@@ -176,7 +176,7 @@ def _verdict(plan: Plan) -> list[str]:
     lines += [f"  would fit with: {_settings(change)}" for change in plan.changes]
     if not plan.changes:
         lines.append(
-            "  no three settings that are known to help are enough: change what the lines above name, or "
+            "  no change of up to three settings makes it fit: change what the lines above name, or "
             "take more or larger hardware"
         )
     return lines

@@ -95,13 +95,7 @@ class RunConfig:
             temperature,
             f"at least {_LOWEST_TEMPERATURE:g}: greedy answers are all alike",
         )
-        on_gpus = self.learner.num_gpus > 0 and self.rollout.num_gpus > 0
-        colocate = self.cluster.colocate
-        may_share = self.learner.num_gpus + self.rollout.num_gpus <= 1
-        check_gpus(self.weight_sync.backend, on_gpus=on_gpus, colocate=colocate, may_share=may_share)
-        if colocate:
-            self._check_colocation()
-        self.learner.check_ranks_apart("learner", beside=self.rollout.num_gpus if colocate else 0.0)
+        self._check_gpus()
         over_budget, budget = self.learner.over_budget, self.learner.micro_batch_tokens
         check(
             over_budget == "drop" or self.rollout.max_tokens < budget,
@@ -127,6 +121,20 @@ class RunConfig:
             "k2 or k3 with algorithm.kl_in loss, where the expected gradient of k1 is zero; or kl_in reward",
         )
         self._check_logprobs()
+        self._check_adapters()
+        self._check_rewards()
+
+    def _check_gpus(self) -> None:
+        on_gpus = self.learner.num_gpus > 0 and self.rollout.num_gpus > 0
+        colocate = self.cluster.colocate
+        may_share = self.learner.num_gpus + self.rollout.num_gpus <= 1
+        check_gpus(self.weight_sync.backend, on_gpus=on_gpus, colocate=colocate, may_share=may_share)
+        if colocate:
+            self._check_colocation()
+        self.learner.check_ranks_apart("learner", beside=self.rollout.num_gpus if colocate else 0.0)
+
+    def _check_adapters(self) -> None:
+        """Adapters are pushed alone where that can be done, and a learner with some may be its reference."""
         lora = self.learner.lora
         can_add = lora.rank > 0 and self.weight_sync.medium.carries_adapters
         check(
@@ -146,13 +154,12 @@ class RunConfig:
         check(
             num_references > 0
             or self.algorithm.kl_coef == 0
-            or (lora.rank > 0 and not lora.also_train and not colocate),
+            or (lora.rank > 0 and not lora.also_train and not self.cluster.colocate),
             "reference.num_replicas",
             num_references,
             "at least 1; 0 is the learner without its adapters, which needs learner.lora.rank above 0, "
             "learner.lora.also_train empty and cluster.colocate false",
         )
-        self._check_rewards()
 
     @property
     def pushes_all(self) -> bool:

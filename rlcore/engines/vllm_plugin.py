@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlcore.config.weight_media import VLLM_BACKEND
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlcore.weight_sync.base import Push
+
+logger = logging.getLogger(__name__)
 
 
 def register() -> None:
@@ -119,8 +120,14 @@ class WorkerExtension:
         from vllm.model_executor.model_loader.weight_checksum import zero_weights
 
         model = self.model_runner.get_model()
-        with suppress(NotImplementedError):
+        try:
             zero_weights(model.get_language_model() if hasattr(model, "get_language_model") else model)
+        except NotImplementedError:
+            logger.warning(
+                "vLLM's %s does not tell its language model apart: that the first push brings the right "
+                "weights is verified, that it leaves none out is not",
+                type(model).__name__,
+            )
 
     def divide_logits(self, temperature: float) -> None:
         """Makes the model's logits those of the policy at `temperature`, in float32.

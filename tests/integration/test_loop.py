@@ -18,6 +18,7 @@ import psutil
 import pytest
 import ray
 from loop_cases import loop_config
+from swapping_learner import SwappingLearner
 from tiny_models import make_text
 
 from rlcore.actors.spawn import run_bundles
@@ -30,7 +31,7 @@ from rlcore.config import (
     RunConfig,
     TargetConfig,
 )
-from rlcore.errors import CheckpointError
+from rlcore.errors import CheckpointError, WeightSyncError
 from rlcore.records.timeline import busy_seconds, read_spans, write_trace
 from rlcore.records.tracking import read_metrics
 from rlcore.run import ray_session, train
@@ -69,6 +70,18 @@ def apart(tmp_path_factory: pytest.TempPathFactory, model: Path) -> RunConfig:
     config = replace(config, rollout=replace(config.rollout, temperature=0.5))
     train(config)
     return config
+
+
+def test_a_run_whose_first_push_brings_other_weights_ends_before_it_trains(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlcore.actors.spawn.LearnerWorker", SwappingLearner)
+    config = loop_config(tmp_path / "swapped", model)
+    with pytest.raises(WeightSyncError, match="did not bring what vLLM had loaded") as ended:
+        train(config)
+    differing = re.search(r"parameters these differ: (\S+(?:, \S+)*)\. ", str(ended.value))
+    assert differing and differing[1].endswith(":tp0:model.layers.0.mlp.gate_up_proj.weight"), ended.value
+    assert read_metrics(config.run_dir) == []
 
 
 def samples(run_dir: str | Path) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ class Listing:
     """One or two sentences on what the owner ships, for errors."""
     labels: Mapping[str, str]
     """Labels of `emotion_task.labels` by the owner's label."""
-    dropped: Mapping[str, str]
+    dropped: Mapping[str, str] = field(default_factory=dict)
     """Reasons for which labels of the owner are left out, by label."""
     language: str = "en"
     held_out: HeldOut | None = None
