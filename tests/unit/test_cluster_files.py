@@ -222,9 +222,10 @@ STAND_INS = {
 case " $* " in
   *" hostname --ip-address "*) echo "$OWN_NAME" ;;
   *" hostname "*) echo "$INTERFACES" ;;
-  *) echo "srun $*" >> "$CALLS"; exec sleep "$RAY_LASTS" ;;
+  *) echo "srun $*" >> "$CALLS"
+    [[ " $* " == *"--nodelist=$ENDS "* ]] || exec sleep "$RAY_LASTS" > /dev/null 2>&1 ;;
 esac""",
-    "venv/bin/ray": '[[ $RAY_LASTS == 0 ]] || printf " 1 node_%s\\n" $NODES',
+    "venv/bin/ray": '[[ $ENDS != none ]] || printf " 1 node_%s\\n" $NODES',
     "venv/bin/rlcore": 'echo "rlcore $*" >> "$CALLS"',
     "venv/bin/python": f'exec {sys.executable} "$@"',
 }
@@ -247,7 +248,8 @@ def slurm_job(folder: Path, nodes: str, own_name: str, interfaces: str, **more: 
             "VENV": str(folder / "venv"),
         },
         **{"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_CPUS_PER_TASK": "4", "NODES": nodes},
-        **{"OWN_NAME": own_name, "INTERFACES": interfaces, "CALLS": str(calls), "RAY_LASTS": "2", **more},
+        **{"OWN_NAME": own_name, "INTERFACES": interfaces, "CALLS": str(calls)},
+        **{"RAY_LASTS": "2", "ENDS": "none", **more},
     }
     done = subprocess.run(
         ["bash", str(SLURM), "--config", "x.yaml"],
@@ -290,9 +292,10 @@ def test_slurm_says_at_once_that_no_node_could_join(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_slurm_does_not_wait_for_a_ray_that_has_ended(tmp_path: Path) -> None:
-    code, said, calls = slurm_job(tmp_path, "n1 n2", "10.0.0.5", "", RAY_LASTS="0")
-    assert code == 1 and "Ray on n1 has ended before the run began" in said and "rlcore train" not in calls
+@pytest.mark.parametrize("node", ["n1", "n2"])
+def test_slurm_does_not_wait_for_a_ray_that_has_ended(tmp_path: Path, node: str) -> None:
+    code, said, calls = slurm_job(tmp_path, "n1 n2", "10.0.0.5", "", ENDS=node, RAY_LASTS="20")
+    assert code == 1 and f"Ray on {node} has ended before the run began" in said and "rlcore train" not in calls
 
 
 @pytest.mark.slow
