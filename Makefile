@@ -89,7 +89,7 @@ test-slow: env ## Unit tests that wait, render sound or start processes (a minut
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow tests/unit
 
 test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real, two files at a time (a quarter of an hour)
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration -m "not nodes"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration -m "not nodes"
 
 chaos: env ## Kills and stops everything a run is made of, in every state (hours; goes on where it was ended)
 	$(BIN)/python -m benchmarks.chaos --json $(RESULTS)/chaos.json --page docs/reference/faults.md --gate
