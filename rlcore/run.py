@@ -309,7 +309,8 @@ class _Run:
                 )
         trained = [row for row in steps if not row["update_skipped"]]
         num_skipped = max((row["skipped_steps"] for row in trained), default=0)
-        if steps and num_skipped == self.config.learner.updates_per_batch * len(trained):
+        num_made = sum(row["optimizer_steps"] for row in trained)
+        if steps and num_skipped == num_made:
             raise NoUpdateError(
                 f"none of {len(steps)} steps changed the policy: {len(steps) - len(trained)} had too few "
                 f"completions left to train on, {len(trained)} a loss or gradient that was not finite. "

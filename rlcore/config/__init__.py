@@ -214,7 +214,7 @@ class RunConfig:
             "algorithm.correction",
             correction,
             f"one of {', '.join(set_right)} with train.staleness above 0 and recomputed log-probabilities "
-            "(learner.recompute_logprobs, or updates_per_batch above 1)",
+            "(learner.recompute_logprobs, or more than one optimizer step on a batch)",
         )
         structured = dict(self.rollout.structured)
         check(

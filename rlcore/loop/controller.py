@@ -22,7 +22,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,10 @@ import numpy as np
 from rlcore.actors.crew import Actors
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner_worker import start_learner
-from rlcore.algorithms.batching import shard_groups
 from rlcore.algorithms.budget import check_fits
 from rlcore.config import RunConfig
 from rlcore.errors import LogprobError
-from rlcore.loop.batch import Advantages, build_batch, estimate_advantages, shape_rewards
+from rlcore.loop.batch import Advantages, build_batch, estimate_advantages, rank_batches, shape_rewards
 from rlcore.loop.metrics import batch_metrics, completion_metrics, reward_metrics, staleness_metrics
 from rlcore.loop.mixing import Mixer
 from rlcore.loop.rollouts import RolloutPipeline
@@ -177,8 +176,7 @@ class Controller:
         if self.config.cluster.colocate:
             self.actors.rollout.sleep(timeout_s=self.config.rollout.timeout_s)
         with clock.phase("update"), self.recorder.span("learner", "update", self.step + 1):
-            shards = shard_groups(batch.groups, learner.num_ranks)
-            parts = [(replace(batch, groups=tuple(shard)),) for shard in shards]
+            parts = rank_batches(batch, learner)
             call = self.learner.call_each_async("update", parts)
             update = self.rollouts.wait(call, timeout_s=learner.timeout_s)[0]
         if not update["current_fraction"]:

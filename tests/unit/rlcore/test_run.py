@@ -644,7 +644,13 @@ def test_a_model_that_lies_there_is_not_trained_over(tmp_path: Path, monkeypatch
 
 def made(**metrics: float) -> dict[str, float]:
     """Returns the metrics of a step that went well, but for these."""
-    well = {"update_skipped": 0, "skipped_steps": 0, "reward_errors/even": 0, "reward/even": 0.5}
+    well = {
+        "update_skipped": 0,
+        "skipped_steps": 0,
+        "optimizer_steps": 2,
+        "reward_errors/even": 0,
+        "reward/even": 0.5,
+    }
     return well | metrics
 
 
@@ -662,9 +668,13 @@ FAILED = {"reward_errors/even": 8, "reward/even": float("nan")}
             "none of 2 steps changed the policy: 1 had too few completions left to train on, 1 a loss",
         ),
         ([made(update_skipped=1)] * 2, NoUpdateError, "2 had too few"),
-        ([{"update_skipped": 0, "skipped_steps": 0}, made()], None, ""),  # the reward came later
         (
-            [{"update_skipped": 0, "skipped_steps": 0}, made(**FAILED)],
+            [{"update_skipped": 0, "skipped_steps": 0, "optimizer_steps": 2}, made()],
+            None,
+            "",
+        ),  # the reward came later
+        (
+            [{"update_skipped": 0, "skipped_steps": 0, "optimizer_steps": 2}, made(**FAILED)],
             RewardError,
             "all of its scores in 1 steps failed",
         ),
