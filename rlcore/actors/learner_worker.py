@@ -135,6 +135,13 @@ class LearnerWorker:
         """Writes the policy as a Hugging Face folder, as `LearnerModel.export`."""
         self._engine.model.export(folder)
 
+    def mix_into(self, before: str, folder: str, weight: float) -> None:
+        """Makes the weights that `export` wrote into `folder` a share of what the folder then holds, as
+        `rlcore.models.mixing.mix_into`. Rank 0 alone is asked."""
+        from rlcore.models.mixing import mix_into
+
+        mix_into(before, folder, weight)
+
     def close(self) -> None:
         """Frees the shared memory of the weights, which would outlive this process."""
         if self._sender is not None:

@@ -166,7 +166,8 @@ class LearnerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceConfig:
-    """The frozen starting policy, spawned where `algorithm.kl_coef` is above 0."""
+    """The policy that the KL is measured from, spawned where `algorithm.kl_coef` is above 0: the starting
+    one, unless `sync_every` moves it."""
 
     num_replicas: int = field(default=1, metadata=MAY_CHANGE)
     """Replicas of the reference; 0: none, the learner computes the reference's logprobs with its adapters
@@ -180,9 +181,16 @@ class ReferenceConfig:
     timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
     max_restarts: int = field(default=3, metadata=MAY_CHANGE)
     """Replicas that may be replaced in a run, because they died or hung; one more ends it."""
+    sync_every: int | None = field(default=None, metadata=IF_ACCEPTED)
+    """Steps after which the reference takes on weights of the policy, again and again; null: never."""
+    sync_weight: float = field(default=1.0, metadata=IF_ACCEPTED)
+    """Share of the policy in the new reference; the rest is the old one's (below 1: a moving average)."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "micro_batch_tokens")
+        if self.sync_every is not None:
+            at_least(self, 1, "sync_every")
+        check(0 < self.sync_weight <= 1, "sync_weight", self.sync_weight, "above 0 and at most 1")
         positive_amounts(self, "resources")
         at_least(self, 0, "num_replicas", "num_cpus", "max_restarts")
         between(self, 0, 1, "num_gpus")

@@ -36,6 +36,7 @@ from rlcore.errors import LogprobError
 from rlcore.loop.batch import Advantages, build_batch, estimate_advantages, rank_batches, shape_rewards
 from rlcore.loop.metrics import batch_metrics, completion_metrics, reward_metrics, staleness_metrics
 from rlcore.loop.mixing import Mixer
+from rlcore.loop.moving_reference import MovingReference
 from rlcore.loop.rollouts import RolloutPipeline
 from rlcore.loop.scored import Scores, columns, is_over_budget
 from rlcore.loop.scoring import Scoring
@@ -78,6 +79,7 @@ class Controller:
         self.scoring = Scoring(config, actors, self.recorder)
         self.mixer = Mixer(config)
         self.weights = WeightPush(config, actors, self.recorder)
+        self.reference = MovingReference(config, actors, self.recorder)
         self.rollouts = RolloutPipeline(
             config,
             prompts,
@@ -102,6 +104,7 @@ class Controller:
         while self.step < num_steps and not should_stop():
             result = self.train_step()
             self.step += 1
+            self.reference.follow(self.step)
             after_step(result)
             del result  # its groups make room for the next step's
         self.rollouts.stop()

@@ -715,7 +715,7 @@ learner.precision learner.micro_batch_tokens learner.micro_batch_audio_frames le
 learner.num_mini_batches learner.updates_per_batch learner.recompute_logprobs
 learner.max_skipped_steps learner.timeout_s learner.max_restarts
 reference.num_replicas reference.num_cpus reference.num_gpus reference.resources reference.micro_batch_tokens
-reference.timeout_s reference.max_restarts
+reference.timeout_s reference.max_restarts reference.sync_every reference.sync_weight
 weight_sync.backend weight_sync.bucket_mb weight_sync.timeout_s weight_sync.verify_first_push
 train.num_steps train.prompts_per_step train.staleness train.groups_per_score train.oversample
 train.max_replaced train.max_logprob_diff train.on_logprob_diff
