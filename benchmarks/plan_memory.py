@@ -197,7 +197,7 @@ def work(case: Case, folder: Path) -> None:
                 algorithm=AlgorithmConfig(),
                 recompute_logprobs=False,
             )
-            engine.update(make_groups(case, rank), objective)
+            engine.update([(make_groups(case, rank), objective)])
         return engine
 
     train(small(case), folder / "small", 1).close()

@@ -227,6 +227,7 @@ class _Run:
         self.saved_step = go_on(self.config, folder, controller, accept_changes=True)
         if self.saved_step is None:
             controller.load_state_dict(first)
+            controller.reference.restore(None)
         self.tracker.rewind(controller.step)
         seconds = time.perf_counter() - began
         log.warning("a new learner goes on after step %d, %.0f s later", controller.step, seconds)
@@ -309,7 +310,7 @@ class _Run:
                 )
         trained = [row for row in steps if not row["update_skipped"]]
         num_skipped = max((row["skipped_steps"] for row in trained), default=0)
-        if steps and num_skipped == self.config.learner.updates_per_batch * len(trained):
+        if steps and num_skipped == sum(row["optimizer_steps"] for row in trained):
             raise NoUpdateError(
                 f"none of {len(steps)} steps changed the policy: {len(steps) - len(trained)} had too few "
                 f"completions left to train on, {len(trained)} a loss or gradient that was not finite. "
@@ -395,4 +396,5 @@ class _Run:
             ) as folder,
         ):
             controller.learner.call("save", str(folder / "learner"), timeout_s=self.config.learner.timeout_s)
+            controller.reference.save(folder)
         self.saved_step = controller.step

@@ -91,7 +91,7 @@ def _measure(
         engine = DeepSpeedEngine(path, model, learner, num_steps=10, seed=0)
 
         def update() -> None:
-            engine.update(groups, objective)
+            engine.update([(groups, objective)])
 
         update()  # buffers, and Adam's state
         forget_peak(device)

@@ -73,7 +73,7 @@ def updates(folder: Path, settings: dict[str, Any]) -> tuple[list[float], dict[s
         str(folder), ModelConfig(path=str(folder)), learner, num_steps=NUM_UPDATES, seed=0
     )
     torch.set_float32_matmul_precision("highest")  # the learner has chosen TF32, which the CPU has not
-    norms = [engine.update(groups, objective_of(groups))["grad_norm"] for _ in range(NUM_UPDATES)]
+    norms = [engine.update([(groups, objective_of(groups))])["grad_norm"] for _ in range(NUM_UPDATES)]
     weights = {
         name: tensor.float().cpu().clone() for name, tensor in engine.model.iter_push("float32", whole=True)
     }

@@ -69,25 +69,29 @@ class LearnerWorker:
             host=ray.util.get_node_ip_address(),
         )
 
-    def update(self, batch: TrainBatch) -> dict[str, float]:
-        """Trains on this rank's groups of the batch, and returns metrics of the whole batch."""
+    def update(self, *mini_batches: TrainBatch) -> dict[str, float]:
+        """Trains on this rank's groups of a step's mini-batches, and returns metrics of the whole batch."""
         import torch
 
         from rlcore.engines.shares import PolicyObjective
         from rlcore.models.host_memory import give_back
 
         config = self._config
-        objective = PolicyObjective(
-            totals=BatchTotals(
-                num_tokens=batch.num_tokens,
-                num_sequences=batch.num_sequences,
-                max_tokens=config.rollout.max_tokens,
-            ),
-            algorithm=config.algorithm,
-            temperature=config.rollout.temperature,
-            recompute_logprobs=config.learner.recomputes_logprobs,
-        )
-        metrics = self._engine.update(batch.groups, objective)
+        objectives = [
+            PolicyObjective(
+                totals=BatchTotals(
+                    num_tokens=batch.num_tokens,
+                    num_sequences=batch.num_sequences,
+                    max_tokens=config.rollout.max_tokens,
+                ),
+                algorithm=config.algorithm,
+                temperature=config.rollout.temperature,
+                recompute_logprobs=config.learner.recomputes_logprobs,
+            )
+            for batch in mini_batches
+        ]
+        groups = [batch.groups for batch in mini_batches]
+        metrics = self._engine.update(list(zip(groups, objectives, strict=True)))
         give_back()
         if config.cluster.colocate and config.learner.num_gpus > 0:
             torch.cuda.empty_cache()  # the engine on this GPU is about to wake up
@@ -130,6 +134,13 @@ class LearnerWorker:
     def export(self, folder: str) -> None:
         """Writes the policy as a Hugging Face folder, as `LearnerModel.export`."""
         self._engine.model.export(folder)
+
+    def mix_into(self, before: str, folder: str, weight: float) -> None:
+        """Makes the weights that `export` wrote into `folder` a share of what the folder then holds, as
+        `rlcore.models.mixing.mix_into`. Rank 0 alone is asked."""
+        from rlcore.models.mixing import mix_into
+
+        mix_into(before, folder, weight)
 
     def close(self) -> None:
         """Frees the shared memory of the weights, which would outlive this process."""

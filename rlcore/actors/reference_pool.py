@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rlcore.actors.group import ActorGroup
@@ -65,6 +66,12 @@ class ReferencePool(ActorGroup):
                     actor = self.actors[rank]
                     call = self.call_one_async(rank, method, *arguments[rank], **kwargs)
         return results
+
+    def move(self, path: str, *, timeout_s: float) -> None:
+        """Loads other weights into every replica, and into those that will take the place of one. Calls that
+        are under way may still be answered by the old ones."""
+        self._arguments = [{**each, "model": replace(each["model"], path=path)} for each in self._arguments]
+        self.call_each("load", [(path,)] * self.size, timeout_s=timeout_s)
 
     def _replace(self, rank: int, actor: Any, error: ActorError | DeadlineError) -> None:
         with self._replacing:

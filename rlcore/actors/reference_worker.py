@@ -31,8 +31,15 @@ class ReferenceWorker:
         temperature: float = 1.0,
         learner: LearnerConfig | None = None,
     ):
-        learner = learner or LearnerConfig()
+        self._model, self._learner = model, learner or LearnerConfig()
         self._micro_batch_tokens, self._temperature = micro_batch_tokens, temperature
+        self.load(model.path)
+
+    def load(self, path: str) -> None:
+        """Takes on the weights of another folder of the same model."""
+        self._score: Scorer | None = None  # there may be no room for two
+        give_back()
+        model, learner = replace(self._model, path=path), self._learner
         is_narrow = learner.compute_dtype == "bfloat16"
         # What is narrowed here might not fit on the GPU before.
         is_narrowed = is_narrow and learner.weight_dtype == "float32"
@@ -55,6 +62,7 @@ class ReferenceWorker:
     def logprobs(self, groups: Sequence[Group]) -> list[list[np.ndarray]]:
         """Computes log-probabilities, [G][K] of float32 [T], in the groups' and completions' order."""
         tokens = list(map(TokenGroup.of, groups))
+        assert self._score is not None
         rows: list[np.ndarray] = []
         for batch in consecutive(tokens, self._micro_batch_tokens):
             rows += CompletionLogprobs(**self._score(batch, temperature=self._temperature)).rows()

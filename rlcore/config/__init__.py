@@ -150,7 +150,14 @@ class RunConfig:
             lora.push,
             "merged with rollout.engine.load_format: dummy: engines add adapters to what they loaded",
         )
-        num_references = self.reference.num_replicas
+        every, num_references = self.reference.sync_every, self.reference.num_replicas
+        check(
+            every is None or (num_references > 0 and self.algorithm.kl_coef > 0),
+            "reference.sync_every",
+            every,
+            "null unless algorithm.kl_coef is above 0 and reference.num_replicas at least 1: there is no "
+            "reference to move",
+        )
         check(
             num_references > 0
             or self.algorithm.kl_coef == 0
@@ -214,7 +221,7 @@ class RunConfig:
             "algorithm.correction",
             correction,
             f"one of {', '.join(set_right)} with train.staleness above 0 and recomputed log-probabilities "
-            "(learner.recompute_logprobs, or updates_per_batch above 1)",
+            "(learner.recompute_logprobs, or more than one optimizer step on a batch)",
         )
         structured = dict(self.rollout.structured)
         check(

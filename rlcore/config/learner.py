@@ -79,10 +79,14 @@ class LearnerConfig:
     over_budget: str = field(default="error", metadata=IF_ACCEPTED)
     """Fate of a sample that alone exceeds `micro_batch_tokens`: `error` ends the run, `drop` leaves the
     sample out of the batch and counts it (`dropped_samples`)."""
+    num_mini_batches: int = 1
+    """Parts that a step's batch is cut into, by prompts, with an optimizer step for each."""
     updates_per_batch: int = 1
+    """Passes over a step's batch."""
     recompute_logprobs: bool | None = field(default=None, metadata=IF_ACCEPTED)
     """True: the old logprobs are the learner's own before the first update on a batch (its first forward pass
-    gives them); false: the rollout's; null: the learner's where updates_per_batch is above 1."""
+    gives them; later mini-batches cost one of their own); false: the rollout's; null: the learner's where
+    `steps_per_batch` is above 1."""
     max_skipped_steps: int = field(default=5, metadata=IF_ACCEPTED)
     """Optimizer steps in a row that may be skipped for a loss or gradient that is not finite; one more ends
     the run, after a checkpoint."""
@@ -119,10 +123,15 @@ class LearnerConfig:
     @property
     def recomputes_logprobs(self) -> bool:
         """Tells whether the old logprobs are the learner's own (`recompute_logprobs`)."""
-        return self.updates_per_batch > 1 if self.recompute_logprobs is None else self.recompute_logprobs
+        return self.steps_per_batch > 1 if self.recompute_logprobs is None else self.recompute_logprobs
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Optimizer steps on a batch: `updates_per_batch` x `num_mini_batches`."""
+        return self.updates_per_batch * self.num_mini_batches
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "num_ranks", "micro_batch_tokens", "updates_per_batch")
+        at_least(self, 1, "num_ranks", "micro_batch_tokens", "updates_per_batch", "num_mini_batches")
         size = self.ranks_per_node
         divides = size is None or (size >= 1 and self.num_ranks % size == 0)
         check(divides, "ranks_per_node", size, f"a divisor of num_ranks ({self.num_ranks}), or null")
@@ -157,7 +166,8 @@ class LearnerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceConfig:
-    """The frozen starting policy, spawned where `algorithm.kl_coef` is above 0."""
+    """The policy that the KL is measured from, spawned where `algorithm.kl_coef` is above 0: the starting
+    one, unless `sync_every` moves it."""
 
     num_replicas: int = field(default=1, metadata=MAY_CHANGE)
     """Replicas of the reference; 0: none, the learner computes the reference's logprobs with its adapters
@@ -171,9 +181,16 @@ class ReferenceConfig:
     timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
     max_restarts: int = field(default=3, metadata=MAY_CHANGE)
     """Replicas that may be replaced in a run, because they died or hung; one more ends it."""
+    sync_every: int | None = field(default=None, metadata=IF_ACCEPTED)
+    """Steps after which the reference takes on weights of the policy, again and again; null: never."""
+    sync_weight: float = field(default=1.0, metadata=IF_ACCEPTED)
+    """Share of the policy in the new reference; the rest is the old one's (below 1: a moving average)."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "micro_batch_tokens")
+        if self.sync_every is not None:
+            at_least(self, 1, "sync_every")
+        check(0 < self.sync_weight <= 1, "sync_weight", self.sync_weight, "above 0 and at most 1")
         positive_amounts(self, "resources")
         at_least(self, 0, "num_replicas", "num_cpus", "max_restarts")
         between(self, 0, 1, "num_gpus")

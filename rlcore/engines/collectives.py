@@ -39,6 +39,23 @@ def batch_metrics(
     return metrics | _reduced(largest, dist.ReduceOp.MAX, device)
 
 
+def together(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the metrics of several optimizer steps as one: the largest of maxima (`*_max*`), the last of
+    what is counted or set (`skipped_steps`, `lr`), the sum of `num_micro_batches`, else the mean."""
+    if len(steps) == 1:
+        return dict(steps[0])
+    columns = {name: [step[name] for step in steps] for name in steps[-1]}
+
+    def one(name: str, values: list[float]) -> float:
+        if name in ("lr", "skipped_steps"):
+            return values[-1]
+        if name == "num_micro_batches":
+            return sum(values)
+        return max(values) if "_max" in name else sum(values) / len(values)
+
+    return {name: one(name, values) for name, values in columns.items()}
+
+
 @contextmanager
 def failing_together() -> Iterator[None]:
     """Fails on every rank where the block fails on one, so that no rank waits for one that is gone. The block

@@ -28,7 +28,7 @@ from rlcore.algorithms.batching import consecutive, micro_batches, num_packed_to
 from rlcore.algorithms.budget import fit_groups
 from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines import learner_checkpoint, zero
-from rlcore.engines.collectives import all_reduce, batch_metrics
+from rlcore.engines.collectives import all_reduce, batch_metrics, together
 from rlcore.engines.learner_checkpoint import Progress
 from rlcore.engines.learner_model import LearnerModel
 from rlcore.engines.logprobs import TWO_TOKENS, CompletionLogprobs, TokenGroup, regrouped
@@ -97,7 +97,7 @@ class DeepSpeedEngine:
         self._needs_silent_media = self.world_size > 1 and self.model.enters_media_together
         trained = list(self.model.trained.values())
         optimizer = zero.adamw(trained, learner)
-        self._schedule = zero.lr_schedule(optimizer, learner, num_steps * learner.updates_per_batch)
+        self._schedule = zero.lr_schedule(optimizer, learner, num_steps * learner.steps_per_batch)
         self._engine, *_ = deepspeed.initialize(
             model=Scorer(self.model.module, learner.compute_dtype),
             model_parameters=trained,
@@ -110,13 +110,15 @@ class DeepSpeedEngine:
         if learner.zero_stage == 3:
             self._engine.empty_partition_cache()
 
-    def update(self, groups: Sequence[TrainGroup], objective: PolicyObjective) -> dict[str, float]:
-        """Makes `learner.updates_per_batch` optimizer steps on the global batch, of which `groups` are this
-        rank's.
+    def update(
+        self, mini_batches: Sequence[tuple[Sequence[TrainGroup], PolicyObjective]]
+    ) -> dict[str, float]:
+        """Makes `learner.updates_per_batch` passes over the global batch, with an optimizer step for each
+        mini-batch: this rank's groups, and the objective that was made for the mini-batch of all ranks.
 
-        `objective` was made for this batch. Returns metrics of the global batch at the last step, the same on
-        every rank; but `logprob_max_diff` and `logprob_mean_diff` compare the rollout engine's logprobs with
-        the learner's before the first step.
+        Returns metrics of the last pass, the same on every rank: the largest of maxima and the last of
+        counters, else means over its steps. But `logprob_max_diff` and `logprob_mean_diff` compare the
+        rollout engine's logprobs with the learner's before the first step, on the first mini-batch.
 
         A step whose loss or gradient is not finite is skipped: weights, Adam's state and schedule stay as
         they were, and `skipped_steps`, counted from the run's start, is one higher.
@@ -125,11 +127,24 @@ class DeepSpeedEngine:
             NonFiniteError: more than `learner.max_skipped_steps` steps in a row were skipped.
         """
         start = time.perf_counter()
-        steps = [self._optimizer_step(groups, objective) for _ in range(self._config.updates_per_batch)]
-        seconds = time.perf_counter() - start
+        num_passes = self._config.updates_per_batch
+        # The weights have moved when a later mini-batch has its turn.
+        for groups, objective in mini_batches[1:]:
+            if objective.recompute_logprobs:
+                self._keep_old_logprobs(groups, objective)
+        passes = [[self._optimizer_step(*each) for each in mini_batches] for _ in range(num_passes)]
+        num_steps = num_passes * len(mini_batches)
+        num_tokens = num_passes * sum(objective.totals.num_tokens for _, objective in mini_batches)
         self._num_calls += 1
-        first = {name: steps[0][name] for name in ("logprob_max_diff", "logprob_mean_diff")}
-        return steps[-1] | first | {"tokens_per_second": objective.totals.num_tokens * len(steps) / seconds}
+        first = {name: passes[0][0][name] for name in ("logprob_max_diff", "logprob_mean_diff")}
+        speed = {"tokens_per_second": num_tokens / (time.perf_counter() - start)}
+        return together(passes[-1]) | first | speed | {"optimizer_steps": float(num_steps)}
+
+    @torch.no_grad()
+    def _keep_old_logprobs(self, groups: Sequence[TrainGroup], objective: PolicyObjective) -> None:
+        batches = self._micro_batches(groups)
+        for index, scored in enumerate(self._forward(batches, groups, objective.temperature)):
+            objective.old_logprobs[index] = scored.logprobs
 
     def supervised_update(self, groups: Sequence[TokenGroup]) -> dict[str, float]:
         """Makes one optimizer step on the weighted mean negative log-likelihood of all ranks' completion
@@ -161,10 +176,8 @@ class DeepSpeedEngine:
     @torch.no_grad()
     def supervised_loss(self, groups: Sequence[TokenGroup]) -> float:
         """Computes the mean negative log-likelihood of all ranks' completion tokens, without an update."""
-        config = self._config
-        batches = micro_batches(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
         loss = num_tokens = 0.0
-        for scored in self._forward(batches, groups):
+        for scored in self._forward(self._micro_batches(groups), groups):
             loss -= float(scored.logprobs.sum())
             num_tokens += float(scored.mask.sum())
         total, count = self._all_reduce([loss, num_tokens], dist.ReduceOp.SUM)
@@ -181,8 +194,11 @@ class DeepSpeedEngine:
             rows = [row for scored in self._forward(batches, groups, temperature) for row in scored.rows()]
         return regrouped(rows, groups)
 
+    def _micro_batches(self, groups: Sequence[G]) -> list[list[G]]:
+        return micro_batches(groups, self._config.micro_batch_tokens, self._config.micro_batch_audio_frames)
+
     def _forward(
-        self, batches: Sequence[Sequence[TokenGroup]], groups: Sequence[TokenGroup], temperature: float = 1.0
+        self, batches: Sequence[Sequence[G]], groups: Sequence[G], temperature: float = 1.0
     ) -> Iterator[CompletionLogprobs]:
         """Scores this rank's micro-batches of `groups`, without an update. Under ZeRO-3, whose forward pass
         needs every rank, this rank goes along with those that have more."""
@@ -234,8 +250,7 @@ class DeepSpeedEngine:
         """Computes gradients of the global batch, micro-batch by micro-batch. Returns the batch's metrics,
         and the prompts of this rank's micro-batches whose loss is not finite. One such makes every rank's
         gradient NaN."""
-        config = self._config
-        batches = micro_batches(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
+        batches = self._micro_batches(groups)
         num_batches = int(self._all_reduce([len(batches)], dist.ReduceOp.MAX)[0])
         score = partial(
             self._score,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from rlcore.algorithms.advantage import decoupled_advantages, group_advantages
+from rlcore.algorithms.batching import shard_groups
 from rlcore.algorithms.covariance import clip_cov, kl_cov
 from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.algorithms.shaping import overlong_penalty, sequence_kl
-from rlcore.config import AlgorithmConfig, RolloutConfig
+from rlcore.config import AlgorithmConfig, LearnerConfig, RolloutConfig
 from rlcore.loop.scored import ScoredGroup, completion_lengths, is_truncated
 from rlcore.types import TrainBatch, TrainGroup
 
@@ -146,9 +148,37 @@ def build_batch(scored: Sequence[ScoredGroup], advantages: Advantages, policy_ve
                 held_back=tuple(held_back[g, k] for k in kept) if held_back else (),
             )
         )
+    return _with_totals(train_groups, policy_version)
+
+
+def rank_batches(batch: TrainBatch, learner: LearnerConfig) -> list[tuple[TrainBatch, ...]]:
+    """Returns what each rank is sent: its part of every mini-batch, in the order of their steps.
+
+    Mini-batches are runs of prompts, each with totals of its own, so each is a step on a batch of that size.
+    There are `num_mini_batches`, or fewer where one would have fewer completions than there are ranks.
+    """
+    number = learner.num_mini_batches
+    while True:
+        cuts = [round(i * len(batch.groups) / number) for i in range(number + 1)]
+        parts = [batch.groups[a:b] for a, b in pairwise(cuts)]
+        if number == 1 or min(_num_sequences(part) for part in parts) >= learner.num_ranks:
+            break
+        number -= 1
+    by_mini_batch = [
+        [replace(mini, groups=tuple(shard)) for shard in shard_groups(mini.groups, learner.num_ranks)]
+        for mini in (_with_totals(part, batch.policy_version) for part in parts)
+    ]
+    return list(zip(*by_mini_batch, strict=True))
+
+
+def _num_sequences(groups: Sequence[TrainGroup]) -> int:
+    return sum(len(group.token_ids) for group in groups)
+
+
+def _with_totals(groups: Sequence[TrainGroup], policy_version: int) -> TrainBatch:
     return TrainBatch(
-        groups=tuple(train_groups),
-        num_sequences=sum(len(group.token_ids) for group in train_groups),
-        num_tokens=sum(len(tokens) for group in train_groups for tokens in group.token_ids),
+        groups=tuple(groups),
+        num_sequences=_num_sequences(groups),
+        num_tokens=sum(len(tokens) for group in groups for tokens in group.token_ids),
         policy_version=policy_version,
     )

@@ -22,7 +22,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,13 +30,13 @@ import numpy as np
 from rlcore.actors.crew import Actors
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner_worker import start_learner
-from rlcore.algorithms.batching import shard_groups
 from rlcore.algorithms.budget import check_fits
 from rlcore.config import RunConfig
 from rlcore.errors import LogprobError
-from rlcore.loop.batch import Advantages, build_batch, estimate_advantages, shape_rewards
+from rlcore.loop.batch import Advantages, build_batch, estimate_advantages, rank_batches, shape_rewards
 from rlcore.loop.metrics import batch_metrics, completion_metrics, reward_metrics, staleness_metrics
 from rlcore.loop.mixing import Mixer
+from rlcore.loop.moving_reference import MovingReference
 from rlcore.loop.rollouts import RolloutPipeline
 from rlcore.loop.scored import Scores, columns, is_over_budget
 from rlcore.loop.scoring import Scoring
@@ -79,6 +79,7 @@ class Controller:
         self.scoring = Scoring(config, actors, self.recorder)
         self.mixer = Mixer(config)
         self.weights = WeightPush(config, actors, self.recorder)
+        self.reference = MovingReference(config, actors, self.recorder)
         self.rollouts = RolloutPipeline(
             config,
             prompts,
@@ -103,6 +104,7 @@ class Controller:
         while self.step < num_steps and not should_stop():
             result = self.train_step()
             self.step += 1
+            self.reference.follow(self.step)
             after_step(result)
             del result  # its groups make room for the next step's
         self.rollouts.stop()
@@ -177,8 +179,7 @@ class Controller:
         if self.config.cluster.colocate:
             self.actors.rollout.sleep(timeout_s=self.config.rollout.timeout_s)
         with clock.phase("update"), self.recorder.span("learner", "update", self.step + 1):
-            shards = shard_groups(batch.groups, learner.num_ranks)
-            parts = [(replace(batch, groups=tuple(shard)),) for shard in shards]
+            parts = rank_batches(batch, learner)
             call = self.learner.call_each_async("update", parts)
             update = self.rollouts.wait(call, timeout_s=learner.timeout_s)[0]
         if not update["current_fraction"]:

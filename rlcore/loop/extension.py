@@ -28,10 +28,10 @@ def consequences(config: RunConfig, before: int, step: int) -> Iterator[str]:
     rates = [
         learner.lr
         * lr_factor(
-            step * learner.updates_per_batch,
+            step * learner.steps_per_batch,
             schedule,
             warmup_steps=learner.warmup_steps,
-            num_steps=num_steps * learner.updates_per_batch,
+            num_steps=num_steps * learner.steps_per_batch,
         )
         for num_steps in (before, now)
     ]

@@ -55,6 +55,7 @@ def go_on(
         try:
             state = _read(config, start, accept_changes)
             controller.learner.call("load", str(start / "learner"), timeout_s=config.learner.timeout_s)
+            controller.reference.restore(start)
         except checkpoint.DamagedCheckpointError as error:
             if not found:
                 raise

@@ -188,7 +188,7 @@ def judge_seconds(
 
 
 def update_flops(config: RunConfig, sizes: ModelSizes, batch: Batch) -> float:
-    """Counts the floating-point operations of one optimizer step on all ranks.
+    """Counts the floating-point operations of one pass over the batch on all ranks.
 
     There are 2 + 2 + 2 per parameter and token (forward, backward for inputs and for weights), and 2 more
     where activations are computed again.
@@ -226,7 +226,11 @@ def update_seconds(
         optimizer = 28 * share / 20e9 + 8 * share / (efficiency.link * hardware.host_link_gb_s * 1e9)
     else:
         optimizer = 28 * share / (efficiency.decode * hardware.bandwidth_gb_s * 1e9)
-    return learner.updates_per_batch * (gradients + optimizer)
+    seconds = learner.updates_per_batch * (gradients + learner.num_mini_batches * optimizer)
+    if learner.recomputes_logprobs and learner.num_mini_batches > 1:
+        # Forward alone, a third of a pass, on all mini-batches but the first.
+        seconds += compute / 3 * (1 - 1 / learner.num_mini_batches)
+    return seconds
 
 
 def _communication_seconds(

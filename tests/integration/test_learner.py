@@ -663,7 +663,8 @@ def test_later_updates_on_a_batch_start_from_the_learners_first_logprobs(learner
         entropy_coef=0.05,
     )
     sections = {"algorithm": algorithm, "rollout": RolloutConfig(max_tokens=50)}
-    start(learner, model_path, sections=sections, zero_stage=2, updates_per_batch=2, over_budget="drop")
+    steps = {"updates_per_batch": 2, "num_mini_batches": 2}
+    start(learner, model_path, sections=sections, zero_stage=2, over_budget="drop", **steps)
     got = learner.call("update", batch, timeout_s=60)[0]
     weights = learner.call("weights", timeout_s=60)[0]
 
@@ -675,23 +676,28 @@ def test_later_updates_on_a_batch_start_from_the_learners_first_logprobs(learner
         trained, lr=LEARNER.lr, betas=LEARNER.betas, weight_decay=LEARNER.weight_decay
     )
     with torch.no_grad():
-        old = [row for group in batch.groups for row in plain_logprobs(model, group)]
+        old = [plain_logprobs(model, group) for group in batch.groups]
+    half = round(len(batch.groups) / 2)
     losses = []
-    for factor in (0.5, 1.0):  # the warm-up counts updates
-        loss = plain_second_loss(model, batch, old)
+    # The warm-up of two and the line after it count optimizer steps, of which ten batches have 40.
+    for factor, part in zip((0.5, 1.0, 1.0, 37 / 38), [slice(half), slice(half, None)] * 2, strict=True):
+        groups = batch.groups[part]
+        num_sequences = sum(len(group.token_ids) for group in groups)
+        mini_batch = replace(batch, groups=groups, num_sequences=num_sequences)
+        loss = plain_second_loss(model, mini_batch, [row for rows in old[part] for row in rows])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, LEARNER.max_grad_norm)
         optimizer.param_groups[0]["lr"] = LEARNER.lr * factor
         optimizer.step()
         losses.append(loss.item())
-    assert got["loss"] == pytest.approx(losses[1], rel=1e-5)
-    assert abs(losses[1] - losses[0]) > 1e-4 * abs(losses[0])  # the second update is another one
+    assert got["loss"] == pytest.approx(sum(losses[2:]) / 2, rel=1e-5) and got["optimizer_steps"] == 4
+    assert abs(losses[2] - losses[0]) > 1e-4 * abs(losses[0])  # the second pass is another one
     names = checkpoint_parameters(model, media=False)
     difference = max(
         np.abs(weights[hub] - model.get_parameter(name).detach().numpy()).max() for name, hub in names
     )
-    print(f"two updates: loss {got['loss']:.6f}, largest weight difference {difference:.1e}")
+    print(f"2 passes, 2 mini-batches: loss {got['loss']:.6f}, largest weight difference {difference:.1e}")
     assert difference < 1e-5
     # The rollout's noise is up to 0.3 either way, so about a third of the tokens is above 1.1.
     assert 0.2 < got["correction_fraction"] < 0.5

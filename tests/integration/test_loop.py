@@ -150,14 +150,17 @@ def test_the_first_groups_make_the_step_and_the_rest_is_cancelled(tmp_path: Path
 
 
 def test_a_reward_of_single_tokens_trains(tmp_path: Path, model: Path) -> None:
-    """No answer as a whole is worth anything: even tokens are, each by itself."""
+    """No answer as a whole is worth anything: even tokens are, each by itself. The reference follows after
+    every four steps, so each fifth step begins where the reference is."""
     rewards = {"each": RewardConfig(target="loop_cases:each_even_token", num_cpus=0.05)}
-    config = loop_config(tmp_path / "run", model, rewards=rewards)
-    train(replace(config, train=replace(config.train, num_steps=12)))
+    config = loop_config(tmp_path / "run", model, rewards=rewards, algorithm=AlgorithmConfig(kl_coef=1e-6))
+    reference = replace(config.reference, sync_every=4)
+    train(replace(config, reference=reference, train=replace(config.train, num_steps=12)))
     rows = read_metrics(tmp_path / "run")[1:]
     assert all(row["reward/mean"] == row["reward/each"] == row["groups_without_signal"] == 0 for row in rows)
     share = [row["reward/each/token_values"] / row["completion/tokens"] for row in rows]
     assert sum(share[-3:]) / 3 > sum(share[:3]) / 3 + 0.1
+    assert [row["step"] for row in rows if abs(row["kl"]) < 1e-8] == [1, 5, 9]
     (first, *_) = samples(tmp_path / "run")
     assert len(first["scores"]["each"]["token_values"]) == first["tokens"]
 

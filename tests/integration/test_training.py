@@ -92,7 +92,7 @@ def _config(workspace: Path, name: str, **sections: object) -> RunConfig:
             kl_coef=0.04, ptr=PTRConfig(outcome="outcome", reasoning="reasoning", schedule="constant")
         ),
         learner=LearnerConfig(num_ranks=2, num_cpus=0.3, lr=1e-3),
-        reference=ReferenceConfig(num_cpus=0.2),
+        reference=ReferenceConfig(num_cpus=0.2, sync_every=2, sync_weight=0.5),
         train=TrainConfig(num_steps=MAX_STEPS, prompts_per_step=4, checkpoint_every=1, max_eval_prompts=6),
         cluster=CLUSTER,
     )
@@ -156,6 +156,7 @@ def test_a_run_does_what_it_says_and_a_killed_one_resumes_as_if_it_had_not_been(
     for mine, uninterrupted in pairs:
         assert mine["prompt"] == uninterrupted["prompt"] and mine["text"] == uninterrupted["text"]
         assert mine["reward"] == pytest.approx(uninterrupted["reward"], abs=1e-5)
+    assert again["kl"] == pytest.approx(rows[-1]["kl"], rel=1e-4)  # to the reference that moved after step 2
     assert after["reward/reasoning"] == pytest.approx(summary["after"]["reward/reasoning"], abs=1e-5)
 
     # An evaluation of the exported policy by a fresh engine is the evaluation that the run ended with.

@@ -16,9 +16,9 @@ import torch
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.learner_worker import LearnerWorker, start_learner
 from rlcore.actors.reference_worker import ReferenceWorker
-from rlcore.algorithms.batching import shard_groups
 from rlcore.config import AlgorithmConfig, LearnerConfig, ModelConfig, RolloutConfig, RunConfig, TrainConfig
 from rlcore.engines import head, weights
+from rlcore.loop.batch import rank_batches
 from rlcore.models.hf_model import audio_token_id, embed_media, load_model
 from rlcore.types import Completion, Group, Prompt, TrainBatch, TrainGroup
 
@@ -50,8 +50,7 @@ class Probe(LearnerWorker):
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """Updates on this rank's part of the whole batch; the controller would send each rank its part."""
-        shards = shard_groups(batch.groups, self._config.learner.num_ranks)
-        return super().update(replace(batch, groups=tuple(shards[self.rank])))
+        return super().update(*rank_batches(batch, self._config.learner)[self.rank])
 
     def weights(self) -> dict[str, np.ndarray]:
         """Returns the weights that rollouts get, by hub name: of the language model and of media modules that

@@ -28,6 +28,7 @@ from rlcore.errors import (
 )
 from rlcore.loop import resuming
 from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm
+from rlcore.loop.moving_reference import MovingReference
 from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
 from rlcore.records.files import write_json
@@ -45,12 +46,18 @@ def saved_state(step: int) -> dict[str, Any]:
     return {"step": step, "policy_version": step, "schedule": {}, "statistics": {}, "rounds": rounds}
 
 
+def unmoved() -> MovingReference:
+    """Returns the reference of a run that leaves it alone."""
+    actors: Any = SimpleNamespace(reference=None)
+    return MovingReference(RunConfig(), actors, Recorder())
+
+
 class FailingLoop:
     """Of two prompts a step; step 2 (from 0) fails, when its round has been taken."""
 
     step = 1
     num_restarts = 0
-    recorder = Recorder()
+    recorder, reference = Recorder(), unmoved()
 
     def __init__(self, error: RLCoreError) -> None:
         self.error = error
@@ -99,7 +106,7 @@ def test_a_run_that_gives_up_keeps_the_prompts_of_the_step_that_failed(
 class Loop:
     """A controller whose steps do nothing, from `step` on; `learner` writes down what it is called for."""
 
-    recorder = Recorder()
+    recorder, reference = Recorder(), unmoved()
 
     def __init__(self, step: int = 0) -> None:
         self.step, self.num_restarts, self.num_replicas = step, 0, 1
@@ -446,7 +453,7 @@ class Learner:
 
 def go_on(folder: Path, damaged: dict[int, type[CheckpointError]]) -> tuple[int | None, list[int]]:
     learner = Learner(damaged)
-    controller = SimpleNamespace(learner=learner, step=0)
+    controller = SimpleNamespace(learner=learner, reference=unmoved(), step=0)
     controller.load_state_dict = lambda state: setattr(controller, "step", state["step"])
     step = resuming.go_on(RunConfig(), folder, controller)  # type: ignore[arg-type]
     assert step is None or step == controller.step
@@ -503,7 +510,7 @@ class Cluster:
         yield
 
     def Controller(self, *_: Any) -> Any:
-        state = SimpleNamespace(step=0, learner=Learner({}), close=lambda: None)
+        state = SimpleNamespace(step=0, learner=Learner({}), reference=unmoved(), close=lambda: None)
         state.load_state_dict = lambda saved: setattr(state, "step", saved["step"])
         return state
 
@@ -644,7 +651,13 @@ def test_a_model_that_lies_there_is_not_trained_over(tmp_path: Path, monkeypatch
 
 def made(**metrics: float) -> dict[str, float]:
     """Returns the metrics of a step that went well, but for these."""
-    well = {"update_skipped": 0, "skipped_steps": 0, "reward_errors/even": 0, "reward/even": 0.5}
+    well = {
+        "update_skipped": 0,
+        "skipped_steps": 0,
+        "optimizer_steps": 2,
+        "reward_errors/even": 0,
+        "reward/even": 0.5,
+    }
     return well | metrics
 
 
@@ -662,9 +675,13 @@ FAILED = {"reward_errors/even": 8, "reward/even": float("nan")}
             "none of 2 steps changed the policy: 1 had too few completions left to train on, 1 a loss",
         ),
         ([made(update_skipped=1)] * 2, NoUpdateError, "2 had too few"),
-        ([{"update_skipped": 0, "skipped_steps": 0}, made()], None, ""),  # the reward came later
         (
-            [{"update_skipped": 0, "skipped_steps": 0}, made(**FAILED)],
+            [{"update_skipped": 0, "skipped_steps": 0, "optimizer_steps": 2}, made()],
+            None,
+            "",
+        ),  # the reward came later
+        (
+            [{"update_skipped": 0, "skipped_steps": 0, "optimizer_steps": 2}, made(**FAILED)],
             RewardError,
             "all of its scores in 1 steps failed",
         ),

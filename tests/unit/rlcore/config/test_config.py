@@ -410,7 +410,10 @@ def test_what_cannot_share_a_gpu_is_refused(minimal: Path, overrides: list[str],
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("recomputing", ["learner.recompute_logprobs=true", "learner.updates_per_batch=2"])
+@pytest.mark.parametrize(
+    "recomputing",
+    ["learner.recompute_logprobs=true", "learner.updates_per_batch=2", "learner.num_mini_batches=2"],
+)
 def test_old_tokens_are_weighted_where_the_ratio_does_not(minimal: Path, recomputing: str) -> None:
     ahead = ["train.staleness=1", recomputing]
     for unweighted in ("none", "geometric_mask"):
@@ -709,10 +712,10 @@ learner.offload_parameters learner.activation_checkpointing learner.lora.rank le
 learner.lora.dropout learner.lora.target_modules learner.lora.also_train learner.lora.push learner.lr
 learner.warmup_steps learner.lr_schedule learner.weight_decay learner.betas learner.max_grad_norm
 learner.precision learner.micro_batch_tokens learner.micro_batch_audio_frames learner.over_budget
-learner.updates_per_batch learner.recompute_logprobs learner.max_skipped_steps learner.timeout_s
-learner.max_restarts
+learner.num_mini_batches learner.updates_per_batch learner.recompute_logprobs
+learner.max_skipped_steps learner.timeout_s learner.max_restarts
 reference.num_replicas reference.num_cpus reference.num_gpus reference.resources reference.micro_batch_tokens
-reference.timeout_s reference.max_restarts
+reference.timeout_s reference.max_restarts reference.sync_every reference.sync_weight
 weight_sync.backend weight_sync.bucket_mb weight_sync.timeout_s weight_sync.verify_first_push
 train.num_steps train.prompts_per_step train.staleness train.groups_per_score train.oversample
 train.max_replaced train.max_logprob_diff train.on_logprob_diff

@@ -5,13 +5,15 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.algorithms.shaping import overlong_penalty
-from rlcore.config import AlgorithmConfig, RolloutConfig
-from rlcore.loop.batch import Advantages, build_batch, shape_rewards
+from rlcore.config import AlgorithmConfig, LearnerConfig, RolloutConfig
+from rlcore.loop.batch import Advantages, build_batch, rank_batches, shape_rewards
 from rlcore.loop.scored import ScoredGroup, group_arrays
-from rlcore.types import Completion, Group, Prompt, TrainGroup
+from rlcore.types import Completion, Group, Prompt, TrainBatch, TrainGroup
 
 LENGTHS = [[4, 8, 10], [1, 0, 6]]
 LIMIT = 10
@@ -171,3 +173,45 @@ def test_tokens_of_other_versions_are_told_apart() -> None:
     assert [row.tolist() for row in now.groups[1].is_current] == [[True], [], [False, False, *[True] * 4]]
     later = build_batch(scored(groups=groups), plain(np.zeros((2, 3)), keep), 4)
     assert not any(row.any() for group in later.groups for row in group.is_current)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=12),
+    num_mini_batches=st.integers(1, 8),
+    num_ranks=st.integers(1, 3),
+)
+def test_mini_batches_are_runs_of_prompts_with_totals_of_their_own(
+    sizes: list[int], num_mini_batches: int, num_ranks: int
+) -> None:
+    """Every completion is in one mini-batch of one rank, and no rank is left without one."""
+    assume(sum(sizes) >= num_ranks)
+    groups = tuple(
+        TrainGroup(
+            prompt_id=str(g),
+            prompt_token_ids=np.array([1]),
+            token_ids=tuple(np.array([g, k]) for k in range(size)),
+            rollout_logprobs=tuple(np.zeros(2, np.float32) for _ in range(size)),
+            reference_logprobs=(),
+            media_inputs={},
+            advantages=np.arange(size, dtype=np.float32),
+        )
+        for g, size in enumerate(sizes)
+    )
+    batch = TrainBatch(groups=groups, num_sequences=sum(sizes), num_tokens=2 * sum(sizes), policy_version=3)
+    learner = LearnerConfig(num_ranks=num_ranks, num_mini_batches=num_mini_batches)
+    by_rank = rank_batches(batch, learner)
+
+    assert len(by_rank) == num_ranks and len({len(parts) for parts in by_rank}) == 1
+    by_step = list(zip(*by_rank, strict=True))
+    assert 1 <= len(by_step) <= num_mini_batches
+    if min(sizes) >= num_ranks:
+        assert len(by_step) == min(num_mini_batches, len(sizes))
+    order = []
+    for parts in by_step:
+        rows = [tuple(ids) for part in parts for group in part.groups for ids in group.token_ids]
+        assert all(part.groups for part in parts)
+        assert {part.num_sequences for part in parts} == {len(rows)}
+        assert {part.num_tokens for part in parts} == {2 * len(rows)}
+        assert {part.policy_version for part in parts} == {3}
+        order += sorted(rows)
+    assert order == [(g, k) for g, size in enumerate(sizes) for k in range(size)]
