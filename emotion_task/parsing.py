@@ -79,6 +79,13 @@ def named_emotions(text: str, labels: Sequence[str] = ALL_LABELS) -> list[str]:
     return [label_of[word] for word in pattern.findall(QUOTE.sub(" ", text.lower()))]
 
 
+def around_emotion(sentence: str, labels: Sequence[str] = ALL_LABELS) -> tuple[str, str] | None:
+    """Returns what stands before and after the first emotion that a sentence names; None where it names none,
+    or quotes."""
+    found = None if QUOTE.search(sentence) else _emotion_words(tuple(labels))[1].search(sentence.lower())
+    return None if found is None else (sentence[: found.start()].rstrip(), sentence[found.end() :])
+
+
 @lru_cache(maxsize=32)
 def _emotion_words(labels: tuple[str, ...]) -> tuple[Mapping[str, str], re.Pattern[str]]:
     label_of = _LABEL_OF | {label: label for label in labels}

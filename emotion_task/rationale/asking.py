@@ -34,8 +34,23 @@ class Forced:
 
     audio: str
     think: str
+    conclusion: tuple[str, str] | None
+    """What the reasoning's last sentence says before and after the label; None: the reasoning is closed."""
     label: str
     """Label whose probability is asked for."""
+
+    def response(self, label: str) -> str:
+        """Returns the whole answer with a label."""
+        before, after = self.conclusion or ("", "")
+        think = f"{self.think} {before} {label}{after}" if self.conclusion else self.think
+        return format_response(think, label)
+
+    @property
+    def beginning(self) -> str:
+        """Part of every `response` that comes before the label."""
+        if self.conclusion:
+            return f"<think>{self.think} {self.conclusion[0]}"
+        return format_response(self.think, "").removesuffix("</answer>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +60,8 @@ class Finished:
     label: str | None
     """Label that it writes; None where none can be read."""
     logprob: float
-    """Log-probability, in nats, of `Forced.label` with the tag that closes it, from the first token in which
-    labels differ."""
+    """Log-probability, in nats, of `Forced.label` and all that follows it in the answer, from the first token
+    in which labels differ."""
 
 
 class Answerer:
@@ -85,16 +100,17 @@ class Answerer:
         """Returns what the model makes of each reasoning."""
         from rlcore.engines.sampling import Sampling
 
-        begun = {think: self._begun(think) for think in {each.think for each in forced}}
-        asked = self._requests([(each.audio, begun[each.think][0]) for each in forced])
-        scored = self._requests([(each.audio, self._whole(each.think, each.label)) for each in forced])
+        begun = {(f.think, f.conclusion): self._begun(f) for f in forced}
+        asked = self._requests([(f.audio, begun[f.think, f.conclusion][0]) for f in forced])
+        wholes = [self._written(f.response(f.label)) for f in forced]
+        scored = self._requests([(f.audio, text) for f, text in zip(forced, wholes, strict=True)])
         sampling = Sampling(max_tokens=_ROOM, temperature=0.0, stop=("</answer>",))
         written = self._generate(asked, sampling)
         scores = self._generate(scored, Sampling(max_tokens=1, temperature=0.0, scores_prompt=True))
         finished = []
-        for each, answer, score in zip(forced, written, scores, strict=True):
-            text, num_shared = begun[each.think]
-            num_scored = len(self._tokens(self._whole(each.think, each.label))) - num_shared
+        for each, whole, answer, score in zip(forced, wholes, written, scores, strict=True):
+            text, num_shared = begun[each.think, each.conclusion]
+            num_scored = len(self._tokens(whole)) - num_shared
             assert score.prompt_logprobs is not None
             response = opened_tag(self._prompt, "</think>") + text.removeprefix(self._prompt) + answer.text
             parsed = parse_response(response)
@@ -102,16 +118,16 @@ class Answerer:
             finished.append(Finished(label=label, logprob=sum(score.prompt_logprobs[-num_scored:])))
         return finished
 
-    def _whole(self, think: str, label: str) -> str:
-        return self._prompt + left_to_write(self._prompt, format_response(think, label))
+    def _written(self, answer: str) -> str:
+        return self._prompt + left_to_write(self._prompt, answer)
 
-    def _begun(self, think: str) -> tuple[str, int]:
+    def _begun(self, forced: Forced) -> tuple[str, int]:
         """Returns the text from which the model goes on, and the number of tokens that the answers with each
         label share."""
-        wholes = [self._tokens(self._whole(think, label)) for label in self._labels]
+        wholes = [self._tokens(self._written(forced.response(label))) for label in self._labels]
         same = takewhile(lambda column: len(set(column)) == 1, zip(*wholes, strict=False))
         shared = [column[0] for column in same]
-        text = self._whole(think, "").removesuffix("</answer>")
+        text = self._written(forced.beginning)
         while self._tokens(text) != shared[: len(self._tokens(text))]:
             text = text[:-1]
         return text, len(shared)

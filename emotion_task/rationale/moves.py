@@ -1,6 +1,6 @@
 """Counts what the label does, form by form, and writes the counts for people.
 
-    own           the answer's reasoning without the sentences that name an emotion, and its recording
+    own           the answer's reasoning up to the emotion that it names, and its recording
     paraphrased   the same claims in other words                             (the label should stay)
     claims        the claims of another recording, whose levels speak for another emotion
     voice         the reasoning as it was, over that other recording
@@ -47,7 +47,7 @@ class Probed:
         """What the model is to finish, in the order of `TITLES`."""
         own, other, traces = self.utterance.audio, self.traces.donor.audio, self.traces
         return tuple(
-            Forced(audio=audio, think=think, label=self.label)
+            Forced(audio=audio, think=think, conclusion=traces.conclusion, label=self.label)
             for audio, think in (
                 (own, traces.own),
                 (own, traces.paraphrased),
@@ -96,8 +96,8 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         "",
         f"{report['model']}: {report['num_tested']} of {report['num_utterances']} held-out answers"
         + (f" (left out: {left_out})" if left_out else "")
-        + ". The label is written anew after a forced reasoning in which no sentence names an emotion. In "
-        "brackets the 95 % bootstrap interval over answers.",
+        + ". The label is written anew after a forced reasoning that names no emotion. In brackets the 95 % "
+        "bootstrap interval over answers.",
         "",
         "| finished from | label moves, % | to the other emotion, % | log-probability of the label, nats |",
         "| --- | ---: | ---: | ---: |",

@@ -140,7 +140,7 @@ def _row(tested: Probed, finished: Sequence[Finished]) -> dict[str, object]:
         "donor": tested.traces.donor.id,
         "donor_emotion": tested.traces.donor.emotion,
         "forms": {
-            name: {"think": forced.think, "label": made.label, "logprob": made.logprob}
+            name: {"begun": forced.beginning, "label": made.label, "logprob": made.logprob}
             for name, forced, made in forms
         },
     }

@@ -1,7 +1,8 @@
 """Writes a trace anew: the same claims in other words, or the claims that another recording would bear out.
 
 Sentences that claim prosody make room for template sentences; all others stay. Sentences that name an emotion
-are taken out, always: what is left to go by is what is said of the voice.
+are taken out, always: what is left to go by is what is said of the voice. Of a conclusion ("So the emotion is
+sad.") the words before the emotion stay, so that the model goes on where it would name one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from emotion_task.claims.finder import find_claims
 from emotion_task.claims.support import ClaimTable, prosodic
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.facts import VALUES, stated_facts
-from emotion_task.parsing import named_emotions
+from emotion_task.parsing import around_emotion, named_emotions
 from emotion_task.records import AGE_LEVELS, Utterance
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -26,7 +27,7 @@ _NUM_TRIES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traces:
-    """Holds one answer's reasoning, rewritten. None of the three names an emotion."""
+    """Holds one answer's reasoning, rewritten. Nothing of it names an emotion."""
 
     own: str
     """Reasoning of the answer, without the sentences that name an emotion."""
@@ -34,6 +35,9 @@ class Traces:
     """The same claims in other words."""
     swapped: str
     """Claims that `donor` bears out, about the same attributes, in the words of a template."""
+    conclusion: tuple[str, str] | None
+    """What the last sentence says before and after it names the emotion; None where it names none, or makes
+    claims of its own."""
     donor: Utterance
     """Recording of another emotion, whose measured levels speak for its own emotion."""
 
@@ -58,11 +62,11 @@ def rewrite(
     claims = prosodic(find_claims(think))
     if not claims:
         return "no claims"
-    kept = [
-        sentence
-        for sentence in _SENTENCE_END.split(think.strip())
-        if not named_emotions(sentence, table.labels)
-    ]
+    sentences = _SENTENCE_END.split(think.strip())
+    conclusion = around_emotion(sentences[-1], table.labels)
+    if prosodic(find_claims(sentences[-1])):
+        conclusion = None
+    kept = [sentence for sentence in sentences if not named_emotions(sentence, table.labels)]
     own = " ".join(kept)
     if prosodic(find_claims(own)) != claims:
         return "claims in a sentence that names an emotion"
@@ -74,7 +78,7 @@ def rewrite(
     swapped = _described(kept, {name: facts[name] for name in claims}, rng, unlike=own)
     if paraphrased is None or swapped is None:
         return "cannot be rewritten"
-    return Traces(own=own, paraphrased=paraphrased, swapped=swapped, donor=donor)
+    return Traces(own=own, paraphrased=paraphrased, swapped=swapped, conclusion=conclusion, donor=donor)
 
 
 def draw_donor(

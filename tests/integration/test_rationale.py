@@ -94,10 +94,14 @@ def test_a_label_that_rests_on_the_claims_moves_with_them(
     audio = str(manifest.parent / f"{row['id']}.wav")
     for form in ("own", "paraphrased", "claims"):
         made = row["forms"][form]
-        expected = answer_logprob(policy, processor, audio, made["think"], row["label"])
+        expected = answer_logprob(policy, processor, audio, begun(made), row["label"])
         assert made["logprob"] == pytest.approx(expected, abs=1e-3)
-        energy = find_claims(made["think"])["energy_level"]
+        energy = find_claims(begun(made))["energy_level"]
         assert energy == LEVELS[row["label"] if form != "claims" else row["donor_emotion"]]
+
+
+def begun(made: dict[str, str]) -> str:
+    return made["begun"].removeprefix("<think>").removesuffix("</think><answer>")
 
 
 def answer_logprob(policy: torch.nn.Module, processor: object, audio: str, think: str, label: str) -> float:

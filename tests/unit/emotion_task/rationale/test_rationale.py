@@ -8,8 +8,8 @@ import pytest
 
 from emotion_task.claims.finder import find_claims
 from emotion_task.claims.support import learn_table, prosodic
-from emotion_task.parsing import named_emotions
-from emotion_task.rationale.asking import Finished
+from emotion_task.parsing import named_emotions, parse_response
+from emotion_task.rationale.asking import Finished, Forced
 from emotion_task.rationale.moves import TITLES, Probed, as_markdown, estimates, moves
 from emotion_task.rationale.rewriting import Traces, draw_donor, rewrite
 from emotion_task.records import Utterance
@@ -52,6 +52,7 @@ def test_swapped_claims_are_read_as_the_donors_and_the_rest_stays() -> None:
             assert 'He says "I am so angry".' in text
             assert find_claims(text)["gender"] == "male"
         assert traces.own == THINK[: THINK.index(" One might")]
+        assert traces.conclusion == ("All of this fits", ".")
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,25 @@ def test_what_cannot_be_rewritten_is_told(think: str, reason: str) -> None:
 def test_a_set_of_labels_of_ones_own_is_taken_out_of_the_reasoning() -> None:
     traces = rewrite("The pitch is low. So they gloat.", "gloat", HEARD, RECORDINGS, TABLE, random.Random(0))
     assert isinstance(traces, Traces) and traces.own == "The pitch is low."
+    assert traces.conclusion == ("So they", ".")
+
+
+@pytest.mark.parametrize(
+    "last", ["They feel it.", 'He says "I am sad", sadly.', "A low pitch and sadness go together."]
+)
+def test_a_reasoning_without_a_plain_conclusion_is_closed(last: str) -> None:
+    think = f"The pitch is low. {last}"
+    traces = rewrite(think, "sad", HEARD, RECORDINGS, TABLE, random.Random(0))
+    assert isinstance(traces, Traces) and traces.conclusion is None
+
+
+@pytest.mark.parametrize("conclusion", [None, ("So they", ".")])
+def test_every_answer_begins_alike(conclusion: tuple[str, str] | None) -> None:
+    forced = Forced(audio="a.wav", think="The pitch is low.", conclusion=conclusion, label="sad")
+    for label in LEVELS:
+        answer = forced.response(label)
+        assert answer.startswith(forced.beginning) and parse_response(answer).answer == label
+        assert label not in forced.beginning
 
 
 def test_a_donors_levels_speak_for_its_own_emotion() -> None:
@@ -84,7 +104,9 @@ def test_a_donors_levels_speak_for_its_own_emotion() -> None:
 
 def test_moves_are_counted_against_the_forced_reasoning_of_ones_own() -> None:
     donor = next(u for u in RECORDINGS if u.emotion == "angry")
-    traces = Traces(own="own", paraphrased="other words", swapped="swapped", donor=donor)
+    traces = Traces(
+        own="own", paraphrased="other words", swapped="swapped", conclusion=("So", "."), donor=donor
+    )
     tested = [Probed(utterance=HEARD, label="sad", traces=traces)] * 2
     assert [(f.audio, f.think) for f in tested[0].forms] == [
         (HEARD.audio, "own"),
