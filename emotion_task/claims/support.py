@@ -1,4 +1,4 @@
-"""How much claims about a voice support each emotion, learned from measured recordings.
+"""Weighs how much claims about a voice support each emotion, as measured recordings teach it.
 
 The emotion e has, given the claims c, the probability
 

@@ -55,7 +55,7 @@ class Forced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """What a model makes of a reasoning."""
+    """Holds what a model makes of a reasoning."""
 
     label: str | None
     """Label that it writes; None where none can be read."""

@@ -44,7 +44,7 @@ class Probed:
 
     @property
     def forms(self) -> tuple[Forced, ...]:
-        """What the model is to finish, in the order of `TITLES`."""
+        """Returns what the model is to finish, in the order of `TITLES`."""
         own, other, traces = self.utterance.audio, self.traces.donor.audio, self.traces
         return tuple(
             Forced(audio=audio, think=think, conclusion=traces.conclusion, label=self.label)
