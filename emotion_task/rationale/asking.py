@@ -72,9 +72,18 @@ class Answerer:
         labels: options of the question.
         max_tokens: longest answer of the model's own.
         dtype: number format of the weights.
+        engine: further vLLM engine arguments.
     """
 
-    def __init__(self, model_path: str, prompt: str, labels: Sequence[str], max_tokens: int, dtype: str):
+    def __init__(
+        self,
+        model_path: str,
+        prompt: str,
+        labels: Sequence[str],
+        max_tokens: int,
+        dtype: str,
+        engine: Mapping[str, object],
+    ):
         from rlcore.models.families import family_of
         from rlcore.models.hf_model import load_config, tokenizer_of
         from rlcore.models.media import MediaEncoder
@@ -87,6 +96,7 @@ class Answerer:
         self._longest: int = config.get_text_config().max_position_embeddings
         self._build: Mapping[str, Any] = {"model_path": model_path, "dtype": dtype, "media": media}
         self._engine: Any = None
+        self._engine_args = engine
 
     def answer(self, audio: Sequence[str]) -> list[str]:
         """Returns the model's own greedy answer to each recording."""
@@ -150,8 +160,8 @@ class Answerer:
 
             # Room for an answer as long as it may be, and for the words that a rewriting adds.
             longest = max(len(request.encoded.prompt_token_ids) for request in requests)
-            room = {"max_model_len": min(longest + 2 * self._max_tokens + _ROOM, self._longest)}
-            self._engine = VLLMEngine(**self._build, engine_args=room)
+            room = min(longest + 2 * self._max_tokens + _ROOM, self._longest)
+            self._engine = VLLMEngine(**self._build, engine_args={**self._engine_args, "max_model_len": room})
         return [completion for (completion,) in self._engine.generate(requests, sampling)]
 
     def _load(self, prompt: Prompt) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from rlcore.models.engine_environment import engine_env
 from rlcore.records.files import write_json, write_rows
 from rlcore.records.versions import versions
 
+_GPU_SHARE = 0.8
+"""Share of the GPU's memory for vLLM; the audio tower lies beside it."""
 _START_S = 1800.0
 """Longest that the actor may wait for a GPU, and the engine take to start."""
 _SECONDS_EACH = 300.0
@@ -103,6 +105,7 @@ def _actor(model: str, task: EmotionTask, max_tokens: int) -> ActorGroup:
         "labels": task.labels,
         "max_tokens": max_tokens,
         "dtype": "bfloat16" if on_gpu else "float32",
+        "engine": {"gpu_memory_utilization": _GPU_SHARE} if on_gpu else {},
     }
     env = engine_env(cpu=not on_gpu)
     return ActorGroup("rationale", Answerer, [arguments], num_cpus=1, num_gpus=float(on_gpu), env_vars=env)
