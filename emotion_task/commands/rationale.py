@@ -25,7 +25,10 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
-        "--labels", nargs="+", metavar="LABEL", help="options (default: those of the manifest)"
+        "--labels",
+        nargs="+",
+        metavar="LABEL",
+        help="options (default: those that the model was trained with)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="so many, chosen by a hash of ids")
     parser.add_argument(

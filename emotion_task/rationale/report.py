@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_task.claims.support import ClaimTable, learn_table
+from emotion_task.labels import labels_beside
 from emotion_task.parsing import normalise_label, parse_response
 from emotion_task.rationale.asking import Answerer, Finished
 from emotion_task.rationale.moves import TITLES, Probed, as_markdown, estimates, moves
@@ -51,7 +52,8 @@ def write_rationale(
         manifest: annotated, with the splits `train` (from which it is learned what levels speak for which
             emotion) and `eval`.
         model: checkpoint folder or hub id.
-        labels: options of the question; by default those of the manifest.
+        labels: options of the question; by default those that the model was trained with, else those of the
+            manifest.
         limit: number of utterances, chosen by a hash of their ids; None for all.
         max_tokens: longest answer.
         seed: decides donors, wording and the bootstrap.
@@ -60,7 +62,7 @@ def write_rationale(
         ConfigError: an emotion of the question has no training recording with measured prosody.
         DataError: no answer could be tested; the message says why.
     """
-    task = EmotionTask(str(manifest), model, labels)
+    task = EmotionTask(str(manifest), model, labels or labels_beside(model))
     table = learn_table(task.utterances("train"), task.labels)
     held_out = task.utterances("eval")
     asked = choose(held_out, limit)
