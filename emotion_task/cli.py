@@ -16,6 +16,7 @@ from emotion_task.commands import (
     export,
     line,
     perception,
+    rationale,
     reward_report,
     small_model,
     traces,
@@ -34,6 +35,7 @@ COMMANDS = (
     ablation,
     reward_report,
     perception,
+    rationale,
     explain,
     claims,
 )
@@ -52,6 +54,8 @@ examples:
     --manifest runs/quickstart/annotated/manifest.jsonl --out runs/quickstart/reward_model/calibration
   emotion perception --before runs/quickstart/base --model runs/quickstart/sft/model \\
     --manifest runs/quickstart/annotated/manifest.jsonl --form profile --out runs/quickstart/perception
+  emotion rationale runs/quickstart/rl/model --manifest runs/quickstart/annotated/manifest.jsonl \\
+    --limit 150 --out runs/quickstart/rationale
   emotion explain call.wav --model runs/quickstart/rl/model
 """
 

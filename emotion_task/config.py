@@ -6,12 +6,15 @@ A stage's section says what it makes; `rl` is rlcore's own configuration. `run_d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from emotion_task.models.tiny import TinyModelConfig
 from rlcore.config import LARGEST_SEED, LearnerConfig, LoRAConfig, RunConfig
 from rlcore.config.checks import between, without_tilde
 from rlcore.config.io import MAY_CHANGE, Arguments, check
+
+_TASK = "emotion_task.task:EmotionTask"
+"""The task that asks for one of the line's labels; one of your own may not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +27,9 @@ class CorpusConfig:
     root: str | None = None
     """Folder of a corpus on disk, or the manifest file."""
     args: Arguments = field(default_factory=dict)
-    """Further arguments of the corpus (synthetic: `num_train`, `num_eval`, `spread`; others, such as
-    `eval_speakers`: docs/guides/data.md). Null takes an argument back that an earlier file gave."""
+    """Further arguments of the corpus (synthetic: `num_train`, `num_eval`, `spread`, `emotions`; others, such
+    as `eval_speakers`: docs/guides/data.md). `emotions` is the set of labels of the whole line. Null takes an
+    argument back that an earlier file gave."""
     num_workers: int = 2
     """Processes that generate and measure audio."""
     max_seconds: float = 30.0
@@ -192,3 +196,16 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         without_tilde(self, "run_dir")
         between(self, 0, LARGEST_SEED, "seed")
+        task, emotions = self.rl.task, self.corpus.args.get("emotions")
+        is_told = task.target != _TASK or task.args.get("labels") is not None
+        if isinstance(emotions, list | tuple) and not is_told:
+            # One set for all: readers, SFT, the judge, the question and the metrics.
+            args = {**task.args, "labels": list(emotions)}
+            object.__setattr__(self, "rl", replace(self.rl, task=replace(task, args=args)))
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Options of the emotion question, where they are set: `corpus.args.emotions`, or those of them that
+        `rl.task.args.labels` names. None: the emotions that the corpus has."""
+        labels = self.rl.task.args.get("labels") if self.rl.task.target == _TASK else None
+        return None if labels is None else list(labels)

@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from emotion_task.facts import PROSODY, stated_facts
+from emotion_task.labels import EMOTIONS, LABELS_FILE, labels_beside
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
-from rlcore.records.files import read_json, write_json
-
-LABELS_FILE = "emotion_labels.json"
-"""Name of the file beside a model of the pipeline that holds the options of its training."""
+from rlcore.records.files import write_json
 
 
 def explain(
@@ -57,14 +55,9 @@ def explain(
             # The recording is judged by the only scale there is: that of the model's training corpus.
             utterance = replace(utterance, dataset=corpora.pop())
         utterance = apply_calibration(cuts, utterance)
-    answer = _answer(model_path, path, labels or _labels_of(model_path), max_new_tokens)
+    options = labels or labels_beside(model_path) or EMOTIONS
+    answer = _answer(model_path, path, options, max_new_tokens)
     return _render(answer, utterance)
-
-
-def _labels_of(model_path: str) -> Sequence[str]:
-    from emotion_task.labels import EMOTIONS
-
-    return read_json(Path(model_path) / LABELS_FILE) or EMOTIONS
 
 
 def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens: int) -> str:

@@ -1,14 +1,17 @@
 """The emotion labels: the nine of EmotionThinker, and those that single corpora add.
 
-A list may have a set of its own (`corpus.args.emotions`), which the task is told, too (`task.args.labels`).
+A list may have a set of its own (`corpus.args.emotions`): the line hands it to the task
+(`rl.task.args.labels`), and each model of the line has its set in a file beside the weights (`LABELS_FILE`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 from rlcore.errors import ConfigError
+from rlcore.records.files import read_json
 
 EMOTIONS = ("neutral", "happy", "sad", "angry", "disgust", "confused", "whisper", "surprise", "fear")
 """The paper's nine labels; `disgust` stands for its "contempt or disgust"."""
@@ -17,6 +20,14 @@ EXTRA = ("calm",)
 """Labels outside the nine that a corpus uses (RAVDESS: calm)."""
 
 ALL_LABELS = EMOTIONS + EXTRA
+
+LABELS_FILE = "emotion_labels.json"
+"""Name of the file beside a model of the line that holds the options of its training."""
+
+
+def labels_beside(model_path: str | Path) -> list[str] | None:
+    """Returns the labels that a model was trained with; None where no file beside it tells."""
+    return read_json(Path(model_path) / LABELS_FILE) or None
 
 
 def labels_among(emotions: Iterable[str | None]) -> list[str]:

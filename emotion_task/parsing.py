@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from emotion_task.labels import ALL_LABELS
 
@@ -31,9 +32,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
 """Other words that are read as a label, by label."""
 
 _LABEL_OF = {word: label for label, words in ALIASES.items() for word in (label, *words)}
-_EMOTION_WORD = re.compile(
-    r"\b(" + "|".join(sorted(map(re.escape, _LABEL_OF), key=len, reverse=True)) + r")\b"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,22 @@ def normalise_label(text: str, labels: Sequence[str] = ALL_LABELS) -> str | None
     return label if label in labels else None
 
 
-def named_emotions(text: str) -> list[str]:
-    """Returns the labels that free text names, in their order of appearance, quoted speech left out."""
-    spoken = QUOTE.sub(" ", text.lower())
-    return [_LABEL_OF[word] for word in _EMOTION_WORD.findall(spoken)]
+def named_emotions(text: str, labels: Sequence[str] = ALL_LABELS) -> list[str]:
+    """Returns the labels that free text names, in their order of appearance, quoted speech left out. Beside
+    `labels` and their aliases it finds those of `ALL_LABELS`: an emotion that is no option is still one."""
+    label_of, pattern = _emotion_words(tuple(labels))
+    return [label_of[word] for word in pattern.findall(QUOTE.sub(" ", text.lower()))]
+
+
+def around_emotion(sentence: str, labels: Sequence[str] = ALL_LABELS) -> tuple[str, str] | None:
+    """Returns what stands before and after the first emotion that a sentence names; None where it names none,
+    or quotes."""
+    found = None if QUOTE.search(sentence) else _emotion_words(tuple(labels))[1].search(sentence.lower())
+    return None if found is None else (sentence[: found.start()].rstrip(), sentence[found.end() :])
+
+
+@lru_cache(maxsize=32)
+def _emotion_words(labels: tuple[str, ...]) -> tuple[Mapping[str, str], re.Pattern[str]]:
+    label_of = _LABEL_OF | {label: label for label in labels}
+    words = sorted(map(re.escape, label_of), key=len, reverse=True)
+    return label_of, re.compile(rf"\b({'|'.join(words)})\b")

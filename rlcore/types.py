@@ -51,6 +51,8 @@ class Completion:
     Empty: `policy_version` wrote all tokens."""
     top_logprobs: tuple[Mapping[int, float], ...] | None = None
     """[T] token id to log-probability of the most likely tokens, where a request asked for them."""
+    prompt_logprobs: tuple[float, ...] | None = None
+    """[P - 1] log-probability of each token of the prompt but the first, where a request asked for them."""
 
     @property
     def has_failed(self) -> bool:

@@ -12,7 +12,7 @@ on the number of workers.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -23,9 +23,10 @@ from tqdm import tqdm
 
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.manifest import load_manifest
-from emotion_task.corpora.synthesis.design import Design, draw_corpus
+from emotion_task.corpora.synthesis.design import PROFILES, Design, draw_corpus
 from emotion_task.corpora.synthesis.espeak import require_synthesis
 from emotion_task.corpora.synthesis.render import SAMPLE_RATE, render
+from emotion_task.labels import EMOTIONS, check_set
 from emotion_task.records import Utterance, write_manifest
 from rlcore.errors import ConfigError
 from rlcore.records.files import read_json, write_json, write_rows
@@ -45,38 +46,49 @@ def build_corpus(
     seed: int = 0,
     num_workers: int = 2,
     spread: float = DEFAULT_SPREAD,
+    emotions: Sequence[str] = EMOTIONS,
     progress: bool = True,
 ) -> Path:
     """Builds the corpus, or reuses the folder where it already holds this one complete.
 
     `num_workers` counts processes; 0 renders in this one. A folder that holds another synthetic corpus,
-    or an interrupted one, is rebuilt in place.
+    or an interrupted one, is rebuilt in place. `emotions` are some of those that have a voice
+    (`emotion_task.corpora.synthesis.design.PROFILES`).
 
     Returns:
         The path of `manifest.jsonl`.
     Raises:
         MissingDependencyError: the extra `synth` is not installed.
-        ConfigError: a count is not positive.
+        ConfigError: a count is not positive, or an emotion has no voice.
     """
+    check_set(emotions, "corpus.args.emotions")
+    if unknown := [emotion for emotion in emotions if emotion not in PROFILES]:
+        raise ConfigError(
+            f"corpus.args.emotions: the synthetic corpus has no voice for {unknown}; it speaks "
+            f"{', '.join(PROFILES)}. Choose among these, or list recordings of your own (corpus.name: "
+            "manifest)"
+        )
     if num_train < 1 or num_eval < 1 or num_workers < 0 or spread <= 0:
         raise ConfigError(
             f"num_train ({num_train}), num_eval ({num_eval}) and spread ({spread}) must be positive, "
             f"num_workers ({num_workers}) not negative"
         )
     folder = Path(folder)
-    settings = {
+    settings: dict[str, object] = {
         "version": _VERSION,
         "num_train": num_train,
         "num_eval": num_eval,
         "seed": seed,
         "spread": spread,
     }
+    if tuple(emotions) != EMOTIONS:
+        settings["emotions"] = list(emotions)
     manifest, stamp = folder / "manifest.jsonl", folder / "corpus.json"
     if manifest.is_file() and read_json(stamp) == settings:
         return manifest
     require_synthesis()
     stamp.unlink(missing_ok=True)
-    designs = draw_corpus(num_train, num_eval, seed, spread)
+    designs = draw_corpus(num_train, num_eval, seed, spread, emotions)
     _render_all(folder / "audio", designs, num_workers, progress)
     write_manifest(manifest, (_utterance(design) for design in designs))
     write_rows(folder / "design.jsonl", map(asdict, designs))

@@ -123,7 +123,7 @@ def _chunks(names: list[str], rng: random.Random) -> Iterator[list[str]]:
         start += size
 
 
-def all_phrases() -> Iterator[str]:
+def all_phrases(labels: Sequence[str] = ALL_LABELS) -> Iterator[str]:
     """Yields the texts that a tokenizer needs to see: every phrase of the short style, and whole descriptions
     in which the phrases stand as in traces. Quoted words are left out: they come from the corpus."""
     for table in (CLAUSES, NOUN_PHRASES):
@@ -131,7 +131,7 @@ def all_phrases() -> Iterator[str]:
             for phrase in phrases:
                 yield from (f" {phrase}", f" {phrase[0].upper()}{phrase[1:]}.")
     for conclusion in CONCLUSIONS["short"]:
-        yield from (f" {conclusion.format(label=label)}" for label in ALL_LABELS)
+        yield from (f" {conclusion.format(label=label)}" for label in labels)
     for sentences in (*GENDER.values(), [quote.format(words="") for quote in QUOTES]):
         yield from (f" {sentence}" for sentence in sentences)
     writer, rng = TemplateWriter(), random.Random(0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from emotion_task.config import PipelineConfig
 from emotion_task.corpora import check_args
+from emotion_task.labels import ALL_LABELS, check_set
 from emotion_task.pipeline.settings import corpus_args
 from emotion_task.pipeline.workspace import Workspace
 from emotion_task.records import Utterance, by_speaker, read_manifest
@@ -14,6 +16,8 @@ from emotion_task.sft.tasks import MixtureConfig
 from rlcore.config.targets import check_target
 from rlcore.errors import ConfigError, DataError
 from rlcore.rewards.loading import check_reward
+
+log = logging.getLogger(__name__)
 
 
 def check_config(config: PipelineConfig) -> None:
@@ -25,6 +29,7 @@ def check_config(config: PipelineConfig) -> None:
         DataError: a file that is not there.
     """
     check_args(config.corpus.name, corpus_args(config.corpus), build=True)
+    _check_labels(config)
     if not config.sft.weights:
         raise ConfigError("sft.weights: got none; name at least one task, for instance {profile: 1.0}")
     for section in (config.alignment, config.sft, config.cold_start):
@@ -38,14 +43,29 @@ def check_config(config: PipelineConfig) -> None:
         check_reward(reward, where=f"rl.rewards.{name}")
 
 
+def _check_labels(config: PipelineConfig) -> None:
+    emotions, labels = config.corpus.args.get("emotions"), config.labels
+    if emotions is not None:
+        check_set(emotions, "corpus.args.emotions")
+    if labels is not None:
+        check_set(labels, "rl.task.args.labels")
+        if emotions is not None and (unknown := sorted(set(labels) - set(emotions))):
+            raise ConfigError(
+                f"rl.task.args.labels: {unknown} are not of corpus.args.emotions ({', '.join(emotions)}); "
+                "leave rl.task.args.labels out, and the corpus' set is taken"
+            )
+
+
 def check_listed(work: Workspace) -> None:
     """Checks, before a recording is measured, that the listed corpus can be trained and evaluated on.
 
     Raises:
-        DataError: there is no utterance with an emotion in one of the splits; names the list.
-        ConfigError: as `check_speakers`.
+        DataError: there is no utterance with an emotion in one of the splits, or emotions are none of ours
+            and no set of labels is named; names the list.
+        ConfigError: a label of one's own that no utterance has, or as `check_speakers`.
     """
     utterances, source = read_manifest(work.listed), work.config.corpus.root or work.listed
+    _check_emotions(work, {u.emotion for u in utterances if u.emotion}, source)
     for split in ("train", "eval"):
         if not any(u.split == split and u.emotion is not None for u in utterances):
             raise DataError(
@@ -54,6 +74,23 @@ def check_listed(work: Workspace) -> None:
                 "each split by corpus.args where the corpus has such arguments"
             )
     check_speakers(work, utterances)
+
+
+def _check_emotions(work: Workspace, used: set[str], source: object) -> None:
+    labels = work.config.labels
+    others = sorted(used - set(labels or ALL_LABELS))
+    if labels is None and others:
+        raise DataError(
+            f"{source}: the emotions {others} are none of {list(ALL_LABELS)}; name the whole set of labels "
+            "in corpus.args.emotions where the corpus takes that, else in rl.task.args.labels"
+        )
+    if unused := sorted(set(labels or ()) - used - set(ALL_LABELS)):
+        raise ConfigError(
+            f"corpus.args.emotions, rl.task.args.labels: no recording of {source} has the emotion {unused}; "
+            f"the list has {sorted(used)}"
+        )
+    if others:
+        log.warning("%s: %s are no options of the question, and are left out", source, others)
 
 
 def check_speakers(work: Workspace, utterances: Sequence[Utterance]) -> None:

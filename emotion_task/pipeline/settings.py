@@ -34,12 +34,13 @@ def stage_settings(config: PipelineConfig) -> Mapping[str, object]:
     corpus, sft = replace(config.corpus, num_workers=1), config.sft
     validates = sft.num_validation > 0
     # Without it the stage leaves that reference out; once it is installed, it is run again.
+    labels = [] if config.labels is None else [config.labels]
     has_opensmile = config.egemaps and importlib.util.find_spec("opensmile") is not None
     return {
         "corpus": [corpus, config.seed],
         "annotate": corpus,
-        "reference": [config.egemaps, has_opensmile],
-        "base_model": [config.base_model, config.tiny],
+        "reference": [config.egemaps, has_opensmile, *labels],
+        "base_model": [config.base_model, config.tiny, *labels],
         "alignment": _alignment(config.alignment, sft),
         "sft": _lasting(sft, validates=validates),
         "cold_start": _lasting(config.cold_start, validates=validates),

@@ -25,7 +25,7 @@ def base_model(work: Workspace) -> Model:
     if work.config.base_model is not None:
         return Model(model=work.config.base_model)
     tiny = replace(work.config.tiny, seed=work.config.seed)
-    return Model(model=str(build_tiny_model(work.run_dir / "base", tokenizer_corpus(), tiny)))
+    return Model(model=str(build_tiny_model(work.run_dir / "base", tokenizer_corpus(work.labels()), tiny)))
 
 
 def align(work: Workspace, base: str, may_resume: bool) -> Aligned:
@@ -78,7 +78,7 @@ def reward_model(work: Workspace, base: str, may_resume: bool) -> Model:
     """Fine-tunes the SFT model to hear what it grades by, and to grade responses that are good or bad in
     known ways."""
     config, seed = work.config.reward_model, work.config.seed
-    utterances = work.split("train")
+    utterances, labels = work.split("train"), work.labels()
     questions = training_examples(
         utterances,
         TemplateWriter(quote_rate=work.config.sft.quote_rate),
@@ -86,7 +86,8 @@ def reward_model(work: Workspace, base: str, may_resume: bool) -> Model:
         seed=seed,
         listening=config.listening,
         per_utterance=config.per_utterance,
-        imported=read_graded(config.graded, utterances, seed=seed) if config.graded else (),
+        labels=labels,
+        imported=read_graded(config.graded, utterances, seed=seed, labels=labels) if config.graded else (),
     )
     return _fine_tune(work, "reward_model", questions, base, config.train, may_resume=may_resume)
 

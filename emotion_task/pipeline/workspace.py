@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emotion_task.config import PipelineConfig
@@ -33,12 +33,18 @@ class Workspace:
         return self.run_dir / "annotated" / "manifest.jsonl"
 
     def split(self, name: str) -> list[Utterance]:
-        """Returns the annotated utterances of the split `train` or `eval`."""
-        return [utterance for utterance in read_manifest(self.annotated) if utterance.split == name]
+        """Returns the annotated utterances of the split `train` or `eval`, without the emotions that are no
+        options of the question."""
+        utterances = [utterance for utterance in read_manifest(self.annotated) if utterance.split == name]
+        labels = self.config.labels
+        if labels is None:
+            return utterances
+        return [u if u.emotion in labels else replace(u, emotion=None) for u in utterances]
 
     def labels(self) -> list[str]:
         """Returns the options of the emotion question: the same in every stage, as `EmotionTask` has them."""
-        return labels_among(utterance.emotion for utterance in read_manifest(self.annotated))
+        named = self.config.labels
+        return named or labels_among(utterance.emotion for utterance in read_manifest(self.annotated))
 
     def add_companions(self, model: str | Path) -> None:
         """Puts cut points and options beside a trained model, for `emotion explain`."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.facts import stated_facts
+from emotion_task.labels import labels_among
 from emotion_task.records import Utterance, choose, read_manifest
 from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.calibration import OVERALL, Agreement, agreements, plot_reliability
@@ -147,7 +148,7 @@ def policy_examples(samples: str | Path, held_out: Sequence[Utterance]) -> list[
     ]
     if not answers:
         raise DataError(f"{samples}: no sample answers a prompt of the manifest's split 'eval'")
-    return list(graded_samples(answers))
+    return list(graded_samples(answers, labels=labels_among(u.emotion for u in held_out)))
 
 
 def attack_groups(utterances: Sequence[Utterance], *, seed: int, num_recordings: int = 4) -> list[Group]:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.facts import PROSODY, VALUES, stated_facts
+from emotion_task.labels import ALL_LABELS
 from emotion_task.prompt import Messages
 from emotion_task.records import Utterance
 from emotion_task.reward_model.faults import (
@@ -31,7 +32,10 @@ from emotion_task.reward_model.faults import (
 )
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, grade_response, judge_messages
 from emotion_task.reward_model.listening import (
+    ASPECTS,
     UNKNOWN,
+    Aspects,
+    aspects_of,
     claimed_aspects,
     drawn_hearing,
     known_aspects,
@@ -89,6 +93,7 @@ def training_examples(
     seed: int,
     listening: float,
     per_utterance: int,
+    labels: Sequence[str] | None = None,
     imported: Sequence[GradedExample] = (),
 ) -> list[ListeningExample | GradedExample]:
     """Returns `num_examples` examples in a random order, some to be heard, the others to be graded.
@@ -100,6 +105,7 @@ def training_examples(
         seed: decides the order and the responses.
         listening: share of examples to be heard, 0 to 1.
         per_utterance: template responses to one recording.
+        labels: the judge's emotions; by default those of `utterances`.
         imported: examples that others graded (`read_graded`, `graded_samples`).
 
     Raises:
@@ -110,8 +116,8 @@ def training_examples(
     shuffled = rng.sample(list(utterances), len(utterances))
     num_heard = round(listening * num_examples)
     num_graded = num_examples - num_heard
-    made = graded_examples(shuffled, writer, seed=seed, per_utterance=per_utterance)
-    heard = _cycled(listening_examples(shuffled), num_heard)
+    made = graded_examples(shuffled, writer, seed=seed, per_utterance=per_utterance, labels=labels)
+    heard = _cycled(listening_examples(shuffled, aspects_of(labels or _options(utterances))), num_heard)
     graded = _cycled(chain(imported, made), num_graded)
     if len(heard) < num_heard or len(graded) < num_graded:
         raise DataError(
@@ -130,10 +136,12 @@ def _cycled(examples: Iterable[_Example], count: int) -> list[_Example]:
     return list(islice(cycle(first), count))
 
 
-def listening_examples(utterances: Iterable[Utterance]) -> Iterator[ListeningExample]:
+def listening_examples(
+    utterances: Iterable[Utterance], aspects: Aspects = ASPECTS
+) -> Iterator[ListeningExample]:
     """Yields one example for each recording of which anything is known."""
     for utterance in utterances:
-        target = listen_target(utterance)
+        target = listen_target(utterance, aspects)
         if set(target) != {UNKNOWN}:
             yield ListeningExample(id=f"{utterance.id}#heard", audio=utterance.audio, target=target)
 
@@ -155,12 +163,13 @@ def graded_examples(
     Args:
         utterances: annotated; those without an emotion or without any prosodic fact are left out.
         per_utterance: responses to one recording.
-        labels: labels that wrong answers are drawn from; by default the emotions of `utterances`.
+        labels: the judge's emotions, from which wrong answers are drawn; by default those of `utterances`.
 
     Raises:
         ConfigError: There are fewer than two labels, so that nothing can be answered wrongly.
     """
-    options = tuple(labels) if labels else tuple(sorted({u.emotion for u in utterances if u.emotion}))
+    known = labels or _options(utterances)
+    options = tuple(sorted(known))  # what is drawn is a matter of the set, not of its order
     if len(options) < 2:
         raise ConfigError(f"reward model data needs at least two emotions; got {list(options)}")
     for utterance in utterances:
@@ -174,20 +183,32 @@ def graded_examples(
             else:
                 plan = _spoil(_faultless(utterance, options, writer, rng), rng)
                 response, grades = plan.write(writer, rng), tuple(plan.grades[d.name] for d in DIMENSIONS)
-            yield _graded(f"{utterance.id}#{index}", utterance, response, grades, rng)
+            yield _graded(f"{utterance.id}#{index}", utterance, response, grades, rng, known)
 
 
-def graded_samples(samples: Iterable[tuple[Utterance, str]], *, seed: int = 0) -> Iterator[GradedExample]:
+def _options(utterances: Iterable[Utterance]) -> list[str]:
+    return sorted({utterance.emotion for utterance in utterances if utterance.emotion})
+
+
+def graded_samples(
+    samples: Iterable[tuple[Utterance, str]], *, seed: int = 0, labels: Sequence[str] = ALL_LABELS
+) -> Iterator[GradedExample]:
     """Yields a policy's own responses, graded by `grade_response`; the reward model will meet such responses
     when it scores a policy."""
     for number, (utterance, response) in enumerate(samples):
-        grades = grade_response(response, utterance)
+        grades = grade_response(response, utterance, labels)
         name = f"{utterance.id}#sample{number}"
         ordered = tuple(grades[d.name] for d in DIMENSIONS)
-        yield _graded(name, utterance, response, ordered, random.Random(f"{seed}/{name}"))
+        yield _graded(name, utterance, response, ordered, random.Random(f"{seed}/{name}"), labels)
 
 
-def read_graded(path: str | Path, utterances: Sequence[Utterance], *, seed: int = 0) -> list[GradedExample]:
+def read_graded(
+    path: str | Path,
+    utterances: Sequence[Utterance],
+    *,
+    seed: int = 0,
+    labels: Sequence[str] = ALL_LABELS,
+) -> list[GradedExample]:
     """Reads responses that others graded, a language model or people.
 
     The file has JSON lines of `id` (an utterance's), `response` and `grades` (an integer from 1 to 5 for each
@@ -208,14 +229,22 @@ def read_graded(path: str | Path, utterances: Sequence[Utterance], *, seed: int 
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path}:{number}: not a graded response: {error!r}") from error
         name = f"{utterance.id}#file{number}"
-        examples.append(_graded(name, utterance, response, grades, random.Random(f"{seed}/{name}")))
+        rng = random.Random(f"{seed}/{name}")
+        examples.append(_graded(name, utterance, response, grades, rng, labels))
     return examples
 
 
 def _graded(
-    name: str, utterance: Utterance, response: str, grades: tuple[int, ...], rng: random.Random
+    name: str,
+    utterance: Utterance,
+    response: str,
+    grades: tuple[int, ...],
+    rng: random.Random,
+    labels: Sequence[str],
 ) -> GradedExample:
-    heard = support(claimed_aspects(response), drawn_hearing(known_aspects(utterance), rng))
+    aspects = aspects_of(labels)
+    hearing = drawn_hearing(known_aspects(utterance, aspects), rng, aspects)
+    heard = support(claimed_aspects(response, aspects), hearing, aspects)
     return GradedExample(id=name, audio=utterance.audio, response=response, heard=heard, grades=grades)
 
 

@@ -9,12 +9,13 @@ listen.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from emotion_task.claims.finder import find_claims, read_claims, read_denials
 from emotion_task.claims.quotes import clean_words, quoted_claims
 from emotion_task.facts import PROSODY, stated_facts
+from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import QUOTE, Parsed, named_emotions, normalise_label, parse_response
 from emotion_task.prompt import Messages, audio_messages
 from emotion_task.records import Utterance
@@ -64,8 +65,9 @@ def judge_texts() -> Iterator[str]:
     yield from (JUDGE_SYSTEM_PROMPT, JUDGE_QUESTION, LISTEN_QUESTION, HEARD)
 
 
-def grade_response(text: str, utterance: Utterance) -> dict[str, int]:
-    """Grades any response to an utterance whose facts are known, from 1 to 5 in each dimension.
+def grade_response(text: str, utterance: Utterance, labels: Sequence[str] = ALL_LABELS) -> dict[str, int]:
+    """Grades any response to an utterance whose facts are known, from 1 to 5 in each dimension. An emotion
+    outside `labels` is no answer.
 
     factual: 5 less one per claim that measurement denies, and one per quotation that the transcript does not
         hold (what was not measured is not denied); 1 without any claim.
@@ -91,10 +93,10 @@ def grade_response(text: str, utterance: Utterance) -> dict[str, int]:
     num_missing = sum(name in facts and name not in spoken_of for name in PROSODY)
     grades = {
         "factual": MAX_GRADE - num_wrong if claims else 1,
-        "interpretation": _interpretation(parsed, utterance.emotion),
+        "interpretation": _interpretation(parsed, utterance.emotion, labels),
         "completeness": MAX_GRADE - 2 * num_missing,
         "fluency": MAX_GRADE - _clumsiness(think),
-        "structure": MAX_GRADE - (0 if parsed else 3) - 2 * _is_early(think),
+        "structure": MAX_GRADE - (0 if parsed else 3) - 2 * _is_early(think, labels),
     }
     return {name: clamp(grade) for name, grade in grades.items()}
 
@@ -103,11 +105,11 @@ def clamp(grade: int) -> int:
     return max(1, min(MAX_GRADE, grade))
 
 
-def _interpretation(parsed: Parsed | None, emotion: str | None) -> int:
-    answer = normalise_label(parsed.answer) if parsed else None
+def _interpretation(parsed: Parsed | None, emotion: str | None, labels: Sequence[str]) -> int:
+    answer = normalise_label(parsed.answer, labels) if parsed else None
     if parsed is None or answer is None:
         return 1
-    concluded = concluded_emotion(parsed.think)
+    concluded = concluded_emotion(parsed.think, labels)
     if concluded is None:
         return 2
     if concluded != answer:
@@ -123,20 +125,19 @@ def _num_misquoted(think: str, transcript: str | None) -> int:
     return sum(f" {words} " not in spoken for words in quoted)
 
 
-def concluded_emotion(think: str) -> str | None:
+def concluded_emotion(think: str, labels: Sequence[str] = ALL_LABELS) -> str | None:
     """Returns the emotion at which reasoning arrives: the last one that it names and does not reject or only
     weigh ("rather than fear", "one might suspect anger"). Where it rejects all, the last one of all; None
     where it names none."""
-    named = [emotion for sentence in _sentences(think) for emotion in _held(sentence)] or named_emotions(
-        think
-    )
+    held = [emotion for sentence in _sentences(think) for emotion in _held(sentence, labels)]
+    named = held or named_emotions(think, labels)
     return named[-1] if named else None
 
 
-def _held(sentence: str) -> list[str]:
+def _held(sentence: str, labels: Sequence[str]) -> list[str]:
     """Returns the emotions that a sentence names without rejecting or only weighing them."""
     clauses = [clause for clause in _CLAUSE.split(sentence) if clause and not _RIVAL.search(clause)]
-    return [emotion for clause in clauses for emotion in named_emotions(clause)]
+    return [emotion for clause in clauses for emotion in named_emotions(clause, labels)]
 
 
 _QUOTED = " quote "
@@ -166,11 +167,11 @@ def _sentences(think: str) -> list[str]:
     return [s.strip() for s in re.split(r"(?<=[.!?])\s+", unquoted) if s.strip()]
 
 
-def _is_early(think: str) -> bool:
+def _is_early(think: str, labels: Sequence[str]) -> bool:
     """Returns whether the concluded emotion is named before the voice is described, or never again once the
     description goes on."""
-    sentences, emotion = _sentences(think), concluded_emotion(think)
-    naming = [k for k, sentence in enumerate(sentences) if emotion in _held(sentence)]
+    sentences, emotion = _sentences(think), concluded_emotion(think, labels)
+    naming = [k for k, sentence in enumerate(sentences) if emotion in _held(sentence, labels)]
     claiming = [k for k, sentence in enumerate(sentences) if _QUOTED in sentence or read_claims(sentence)]
     if not naming or not claiming:
         return False

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emotion_task.audio_window import model_waveform
-from emotion_task.labels import ALL_LABELS, check_labels
+from emotion_task.labels import ALL_LABELS, check_set, labels_beside
 from emotion_task.parsing import normalise_label, parse_response
 from emotion_task.prompt import format_prompt
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages
 from emotion_task.reward_model.listening import (
-    ASPECTS,
     DIGITS,
+    aspects_of,
     claimed_aspects,
     heard_aspects,
     listen_messages,
@@ -44,7 +44,8 @@ class OutcomeReward(Reward):
     by_rule = True
 
     def __init__(self, labels: Sequence[str] = ()):
-        check_labels(labels, "labels")
+        if labels:
+            check_set(labels, "labels")
         self._labels = tuple(labels)
 
     def score(self, group: Group, context: RewardContext) -> list[Score]:
@@ -52,6 +53,10 @@ class OutcomeReward(Reward):
         if emotion is None:
             return failed_scores(group, f"prompt {group.prompt.id!r}: its reference 'emotion' is null")
         labels = self._labels or (*ALL_LABELS, str(emotion))
+        if emotion not in labels:
+            return failed_scores(
+                group, f"prompt {group.prompt.id!r}: its emotion {emotion!r} is none of args.labels {labels}"
+            )
         return [Score(value=float(_answer(c.text, labels) == emotion)) for c in group.completions]
 
 
@@ -72,6 +77,8 @@ class ReasoningReward(GenerativeRewardModel):
             dimension that is not named gets 0: it is graded and shown, and does not count.
         engine: further vLLM engine arguments.
         media_cache: folder that keeps what the tower makes of recordings, from run to run.
+        labels: emotions that the model was trained to hear; by default those in the file beside it
+            (`emotion_task.labels.LABELS_FILE`), or ours.
     """
 
     def __init__(
@@ -81,13 +88,15 @@ class ReasoningReward(GenerativeRewardModel):
         engine: Mapping[str, Any] | None = None,
         dtype: str = "float32",
         media_cache: str | None = None,
+        labels: Sequence[str] | None = None,
     ):
+        self._aspects = aspects_of(labels or labels_beside(model_path) or ALL_LABELS)
         super().__init__(
             model_path,
             dimensions=dimension_weights(weights),
             score_tokens=tuple(str(grade) for grade in range(1, MAX_GRADE + 1)),
             observation_tokens=DIGITS,
-            num_observed=len(ASPECTS),
+            num_observed=len(self._aspects),
             engine=engine,
             dtype=dtype,
             media_cache=media_cache,
@@ -97,7 +106,8 @@ class ReasoningReward(GenerativeRewardModel):
         return format_prompt(self.processor, listen_messages())
 
     def judge_prompt(self, prompt: Prompt, response: str, observed: Sequence[Sequence[float]]) -> str:
-        heard = support(claimed_aspects(response), heard_aspects(observed))
+        claims, hearing = claimed_aspects(response, self._aspects), heard_aspects(observed, self._aspects)
+        heard = support(claims, hearing, self._aspects)
         return format_prompt(self.processor, judge_messages(response, heard))
 
     def load_media(self, prompt: Prompt) -> dict[str, Any]:

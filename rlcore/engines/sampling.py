@@ -42,6 +42,9 @@ class Sampling:
     """Tokens whose log-probabilities `Completion.top_logprobs` holds instead of those of the most likely."""
     structured: Mapping[str, object] = field(default_factory=dict)
     """Form that every completion has, as `rollout.structured`."""
+    scores_prompt: bool = False
+    """Asks for the log-probabilities of the prompt's own tokens (`Completion.prompt_logprobs`): how likely an
+    answer is that the prompt's text ends with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -232,7 +232,13 @@ class VLLMEngine:
         request, sampling = self._running[output.request_id]
         check_expansion(request, output.prompt_token_ids)
         return tuple(
-            completion_of(sample, sampling, tokenizer=self._tokenizer, policy_version=self.policy_version)
+            completion_of(
+                sample,
+                sampling,
+                tokenizer=self._tokenizer,
+                policy_version=self.policy_version,
+                of_prompt=output.prompt_logprobs,
+            )
             for sample in output.outputs
         )
 

@@ -21,6 +21,7 @@ from rlcore.types import Completion
 if TYPE_CHECKING:
     from vllm import LLM, CompletionOutput, SamplingParams
     from vllm.inputs import EngineInput, TextPrompt, TokensPrompt
+    from vllm.logprobs import FlatLogprobs
 
 
 def vllm_prompt(request: EngineRequest, *, embeds: bool, audio_id: int | None) -> TextPrompt | TokensPrompt:
@@ -101,6 +102,7 @@ def sampling_params(
         seed=seed,
         logprobs=None if sampling.logprob_token_ids else sampling.num_logprobs,
         logprob_token_ids=list(sampling.logprob_token_ids) or None,
+        prompt_logprobs=0 if sampling.scores_prompt else None,  # 0: of the prompt's own token alone
         allowed_token_ids=list(sampling.allowed_token_ids) or None,
         logit_bias={token: float("-inf") for token in never},
         flat_logprobs=True,
@@ -113,11 +115,19 @@ def sampling_params(
 
 
 def completion_of(
-    sample: CompletionOutput, sampling: Sampling, *, tokenizer: PreTrainedTokenizerBase, policy_version: int
+    sample: CompletionOutput,
+    sampling: Sampling,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    policy_version: int,
+    of_prompt: FlatLogprobs | None = None,
 ) -> Completion:
     """Returns a finished sample as a completion. `policy_version` counts where vLLM says nothing of versions.
 
     vLLM lists the sampled token first at every position, then the others that were asked for.
+
+    Args:
+        of_prompt: vLLM's log-probabilities of the prompt, whose first token has none.
     """
     flat = sample.logprobs
     starts = [] if flat is None else flat.start_indices  # None: the request failed before its first token
@@ -137,6 +147,8 @@ def completion_of(
         policy_version=versions[0][0] if versions else policy_version,
         version_spans=versions if len(versions) > 1 else (),
         top_logprobs=top,
+        prompt_logprobs=of_prompt
+        and tuple(of_prompt.logprobs[start] for start in of_prompt.start_indices[1:]),
     )
 
 

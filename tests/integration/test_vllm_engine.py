@@ -289,6 +289,13 @@ def test_score_tokens_and_bad_arguments(audio_model: str) -> None:
     assert set(answer.token_ids) <= set(scores)
     assert [set(scores) <= set(top) for top in answer.top_logprobs] == [True, True]
     assert answer.logprobs == tuple(t[i] for t, i in zip(answer.top_logprobs, answer.token_ids, strict=True))
+    model, ids = load_model(audio_model), load_processor(audio_model).tokenizer(TEXT_PROMPT)["input_ids"]
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    expected = expected.gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
+    for _ in range(2):  # the second time the prompt's prefix is in the cache
+        answer = complete(TEXT_PROMPT, Sampling(max_tokens=1, scores_prompt=True))
+        np.testing.assert_allclose(answer.prompt_logprobs, expected, atol=1e-3)
     with pytest.raises(ConfigError, match=r"rollout.engine.max_model_len: prompt q has \d+ tokens"):
         complete(TEXT_PROMPT * 5, Sampling())
 

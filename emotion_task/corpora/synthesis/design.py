@@ -9,6 +9,7 @@ right often, never always. The words sometimes agree with the voice, sometimes c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,16 +120,19 @@ class Design:
     """Seed of the renderer's own noise."""
 
 
-def draw_corpus(num_train: int, num_eval: int, seed: int, spread: float) -> list[Design]:
-    """Draws every utterance of both splits. Emotions are balanced to within one utterance a split."""
+def draw_corpus(
+    num_train: int, num_eval: int, seed: int, spread: float, emotions: Sequence[str] = EMOTIONS
+) -> list[Design]:
+    """Draws every utterance of both splits. Emotions, which `PROFILES` has, are balanced to within one
+    utterance a split."""
     speakers = draw_speakers(seed)
     designs = []
     for split_index, (split, count) in enumerate((("train", num_train), ("eval", num_eval))):
         order = np.random.default_rng([seed, split_index])
-        labels = order.permutation(np.arange(count) % len(EMOTIONS))
+        labels = order.permutation(np.arange(count) % len(emotions))
         for index in range(count):
             rng = np.random.default_rng([seed, split_index, index])
-            emotion = EMOTIONS[labels[index]]
+            emotion = emotions[labels[index]]
             designs.append(_draw_one(rng, f"{split}-{index:05d}", split, speakers[split], emotion, spread))
     return designs
 

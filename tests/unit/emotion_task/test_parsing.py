@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from emotion_task.labels import ALL_LABELS
-from emotion_task.parsing import Parsed, format_response, named_emotions, normalise_label, parse_response
+from emotion_task.parsing import (
+    Parsed,
+    around_emotion,
+    format_response,
+    named_emotions,
+    normalise_label,
+    parse_response,
+)
 
 
 @pytest.mark.parametrize(
@@ -80,3 +87,13 @@ def test_emotions_are_named_in_order_and_not_in_quotes() -> None:
 
 def test_format_and_parse_are_inverse() -> None:
     assert parse_response(format_response("low pitch", "sad")) == Parsed("low pitch", "sad")
+
+
+def test_labels_of_ones_own_are_found_in_free_text() -> None:
+    labels = ("mild joy", "joy", "sarcasm")
+    text = 'Mild joy, not joy; he says "sarcasm" happily, or sadly: sarcasm, never sadness.'
+    assert named_emotions(text, labels) == ["mild joy", "joy", "sarcasm", "sad"]
+    assert named_emotions(text) == ["happy", "happy", "sad"]
+    assert around_emotion("So it is Mild Joy, I think.", labels) == ("So it is", ", I think.")
+    assert around_emotion('He says "sarcasm", sarcasm.', labels) is None
+    assert around_emotion("Nothing is said of it.", labels) is None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from emotion_task.corpora import load_corpus
+from emotion_task.corpora import load_corpus, make_corpus
 from emotion_task.corpora.synthesis import espeak, spoken_texts
 from emotion_task.corpora.synthesis.design import draw_corpus, draw_speakers
 from emotion_task.labels import EMOTIONS
@@ -61,6 +61,28 @@ def test_emotions_overlap_the_more_the_larger_the_spread():
 def test_the_design_is_a_function_of_the_seed():
     assert draw_corpus(20, 5, seed=1, spread=1.0) == draw_corpus(20, 5, seed=1, spread=1.0)
     assert draw_corpus(20, 5, seed=1, spread=1.0) != draw_corpus(20, 5, seed=2, spread=1.0)
+
+
+def test_some_emotions_are_drawn_alone():
+    six = ["angry", "disgust", "fear", "happy", "neutral", "sad"]
+    designs = draw_corpus(60, 6, seed=0, spread=1.0, emotions=six)
+    assert Counter(d.emotion for d in designs) == dict.fromkeys(six, 11)
+
+
+@pytest.mark.parametrize(
+    ("emotions", "told"),
+    [
+        (
+            ["happy", "sarcasm", "calm"],
+            r"no voice for \['sarcasm', 'calm'\]; it speaks neutral, happy, .* fear\.",
+        ),
+        ("happy", r"got 'happy'; it is a list of different labels"),
+    ],
+)
+def test_an_emotion_without_a_voice_is_refused(tmp_path, emotions, told):
+    with pytest.raises(ConfigError, match=rf"corpus.args.emotions: .*{told}"):
+        make_corpus("synthetic", None, tmp_path, args={"emotions": emotions, "num_train": 9, "num_eval": 9})
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch, tmp_path):

@@ -11,11 +11,14 @@ import pytest
 
 from emotion_task.config import PipelineConfig
 from emotion_task.pipeline import recordings, teaching
+from emotion_task.pipeline.early_checks import check_listed
 from emotion_task.pipeline.line import Pipeline
 from emotion_task.pipeline.results import Metrics, Result
 from emotion_task.pipeline.stages import Stage, Stages
+from emotion_task.prompt import emotion_messages
 from emotion_task.records import Utterance, write_manifest
 from emotion_task.sft.tasks import may_reveal
+from emotion_task.task import EmotionTask
 from rlcore.config import load_config
 from rlcore.errors import ConfigError, DataError, RLCoreError
 
@@ -312,3 +315,83 @@ def test_a_speaker_who_is_not_listed_is_told_before_a_recording_is_measured(tmp_
     with pytest.raises(ConfigError, match=r"sft.without_speakers: .*\['c'\]; speakers are \['a'\]"):
         recordings.annotate(work)
     assert not work.annotated.parent.exists()
+
+
+OWN = ["agreement", "mild sarcasm"]
+
+
+def own_labels(tmp_path: Path, *overrides: str, emotions: object = OWN) -> Pipeline:
+    """A line over a list with labels of its own, which one setting names."""
+    listed = tmp_path / "calls.jsonl"
+    rows = [(emotion, split) for emotion in (*OWN, "agreement") for split in ("train", "eval")]
+    write_manifest(
+        listed,
+        [Utterance(id=str(i), audio=f"{i}.wav", emotion=e, split=s) for i, (e, s) in enumerate(rows)],
+    )
+    args = f"corpus.args={{num_train: null, num_eval: null, emotions: {emotions}}}"
+    own = ("corpus.name=manifest", f"corpus.root={listed}", args, *overrides)
+    return pipeline(tmp_path, "quickstart", *own)
+
+
+def test_one_setting_names_the_labels_of_every_stage(tmp_path: Path) -> None:
+    line = own_labels(tmp_path)
+    line.check()
+    assert line.config.labels == line.config.rl.task.args["labels"] == OWN
+    assert line.work.labels() == OWN  # of SFT, the judge, the tokenizer and the files beside the models
+    recordings.corpus(line.work)
+    check_listed(line.work)
+    line.work.annotated.parent.mkdir()
+    line.work.listed.rename(line.work.annotated)
+    task = EmotionTask(**line.config.rl.task.args)
+    assert task.labels == OWN and len(task.utterances("eval")) == 3
+    assert "agreement, mild sarcasm" in str(emotion_messages(line.work.labels()))
+    ready = pipeline(tmp_path, "quickstart").config
+    assert ready.labels is None and "labels" not in ready.rl.task.args
+
+    before, after = settings(tmp_path, "quickstart"), {s.name: s.settings for s in line.line()}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"corpus", "annotate", "reference", "base_model", "rl"}
+
+
+def test_some_of_the_labels_are_the_options_of_every_stage(tmp_path: Path) -> None:
+    line = own_labels(tmp_path, "rl.task.args.labels=[agreement]")
+    line.check()
+    recordings.corpus(line.work)
+    line.work.annotated.parent.mkdir()
+    line.work.listed.rename(line.work.annotated)
+    assert line.work.labels() == ["agreement"]
+    assert [u.emotion for u in line.work.split("train")] == ["agreement", None, "agreement"]
+
+
+@pytest.mark.parametrize(
+    ("emotions", "override", "message"),
+    [
+        (OWN, "rl.task.args.labels=[agreemnt]", r"rl.task.args.labels: \['agreemnt'\] are not of corpus"),
+        ("Joy", "seed=0", r"corpus.args.emotions: got 'Joy'; it is a list of different labels"),
+        ("[Joy]", "seed=0", r"corpus.args.emotions: \['Joy'\]: labels are words in small letters"),
+        (
+            [*OWN, "boredom"],
+            "seed=0",
+            r"no recording of .*calls.jsonl has the emotion \['boredom'\]; .*sarcasm",
+        ),
+    ],
+)
+def test_a_set_of_labels_that_does_not_fit_is_told_first(
+    tmp_path: Path, emotions: object, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        line = own_labels(tmp_path, override, emotions=emotions)
+        line.check()
+        recordings.corpus(line.work)
+        recordings.annotate(line.work)
+
+
+def test_labels_that_nobody_named_are_told_before_a_recording_is_measured(tmp_path: Path) -> None:
+    work = pipeline(tmp_path, "quickstart").work
+    rows = [Utterance(id=s, audio="a.wav", emotion="sarcasm", split=s) for s in ("train", "eval")]
+    write_manifest(work.listed, rows)
+    with pytest.raises(DataError, match=r"the emotions \['sarcasm'\] are none of .* corpus.args.emotions"):
+        recordings.annotate(work)
+    named = pipeline(tmp_path, "quickstart", "rl.task.args.labels=[sarcasm]")
+    assert named.work.labels() == ["sarcasm"]
+    check_listed(named.work)

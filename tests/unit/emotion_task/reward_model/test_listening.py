@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
+from emotion_task.labels import ALL_LABELS
 from emotion_task.records import Utterance
 from emotion_task.reward_model.listening import (
     ASPECTS,
+    aspects_of,
     claimed_aspects,
     drawn_hearing,
     heard_aspects,
+    known_aspects,
     listen_target,
     support,
 )
@@ -65,3 +69,28 @@ def test_drawn_listeners_are_calibrated() -> None:
         assert sum(right for _, right in inside) / len(inside) == pytest.approx(mean, abs=0.02)
     sure = sum(max(drawn_hearing({"gender": "male"}, rng)["gender"]) > 0.9 for _ in range(1000))
     assert 300 < sure < 900
+
+
+def test_a_set_of_ones_own_has_the_digits_of_its_order() -> None:
+    aspects = aspects_of(["sarcasm", "agreement"])
+    assert aspects["emotion"] == ("sarcasm", "agreement")
+    sarcastic = replace(UTTERANCE, emotion="sarcasm")
+    assert listen_target(sarcastic, aspects) == "2--410" and listen_target(sarcastic) == "2--41-"
+    assert listen_target(UTTERANCE, aspects) == "2--41-"
+    claims = claimed_aspects(RESPONSE.format(answer="Agreement"), aspects)
+    assert claims["emotion"] == "agreement"
+    named = RESPONSE.replace("to sad", "to sarcasm").format(answer="no label")
+    assert claimed_aspects(named, aspects)["emotion"] == "sarcasm"
+    hearing = drawn_hearing(known_aspects(sarcastic, aspects), random.Random(0), aspects)
+    assert len(hearing["emotion"]) == 2
+    assert support(claims, {"emotion": (0.4, 0.6)}, aspects) == "-----5"
+    rows = [[0.1] * 10 for _ in aspects]
+    assert heard_aspects(rows, aspects)["emotion"] == pytest.approx([0.5, 0.5])
+
+
+def test_our_labels_keep_their_digits_and_more_than_ten_have_none() -> None:
+    assert aspects_of(["sad", "angry", "calm"]) == aspects_of(ALL_LABELS) == ASPECTS
+    aspects = aspects_of([f"kind {letter}" for letter in "abcdefghijk"])
+    assert "emotion" not in aspects
+    assert listen_target(replace(UTTERANCE, emotion="kind a"), aspects) == "2--41"
+    assert "emotion" not in claimed_aspects(RESPONSE.format(answer="kind a"), aspects)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from emotion_task.claims.labelled import read_labelled
 from emotion_task.cot import TemplateWriter
 from emotion_task.cot.checks import check_trace
 from emotion_task.facts import stated_facts
-from emotion_task.parsing import format_response
+from emotion_task.parsing import format_response, parse_response
 from emotion_task.records import Utterance
 from emotion_task.reward_model.data import (
+    GradedExample,
     ListeningExample,
     graded_examples,
     graded_samples,
@@ -282,3 +284,28 @@ def test_faithful_prose_is_graded_and_accepted_as_such(split: str) -> None:
     for name in ("factual", "interpretation", "completeness", "fluency", "structure"):
         assert sum(grade[name] for grade in graded) / len(graded) >= 4.5, name
     assert num_accepted >= 0.8 * len(graded)
+
+
+def test_responses_are_graded_by_a_set_of_labels_of_ones_own() -> None:
+    utterance = replace(UTTERANCE, emotion="sarcasm")
+    labels = ["sarcasm", "agreement"]
+    grades = {
+        answer: grade_response(
+            format_response(f"The pitch is low. This points to {answer}.", answer), utterance, labels
+        )["interpretation"]
+        for answer in ("sarcasm", "agreement", "sad")
+    }
+    assert grades == {"sarcasm": 5, "agreement": 3, "sad": 1}
+    early = format_response("Sarcasm it is. The pitch is low.", "sarcasm")
+    assert grade_response(early, utterance, labels)["structure"] == 3
+    assert concluded_emotion("Rather than agreement, this is sarcasm.", labels) == "sarcasm"
+
+    utterances = [replace(utterance, id=label, emotion=label) for label in labels]
+    examples = training_examples(
+        utterances, TemplateWriter(), 60, seed=0, listening=0.5, per_utterance=20, labels=labels
+    )
+    heard = [e for e in examples if isinstance(e, ListeningExample)]
+    assert {e.target[-1] for e in heard} == {"0", "1"}
+    answered = [e for e in examples if isinstance(e, GradedExample) and "</answer>" in e.response]
+    assert {e.heard[-1] for e in answered} - {"-"}
+    assert all(parse_response(e.response).answer in labels for e in answered if parse_response(e.response))

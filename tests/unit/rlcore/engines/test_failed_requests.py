@@ -43,6 +43,7 @@ class ScriptedVLLM:
                 request_id=key,
                 finished=True,
                 prompt_token_ids=[7, 8],
+                prompt_logprobs=None,
                 outputs=[sample(reason) for reason in self.reasons[key].pop(0)],
             )
             for key in running
