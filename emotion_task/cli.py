@@ -12,6 +12,7 @@ from emotion_task.commands import (
     claims,
     corpus,
     cot,
+    evaluate,
     explain,
     export,
     line,
@@ -34,6 +35,7 @@ COMMANDS = (
     ablation,
     reward_report,
     perception,
+    evaluate,
     explain,
     claims,
 )
@@ -52,6 +54,8 @@ examples:
     --manifest runs/quickstart/annotated/manifest.jsonl --out runs/quickstart/reward_model/calibration
   emotion perception --before runs/quickstart/base --model runs/quickstart/sft/model \\
     --manifest runs/quickstart/annotated/manifest.jsonl --form profile --out runs/quickstart/perception
+  emotion evaluate runs/quickstart/rl/model --compare runs/quickstart/sft/model \
+    --benchmark ravdess --data /data/ravdess --out runs/quickstart/ravdess
   emotion explain call.wav --model runs/quickstart/rl/model
 """
 

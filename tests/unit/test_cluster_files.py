@@ -295,7 +295,9 @@ def test_slurm_says_at_once_that_no_node_could_join(tmp_path: Path) -> None:
 @pytest.mark.parametrize("node", ["n1", "n2"])
 def test_slurm_does_not_wait_for_a_ray_that_has_ended(tmp_path: Path, node: str) -> None:
     code, said, calls = slurm_job(tmp_path, "n1 n2", "10.0.0.5", "", ENDS=node, RAY_LASTS="20")
-    assert code == 1 and f"Ray on {node} has ended before the run began" in said and "rlcore train" not in calls
+    assert (
+        code == 1 and f"Ray on {node} has ended before the run began" in said and "rlcore train" not in calls
+    )
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ FLOORS = {
     ),
     "emotion_task": (
         "__init__ labels records models config parsing facts corpora prosody audio_window claims evaluation "
-        "cot prompt reward_model rewards explain task sft perception pipeline commands cli"
+        "cot prompt reward_model rewards explain task sft perception benchmarks pipeline commands cli"
     ),
 }
 """The rooms of each package (its folders and loose files), from the ground up. A room imports lower ones

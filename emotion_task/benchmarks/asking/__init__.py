@@ -1,0 +1,1 @@
+"""How models are asked a benchmark's questions, and what becomes of their answers."""
