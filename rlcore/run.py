@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,9 @@ def evaluate(config: RunConfig) -> dict[str, float]:
     run_dir.mkdir(exist_ok=True)
     check_rewards(config.rewards)
     task = _task(config)
-    prompts = task.prompts("train")
+    prompts = task.prompts("eval")
     check_reading(config, task, prompts)
+    untrained = replace(config, train=replace(config.train, prompts_per_step=1))  # no matter how many prompts
     with (
         run_lock(run_dir),
         witnessed("The same command evaluates anew") as witness,
@@ -144,7 +146,7 @@ def evaluate(config: RunConfig) -> dict[str, float]:
         StopFlag() as stop,
         witness.watch(local_processes(), stop),
         spawn(config, with_learner=False) as actors,
-        closing(Controller(config, prompts, actors)) as controller,
+        closing(Controller(untrained, prompts, actors)) as controller,
     ):
         keep_earlier(run_dir)
         with Tracker(run_dir, config) as tracker:

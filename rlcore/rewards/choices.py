@@ -1,4 +1,4 @@
-"""Which of a question's choices a text names: the one way in which answers to multiple choice are read.
+"""Reads which of a question's choices a text names: the one way to read answers to multiple choice.
 
     text -> the part that answers (`answer_part`) -> the choice that it names (`read_choice`)
 

@@ -1,1 +1,1 @@
-"""How models are asked a benchmark's questions, and what becomes of their answers."""
+"""Asks models a benchmark's questions, keeps their answers and reports the figures."""

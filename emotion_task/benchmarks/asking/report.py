@@ -1,4 +1,4 @@
-"""What models answered, as figures: evaluation.json for programs and evaluation.md for people."""
+"""Reports what models answered as figures: evaluation.json for programs, evaluation.md for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model is asked: the prompt that it was trained for, and how its answer is read.
+"""Styles of asking: the prompt that a model was trained for, and the reading of its answer.
 
 A style is one entry of `STYLES`; one of your own is named as `package.module:NAME`.
 """

@@ -1,1 +1,1 @@
-"""What the readers of benchmarks share."""
+"""Parts that the readers of benchmarks share."""
