@@ -47,14 +47,10 @@ def estimates(
     """
     table, names = _groups_table(rows, are_classes=are_classes)
     found = estimate(table, names, seed=seed, num_resamples=num_resamples)
-    del found[MEAN]
-    if are_classes:
-        recalls = estimate(*_recall_table(rows), seed=seed, num_resamples=num_resamples)
-        found |= {
-            UNWEIGHTED: recalls[MEAN],
-            MACRO_F1: _interval(_f1_of(rows), rows, seed, num_resamples),
-        }
-    return found
+    if not are_classes:
+        return _ordered(found)
+    recalls = estimate(*_recall_table(rows), seed=seed, num_resamples=num_resamples)
+    return _ordered(found, recalls[MEAN], _interval(_f1_of(rows), rows, seed, num_resamples))
 
 
 def gains(
@@ -70,16 +66,22 @@ def gains(
         raise ValueError("both models must have answered the same questions, in the same order")
     (old, names), (new, _) = (_groups_table(rows, are_classes=are_classes) for rows in (before, after))
     found = estimate_gain(old, new, names, seed=seed, num_resamples=num_resamples)
-    del found[MEAN]
-    if are_classes:
-        (old, classes), (new, _) = _recall_table(before), _recall_table(after)
-        of_recall = estimate_gain(old, new, classes, seed=seed, num_resamples=num_resamples)
-        first, second = _f1_of(before), _f1_of(after)
-        found |= {
-            UNWEIGHTED: of_recall[MEAN],
-            MACRO_F1: _interval(lambda c: second(c) - first(c), before, seed, num_resamples),
-        }
-    return found
+    if not are_classes:
+        return _ordered(found)
+    (old, classes), (new, _) = _recall_table(before), _recall_table(after)
+    recalls = estimate_gain(old, new, classes, seed=seed, num_resamples=num_resamples)
+    first, second = _f1_of(before), _f1_of(after)
+    of_f1 = _interval(lambda counts: second(counts) - first(counts), before, seed, num_resamples)
+    return _ordered(found, recalls[MEAN], of_f1)
+
+
+def _ordered(found: Mapping[str, Estimate], *of_classes: Estimate) -> dict[str, Estimate]:
+    """Returns the figures of all rows before those of their parts; the mean over parts is none."""
+    of_all = {
+        ACCURACY: found[ACCURACY],
+        **dict(zip((UNWEIGHTED, MACRO_F1), of_classes, strict=False)),
+    }
+    return of_all | {name: each for name, each in found.items() if name not in (ACCURACY, MEAN)}
 
 
 def parts(rows: Sequence[Graded], kind: str) -> dict[str, list[int]]:

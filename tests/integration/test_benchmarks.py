@@ -95,4 +95,5 @@ def test_a_model_answers_two_sets_and_only_what_changed_is_asked_again(
     )
     assert rlcore_main(["evaluate", "--config", str(config)]) == 0
     metrics = json.loads((tmp_path / "run/eval/metrics.jsonl").read_text().splitlines()[-1])
+    report = json.loads((out / "evaluation.json").read_text())
     assert metrics["eval/mmau/accuracy"] == report["sets"]["mmau"]["scores"][name]["accuracy"]["value"]

@@ -146,7 +146,7 @@ def _set_section(of_set: Mapping[str, Any]) -> list[str]:
         lines += ["The owner keeps the answers: predictions are in `answers/`, for the owner to grade.", ""]
     else:
         first = next(iter(of_set["scores"]))
-        lines += [*estimates_table("", of_set["scores"]), ""]
+        lines += [*estimates_table("figure", of_set["scores"]), ""]
         if of_set["gains"]:
             title = f"difference to {first}"
             lines += [*estimates_table(title, of_set["gains"], sign="+"), ""]
