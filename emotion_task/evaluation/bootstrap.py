@@ -7,8 +7,9 @@ the interval of their difference is the paired one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,15 @@ class Estimate:
     high: float
     num: int
     """Number of utterances behind the mean."""
+
+
+def plain(value: Any) -> Any:
+    """Returns nested mappings with dictionaries in the place of estimates, for JSON."""
+    if isinstance(value, Estimate):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    return value
 
 
 def estimate(

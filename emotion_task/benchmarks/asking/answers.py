@@ -7,24 +7,28 @@ and settings are still those that it was given to.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from tqdm import tqdm
 
 from emotion_task.benchmarks.asking.task import BenchmarkTask, QuestionSet
 from rlcore.config import RunConfig
-from rlcore.errors import StoppedError
+from rlcore.errors import DataError, StoppedError, message_of
 from rlcore.loop.controller import Controller
 from rlcore.records.files import JsonObject, RowAppender, keep_rows, read_rows
 from rlcore.records.signals import StopFlag
 from rlcore.run import spawn
 from rlcore.types import Group, Prompt
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,16 @@ class Answer:
     """Says that the limit of tokens ended it."""
 
 
+class Asked(Protocol):
+    """A controller, as far as an evaluation needs it."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, greedy: bool = False, should_stop: Callable[[], bool] = ...
+    ) -> list[Group] | None:
+        """Returns groups as `rlcore.loop.controller.Controller.generate` does; raises as it does."""
+        ...
+
+
 def answers_file(out: Path, model: str, question_set: QuestionSet) -> Path:
     """Returns where the answers of a model to a set lie."""
     name = re.sub(r"\W+", "_", model).strip("_") + "-" + hashlib.sha256(model.encode()).hexdigest()[:6]
@@ -53,8 +67,8 @@ def answered(
 ) -> dict[str, dict[str, Answer]]:
     """Returns the model's answers by set and question; what `out` does not hold yet is asked now.
 
-    A question that the engine gives up, or whose prompt is over its context, has no answer, and is asked
-    again by the next call.
+    A question whose recording cannot be decoded, whose prompt is over the engine's context, or that the
+    engine gives up, has no answer; the log says why, and the next call asks it again.
 
     Args:
         config: its `model.path` is asked, with `task` as its task; a Ray session is up.
@@ -62,7 +76,7 @@ def answered(
 
     Raises:
         StoppedError: a signal asked for an end; what was answered is kept.
-        DataError: none of the questions of a batch was answered.
+        DataError: none of the first questions was answered, so others would not be, either.
     """
     model = config.model.path
     keys = {s.name: _keys(config, task, s) for s in task.sets}
@@ -89,9 +103,9 @@ def answered(
         for start in range(0, len(waiting), at_once):
             batch = waiting[start : start + at_once]
             began = time.perf_counter()
-            groups = controller.generate([p for _, p in batch], greedy=True, should_stop=lambda: bool(stop))
-            if groups is None:
-                raise StoppedError(f"stopped by {stop.reason}; the same command goes on from here")
+            groups = _ask(controller, [prompt for _, prompt in batch], stop)
+            if not groups and not any(found.values()):
+                raise DataError(f"{model}: none of the first {len(batch)} questions was answered; see above")
             seconds = (time.perf_counter() - began) * max(1, controller.num_replicas) / len(batch)
             for question_set, rows in _rows(batch, groups, keys, seconds):
                 with RowAppender(answers_file(out, model, question_set)) as file:
@@ -99,6 +113,22 @@ def answered(
                 found[question_set.name] |= {row["id"]: _answer(row) for row in rows}
             bar.update(len(batch))
     return found
+
+
+def _ask(controller: Asked, prompts: Sequence[Prompt], stop: StopFlag) -> list[Group]:
+    """Returns the groups of the prompts that can be answered. One that cannot has the others of its batch
+    refused with it, so these are asked again in halves."""
+    try:
+        groups = controller.generate(prompts, greedy=True, should_stop=lambda: bool(stop))
+    except DataError as error:
+        if len(prompts) == 1:
+            log.warning("%s: not answered: %s", prompts[0].id, message_of(error))
+            return []
+        middle = len(prompts) // 2
+        return [*_ask(controller, prompts[:middle], stop), *_ask(controller, prompts[middle:], stop)]
+    if groups is None:
+        raise StoppedError(f"stopped by {stop.reason}; the same command goes on from here")
+    return groups
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from emotion_task.benchmarks.asking.answers import Answer
 from emotion_task.benchmarks.asking.task import BenchmarkTask, QuestionSet
-from emotion_task.evaluation.bootstrap import Estimate
+from emotion_task.evaluation.bootstrap import Estimate, plain
 from emotion_task.evaluation.intervals import estimates_table
 from emotion_task.evaluation.metrics import confusion
 from emotion_task.evaluation.scores import (
@@ -116,7 +115,7 @@ def _cost(question_set: QuestionSet, answers: Answers, graded: Sequence[Graded])
 
 def write_report(report: Mapping[str, Any], out: Path) -> None:
     """Writes evaluation.json and evaluation.md."""
-    write_json(out / "evaluation.json", _plain(report))
+    write_json(out / "evaluation.json", plain(report))
     (out / "evaluation.md").write_text(as_markdown(report), encoding="utf-8")
 
 
@@ -162,12 +161,3 @@ def _cost_table(cost: Mapping[str, Mapping[str, float]]) -> list[str]:
         cells = [format(figures[name], COST[name]) if name in figures else "-" for name in shown]
         lines.append(table_row([model, *cells]))
     return lines
-
-
-def _plain(value: Any) -> Any:
-    """Turns estimates into dictionaries, for JSON."""
-    if isinstance(value, Estimate):
-        return asdict(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    return value

@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
-from emotion_task.audio_window import FeatureExtractor, model_waveform
+from emotion_task.audio_window import FeatureExtractor, trim_silence
 from emotion_task.benchmarks import find_benchmark
 from emotion_task.benchmarks.asking.styles import can_be_right, find_style, question_messages, read_answer
 from emotion_task.benchmarks.reading.questions import Benchmark, Question, Questions
@@ -155,8 +155,7 @@ class BenchmarkTask:
     def load_media(self, prompt: Prompt) -> dict[str, Any]:
         """Reads the recording as the processor takes it: `audio` [T] float32, `sampling_rate` in Hz."""
         extractor = self.processor.feature_extractor
-        path = prompt.media["audio"]
-        heard = model_waveform(path, extractor) if prompt.media["trim"] else whole_waveform(path, extractor)
+        heard = heard_waveform(prompt.media["audio"], extractor, trim=prompt.media["trim"])
         return {"audio": [heard], "sampling_rate": int(extractor.sampling_rate)}
 
     def num_cut(self, question_set: QuestionSet) -> int:
@@ -201,11 +200,14 @@ class BenchmarkTask:
         return metrics
 
 
-def whole_waveform(path: str | Path, extractor: FeatureExtractor) -> np.ndarray:
-    """Reads a recording whole, its channels mixed, at the feature extractor's rate.
+def heard_waveform(path: str | Path, extractor: FeatureExtractor, *, trim: bool) -> np.ndarray:
+    """Reads a recording at the feature extractor's rate, its channels mixed.
 
-    Music and scenes are stereo, and their silence belongs to them: this is not how speech is read for
-    measuring (`emotion_task.prosody.audio`).
+    Of a recording that can be trained on this is `emotion_task.audio_window.model_waveform`. That refuses
+    channels that differ, as those of music and scenes do.
+
+    Args:
+        trim: cuts silence off both ends, unless the extractor says `"trim_silence": false`.
 
     Returns:
         float32 [T], mono; the window's first samples where the recording is longer.
@@ -222,6 +224,8 @@ def whole_waveform(path: str | Path, extractor: FeatureExtractor) -> np.ndarray:
     wanted = int(extractor.sampling_rate)
     factor = gcd(rate, wanted)
     waveform = resample_poly(samples.mean(axis=1), wanted // factor, rate // factor)
+    if trim and getattr(extractor, "trim_silence", True):
+        waveform = trim_silence(waveform, wanted)
     window = getattr(extractor, "chunk_length", None)
     return np.ascontiguousarray(waveform[: int(window * wanted) if window else None], dtype=np.float32)
 

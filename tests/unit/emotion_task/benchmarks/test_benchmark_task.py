@@ -11,14 +11,16 @@ import pytest
 import soundfile
 from tiny_models import make_qwen2_audio
 
-from emotion_task.benchmarks.asking.answers import Answer
+from emotion_task.audio_window import model_waveform
+from emotion_task.benchmarks.asking.answers import Answer, _ask
 from emotion_task.benchmarks.asking.evaluate import _run_config, _short
 from emotion_task.benchmarks.asking.report import as_markdown, set_report
-from emotion_task.benchmarks.asking.task import BenchmarkTask, whole_waveform
+from emotion_task.benchmarks.asking.task import BenchmarkTask, heard_waveform
 from emotion_task.cli import main
 from emotion_task.records import Utterance, write_manifest
-from rlcore.errors import ConfigError, DataError
-from rlcore.types import Completion, Group
+from rlcore.errors import ConfigError, DataError, StoppedError
+from rlcore.records.signals import StopFlag
+from rlcore.types import Completion, Group, Prompt
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +86,47 @@ def test_scenes_are_heard_whole_and_mixed(model: str, data: Path, tmp_path: Path
 
     extractor = SimpleNamespace(sampling_rate=16000, chunk_length=3)
     soundfile.write(tmp_path / "long.wav", np.concatenate([np.zeros(8000), np.full(192000, 0.1)]), 48000)
-    heard = whole_waveform(tmp_path / "long.wav", extractor)
+    heard = heard_waveform(tmp_path / "long.wav", extractor, trim=False)
     assert len(heard) == 3 * 16000 and abs(heard[:2000]).max() < 1e-6  # its silence is not cut, its end is
     with pytest.raises(DataError, match=r"none\.wav: unreadable audio"):
-        whole_waveform(tmp_path / "none.wav", extractor)
+        heard_waveform(tmp_path / "none.wav", extractor, trim=False)
+
+
+def test_speech_is_heard_as_in_training(tmp_path: Path) -> None:
+    extractor = SimpleNamespace(sampling_rate=16000, chunk_length=3)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(48000)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([np.zeros(24000), noise, np.zeros(24000)]), 48000)
+    heard = heard_waveform(tmp_path / "a.wav", extractor, trim=True)
+    np.testing.assert_allclose(heard, model_waveform(tmp_path / "a.wav", extractor), atol=1e-6)
+    assert 16000 <= len(heard) < 18000
+    untrimmed = SimpleNamespace(sampling_rate=16000, chunk_length=3, trim_silence=False)
+    assert len(heard_waveform(tmp_path / "a.wav", untrimmed, trim=True)) == 32000
+
+
+class OneBadRecording:
+    """Refuses every batch that has the prompt `bad`, as an engine's worker does."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def generate(self, prompts, *, greedy=False, should_stop=lambda: False):
+        self.asked.append([prompt.id for prompt in prompts])
+        if "bad" in self.asked[-1]:
+            raise DataError("bad.wav: unreadable audio")
+        return (
+            None if should_stop() else [Group(prompt=p, prompt_token_ids=(), completions=()) for p in prompts]
+        )
+
+
+def test_a_recording_that_cannot_be_decoded_costs_its_own_answer(caplog: pytest.LogCaptureFixture) -> None:
+    prompts = [Prompt(id=id, text="") for id in ("a", "b", "bad", "c", "d")]
+    controller, stop = OneBadRecording(), StopFlag()
+    assert [group.prompt.id for group in _ask(controller, prompts, stop)] == ["a", "b", "c", "d"]
+    assert controller.asked[1:] == [["a", "b"], ["bad", "c", "d"], ["bad"], ["c", "d"]]
+    assert "bad: not answered: bad.wav: unreadable audio" in caplog.text
+    stop.request("SIGTERM")
+    with pytest.raises(StoppedError, match="stopped by SIGTERM; the same command goes on"):
+        _ask(controller, prompts[:2], stop)
 
 
 def test_recordings_that_cannot_be_read_or_answered_are_left_out(model: str, tmp_path: Path) -> None:
@@ -103,6 +142,12 @@ def test_recordings_that_cannot_be_read_or_answered_are_left_out(model: str, tmp
             for stem, emotion in rows
         ],
     )
+    layouts.as_json(tmp_path / "qa.json", layouts.DAILY_OMNI)
+    (tmp_path / "Videos/bswbQtOPk6E").mkdir(parents=True)
+    (tmp_path / "Videos/bswbQtOPk6E/bswbQtOPk6E_video.mp4").write_bytes(b"no video")
+    videos = [{"benchmark": "daily_omni", "data": str(tmp_path)}]
+    with pytest.raises(ConfigError, match=r"task\.args\.audio_folder: needed"):
+        task(model, tmp_path, sets=videos).prompts("eval")
     sets = [{"benchmark": "manifest", "data": str(tmp_path)}]
     (found,) = task(model, tmp_path, sets=sets, style="emotionthinker").sets
     assert [question.id for question in found.questions] == ["good-sad"]
