@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import benchmark_layouts as layouts
+import numpy as np
 import pytest
+import soundfile
 from tiny_models import make_qwen2_audio
 
 from emotion_task.cli import main
@@ -25,9 +27,13 @@ def test_a_model_answers_two_sets_and_only_what_changed_is_asked_again(
 ) -> None:
     model = str(make_qwen2_audio(tmp_path / "base"))
     layouts.make_mmau(tmp_path / "mmau")
-    words = (("agree", "sad"), ("conflict", "happy"), ("neutral", "neutral"))
+    words = (("agree", "sad"), ("conflict", "happy"), ("neutral", "neutral"), ("broken", "neutral"))
     for stem, _ in words:
         layouts.sound(tmp_path / f"{stem}.wav", seconds=0.5)
+    # Its header is whole and its sound is not, which only the worker that decodes it finds out.
+    soundfile.write(tmp_path / "whole.flac", np.random.default_rng(0).uniform(-0.1, 0.1, 16000), 16000)
+    content = (tmp_path / "whole.flac").read_bytes()
+    (tmp_path / "broken.wav").write_bytes(content[: len(content) // 2])
     write_manifest(
         tmp_path / "manifest.jsonl",
         [
@@ -48,12 +54,13 @@ def test_a_model_answers_two_sets_and_only_what_changed_is_asked_again(
     ]
     assert main(command) == 0
     printed = capsys.readouterr()
-    assert "words and voice in conflict" in printed.out and "5 questions to ask" in printed.err
+    assert "words and voice in conflict" in printed.out and "6 questions to ask" in printed.err
 
     report = json.loads((out / "evaluation.json").read_text())
     (name,) = report["sets"]["mmau"]["scores"]
     voices = report["sets"]["manifest"]
-    assert voices["cost"][name]["answers"] == 3 and voices["cost"][name]["answer tokens"] <= 6
+    assert (voices["cost"][name]["answers"], voices["cost"][name]["unanswered"]) == (3, 1)
+    assert voices["scores"][name]["accuracy"]["num"] == 4 and voices["cost"][name]["answer tokens"] <= 6
     assert voices["cost"][name]["prompt tokens"] > 20 and voices["cost"][name]["seconds"] > 0
     assert {"accuracy", "unweighted accuracy", "macro F1", "emotion: sad"} <= set(voices["scores"][name])
     assert set(voices["parts"]) == {"words and voice agree", "words and voice in conflict"}
@@ -68,7 +75,8 @@ def test_a_model_answers_two_sets_and_only_what_changed_is_asked_again(
     ]
     assert [row["audio_id"] for row in predictions] == [row["audio_id"] for row in layouts.MMAU]
 
-    # Nothing has changed: no engine starts, and the answers stay.
+    # Nothing has changed but that the broken recording is gone: no engine starts, and the answers stay.
+    (tmp_path / "broken.wav").unlink()
     assert main(command) == 0
     assert "questions to ask" not in capsys.readouterr().err
     assert rows_of(folder / "mmau.jsonl") == first
