@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from string import ascii_uppercase
 
 from emotion_task.benchmarks.reading.questions import Benchmark, Question
 from emotion_task.labels import EMOTIONS
@@ -14,7 +15,8 @@ from emotion_task.parsing import named_emotions, normalise_label
 from emotion_task.prompt import EMOTION_QUESTION, SYSTEM_PROMPT, Messages
 from rlcore.config.targets import load_named
 from rlcore.errors import ConfigError
-from rlcore.rewards.choices import LETTERS, answer_part, read_choice
+from rlcore.rewards.choices import read_choice
+from rlcore.rewards.extraction import final_part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,7 @@ def question_messages(style: Style, benchmark: Benchmark, question: Question) ->
         text = style.emotion.format(options=", ".join(style.options or question.choices))
     else:
         choices = "\n".join(
-            f"{letter}. {choice}" for letter, choice in zip(LETTERS, question.choices, strict=False)
+            f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, question.choices, strict=False)
         )
         text = (style.choice or benchmark.prompt).format(question=question.text, choices=choices)
     system: Messages = []
@@ -115,11 +117,10 @@ def read_answer(style: Style, benchmark: Benchmark, question: Question, text: st
     An emotion is the label itself, in any form (`Angry.`, `anger`), or the only one that the answer names.
     It may be one that the prompt offers and the benchmark does not have.
     """
-    if (part := answer_part(text)) is None:
-        return None
     if not benchmark.asks_emotion:
-        index = read_choice(part, question.choices)
+        index = read_choice(text, question.choices)
         return None if index is None else question.choices[index]
+    part = final_part(text)
     labels = tuple(dict.fromkeys([*question.choices, *(style.options or {}).values()]))
     if (label := normalise_label(part, labels)) is not None:
         return label
