@@ -67,8 +67,8 @@ def answered(
 ) -> dict[str, dict[str, Answer]]:
     """Returns the model's answers by set and question; what `out` does not hold yet is asked now.
 
-    A question whose recording cannot be decoded, whose prompt is over the engine's context, or that the
-    engine gives up, has no answer; the log says why, and the next call asks it again.
+    A question whose recording cannot be decoded, or that the engine gives up, has no answer; the log says
+    why, and the next call asks it again.
 
     Args:
         config: its `model.path` is asked, with `task` as its task; a Ray session is up.
@@ -77,6 +77,7 @@ def answered(
     Raises:
         StoppedError: a signal asked for an end; what was answered is kept.
         DataError: none of the first questions was answered, so others would not be, either.
+        ConfigError: a prompt is over the engine's context, unless `rollout.over_context` is `drop`.
     """
     model = config.model.path
     keys = {s.name: _keys(config, task, s) for s in task.sets}

@@ -114,7 +114,7 @@ def _run_config(style: str, configs: Sequence[str], overrides: Sequence[str]) ->
     defaults = {
         "model": {"path": "set later"},
         "task": {"target": _TASK},
-        "rollout": {"max_tokens": find_style(style).max_tokens, "over_context": "drop"},
+        "rollout": {"max_tokens": find_style(style).max_tokens},
         "learner": {"over_budget": "drop"},  # there is no learner whose budget an answer could exceed
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -130,9 +130,9 @@ def _is_told(configs: Sequence[str], overrides: Sequence[str]) -> bool:
 
 
 def _short(model: str, models: Sequence[str]) -> str:
-    """Returns the shortest end of a model's path that no other one has."""
+    """Returns the shortest end of a model's path, folder and name at least, that no other one has."""
     parts = Path(model).parts
-    for size in range(1, len(parts) + 1):
+    for size in range(min(2, len(parts)), len(parts) + 1):
         name = "/".join(parts[-size:])
         if sum(Path(other).parts[-size:] == parts[-size:] for other in models) == 1:
             return name

@@ -213,7 +213,7 @@ def test_settings_of_engines(tmp_path: Path) -> None:
     )
     assert _run_config("plain", [str(own)], []).rewards == {}
     models = ["/runs/a/rl/model", "/runs/b/rl/model", "Qwen/Qwen2.5-Omni-7B"]
-    assert [_short(each, models) for each in models] == ["a/rl/model", "b/rl/model", "Qwen2.5-Omni-7B"]
+    assert [_short(each, models) for each in models] == ["a/rl/model", "b/rl/model", "Qwen/Qwen2.5-Omni-7B"]
 
 
 def test_the_command_names_what_is_wrong(
