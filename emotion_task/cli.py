@@ -12,6 +12,7 @@ from emotion_task.commands import (
     claims,
     corpus,
     cot,
+    evaluate,
     explain,
     export,
     line,
@@ -36,6 +37,7 @@ COMMANDS = (
     reward_report,
     perception,
     rationale,
+    evaluate,
     explain,
     claims,
 )
@@ -56,6 +58,8 @@ examples:
     --manifest runs/quickstart/annotated/manifest.jsonl --form profile --out runs/quickstart/perception
   emotion rationale runs/quickstart/rl/model --manifest runs/quickstart/annotated/manifest.jsonl \\
     --limit 150 --out runs/quickstart/rationale
+  emotion evaluate runs/quickstart/rl/model --compare runs/quickstart/sft/model \
+    --benchmark ravdess --data /data/ravdess --out runs/quickstart/ravdess
   emotion explain call.wav --model runs/quickstart/rl/model
 """
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,22 @@ from rlcore.errors import (
     CheckpointError,
     ConfigError,
     NonFiniteError,
-    NoUpdateError,
     RewardError,
     StoppedError,
 )
 from rlcore.loop.controller import Controller, StepResult
 from rlcore.loop.failure_policy import outliving_learners
-from rlcore.loop.metrics import TruncationAlarm
+from rlcore.loop.metrics import TruncationAlarm, check_learnt
 from rlcore.loop.mixing import closed_for_good, make_schedule
 from rlcore.loop.resuming import changes_since, check_changes, go_on
 from rlcore.records import checkpoint
-from rlcore.records.files import JsonObject, make_closed
+from rlcore.records.files import make_closed
 from rlcore.records.plots import plot_run
 from rlcore.records.run_folder import check_folder, resumable
 from rlcore.records.run_lock import run_lock
 from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import SPANS, Recorder, keep_spans
-from rlcore.records.tracking import METRICS, SAMPLES, Tracker, keep_earlier, read_metrics
+from rlcore.records.tracking import Tracker, keep_earlier, read_metrics
 from rlcore.records.versions import versions
 from rlcore.records.witness import witnessed
 from rlcore.rewards.loading import check_rewards
@@ -135,8 +135,9 @@ def evaluate(config: RunConfig) -> dict[str, float]:
     run_dir.mkdir(exist_ok=True)
     check_rewards(config.rewards)
     task = _task(config)
-    prompts = task.prompts("train")
+    prompts = task.prompts("eval")
     check_reading(config, task, prompts)
+    untrained = replace(config, train=replace(config.train, prompts_per_step=1))  # no matter how many prompts
     with (
         run_lock(run_dir),
         witnessed("The same command evaluates anew") as witness,
@@ -144,7 +145,7 @@ def evaluate(config: RunConfig) -> dict[str, float]:
         StopFlag() as stop,
         witness.watch(local_processes(), stop),
         spawn(config, with_learner=False) as actors,
-        closing(Controller(config, prompts, actors)) as controller,
+        closing(Controller(untrained, prompts, actors)) as controller,
     ):
         keep_earlier(run_dir)
         with Tracker(run_dir, config) as tracker:
@@ -274,7 +275,7 @@ class _Run:
         plot_run(self.run_dir)
         merged = self.tracker.update_summary(summary)
         if not stop:
-            self.check_learnt(rows)
+            check_learnt(rows, self.config.rewards, self.run_dir)
         return merged
 
     def export(self) -> None:
@@ -288,35 +289,6 @@ class _Run:
                 f"{last_line(error)}. The checkpoint of step {self.controller.step} is whole: once the "
                 "reason is gone, --resume writes the model"
             ) from error
-
-    def check_learnt(self, rows: Sequence[JsonObject]) -> None:
-        """Refuses to call a run finished that was trained on nothing.
-
-        Args:
-            rows: the run's metrics, a row per step.
-
-        Raises:
-            RewardError: every score of a reward failed.
-            NoUpdateError: no update was made.
-        """
-        steps = [row for row in rows if "update_skipped" in row]
-        for name in self.config.rewards:
-            # A resumed run may have a reward that it did not begin with.
-            asked = [row for row in steps if f"reward_errors/{name}" in row]
-            if asked and all(row[f"reward_errors/{name}"] and row[f"reward/{name}"] is None for row in asked):
-                raise RewardError(
-                    f"rewards.{name}: all of its scores in {len(asked)} steps failed, and the policy "
-                    f"learnt nothing from it; {self.run_dir / SAMPLES} has the reason of each"
-                )
-        trained = [row for row in steps if not row["update_skipped"]]
-        num_skipped = max((row["skipped_steps"] for row in trained), default=0)
-        if steps and num_skipped == sum(row["optimizer_steps"] for row in trained):
-            raise NoUpdateError(
-                f"none of {len(steps)} steps changed the policy: {len(steps) - len(trained)} had too few "
-                f"completions left to train on, {len(trained)} a loss or gradient that was not finite. "
-                f"{self.run_dir / METRICS} has groups_without_signal, dropped_samples, reward/masked and "
-                "grad_norm of each"
-            )
 
     def log_step(self, result: StepResult, bar: Any) -> None:
         metrics, step = result.metrics, self.controller.step

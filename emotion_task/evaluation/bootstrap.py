@@ -7,8 +7,9 @@ the interval of their difference is the paired one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,15 @@ class Estimate:
     high: float
     num: int
     """Number of utterances behind the mean."""
+
+
+def plain(value: Any) -> Any:
+    """Returns nested mappings with dictionaries in the place of estimates, for JSON."""
+    if isinstance(value, Estimate):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    return value
 
 
 def estimate(
@@ -70,20 +80,25 @@ def resampled_means(scores: np.ndarray, seed: int, num_resamples: int) -> np.nda
 
     A column that a draw misses altogether is NaN there, and the mean is over the others.
     """
-    rng = np.random.default_rng(seed)
     known = ~np.isnan(scores)
     filled = np.where(known, scores, 0.0)
-    num_rows = len(scores)
     parts = []
-    for start in range(0, num_resamples, _CHUNK):
-        size = min(_CHUNK, num_resamples - start)
-        counts = rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=size).astype(float)
+    for counts in draws(len(scores), seed, num_resamples):
         num_known = counts @ known
         means = np.divide(
             counts @ filled, num_known, out=np.full(num_known.shape, np.nan), where=num_known > 0
         )
         parts.append(np.column_stack([means, np.nanmean(means, axis=1)]))
     return np.concatenate(parts)
+
+
+def draws(num_rows: int, seed: int, num_resamples: int) -> Iterator[np.ndarray]:
+    """Yields how often each row is drawn, float64 [r, N], in chunks of r that make `num_resamples`; the same
+    seed draws the same rows."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, num_resamples, _CHUNK):
+        size = min(_CHUNK, num_resamples - start)
+        yield rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=size).astype(float)
 
 
 def _estimates(

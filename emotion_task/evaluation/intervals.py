@@ -18,8 +18,13 @@ def estimates_table(
     models: Mapping[str, Estimates],
     gain: Estimates | None = None,
     floor: Mapping[str, Mapping[str, float]] | None = None,
+    sign: str = "",
 ) -> list[str]:
-    """Returns the lines of a Markdown table in per cent: a row per score, a column per model."""
+    """Returns the lines of a Markdown table in per cent: a row per score, a column per model.
+
+    Args:
+        sign: `+` where the models' own figures are differences, as those of `gain` always are.
+    """
     header = [title, "n", *(["chance", "majority"] if floor else []), *models, *(["gain"] if gain else [])]
     lines = [table_row(header), "| --- |" + " ---: |" * (len(header) - 1)]
     first = next(iter(models.values()))
@@ -28,7 +33,7 @@ def estimates_table(
         if floor:
             known = floor.get(name) or _mean_floor(floor)
             cells += [f"{100 * known[kind]:.1f}" if kind in known else "-" for kind in ("chance", "majority")]
-        cells += [_cell(model[name]) for model in models.values()]
+        cells += [_cell(model[name], sign) for model in models.values()]
         cells += [_cell(gain[name], sign="+")] if gain else []
         lines.append(table_row(cells))
     return lines

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emotion_task.evaluation.bootstrap import Estimate, estimate, estimate_gain
+from emotion_task.evaluation.bootstrap import estimate, estimate_gain, plain
 from emotion_task.evaluation.intervals import estimates_table, plot_estimates
 from emotion_task.labels import labels_among
 from emotion_task.perception.ask import choose_apart, hits
@@ -77,10 +76,10 @@ def write_perception(
     report |= {"seed": seed, "versions": versions()}
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "perception.json", _plain(report))
+    write_json(folder / "perception.json", plain(report))
     plot_estimates(report["attributes"], folder / "perception.png", title="Prosody perception")
     (folder / "perception.md").write_text(as_markdown(report), encoding="utf-8")
-    return _plain(report)
+    return plain(report)
 
 
 def _asked(
@@ -164,12 +163,3 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     if "recall" in report:
         lines += ["", recall_section(report["recall"])]
     return "\n".join([*lines, "", "![Accuracy by attribute](perception.png)", ""])
-
-
-def _plain(value: Any) -> Any:
-    """Turns estimates into dictionaries, for JSON."""
-    if isinstance(value, Estimate):
-        return asdict(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    return value

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from rlcore.algorithms.ptr import MixedRewards
+from rlcore.errors import NoUpdateError, RewardError
 from rlcore.loop.batch import Advantages
 from rlcore.loop.scored import ScoredGroup, columns, is_truncated
+from rlcore.records.files import JsonObject
+from rlcore.records.tracking import METRICS, SAMPLES
 from rlcore.types import TrainBatch, repeated
 
 log = logging.getLogger(__name__)
@@ -99,3 +103,35 @@ def staleness_metrics(scored: Sequence[ScoredGroup], policy_version: int) -> dic
         "staleness/mean": float(ages.mean()) if ages.size else 0.0,
         "staleness/max": float(ages.max(initial=0)),
     }
+
+
+def check_learnt(rows: Sequence[JsonObject], rewards: Iterable[str], run_dir: Path) -> None:
+    """Refuses to call a run finished that was trained on nothing.
+
+    Args:
+        rows: the run's metrics, a row per step.
+        rewards: names.
+        run_dir: the run's folder, for the errors.
+
+    Raises:
+        RewardError: every score of a reward failed.
+        NoUpdateError: no update was made.
+    """
+    steps = [row for row in rows if "update_skipped" in row]
+    for name in rewards:
+        # A resumed run may have a reward that it did not begin with.
+        asked = [row for row in steps if f"reward_errors/{name}" in row]
+        if asked and all(row[f"reward_errors/{name}"] and row[f"reward/{name}"] is None for row in asked):
+            raise RewardError(
+                f"rewards.{name}: all of its scores in {len(asked)} steps failed, and the policy "
+                f"learnt nothing from it; {run_dir / SAMPLES} has the reason of each"
+            )
+    trained = [row for row in steps if not row["update_skipped"]]
+    num_skipped = max((row["skipped_steps"] for row in trained), default=0)
+    if steps and num_skipped == sum(row["optimizer_steps"] for row in trained):
+        raise NoUpdateError(
+            f"none of {len(steps)} steps changed the policy: {len(steps) - len(trained)} had too few "
+            f"completions left to train on, {len(trained)} a loss or gradient that was not finite. "
+            f"{run_dir / METRICS} has groups_without_signal, dropped_samples, reward/masked and "
+            "grad_norm of each"
+        )

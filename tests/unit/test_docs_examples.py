@@ -12,11 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import get_type_hints
 
+import benchmark_layouts as layouts
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from emotion_task.benchmarks import find_benchmark
 from emotion_task.config import PipelineConfig
 from emotion_task.pipeline.line import Pipeline
 from rlcore import cli
@@ -71,6 +73,16 @@ def test_links_lead_somewhere(page: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = [re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings]
             assert anchor in slugs, f"{page}: {link}"
+
+
+def test_the_benchmark_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written("docs/guides/evaluation.md", "doors.py", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    layouts.sound(tmp_path / "sounds" / "1.wav")
+    row = {"id": 1, "sound": "sounds/1.wav", "question": "Which door?", "choices": ["oak", "steel"]}
+    layouts.as_lines(tmp_path / "doors.jsonl", [row | {"answer": "B", "material": "metal"}])
+    (question,) = find_benchmark("doors:BENCHMARK").load(tmp_path, "eval").questions
+    assert (question.id, question.answer, question.groups) == ("1", "steel", {"material": "metal"})
 
 
 def test_the_index_of_the_docs_names_every_page() -> None:

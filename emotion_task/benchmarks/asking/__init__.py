@@ -1,0 +1,1 @@
+"""Asks models a benchmark's questions, keeps their answers and reports the figures."""
