@@ -130,8 +130,9 @@ def _from_pretrained(
         raise ConfigError(f"model.dtype: got {dtype!r}; allowed are {sorted(DTYPES)}")
     model_class = model_class_of(family)
     try:
-        model = model_class.from_pretrained(
+        model, loaded = model_class.from_pretrained(
             path,
+            output_loading_info=True,
             config=config,
             dtype=DTYPES[dtype],
             # ZeRO-3's loading takes no map, be it of the CPU alone.
@@ -144,7 +145,13 @@ def _from_pretrained(
         raise DataError(_missing_model(path)) from error
     except (KeyError, ValueError) as error:  # a generation_config.json that makes no sense, for instance
         raise DataError(f"{path}: transformers cannot load it: {reason_of(error)}") from error
-    return model.eval()
+    if missing := sorted(loaded["missing_keys"]):
+        raise DataError(
+            f"{path}: {len(missing)} weights of {family.model_class} are not in its files, the first "
+            f"{missing[0]}; they would be noise"
+        )
+    policy: PreTrainedModel = model.eval()
+    return policy
 
 
 def model_class_of(family: Family) -> Any:

@@ -32,15 +32,20 @@ LONG = 12
 
 
 @pytest.mark.parametrize(
-    ("architecture", "media"),
+    ("architecture", "media", "window"),
     [
-        pytest.param("audio_flamingo3", "embeds"),
-        pytest.param("glm_asr", "embeds", marks=pytest.mark.families),
-        pytest.param("qwen3_asr", "raw", marks=pytest.mark.families),
+        pytest.param("audio_flamingo3", "embeds", 3),
+        pytest.param("glm_asr", "embeds", 3, marks=pytest.mark.families),
+        pytest.param("qwen3_asr", "raw", 3, marks=pytest.mark.families),
+        pytest.param("qwen2_audio", "raw", 30, marks=pytest.mark.families),
+        pytest.param("audio_flamingo3", "raw", 30, marks=pytest.mark.families),
+        pytest.param("glm_asr", "raw", 30, marks=pytest.mark.families),
     ],
 )
-def test_engine_and_learner_agree_on_a_family(architecture: str, media: str, tmp_path: Path) -> None:
-    path = str(make_family(tmp_path / "base", architecture))
+def test_engine_and_learner_agree_on_a_family(
+    architecture: str, media: str, window: int, tmp_path: Path
+) -> None:
+    path = str(make_family(tmp_path / "base", architecture, window=window))
     worker = RolloutWorker(
         ModelConfig(path=path, media=media),
         RolloutConfig(samples_per_prompt=2, max_tokens=12, engine=ENGINE),

@@ -86,9 +86,12 @@ def make_text(folder: Path, *, tie_word_embeddings: bool = True) -> Path:
     return folder
 
 
-def make_family(folder: Path, architecture: str) -> Path:
-    """Writes one of `emotion_task.models.tiny.ARCHITECTURES`."""
-    return build_tiny_model(folder, _CORPUS, TinyModelConfig(architecture=architecture))
+def make_family(folder: Path, architecture: str, *, window: int = 3) -> Path:
+    """Writes one of `emotion_task.models.tiny.ARCHITECTURES`, with windows of so many seconds. Where vLLM
+    runs the tower itself, windows have 30 seconds, in hops of 10 ms."""
+    hops = {"hop_length": 160, "n_fft": 400} if window == 30 else {}
+    config = TinyModelConfig(architecture=architecture, window_seconds=window, **hops)
+    return build_tiny_model(folder, _CORPUS, config)
 
 
 def audio_prompt(path: Path | str, question: str = "what is the emotion?") -> str:

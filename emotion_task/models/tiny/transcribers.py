@@ -32,9 +32,12 @@ def _tokenizer(
 
 
 def _window_seconds(config: TinyModelConfig) -> int:
-    """Rounds the window up to four seconds: real ones too are a whole number of embeddings long, without
-    which the processors count another number in two windows than the towers give."""
-    return -(-config.window_seconds // 4) * 4
+    """Rounds the window up to a whole number of embeddings, as real windows are: in two others the processors
+    would count another number than the towers give."""
+    seconds = config.window_seconds
+    while (seconds * 16000 // config.hop_length) % 8:
+        seconds += 1
+    return seconds
 
 
 def audio_flamingo3(texts: list[str], config: TinyModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:

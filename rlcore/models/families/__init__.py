@@ -19,6 +19,7 @@ from rlcore.models.families.audio_flamingo3 import AUDIO_FLAMINGO3
 from rlcore.models.families.base import Family as Family
 from rlcore.models.families.base import Media as Media
 from rlcore.models.families.glm_asr import GLM_ASR
+from rlcore.models.families.left_out import LEFT_OUT
 from rlcore.models.families.omni import QWEN2_5_OMNI, QWEN3_OMNI
 from rlcore.models.families.qwen2_audio import QWEN2_AUDIO
 from rlcore.models.families.qwen3_asr import QWEN3_ASR
@@ -34,8 +35,7 @@ _MEDIA_KEY = re.compile(r"(^|_)(audio|speech|sound|whisper|kimia|vision|visual|i
 _MEDIA_NAME = re.compile(
     r"Audio|Speech|Voice|Sound|A[Ss][Rr](?=[A-Z\d]|$)|Kimia|Omni|Vision|MiniCPMO|(VL|MM)(?=[A-Z\d_]|$)|LMV$"
 )
-"""Architectures that hear or see, such as Phi4MMForCausalLM, MoonshotKimiaForCausalLM (Kimi-Audio),
-MiMoAudioForCausalLM, StepAudio2ForCausalLM."""
+"""Names of architectures that hear or see, such as Phi4MMForCausalLM and MoonshotKimiaForCausalLM."""
 
 
 @cache
@@ -87,19 +87,21 @@ def family_of(source: PretrainedConfig | PreTrainedModel) -> Family:
 def not_supported(config: Mapping[str, Any]) -> str:
     """Returns a sentence that names what a `config.json` of no family holds, and what is supported."""
     architecture = (config.get("architectures") or [""])[0]
-    what = f"architecture {architecture or config.get('model_type') or '(none)'!r}"
-    if (found := _media_in(architecture, config)) and found != architecture:
-        what += f" ({found} in its config.json)"
-    why = ", which hears or sees in a way that rlcore does not know" if found else ""
+    found, why = _media_in(architecture, config), ""
+    if architecture in LEFT_OUT:
+        name, reason = LEFT_OUT[architecture]
+        why = f" ({name}: {reason})"
+    elif found:
+        what = "by its name" if found == architecture else f"{found} in its config.json"
+        why = f" (it hears or sees, {what}, and is no text model)"
     names = [family.name for family in dict.fromkeys([*families().values(), CAUSAL_LM])]
     return (
-        f"{what}{why} is not supported; supported are {', '.join(names)}. Another is one file: "
-        "docs/guides/families.md"
+        f"architecture {architecture or config.get('model_type') or '(none)'!r}{why} is not supported; "
+        f"supported are {', '.join(names)}. Another is one file: docs/guides/families.md"
     )
 
 
 def _media_in(architecture: str, config: Mapping[str, Any]) -> str:
-    """Returns the key, or else the name, that shows a model to hear or see; empty for a text model."""
+    """Returns the key, or else the architecture, that shows a model to hear or see; empty for text models."""
     keys = [key for key, value in config.items() if value and _MEDIA_KEY.search(key)]
-    name = f"{architecture}" if _MEDIA_NAME.search(architecture) else ""
-    return keys[0] if keys else name
+    return keys[0] if keys else architecture if _MEDIA_NAME.search(architecture) else ""
