@@ -20,6 +20,7 @@ from huggingface_hub import HfApi, save_torch_state_dict, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoProcessor,
     AutoTokenizer,
@@ -64,10 +65,12 @@ def _unknown_config(path: str) -> DataError | ConfigError:
         keys, _ = PretrainedConfig.get_config_dict(path)
     except (OSError, ValueError):
         return DataError(_missing_model(path))
-    if not keys.get("architectures"):
+    if not keys.get("architectures") or keys.get("model_type") in CONFIG_MAPPING:
         return DataError(_missing_model(path))
-    needs = "" if not keys.get("auto_map") else "; code that lies in a checkpoint is not run"
-    return ConfigError(f"model.path: {path}: {not_supported(keys)}{needs}")
+    why = f"transformers {transformers.__version__} does not know its model_type"
+    if keys.get("auto_map"):
+        why += ", and code that lies in a checkpoint is not run"
+    return ConfigError(f"model.path: {path}: {not_supported(keys)} ({why})")
 
 
 def _check_reach(path: str) -> None:

@@ -71,14 +71,19 @@ def family_of(source: PretrainedConfig | PreTrainedModel) -> Family:
     """Returns the family of a checkpoint's config, or of a loaded model.
 
     Raises:
-        ConfigError: the architecture is neither a known family's nor that of a text model.
+        ConfigError: the architecture is neither a known family's nor that of a text model, or its checkpoint
+            has a form that transformers does not read.
     """
-    if isinstance(source, PretrainedConfig):
-        architecture, keys = (source.architectures or [""])[0], source.to_dict()
-    else:
-        architecture, keys = type(source).__name__, {}
+    is_config = isinstance(source, PretrainedConfig)
+    architecture = (source.architectures or [""])[0] if is_config else type(source).__name__
+    if isinstance(getattr(source, "thinker_config", None), dict):
+        raise ConfigError(
+            f"model.path: {architecture} in a form that transformers does not read (thinker_config); take "
+            "the checkpoint in transformers' own form, whose name ends in -hf"
+        )
     if architecture in families():
         return families()[architecture]
+    keys = source.to_dict() if is_config else {}
     if architecture.endswith("ForCausalLM") and not _media_in(architecture, keys):
         return CAUSAL_LM
     raise ConfigError(f"model.path: {not_supported({**keys, 'architectures': [architecture]})}")

@@ -25,6 +25,7 @@ from rlcore.models.families.left_out import LEFT_OUT
 from rlcore.models.hf_model import load_config, load_model, load_processor, save_checkpoint
 from rlcore.models.media import MediaEncoder
 from rlcore.models.names import checkpoint_name
+from rlcore.plan.sizes import sizes_of_config
 from rlcore.types import Prompt
 
 PROJECT = Path(__file__).resolve().parents[4]
@@ -158,7 +159,7 @@ def of_text(**keys: object) -> dict[str, object]:
                 "model_type": "step_audio_2",
                 "auto_map": {"AutoConfig": "configuration.StepConfig"},
             },
-            r"\(Step-Audio 2: its code .*; code that lies in a checkpoint is not run$",
+            r"\(Step-Audio 2: its code .*its model_type, and code that lies in a checkpoint is not run\)$",
         ),
         ({"architectures": ["LoudModel"], "model_type": "loud"}, "architecture 'LoudModel' is not supported"),
         # Native in transformers.
@@ -183,6 +184,15 @@ def test_other_models_that_hear_or_see_are_refused_by_name(
         assert family.name in str(caught.value)
     with pytest.raises(ConfigError, match=said):
         load_processor(str(tmp_path))
+
+
+def test_a_checkpoint_that_transformers_would_read_as_another_is_refused(tmp_path: Path) -> None:
+    """Qwen3-ASR as first published, of which transformers would take the defaults for the sizes."""
+    keys = {"architectures": ["Qwen3ASRForConditionalGeneration"], "model_type": "qwen3_asr"}
+    thinker = {"audio_config": {"d_model": 64}, "text_config": {"hidden_size": 64}}
+    (tmp_path / "config.json").write_text(json.dumps({**keys, "thinker_config": thinker}))
+    with pytest.raises(ConfigError, match=r"does not read \(thinker_config\); take .* ends in -hf"):
+        load_model(str(tmp_path))
 
 
 def test_text_models_are_text_models() -> None:
@@ -252,6 +262,15 @@ def test_audio_in_packed_rows_gives_the_values_and_gradients_of_plain_ones(path:
     largest = max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in expected.items():
         torch.testing.assert_close(got[name], gradient, rtol=0, atol=2e-6 * largest)
+
+
+def test_the_plan_counts_a_familys_towers_apart(path: str) -> None:
+    sizes, model = sizes_of_config(load_config(path)), load_model(path)
+    family, count = family_of(model), {name: p.numel() for name, p in model.named_parameters()}
+    heard = tuple(f"{each}." for each in (family.audio_tower, family.projector) if each)
+    assert sizes.audio == sum(n for name, n in count.items() if name.startswith(heard)) > 100_000
+    others = tuple(f"{each}." for each in family.other_media)
+    assert sizes.other_media == sum(n for name, n in count.items() if name.startswith(others))
 
 
 def own_logprobs(model: PreTrainedModel, path: str, prompt: Prompt, tokens: np.ndarray) -> torch.Tensor:
