@@ -27,7 +27,7 @@ LEFT_OUT: dict[str, tuple[str, str]] = {
     ),
     "Phi4MMForCausalLM": ("Phi-4-multimodal", _CODE),
     "MoonshotKimiaForCausalLM": ("Kimi-Audio", _CODE),
-    "MiMoAudioForCausalLM": ("MiMo-Audio", _CODE),
+    "MiMoAudioForCausalLM": ("MiMo-Audio", "neither vLLM nor transformers has it"),
     "MiniCPMO": ("MiniCPM-o", _CODE),
     "StepAudio2ForCausalLM": ("Step-Audio 2", _CODE),
     "UltravoxModel": ("Ultravox", _CODE),

@@ -138,7 +138,11 @@ def of_text(**keys: object) -> dict[str, object]:
             r"'Phi4MMForCausalLM' \(Phi-4-multimodal: its code lies in the checkpoint",
         ),
         (of_text(architectures=["MoonshotKimiaForCausalLM"]), r"\(Kimi-Audio: its code"),
-        (of_text(architectures=["MiMoAudioForCausalLM"]), r"\(MiMo-Audio: its code"),
+        (of_text(architectures=["MiMoAudioForCausalLM"]), r"\(MiMo-Audio: neither vLLM nor transformers"),
+        (
+            of_text(architectures=["Qwen2ForCausalLM"], audio_channels=8),
+            r"sees, audio_channels in its config",
+        ),
         (
             of_text(architectures=["NewForCausalLM"], speech_vocab_size=7),
             r"'NewForCausalLM' \(it hears or sees, speech_vocab_size in its config.json, and is no text",
