@@ -24,7 +24,7 @@ PROJECT := $(VENV)/.project-installed
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes chaos bench gpu-check check format doctor \
+.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes test-families chaos bench gpu-check check format doctor \
   lock compatibility clean
 
 help: ## List the targets
@@ -89,7 +89,10 @@ test-slow: env ## Unit tests that wait, render sound or start processes (a minut
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow tests/unit
 
 test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real, two files at a time (a quarter of an hour)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration -m "not nodes"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration -m "not nodes and not families"
+
+test-families: env ## The further model families, each in vLLM and in a run (some minutes)
+	$(BIN)/python -m pytest tests/integration -m families
 
 chaos: env ## Kills and stops everything a run is made of, in every state (hours; goes on where it was ended)
 	$(BIN)/python -m benchmarks.chaos --json $(RESULTS)/chaos.json --page docs/reference/faults.md --gate
@@ -133,8 +136,9 @@ doctor: env ## What is wrong with this machine, and what to do
 lock: ## Resolve the newest versions into requirements/cpu.lock and gpu.lock
 	$(PYTHON) requirements/lock.py
 
-compatibility: ## Write docs/reference/compatibility.md from setup.cfg, the locks and requirements/tested.json
-	$(PYTHON) requirements/compatibility.py
+compatibility: env ## Write docs/reference/compatibility.md and families.md from the sources that decide them
+	$(BIN)/python requirements/compatibility.py
+	$(BIN)/python requirements/families.py
 
 clean: ## Remove .venv, caches and build leavings (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage

@@ -62,7 +62,7 @@ def measure(path: str, engine: VLLMEngine, seconds: float, count: int) -> dict[s
     for index in range(count + 1):  # the first also warms up
         prompt, media = Prompt(id=str(index), text=TEXT, media={"index": index}), recording(index, seconds)
         own, processor_ms = timed(lambda media=media: processor(text=TEXT, return_tensors="np", **media))
-        ours, processed_ms = timed(lambda media=media: processed(config, processor, TEXT, media))
+        (ours, _), processed_ms = timed(lambda media=media: processed(config, processor, media))
         num_frames = ours["input_features"].shape[-1]
         is_same &= np.array_equal(own["input_features"][..., :num_frames], ours["input_features"])
         is_same &= num_frames == int(own["feature_attention_mask"].sum())

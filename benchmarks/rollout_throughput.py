@@ -96,7 +96,10 @@ def raw_seconds(worker: RolloutWorker, prompts: Sequence[Prompt], step: int) -> 
         sampling = worker._sampling(jobs[0])
         start = time.perf_counter()
         engine._llm.generate(
-            [vllm_prompt(r, embeds=engine._embeds, audio_id=engine._audio_id) for r in requests],
+            [
+                vllm_prompt(r, engine._family, embeds=engine._embeds, audio_id=engine._audio_id)
+                for r in requests
+            ],
             [sampling_params(sampling, seed=r.seed, banned=engine._banned) for r in requests],
             use_tqdm=False,
         )

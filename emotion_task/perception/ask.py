@@ -25,10 +25,9 @@ from rlcore.actors.session import has_gpus, ray_session
 from rlcore.config import ClusterConfig
 from rlcore.engines.logprobs import completion_logprobs
 from rlcore.models.device import own_device
+from rlcore.models.families import family_of
 from rlcore.models.hf_model import load_model
 
-_TOWERS = ("audio_tower", "multi_modal_projector", "visual")
-"""Modules that are frozen here, so that the encoder runs a tower once for all questions about a recording."""
 _CACHE_BYTES = 1 << 30
 _START_S = 1800.0
 """Longest that an actor may wait for a GPU and load a model."""
@@ -113,7 +112,9 @@ class Listener:
         device = own_device()
         dtype = "bfloat16" if device == "cuda" else "float32"
         self._model = load_model(model_path, dtype=dtype, device=device)
-        self._encoder = ExampleEncoder(model_path, freeze=_TOWERS, cache_bytes=_CACHE_BYTES)
+        # Frozen, a tower is run once for all questions about a recording.
+        frozen = family_of(self._model).media_modules
+        self._encoder = ExampleEncoder(model_path, freeze=frozen, cache_bytes=_CACHE_BYTES)
         self._batch_size = batch_size
 
     def choose(

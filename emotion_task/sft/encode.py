@@ -24,6 +24,7 @@ from rlcore.engines.trainable import is_frozen
 from rlcore.errors import DataError
 from rlcore.models.device import own_device
 from rlcore.models.families import family_of
+from rlcore.models.families.base import FEATURES
 from rlcore.models.hf_model import (
     audio_token_id,
     encode_media,
@@ -38,9 +39,6 @@ from rlcore.models.tokens import tokens_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_FEATURES = ("input_features", "feature_attention_mask")
-"""Names of the processor's tensors of a recording."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +81,7 @@ class ExampleEncoder:
             # What is kept depends on no weight that is trained: not on the projector, nor on a trained tower.
             tower = torch.nn.Module()
             if self._tower is not None:
-                tower = self._tower.get_submodule(family_of(self._tower).media_modules[0])
+                tower = self._tower.get_submodule(family_of(self._tower).audio_tower)
             self._disk = MediaCache(cache_folder, tower, self.processor)
 
     def encode(self, example: Example) -> EncodedExample:
@@ -186,19 +184,18 @@ class ExampleEncoder:
                 self._disk.put(media, found)
         if self._tower is not None:
             return {"audio_states": found[0]}, len(found[0])
-        return dict(zip(_FEATURES, found, strict=False)), int(found[-1][0])
+        return dict(zip(FEATURES, found, strict=False)), int(found[-1][0])
 
     def _features(self, media: Mapping[str, object]) -> tuple[dict[str, np.ndarray], int]:
-        encoded = processed(self._config, self.processor, self._placeholder, media)
-        num_embeddings = int((encoded["input_ids"] == self._placeholder_id).sum())
-        return {name: np.asarray(encoded[name]) for name in _FEATURES}, num_embeddings
+        features, (num_embeddings,) = processed(self._config, self.processor, media)
+        return features, num_embeddings
 
     @torch.inference_mode()
     def _states(self, features: dict[str, np.ndarray]) -> np.ndarray:
         """Returns the tower's output, float32 [N, D]."""
         assert self._tower is not None
         inputs = {name: torch.from_numpy(array) for name, array in features.items()}
-        return encode_media(self._tower, inputs)[0].float().cpu().numpy().copy()
+        return torch.cat(encode_media(self._tower, inputs)).float().cpu().numpy().copy()
 
 
 def _frozen_tower(model_path: str, freeze: tuple[str, ...]) -> PreTrainedModel | None:
@@ -206,6 +203,6 @@ def _frozen_tower(model_path: str, freeze: tuple[str, ...]) -> PreTrainedModel |
     this process's GPU, where it has one."""
     family = family_of(load_config(model_path))
     # A pattern that is part of the tower's own path is part of every name below it.
-    if family.encode_audio is None or not is_frozen(f"{family.media_modules[0]}.", freeze):
+    if family.audio_tower is None or not is_frozen(f"{family.audio_tower}.", freeze):
         return None
     return load_media_encoder(model_path).to(own_device())

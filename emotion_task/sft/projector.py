@@ -200,7 +200,7 @@ def check_base_model(model_path: str, *, fits: bool) -> None:
 
     config = load_config(model_path)
     family, architecture = family_of(config), (config.architectures or ["?"])[0]
-    if family.encode_audio is None:
+    if family.audio_tower is None:
         raise ConfigError(
             f"base_model: {model_path} ({architecture}) takes no audio; name a speech model, such as "
             "Qwen/Qwen2-Audio-7B-Instruct or what `emotion small-model` builds"

@@ -185,8 +185,8 @@ def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGro
             embeds[i] = projected
     raw = [i for i, g in enumerate(groups) if g.media_inputs and embeds[i] is None]
     if raw:
-        audios = iter(embed_media(model, stacked([groups[i].media_inputs for i in raw])))
+        rows = iter(embed_media(model, stacked([groups[i].media_inputs for i in raw])))
         for i in raw:
-            num_audios = len(groups[i].media_inputs["input_features"])
-            embeds[i] = torch.cat([next(audios) for _ in range(num_audios)])
+            num_rows = len(groups[i].media_inputs["input_features"])
+            embeds[i] = torch.cat([next(rows) for _ in range(num_rows)])
     return embeds

@@ -17,7 +17,7 @@ from rlcore.config import LearnerConfig, ModelConfig
 from rlcore.engines.head import multiply_in_float32
 from rlcore.engines.logprobs import CompletionLogprobs, TokenGroup, completion_logprobs
 from rlcore.errors import ConfigError
-from rlcore.models.families import CAUSAL_LM, family_of
+from rlcore.models.families import family_of
 from rlcore.models.hf_model import load_model
 from rlcore.types import TrainGroup
 
@@ -101,7 +101,7 @@ def check_packing(
     Raises:
         ConfigError: they differ by more than rounding.
     """
-    if family_of(model) is not CAUSAL_LM:
+    if family_of(model).audio_tower is not None:
         return
     rng, vocabulary = np.random.default_rng(0), model.get_input_embeddings().num_embeddings
     # Low ids are characters, and no media.

@@ -22,7 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlcore.config import LearnerConfig, LoRAConfig, ModelConfig
 from rlcore.errors import ConfigError
-from rlcore.models.families import FAMILIES
+from rlcore.models.families import families
 from rlcore.models.hf_model import decoder_of
 from rlcore.models.names import is_media_parameter
 
@@ -57,7 +57,7 @@ def freeze(model: PreTrainedModel, patterns: Sequence[str]) -> None:
         ConfigError: another pattern matches nothing, or nothing is left to train.
     """
     names = [name for name, _ in model.named_parameters()]
-    optional = {path.rpartition(".")[2] for family in FAMILIES.values() for path in family.media_modules}
+    optional = {path.rpartition(".")[2] for family in families().values() for path in family.media_modules}
     for pattern in patterns:
         if pattern not in optional and not any(pattern in name for name in names):
             raise ConfigError(

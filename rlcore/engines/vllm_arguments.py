@@ -96,7 +96,7 @@ def _media_arguments(config: PretrainedConfig, media: str) -> dict[str, object]:
     # What was made of a recording is kept by `MediaEncoder`; vLLM's own cache wants prompts in one order.
     arguments = {"limit_mm_per_prompt": {"audio": 8, "image": 0, "video": 0}, "mm_processor_cache_gb": 0}
     # vLLM takes features by the way of embeddings.
-    return {**arguments, "enable_mm_embeds": family_of(config).takes_audio_features}
+    return {**arguments, "enable_mm_embeds": family_of(config).engine_features is not None}
 
 
 def _checked(engine_args: Mapping[str, object]) -> dict[str, object]:

@@ -26,6 +26,7 @@ from rlcore.engines.vllm_records import (
 )
 from rlcore.errors import ConfigError, MissingDependencyError, MixedWeightsError, WeightSyncError
 from rlcore.models.engine_environment import engine_env as engine_env
+from rlcore.models.families import family_of
 from rlcore.models.hf_model import (
     audio_token_id,
     load_config,
@@ -137,7 +138,7 @@ class VLLMEngine:
         self._tokenizer = tokenizer
         self._embeds = media == "embeds"
         self._rendering = threading.Lock()
-        self._audio_id = audio_token_id(config)
+        self._family, self._audio_id = family_of(config), audio_token_id(config)
         # Asleep, an engine may forget what the next push brings; a tower in the engine is not pushed.
         # The check of a first push sleeps at this level: all is seen to come back, before any training.
         self._sleep_level = 2 if self._embeds or self._audio_id is None else 1
@@ -170,7 +171,7 @@ class VLLMEngine:
     def render(self, request: EngineRequest) -> EngineInput:
         """Makes a prompt ready for `submit`: tokens, and media as vLLM takes them. Any thread may call this
         while the engine steps."""
-        prompt = vllm_prompt(request, embeds=self._embeds, audio_id=self._audio_id)
+        prompt = vllm_prompt(request, self._family, embeds=self._embeds, audio_id=self._audio_id)
         with self._rendering:
             return rendered(self._llm, prompt)
 

@@ -5,16 +5,16 @@ This module knows the records of either side; not the engine that works on them,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.errors import DataError
+from rlcore.models.families import Family
 from rlcore.models.tokens import answer_text, markup_ids, special_tokens_argument, until_stop
 from rlcore.types import Completion
 
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from vllm.logprobs import FlatLogprobs
 
 
-def vllm_prompt(request: EngineRequest, *, embeds: bool, audio_id: int | None) -> TextPrompt | TokensPrompt:
+def vllm_prompt(
+    request: EngineRequest, family: Family, *, embeds: bool, audio_id: int | None
+) -> TextPrompt | TokensPrompt:
     """Returns a request's prompt in vLLM's form.
 
     Args:
+        family: the model's.
         embeds: whether the engine takes audio as embeddings (`model.media: embeds`).
         audio_id: the token that stands for an embedding in `prompt_token_ids`.
     """
@@ -42,24 +45,13 @@ def vllm_prompt(request: EngineRequest, *, embeds: bool, audio_id: int | None) -
         audios = list(embeddings.split(lengths)) if len(lengths) > 1 else embeddings[None]
         return {"prompt": request.text, "multi_modal_data": {"audio": {"audio_embeds": audios}}}
     if not encoded.media:
-        return {"prompt": request.text, "multi_modal_data": {"audio": _features(encoded.media_inputs)}}
+        assert family.engine_features is not None, "MediaEncoder leaves the media where the engine needs them"
+        features = family.engine_features(encoded.media_inputs)
+        return {"prompt": request.text, "multi_modal_data": {"audio": features}}
     rate = encoded.media["sampling_rate"]
     return {
         "prompt": request.text,
         "multi_modal_data": {"audio": [(waveform, rate) for waveform in encoded.media["audio"]]},
-    }
-
-
-def _features(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Returns the processor's features of recordings, [A, M, F] and [A, F], as vLLM takes those of Omni: [M,
-    frames of all]."""
-    features, mask = (torch.from_numpy(inputs[n]) for n in ("input_features", "feature_attention_mask"))
-    lengths = mask.sum(-1)
-    rows = [row[:, :length] for row, length in zip(features, lengths.tolist(), strict=True)]
-    return {
-        "input_audio_features": rows[0] if len(rows) == 1 else torch.cat(rows, dim=1),
-        "audio_feature_lengths": lengths,
-        "feature_attention_mask": mask,
     }
 
 

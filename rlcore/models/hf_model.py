@@ -6,6 +6,7 @@ The names of weights are `rlcore.models.names`'. What is computed with a model i
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,10 @@ from huggingface_hub import HfApi, save_torch_state_dict, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoProcessor,
     AutoTokenizer,
-    FeatureExtractionMixin,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -32,16 +33,13 @@ from transformers import (
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.companions import companion_files, reason_of, write_files
 from rlcore.models.experts import EXPERTS
-from rlcore.models.families import CAUSAL_LM, Family, family_of, policy_config
+from rlcore.models.families import Family, Media, family_of, not_supported, policy_config
+from rlcore.models.families.base import Features, joined
 from rlcore.models.names import checkpoint_name, checkpoint_parts, expert_sources, full_shape, own_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-
-Media = Mapping[str, Any]
-"""A prompt's media as a task loads them (`Task.load_media`): keyword arguments of the model's processor, such
-as `audio` (waveforms, float32 [num_samples] each) and `sampling_rate`."""
 
 
 def load_config(path: str) -> PretrainedConfig:
@@ -49,13 +47,30 @@ def load_config(path: str) -> PretrainedConfig:
 
     Raises:
         DataError: no such folder, and no such hub id within reach.
+        ConfigError: an architecture that transformers does not know without code of the checkpoint's own.
     """
     _check_reach(path)
     try:
         # Left out, it would ask on the terminal whether a stranger's code may run.
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise DataError(_missing_model(path)) from error
+    except (KeyError, ValueError) as error:
+        raise _unknown_config(path) from error
+
+
+def _unknown_config(path: str) -> DataError | ConfigError:
+    """Returns the error of a `config.json` that transformers does not know, or only with code beside it."""
+    try:
+        keys, _ = PretrainedConfig.get_config_dict(path)
+    except (OSError, ValueError):
+        return DataError(_missing_model(path))
+    if not keys.get("architectures") or keys.get("model_type") in CONFIG_MAPPING:
+        return DataError(_missing_model(path))
+    why = f"transformers {transformers.__version__} does not know its model_type"
+    if keys.get("auto_map"):
+        why += ", and code that lies in a checkpoint is not run"
+    return ConfigError(f"model.path: {path}: {not_supported(keys)} ({why})")
 
 
 def _check_reach(path: str) -> None:
@@ -116,10 +131,11 @@ def _from_pretrained(
 ) -> PreTrainedModel:
     if dtype not in DTYPES:
         raise ConfigError(f"model.dtype: got {dtype!r}; allowed are {sorted(DTYPES)}")
-    model_class = getattr(transformers, family.model_class)
+    model_class = model_class_of(family)
     try:
-        model = model_class.from_pretrained(
+        model, loaded = model_class.from_pretrained(
             path,
+            output_loading_info=True,
             config=config,
             dtype=DTYPES[dtype],
             # ZeRO-3's loading takes no map, be it of the CPU alone.
@@ -132,7 +148,19 @@ def _from_pretrained(
         raise DataError(_missing_model(path)) from error
     except (KeyError, ValueError) as error:  # a generation_config.json that makes no sense, for instance
         raise DataError(f"{path}: transformers cannot load it: {reason_of(error)}") from error
-    return model.eval()
+    if missing := sorted(loaded["missing_keys"]):
+        raise DataError(
+            f"{path}: {len(missing)} weights of {family.model_class} are not in its files, the first "
+            f"{missing[0]}; they would be noise"
+        )
+    policy: PreTrainedModel = model.eval()
+    return policy
+
+
+def model_class_of(family: Family) -> Any:
+    """Returns the class that holds a family's policies: of transformers, or from `package.module:Class`."""
+    module, _, name = family.model_class.rpartition(":")
+    return getattr(importlib.import_module(module) if module else transformers, name)
 
 
 def load_media_encoder(path: str, *, dtype: str = "float32") -> PreTrainedModel:
@@ -167,7 +195,7 @@ def load_processor(path: str) -> ProcessorMixin | PreTrainedTokenizerBase:
     Raises:
         DataError: the folder has neither.
     """
-    loader = AutoTokenizer if family_of(load_config(path)) is CAUSAL_LM else AutoProcessor
+    loader = AutoTokenizer if family_of(load_config(path)).audio_tower is None else AutoProcessor
     try:
         return loader.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -218,32 +246,26 @@ def media_token_ids(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase
 
 
 def processed(
-    config: PretrainedConfig, processor: ProcessorMixin, text: str, media: Media
-) -> dict[str, np.ndarray]:
-    """Returns the tensors that a checkpoint's processor makes of a text and its media.
+    config: PretrainedConfig, processor: ProcessorMixin, media: Media
+) -> tuple[Features, tuple[int, ...]]:
+    """Returns the features that a checkpoint's processor makes of recordings (`rlcore.models.families.base`),
+    and each recording's number of embeddings.
 
-    Where the tower skips padding, there is none behind the longest recording. Qwen2.5-Omni's processor alone
-    makes 30,000 frames, five minutes, of every recording, which takes 40 times as long.
+    Raises:
+        ConfigError: the model takes no audio.
+        DataError: more recordings than the model takes, or one too short for it.
     """
-    skips = family_of(config).skips_padding and bool(media.get("audio"))
-    window = _audio_window(processor.feature_extractor, media["audio"]) if skips else {}
-    inputs = dict(processor(text=text, return_tensors="np", audio_kwargs=window, **media))
-    if skips:
-        longest = int(inputs["feature_attention_mask"].sum(-1).max())
-        for name in ("input_features", "feature_attention_mask"):
-            inputs[name] = np.ascontiguousarray(inputs[name][..., :longest])
-    return inputs
-
-
-def _audio_window(extractor: FeatureExtractionMixin, waveforms: Sequence[np.ndarray]) -> dict[str, int]:
-    """Returns the argument by which a feature extractor pads to no more than it has to.
-
-    The frames of the recordings stay the same, bit for bit: the window ends behind the last frame that hears
-    a recording, and on a whole second, as the processor's own does.
-    """
-    samples = max(len(waveform) for waveform in waveforms) + extractor.n_fft
-    rate = extractor.sampling_rate
-    return {"max_length": min(-(-samples // rate) * rate, extractor.n_samples)}
+    family, count = family_of(config), len(media["audio"])
+    if family.process_audio is None:
+        raise ConfigError(f"model.path: {family.model_class} takes no audio, but a prompt carries media")
+    if family.max_recordings is not None and count > family.max_recordings:
+        raise DataError(f"{count} recordings, of which {family.name} takes {family.max_recordings} at most")
+    placeholder = tokenizer_of(processor).convert_ids_to_tokens(audio_token_id(config))
+    features, lengths = family.process_audio(processor, placeholder, media)
+    num_heard = sum(length > 0 for length in lengths)
+    if num_heard != count:
+        raise DataError(f"{num_heard} of {count} recordings are long enough for the model")
+    return features, lengths
 
 
 def whole_hops(config: PretrainedConfig, processor: ProcessorMixin, media: Media) -> Media:
@@ -256,25 +278,18 @@ def whole_hops(config: PretrainedConfig, processor: ProcessorMixin, media: Media
 
 
 def stacked(inputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Tensor]:
-    """Joins the processor's tensors of several prompts to those of one; shorter ones are padded with
-    zeros."""
-
-    def joined(name: str) -> Tensor:
-        tensors = [torch.as_tensor(np.array(each[name])) for each in inputs]
-        longest = max(tensor.shape[-1] for tensor in tensors)
-        return torch.cat([nn.functional.pad(tensor, (0, longest - tensor.shape[-1])) for tensor in tensors])
-
-    return {name: joined(name) for name in inputs[0]}
+    """Joins the features of several prompts to those of one; shorter ones are padded with zeros."""
+    return {name: torch.as_tensor(array) for name, array in joined(inputs).items()}
 
 
 def embed_media(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     """Takes audio through tower and projector, into the decoder's embedding space. Differentiable.
 
     Args:
-        inputs: the processor's `input_features` [A, M, F] and `feature_attention_mask` [A, F].
+        inputs: features, as `rlcore.models.families.base.Features`.
 
     Returns:
-        One [N_i, H] per audio, without padding.
+        One [N_i, H] per row of the features, without padding.
     """
     return project_media(model, encode_media(model, inputs))
 
@@ -283,10 +298,10 @@ def encode_media(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[T
     """Takes audio through the tower alone, whose output stays the same while a projector is trained.
 
     Args:
-        inputs: the processor's `input_features` [A, M, F] and `feature_attention_mask` [A, F].
+        inputs: features, as `rlcore.models.families.base.Features`.
 
     Returns:
-        One [N_i, D] per audio, without padding.
+        One [N_i, D] per row of the features, without padding.
     """
     encode = family_of(model).encode_audio
     if encode is None:

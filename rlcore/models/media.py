@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TypeAlias
 
 import numpy as np
@@ -40,8 +39,6 @@ from rlcore.models.tokens import tokens_of
 from rlcore.records.digest import update_digest
 from rlcore.types import Prompt
 
-_FEATURES = ("input_features", "feature_attention_mask")
-"""Names of the processor's tensors of recordings."""
 _Key: TypeAlias = tuple[str, bytes]
 
 
@@ -177,24 +174,17 @@ class MediaEncoder:
         if not media.get("audio"):
             return _SILENCE
         inputs, lengths = self._process(prompt, media)
-        takes_them = family_of(self._config).takes_audio_features
+        takes_them = family_of(self._config).engine_features is not None
         return _Heard(inputs, lengths, {} if takes_them else media)
 
     def _process(self, prompt: Prompt, media: Media) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
         """Returns the processor's features of some media, and the number of embeddings of each recording."""
-        count = len(media["audio"])
-        text = "\n".join([self._placeholder] * count)  # apart, to count each
         try:
-            inputs = processed(self._config, self.processor, text, media)
+            return processed(self._config, self.processor, media)
+        except DataError as error:
+            raise DataError(f"prompt {prompt.id}: {error}") from error
         except ValueError as error:
             raise DataError(f"prompt {prompt.id}: the processor refused it: {error}") from error
-        is_audio = groupby(token == self._placeholder_id for token in inputs["input_ids"][0].tolist())
-        lengths = tuple(len(list(run)) for is_run, run in is_audio if is_run)
-        if len(lengths) != count:
-            raise DataError(
-                f"prompt {prompt.id}: {len(lengths)} of {count} recordings are long enough for the model"
-            )
-        return {name: np.asarray(inputs[name]) for name in _FEATURES}, lengths
 
     @property
     def _placeholder(self) -> str:
@@ -211,7 +201,7 @@ class MediaEncoder:
         with self._reading():
             found = [self._kept(m) if m.get("audio") else () for m in media]
         missing = [i for i, embeds in enumerate(found) if embeds is None]
-        fresh = self._run_tower([self._process(prompts[i], media[i])[0] for i in missing])
+        fresh = self._run_tower([self._process(prompts[i], media[i]) for i in missing])
         for i, embeds in zip(missing, fresh, strict=True):
             found[i] = embeds
             if self._disk is not None:
@@ -222,15 +212,21 @@ class MediaEncoder:
     def _kept(self, media: Media) -> tuple[np.ndarray, ...] | None:
         return None if self._disk is None else self._disk.get(media)
 
-    def _run_tower(self, features: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[np.ndarray, ...]]:
-        if not features:
+    def _run_tower(
+        self, processed: Sequence[tuple[Mapping[str, np.ndarray], tuple[int, ...]]]
+    ) -> list[tuple[np.ndarray, ...]]:
+        """Returns the embeddings of each prompt's recordings, of features and lengths from `_process`."""
+        if not processed:
             return []
         assert self._tower is not None, "_embed loads the tower"
-        self.num_encoded += len(features)
+        self.num_encoded += len(processed)
         with torch.inference_mode():
-            embeds = embed_media(self._tower, stacked(features))
-            arrays = iter([embed.float().cpu().numpy().copy() for embed in embeds])
-            return [tuple(next(arrays) for _ in f["input_features"]) for f in features]
+            rows = embed_media(self._tower, stacked([features for features, _ in processed]))
+            whole = torch.cat(rows).float().cpu()
+        # A recording may have several rows, of windows.
+        lengths = [length for _, each in processed for length in each]
+        arrays = iter([embeds.numpy().copy() for embeds in whole.split(lengths)])
+        return [tuple(next(arrays) for _ in each) for _, each in processed]
 
     def _expanded(self, prompt: Prompt, heard: _Heard) -> EncodedPrompt:
         """Expands the placeholders as the processor does, one token per embedding. (The engine compares the

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from rlcore.models.hf_model import Media
+from rlcore.models.families import Media
 from rlcore.records.digest import update_digest
 from rlcore.records.files import replaced
 

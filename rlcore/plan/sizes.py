@@ -177,14 +177,13 @@ def sizes_of(model: ModelConfig) -> ModelSizes:
 def sizes_of_config(config: PretrainedConfig) -> ModelSizes:
     """Returns the sizes of the model that a transformers configuration describes."""
     import torch
-    import transformers
 
     from rlcore.models.families import family_of, policy_config
-    from rlcore.models.hf_model import decoder_of, multiplied_weights
+    from rlcore.models.hf_model import decoder_of, model_class_of, multiplied_weights
     from rlcore.models.names import is_media_parameter
 
     family = family_of(config)
-    model_class = getattr(transformers, family.model_class)
+    model_class = model_class_of(family)
     own = policy_config(config)
     with torch.device("meta"):
         model = model_class.from_config(own) if model_class.__name__.startswith("Auto") else model_class(own)
@@ -194,7 +193,8 @@ def sizes_of_config(config: PretrainedConfig) -> ModelSizes:
     layers = decoder_of(model).get_submodule("layers")
     embedding = model.get_input_embeddings().weight
     media = {n: p.numel() for n, p in model.named_parameters() if is_media_parameter(model, n)}
-    audio = sum(count for name, count in media.items() if "audio" in name or "projector" in name)
+    others = tuple(f"{path}." for path in family.other_media)
+    audio = sum(count for name, count in media.items() if not name.startswith(others))
     num_heads = text.num_attention_heads
     return ModelSizes(
         hidden=text.hidden_size,

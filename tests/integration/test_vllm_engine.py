@@ -153,7 +153,10 @@ def test_the_loop_gives_the_tokens_of_vllms_own_batch_generation(worker: Rollout
         requests = [worker._request(job, inputs) for job, inputs in zip(jobs, encoded, strict=True)]
         sampling = worker._sampling(jobs[0])
         return engine._llm.generate(
-            [vllm_prompt(r, embeds=engine._embeds, audio_id=engine._audio_id) for r in requests],
+            [
+                vllm_prompt(r, engine._family, embeds=engine._embeds, audio_id=engine._audio_id)
+                for r in requests
+            ],
             [sampling_params(sampling, seed=r.seed, banned=engine._banned) for r in requests],
             use_tqdm=False,
         )

@@ -11,7 +11,7 @@ import transformers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from emotion_task.models.tiny import AUDIO_TOKENS, TinyModelConfig, build_tiny_model, train_tokenizer
-from rlcore.models.hf_model import save_checkpoint
+from rlcore.models.hf_model import load_processor, save_checkpoint
 
 TEXT_PROMPT = "<|im_start|>user\nwhat is the emotion?<|im_end|>\n<|im_start|>assistant\n"
 AUDIO_PROMPT = TEXT_PROMPT.replace("what", "<|audio_bos|><|AUDIO|><|audio_eos|>what")
@@ -84,3 +84,20 @@ def make_text(folder: Path, *, tie_word_embeddings: bool = True) -> Path:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     save_checkpoint(model, folder, processor=tokenizer)
     return folder
+
+
+def make_family(folder: Path, architecture: str, *, window: int = 3) -> Path:
+    """Writes one of `emotion_task.models.tiny.ARCHITECTURES`, with windows of so many seconds. Where vLLM
+    runs the tower itself, windows have 30 seconds, in hops of 10 ms."""
+    hops = {"hop_length": 160, "n_fft": 400} if window == 30 else {}
+    config = TinyModelConfig(architecture=architecture, window_seconds=window, **hops)
+    return build_tiny_model(folder, _CORPUS, config)
+
+
+def audio_prompt(path: Path | str, question: str = "what is the emotion?") -> str:
+    """Returns a question about one recording, as a checkpoint's own chat template writes it."""
+    content = [{"type": "audio"}, {"type": "text", "text": question}]
+    text: str = load_processor(str(path)).apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    return text

@@ -15,6 +15,7 @@ from rlcore.engines import vllm_engine
 from rlcore.engines.engine_loop import EngineLoop
 from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.engines.vllm_engine import EngineStats, VLLMEngine
+from rlcore.models.families import CAUSAL_LM
 from rlcore.models.media import EncodedPrompt
 from rlcore.records.timeline import Recorder
 from rlcore.types import Prompt, RolloutJob
@@ -74,7 +75,8 @@ def engine(
     made._tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words))
     made._running, made._retried, made._mixed, made._banned = {}, set(), "", ()
     made._rendering = threading.Lock()
-    made._embeds, made._audio_id, made.max_model_len, made.policy_version = True, None, 99, 3
+    made._family, made._embeds, made._audio_id = CAUSAL_LM, True, None
+    made.max_model_len, made.policy_version = 99, 3
     made.stats = EngineStats()
     return made, vllm
 

@@ -9,6 +9,7 @@ import torch
 from rlcore.engines.sampling import EngineRequest
 from rlcore.engines.vllm_records import check_expansion, vllm_prompt
 from rlcore.errors import DataError
+from rlcore.models.families import CAUSAL_LM, QWEN2_5_OMNI, QWEN2_AUDIO
 from rlcore.models.media import EncodedPrompt, Media
 
 AUDIO = 7
@@ -22,7 +23,7 @@ def request(
 
 
 def test_text_goes_as_tokens() -> None:
-    prompt = vllm_prompt(request((1, 2, 3), {}), embeds=True, audio_id=None)
+    prompt = vllm_prompt(request((1, 2, 3), {}), CAUSAL_LM, embeds=True, audio_id=None)
     assert prompt == {"prompt_token_ids": [1, 2, 3]}
 
 
@@ -34,7 +35,7 @@ def test_embeddings_are_split_where_marks_stand_between_audios(
 ) -> None:
     embeddings = np.arange(6, dtype=np.float32).reshape(3, 2)
     asked = request(token_ids, {"audio_embeds": embeddings})
-    prompt = vllm_prompt(asked, embeds=True, audio_id=AUDIO)
+    prompt = vllm_prompt(asked, QWEN2_AUDIO, embeds=True, audio_id=AUDIO)
     audios = list(prompt["multi_modal_data"]["audio"]["audio_embeds"])
     assert [len(audio) for audio in audios] == lengths
     assert torch.equal(torch.cat(audios), torch.from_numpy(embeddings))
@@ -44,14 +45,14 @@ def test_raw_audio_goes_with_its_rate() -> None:
     waveforms = [np.zeros(3), np.ones(4)]
     media = {"audio": waveforms, "sampling_rate": 16000}
     asked = request((AUDIO, AUDIO), {"input_features": np.zeros((2, 1, 1))}, media)
-    audios = vllm_prompt(asked, embeds=False, audio_id=AUDIO)["multi_modal_data"]["audio"]
+    audios = vllm_prompt(asked, QWEN2_AUDIO, embeds=False, audio_id=AUDIO)["multi_modal_data"]["audio"]
     assert [(len(waveform), rate) for waveform, rate in audios] == [(3, 16000), (4, 16000)]
 
 
 def test_features_of_recordings_go_side_by_side_without_their_padding() -> None:
     features = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     inputs = {"input_features": features, "feature_attention_mask": np.array([[1, 1, 1], [1, 0, 0]])}
-    prompt = vllm_prompt(request((AUDIO, AUDIO), inputs), embeds=False, audio_id=AUDIO)
+    prompt = vllm_prompt(request((AUDIO, AUDIO), inputs), QWEN2_5_OMNI, embeds=False, audio_id=AUDIO)
     audio = prompt["multi_modal_data"]["audio"]
     assert audio["input_audio_features"].tolist() == [[0, 1, 2, 6], [3, 4, 5, 9]]
     assert audio["audio_feature_lengths"].tolist() == [3, 1]

@@ -1,0 +1,80 @@
+"""Writes docs/reference/families.md: which model families there are, and what each can do.
+
+    make compatibility        # or: python requirements/families.py
+
+Everything is read from rlcore.models.families. What the page says of a family is what
+tests/integration/test_families.py and its neighbours try.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlcore.models.families import OWN_FAMILIES, Family
+from rlcore.models.families.left_out import LEFT_OUT
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "families.md"
+
+
+def row(family: Family) -> list[str]:
+    """Returns the cells of a family."""
+    names = "<br>".join(f"`{name}`" for name in family.architectures)
+    if family.audio_tower is None:
+        return [family.name, "any other that is a text model", "", "", "", "checked at the start", "yes"]
+    return [
+        family.name,
+        names,
+        "yes" if family.takes_audio_embeds else "no",
+        "features" if family.engine_features else "waveforms",
+        str(family.max_recordings or "any number"),
+        "yes",
+        "yes",
+    ]
+
+
+def page() -> str:
+    """Returns the page."""
+    heads = [
+        "family",
+        "`architectures` in config.json",
+        "vLLM: `model.media: embeds`",
+        "vLLM: `model.media: raw`",
+        "recordings in a prompt",
+        "learner: packed rows",
+        "LoRA",
+    ]
+    left = [[name, f"`{architecture}`", reason] for architecture, (name, reason) in LEFT_OUT.items()]
+    return "\n".join(
+        [
+            "# Model families",
+            "",
+            "Written by `make compatibility` from `rlcore.models.families`; do not edit.",
+            "",
+            *map(_row, [heads, ["---"] * len(heads), *map(row, OWN_FAMILIES)]),
+            "",
+            "`embeds`: the frozen audio tower runs once a prompt, and vLLM takes its output. `raw`: vLLM "
+            "runs the tower too, which may then be trained (`model.freeze`), on the learner's features or "
+            "on the waveforms. Where vLLM gets waveforms, the feature extractor's window must be the one "
+            "that vLLM knows, 30 seconds. Packed rows hold a prompt once for all of its completions, with "
+            "its audio. Of each family vLLM and the learner agree to 1e-4 in log-probabilities in float32, "
+            "before and after a push, with adapters, and after an export; they are tried with tiny "
+            "checkpoints of the real architecture.",
+            "",
+            "[A family of your own](../guides/families.md) is one file.",
+            "",
+            "## Refused by name",
+            "",
+            "Other models that hear or see are refused as the run starts, never taken for text models.",
+            "",
+            *map(_row, [["model", "architecture", "why"], ["---"] * 3, *left]),
+            "",
+        ]
+    )
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
