@@ -16,9 +16,10 @@ from emotion_task.evaluation.metrics import emotion_metrics, predicted_labels, p
 from emotion_task.facts import reference_of
 from emotion_task.labels import ALL_LABELS, check_labels, labels_among
 from emotion_task.parsing import format_response, parse_response
-from emotion_task.prompt import emotion_messages, format_prompt
+from emotion_task.prompt import emotion_messages
 from emotion_task.records import Utterance, by_speaker, choose, read_manifest
 from rlcore.errors import ConfigError, DataError
+from rlcore.models.chat_template import format_prompt
 from rlcore.types import Group, Prompt, Score
 
 
