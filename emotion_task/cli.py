@@ -18,6 +18,7 @@ from emotion_task.commands import (
     perception,
     reward_report,
     small_model,
+    tiny_model,
     traces,
 )
 from rlcore.cli import parse, run_command
@@ -30,6 +31,7 @@ COMMANDS = (
     cot,
     export,
     small_model,
+    tiny_model,
     line,
     ablation,
     reward_report,
@@ -52,6 +54,7 @@ examples:
     --manifest runs/quickstart/annotated/manifest.jsonl --out runs/quickstart/reward_model/calibration
   emotion perception --before runs/quickstart/base --model runs/quickstart/sft/model \\
     --manifest runs/quickstart/annotated/manifest.jsonl --form profile --out runs/quickstart/perception
+  emotion tiny-model runs/tiny --texts data/train.jsonl
   emotion explain call.wav --model runs/quickstart/rl/model
 """
 

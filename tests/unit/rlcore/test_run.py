@@ -27,7 +27,7 @@ from rlcore.errors import (
     RLCoreError,
 )
 from rlcore.loop import resuming
-from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm
+from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm, bar_values
 from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
 from rlcore.records.files import write_json
@@ -35,7 +35,7 @@ from rlcore.records.run_folder import resumable
 from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import Recorder
 from rlcore.records.tracking import Tracker
-from rlcore.run import _resume, _Run, bar_values, train
+from rlcore.run import _resume, _Run, train
 from rlcore.types import Completion, Group, Prompt
 
 
