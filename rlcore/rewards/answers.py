@@ -122,12 +122,13 @@ class MultipleChoice(_Right):
         texts, rights = self._texts(prompt), super()._rights(prompt)
         if texts is not None:
             return [right_letter(right, texts) for right in rights]
-        letters = [str(right).strip().strip("().").upper() for right in rights]
-        if wrong := [letter for letter in letters if len(letter) != 1 or not letter.isalpha()]:
-            raise DataError(
-                f"prompt {prompt.id!r}: its reference {self._key!r} is {wrong[0]!r}, which is no letter, and "
-                f"it has no {self._choices!r}"
-            )
+        letters = [str(right).strip(" ().").upper() for right in rights]
+        for right, letter in zip(rights, letters, strict=True):
+            if len(letter) != 1 or not letter.isalpha():
+                raise DataError(
+                    f"prompt {prompt.id!r}: its reference {self._key!r} is {right!r}, which is no letter, "
+                    f"and it has no {self._choices!r}"
+                )
         return list(letters)
 
     def _stated(self, text: str, prompt: Prompt) -> str | None:

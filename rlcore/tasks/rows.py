@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -236,12 +237,17 @@ class Rows:
         return [str(t) for t in tokenizer.convert_ids_to_tokens(media_token_ids(self._config, tokenizer))]
 
     def _held_out(self, prompts: Mapping[str, Prompt]) -> tuple[dict[str, Prompt], dict[str, Prompt]]:
-        """Splits off the share of ids (or values of `split_by`) whose hash is lowest: a row's split depends
-        on its own id alone, so that rows that are added later move no other."""
+        """Splits off the ids (or values of `split_by`) of the lowest hashes until they are the share, and one
+        at least. The order of the rows does not count."""
         key = {id: self._split_key(prompt) for id, prompt in prompts.items()}
-        rank = {each: _rank(each, self._seed) for each in key.values()}
-        lowest = min(rank, key=rank.__getitem__)
-        chosen = {each for each in rank if rank[each] < self._eval_fraction or each == lowest}
+        sizes = Counter(key.values())
+        chosen: set[str] = set()
+        num_rows = 0
+        for each in sorted(sizes, key=lambda each: _rank(each, self._seed)):
+            if chosen and num_rows >= round(self._eval_fraction * len(prompts)):
+                break
+            chosen.add(each)
+            num_rows += sizes[each]
         train = {id: prompt for id, prompt in prompts.items() if key[id] not in chosen}
         if not train:
             raise DataError(
@@ -276,10 +282,9 @@ class Rows:
         log.warning("%d bad rows are left out, all in %s%s%s", len(bad), self._quarantine, told, more)
 
 
-def _rank(key: str, seed: int) -> float:
-    """Returns a number from 0 to 1 that depends on key and seed alone."""
-    digest = hashlib.sha256(f"{seed}:{key}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+def _rank(key: str, seed: int) -> bytes:
+    """Orders keys by nothing that they tell."""
+    return hashlib.sha256(f"{seed}:{key}".encode("utf-8", "surrogatepass")).digest()
 
 
 def _first_answer(prompt: Prompt) -> str:
