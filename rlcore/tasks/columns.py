@@ -1,4 +1,4 @@
-"""What the columns of a row mean: the question, its recordings, the right answer and the rest."""
+"""Reads what the columns of a row mean: the question, its recordings, the right answer and the rest."""
 
 from __future__ import annotations
 
