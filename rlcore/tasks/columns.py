@@ -81,7 +81,7 @@ class Columns:
             ConfigError: one was in no row.
         """
         for role, column in self._given.items():
-            if column is not None and column not in self._met:
+            if self._met and column is not None and column not in self._met:
                 raise ConfigError(
                     f"task.args.columns.{role}: no row has a column {column!r}; there are {sorted(self._met)}"
                 )

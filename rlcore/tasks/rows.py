@@ -139,14 +139,15 @@ class Rows:
 
     @cached_property
     def _splits(self) -> dict[str, list[Prompt]]:
+        _ = self.processor, self._media_tokens  # a model that cannot be loaded is no row's fault
         bad: list[dict[str, Any]] = []
         train = self._read(self._train, "train", bad)
         held_out = self._eval
         if held_out is None and has_split(self._train, "eval"):
             held_out = self._train
         rest = self._read(held_out, "eval", bad) if held_out is not None else None
-        self._put_aside(bad)
         self._columns.check_met()
+        self._put_aside(bad)
         for source, questions in ((self._train, train), (held_out, rest)):
             if questions is not None and not questions:
                 told = "".join(f"\n  {row['where']}: {row['reason']}" for row in bad[:_SHOWN])

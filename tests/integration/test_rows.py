@@ -1,5 +1,4 @@
-"""docs/tutorials/your_jsonl.md as it stands: from a JSONL to a trained model in three commands. The same task
-with a text model and conversations."""
+"""docs/tutorials/your_jsonl.md as it stands: from a JSONL to a trained model in three commands."""
 
 from __future__ import annotations
 
@@ -12,11 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import make_text
 
 from rlcore.models.hf_model import load_model
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 PROJECT = Path(__file__).resolve().parents[2]
 TUTORIAL = (PROJECT / "docs" / "tutorials" / "your_jsonl.md").read_text(encoding="utf-8")
 PROGRAMS = {"emotion": "emotion_task.cli", "rlcore": "rlcore.cli"}
@@ -50,7 +48,7 @@ def test_three_commands_lead_from_a_jsonl_to_a_trained_model(tmp_path: Path) -> 
     subprocess.run([sys.executable, "make_tones.py"], cwd=tmp_path, check=True, timeout=100)
     commands = [block.strip().splitlines() for block in blocks("bash")]
     assert [len(lines) for lines in commands] == [3, 1]
-    make, check, train = commands[0]
+    make, check, learn = commands[0]
 
     run(make, tmp_path)
     said = run(check, tmp_path)
@@ -60,7 +58,7 @@ def test_three_commands_lead_from_a_jsonl_to_a_trained_model(tmp_path: Path) -> 
     (bad,) = (tmp_path / "runs" / "tones" / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(bad)["row"]["wav"] == "clips/lost.wav"
 
-    finished = run(train, tmp_path)
+    finished = run(learn, tmp_path)
     told = re.search(r"runs/tones: finished, score (\S+) before and (\S+) after", finished)
     assert told is not None, finished[-3000:]
     before, after = map(float, told.groups())
@@ -69,26 +67,5 @@ def test_three_commands_lead_from_a_jsonl_to_a_trained_model(tmp_path: Path) -> 
     trained, base = (load_model(str(tmp_path / "runs" / name)) for name in ("tones/model", "tiny"))
     assert not trained.lm_head.weight.equal(base.lm_head.weight)
 
-    # The same configuration for a text model and conversations.
-    text_model = make_text(tmp_path / "text")
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"speech {i}?"},
-                {"role": "assistant", "content": "a" * (i % 3)},
-            ]
-        }
-        for i in range(12)
-    ]
-    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    overrides = (
-        f"model.path={text_model} run_dir=runs/talk task.args.train=talk.jsonl task.args.columns=null "
-        "rewards.right=null rewards.brief.target=rlcore.rewards.rules:Length rewards.brief.args.maximum=1"
-    )
-    evaluated = run(f"{commands[1][0]} {overrides}", tmp_path)
-    (score,) = re.findall(r"^  score +(\S+)$", evaluated, re.MULTILINE)
-    samples = [
-        json.loads(line) for line in (tmp_path / "runs/talk/eval/samples.jsonl").read_text().splitlines()
-    ]
-    assert [row["prompt"] for row in samples] == ["talk-4"]
-    assert float(score) == pytest.approx(samples[0]["scores"]["brief"]["value"])
+    measured = run(commands[1][0], tmp_path)
+    assert re.search(rf"^  score +{after:g}$", measured, re.MULTILINE), measured

@@ -211,6 +211,12 @@ def test_bad_rows_are_put_aside_with_their_reasons(data: Path, models: dict[str,
         Rows(str(path), models["audio"], quarantine=str(aside)).prompts("train")
 
 
+def test_a_model_that_cannot_be_loaded_is_no_rows_fault(data: Path) -> None:
+    with pytest.raises(DataError, match=r"^.*/nowhere: no such model"):
+        asked(data, str(data / "nowhere"), [{"prompt": "x"}], quarantine=str(data / "bad.jsonl"))
+    assert not (data / "bad.jsonl").exists()
+
+
 def test_a_text_model_hears_nothing(data: Path, models: dict[str, str]) -> None:
     with pytest.raises(DataError, match=r"it has a recording, and the model .*text takes text alone"):
         asked(data, models["text"], [{"prompt": "x", "audio": "clips/1.wav"}])
@@ -220,8 +226,8 @@ def test_a_named_column_that_a_row_lacks_is_a_mistake(data: Path, models: dict[s
     rows = [{"prompt": "x", "wav": "clips/1.wav", "gold": "a"}, {"prompt": "y", "gold": "b"}]
     with pytest.raises(DataError, match=r"rows.jsonl:2: no column 'wav' \(task.args.columns.audio\)"):
         asked(data, models["audio"], rows, columns={"audio": "wav"})
-    with pytest.raises(DataError, match=r"rows.jsonl:1: no column 'answer' \(task.args.columns.answer\)"):
-        asked(data, models["audio"], rows, columns={"answer": "answer"})
+    with pytest.raises(DataError, match=r"rows.jsonl:2: no column 'a' \(task.args.columns.answer\)"):
+        asked(data, models["text"], [{"prompt": "x", "a": 1}, {"prompt": "y"}], columns={"answer": "a"})
     with pytest.raises(DataError, match=r"no column 'name' \(task.args.template\), .*\['gold', 'prompt'\]"):
         asked(data, models["audio"], rows[1:], template="{name}?")
     with pytest.raises(ConfigError, match=r"columns.id: no row has a column 'key'; there are \['gold'"):
