@@ -699,3 +699,4 @@ def test_the_bar_shows_rewards_and_kl_but_none_that_is_0_by_construction() -> No
     assert bar_values(metrics, ["outcome", "claims"]) == {"outcome": "0.000", "kl": "0.250"}
     both = metrics | {"reward/claims": 0.5}
     assert bar_values(both, ["outcome", "claims"]) == {"outcome": "0.000", "claims": "0.500", "kl": "0.250"}
+    assert headline({"accuracy": 0.5, "tokens": 3.0}) == {"eval/accuracy": "0.500"} and headline({}) == {}

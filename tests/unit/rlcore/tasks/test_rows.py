@@ -17,8 +17,10 @@ import soundfile
 from pyarrow import parquet
 from tiny_models import make_qwen2_audio, make_text
 
+from rlcore.config import ModelConfig, RewardConfig, RunConfig, TargetConfig
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.media import MediaEncoder
+from rlcore.rewards.reading import check_reading
 from rlcore.tasks import Rows
 from rlcore.types import Completion, Group, Prompt, Score
 
@@ -384,3 +386,17 @@ def test_a_perfect_answer_is_known_where_its_form_is(data: Path, models: dict[st
     assert task.perfect_answer(one) == "<think>{x}</think><answer>4</answer>"
     assert task.perfect_answer(two) is None
     assert Rows("t", models["text"]).perfect_answer(one) is None
+
+
+def test_a_run_tries_its_rewards_on_answers_whose_form_is_given(data: Path, models: dict[str, str]) -> None:
+    prompts = asked(data, models["text"], [{"prompt": "x", "answer": "4"}, {"prompt": "y"}])
+    tags = RewardConfig(target="rlcore.rewards.rules:TagFormat", args={"tags": ["answer"]})
+    config = RunConfig(
+        model=ModelConfig(path=models["text"]), task=TargetConfig(target="a:B"), rewards={"form": tags}
+    )
+    check_reading(config, Rows("t", models["text"]), prompts)
+    check_reading(config, Rows("t", models["text"], answer_template="<answer>{answer}</answer>"), prompts)
+    with pytest.raises(
+        ConfigError, match=r"rewards.form: gives 0 to perfect answers of the task, such as '4'"
+    ):
+        check_reading(config, Rows("t", models["text"], answer_template="{answer}"), prompts)
