@@ -27,7 +27,7 @@ from rlcore.errors import (
     RLCoreError,
 )
 from rlcore.loop import resuming
-from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm, bar_values
+from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm, bar_values, headline
 from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
 from rlcore.records.files import write_json
