@@ -31,10 +31,11 @@ import numpy as np
 
 from benchmarks.report import finish, parse_arguments
 from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
-from emotion_task.prompt import emotion_messages, format_prompt
+from emotion_task.prompt import emotion_messages
 from rlcore.config import ClusterConfig, ModelConfig, RolloutConfig, TargetConfig
 from rlcore.engines.vllm_engine import VLLMEngine, engine_env
 from rlcore.engines.vllm_records import sampling_params, vllm_prompt
+from rlcore.models.chat_template import format_prompt
 from rlcore.types import Group, Prompt, RolloutJob
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from emotion_task.commands import (
     rationale,
     reward_report,
     small_model,
+    tiny_model,
     traces,
 )
 from rlcore.cli import parse, run_command
@@ -32,6 +33,7 @@ COMMANDS = (
     cot,
     export,
     small_model,
+    tiny_model,
     line,
     ablation,
     reward_report,
@@ -58,8 +60,9 @@ examples:
     --manifest runs/quickstart/annotated/manifest.jsonl --form profile --out runs/quickstart/perception
   emotion rationale runs/quickstart/rl/model --manifest runs/quickstart/annotated/manifest.jsonl \\
     --limit 150 --out runs/quickstart/rationale
-  emotion evaluate runs/quickstart/rl/model --compare runs/quickstart/sft/model \
+  emotion evaluate runs/quickstart/rl/model --compare runs/quickstart/sft/model \\
     --benchmark ravdess --data /data/ravdess --out runs/quickstart/ravdess
+  emotion tiny-model runs/tiny --texts data/train.jsonl
   emotion explain call.wav --model runs/quickstart/rl/model
 """
 

@@ -64,7 +64,8 @@ def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens:
     import torch
 
     from emotion_task.audio_window import model_waveform
-    from emotion_task.prompt import emotion_messages, format_prompt
+    from emotion_task.prompt import emotion_messages
+    from rlcore.models.chat_template import format_prompt
     from rlcore.models.device import own_device
     from rlcore.models.hf_model import load_model, load_processor, tokenizer_of
     from rlcore.models.tokens import answer_text, opened_tag, special_tokens_argument

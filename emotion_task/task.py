@@ -16,9 +16,11 @@ from emotion_task.evaluation.metrics import emotion_metrics, predicted_labels, p
 from emotion_task.facts import reference_of
 from emotion_task.labels import ALL_LABELS, check_labels, labels_among
 from emotion_task.parsing import format_response, parse_response
-from emotion_task.prompt import emotion_messages, format_prompt
+from emotion_task.prompt import emotion_messages
 from emotion_task.records import Utterance, by_speaker, choose, read_manifest
 from rlcore.errors import ConfigError, DataError
+from rlcore.models.chat_template import format_prompt
+from rlcore.tasks.means import reward_means
 from rlcore.types import Group, Prompt, Score
 
 
@@ -113,7 +115,7 @@ class EmotionTask:
         metrics.update(faithfulness_metrics(responses, references))
         metrics["tokens"] = float(np.mean([len(group.completions[0].token_ids) for group in groups]))
         for name, of_prompts in scores.items():
-            metrics.update(_reward_means(name, of_prompts))
+            metrics.update(reward_means(name, of_prompts))
         return metrics
 
 
@@ -142,16 +144,3 @@ def _choose_labels(utterances: Sequence[Utterance], labels: Sequence[str] | None
     if not labels:
         raise DataError(f"{manifest}: no utterance has an emotion")
     return list(labels)
-
-
-def _reward_means(name: str, scores: Sequence[Score]) -> dict[str, float]:
-    good = [score for score in scores if score.error is None]
-    if not good:
-        return {}
-    means = {f"reward/{name}": float(np.mean([score.value for score in good]))}
-    for part in dict.fromkeys(part for score in good for part in score.parts):
-        values = [
-            score.parts[part] for score in good if part in score.parts
-        ]  # a gate's reward is not asked of all
-        means[f"reward/{name}/{part}"] = float(np.mean(values))
-    return means

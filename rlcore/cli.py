@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from rlcore.commands import bench, doctor, evaluate, plan, reward, submit, timeline, train, version
+from rlcore.commands import bench, data, doctor, evaluate, plan, reward, submit, timeline, train, version
 from rlcore.commands.shared import config_options, debug_option, lasting_output
 from rlcore.errors import ConfigError, DataError, RLCoreError, StoppedError, message_of
 
@@ -20,6 +20,7 @@ EPILOG = """\
 examples:
   rlcore train --config my_run.yaml train.num_steps=50
   rlcore train --config base.yaml --config my_cluster.yaml rollout.num_replicas=4 --resume
+  rlcore data check --config my_run.yaml
   rlcore reward check my_rewards.brevity:Brevity args.limit=80
   rlcore reward score my_rewards.brevity:Brevity --samples runs/mine/samples.jsonl
   rlcore timeline runs/mine
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_parser(commands, configured)
     evaluate.add_parser(commands, configured)
     submit.add_parser(commands, configured)
+    data.add_parser(commands, plain)
     reward.add_parser(commands, plain)
     timeline.add_parser(commands, plain)
     plan.add_parser(commands, configured)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ from rlcore.errors import (
 )
 from rlcore.loop.controller import Controller, StepResult
 from rlcore.loop.failure_policy import outliving_learners
-from rlcore.loop.metrics import TruncationAlarm, check_learnt
+from rlcore.loop.metrics import TruncationAlarm, bar_values, check_learnt, headline
 from rlcore.loop.mixing import closed_for_good, make_schedule
 from rlcore.loop.resuming import changes_since, check_changes, go_on
 from rlcore.records import checkpoint
@@ -177,15 +177,6 @@ def reward_records(config: RunConfig, actors: Actors) -> dict[str, Any]:
     return {name: pool.ready(0).result(timeout_s=timeout_s) for name, pool in actors.rewards.items()}
 
 
-def bar_values(metrics: Mapping[str, float], rewards: Iterable[str]) -> dict[str, str]:
-    """Returns what the progress bar shows of a step: the rewards' means and the KL. A reward that judges
-    single tokens alone is 0 for every completion, and left out."""
-    means = {name: metrics.get(f"reward/{name}") for name in rewards}
-    shown = {n: v for n, v in means.items() if v or f"reward/{n}/token_values" not in metrics}
-    shown["kl"] = metrics.get("kl")
-    return {name: f"{value:.3f}" for name, value in shown.items() if value is not None}
-
-
 class _Run:
     """What happens around the controller's steps. `saved_step` is that of the checkpoint that it goes on
     from."""
@@ -205,6 +196,7 @@ class _Run:
         self.recorder, self.ray_metrics = controller.recorder, RayMetrics(run_dir.name)
         self.truncation = TruncationAlarm(config.rollout.max_tokens)
         self.eval_prompts = task.prompts("eval")[: config.train.max_eval_prompts]
+        self.headline: dict[str, str] = {}
 
     def train(self, stop: StopFlag) -> dict[str, Any]:
         """Runs to the end, from the last checkpoint once more where the learner was lost on the way."""
@@ -297,7 +289,7 @@ class _Run:
         self.tracker.log_samples(
             step, result.groups, result.scores, rewards=result.rewards, advantages=result.advantages.samples
         )
-        bar.set_postfix(bar_values(metrics, self.config.rewards))
+        bar.set_postfix(bar_values(metrics, self.config.rewards) | self.headline)
         bar.update(1)
 
     def evaluate_if_due(self, stop: StopFlag) -> None:
@@ -316,6 +308,7 @@ class _Run:
         if stop:
             return None
         if found := self.tracker.evaluation(step):
+            self.headline = headline(found)
             return found
         began = time.perf_counter()
         with self.recorder.phase("evaluate", step):
@@ -326,6 +319,7 @@ class _Run:
             scores = self.controller.score(groups)
         flat = {name: [group[0] for group in per_group] for name, per_group in scores.items()}
         metrics = self.task.evaluate(groups, flat)
+        self.headline = headline(metrics)
         # Their answers are neither right nor wrong: the other metrics are of fewer prompts.
         metrics["truncated"] = sum(g.completions[0].finish_reason == "length" for g in groups) / len(groups)
         self.truncation.note(metrics["truncated"], "evaluation")

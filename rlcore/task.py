@@ -27,7 +27,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
-        """Returns metrics of greedy answers.
+        """Returns metrics of greedy answers, the headline first: progress bars and summaries show it.
 
         Args:
             groups: one completion each.
@@ -41,7 +41,7 @@ class KnowsAnswers(Protocol):
     """A task may also know an answer to which every reward by rule gives more than 0. A run then tries
     tokenizer, chat template and rewards on such answers before it starts (`rlcore.rewards.reading`)."""
 
-    def perfect_answer(self, prompt: Prompt) -> str:
+    def perfect_answer(self, prompt: Prompt) -> str | None:
         """Returns a whole answer to `prompt`, in the form that rewards read, and short: one that is longer
-        than `rollout.max_tokens` ends the run before it starts."""
+        than `rollout.max_tokens` ends the run before it starts. None: none is known of this prompt."""
         ...

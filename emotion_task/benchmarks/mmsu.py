@@ -22,7 +22,8 @@ from emotion_task.benchmarks.reading.questions import (
     listed_rows,
     text_of,
 )
-from emotion_task.corpora.reading.hub import parquet_rows, shards_in
+from emotion_task.corpora.reading.hub import parquet_rows
+from rlcore.inputs.hub import shards_in
 
 LAYOUT = (
     "Expected is question/mmsu.jsonl beside audio/, or data/train-*.parquet, as "

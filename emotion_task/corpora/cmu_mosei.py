@@ -19,9 +19,10 @@ from statistics import fmean
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.listing import Listing, audio_files
 from emotion_task.corpora.reading.splits import split_by_speaker
-from emotion_task.corpora.reading.tables import csv_rows, owners_text, require_columns
+from emotion_task.corpora.reading.tables import owners_text, require_columns
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
+from rlcore.inputs.tables import csv_rows
 from rlcore.records.files import open_text
 
 log = logging.getLogger(__name__)

@@ -19,16 +19,14 @@ from emotion_task.corpora.reading.fields import FIELDS, Translation
 from emotion_task.corpora.reading.hub import (
     folder_rows,
     labelled_folders,
-    metadata_in,
-    metadata_row,
     parquet_rows,
-    shards_in,
 )
-from emotion_task.corpora.reading.tables import csv_rows
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import normalise_label
 from emotion_task.records import OLDEST_YEARS, Utterance, wrong_type
 from rlcore.errors import DataError
+from rlcore.inputs.hub import metadata_in, metadata_row, shards_in
+from rlcore.inputs.tables import csv_rows
 from rlcore.records.files import is_nan, numbered_rows, open_text
 
 log = logging.getLogger(__name__)

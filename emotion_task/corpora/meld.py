@@ -14,9 +14,10 @@ from pathlib import Path
 
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.listing import Listing, audio_files
-from emotion_task.corpora.reading.tables import csv_rows, owners_text, require_columns
+from emotion_task.corpora.reading.tables import owners_text, require_columns
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
+from rlcore.inputs.tables import csv_rows
 
 LABELS = {
     "neutral": "neutral",

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.reading.listing import HeldOut, Listing
-from emotion_task.corpora.reading.tables import csv_rows, require_columns, text_beside
+from emotion_task.corpora.reading.tables import require_columns, text_beside
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
+from rlcore.inputs.tables import csv_rows
 from rlcore.records.files import open_text
 
 LABELS = {

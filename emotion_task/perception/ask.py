@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from emotion_task.perception.questions import Turn, is_graded
-from emotion_task.prompt import format_prompt
 from emotion_task.records import Utterance
 from emotion_task.sft.encode import ExampleEncoder
 from rlcore.actors.group import ActorGroup
 from rlcore.actors.session import has_gpus, ray_session
 from rlcore.config import ClusterConfig
 from rlcore.engines.logprobs import completion_logprobs
+from rlcore.models.chat_template import format_prompt
 from rlcore.models.device import own_device
 from rlcore.models.families import family_of
 from rlcore.models.hf_model import load_model

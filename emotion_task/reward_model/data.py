@@ -18,7 +18,6 @@ from typing import TypeVar
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.facts import PROSODY, VALUES, stated_facts
 from emotion_task.labels import ALL_LABELS
-from emotion_task.prompt import Messages
 from emotion_task.records import Utterance
 from emotion_task.reward_model.faults import (
     FORM_FAULTS,
@@ -44,6 +43,7 @@ from emotion_task.reward_model.listening import (
     support,
 )
 from rlcore.errors import ConfigError, DataError
+from rlcore.models.chat_template import Messages
 from rlcore.records.files import numbered_rows
 
 

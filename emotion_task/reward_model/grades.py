@@ -17,9 +17,10 @@ from emotion_task.claims.quotes import clean_words, quoted_claims
 from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import QUOTE, Parsed, named_emotions, normalise_label, parse_response
-from emotion_task.prompt import Messages, audio_messages
+from emotion_task.prompt import audio_messages
 from emotion_task.records import Utterance
 from emotion_task.reward_model.listening import LISTEN_QUESTION, LISTEN_SYSTEM_PROMPT, reasoning_of
+from rlcore.models.chat_template import Messages
 
 
 @dataclass(frozen=True, slots=True)

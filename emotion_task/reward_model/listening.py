@@ -19,8 +19,9 @@ from emotion_task.claims.finder import find_claims
 from emotion_task.facts import VALUES, stated_facts
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import named_emotions, normalise_label, parse_response
-from emotion_task.prompt import Messages, audio_messages
+from emotion_task.prompt import audio_messages
 from emotion_task.records import Utterance
+from rlcore.models.chat_template import Messages
 
 DIGITS = tuple("0123456789")
 

@@ -8,7 +8,6 @@ from typing import Any
 from emotion_task.audio_window import model_waveform
 from emotion_task.labels import ALL_LABELS, check_set, labels_beside
 from emotion_task.parsing import normalise_label, parse_response
-from emotion_task.prompt import format_prompt
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages
 from emotion_task.reward_model.listening import (
     DIGITS,
@@ -19,6 +18,7 @@ from emotion_task.reward_model.listening import (
     support,
 )
 from rlcore.errors import ConfigError
+from rlcore.models.chat_template import format_prompt
 from rlcore.rewards.generative import GenerativeRewardModel
 from rlcore.rewards.protocol import Reward, failed_scores
 from rlcore.types import Group, Prompt, RewardContext, Score

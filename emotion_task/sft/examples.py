@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from emotion_task.prompt import Messages, format_prompt
 from rlcore.errors import DataError
+from rlcore.models.chat_template import Messages, format_prompt
 from rlcore.models.tokens import left_to_write
 from rlcore.records.files import numbered_rows, write_rows
 

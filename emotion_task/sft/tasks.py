@@ -16,7 +16,6 @@ from emotion_task.labels import labels_among
 from emotion_task.prompt import (
     ORDER_LEVELS,
     PROFILE_KEYWORDS,
-    Messages,
     attribute_messages,
     caption_messages,
     emotion_messages,
@@ -31,6 +30,7 @@ from emotion_task.sft.stressed_word import stress_words
 from emotion_task.sft.texts import Conversation, read_conversations
 from emotion_task.sft.variants import Order, joined_seconds
 from rlcore.errors import ConfigError, DataError
+from rlcore.models.chat_template import Messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class SFTExample:
     task: str
     """One of `ALL_TASKS`."""
     messages: Messages
-    """The question, to be formatted by the model's processor (`emotion_task.prompt.format_prompt`)."""
+    """The question, to be formatted by the model's processor (`format_prompt`)."""
     target: str
     """The assistant's answer, without the end-of-turn token."""
     audio: str | None

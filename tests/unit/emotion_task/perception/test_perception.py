@@ -13,10 +13,11 @@ from emotion_task.perception.ask import Listener, hits
 from emotion_task.perception.emotions import recall_report
 from emotion_task.perception.hearing import floors, write_perception
 from emotion_task.perception.questions import attributes_of, turns_of
-from emotion_task.prompt import attribute_messages, format_prompt
+from emotion_task.prompt import attribute_messages
 from emotion_task.records import Utterance, write_manifest
 from emotion_task.sft.stressed_word import stress_words
 from rlcore.errors import ConfigError, DataError
+from rlcore.models.chat_template import format_prompt
 from rlcore.models.hf_model import load_model, load_processor, tokenizer_of
 
 UTTERANCE = Utterance(

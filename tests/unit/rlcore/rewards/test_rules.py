@@ -8,7 +8,7 @@ from emotion_task.rewards.ptr import FormatReward, OutcomeReward, dimension_weig
 from rlcore.errors import ConfigError
 from rlcore.rewards.protocol import Reward
 from rlcore.rewards.rules import ExactMatch, Length, RegexFormat, RegexMatch, Repetition, TagFormat
-from rlcore.types import Completion, Group, Prompt, RewardContext, Score
+from rlcore.types import Completion, Group, Prompt, RewardContext
 
 
 def group(*texts: str, **reference: str) -> Group:
@@ -53,9 +53,10 @@ def test_the_emotion_rewards() -> None:
     of = group(good, wrong, "sad", "<answer>sad</answer>", emotion="sad")
     assert values(FormatReward(), of) == [1, 1, 0, 0]
     assert values(OutcomeReward(), of) == [1, 0, 0, 0]
-    assert OutcomeReward(labels=("happy",)).score(of, RewardContext())[0] == Score(value=0.0)
-    with pytest.raises(ConfigError, match=r"labels: \['frustrated'\] are not labels"):
-        OutcomeReward(labels=("frustrated", "sad"))
+    other = OutcomeReward(labels=("happy",)).score(of, RewardContext())  # no answer could be right
+    assert all(
+        score.error == "prompt 'p': its emotion 'sad' is none of args.labels ('happy',)" for score in other
+    )
 
 
 def test_weights_of_dimensions_come_in_the_order_of_the_grades() -> None:
