@@ -14,7 +14,7 @@ from emotion_task.prosody.activity import FRAME_S, Activity, find_activity
 from emotion_task.prosody.align import Word
 from emotion_task.prosody.f0 import F0Track, track_f0
 from emotion_task.prosody.intonation import classify_intonation
-from emotion_task.prosody.likeness import is_flattened, like_speech, like_whisper, pulsed_fraction
+from emotion_task.prosody.likeness import is_flattened, like_speech, like_voice, pulsed_fraction, rings
 from emotion_task.prosody.stress import MIN_MARGIN, find_stress
 from emotion_task.prosody.syllables import count_nuclei, count_syllables
 from rlcore.errors import DataError
@@ -108,7 +108,8 @@ class Measurement:
     """Syllables per second from the first to the last sound, pauses included."""
     rate_reliable: bool = False
     """True for two syllables or more, at a rate that people can speak, in a recording that is like speech,
-    where speech stands 12 dB out of the noise and is of the transcript, as far as an aligner can tell."""
+    where speech stands 12 dB out of the noise, no echo fills its gaps, and it is of the transcript, as far as
+    an aligner can tell."""
     word_times: list[tuple[str, float, float]] | None = None
     """Each word with its start and end in seconds, where an aligner found them."""
     stressed_word: int | None = None
@@ -152,6 +153,7 @@ def measure(
     speech = _speech_frames(track, activity)
     voiced = speech & (track.hertz > 0)
     voiced_fraction = float(voiced.sum() / max(1, speech.sum()))
+    moves = like_speech(activity, voiced_fraction)
     enough_voiced = voiced.sum() >= _MIN_VOICED_FRAMES and voiced_fraction >= _MIN_VOICED_FRACTION
     if not enough_voiced:
         pulsed = pulsed_fraction(samples, sample_rate, activity)
@@ -159,12 +161,13 @@ def measure(
     noise = activity.noise_floor_dbfs
     snr = None if noise is None else activity.level_dbfs - noise
     tilt = _spectral_tilt(samples, sample_rate, activity, bandwidth_hz or sample_rate / 2)
-    is_speech = like_speech(activity) and (voiced_fraction >= _MIN_VOICED_FRACTION or like_whisper(tilt))
+    is_speech = moves and like_voice(voiced_fraction, tilt)
     reliable = bool(is_speech and enough_voiced and (snr is None or snr >= _MIN_F0_SNR_DB))
     num_syllables = count_syllables(text, language)
     stands_out = _dynamics(activity) >= _MIN_DYNAMICS_DB or voiced_fraction >= _MOSTLY_VOICED
     above_noise = is_speech and (stands_out if snr is None else snr >= _MIN_SNR_DB)
     rate_heard = above_noise and (snr is None or snr >= _MIN_RATE_SNR_DB) and words != []
+    rate_heard = rate_heard and not rings(activity)
     return Measurement(
         duration_s=len(samples) / sample_rate,
         speech_start_s=activity.start_s,
