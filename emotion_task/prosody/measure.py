@@ -125,6 +125,7 @@ def measure(
     *,
     language: str = "en",
     words: Sequence[Word] | None = None,
+    spoken: np.ndarray | None = None,
     bandwidth_hz: float | None = None,
     clipped_fraction: float = 0.0,
     peak: float | None = None,
@@ -138,6 +139,7 @@ def measure(
         language: language of the transcript, ISO 639-1.
         words: the transcript's words with their times, for stress; empty where an aligner found that the
             recording is not of that text.
+        spoken: frames of 10 ms in which a detector hears speech, bool [F]; None tells speech by its level.
         bandwidth_hz, clipped_fraction, peak: what the file was like (see `Recording`).
 
     Raises:
@@ -146,7 +148,7 @@ def measure(
     samples = np.asarray(waveform, dtype=np.float64)
     peak = float(np.abs(samples).max(initial=0)) if peak is None else peak
     samples = samples - samples.mean() if len(samples) else samples
-    activity = find_activity(samples, sample_rate)
+    activity = find_activity(samples, sample_rate, spoken)
     if activity is None:
         raise DataError("silent: no speech stands out of the background")
     track = _track_speech(samples, sample_rate, activity)
