@@ -19,9 +19,10 @@ _STEEPEST, _LEAST_FALL_DB = 95, 8.0
 speech, 6 where a room rings for 2 s, below 6 in music."""
 _MIN_FRAMES = 150
 """Less speech than 1.5 s is not judged by that: a cry may be short, and steady."""
-_SPARSE_DB, _HARDLY_VOICED = 9.0, 0.15
-"""Between keys, knocks and clicks there is little: half of what has hardly a voice in it lies less than this
-below its level, or it is no speech. Sobbing and disgust reach 13 dB, with voice in a sixth of the speech."""
+_SPARSE_DB = 9.0
+"""Half of the speech lies less than this below its level. Between keys, knocks and clicks there is little."""
+_HARDLY_VOICED = 0.15
+"""Share of the speech frames with a pitch. Breathy speech has more, whispering and wind less."""
 _DARKEST_WHISPER_DB = -5.0
 """`spectral_tilt_db` of whispering is around 0 and above, of wind -14 and less."""
 _PULSE_S, _BETWEEN_PULSES, _PULSE_DB = 0.0025, 20, 12.0
@@ -34,15 +35,10 @@ may fall as slowly, but not evenly: decays begin in less than a quarter of its f
 _LOUD_SHARE, _PEAK_QUANTILE, _LEAST_CREST_DB = 0.05, 0.999, 9.0
 
 
-def like_speech(activity: Activity, voiced_fraction: float) -> bool:
-    """Tells whether the level moves as that of speech does; what is too short to tell is taken for it.
-
-    Args:
-        voiced_fraction: share of the speech frames that have a pitch.
-    """
+def like_speech(activity: Activity) -> bool:
+    """Tells whether the level moves as that of speech does; what is too short to tell is taken for it."""
     active, level = activity.active, _smooth_level(activity)
-    is_sparse = activity.level_dbfs - float(np.median(level[active])) > _SPARSE_DB
-    if is_sparse and voiced_fraction < _HARDLY_VOICED:
+    if activity.level_dbfs - float(np.median(level[active])) > _SPARSE_DB:
         return False
     return int(active.sum()) < _MIN_FRAMES or _steepest_fall(level, active, _FALL_FRAMES) >= _LEAST_FALL_DB
 

@@ -155,7 +155,6 @@ def measure(
     speech = _speech_frames(track, activity)
     voiced = speech & (track.hertz > 0)
     voiced_fraction = float(voiced.sum() / max(1, speech.sum()))
-    moves = like_speech(activity, voiced_fraction)
     enough_voiced = voiced.sum() >= _MIN_VOICED_FRAMES and voiced_fraction >= _MIN_VOICED_FRACTION
     if not enough_voiced:
         pulsed = pulsed_fraction(samples, sample_rate, activity)
@@ -163,7 +162,7 @@ def measure(
     noise = activity.noise_floor_dbfs
     snr = None if noise is None else activity.level_dbfs - noise
     tilt = _spectral_tilt(samples, sample_rate, activity, bandwidth_hz or sample_rate / 2)
-    is_speech = moves and like_voice(voiced_fraction, tilt)
+    is_speech = like_speech(activity) and like_voice(voiced_fraction, tilt)
     reliable = bool(is_speech and enough_voiced and (snr is None or snr >= _MIN_F0_SNR_DB))
     num_syllables = count_syllables(text, language)
     stands_out = _dynamics(activity) >= _MIN_DYNAMICS_DB or voiced_fraction >= _MOSTLY_VOICED
