@@ -1,8 +1,9 @@
 """Measures how well claims about the voice are found in free text, by style and claim type, and at what cost.
 
 The passages (`tests/data/claims_free.jsonl`) are terse lists, fluent prose of a language model, and talk. Of
-the splits, `free_held_out` was set aside before the finder was changed, `free_fresh` and `free_last` were
-written afterwards. docs/explanation/faithfulness.md says how each was read first, before it corrected a rule.
+the splits, `free_held_out` was set aside before the finder was changed, `free_fresh`, `free_last`,
+`free_third` and `free_fourth` were written afterwards. docs/explanation/faithfulness.md says how each was
+read first, before it corrected a rule.
 
     python -m benchmarks.claims [--quick] [--json FILE] [--gate]
 

@@ -6,7 +6,7 @@ speech are measured as well, of which everything called reliable is wrong. What 
 reach a model.
 
     export RAVDESS_ROOT=/data/ravdess
-    python -m benchmarks.prosody_recorded [--quick] [--json FILE] [--plot FILE] [--gate]
+    python -m benchmarks.prosody_recorded [--quick] [--vad MODULE:CLASS] [--json FILE] [--plot FILE] [--gate]
 
 Wrong is F0 by more than 2 semitones, rate by more than 20 %, level by more than 2 dB.
 
@@ -20,7 +20,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class Case:
     config: MeasureConfig = _CONFIG
 
 
-def read_clips(root: str, count: int, folder: Path) -> list[Clip]:
+def read_clips(root: str, count: int, folder: Path, config: MeasureConfig = _CONFIG) -> list[Clip]:
     """Draws clips of `SPEAKERS` at random; always the same ones."""
     utterances = load_ravdess(root, train_speakers=SPEAKERS, eval_speakers=[])
     rng, clips = np.random.default_rng(1), []
@@ -99,7 +99,7 @@ def read_clips(root: str, count: int, folder: Path) -> list[Clip]:
         samples = np.pad(spoken, RATE)
         samples += degraded.pink(len(samples), rng) * 10 ** ((activity.level_dbfs - _ROOM_TONE_DB) / 20)
         text = utterances[index].text or ""
-        truth = _measured(Case(source=samples, text=text), folder)
+        truth = _measured(Case(source=samples, text=text, config=config), folder)
         activity = find_activity(samples, RATE)
         if truth and activity:
             start, end = (int(at * RATE) for at in (activity.start_s, activity.end_s))
@@ -345,6 +345,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 def main() -> None:
     parser: argparse.ArgumentParser = argument_parser(__doc__ or "")
     parser.add_argument("--plot", type=Path, help="write the noise curves to this picture")
+    parser.add_argument("--vad", metavar="MODULE:CLASS", help="a detector of speech (default: the level)")
     arguments = parser.parse_args()
     root = os.environ.get("RAVDESS_ROOT")
     if not root:
@@ -352,8 +353,10 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        clips = read_clips(root, 10 if arguments.quick else 40, folder)
+        config = replace(_CONFIG, vad=arguments.vad)
+        clips = read_clips(root, 10 if arguments.quick else 40, folder, config)
         for kind, setting, cases in conditions(clips, folder):
+            cases = [replace(case, config=replace(case.config, vad=arguments.vad)) for case in cases]
             rows.append({"kind": kind, "setting": setting, **evaluate(cases, folder)})
             print(f"{kind}, {setting}: done", flush=True)
     if arguments.plot:

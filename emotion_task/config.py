@@ -39,6 +39,9 @@ class CorpusConfig:
     corpus does not tell them."""
     speaker_classifier: str | None = None
     """`package.module:Class` that hears gender and age, used where the corpus does not tell."""
+    vad: str | None = None
+    """`package.module:Class` that hears where somebody speaks, such as `emotion_task.prosody.vad:SileroVad`;
+    without one, speech is told from noise by its level."""
 
     def __post_init__(self) -> None:
         check(self.name == "synthetic" or self.root is not None, "root", self.root, f"set for {self.name!r}")

@@ -21,7 +21,7 @@ import venv
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-EXTRAS = "emotion,synth,small,variants,bench,dev"
+EXTRAS = "emotion,synth,small,variants,vad,bench,dev"
 """Of both locks, beside the one that a lock is named after."""
 
 DROPPED = {

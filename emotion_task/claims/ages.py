@@ -56,6 +56,7 @@ _YEARS = re.compile(
             + r"|\d\d).* something like that",
             r"(?:age|aged|old|years)\b.*\bbetween " + _NUMBER.format("i") + r" and",
             r"^" + _NUMBER.format("g") + r" ?(?:years?|yrs?|y)$",
+            r"^(?:m|f) (?:, )?" + _NUMBER.format("j") + r"(?: (?:to )?\d\d)?(?= ?(?:$|,))",
             r"(?:perhaps|maybe|probably|around|about|roughly) (?:about "
             r"|around )?" + _NUMBER.format("h") + r"(?= ?(?:$|, (?!\w+ing)|or so|i would|i say))",
             _NUMBER.format("e") + r" ?(?:something|ish|odd|plus)\b",

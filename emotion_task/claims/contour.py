@@ -8,10 +8,12 @@ from emotion_task.claims.grammar import SentenceReader
 from emotion_task.claims.levels import FOREIGN
 from emotion_task.claims.lexicon import (
     ADJECTIVES,
+    BEARER,
     CONJUNCTIONS,
     CONTOUR,
     DETERMINERS,
     DOWN,
+    ENDS,
     ENERGY,
     EVENT_NOUNS,
     LEVEL_WORDS,
@@ -33,6 +35,7 @@ from emotion_task.claims.placing import last_content, phase
 from emotion_task.claims.sentences import MASK
 from emotion_task.claims.word_classes import adjectival, adverbial, is_foreign
 
+_SHAPES = words("stated_arched stated_bowed")
 _MOVED = MOTIONS | {"up", "down"}
 _SMALL = words("slight slightly small minor tiny brief faint subtle gentle modest")
 _LEVEL = words("flat monotone monotonous level unvarying stated_flat steady constant")
@@ -41,6 +44,8 @@ _LEVEL = words("flat monotone monotonous level unvarying stated_flat steady cons
 def contour_claims(reader: SentenceReader) -> Iterator[tuple[str, str]]:
     """Yields (intonation, value) where the sentence says that the pitch goes up, down, or one after the
     other."""
+    if not _SHAPES.isdisjoint(reader.tokens):
+        return  # an arch: it rises and falls
     directions = list(_directions(reader)) or list(_course(reader))
     runs = [d for k, d in enumerate(directions) if k == 0 or directions[k - 1] != d]
     small = not _SMALL.isdisjoint(reader.tokens) and not _LEVEL.isdisjoint(reader.tokens)
@@ -54,13 +59,16 @@ def _directions(reader: SentenceReader) -> Iterator[str]:
     for i, word in enumerate(reader.tokens):
         of_contour = reader.at(i - 1) == ":" and NOUNS.get(reader.at(i - 2)) == CONTOUR
         up = word in UP or (word == "up" and (of_contour or last_content(reader.tokens, i) in _MOVED))
-        down = word in DOWN or (word == "down" and last_content(reader.tokens, i) in _MOVED)
+        down = word in DOWN or (word == "down" and (of_contour or last_content(reader.tokens, i) in _MOVED))
         if MASK in reader.tokens[:i] and "by" in reader.tokens[max(0, i - 4) : i]:
             continue  # "beautiful" is highlighted by a small rise
         if i in reader.denied or (word in ("peak", "peaks", "peaking") and not _is_verb(reader, i)):
             continue
         if (up or down) and (
-            of_contour or _moves_pitch(reader, i) or (moved >= 0 and _goes_on(reader, moved, i))
+            of_contour
+            or _moves_pitch(reader, i)
+            or _leaves_start(reader, i, up)
+            or (moved >= 0 and _goes_on(reader, moved, i))
         ):
             moved = i
             yield "rising" if up else "falling"
@@ -76,6 +84,8 @@ def _from_to(reader: SentenceReader, i: int) -> str:
 def _is_verb(reader: SentenceReader, i: int) -> bool:
     """Returns whether the pitch "peaks" at `i`; with peaks on a word it does not rise."""
     before = [t for t in reader.tokens[:i] if not adverbial(t) and t not in CONJUNCTIONS and t != ","]
+    if reader.at(i - 1) in (",", "then") and NOUNS.get(reader.tokens[0]) in (PITCH, CONTOUR, None):
+        before = [t for t in before if t in NOUNS][-1:]  # the pitch starts low, peaks, ...
     return bool(before) and (NOUNS.get(before[-1]) in (PITCH, CONTOUR) or before[-1] in UP | DOWN)
 
 
@@ -85,9 +95,25 @@ def _goes_on(reader: SentenceReader, moved: int, i: int) -> bool:
     return (
         (reader.tokens[i].endswith("s") or reader.tokens[i] in ("up", "down"))
         and any(t in ("and", "then", "before", ",") for t in between)
-        and not any(NOUNS.get(t) not in (None, PITCH, CONTOUR, TOPIC, SPEECH) for t in between)
+        and not any(NOUNS.get(t) not in (None, PITCH, CONTOUR, TOPIC, SPEECH, BEARER) for t in between)
         and len(between) < 8
     )
+
+
+def _turns(reader: SentenceReader, i: int, k: int) -> bool:
+    """Returns whether what moves at `i` moves the other way at `k`."""
+    moves = reader.at(k) in (DOWN if reader.tokens[i] in UP else UP)
+    return moves and _goes_on(reader, i, k) and not {NOUNS.get(t) for t in reader.tokens} & {ENERGY, SPEED}
+
+
+def _leaves_start(reader: SentenceReader, i: int, up: bool) -> bool:
+    """Returns whether what moves at `i` began at the other end: she starts high and goes down."""
+    start = "low" if up else "high"
+    began = any(
+        LEVELS[PITCH].get(t) == start and phase(reader.tokens, k) == "start"
+        for k, t in enumerate(reader.tokens[:i])
+    )
+    return began and not {NOUNS.get(t) for t in reader.tokens} & {ENERGY, SPEED}
 
 
 def _course(reader: SentenceReader) -> Iterator[str]:
@@ -100,11 +126,20 @@ def _course(reader: SentenceReader) -> Iterator[str]:
             anywhere = {NOUNS.get(t) for t in reader.tokens} & {PITCH, CONTOUR, ENERGY, SPEED}
             when = phase(reader.tokens, i) or _from_to(reader, i)
             if when and (
-                before[-1] in (PITCH, CONTOUR) if before else anywhere and anywhere <= {PITCH, CONTOUR}
+                before[-1] in (PITCH, CONTOUR)
+                if before
+                else anywhere <= {PITCH, CONTOUR}
+                and (anywhere or "start" in levels or _has_speaker(reader, i))
             ):
                 levels[when] = value
     if levels.get("end") and levels.get("start") != levels["end"]:
         yield "rising" if levels["end"] == "high" else "falling"
+
+
+def _has_speaker(reader: SentenceReader, i: int) -> bool:
+    """Returns whether the level at `i` is of a voice, or of what speaks: it starts high and ends low."""
+    subjects = reader.subjects(i)
+    return bool(subjects) and subjects[0] in (TOPIC, VOICE, BEARER, SPEECH)
 
 
 def _between_directions(reader: SentenceReader, j: int) -> bool:
@@ -150,10 +185,18 @@ def _moves_pitch(reader: SentenceReader, i: int) -> bool:
     return _subject_moves(reader, i, follows)
 
 
+def _is_item(reader: SentenceReader, i: int) -> bool:
+    """Returns whether the word at `i` is an item of a list: low, slow, falling."""
+    return reader.tokens[i] in ("rising", "falling") and {reader.at(i - 1), reader.at(i + 1)} <= {",", ""}
+
+
 def _subject_moves(reader: SentenceReader, i: int, follows: str) -> bool:
     """Returns whether the subject of a direction, the word before it, is the pitch."""
+    if _is_item(reader, i) and reader.made:
+        return True
     subjects = reader.subjects(i)
-    event = reader.tokens[i] in EVENT_NOUNS and "at_the_end" in reader.tokens[i : i + 4]
+    at_the_end = "at_the_end" in reader.tokens[i : i + 4] or reader.tokens[0] in ENDS
+    event = reader.tokens[i] in EVENT_NOUNS and at_the_end
     if event and subjects in ([], [FOREIGN]) and not {NOUNS.get(t) for t in reader.tokens} & {ENERGY, SPEED}:
         return True
     if (
@@ -174,6 +217,15 @@ def _subject_moves(reader: SentenceReader, i: int, follows: str) -> bool:
             or reader.tokens[0] in UP | DOWN
             or any(t in ("final", "plain", "terminal") for t in reader.tokens[max(0, i - 2) : i])
         )
+    if subjects[0] in (SPEECH, BEARER) and "at_the_end" in reader.tokens[i : i + 3]:
+        return not {NOUNS.get(t) for t in reader.tokens} & {
+            ENERGY,
+            SPEED,
+        }  # each phrase climbs toward its end
+    if last_content(reader.tokens, i) in ("line", "lines"):
+        return True  # the line falls away
+    if subjects[0] == SPEECH and any(_turns(reader, i, k) for k in range(i + 1, i + 9)):
+        return True  # each clause lifts off and comes back down
     if subjects[0] == SPEECH:  # the sentence ends in a fall
         return reader.tokens[i] in EVENT_NOUNS and (
             reader.at(i - 1) in DETERMINERS | LEVEL_WORDS or adjectival(reader.at(i - 1))

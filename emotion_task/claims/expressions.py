@@ -140,7 +140,7 @@ PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (r"on average|(?:within )?what is (?:normal|usual|typical|expected)(?: for)?", " "),
         (r"not that of", "not"),
-        (r"(?:no|little|without) (?:any |real |much )?(?:melody|inflection)", "no variation"),
+        (r"(?:no|zero|little|without) (?:any |real |much )?(?:melody|inflection)", "no variation"),
         (
             r"(?:keeps?|kept|keeping) (his|her|their|the) (?:voice|volume) "
             r"(?:down|low)",

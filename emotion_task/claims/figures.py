@@ -16,6 +16,8 @@ STATED: dict[str, tuple[str, str]] = {
     "stated_quiet": ("energy_level", "low"),
     "stated_flat": ("intonation", "flat"),
     "stated_varied": ("intonation", "expressive"),
+    "stated_arched": ("intonation", "rising-falling"),
+    "stated_bowed": ("intonation", "falling-rising"),
 }
 """The claim that each such word makes."""
 
@@ -91,9 +93,10 @@ _FIGURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (
             r"an? mile an? minute|nineteen to the dozen|at a rate of knots|"
-            r"at full tilt|in no time(?: at all)?|in a flash|in the blink "
+            r"at full tilt|at a (?:gallop|canter|sprint)|in no time(?: at all)?|in a flash|in the blink "
             r"of an eye|like (?:lightning|a shot|a waterfall)|at (?:lightning|"
-            r"warp|breakneck) speed|rattl(?:es|ed|ing) (?:on|off|away|through)|"
+            r"warp|breakneck) speed|rattl(?:es|ed|ing) (?:(?:it|them|this|everything|the \w+|"
+            r"quotation) )?(?:on|off|away|through)|"
             r"gabbl\w+|jabber\w*|babbl(?:es|ing)|(?:rush|rac|hurr|zip|whip|"
             r"breez|tear|speed|gallop|charg|barrel|hurtl|sprint|scurr|fl)(?:y|"
             r"es|ies|ing|e|s|ying)? (?:along|through|over) (?:the |his "
@@ -105,6 +108,11 @@ _FIGURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             rf"past|forth))*(?: one (?:by|at|after) (?:one|another|the other|"
             rf"a time))?",
             "stated_slow",
+        ),
+        (
+            rf"{_SOUNDS} (?:follow|succeed|chase|come after) (?:one another|each other) (?:very |so |quite )?"
+            r"(?:rapidly|quickly|swiftly|closely|fast|in (?:quick|rapid|close) succession)",
+            "stated_fast",
         ),
         (
             rf"{_SOUNDS} (?:come|comes|follow|arrive|fall|drop|are (?:spoken|"
@@ -144,7 +152,7 @@ _FIGURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "stated_slow",
         ),
         (
-            r"at (?:a |an? \w+ )?(?:crawl|snail owner_s pace|snail pace|"
+            r"takes? (?:it|things) easy|at (?:a |an? \w+ )?(?:crawl|snail owner_s pace|snail pace|"
             r"walking pace|funereal \w+)|to a crawl|on forever|takes? (?:him "
             r"|her |it |them )?(?:forever|ages|an age)",
             "stated_slow",
@@ -203,13 +211,15 @@ _FIGURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"an? )?undertone|"
             r"under (?:his|her|their) breath|in a small voice|(?:does|do) "
             r"not (?:really )?carry|(?<!to )(?:almost|nearly|barely|hardly) "
-            r"audible|an? (?:mere )?(?:murmur|breath|whisper),? (?:hardly|"
+            r"audible|(?:almost|nearly|practically|all but) whisper(?:s|ed|ing)|an? (?:mere )?(?:murmur|"
+            r"breath|whisper),? (?:hardly|"
             r"barely|no|little) more",
             "stated_quiet",
         ),
         # intonation
         (
-            r"(?:on|at|to|around|along) (?:one|a single|the same|one "
+            r"(?:on|at|to|around|along) (?:pretty much |almost |basically |"
+            r"virtually |more or less |just about )?(?:one|a single|the same|one "
             r"single|one and the same|one constant)(?: (?:single|steady|"
             r"constant|unchanging))? (?:note|level|tone|plateau|line|height|"
             r"pitch)(?! of| that| which| above| below)(?: (?:almost )?without "
@@ -217,7 +227,9 @@ _FIGURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "stated_flat",
         ),
         (
-            r"(?:stays?|staying|remains?|runs?|is|moves? along) on a plateau|"
+            r"same (?:note|tone|pitch) (?:the whole (?:way|time)|all (?:the way|along)|throughout|from|over "
+            r"and over)"
+            r"(?: through)?|(?:stays?|staying|remains?|runs?|is|moves? along) on a plateau|"
             r"like an? (?:flat|level) line|in an? (?:flat|level|horizontal) "
             r"line|(?:next to|almost|practically|virtually) no (?:melod\w+|"
             r"intonation\w*|pitch) (?:variation|movement|change)|(?:hardly|"
@@ -261,10 +273,16 @@ _FIGURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "stated_varied",
         ),
         (
+            r"(?:lots of|plenty of|a lot of|many|frequent|big|large|wide|sudden|constant|continual|full of) "
+            r"(?:pitch|tonal|melodic|tone) (?:changes|shifts|jumps|movements|turns)",
+            "stated_varied",
+        ),
+        (
             r"modulates (?:his|her|their|the) (?:voice|pitch)(?: (?:a lot|"
             r"widely|strongly|considerably|freely|richly|a great deal))?",
             "stated_varied",
         ),
+        (r"not (?:very |too |really )*much (?:melod\w+|inflection|intonation|modulation)", "stated_flat"),
         (
             r"(?:full of|plenty of|lots of|much|a lot of|a great deal of|"
             r"considerable|abundant|rich)(?: \w+)? (?:melodic |pitch |tonal "

@@ -62,6 +62,7 @@ def _named_genders(sentence: Sentence) -> Iterator[str]:
             continue
         elif token in ("boy", "man") and (
             sentence.tokens[i - 1] == "oh"
+            or (after[:1] == (",",) and before.split()[-1:] in (["but"], ["and"], ["wow"]))
             or (after and after[0] in _BE and after[1:2] and after[1] in _HE | _SHE)
         ):
             continue  # boy, is she loud

@@ -158,8 +158,7 @@ class SentenceReader:
         subjects = self.subjects(i) if linked else []
         if linked == ":":
             subjects = [m for m in self._modified(i) if value_of(m, word)] or subjects
-        fitting = [s for s in subjects if value_of(s, word)]
-        if fitting:
+        if fitting := [s for s in subjects if value_of(s, word)]:
             return fitting
         modified = [] if word in VERBS else self._modified(i)
         if subjects == [FOREIGN] and not any(value_of(m, word) for m in modified):
@@ -248,7 +247,7 @@ class SentenceReader:
                 break
             j += 1
         if not run:
-            return [FOREIGN] if j < n and is_foreign(self.tokens[j]) else []
+            return [FOREIGN] if is_foreign(self.at(j)) else []
         if self._is_foreign_of(run[-1]) or (self.tokens[run[-1]] in PARTICIPLES and is_foreign(self.at(j))):
             return [FOREIGN]
         fitting = [NOUNS[self.tokens[k]] for k in reversed(run) if self.tokens[k] in NOUNS]
@@ -265,7 +264,7 @@ class SentenceReader:
         if token in NEGATIONS:
             return False
         if token in (",", "and", "or"):
-            after = self.tokens[j + 1] if j + 1 < len(self.tokens) else ""
+            after = self.at(j + 1)
             if adverbial(after) and after not in BREAKS:
                 after = self.at(j + 2)
             return (after in LEVEL_WORDS - NEGATIONS or adjectival(after)) and after not in NOUNS
@@ -275,13 +274,12 @@ class SentenceReader:
 
     def _shared(self, j: int, word: str) -> Iterator[str]:
         """Yields the nouns that share the first noun's level: low pitch and volume."""
-        n = len(self.tokens)
         while self.at(j + 1) in ("and", ",", "or"):
             j += 3 if self.at(j + 2) in ("the", "in") else 2
             if self.at(j) not in NOUNS:
                 return
             carrier = NOUNS[self.tokens[j]]
-            follows = self.tokens[j + 1] if j + 1 < n else ""
+            follows = self.at(j + 1)
             if carrier not in OWN_LEVELS or follows in LINKS or follows in LEVEL_WORDS or follows in STATIVE:
                 return
             if value_of(carrier, word):
@@ -336,6 +334,7 @@ class SentenceReader:
                 comma = True
             elif (
                 token.endswith("ing")
+                and token not in LEVEL_WORDS
                 and adjectival(token)
                 and self.at(j - 1) in _BE
                 and not (self._coordinate_adjective(j, i))
@@ -376,7 +375,8 @@ class SentenceReader:
     def _topics_before(self, j: int) -> Sequence[str]:
         named = [NOUNS[t] for t in self.tokens[:j] if NOUNS.get(t) in OWN_LEVELS]
         if self.tokens[j] in ("it", "this"):
-            return named[-1:] or self._topics[-1:]
+            is_voice = any(NOUNS.get(t) == VOICE for t in self.tokens[:j])
+            return named[-1:] or ((VOICE,) if is_voice else self._topics[-1:])
         return tuple(dict.fromkeys(named)) or self._topics
 
     def _coordinated(self, head: int) -> Iterator[str]:

@@ -59,7 +59,7 @@ NOUNS: dict[str, str] = {
         words(
             "speech speaks speaking talks talking speak talk spoke spoken delivery delivers delivered "
             "delivering utterance utterances sentence sentences words "
-            "word syllables phrase phrases line "
+            "word syllables phrase phrases line clause clauses "
             "lines articulates articulation articulated says said saying reads asks manner presentation "
             "rendition narration vocals sounding performance statement "
             "uttered utters pronounces prosody "
@@ -146,7 +146,7 @@ _VARIED = words(
     "theatrical tuneful musical inflected"
 )
 
-_PASSABLE = words("okay ok fine whatever meh so_so common")
+_PASSABLE = words("okay ok alright fine whatever meh so_so common")
 """Normal where they are said of an attribute by name."""
 
 LEVELS: dict[str, dict[str, str]] = {
@@ -182,7 +182,7 @@ LEVELS: dict[str, dict[str, str]] = {
         | words("lively considerable top full urgent pressing spirited frenzied feverish blistering more"),
         slow=_LOW
         | _SLOW
-        | words("deliberate deliberately laid_back lethargic gentle drowsy sleepy languorous"),
+        | words("relaxed deliberate deliberately laid_back lethargic gentle drowsy sleepy languorous"),
         normal=_NORMAL | _PASSABLE,
     ),
     CONTOUR: _table(

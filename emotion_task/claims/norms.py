@@ -37,7 +37,8 @@ _OF = (
 _PEOPLE = (
     r"(?:most|others?|other (?:people|speakers|voices|talkers)|"
     r"most (?:people|speakers|voices|of us)(?: would)?|"
-    r"people usually do|(?:that of |those of )?(?:the |his |her "
+    r"people usually do|(?:that of |those of )?(?:(?:any|every)(?:one|body)(?: else)?(?: owner_s)?|most "
+    r"(?:men|women|adults))|(?:that of |those of )?(?:the |his |her "
     r"|their )?(?:speaker owner_s )?(?:other|usual|remaining|earlier) "
     r"(?:recordings|utterances|clips|samples|sentences))(?! of)"
 )
@@ -164,11 +165,18 @@ def _being(level: str) -> Callable[[re.Match[str]], str]:
     return lambda match: f" is {level} " if _VERBAL.match(match[0]) else f" {level} "
 
 
-def _as_usual(match: re.Match[str]) -> str:
-    word = match[1]
+def as_usual(word: str, before: str = "") -> str:
+    """Returns what "as ... as usual" says with the word: a usual pitch, loudness or tempo, or that of the
+    attribute that the sentence has named before."""
+    if re.search(r"\b(?:volume|loudness|intensity|energy|tempo|rate|speed|pace)\b[^,]*$", before):
+        return " normal "
     if word in ("high", "low", "deep"):
         return " normal in pitch "
     return " normally_loud " if word in ("loud", "quiet", "soft") else " normally_fast "
+
+
+def _as_usual(match: re.Match[str]) -> str:
+    return as_usual(match[1], match.string[: match.start()])
 
 
 COMPARISONS: tuple[tuple[re.Pattern[str], Replacement], ...] = tuple(
@@ -180,6 +188,7 @@ COMPARISONS: tuple[tuple[re.Pattern[str], Replacement], ...] = tuple(
             r"(?: far| much)? (?:above|beyond|from)",
             "stays around",
         ),
+        (r"not what (?:i|one|you|we) (?:would )?(?:call|consider|describe as|term)", "not"),
         (
             r"(?:contrary to|despite|regardless of|unlike|against) (?:all "
             r"|any )?(?:what|expectations?)[^,.;:]*",
@@ -202,7 +211,18 @@ COMPARISONS: tuple[tuple[re.Pattern[str], Replacement], ...] = tuple(
             rf")?{NORM}",
             " normal ",
         ),
+        (
+            r"(?:no|not any|neither|hardly(?: any)?) (loud|quiet|soft|fast|quick|slow|high|low|deep)er "
+            rf"than {NORM}",
+            _as_usual,
+        ),
         (rf"(?:no (?:more|less|\w+er)|not any \w+er) than {NORM}", " normal "),
+        (
+            rf"(?<=volume )(?:that )?(?:is )?typical of {_CUSTOM}|typical of (?:an? )?(?:relaxed|ordinary|"
+            r"normal|everyday|"
+            r"casual|regular) (?:conversation|speech|talk|chat)",
+            " normal ",
+        ),
         (
             rf"(?:does not|do not|did not|fails? to|never|barely|hardly|"
             rf"scarcely|only just|just about) (?:quite )?(?:reach(?:es)?|"

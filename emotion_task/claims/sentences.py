@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, zip_longest
 
+from emotion_task.claims.courses import COURSES
 from emotion_task.claims.expressions import PHRASES, SMALL
 from emotion_task.claims.figures import read_figures
 from emotion_task.claims.lexicon import (
@@ -71,6 +72,9 @@ _SPELLING: tuple[tuple[re.Pattern[str], Replacement], ...] = (
         ". ",
     ),
     (re.compile(rf"((?:^|[.\n,])\s*(?:\w+ )?{_FIELDS}(?: \w+)?)\s+[-\u2013\u2014]+\s+"), r"\1: "),
+    (re.compile(r"\u2191"), " up "),
+    (re.compile(r"\u2193"), " down "),
+    (re.compile(r"\b(low|high|loud|quiet|slow|fast|quick|soft|deep|flat)-?ish\b"), r"\1"),
     (re.compile(r"\s*(?:[-=]+>|\u2192|=)\s*"), ": "),
     (re.compile(rf"((?:^|[.!?\n])\s*(?:(?:the|his|her|and|its) )?{_FIELDS})\s*\?(?=\s*[^?\s])"), r"\1:"),
     (
@@ -96,7 +100,7 @@ _SPELLING: tuple[tuple[re.Pattern[str], Replacement], ...] = (
     (
         re.compile(
             rf"\b({_FIELDS})'s\b(?= (?:not |a |very |pretty |quite |just "
-            rf"|really |so |way |kind of )*(?:up|down|fine|okay|{LEVEL_NAMES})\b)"
+            rf"|really |so |way |kind of )*(?:up|down|fine|okay|alright|{LEVEL_NAMES})\b)"
         ),
         r"\1 is",
     ),
@@ -203,7 +207,7 @@ def _plain(text: str) -> str:
     for pattern, replacement in _SPELLING:
         text = pattern.sub(replacement, text)
     text = read_figures(text)
-    for table in (COMPARISONS, PLACES, TALK, PHRASES):
+    for table in (COURSES, COMPARISONS, PLACES, TALK, PHRASES):
         text = " ".join(text.split())
         for pattern, replacement in table:
             text = pattern.sub(replacement, text)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from emotion_task.claims.norms import as_usual
+
 _OWN = (
     r"(?:pitch|f0|volume|loudness|energy|intensity|speed|rate|tempo|"
     r"pace|pacing|contour|intonation|melody|tune)"
@@ -66,8 +68,8 @@ TALK: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] =
         ),
         (
             r"(?:unless|if) i am (?:not )?(?:much )?(?:mistaken|wrong)|"
-            r"if you ask me|to my (?:ear|ears|mind)|i (?:guess|suppose|"
-            r"reckon|think)(?= ?[,.]|$)"
+            r"if you ask me|i mean|to my (?:ear|ears|mind)|i (?:guess|suppose|"
+            r"reckon|think|(?:would )?say)(?= ?[,.]|$)"
             r"|for what it is worth|as far as i can (?:tell|hear|judge)|"
             r"no (?:doubt|question) about it|(?:strictly|technically|frankly|"
             r"honestly) speaking",
@@ -111,6 +113,7 @@ TALK: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] =
             rf"man|woman|delivery)) )?",
             _of_whom,
         ),
+        (rf"so ({LEVEL_NAMES}) (?:that )?(?=(?:i|you|one|we|it) )", r"\1 , "),
         (r"let us (?:call|say|put|rate|consider)(?: (?:it|that|this))?(?: as)?", ": "),
         (
             r"(?:can|could|may|might) be (?:best )?(?:characteri[sz]ed|"
@@ -164,7 +167,26 @@ TALK: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] =
             r"syllables?)(?: of (?:quotation|the \w+))?",
             r"\1 at_the_end",
         ),
+        (
+            r"\w+er than (?:all )?(?:the )?(?:rest|others|other (?:words|syllables)|neighbou?rs|"
+            r"neighbou?ring words|"
+            r"surrounding words|words around it)",
+            " ",
+        ),
         (r"(\w+er) than (?:an?|my|the) \w+(?= ?[,.!]| ?$)", r"\1"),
+        (
+            r"(not|never|hardly) (?:(?:think|say) (?:he|she|it) is )?(?:\w+ly |that |too |so |very |all "
+            r"that )*(loud|quiet|soft|fast|quick|slow|high|low) ?,? "
+            r"(?:but |just |only )*(?:rather |more (?:like )?|it is |sort of |about )*"
+            r"(?:medium|average|normal|moderate|middling|ordinary|in between|mid)",
+            lambda m: f"{m[1]} {m[2]} , {as_usual(m[2])}",
+        ),
+        (
+            r"(?:not|neither|never) (?:rush|hurr|rac)\w*[^.]*? (?:nor|not|or|but not)(?: (?:does|do|is|"
+            r"did))?(?: (?:he|she|they))?"
+            r"(?: not)? (?:drag|linger|dawdl|draw|crawl|plod|stated_slow)\w*",
+            "normally_fast",
+        ),
         (
             r"(?:can not be|could not be|no|not|hardly|not much)(?: much)? "
             r"(?:more|older) than (?=\w+(?: ?[,.]|$| years))",
@@ -182,6 +204,21 @@ TALK: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] =
             r"(?<=\. )level(?= (?:is |well |far |slightly |somewhat )*(?:above|"
             r"below|elevated|lowered|high|low|raised|reduced)\b)",
             "loudness",
+        ),
+        (
+            r"(?:(?<=the )(?:overall|general|average) level|(?<=\. )level|^level)(?= (?:is |was |stays |"
+            rf"remains |lies )?(?:\w+ly |quite |rather |very )?(?!tone|tune|pitch|line)(?:{LEVEL_NAMES})\b)",
+            "loudness",
+        ),
+        (
+            r"\b(?:okay|ok|fine|alright|meh) ?, (?=(?:(?:slightly|maybe|perhaps|if anything|a (?:bit|touch|"
+            rf"little)|(?:kind|sort) of) ?,? ?)*(?:{LEVEL_NAMES})\b)",
+            " ",
+        ),
+        (
+            r"(?:falls?|falling|comes?|is|remains?) (?:well |far |just |slightly |somewhat )?short(?: of "
+            r"(?:it|that))?(?= ?[,.]|$)",
+            "is lowered",
         ),
         # polarity
         (
@@ -227,6 +264,8 @@ TALK: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] =
             r"(?:amount|degree) of)",
             "considerable",
         ),
+        (r"comfortable (volume|loudness|level|pace|tempo|rate|speed|pitch)", r"normal \1"),
+        (r"(?:bass|baritone)(?= voice)", "deep"),
         # spelling of everyday talk
         (r"avg", "average"),
         (r"fem", "female"),
@@ -237,7 +276,6 @@ TALK: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] =
         (r"(?:way|right|far) down(?! there)", "very lowered"),
         (r"(?:high rise terminal|high rising terminal|up ?talk(?:ing)?|upspeak)", "rising melody"),
         (r"so{2,}", "so"),
-        (r"(low|high|loud|quiet|slow|fast|quick|soft|deep|flat)ish", r"\1"),
         (
             r"so so|neither here nor there|run of the mill|nothing to (?:write|"
             r"call) home about|par for the course|middle of the road|matter "
@@ -276,12 +314,12 @@ TALK: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] =
         (
             r"(?:comes to rest|settles|lands|arrives|winds up|ends|finishes) "
             r"(?:on|at) an? (?:much )?lower (?:note|pitch|level|tone)",
-            "falls",
+            "falls at_the_end",
         ),
         (
             r"(?:comes to rest|settles|lands|arrives|winds up|ends|finishes) "
             r"(?:on|at) an? (?:much )?higher (?:note|pitch|level|tone)",
-            "rises",
+            "rises at_the_end",
         ),
         (r"(?:sky|rooftop) high|high as a kite|through the (?:roof|ceiling)", "very high"),
         (

@@ -69,6 +69,11 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
         help="hears gender and age, such as emotion_task.prosody.speaker:PitchGender (default: none)",
     )
     parser.add_argument(
+        "--vad",
+        metavar="MODULE:CLASS",
+        help="hears where somebody speaks, such as emotion_task.prosody.vad:SileroVad (default: the level)",
+    )
+    parser.add_argument(
         "--pass",
         dest="only",
         choices=("measure", "calibrate"),
@@ -97,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
             language=arguments.language,
             aligner=arguments.aligner,
             speaker_classifier=arguments.speaker_classifier,
+            vad=arguments.vad,
         )
         measure_corpus(
             utterances,

@@ -38,6 +38,7 @@ def annotate(work: Workspace) -> Annotated:
         max_seconds=config.max_seconds,
         aligner=config.aligner,
         speaker_classifier=config.speaker_classifier,
+        vad=config.vad,
     )
     report = annotate_files(
         work.listed,

@@ -74,14 +74,22 @@ class Activity:
         return float(self.active.sum()) * FRAME_S
 
 
-def find_activity(waveform: np.ndarray, sample_rate: int) -> Activity | None:
-    """Returns the speech activity of a mono waveform [N], or None where nothing stands out of silence."""
+def find_activity(
+    waveform: np.ndarray, sample_rate: int, spoken: np.ndarray | None = None
+) -> Activity | None:
+    """Returns the speech activity of a mono waveform [N], or None where nothing stands out of silence.
+
+    Args:
+        spoken: frames in which a detector hears speech, bool [F] (`emotion_task.prosody.vad`). Noise is then
+            what lies outside; None tells speech from noise by the level.
+    """
     samples = np.asarray(waveform, dtype=np.float64)
     hop = int(FRAME_S * sample_rate)
     num_frames = len(samples) // hop
     if num_frames < 3:
         return None
     power = _frame_power(samples, hop, num_frames)
+    frame_db = _decibels(power)
     heard = sosfilt(butter(2, _RUMBLE_HZ, "highpass", fs=sample_rate, output="sos"), samples)
     heard_power = _frame_power(heard, hop, num_frames)
     heard_db = _decibels(heard_power)
@@ -89,9 +97,12 @@ def find_activity(waveform: np.ndarray, sample_rate: int) -> Activity | None:
     level = _p56_level(heard_power, held)
     if level is None:
         return None
-    noisy = _noise_frames(heard_db, _decibels(held[:num_frames] ** 2), level)
     loud = heard_db > level - _FAINTEST_SPEECH_DB
-    if noisy.any():
+    if spoken is not None:
+        loud &= spoken
+        noisy = ~binary_dilation(spoken, np.ones(_STEADY_FRAMES)) & (frame_db > _DIGITAL_SILENCE_DB)
+        noisy &= noisy.sum() >= _MIN_NOISE_FRAMES
+    elif (noisy := _noise_frames(heard_db, _decibels(held[:num_frames] ** 2), level)).any():
         smooth_db = _decibels(uniform_filter1d(heard_power, _SMOOTH_FRAMES))
         loud &= smooth_db > float(np.median(heard_db[noisy])) + _ABOVE_NOISE_DB
     # Closing looks past the edges of the array as silence; pad so that it does not eat the first frames.
@@ -104,7 +115,7 @@ def find_activity(waveform: np.ndarray, sample_rate: int) -> Activity | None:
     return Activity(
         level_dbfs=_decibels(speech - noise if speech > noise else speech),
         noise_floor_dbfs=_decibels(noise) if background.any() else None,
-        frame_db=_decibels(power),
+        frame_db=frame_db,
         active=active,
     )
 

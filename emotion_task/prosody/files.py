@@ -13,6 +13,7 @@ from emotion_task.prosody.align import Aligner
 from emotion_task.prosody.audio import Recording, read_recording
 from emotion_task.prosody.measure import measure
 from emotion_task.prosody.speaker import SpeakerClassifier
+from emotion_task.prosody.vad import SpeechDetector
 from emotion_task.records import Utterance
 from rlcore.config.io import check
 from rlcore.config.targets import build_target
@@ -42,6 +43,10 @@ class MeasureConfig:
     speaker_classifier: str | None = None
     """`package.module:Class` that hears gender and age (`emotion_task.prosody.speaker.SpeakerClassifier`)."""
 
+    vad: str | None = None
+    """`package.module:Class` that hears speech (`emotion_task.prosody.vad.SpeechDetector`); without one,
+    speech is told from noise by its level."""
+
     def __post_init__(self) -> None:
         check(self.min_seconds > 0, "min_seconds", self.min_seconds, "positive")
         check(self.max_seconds > self.min_seconds, "max_seconds", self.max_seconds, "more than min_seconds")
@@ -59,13 +64,20 @@ class Outcome:
     """Reason of a failure, as `kind: details`."""
 
 
-def build_plugins(config: MeasureConfig) -> tuple[Aligner | None, SpeakerClassifier | None]:
-    """Returns the aligner and the speaker classifier; each is None where none is configured.
+def build_plugins(
+    config: MeasureConfig,
+) -> tuple[Aligner | None, SpeakerClassifier | None, SpeechDetector | None]:
+    """Returns the aligner, the speaker classifier and the speech detector; each is None where none is
+    configured.
 
     Raises:
         ConfigError: A target cannot be imported or built.
     """
-    return _build(config.aligner, "aligner"), _build(config.speaker_classifier, "speaker_classifier")
+    return (
+        _build(config.aligner, "aligner"),
+        _build(config.speaker_classifier, "speaker_classifier"),
+        _build(config.vad, "vad"),
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -80,7 +92,7 @@ def measure_file(
 
     No file raises an error: an unexpected failure is a reason, too."""
     config = config or MeasureConfig()
-    aligner, classifier = build_plugins(config)
+    aligner, classifier, detector = build_plugins(config)
     path = Path(utterance.audio)
     try:
         recording = read_recording(
@@ -95,6 +107,7 @@ def measure_file(
             utterance.text,
             language=utterance.language or config.language,
             words=words,
+            spoken=detector.speech(recording.waveform, SAMPLE_RATE) if detector else None,
             bandwidth_hz=recording.bandwidth_hz,
             clipped_fraction=recording.clipped_fraction,
             peak=recording.peak,

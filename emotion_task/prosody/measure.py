@@ -14,7 +14,7 @@ from emotion_task.prosody.activity import FRAME_S, Activity, find_activity
 from emotion_task.prosody.align import Word
 from emotion_task.prosody.f0 import F0Track, track_f0
 from emotion_task.prosody.intonation import classify_intonation
-from emotion_task.prosody.likeness import is_flattened, like_speech, like_whisper, pulsed_fraction
+from emotion_task.prosody.likeness import is_flattened, like_speech, like_voice, pulsed_fraction, rings
 from emotion_task.prosody.stress import MIN_MARGIN, find_stress
 from emotion_task.prosody.syllables import count_nuclei, count_syllables
 from rlcore.errors import DataError
@@ -108,7 +108,8 @@ class Measurement:
     """Syllables per second from the first to the last sound, pauses included."""
     rate_reliable: bool = False
     """True for two syllables or more, at a rate that people can speak, in a recording that is like speech,
-    where speech stands 12 dB out of the noise and is of the transcript, as far as an aligner can tell."""
+    where speech stands 12 dB out of the noise, no echo fills its gaps, and it is of the transcript, as far as
+    an aligner can tell."""
     word_times: list[tuple[str, float, float]] | None = None
     """Each word with its start and end in seconds, where an aligner found them."""
     stressed_word: int | None = None
@@ -124,6 +125,7 @@ def measure(
     *,
     language: str = "en",
     words: Sequence[Word] | None = None,
+    spoken: np.ndarray | None = None,
     bandwidth_hz: float | None = None,
     clipped_fraction: float = 0.0,
     peak: float | None = None,
@@ -137,6 +139,7 @@ def measure(
         language: language of the transcript, ISO 639-1.
         words: the transcript's words with their times, for stress; empty where an aligner found that the
             recording is not of that text.
+        spoken: frames of 10 ms in which a detector hears speech, bool [F]; None tells speech by its level.
         bandwidth_hz, clipped_fraction, peak: what the file was like (see `Recording`).
 
     Raises:
@@ -145,7 +148,7 @@ def measure(
     samples = np.asarray(waveform, dtype=np.float64)
     peak = float(np.abs(samples).max(initial=0)) if peak is None else peak
     samples = samples - samples.mean() if len(samples) else samples
-    activity = find_activity(samples, sample_rate)
+    activity = find_activity(samples, sample_rate, spoken)
     if activity is None:
         raise DataError("silent: no speech stands out of the background")
     track = _track_speech(samples, sample_rate, activity)
@@ -159,12 +162,13 @@ def measure(
     noise = activity.noise_floor_dbfs
     snr = None if noise is None else activity.level_dbfs - noise
     tilt = _spectral_tilt(samples, sample_rate, activity, bandwidth_hz or sample_rate / 2)
-    is_speech = like_speech(activity) and (voiced_fraction >= _MIN_VOICED_FRACTION or like_whisper(tilt))
+    is_speech = like_speech(activity) and like_voice(voiced_fraction, tilt)
     reliable = bool(is_speech and enough_voiced and (snr is None or snr >= _MIN_F0_SNR_DB))
     num_syllables = count_syllables(text, language)
     stands_out = _dynamics(activity) >= _MIN_DYNAMICS_DB or voiced_fraction >= _MOSTLY_VOICED
     above_noise = is_speech and (stands_out if snr is None else snr >= _MIN_SNR_DB)
     rate_heard = above_noise and (snr is None or snr >= _MIN_RATE_SNR_DB) and words != []
+    rate_heard = rate_heard and not rings(activity)
     return Measurement(
         duration_s=len(samples) / sample_rate,
         speech_start_s=activity.start_s,

@@ -21,7 +21,7 @@ from emotion_task.records import Utterance
 from rlcore.errors import DataError
 from rlcore.records.files import JsonObject, RowAppender, read_json, read_rows, write_json
 
-_VERSION = 4
+_VERSION = 5
 """Increase this number when a measurement changes its meaning, so that old and new are not mixed."""
 
 

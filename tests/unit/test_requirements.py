@@ -77,7 +77,7 @@ def test_what_emotion_task_imports_is_in_its_extra_or_in_one_that_its_folder_nam
     assert missing == []
 
 
-@pytest.mark.parametrize("extra", ["emotion", "synth", "small", "egemaps", "video", "variants"])
+@pytest.mark.parametrize("extra", ["emotion", "synth", "small", "egemaps", "video", "variants", "vad"])
 def test_an_extra_holds_what_emotion_task_imports(extra: str) -> None:
     imported = {name for _, name in imports("emotion_task")}
     assert asked()[extra] - imported == set()

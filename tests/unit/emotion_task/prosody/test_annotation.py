@@ -265,7 +265,7 @@ class Linguist:
 
 
 def test_the_aligner_reads_in_the_configured_language(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "build_plugins", lambda config: (Linguist(), None))
+    monkeypatch.setattr(files, "build_plugins", lambda config: (Linguist(), None, None))
     soundfile.write(tmp_path / "x.wav", tone(), RATE)
     plain = Utterance(id="x", audio=str(tmp_path / "x.wav"), text="Guten Tag")
     for utterance in (plain, replace(plain, language="fr")):

@@ -9,10 +9,11 @@ import pytest
 from scipy.signal import lfilter
 from spoken import RATE, in_pauses, speech
 
-from benchmarks.degraded import NO_SPEECH, clipped, in_room, no_speech, recoded
+from benchmarks.degraded import NO_SPEECH, clipped, compressed, in_room, no_speech, recoded
 from emotion_task.facts import has_no_pitch
+from emotion_task.prosody.activity import find_activity
 from emotion_task.prosody.audio import read_recording
-from emotion_task.prosody.likeness import like_whisper
+from emotion_task.prosody.likeness import like_voice, rings
 from emotion_task.prosody.measure import Measurement, measure
 
 TEXT = "kids are talking by the door and dogs are sitting by the door"
@@ -49,6 +50,21 @@ def test_what_is_no_speech_is_not(kind, seed):
 def test_a_room_that_rings_for_two_seconds_hides_the_rate(seed):
     wet = in_room(in_pauses(long_speech(seed)), 2.0, np.random.default_rng(seed))
     assert flags(measure(wet, RATE, TEXT)) == (False, False, False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_echo_of_a_room_hides_the_rate_alone(seed):
+    """The echo makes speech seem longer than it is; compressed speech is loud in its gaps as well."""
+    said = in_pauses(long_speech(seed))
+    rng = np.random.default_rng(seed)
+    wet, squeezed = in_room(said, 1.2, rng), compressed(said, 4) + 1e-4 * rng.normal(size=len(said))
+    heard = {name: find_activity(x, RATE) for name, x in (("dry", said), ("wet", wet), ("4:1", squeezed))}
+    assert {name: rings(activity) for name, activity in heard.items()} == {
+        "dry": False,
+        "wet": True,
+        "4:1": False,
+    }
+    assert not measure(wet, RATE, TEXT).rate_reliable and measure(said, RATE, TEXT).rate_reliable
 
 
 def test_a_short_steady_cry_is_heard():
@@ -100,6 +116,9 @@ def test_a_creaking_voice_is_no_whisper(hertz, jitter):
     assert not found.f0_reliable and not has_no_pitch(asdict(found))
 
 
-@pytest.mark.parametrize(("tilt", "expected"), [(None, True), (0.0, True), (-12.0, False)])
-def test_a_whisper_is_bright(tilt, expected):
-    assert like_whisper(tilt) is expected
+@pytest.mark.parametrize(
+    ("voiced", "tilt", "expected"),
+    [(0.0, None, True), (0.0, 0.0, True), (0.0, -12.0, False), (0.2, -12.0, True)],
+)
+def test_a_whisper_is_bright(voiced, tilt, expected):
+    assert like_voice(voiced, tilt) is expected
