@@ -23,7 +23,7 @@ from rlcore.config import (
     TargetConfig,
     TrainConfig,
 )
-from rlcore.types import Completion, Group, Prompt, Score
+from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
 WORDS = ("emotion", "pitch", "speech", "speaker", "high", "fast", "angry", "user")
 ENGINE = {"max_model_len": 128, "max_num_seqs": 16, "kv_cache_memory_bytes": 32 << 20}
@@ -63,6 +63,14 @@ def each_even_token(prompt: Prompt, completion: Completion) -> Score:
 def slow_even_tokens(prompt: Prompt, completion: Completion) -> float:
     time.sleep(0.01)
     return even_tokens(prompt, completion)
+
+
+def even_tokens_once(completion: Completion, context: RewardContext, path: str) -> float:
+    """Returns `even_tokens`; from the second step on not before there is a file."""
+    deadline = time.monotonic() + 120
+    while context.step > 0 and not Path(path).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return even_tokens(Prompt(id="", text=""), completion)
 
 
 def first_token_even(prompt: Prompt, completion: Completion) -> float:
