@@ -9,23 +9,29 @@ Grades are known by construction, by rules, or from a file.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import TypeVar
 
 from emotion_task.cot.template import TemplateWriter
-from emotion_task.facts import PROSODY, VALUES, stated_facts
+from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.prompt import Messages
 from emotion_task.records import Utterance
+from emotion_task.reward_model.error_rates import ErrorRates, measured_rates
 from emotion_task.reward_model.faults import (
+    CONTENT_FAULTS,
     FORM_FAULTS,
+    SPREAD_FAULTS,
     Plan,
     contradiction,
     foreign,
+    hedge,
     missing_claim,
+    misstate,
     nothing_claimed,
+    omit,
     wrong_emotion,
     wrong_quotation,
 )
@@ -33,12 +39,12 @@ from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, grade_respon
 from emotion_task.reward_model.listening import (
     UNKNOWN,
     claimed_aspects,
-    drawn_hearing,
+    drawn_support,
     known_aspects,
     listen_messages,
     listen_target,
-    support,
 )
+from emotion_task.reward_model.profiles import Profiles
 from rlcore.errors import ConfigError, DataError
 from rlcore.records.files import numbered_rows
 
@@ -93,7 +99,8 @@ def training_examples(
 ) -> list[ListeningExample | GradedExample]:
     """Returns `num_examples` examples in a random order, some to be heard, the others to be graded.
 
-    Graded ones are the imported examples, then template responses. Where examples are too few, they are used
+    Graded ones are the imported examples, then template responses, half of them with a policy's errors as
+    often as it makes them (`measured_rates`). Where examples are too few, they are used
     again.
 
     Args:
@@ -110,7 +117,14 @@ def training_examples(
     shuffled = rng.sample(list(utterances), len(utterances))
     num_heard = round(listening * num_examples)
     num_graded = num_examples - num_heard
-    made = graded_examples(shuffled, writer, seed=seed, per_utterance=per_utterance)
+    made = graded_examples(
+        shuffled,
+        writer,
+        seed=seed,
+        profiles=Profiles.learn(utterances),
+        per_utterance=per_utterance,
+        rates=measured_rates(),
+    )
     heard = _cycled(listening_examples(shuffled), num_heard)
     graded = _cycled(chain(imported, made), num_graded)
     if len(heard) < num_heard or len(graded) < num_graded:
@@ -143,19 +157,25 @@ def graded_examples(
     writer: TemplateWriter,
     *,
     seed: int,
+    profiles: Profiles,
     per_utterance: int = 4,
     labels: Sequence[str] | None = None,
+    rates: ErrorRates | None = None,
 ) -> Iterator[GradedExample]:
     """Yields template responses of every quality, from faultless to wrong in all, with their grades.
 
-    None to four of a response's claims are wrong, each number as often, so that grades of facts spread over
-    the whole scale. Other faults join at fixed rates; a few responses are no reasoning at all. The random
-    choices of a response depend on (seed, utterance id, index) alone.
+    Evenly spread, none to four of a response's claims are wrong, each number as often, so that grades of
+    facts cover the whole scale. Other faults join at fixed rates; a few responses are no reasoning at all.
+    With `rates`, every second response to a recording has the errors of a policy instead, as often as it
+    makes them, and none more seldom than in one of a hundred: another policy makes it, or this one once it
+    pays. The random choices of a response depend on (seed, utterance id, index) alone.
 
     Args:
         utterances: annotated; those without an emotion or without any prosodic fact are left out.
+        profiles: what is usual of each emotion (`Profiles.learn`, of training rows).
         per_utterance: responses to one recording.
         labels: labels that wrong answers are drawn from; by default the emotions of `utterances`.
+        rates: how often a policy makes each error (`measured_rates`); None spreads all evenly.
 
     Raises:
         ConfigError: There are fewer than two labels, so that nothing can be answered wrongly.
@@ -169,19 +189,23 @@ def graded_examples(
             continue
         for index in range(per_utterance):
             rng = random.Random(f"{seed}/{utterance.id}/{index}")
-            if rng.random() < 0.08:
+            is_frequent = rates is not None and index % 2 == 1
+            if not is_frequent and rng.random() < 0.08:
                 response, grades = rng.choice(("", foreign(rng), foreign(rng))), (1,) * len(DIMENSIONS)
             else:
-                plan = _spoil(_faultless(utterance, options, writer, rng), rng)
+                plan = _faultless(utterance, options, writer, profiles, rng)
+                plan = _with_errors(plan, rates, rng) if rates and is_frequent else _spoil(plan, rng)
                 response, grades = plan.write(writer, rng), tuple(plan.grades[d.name] for d in DIMENSIONS)
             yield _graded(f"{utterance.id}#{index}", utterance, response, grades, rng)
 
 
-def graded_samples(samples: Iterable[tuple[Utterance, str]], *, seed: int = 0) -> Iterator[GradedExample]:
+def graded_samples(
+    samples: Iterable[tuple[Utterance, str]], profiles: Profiles, *, seed: int = 0
+) -> Iterator[GradedExample]:
     """Yields a policy's own responses, graded by `grade_response`; the reward model will meet such responses
     when it scores a policy."""
     for number, (utterance, response) in enumerate(samples):
-        grades = grade_response(response, utterance)
+        grades = grade_response(response, utterance, profiles)
         name = f"{utterance.id}#sample{number}"
         ordered = tuple(grades[d.name] for d in DIMENSIONS)
         yield _graded(name, utterance, response, ordered, random.Random(f"{seed}/{name}"))
@@ -215,27 +239,38 @@ def read_graded(path: str | Path, utterances: Sequence[Utterance], *, seed: int 
 def _graded(
     name: str, utterance: Utterance, response: str, grades: tuple[int, ...], rng: random.Random
 ) -> GradedExample:
-    heard = support(claimed_aspects(response), drawn_hearing(known_aspects(utterance), rng))
+    heard = drawn_support(claimed_aspects(response), known_aspects(utterance), rng)
     return GradedExample(id=name, audio=utterance.audio, response=response, heard=heard, grades=grades)
 
 
 def _faultless(
-    utterance: Utterance, labels: tuple[str, ...], writer: TemplateWriter, rng: random.Random
+    utterance: Utterance,
+    labels: tuple[str, ...],
+    writer: TemplateWriter,
+    profiles: Profiles,
+    rng: random.Random,
 ) -> Plan:
     assert utterance.emotion is not None
     truth = stated_facts(utterance)
     return Plan(
         facts=truth,
         truth=truth,
+        speaker_emotion=utterance.emotion,
         emotion=utterance.emotion,
         answer=utterance.emotion,
         labels=labels,
+        profiles=profiles,
+        text=utterance.text,
+        text_emotion=utterance.text_emotion,
         quote=utterance.text if rng.random() < writer.quote_rate else None,
     )
 
 
 def _spoil(plan: Plan, rng: random.Random) -> Plan:
-    plan = _guess_claims(plan, rng)
+    """Spreads faults evenly over a plan, so that each dimension has every grade."""
+    wrong = rng.sample(sorted(plan.truth), rng.randint(0, min(MAX_GRADE - 1, len(plan.truth))))
+    for name in wrong:
+        plan = misstate(plan, name, rng)
     while rng.random() < 0.2:
         plan = missing_claim(plan, rng)
     if rng.random() < 0.25:
@@ -248,14 +283,33 @@ def _spoil(plan: Plan, rng: random.Random) -> Plan:
     elif draw < 0.5:
         plan = contradiction(plan, rng)
     if rng.random() < 0.4:
-        plan = rng.choice(FORM_FAULTS)(plan, rng)
+        plan = rng.choice(SPREAD_FAULTS)(plan, rng)
     return plan
 
 
-def _guess_claims(plan: Plan, rng: random.Random) -> Plan:
-    """Makes up to four claims wrong; every number of them is as likely."""
-    wrong = rng.sample(sorted(plan.truth), rng.randint(0, min(MAX_GRADE - 1, len(plan.truth))))
-    guesses = {
-        name: rng.choice([value for value in VALUES[name] if value != plan.truth[name]]) for name in wrong
-    }
-    return replace(plan, facts={**plan.facts, **guesses}, grades=plan.lowered(factual=len(wrong)))
+_LEAST = 0.01
+"""Share of the policy-like responses in which a fault is put that the policy makes more seldom."""
+
+
+def _with_errors(plan: Plan, rates: ErrorRates, rng: random.Random) -> Plan:
+    """Puts each error into a plan with the probability that a policy makes it."""
+    for name in plan.truth:
+        error = _drawn(rates.claims[name], rng)
+        if error == "missing" and len(plan.facts) > 1:
+            plan = omit(plan, name)
+        elif error == "hedged":
+            plan = hedge(plan, name, rng)
+        elif error in ("one_step", "opposite"):
+            plan = misstate(plan, name, rng, opposite=error == "opposite")
+    drawn = [_drawn(rates.emotion, rng), *(_drawn({name: rate}, rng) for name, rate in rates.form.items())]
+    for fault in (*CONTENT_FAULTS, *FORM_FAULTS):
+        if fault.__name__ in drawn:
+            plan = fault(plan, rng)
+    return plan
+
+
+def _drawn(rates: Mapping[str, float], rng: random.Random) -> str | None:
+    """Draws at most one error."""
+    shares = [max(rate, _LEAST) for rate in rates.values()]
+    (error,) = rng.choices([None, *rates], [max(0.0, 1 - sum(shares)), *shares])
+    return error

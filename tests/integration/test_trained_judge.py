@@ -23,6 +23,7 @@ from emotion_task.records import Utterance
 from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.calibration_report import attack_gains, attack_groups
 from emotion_task.reward_model.data import graded_examples
+from emotion_task.reward_model.profiles import Profiles
 from emotion_task.rewards import ReasoningReward
 from emotion_task.sft.encode import ExampleEncoder
 from emotion_task.sft.examples import format_examples
@@ -59,7 +60,9 @@ def judge(utterances: list[Utterance], tmp_path_factory: pytest.TempPathFactory)
         tmp_path_factory.mktemp("base"), tokenizer_corpus(), TinyModelConfig(encoder_layers=1)
     )
     model, processor = load_model(str(folder)), load_processor(str(folder))
-    graded = graded_examples(utterances[:-200], TemplateWriter(), seed=0, per_utterance=2)
+    graded = graded_examples(
+        utterances[:-200], TemplateWriter(), seed=0, profiles=Profiles.learn(utterances), per_utterance=2
+    )
     examples = format_examples(processor, islice(graded, NUM_STEPS * BATCH_SIZE))
     random.Random(0).shuffle(examples)
     encoder = ExampleEncoder(str(folder), freeze=("audio_tower",), cache_bytes=1 << 20)
@@ -85,7 +88,11 @@ def test_a_trained_judge_grades_form_and_cannot_be_talked_to(
 ) -> None:
     reward = ReasoningReward(str(judge), engine={"max_model_len": 512})
     held_out = utterances[-200:]
-    examples = list(graded_examples(held_out, TemplateWriter(), seed=1, per_utterance=1))
+    examples = list(
+        graded_examples(
+            held_out, TemplateWriter(), seed=1, profiles=Profiles.learn(utterances), per_utterance=1
+        )
+    )
     groups = [
         Group(
             prompt=Prompt(id=example.id, text="", media={"audio": example.audio}),

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,16 +23,22 @@ from emotion_task.reward_model.data import (
     read_graded,
     training_examples,
 )
+from emotion_task.reward_model.error_rates import measure_errors, measured_rates
 from emotion_task.reward_model.faults import (
     CONTENT_FAULTS,
     FORM_FAULTS,
     Fault,
     Plan,
+    early_label,
+    hedge,
+    misstate,
     shuffled_sentences,
     shuffled_words,
+    text_only,
     wrong_quotation,
 )
 from emotion_task.reward_model.grades import DIMENSIONS, concluded_emotion, grade_response, judge_messages
+from emotion_task.reward_model.profiles import Profiles
 from rlcore.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.slow
@@ -106,7 +114,10 @@ def make(seed: int = 0, **kwargs):
         )
         for i in range(250)
     ]
-    return utterances, list(graded_examples(utterances, TemplateWriter(), seed=seed, **kwargs))
+    profiles = Profiles.learn(utterances)
+    return utterances, list(
+        graded_examples(utterances, TemplateWriter(), seed=seed, profiles=profiles, **kwargs)
+    )
 
 
 def test_grades_cover_the_scale_and_agree_with_the_rules() -> None:
@@ -121,21 +132,41 @@ def test_grades_cover_the_scale_and_agree_with_the_rules() -> None:
     plain = [example for example in examples if example.grades[3] > 2]
     agreeing = 0
     for example in plain:
-        graded = grade_response(example.response, by_id[example.id.split("#")[0]])
+        graded = grade_response(example.response, by_id[example.id.split("#")[0]], Profiles.learn(utterances))
         agreeing += example.grades == tuple(graded.values())
         assert len(example.target) == 5 and set(example.target) <= set("12345")
     assert len(plain) > 700 and agreeing > 0.98 * len(plain)
 
 
-def lowered(fault: Fault, quote: str | None = None) -> dict[str, int]:
-    plan = Plan(
-        facts=stated_facts(UTTERANCE),
-        truth=stated_facts(UTTERANCE),
-        emotion="angry",
-        answer="angry",
-        labels=("angry", "sad"),
-        quote=quote,
+PROFILES = Profiles.learn(
+    replace(UTTERANCE, emotion=emotion, pitch_level=pitch, energy_level=energy, speed_level=speed)
+    for emotion, pitch, energy, speed in (
+        ("angry", "low", "high", "fast"),
+        ("angry", "high", "high", "fast"),
+        ("sad", "low", "low", "slow"),
+        ("sad", "low", "low", "normal"),
     )
+)
+
+
+def plan_of(utterance: Utterance = UTTERANCE, **changes: Any) -> Plan:
+    assert utterance.emotion is not None
+    plan = Plan(
+        facts=stated_facts(utterance),
+        truth=stated_facts(utterance),
+        speaker_emotion=utterance.emotion,
+        emotion=utterance.emotion,
+        answer=utterance.emotion,
+        labels=("angry", "sad"),
+        profiles=PROFILES,
+        text=utterance.text,
+        text_emotion="sad",
+    )
+    return replace(plan, **changes)
+
+
+def lowered(fault: Fault, quote: str | None = None) -> dict[str, int]:
+    plan = plan_of(quote=quote)
     return {name: 5 - grade for name, grade in fault(plan, random.Random(0)).grades.items() if grade < 5}
 
 
@@ -144,10 +175,16 @@ def test_each_fault_lowers_known_dimensions_by_known_amounts() -> None:
     assert amounts == {
         "wrong_claim": {"factual": 1},
         "missing_claim": {"completeness": 2},
-        "nothing_claimed": {"factual": 4, "completeness": 4},
-        "wrong_emotion": {"interpretation": 2},
+        "nothing_claimed": {"factual": 4, "interpretation": 2, "completeness": 4},
+        "wrong_emotion": {"interpretation": 4},
+        "bent_claims": {"factual": 1, "interpretation": 2},
+        "text_only": {"factual": 4, "interpretation": 4, "completeness": 4},
         "contradiction": {"interpretation": 4},
+        "unnamed_emotion": {"interpretation": 3},
         "wrong_quotation": {"factual": 1},
+        "invented_detail": {"factual": 1},
+        "long_prose": {},
+        "early_label": {"structure": 2},
         "repeated_sentence": {"fluency": 2},
         "shuffled_words": {"fluency": 3},
         "shuffled_sentences": {"structure": 2},
@@ -158,9 +195,60 @@ def test_each_fault_lowers_known_dimensions_by_known_amounts() -> None:
     assert lowered(wrong_quotation) == {}
 
 
+@pytest.mark.parametrize(
+    ("think", "answer", "interpretation"),
+    [
+        ("The speech is fast and the energy is high. So angry.", "angry", 5),
+        ("The speech is slow and the energy is low. So angry.", "angry", 3),  # right, but for no reason
+        ("The speech is slow and the energy is low. So sad.", "sad", 3),  # reasoned, but wrong
+        ("The speech is fast and the energy is high. So sad.", "sad", 1),
+        ("The energy is high or low. So angry.", "angry", 3),  # claims that deny themselves
+        ("So angry.", "angry", 3),
+        ("The speech is fast and the energy is high. So happy.", "happy", 3),  # no profile: not asked
+        ("The speech is fast and the energy is high.", "angry", 2),
+        ("The speech is fast and the energy is high. So angry.", "sad", 1),
+    ],
+)
+def test_interpretation_asks_whether_the_claims_support_the_emotion(
+    think: str, answer: str, interpretation: int
+) -> None:
+    graded = grade_response(format_response(think, answer), UTTERANCE, PROFILES)
+    assert graded["interpretation"] == interpretation
+
+
+def test_wrong_levels_are_a_step_off_or_opposite() -> None:
+    rng = random.Random(0)
+    drawn = {
+        (name, opposite): {misstate(plan_of(), name, rng, opposite).facts[name] for _ in range(40)}
+        for name in ("pitch_level", "intonation", "gender")
+        for opposite in (False, True)
+    }
+    assert drawn["pitch_level", False] == {"normal", "none"} and drawn["pitch_level", True] == {"high"}
+    assert drawn["intonation", True] == {"rising"} and "rising" not in drawn["intonation", False]
+    assert drawn["gender", False] == drawn["gender", True] == {"female"}
+
+
+def test_errors_are_drawn_as_often_as_a_policy_makes_them() -> None:
+    """Measured again, made responses have the rates that they were drawn with."""
+    utterances, both = make(seed=5, per_utterance=16, rates=measured_rates())
+    by_id = {u.id: u for u in utterances}
+    made = [(by_id[name], e.response) for e in both for name, index in [e.id.split("#")] if int(index) % 2]
+    assert len(made) == 2000
+    due, found = measured_rates(), measure_errors(made, Profiles.learn(utterances))
+    for name in ("pitch_level", "energy_level", "speed_level"):
+        for kind, share in due.claims[name].items():
+            # Claims that are bent to a wrong emotion come on top.
+            assert found.claims[name][kind] == pytest.approx(share, abs=0.08), (name, kind)
+    for name in ("contradiction", "unnamed_emotion"):
+        assert found.emotion[name] == pytest.approx(due.emotion[name], abs=0.03)
+    wrong = ("wrong_emotion", "bent_claims", "text_only")
+    assert sum(found.emotion[n] for n in wrong) == pytest.approx(sum(due.emotion[n] for n in wrong), abs=0.04)
+    assert 0 < found.form["early_label"] < 0.03 and 0 < found.form["long_prose"] < 0.03
+
+
 def test_a_wrong_quotation_is_wrong_however_long_the_transcript() -> None:
     spoken = " ".join(f"word{i}" for i in range(20))
-    plan = Plan(facts={}, truth={}, emotion="sad", answer="sad", labels=("sad", "happy"), quote=spoken)
+    plan = plan_of(facts={}, truth={}, quote=spoken)
     rng = random.Random(0)
     for _ in range(20):
         trace = wrong_quotation(plan, rng).write(TemplateWriter(), rng)
@@ -170,8 +258,11 @@ def test_a_wrong_quotation_is_wrong_however_long_the_transcript() -> None:
 
 def test_what_is_not_there_is_not_shuffled() -> None:
     rng = random.Random(0)
-    plan = Plan(facts={}, truth={}, emotion="sad", answer="sad", labels=("sad", "happy"))
-    assert shuffled_words(plan, rng) is plan and shuffled_sentences(plan, rng) is plan
+    plan = plan_of(facts={}, truth={})
+    for fault in (shuffled_words, shuffled_sentences, early_label):
+        assert fault(plan, rng) is plan
+    assert text_only(plan_of(text_emotion=None), rng) == plan_of(text_emotion=None)
+    assert hedge(plan_of(), "gender", rng) == plan_of() == hedge(plan_of(), "intonation", rng)
 
 
 def test_facts_cannot_be_graded_from_the_text_alone() -> None:
@@ -194,10 +285,10 @@ def test_data_are_a_function_of_the_seed() -> None:
 
 
 def test_samples_of_a_policy_are_graded_by_the_same_rules() -> None:
-    (example,) = graded_samples([(UTTERANCE, "no schema at all")])
+    (example,) = graded_samples([(UTTERANCE, "no schema at all")], PROFILES)
     assert example.grades == (1, 1, 1, 4, 2) and example.id == "1#sample0"
-    assert example.messages == judge_messages("no schema at all", "------")
-    (empty,) = graded_samples([(UTTERANCE, "\n")])
+    assert example.messages == judge_messages("no schema at all", "------10")
+    (empty,) = graded_samples([(UTTERANCE, "\n")], PROFILES)
     assert empty.grades == (1, 1, 1, 1, 1)
 
 
@@ -220,7 +311,7 @@ def test_grades_of_others_are_read_and_checked(tmp_path: Path) -> None:
 
 def test_training_mixes_listening_and_grading() -> None:
     utterances, _ = make()
-    others = list(graded_samples([(UTTERANCE, "no schema at all")]))
+    others = list(graded_samples([(UTTERANCE, "no schema at all")], PROFILES))
     examples = training_examples(
         utterances, TemplateWriter(), 600, seed=1, listening=0.5, per_utterance=1, imported=others
     )
@@ -236,7 +327,7 @@ def test_training_mixes_listening_and_grading() -> None:
 
 def test_one_emotion_leaves_nothing_to_answer_wrongly() -> None:
     with pytest.raises(ConfigError, match="at least two emotions"):
-        list(graded_examples([UTTERANCE], TemplateWriter(), seed=0))
+        list(graded_examples([UTTERANCE], TemplateWriter(), seed=0, profiles=PROFILES))
 
 
 def test_rivals_that_reasoning_weighs_cost_nothing() -> None:
