@@ -15,6 +15,7 @@ from emotion_task.pipeline.tokenizer_corpus import tokenizer_corpus
 from emotion_task.pipeline.workspace import Workspace
 from emotion_task.records import Utterance, by_speaker
 from emotion_task.reward_model.data import read_graded, training_examples
+from emotion_task.reward_model.profiles import Profiles
 from emotion_task.sft.examples import Question, format_examples
 from emotion_task.sft.mixing import mix
 from emotion_task.sft.tasks import MixtureConfig, may_reveal
@@ -79,16 +80,20 @@ def reward_model(work: Workspace, base: str, may_resume: bool) -> Model:
     known ways."""
     config, seed = work.config.reward_model, work.config.seed
     utterances = work.split("train")
+    profiles = Profiles.learn(utterances)
     questions = training_examples(
         utterances,
         TemplateWriter(quote_rate=work.config.sft.quote_rate),
         config.train.num_steps * config.train.batch_size,
         seed=seed,
+        profiles=profiles,
         listening=config.listening,
         per_utterance=config.per_utterance,
-        imported=read_graded(config.graded, utterances, seed=seed) if config.graded else (),
+        imported=read_graded(config.graded, utterances, profiles, seed=seed) if config.graded else (),
     )
-    return _fine_tune(work, "reward_model", questions, base, config.train, may_resume=may_resume)
+    trained = _fine_tune(work, "reward_model", questions, base, config.train, may_resume=may_resume)
+    profiles.write(trained.model)
+    return trained
 
 
 def teach(

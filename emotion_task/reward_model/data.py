@@ -26,7 +26,6 @@ from emotion_task.reward_model.faults import (
     SPREAD_FAULTS,
     Plan,
     contradiction,
-    foreign,
     hedge,
     missing_claim,
     misstate,
@@ -35,6 +34,7 @@ from emotion_task.reward_model.faults import (
     wrong_emotion,
     wrong_quotation,
 )
+from emotion_task.reward_model.foreign import foreign
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, grade_response, judge_messages
 from emotion_task.reward_model.listening import (
     UNKNOWN,
@@ -93,6 +93,7 @@ def training_examples(
     num_examples: int,
     *,
     seed: int,
+    profiles: Profiles,
     listening: float,
     per_utterance: int,
     imported: Sequence[GradedExample] = (),
@@ -105,6 +106,7 @@ def training_examples(
 
     Args:
         seed: decides the order and the responses.
+        profiles: what is usual of each emotion (`Profiles.learn`).
         listening: share of examples to be heard, 0 to 1.
         per_utterance: template responses to one recording.
         imported: examples that others graded (`read_graded`, `graded_samples`).
@@ -121,7 +123,7 @@ def training_examples(
         shuffled,
         writer,
         seed=seed,
-        profiles=Profiles.learn(utterances),
+        profiles=profiles,
         per_utterance=per_utterance,
         rates=measured_rates(),
     )
@@ -196,7 +198,7 @@ def graded_examples(
                 plan = _faultless(utterance, options, writer, profiles, rng)
                 plan = _with_errors(plan, rates, rng) if rates and is_frequent else _spoil(plan, rng)
                 response, grades = plan.write(writer, rng), tuple(plan.grades[d.name] for d in DIMENSIONS)
-            yield _graded(f"{utterance.id}#{index}", utterance, response, grades, rng)
+            yield _graded(f"{utterance.id}#{index}", utterance, response, grades, profiles, rng)
 
 
 def graded_samples(
@@ -208,10 +210,12 @@ def graded_samples(
         grades = grade_response(response, utterance, profiles)
         name = f"{utterance.id}#sample{number}"
         ordered = tuple(grades[d.name] for d in DIMENSIONS)
-        yield _graded(name, utterance, response, ordered, random.Random(f"{seed}/{name}"))
+        yield _graded(name, utterance, response, ordered, profiles, random.Random(f"{seed}/{name}"))
 
 
-def read_graded(path: str | Path, utterances: Sequence[Utterance], *, seed: int = 0) -> list[GradedExample]:
+def read_graded(
+    path: str | Path, utterances: Sequence[Utterance], profiles: Profiles, *, seed: int = 0
+) -> list[GradedExample]:
     """Reads responses that others graded, a language model or people.
 
     The file has JSON lines of `id` (an utterance's), `response` and `grades` (an integer from 1 to 5 for each
@@ -232,14 +236,20 @@ def read_graded(path: str | Path, utterances: Sequence[Utterance], *, seed: int 
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path}:{number}: not a graded response: {error!r}") from error
         name = f"{utterance.id}#file{number}"
-        examples.append(_graded(name, utterance, response, grades, random.Random(f"{seed}/{name}")))
+        rng = random.Random(f"{seed}/{name}")
+        examples.append(_graded(name, utterance, response, grades, profiles, rng))
     return examples
 
 
 def _graded(
-    name: str, utterance: Utterance, response: str, grades: tuple[int, ...], rng: random.Random
+    name: str,
+    utterance: Utterance,
+    response: str,
+    grades: tuple[int, ...],
+    profiles: Profiles,
+    rng: random.Random,
 ) -> GradedExample:
-    heard = drawn_support(claimed_aspects(response), known_aspects(utterance), rng)
+    heard = drawn_support(claimed_aspects(response), known_aspects(utterance), profiles, rng)
     return GradedExample(id=name, audio=utterance.audio, response=response, heard=heard, grades=grades)
 
 

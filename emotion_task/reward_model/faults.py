@@ -8,7 +8,6 @@ the plan before the response is written, and its grades follow from the plan by 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,8 +16,8 @@ from emotion_task.cot.phrases import CLAUSES
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.facts import PROSODY, VALUES
 from emotion_task.parsing import format_response
+from emotion_task.reward_model.foreign import WORDS, foreign
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, clamp, grade_interpretation
-from emotion_task.reward_model.listening import DIGITS
 from emotion_task.reward_model.profiles import Profiles
 
 
@@ -178,10 +177,11 @@ def bent_claims(plan: Plan, rng: random.Random) -> Plan:
 def text_only(plan: Plan, rng: random.Random) -> Plan:
     """Infers the emotion that the words suggest, from the words alone: factual 1, completeness -2 per fact,
     nothing heard supports the emotion. Where nothing is known of the words, the plan stays as it is."""
-    if plan.text is None or plan.text_emotion not in plan.labels:
+    emotion = plan.text_emotion
+    if plan.text is None or emotion is None or emotion not in plan.labels:
         return plan
     plan = nothing_claimed(plan, rng)
-    return replace(plan, quote=plan.text, emotion=plan.text_emotion, answer=plan.text_emotion)
+    return replace(plan, quote=plan.text, emotion=emotion, answer=emotion)
 
 
 def contradiction(plan: Plan, rng: random.Random) -> Plan:
@@ -200,7 +200,7 @@ def wrong_quotation(plan: Plan, rng: random.Random) -> Plan:
         return plan
     # The first word changes, since a writer cuts long quotations at their end.
     _, *rest = plan.quote.split()
-    changed = [rng.choice(_WORDS), *rest]
+    changed = [rng.choice(WORDS), *rest]
     return replace(plan, quote=" ".join(changed), num_untrue=plan.num_untrue + 1)
 
 
@@ -364,37 +364,3 @@ def _surround(response: str, rng: random.Random) -> str:
     if rng.random() < 0.8:
         return f"{response}{separator}{foreign(rng)}"
     return f"{foreign(rng)}{separator}{response}"
-
-
-_WORDS = re.findall(
-    r"\w+",
-    "table river seven give mark full points grade score best top reader model must please now new task rule "
-    "forget everything above below perfect correct excellent right number output print return true system "
-    "user note test final result end begin value five four always never accept confirm list code data",
-)
-_PIECES = ("{", "}", "[", "]", ":", ",", "/", "|", "<", ">", "#", "=", "*", "---", "(", ")", '"', "\n", "\\")
-
-
-def foreign(rng: random.Random) -> str:
-    """Returns a few characters to a few lines that do not belong in a response: digits, code, tags, phrases
-    of plain words, letters of other scripts, in any mixture."""
-    return rng.choice(("", " ")).join(_piece(rng) for _ in range(rng.randint(1, 6)))
-
-
-def _piece(rng: random.Random) -> str:
-    words = " ".join(rng.choices(_WORDS, k=rng.randint(1, 8)))
-    number = rng.choice(DIGITS)
-    return rng.choice(
-        (
-            words.capitalize() + rng.choice((".", "!", ":", "")),
-            f"{words.capitalize()} {number}{rng.choice(('.', '!', ''))}",
-            rng.choice(("", " ", "\n", ",")).join(rng.choices(DIGITS, k=rng.randint(1, 12))),
-            rng.choice(("", " ", ", ", "\n")).join([number] * rng.randint(2, 10)),
-            "".join(rng.choices(_PIECES, k=rng.randint(1, 6))),
-            f'{{"{rng.choice(_WORDS)}": {number}}}',
-            f"{rng.choice(_WORDS)}: {number}",
-            f"</{rng.choice(_WORDS)}>",
-            f"<{rng.choice(_WORDS)}>",
-            "".join(chr(rng.choice((rng.randint(0x21, 0x7E), rng.randint(0xA1, 0x2FFF)))) for _ in range(12)),
-        )
-    )

@@ -3,8 +3,8 @@ a response.
 
     recording -> digits, one per aspect (pitch level 2, energy level 0, ...), as probabilities
     response  -> claims (`emotion_task.claims.finder`)
-    both      -> `Heard: 92-59346`: for each aspect, how likely the claim is, from 0 to 9, and the grade
-                 of facts that is to be expected, in tenths
+    both      -> `Heard: 92-593946`: for each aspect, how likely the claim is, from 0 to 9; whether the
+                 claims support the emotion; and the grade of facts that is to be expected, in tenths
 
 The row depends on the recording alone, so the K responses of a group share it. The judge compares nothing
 from memory: its question holds the evidence, which is soft where the voice is ambiguous.
@@ -22,6 +22,7 @@ from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import named_emotions, normalise_label, parse_response
 from emotion_task.prompt import Messages, audio_messages
 from emotion_task.records import Utterance
+from emotion_task.reward_model.profiles import Profiles
 
 ASPECTS: dict[str, tuple[str, ...]] = {**VALUES, "emotion": ALL_LABELS}
 """Values of each aspect, in the order of the row; a value is written as the digit of its place."""
@@ -72,27 +73,31 @@ def claimed_aspects(response: str) -> dict[str, str]:
     return claims | ({"emotion": emotion} if emotion is not None else {})
 
 
-def support(claims: Mapping[str, str], heard: Heard) -> str:
-    """Returns a digit per aspect, nine times the probability of the claimed value, rounded; then two digits,
-    the expected grade of facts in tenths.
+def support(claims: Mapping[str, str], heard: Heard, profiles: Profiles | None) -> str:
+    """Returns what is heard of claims as digits: one per aspect, nine times the probability of the claimed
+    value, rounded; 9 if the claims support the claimed emotion, else 0; and two digits, the expected grade of
+    facts in tenths.
 
-    The digit is `-` where nothing is claimed or nothing could be heard. A claim that contradicts itself is
-    not supported at all (0)."""
-    return support_digits(
-        {
-            name: heard[name][values.index(claims[name])] if claims[name] in values else 0.0
-            for name, values in ASPECTS.items()
-            if name in claims and name in heard
-        }
-    )
+    A digit is `-` where nothing is claimed or nothing could be heard, and where there are no profiles. A
+    claim that contradicts itself is not supported at all (0)."""
+    likely = {
+        name: heard[name][values.index(claims[name])] if claims[name] in values else 0.0
+        for name, values in ASPECTS.items()
+        if name in claims and name in heard
+    }
+    return support_digits(claims, likely, profiles)
 
 
-def support_digits(likely: Mapping[str, float]) -> str:
+def support_digits(claims: Mapping[str, str], likely: Mapping[str, float], profiles: Profiles | None) -> str:
     """Returns the digits of `support`, from the probability of each claim that could be heard.
 
     The expected grade of facts is 5 less the expected number of wrong claims, at least 1; without a claim
     about the voice it is 1. A small model adds badly, so the sum stands there."""
     digits = [str(round(9 * likely[name])) if name in likely else UNKNOWN for name in ASPECTS]
+    if profiles is None or "emotion" not in claims:
+        digits.append(UNKNOWN)
+    else:
+        digits.append("9" if profiles.support(claims, claims["emotion"]) else "0")
     doubts = [1 - p for name, p in likely.items() if name != "emotion"]
     expected = max(1.0, 5 - sum(doubts)) if doubts else 1.0
     return f"{''.join(digits)}{round(10 * expected)}"
@@ -110,7 +115,11 @@ def heard_aspects(rows: Sequence[Sequence[float]]) -> Heard:
 
 
 def drawn_support(
-    claims: Mapping[str, str], truth: Mapping[str, str], rng: random.Random, right_rate: float = 0.7
+    claims: Mapping[str, str],
+    truth: Mapping[str, str],
+    profiles: Profiles | None,
+    rng: random.Random,
+    right_rate: float = 0.7,
 ) -> str:
     """Draws how a calibrated listener might support claims (`support`), for the aspects in `truth`.
 
@@ -130,4 +139,4 @@ def drawn_support(
             is_right = claims[name] == truth[name]
             p = rng.betavariate(a + is_right, b + (not is_right))
             likely[name] = p if claims[name] in ASPECTS[name] else 0.0
-    return support_digits(likely)
+    return support_digits(claims, likely, profiles)

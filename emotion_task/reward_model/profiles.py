@@ -9,9 +9,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from emotion_task.facts import PROSODY, VALUES, stated_facts
 from emotion_task.records import Utterance
+from rlcore.records.files import read_json, write_json
+
+NAME = "profiles.json"
+"""File in a reward model's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,16 @@ class Profiles:
 
     odds: Mapping[str, Mapping[str, Mapping[str, float]]]
     """P(value | emotion), by emotion, attribute of `PROSODY` and value."""
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Profiles | None:
+        """Reads the profiles that lie beside a reward model; None where there are none."""
+        path = Path(folder) / NAME
+        return cls(read_json(path)) if path.is_file() else None
+
+    def write(self, folder: str | Path) -> None:
+        """Writes the profiles beside a reward model."""
+        write_json(Path(folder) / NAME, self.odds)
 
     @classmethod
     def learn(cls, utterances: Iterable[Utterance]) -> Profiles:

@@ -18,6 +18,7 @@ from emotion_task.reward_model.listening import (
     listen_messages,
     support,
 )
+from emotion_task.reward_model.profiles import Profiles
 from rlcore.errors import ConfigError
 from rlcore.rewards.generative import GenerativeRewardModel
 from rlcore.rewards.protocol import Reward, failed_scores
@@ -67,7 +68,8 @@ class ReasoningReward(GenerativeRewardModel):
     dimensions (`emotion_task.reward_model.grades`).
 
     Args:
-        model_path: the reward model's checkpoint; it has its own audio tower.
+        model_path: the reward model's checkpoint; it has its own audio tower. With `profiles.json` in its
+            folder (`emotion_task.reward_model.profiles`) it is told whether claims support the emotion.
         weights: dimension to its weight, where other than those of `DIMENSIONS`; normalised to sum to 1. A
             dimension that is not named gets 0: it is graded and shown, and does not count.
         engine: further vLLM engine arguments.
@@ -92,12 +94,13 @@ class ReasoningReward(GenerativeRewardModel):
             dtype=dtype,
             media_cache=media_cache,
         )
+        self._profiles = Profiles.read(model_path)
 
     def observe_prompt(self, prompt: Prompt) -> str:
         return format_prompt(self.processor, listen_messages())
 
     def judge_prompt(self, prompt: Prompt, response: str, observed: Sequence[Sequence[float]]) -> str:
-        heard = support(claimed_aspects(response), heard_aspects(observed))
+        heard = support(claimed_aspects(response), heard_aspects(observed), self._profiles)
         return format_prompt(self.processor, judge_messages(response, heard))
 
     def load_media(self, prompt: Prompt) -> dict[str, Any]:

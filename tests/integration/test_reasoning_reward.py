@@ -91,7 +91,7 @@ class TransformersJudge:
     def grades(self, audio: str, response: str) -> tuple[list[float], str]:
         """The expected grades, and what was heard of the response's claims."""
         heard = heard_aspects(self.row(listen_messages(), audio, "0123456789", len(ASPECTS)))
-        line = support(claimed_aspects(response), heard)
+        line = support(claimed_aspects(response), heard, None)
         rows = self.row(judge_messages(response, line), audio, "12345", len(DIMENSIONS))
         return [sum(grade * p for grade, p in enumerate(row, 1)) for row in rows], line
 

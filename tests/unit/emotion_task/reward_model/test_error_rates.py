@@ -134,6 +134,12 @@ def test_profiles_tell_what_supports_an_emotion() -> None:
     assert PROFILES.odds["sad"]["energy_level"] == {"low": 0.5, "normal": 0.25, "high": 0.25}
 
 
+def test_profiles_lie_beside_a_model(tmp_path: Path) -> None:
+    assert Profiles.read(tmp_path) is None and Profiles.read("owner/model") is None
+    PROFILES.write(tmp_path)
+    assert Profiles.read(tmp_path) == PROFILES
+
+
 def test_claims_are_bent_no_further_than_needed() -> None:
     facts = {"pitch_level": "low", "energy_level": "high", "speed_level": "fast", "gender": "male"}
     assert PROFILES.bend(facts, "angry") == facts

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -14,10 +15,12 @@ from emotion_task.reward_model.listening import (
     support,
     support_digits,
 )
+from emotion_task.reward_model.profiles import Profiles
 
 UTTERANCE = Utterance(
     id="1", audio="1.wav", emotion="sad", gender="female", pitch_level="high", intonation="flat"
 )
+PROFILES = Profiles.learn([replace(UTTERANCE, pitch_level="low"), replace(UTTERANCE, emotion="happy")])
 RESPONSE = "<think>A woman speaks. The pitch is low. This points to sad.</think><answer>{answer}</answer>"
 
 
@@ -38,17 +41,23 @@ def test_claims_are_those_of_the_reasoning_and_the_answer() -> None:
 def test_support_is_the_probability_of_each_claim() -> None:
     heard = {"pitch_level": (0.5, 0.3, 0.2, 0.0), "gender": (0.0, 1.0), "energy_level": (1.0, 0.0, 0.0)}
     claims = {"pitch_level": "normal", "gender": "female", "speed_level": "fast"}
-    assert support(claims, heard) == "3---9-43"  # 0.7 of a claim is probably wrong
-    assert support({"pitch_level": "contradictory"}, heard) == "0-----40"
-    assert support({}, heard) == "------10"
+    assert support(claims, heard, None) == "3---9--43"  # 0.7 of a claim is probably wrong
+    assert support({"pitch_level": "contradictory"}, heard, None) == "0------40"
+    assert support({}, heard, PROFILES) == "-------10"
+
+
+def test_the_line_says_whether_the_claims_support_the_emotion() -> None:
+    for emotion, digit in (("sad", "9"), ("happy", "0"), ("calm", "9")):
+        assert support({"pitch_level": "low", "emotion": emotion}, {}, PROFILES) == f"------{digit}10"
+    assert support({"emotion": "sad"}, {}, PROFILES) == "------010"
 
 
 def test_the_expected_grade_of_facts_is_that_of_the_rules_for_a_sure_listener() -> None:
     values = {name: values[0] for name, values in ASPECTS.items()}
     for num_wrong in range(6):
         likely = {name: float(place >= num_wrong) for place, name in enumerate(values)}
-        assert support_digits(likely).endswith(str(max(10, 50 - 10 * num_wrong)))
-    assert support_digits(likely | {"emotion": 0.0}) == "00000010"
+        assert support_digits(values, likely, None).endswith(str(max(10, 50 - 10 * num_wrong)))
+    assert support_digits(values, likely | {"emotion": 0.0}, None) == "000000-10"
 
 
 def test_a_row_of_digits_is_read_over_each_aspects_values() -> None:
@@ -67,7 +76,7 @@ def test_drawn_listeners_are_calibrated() -> None:
     likely: list[tuple[float, bool]] = []
     for _ in range(40000):
         truth = {"intonation": "flat" if rng.random() < 0.7 else "rising"}
-        line = drawn_support({"intonation": "flat"}, truth, rng)
+        line = drawn_support({"intonation": "flat"}, truth, None, rng)
         likely.append((int(line[3]) / 9, truth["intonation"] == "flat"))
     for digit in range(10):
         inside = [right for p, right in likely if round(9 * p) == digit]
@@ -76,5 +85,5 @@ def test_drawn_listeners_are_calibrated() -> None:
         assert sum(inside) / len(inside) == pytest.approx(middle, abs=0.05), digit
     sure = sum(p in (0.0, 1.0) for p, _ in likely)
     assert 0.3 * len(likely) < sure < 0.7 * len(likely)
-    assert drawn_support({"gender": "contradictory"}, {"gender": "male"}, rng) == "----0-40"
-    assert drawn_support({"gender": "male"}, {}, rng) == "------10"
+    assert drawn_support({"gender": "contradictory"}, {"gender": "male"}, None, rng) == "----0--40"
+    assert drawn_support({"gender": "male"}, {}, None, rng) == "-------10"

@@ -122,7 +122,7 @@ def make(seed: int = 0, **kwargs):
 
 def test_grades_cover_the_scale_and_agree_with_the_rules() -> None:
     utterances, examples = make(per_utterance=4)
-    by_id = {u.id: u for u in utterances}
+    by_id, profiles = {u.id: u for u in utterances}, Profiles.learn(utterances)
     assert len(examples) == 1000
     factual = Counter(example.grades[0] for example in examples)
     assert min(factual[grade] for grade in (1, 2, 3, 4, 5)) > 150
@@ -132,7 +132,7 @@ def test_grades_cover_the_scale_and_agree_with_the_rules() -> None:
     plain = [example for example in examples if example.grades[3] > 2]
     agreeing = 0
     for example in plain:
-        graded = grade_response(example.response, by_id[example.id.split("#")[0]], Profiles.learn(utterances))
+        graded = grade_response(example.response, by_id[example.id.split("#")[0]], profiles)
         agreeing += example.grades == tuple(graded.values())
         assert len(example.target) == 5 and set(example.target) <= set("12345")
     assert len(plain) > 700 and agreeing > 0.98 * len(plain)
@@ -287,7 +287,7 @@ def test_data_are_a_function_of_the_seed() -> None:
 def test_samples_of_a_policy_are_graded_by_the_same_rules() -> None:
     (example,) = graded_samples([(UTTERANCE, "no schema at all")], PROFILES)
     assert example.grades == (1, 1, 1, 4, 2) and example.id == "1#sample0"
-    assert example.messages == judge_messages("no schema at all", "------10")
+    assert example.messages == judge_messages("no schema at all", "-------10")
     (empty,) = graded_samples([(UTTERANCE, "\n")], PROFILES)
     assert empty.grades == (1, 1, 1, 1, 1)
 
@@ -297,7 +297,7 @@ def test_grades_of_others_are_read_and_checked(tmp_path: Path) -> None:
     grades = {"factual": 4, "interpretation": 5, "completeness": 3, "fluency": 5, "structure": 2}
     row = {"id": "1", "response": "The pitch is low.", "grades": grades}
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    (example,) = read_graded(path, [UTTERANCE])
+    (example,) = read_graded(path, [UTTERANCE], PROFILES)
     assert (example.grades, example.audio, example.response) == (
         (4, 5, 3, 5, 2),
         "1.wav",
@@ -306,14 +306,21 @@ def test_grades_of_others_are_read_and_checked(tmp_path: Path) -> None:
     for bad in ({"id": "2"}, {"grades": grades | {"fluency": 6}}, {"grades": {"fluency": 5}}):
         path.write_text(json.dumps(row) + "\n" + json.dumps(row | bad) + "\n", encoding="utf-8")
         with pytest.raises(DataError, match=r"graded.jsonl:2: not a graded response"):
-            read_graded(path, [UTTERANCE])
+            read_graded(path, [UTTERANCE], PROFILES)
 
 
 def test_training_mixes_listening_and_grading() -> None:
     utterances, _ = make()
     others = list(graded_samples([(UTTERANCE, "no schema at all")], PROFILES))
     examples = training_examples(
-        utterances, TemplateWriter(), 600, seed=1, listening=0.5, per_utterance=1, imported=others
+        utterances,
+        TemplateWriter(),
+        600,
+        seed=1,
+        profiles=PROFILES,
+        listening=0.5,
+        per_utterance=1,
+        imported=others,
     )
     heard = [example for example in examples if isinstance(example, ListeningExample)]
     assert len(examples) == 600 and len(heard) == 300
@@ -322,7 +329,9 @@ def test_training_mixes_listening_and_grading() -> None:
     assert [e.id for e in examples[:50]] != sorted(e.id for e in examples[:50])
     bare = [Utterance(id=str(i), audio="a.wav", emotion=("sad", "angry")[i % 2]) for i in range(4)]
     with pytest.raises(DataError, match="4 utterances, none with an emotion and prosody"):
-        training_examples(bare, TemplateWriter(), 10, seed=1, listening=0.5, per_utterance=1)
+        training_examples(
+            bare, TemplateWriter(), 10, seed=1, profiles=PROFILES, listening=0.5, per_utterance=1
+        )
 
 
 def test_one_emotion_leaves_nothing_to_answer_wrongly() -> None:
