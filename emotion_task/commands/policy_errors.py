@@ -24,6 +24,7 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
     parser.add_argument(
         "--split", default="train", help="split of the answers (default: train, the rollouts)"
     )
+    parser.add_argument("--step", type=int, help="answers of this step alone (0: the model before the first)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON of the same rates")
     parser.set_defaults(run=run)
 
@@ -41,12 +42,15 @@ def run(arguments: argparse.Namespace) -> int:
     answers = [
         (by_id[group.prompt.id], completion.text)
         for row, group in read_groups(arguments.samples)
-        if row["split"] == arguments.split and group.prompt.id in by_id
+        if row["split"] == arguments.split
+        and arguments.step in (None, row["step"])
+        and group.prompt.id in by_id
         for completion in group.completions
     ]
     if not answers:
+        of_step = "" if arguments.step is None else f", step {arguments.step}"
         raise DataError(
-            f"{arguments.samples}: no answer of the split {arguments.split!r} to an utterance of "
+            f"{arguments.samples}: no answer (split {arguments.split!r}{of_step}) to an utterance of "
             f"{arguments.manifest}"
         )
     train = [utterance for utterance in by_id.values() if utterance.split == "train"]

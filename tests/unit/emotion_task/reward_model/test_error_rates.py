@@ -121,8 +121,13 @@ def test_the_command_writes_what_is_read(tmp_path: Path, capsys: pytest.CaptureF
         out.write_text(json.dumps(bad), encoding="utf-8")
         with pytest.raises(DataError, match="not a file of `emotion policy-errors`"):
             read_rates(out)
-    assert main([*arguments, "--split", "eval"]) != 0
-    assert "no answer of the split 'eval'" in capsys.readouterr().err
+    assert main([*arguments, "--step", "1"]) == 0
+    for others, named in (
+        (["--split", "eval"], "(split 'eval')"),
+        (["--step", "0"], "(split 'train', step 0)"),
+    ):
+        assert main([*arguments, *others]) != 0
+        assert f"no answer {named}" in capsys.readouterr().err
 
 
 def test_profiles_tell_what_supports_an_emotion() -> None:
