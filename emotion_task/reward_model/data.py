@@ -167,7 +167,7 @@ def graded_examples(
     """Yields template responses of every quality, from faultless to wrong in all, with their grades.
 
     Evenly spread, none to four of a response's claims are wrong, each number as often, so that grades of
-    facts cover the whole scale. Other faults join at fixed rates; a few responses are no reasoning at all.
+    facts cover the whole scale. Other faults join at fixed rates; 8 % of these are no reasoning at all.
     With `rates`, every second response to a recording has the errors of a policy instead, as often as it
     makes them, and none more seldom than in one of a hundred: another policy makes it, or this one once it
     pays. The random choices of a response depend on (seed, utterance id, index) alone.

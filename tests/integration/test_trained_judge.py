@@ -33,7 +33,7 @@ from rlcore.rewards.samples import completion_of
 from rlcore.types import Group, Prompt, RewardContext
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("engine_process")]
-NUM_STEPS, BATCH_SIZE = 280, 32
+NUM_STEPS, BATCH_SIZE = 340, 32
 
 
 @pytest.fixture(scope="module")
