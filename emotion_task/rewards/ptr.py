@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emotion_task.audio_window import model_waveform
+from emotion_task.claims.support import ClaimTable
 from emotion_task.labels import ALL_LABELS, check_set, labels_beside
 from emotion_task.parsing import normalise_label, parse_response
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages
@@ -72,13 +73,14 @@ class ReasoningReward(GenerativeRewardModel):
     dimensions (`emotion_task.reward_model.grades`).
 
     Args:
-        model_path: the reward model's checkpoint; it has its own audio tower.
+        model_path: the reward model's checkpoint; it has its own audio tower. With a
+            `ClaimTable` in its folder it is told whether claims support the emotion.
         weights: dimension to its weight, where other than those of `DIMENSIONS`; normalised to sum to 1. A
             dimension that is not named gets 0: it is graded and shown, and does not count.
         engine: further vLLM engine arguments.
         media_cache: folder that keeps what the tower makes of recordings, from run to run.
-        labels: emotions that the model was trained to hear; by default those in the file beside it
-            (`emotion_task.labels.LABELS_FILE`), or ours.
+        labels: emotions that the model was trained to hear; by default those of its table, those in the
+            file beside it (`emotion_task.labels.LABELS_FILE`), or ours.
     """
 
     def __init__(
@@ -90,7 +92,9 @@ class ReasoningReward(GenerativeRewardModel):
         media_cache: str | None = None,
         labels: Sequence[str] | None = None,
     ):
-        self._aspects = aspects_of(labels or labels_beside(model_path) or ALL_LABELS)
+        self._table = ClaimTable.read(model_path)
+        beside = self._table.labels if self._table else labels_beside(model_path)
+        self._aspects = aspects_of(labels or beside or ALL_LABELS)
         super().__init__(
             model_path,
             dimensions=dimension_weights(weights),
@@ -107,7 +111,7 @@ class ReasoningReward(GenerativeRewardModel):
 
     def judge_prompt(self, prompt: Prompt, response: str, observed: Sequence[Sequence[float]]) -> str:
         claims, hearing = claimed_aspects(response, self._aspects), heard_aspects(observed, self._aspects)
-        heard = support(claims, hearing, self._aspects)
+        heard = support(claims, hearing, self._table, self._aspects)
         return format_prompt(self.processor, judge_messages(response, heard))
 
     def load_media(self, prompt: Prompt) -> dict[str, Any]:
