@@ -300,7 +300,9 @@ def _repeat(sentences: list[str], rng: random.Random) -> list[str]:
 def _shuffle_sentences(sentences: list[str], rng: random.Random) -> list[str]:
     described, conclusion = sentences[:-1], sentences[-1]
     rng.shuffle(described)
-    place = rng.randrange(max(1, len(described)))
+    # A reason comes after the conclusion; what only fills or is made up is none.
+    reasons = [k for k, sentence in enumerate(described) if sentence not in (*_PADDING, *_DETAILS)]
+    place = rng.randrange(max(reasons, default=0) + 1)
     return [*described[:place], conclusion, *described[place:]]
 
 

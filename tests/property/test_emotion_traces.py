@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from emotion_task.claims.finder import find_claims
@@ -135,6 +135,15 @@ TABLE = learn_table(
 
 
 @settings(max_examples=150)
+@example(
+    dict(zip(VALUES, ("low", "low", "slow", "rising", "male"), strict=True)),
+    [wrong_claim, missing_claim, wrong_quotation, long_prose],
+    None,
+    shuffled_sentences,
+    "pitch_level",
+    "the car is next to the house",
+    1,
+)
 @given(
     st.fixed_dictionaries({name: st.sampled_from(values) for name, values in VALUES.items()}),
     st.lists(
