@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from emotion_task.audio_window import model_waveform
+from emotion_task.claims.finder import find_claims
 from emotion_task.claims.support import ClaimTable
 from emotion_task.labels import ALL_LABELS, check_set, labels_beside
 from emotion_task.parsing import normalise_label, parse_response
@@ -16,11 +18,12 @@ from emotion_task.reward_model.listening import (
     claimed_aspects,
     heard_aspects,
     listen_messages,
+    reasoning_of,
     support,
 )
 from rlcore.errors import ConfigError
 from rlcore.models.chat_template import format_prompt
-from rlcore.rewards.generative import GenerativeRewardModel
+from rlcore.rewards.generative import GenerativeRewardModel, without_tokens
 from rlcore.rewards.protocol import Reward, failed_scores
 from rlcore.types import Group, Prompt, RewardContext, Score
 
@@ -70,7 +73,8 @@ class ReasoningReward(GenerativeRewardModel):
     """The reasoning reward R_t is the grade of a generative reward model.
 
     The model listens to the recording, once for all of its responses, and grades each response in five
-    dimensions (`emotion_task.reward_model.grades`).
+    dimensions (`emotion_task.reward_model.grades`). It is not asked about a response that has no answer and
+    claims nothing of the voice: each dimension's grade is 1.
 
     Args:
         model_path: the reward model's checkpoint; it has its own audio tower. With a
@@ -105,6 +109,22 @@ class ReasoningReward(GenerativeRewardModel):
             dtype=dtype,
             media_cache=media_cache,
         )
+
+    def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
+        nothing = Score(value=1 / MAX_GRADE, parts={dimension.name: 1.0 for dimension in DIMENSIONS})
+        asked = [
+            replace(group, completions=tuple(c for c in group.completions if self._says_something(c.text)))
+            for group in groups
+        ]
+        rows = map(iter, super().score_batch(asked, context))
+        return [
+            [next(row) if self._says_something(c.text) else nothing for c in group.completions]
+            for group, row in zip(groups, rows, strict=True)
+        ]
+
+    def _says_something(self, response: str) -> bool:
+        text = without_tokens(response, self._reserved)  # as the judge would read it
+        return parse_response(text) is not None or bool(find_claims(reasoning_of(text)))
 
     def observe_prompt(self, prompt: Prompt) -> str:
         return format_prompt(self.processor, listen_messages())
