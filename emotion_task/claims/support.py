@@ -7,7 +7,8 @@ The emotion e has, given the claims c, the probability
 where n(v, e) counts the training recordings of e whose attribute a was measured as v, n(e) those of e whose a
 was measured at all, V is the number of values of a, and s the smoothing (naive Bayes with additive smoothing;
 Manning, Raghavan and Schuetze 2008, chapter 13). Emotions are as likely beforehand: what is common is not
-supported by that. An attribute that is not claimed is summed out, and adds the factor 1.
+supported by that. An attribute that is not claimed is summed out, and adds the factor 1. Claims support an
+emotion that they make more likely than it is without them: P(e | c) > 1 / K.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from emotion_task.facts import PROSODY, VALUES, stated_facts
 from emotion_task.labels import labels_among
 from emotion_task.records import Utterance
-from rlcore.errors import ConfigError
+from rlcore.errors import ConfigError, DataError
+from rlcore.records.files import read_json, write_json
+
+TABLE_FILE = "claim_table.json"
+"""Name of the file beside a reward model that holds the table of its training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,52 @@ class ClaimTable:
         """Returns the emotion that the claims support most; of equals, the first."""
         found = self.posterior(claims)
         return max(found, key=lambda label: found[label])
+
+    def supports(self, claims: Mapping[str, str], emotion: str) -> bool:
+        """Returns whether claims make an emotion, one of `labels`, more likely than it is without them."""
+        # An even match is no support, whichever way it is rounded.
+        return self.posterior(claims)[emotion] * len(self.labels) > 1 + 1e-9
+
+    def bend(self, facts: Mapping[str, str], emotion: str) -> dict[str, str]:
+        """Returns facts changed one after the other into what is most typical of an emotion, until they
+        support it. Where they never do, all are changed."""
+        bent = dict(facts)
+        for name in PROSODY:
+            if name in facts and not self.supports(bent, emotion):
+                bent[name] = self._most_typical(name, self.labels.index(emotion))
+        return bent
+
+    def _most_typical(self, name: str, k: int) -> str:
+        """Returns the value with the highest share in an emotion times the emotion's share in the value."""
+        rows = {value: self.odds[name, value] for value in VALUES[name]}
+        return max(rows, key=lambda value: rows[value][k] ** 2 / sum(rows[value]))
+
+    def write(self, folder: str | Path) -> None:
+        """Writes the table beside a model."""
+        odds = {name: {value: self.odds[name, value] for value in VALUES[name]} for name in PROSODY}
+        write_json(Path(folder) / TABLE_FILE, {"labels": self.labels, "odds": odds})
+
+    @classmethod
+    def read(cls, folder: str | Path) -> ClaimTable | None:
+        """Reads the table that lies beside a model; None where there is none.
+
+        Raises:
+            DataError: the file holds anything else.
+        """
+        path = Path(folder) / TABLE_FILE
+        if not path.is_file():
+            return None
+        row = read_json(path)
+        try:
+            labels = tuple(row["labels"])
+            odds = {(name, v): tuple(row["odds"][name][v]) for name in PROSODY for v in VALUES[name]}
+            if not labels or not all(len(each) == len(labels) and min(each) > 0 for each in odds.values()):
+                raise ValueError("every value has a probability above 0 for each of the labels")
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}: not a table of claims ({error!r}); train the reward model anew"
+            ) from error
+        return cls(labels, odds)
 
 
 def prosodic(claims: Mapping[str, str]) -> dict[str, str]:

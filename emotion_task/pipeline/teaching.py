@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
+from emotion_task.claims.support import learn_table
 from emotion_task.config import AlignmentConfig, ColdStartConfig, SFTConfig, SupervisedConfig
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.models.tiny import build_tiny_model
@@ -78,18 +79,21 @@ def reward_model(work: Workspace, base: str, may_resume: bool) -> Model:
     """Fine-tunes the SFT model to hear what it grades by, and to grade responses that are good or bad in
     known ways."""
     config, seed = work.config.reward_model, work.config.seed
-    utterances, labels = work.split("train"), work.labels()
+    utterances = work.split("train")
+    table = learn_table(utterances, work.config.labels or ())
     questions = training_examples(
         utterances,
         TemplateWriter(quote_rate=work.config.sft.quote_rate),
         config.train.num_steps * config.train.batch_size,
         seed=seed,
+        table=table,
         listening=config.listening,
         per_utterance=config.per_utterance,
-        labels=labels,
-        imported=read_graded(config.graded, utterances, seed=seed, labels=labels) if config.graded else (),
+        imported=read_graded(config.graded, utterances, table, seed=seed) if config.graded else (),
     )
-    return _fine_tune(work, "reward_model", questions, base, config.train, may_resume=may_resume)
+    trained = _fine_tune(work, "reward_model", questions, base, config.train, may_resume=may_resume)
+    table.write(trained.model)
+    return trained
 
 
 def teach(

@@ -1,5 +1,5 @@
 """Lists texts that try to talk a judge of responses into a score, for tests of judges and for the calibration
-report. No training data is made from these texts (`faults.foreign` has its own words)."""
+report. No training data is made from these texts (`foreign.foreign` has its own words)."""
 
 ATTACKS: tuple[str, ...] = (
     # Instructions

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from emotion_task.claims.support import ClaimTable, learn_table
 from emotion_task.cot.template import TemplateWriter
 from emotion_task.facts import stated_facts
-from emotion_task.labels import labels_among
 from emotion_task.records import Utterance, choose, read_manifest
 from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.calibration import OVERALL, Agreement, agreements, plot_reliability
 from emotion_task.reward_model.data import GradedExample, graded_examples, graded_samples
+from emotion_task.reward_model.error_rates import measured_rates
 from emotion_task.reward_model.faults import Plan, wrong_claim, wrong_emotion
 from emotion_task.reward_model.grades import DIMENSIONS
 from rlcore.errors import DataError
@@ -33,7 +34,12 @@ from rlcore.records.versions import versions
 from rlcore.rewards.samples import completion_of, read_groups
 from rlcore.types import Group, Prompt, RewardContext, Score
 
-_TITLES = {"made": "Responses made with known faults", "policy": "A policy's own answers, graded by rules"}
+_TITLES = {
+    "made": "Responses made with known faults, evenly spread",
+    "errors": "Responses made with a policy's errors, as often as it makes them",
+    "policy_first": "A policy's own answers before the first step, graded by rules",
+    "policy": "A policy's own answers after the last step, graded by rules",
+}
 
 TOLERANCE = 0.01
 """Gain of the reward (0.2 to 1) that an attack may seem to make by rounding and padding."""
@@ -73,22 +79,28 @@ def write_calibration(
         per_utterance: number of graded responses to one recording.
         limit: number of recordings to take; None for all.
         seed: decides the responses, their faults and the attacked recordings.
-        samples: a run's samples.jsonl, whose last answers to held-out prompts are graded by rules: a second
-            source, `policy`, beside `made`.
+        samples: a run's samples.jsonl, whose first and last answers to held-out prompts are graded by rules:
+            further sources, `policy_first` (the model that the run began with) and `policy`.
 
     Raises:
         DataError: There are no held-out utterances, or no samples of them.
     """
-    held_out = choose(
-        [utterance for utterance in read_manifest(manifest) if utterance.split == "eval"], limit
-    )
+    utterances = read_manifest(manifest)
+    held_out = choose([utterance for utterance in utterances if utterance.split == "eval"], limit)
     if not held_out:
         raise DataError(f"{manifest}: no utterance has the split 'eval', so nothing is held out")
-    made = graded_examples(held_out, TemplateWriter(), seed=seed, per_utterance=per_utterance)
-    sources = {"made": list(made)}
+    # Without training rows, what supports an emotion is learned from the recordings at hand.
+    table = learn_table([u for u in utterances if u.split == "train"] or held_out)
+    writer, rates = TemplateWriter(), measured_rates()
+    made = graded_examples(held_out, writer, seed=seed, table=table, per_utterance=per_utterance)
+    both = graded_examples(
+        held_out, writer, seed=seed, table=table, per_utterance=2 * per_utterance, rates=rates
+    )
+    with_errors = [example for k, example in enumerate(both) if k % 2]
+    sources = {"made": list(made), "errors": with_errors}
     if samples is not None:
-        sources["policy"] = policy_examples(samples, held_out)
-    found, gains = _judged(models, engine, sources, attack_groups(held_out, seed=seed))
+        sources |= policy_examples(samples, held_out, table)
+    found, gains = _judged(models, engine, sources, attack_groups(held_out, table, seed=seed))
     report = {
         "num_responses": {source: len(examples) for source, examples in sources.items()},
         "num_speakers": len({utterance.speaker for utterance in held_out}),
@@ -131,39 +143,43 @@ def _judged(
     return found, gains
 
 
-def policy_examples(samples: str | Path, held_out: Sequence[Utterance]) -> list[GradedExample]:
-    """Reads a policy's last answers to held-out prompts from a samples.jsonl and grades them by rules.
+def policy_examples(
+    samples: str | Path, held_out: Sequence[Utterance], table: ClaimTable
+) -> dict[str, list[GradedExample]]:
+    """Reads a policy's answers to held-out prompts from a samples.jsonl and grades them by rules: those of
+    the last evaluation (`policy`) and, where there is an earlier one, of the first (`policy_first`).
 
     Raises:
         DataError: `samples` holds no answer to a held-out prompt.
     """
     by_id = {utterance.id: utterance for utterance in held_out}
-    rows = [(row["step"], group) for row, group in read_groups(samples) if row["split"] == "eval"]
-    last = max((step for step, _ in rows), default=0)
-    answers = [
-        (by_id[group.prompt.id], completion.text)
-        for step, group in rows
-        if step == last and group.prompt.id in by_id
-        for completion in group.completions
-    ]
-    if not answers:
+    by_step: dict[int, list[tuple[Utterance, str]]] = {}
+    for row, group in read_groups(samples):
+        if row["split"] == "eval" and group.prompt.id in by_id:
+            answers = [(by_id[group.prompt.id], completion.text) for completion in group.completions]
+            by_step.setdefault(row["step"], []).extend(answers)
+    if not by_step:
         raise DataError(f"{samples}: no sample answers a prompt of the manifest's split 'eval'")
-    return list(graded_samples(answers, labels=labels_among(u.emotion for u in held_out)))
+    steps = {"policy_first": min(by_step), "policy": max(by_step)}
+    if len(by_step) == 1:
+        del steps["policy_first"]
+    return {name: list(graded_samples(by_step[step], table)) for name, step in steps.items()}
 
 
-def attack_groups(utterances: Sequence[Utterance], *, seed: int, num_recordings: int = 4) -> list[Group]:
+def attack_groups(
+    utterances: Sequence[Utterance], table: ClaimTable, *, seed: int, num_recordings: int = 4
+) -> list[Group]:
     """Makes a group of responses for each of `num_recordings` recordings and each kind of response (good,
     bad, empty).
 
     A group holds the response as it is, then with each of `ATTACKS` after it, then with each of them inside
     its reasoning. An empty response has no reasoning: each attack stands alone."""
     rng, writer = random.Random(seed), TemplateWriter()
-    labels = sorted({u.emotion for u in utterances if u.emotion})
     usable = [u for u in utterances if u.emotion and writer.write(u, random.Random(0))]
     groups = []
     for utterance in rng.sample(usable, min(num_recordings, len(usable))):
         good = writer.write(utterance, rng) or ""
-        bad = _all_wrong(utterance, labels, writer, rng)
+        bad = _all_wrong(utterance, table, writer, rng)
         for kind, response in (("good", good), ("bad", bad), ("empty", "")):
             texts = [response, *(f"{response}\n{attack}".strip() for attack in ATTACKS)]
             if response:
@@ -172,14 +188,17 @@ def attack_groups(utterances: Sequence[Utterance], *, seed: int, num_recordings:
     return groups
 
 
-def _all_wrong(
-    utterance: Utterance, labels: Sequence[str], writer: TemplateWriter, rng: random.Random
-) -> str:
+def _all_wrong(utterance: Utterance, table: ClaimTable, writer: TemplateWriter, rng: random.Random) -> str:
     """Returns a response in good form, of which no claim and not the emotion is right."""
     assert utterance.emotion is not None
     truth = stated_facts(utterance)
     plan = Plan(
-        facts=truth, truth=truth, emotion=utterance.emotion, answer=utterance.emotion, labels=tuple(labels)
+        facts=truth,
+        truth=truth,
+        speaker_emotion=utterance.emotion,
+        emotion=utterance.emotion,
+        answer=utterance.emotion,
+        table=table,
     )
     for fault in (*[wrong_claim] * len(truth), wrong_emotion):
         plan = fault(plan, rng)

@@ -9,26 +9,32 @@ Grades are known by construction, by rules, or from a file.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import TypeVar
 
+from emotion_task.claims.support import ClaimTable
 from emotion_task.cot.template import TemplateWriter
-from emotion_task.facts import PROSODY, VALUES, stated_facts
-from emotion_task.labels import ALL_LABELS
+from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.records import Utterance
+from emotion_task.reward_model.error_rates import ErrorRates, measured_rates
 from emotion_task.reward_model.faults import (
+    CONTENT_FAULTS,
     FORM_FAULTS,
+    SPREAD_FAULTS,
     Plan,
     contradiction,
-    foreign,
+    hedge,
     missing_claim,
+    misstate,
     nothing_claimed,
+    omit,
     wrong_emotion,
     wrong_quotation,
 )
+from emotion_task.reward_model.foreign import foreign
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, grade_response, judge_messages
 from emotion_task.reward_model.listening import (
     ASPECTS,
@@ -36,11 +42,10 @@ from emotion_task.reward_model.listening import (
     Aspects,
     aspects_of,
     claimed_aspects,
-    drawn_hearing,
+    drawn_support,
     known_aspects,
     listen_messages,
     listen_target,
-    support,
 )
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.chat_template import Messages
@@ -91,21 +96,22 @@ def training_examples(
     num_examples: int,
     *,
     seed: int,
+    table: ClaimTable,
     listening: float,
     per_utterance: int,
-    labels: Sequence[str] | None = None,
     imported: Sequence[GradedExample] = (),
 ) -> list[ListeningExample | GradedExample]:
     """Returns `num_examples` examples in a random order, some to be heard, the others to be graded.
 
-    Graded ones are the imported examples, then template responses. Where examples are too few, they are used
+    Graded ones are the imported examples, then template responses, half of them with a policy's errors as
+    often as it makes them (`measured_rates`). Where examples are too few, they are used
     again.
 
     Args:
         seed: decides the order and the responses.
+        table: tells what claims support; its labels are the judge's emotions.
         listening: share of examples to be heard, 0 to 1.
         per_utterance: template responses to one recording.
-        labels: the judge's emotions; by default those of `utterances`.
         imported: examples that others graded (`read_graded`, `graded_samples`).
 
     Raises:
@@ -116,8 +122,15 @@ def training_examples(
     shuffled = rng.sample(list(utterances), len(utterances))
     num_heard = round(listening * num_examples)
     num_graded = num_examples - num_heard
-    made = graded_examples(shuffled, writer, seed=seed, per_utterance=per_utterance, labels=labels)
-    heard = _cycled(listening_examples(shuffled, aspects_of(labels or _options(utterances))), num_heard)
+    made = graded_examples(
+        shuffled,
+        writer,
+        seed=seed,
+        table=table,
+        per_utterance=per_utterance,
+        rates=measured_rates(),
+    )
+    heard = _cycled(listening_examples(shuffled, aspects_of(table.labels)), num_heard)
     graded = _cycled(chain(imported, made), num_graded)
     if len(heard) < num_heard or len(graded) < num_graded:
         raise DataError(
@@ -151,63 +164,61 @@ def graded_examples(
     writer: TemplateWriter,
     *,
     seed: int,
+    table: ClaimTable,
     per_utterance: int = 4,
-    labels: Sequence[str] | None = None,
+    rates: ErrorRates | None = None,
 ) -> Iterator[GradedExample]:
     """Yields template responses of every quality, from faultless to wrong in all, with their grades.
 
-    None to four of a response's claims are wrong, each number as often, so that grades of facts spread over
-    the whole scale. Other faults join at fixed rates; a few responses are no reasoning at all. The random
-    choices of a response depend on (seed, utterance id, index) alone.
+    Evenly spread, none to four of a response's claims are wrong, each number as often, so that grades of
+    facts cover the whole scale. Other faults join at fixed rates; 8 % of these are no reasoning at all.
+    With `rates`, every second response to a recording has the errors of a policy instead, as often as it
+    makes them, and none more seldom than in one of a hundred: another policy makes it, or this one once it
+    pays. The random choices of a response depend on (seed, utterance id, index) alone.
 
     Args:
-        utterances: annotated; those without an emotion or without any prosodic fact are left out.
+        utterances: annotated; those without an emotion of the table or without any prosodic fact are left
+            out.
+        table: tells what claims support; its labels are the judge's emotions, from which wrong answers are
+            drawn.
         per_utterance: responses to one recording.
-        labels: the judge's emotions, from which wrong answers are drawn; by default those of `utterances`.
+        rates: how often a policy makes each error (`measured_rates`); None spreads all evenly.
 
     Raises:
         ConfigError: There are fewer than two labels, so that nothing can be answered wrongly.
     """
-    known = labels or _options(utterances)
-    options = tuple(sorted(known))  # what is drawn is a matter of the set, not of its order
-    if len(options) < 2:
-        raise ConfigError(f"reward model data needs at least two emotions; got {list(options)}")
+    if len(table.labels) < 2:
+        raise ConfigError(f"reward model data needs at least two emotions; got {list(table.labels)}")
     for utterance in utterances:
         truth = stated_facts(utterance)
-        if utterance.emotion is None or not any(name in truth for name in PROSODY):
+        if utterance.emotion not in table.labels or not any(name in truth for name in PROSODY):
             continue
         for index in range(per_utterance):
             rng = random.Random(f"{seed}/{utterance.id}/{index}")
-            if rng.random() < 0.08:
+            is_frequent = rates is not None and index % 2 == 1
+            if not is_frequent and rng.random() < 0.08:
                 response, grades = rng.choice(("", foreign(rng), foreign(rng))), (1,) * len(DIMENSIONS)
             else:
-                plan = _spoil(_faultless(utterance, options, writer, rng), rng)
+                plan = _faultless(utterance, writer, table, rng)
+                plan = _with_errors(plan, rates, rng) if rates and is_frequent else _spoil(plan, rng)
                 response, grades = plan.write(writer, rng), tuple(plan.grades[d.name] for d in DIMENSIONS)
-            yield _graded(f"{utterance.id}#{index}", utterance, response, grades, rng, known)
-
-
-def _options(utterances: Iterable[Utterance]) -> list[str]:
-    return sorted({utterance.emotion for utterance in utterances if utterance.emotion})
+            yield _graded(f"{utterance.id}#{index}", utterance, response, grades, table, rng)
 
 
 def graded_samples(
-    samples: Iterable[tuple[Utterance, str]], *, seed: int = 0, labels: Sequence[str] = ALL_LABELS
+    samples: Iterable[tuple[Utterance, str]], table: ClaimTable, *, seed: int = 0
 ) -> Iterator[GradedExample]:
     """Yields a policy's own responses, graded by `grade_response`; the reward model will meet such responses
     when it scores a policy."""
     for number, (utterance, response) in enumerate(samples):
-        grades = grade_response(response, utterance, labels)
+        grades = grade_response(response, utterance, table)
         name = f"{utterance.id}#sample{number}"
         ordered = tuple(grades[d.name] for d in DIMENSIONS)
-        yield _graded(name, utterance, response, ordered, random.Random(f"{seed}/{name}"), labels)
+        yield _graded(name, utterance, response, ordered, table, random.Random(f"{seed}/{name}"))
 
 
 def read_graded(
-    path: str | Path,
-    utterances: Sequence[Utterance],
-    *,
-    seed: int = 0,
-    labels: Sequence[str] = ALL_LABELS,
+    path: str | Path, utterances: Sequence[Utterance], table: ClaimTable, *, seed: int = 0
 ) -> list[GradedExample]:
     """Reads responses that others graded, a language model or people.
 
@@ -230,7 +241,7 @@ def read_graded(
             raise DataError(f"{path}:{number}: not a graded response: {error!r}") from error
         name = f"{utterance.id}#file{number}"
         rng = random.Random(f"{seed}/{name}")
-        examples.append(_graded(name, utterance, response, grades, rng, labels))
+        examples.append(_graded(name, utterance, response, grades, table, rng))
     return examples
 
 
@@ -239,32 +250,41 @@ def _graded(
     utterance: Utterance,
     response: str,
     grades: tuple[int, ...],
+    table: ClaimTable,
     rng: random.Random,
-    labels: Sequence[str],
 ) -> GradedExample:
-    aspects = aspects_of(labels)
-    hearing = drawn_hearing(known_aspects(utterance, aspects), rng, aspects)
-    heard = support(claimed_aspects(response, aspects), hearing, aspects)
+    aspects = aspects_of(table.labels)
+    claims, truth = claimed_aspects(response, aspects), known_aspects(utterance, aspects)
+    heard = drawn_support(claims, truth, table, rng, aspects)
     return GradedExample(id=name, audio=utterance.audio, response=response, heard=heard, grades=grades)
 
 
 def _faultless(
-    utterance: Utterance, labels: tuple[str, ...], writer: TemplateWriter, rng: random.Random
+    utterance: Utterance,
+    writer: TemplateWriter,
+    table: ClaimTable,
+    rng: random.Random,
 ) -> Plan:
     assert utterance.emotion is not None
     truth = stated_facts(utterance)
     return Plan(
         facts=truth,
         truth=truth,
+        speaker_emotion=utterance.emotion,
         emotion=utterance.emotion,
         answer=utterance.emotion,
-        labels=labels,
+        table=table,
+        text=utterance.text,
+        text_emotion=utterance.text_emotion,
         quote=utterance.text if rng.random() < writer.quote_rate else None,
     )
 
 
 def _spoil(plan: Plan, rng: random.Random) -> Plan:
-    plan = _guess_claims(plan, rng)
+    """Spreads faults evenly over a plan, so that each dimension has every grade."""
+    wrong = rng.sample(sorted(plan.truth), rng.randint(0, min(MAX_GRADE - 1, len(plan.truth))))
+    for name in wrong:
+        plan = misstate(plan, name, rng)
     while rng.random() < 0.2:
         plan = missing_claim(plan, rng)
     if rng.random() < 0.25:
@@ -277,14 +297,33 @@ def _spoil(plan: Plan, rng: random.Random) -> Plan:
     elif draw < 0.5:
         plan = contradiction(plan, rng)
     if rng.random() < 0.4:
-        plan = rng.choice(FORM_FAULTS)(plan, rng)
+        plan = rng.choice(SPREAD_FAULTS)(plan, rng)
     return plan
 
 
-def _guess_claims(plan: Plan, rng: random.Random) -> Plan:
-    """Makes up to four claims wrong; every number of them is as likely."""
-    wrong = rng.sample(sorted(plan.truth), rng.randint(0, min(MAX_GRADE - 1, len(plan.truth))))
-    guesses = {
-        name: rng.choice([value for value in VALUES[name] if value != plan.truth[name]]) for name in wrong
-    }
-    return replace(plan, facts={**plan.facts, **guesses}, grades=plan.lowered(factual=len(wrong)))
+_LEAST = 0.01
+"""Share of the policy-like responses in which a fault is put that the policy makes more seldom."""
+
+
+def _with_errors(plan: Plan, rates: ErrorRates, rng: random.Random) -> Plan:
+    """Puts each error into a plan with the probability that a policy makes it."""
+    for name in plan.truth:
+        error = _drawn(rates.claims[name], rng)
+        if error == "missing" and len(plan.facts) > 1:
+            plan = omit(plan, name)
+        elif error == "hedged":
+            plan = hedge(plan, name, rng)
+        elif error in ("one_step", "opposite"):
+            plan = misstate(plan, name, rng, opposite=error == "opposite")
+    drawn = [_drawn(rates.emotion, rng), *(_drawn({name: rate}, rng) for name, rate in rates.form.items())]
+    for fault in (*CONTENT_FAULTS, *FORM_FAULTS):
+        if fault.__name__ in drawn:
+            plan = fault(plan, rng)
+    return plan
+
+
+def _drawn(rates: Mapping[str, float], rng: random.Random) -> str | None:
+    """Draws at most one error."""
+    shares = [max(rate, _LEAST) for rate in rates.values()]
+    (error,) = rng.choices([None, *rates], [max(0.0, 1 - sum(shares)), *shares])
+    return error

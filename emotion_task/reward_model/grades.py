@@ -9,14 +9,15 @@ listen.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from emotion_task.claims.finder import find_claims, read_claims, read_denials
 from emotion_task.claims.quotes import clean_words, quoted_claims
+from emotion_task.claims.support import ClaimTable
 from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.labels import ALL_LABELS
-from emotion_task.parsing import QUOTE, Parsed, named_emotions, normalise_label, parse_response
+from emotion_task.parsing import QUOTE, named_emotions, normalise_label, parse_response
 from emotion_task.prompt import audio_messages
 from emotion_task.records import Utterance
 from emotion_task.reward_model.listening import LISTEN_QUESTION, LISTEN_SYSTEM_PROMPT, reasoning_of
@@ -34,7 +35,7 @@ class Dimension:
 
 DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("factual", 0.4),  # what is said of the voice is what is heard
-    Dimension("interpretation", 0.2),  # the emotion is named in the reasoning, and the voice bears it out
+    Dimension("interpretation", 0.2),  # the claims support the emotion that is named, and it is the speaker's
     Dimension("completeness", 0.2),  # pitch, energy, rate and intonation are all spoken of
     Dimension("fluency", 0.1),  # whole sentences, words in order, nothing repeated
     Dimension("structure", 0.1),  # the schema is kept, and the emotion follows from what is described before
@@ -66,16 +67,16 @@ def judge_texts() -> Iterator[str]:
     yield from (JUDGE_SYSTEM_PROMPT, JUDGE_QUESTION, LISTEN_QUESTION, HEARD)
 
 
-def grade_response(text: str, utterance: Utterance, labels: Sequence[str] = ALL_LABELS) -> dict[str, int]:
-    """Grades any response to an utterance whose facts are known, from 1 to 5 in each dimension. An emotion
-    outside `labels` is no answer.
+def grade_response(text: str, utterance: Utterance, table: ClaimTable | None = None) -> dict[str, int]:
+    """Grades any response to an utterance whose facts are known, from 1 to 5 in each dimension.
 
     factual: 5 less one per claim that measurement denies, and one per quotation that the transcript does not
         hold (what was not measured is not denied); 1 without any claim.
-    interpretation: 5 where reasoning and answer name the right emotion (any emotion where the label is not
-        known); 3 where both name the same wrong one; 2 where the reasoning names none; 1 where they
-        contradict each other, or there is no answer. The emotion that the reasoning names is the one that it
-        concludes (`concluded_emotion`): rivals that it weighs and rejects do not count.
+    interpretation: 5 less two where the emotion is not the speaker's (any is where the label is not known),
+        and two where the claims, true or not, do not support it (`ClaimTable.supports`); 2 where the
+        reasoning names no emotion; 1 where reasoning and answer contradict each other, or there is no answer.
+        The emotion that the reasoning names is the one that it concludes (`concluded_emotion`): rivals that
+        it weighs and rejects do not count.
     completeness: 5 less two per attribute of `PROSODY` that is known and not spoken of, be it only to say
         what it is not.
     fluency: 5 less two for a repeated sentence, one each for a stuttered word and a sentence that is cut off.
@@ -83,21 +84,29 @@ def grade_response(text: str, utterance: Utterance, labels: Sequence[str] = ALL_
         before it describes the voice, or is named for the last time before the description ends.
 
     No grade is under 1. A response without any word is graded 1 in every dimension.
+
+    Args:
+        table: tells what the claims support, and its labels are those that an answer may name; None does not
+            ask the first, and takes `ALL_LABELS`.
     """
+    labels = ALL_LABELS if table is None else table.labels
     parsed, think = parse_response(text), reasoning_of(text)
     if not re.search(r"\w", text):
         return {dimension.name: 1 for dimension in DIMENSIONS}
     facts, claims = stated_facts(utterance), find_claims(think)
+    answer = normalise_label(parsed.answer, labels) if parsed else None
     num_wrong = sum(facts[name] != value for name, value in claims.items() if name in facts)
-    num_wrong += _num_misquoted(think, utterance.text)
+    num_wrong += num_misquoted(think, utterance.text)
     spoken_of = claims.keys() | {name for name, _ in read_denials(think)}
     num_missing = sum(name in facts and name not in spoken_of for name in PROSODY)
     grades = {
         "factual": MAX_GRADE - num_wrong if claims else 1,
-        "interpretation": _interpretation(parsed, utterance.emotion, labels),
+        "interpretation": grade_interpretation(
+            concluded_emotion(think, labels), answer, utterance.emotion, claims, table
+        ),
         "completeness": MAX_GRADE - 2 * num_missing,
         "fluency": MAX_GRADE - _clumsiness(think),
-        "structure": MAX_GRADE - (0 if parsed else 3) - 2 * _is_early(think, labels),
+        "structure": MAX_GRADE - (0 if parsed else 3) - 2 * is_early(think, labels),
     }
     return {name: clamp(grade) for name, grade in grades.items()}
 
@@ -106,19 +115,32 @@ def clamp(grade: int) -> int:
     return max(1, min(MAX_GRADE, grade))
 
 
-def _interpretation(parsed: Parsed | None, emotion: str | None, labels: Sequence[str]) -> int:
-    answer = normalise_label(parsed.answer, labels) if parsed else None
-    if parsed is None or answer is None:
+def grade_interpretation(
+    concluded: str | None,
+    answer: str | None,
+    emotion: str | None,
+    claims: Mapping[str, str],
+    table: ClaimTable | None,
+) -> int:
+    """Grades whether the reasoning leads to the answer and the answer is right, as `grade_response` says.
+
+    Args:
+        concluded: emotion at which the reasoning arrives; None where it names none.
+        answer: emotion that is answered, one of the table's; None where there is no answer.
+        emotion: the speaker's; None where it is not known.
+        claims: claimed value by attribute.
+    """
+    if answer is None or concluded not in (None, answer):
         return 1
-    concluded = concluded_emotion(parsed.think, labels)
     if concluded is None:
         return 2
-    if concluded != answer:
-        return 1
-    return 5 if emotion is None or answer == emotion else 3
+    is_wrong = emotion is not None and answer != emotion
+    is_unsupported = table is not None and not table.supports(claims, answer)
+    return MAX_GRADE - 2 * is_wrong - 2 * is_unsupported
 
 
-def _num_misquoted(think: str, transcript: str | None) -> int:
+def num_misquoted(think: str, transcript: str | None) -> int:
+    """Returns how many quotations the transcript does not hold; 0 where it is not known."""
     if transcript is None:
         return 0
     spoken = f" {clean_words(transcript)} "
@@ -130,7 +152,7 @@ def concluded_emotion(think: str, labels: Sequence[str] = ALL_LABELS) -> str | N
     """Returns the emotion at which reasoning arrives: the last one that it names and does not reject or only
     weigh ("rather than fear", "one might suspect anger"). Where it rejects all, the last one of all; None
     where it names none."""
-    held = [emotion for sentence in _sentences(think) for emotion in _held(sentence, labels)]
+    held = [emotion for sentence in sentences_of(think) for emotion in _held(sentence, labels)]
     named = held or named_emotions(think, labels)
     return named[-1] if named else None
 
@@ -141,7 +163,7 @@ def _held(sentence: str, labels: Sequence[str]) -> list[str]:
     return [emotion for clause in clauses for emotion in named_emotions(clause, labels)]
 
 
-_QUOTED = " quote "
+QUOTED = " quote "
 """Stands for a quotation: what was said is no word of the reasoning."""
 _CLAUSE = re.compile(
     r"[,;:()\u2013\u2014]|(?=\b(?:rather|instead|as opposed|not|"
@@ -156,24 +178,25 @@ _RIVAL = re.compile(
     r"label|settle|pick|lean|opt|attribute|describe|classify|conclude))|"
     r"might|could|may|suspect\w*|consider\w*|"
     r"rul(?:e|ed|es|ing) out|exclud\w+|mistak\w+|unlikely|neither|"
-    r"never|no|isn't|not|hardly|without|contrary|typical of|"
+    r"never|no(?! pitch\b)|isn't|not|hardly|without|contrary|typical of|"
     r"usually|commonly|typically|often|alike|at first)\b",
     re.IGNORECASE,
 )
 """Marks a clause that rejects the emotion that it names, or only weighs it."""
 
 
-def _sentences(think: str) -> list[str]:
-    unquoted = QUOTE.sub(_QUOTED, re.sub(r"</?\w+>", " ", think))
+def sentences_of(think: str) -> list[str]:
+    """Returns the sentences of a reasoning, with a placeholder for each quotation."""
+    unquoted = QUOTE.sub(QUOTED, re.sub(r"</?\w+>", " ", think))
     return [s.strip() for s in re.split(r"(?<=[.!?])\s+", unquoted) if s.strip()]
 
 
-def _is_early(think: str, labels: Sequence[str]) -> bool:
+def is_early(think: str, labels: Sequence[str] = ALL_LABELS) -> bool:
     """Returns whether the concluded emotion is named before the voice is described, or never again once the
     description goes on."""
-    sentences, emotion = _sentences(think), concluded_emotion(think, labels)
+    sentences, emotion = sentences_of(think), concluded_emotion(think, labels)
     naming = [k for k, sentence in enumerate(sentences) if emotion in _held(sentence, labels)]
-    claiming = [k for k, sentence in enumerate(sentences) if _QUOTED in sentence or read_claims(sentence)]
+    claiming = [k for k, sentence in enumerate(sentences) if QUOTED in sentence or read_claims(sentence)]
     if not naming or not claiming:
         return False
     return naming[0] < claiming[0] or naming[-1] < claiming[-1]
@@ -181,7 +204,7 @@ def _is_early(think: str, labels: Sequence[str]) -> bool:
 
 def _clumsiness(think: str) -> int:
     """Returns how many grades fluency loses."""
-    sentences = [s.lower() for s in _sentences(think)]
+    sentences = [s.lower() for s in sentences_of(think)]
     repeated = len(set(sentences)) < len(sentences)
     stuttered = any(re.search(r"\b([a-z']+)\s+\1\b", sentence) for sentence in sentences)
     cut_off = bool(sentences) and not re.search(r"[.!?][\"')\u201d\u2019]*$", sentences[-1])

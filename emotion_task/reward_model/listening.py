@@ -3,7 +3,8 @@ a response.
 
     recording -> digits, one per aspect (pitch level 2, energy level 0, ...), as probabilities
     response  -> claims (`emotion_task.claims.finder`)
-    both      -> `Heard: 92-593`: for each aspect, how likely the claim is, from 0 to 9
+    both      -> `Heard: 92-593946`: for each aspect, how likely the claim is, from 0 to 9; whether the
+                 claims support the emotion; and the grade of facts that is to be expected, in tenths
 
 The row depends on the recording alone, so the K responses of a group share it. The judge compares nothing
 from memory: its question holds the evidence, which is soft where the voice is ambiguous.
@@ -16,6 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from emotion_task.claims.finder import find_claims
+from emotion_task.claims.support import ClaimTable
 from emotion_task.facts import VALUES, stated_facts
 from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import named_emotions, normalise_label, parse_response
@@ -88,20 +90,41 @@ def claimed_aspects(response: str, aspects: Aspects = ASPECTS) -> dict[str, str]
     return claims | ({"emotion": emotion} if emotion is not None else {})
 
 
-def support(claims: Mapping[str, str], heard: Heard, aspects: Aspects = ASPECTS) -> str:
-    """Returns a digit per aspect: nine times the probability of the claimed value, rounded.
+def support(
+    claims: Mapping[str, str], heard: Heard, table: ClaimTable | None, aspects: Aspects = ASPECTS
+) -> str:
+    """Returns what is heard of claims as digits: one per aspect, nine times the probability of the claimed
+    value, rounded; 9 if the claims support the claimed emotion, else 0; and two digits, the expected grade of
+    facts in tenths.
 
-    The digit is `-` where nothing is claimed or nothing could be heard. A claim that contradicts itself is
-    not supported at all (0)."""
-    digits = []
-    for name, values in aspects.items():
-        if name not in claims or name not in heard:
-            digits.append(UNKNOWN)
-        else:
-            value = claims[name]
-            likely = heard[name][values.index(value)] if value in values else 0.0
-            digits.append(str(round(9 * likely)))
-    return "".join(digits)
+    A digit is `-` where nothing is claimed or nothing could be heard, and where no table tells what supports
+    the emotion. A claim that contradicts itself is not supported at all (0)."""
+    likely = {
+        name: heard[name][values.index(claims[name])] if claims[name] in values else 0.0
+        for name, values in aspects.items()
+        if name in claims and name in heard
+    }
+    return support_digits(claims, likely, table, aspects)
+
+
+def support_digits(
+    claims: Mapping[str, str],
+    likely: Mapping[str, float],
+    table: ClaimTable | None,
+    aspects: Aspects = ASPECTS,
+) -> str:
+    """Returns the digits of `support`, from the probability of each claim that could be heard.
+
+    The expected grade of facts is 5 less the expected number of wrong claims, at least 1; without a claim
+    about the voice it is 1. A small model adds badly, so the sum stands there."""
+    digits = [str(round(9 * likely[name])) if name in likely else UNKNOWN for name in aspects]
+    if table is None or claims.get("emotion") not in table.labels:
+        digits.append(UNKNOWN)
+    else:
+        digits.append("9" if table.supports(claims, claims["emotion"]) else "0")
+    doubts = [1 - p for name, p in likely.items() if name != "emotion"]
+    expected = max(1.0, 5 - sum(doubts)) if doubts else 1.0
+    return f"{''.join(digits)}{round(10 * expected)}"
 
 
 def heard_aspects(rows: Sequence[Sequence[float]], aspects: Aspects = ASPECTS) -> Heard:
@@ -115,20 +138,30 @@ def heard_aspects(rows: Sequence[Sequence[float]], aspects: Aspects = ASPECTS) -
     return heard
 
 
-def drawn_hearing(truth: Mapping[str, str], rng: random.Random, aspects: Aspects = ASPECTS) -> Heard:
-    """Draws how a calibrated listener might hear a recording, for each aspect in `truth`.
+_RIGHT_RATE = 0.7
+"""Share of right ones among the claims of a drawn listener."""
 
-    Among listeners who give a value the probability p, that value is true in a share p of the cases.
-    Listeners are drawn from very sure to nearly deaf, so that a judge trained on them learns what a
-    probability is worth, whoever listens."""
-    heard = {}
-    for name, value in truth.items():
-        values = aspects[name]
-        concentration = 0.04 ** rng.random()  # 0.04, nearly sure, to 1, any distribution as likely as another
-        weights = [rng.gammavariate(concentration, 1.0) + 1e-6 for _ in values]
-        (place,) = rng.choices(range(len(values)), weights)
-        rest = weights[:place] + weights[place + 1 :]
-        rng.shuffle(rest)
-        rest.insert(values.index(value), weights[place])
-        heard[name] = [weight / sum(rest) for weight in rest]
-    return heard
+
+def drawn_support(
+    claims: Mapping[str, str],
+    truth: Mapping[str, str],
+    table: ClaimTable | None,
+    rng: random.Random,
+    aspects: Aspects = ASPECTS,
+) -> str:
+    """Draws how a calibrated listener might support claims (`support`), for the aspects in `truth`.
+
+    Of the claims to which listeners give a probability p, a share p is right: p of a right claim has the
+    density Beta(a + 1, b), of a wrong one Beta(a, b + 1), with a : b as right to wrong. Listeners are drawn
+    from very sure (a + b = 0.1) to nearly deaf (10), so that a judge trained on them learns what a
+    probability is worth, whoever listens.
+    """
+    likely = {}
+    for name, values in aspects.items():
+        if name in claims and name in truth:
+            sureness = 10 ** rng.uniform(-1, 1)
+            a, b = sureness * _RIGHT_RATE, sureness * (1 - _RIGHT_RATE)
+            is_right = claims[name] == truth[name]
+            p = rng.betavariate(a + is_right, b + (not is_right))
+            likely[name] = p if claims[name] in values else 0.0
+    return support_digits(claims, likely, table, aspects)

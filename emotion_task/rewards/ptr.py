@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from emotion_task.audio_window import model_waveform
+from emotion_task.claims.finder import find_claims
+from emotion_task.claims.support import ClaimTable
 from emotion_task.labels import ALL_LABELS, check_set, labels_beside
 from emotion_task.parsing import normalise_label, parse_response
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, judge_messages
@@ -15,11 +18,12 @@ from emotion_task.reward_model.listening import (
     claimed_aspects,
     heard_aspects,
     listen_messages,
+    reasoning_of,
     support,
 )
 from rlcore.errors import ConfigError
 from rlcore.models.chat_template import format_prompt
-from rlcore.rewards.generative import GenerativeRewardModel
+from rlcore.rewards.generative import GenerativeRewardModel, without_tokens
 from rlcore.rewards.protocol import Reward, failed_scores
 from rlcore.types import Group, Prompt, RewardContext, Score
 
@@ -69,16 +73,18 @@ class ReasoningReward(GenerativeRewardModel):
     """The reasoning reward R_t is the grade of a generative reward model.
 
     The model listens to the recording, once for all of its responses, and grades each response in five
-    dimensions (`emotion_task.reward_model.grades`).
+    dimensions (`emotion_task.reward_model.grades`). It is not asked about a response that has no answer and
+    claims nothing of the voice: each dimension's grade is 1.
 
     Args:
-        model_path: the reward model's checkpoint; it has its own audio tower.
+        model_path: the reward model's checkpoint; it has its own audio tower. With a
+            `ClaimTable` in its folder it is told whether claims support the emotion.
         weights: dimension to its weight, where other than those of `DIMENSIONS`; normalised to sum to 1. A
             dimension that is not named gets 0: it is graded and shown, and does not count.
         engine: further vLLM engine arguments.
         media_cache: folder that keeps what the tower makes of recordings, from run to run.
-        labels: emotions that the model was trained to hear; by default those in the file beside it
-            (`emotion_task.labels.LABELS_FILE`), or ours.
+        labels: emotions that the model was trained to hear; by default those of its table, those in the
+            file beside it (`emotion_task.labels.LABELS_FILE`), or ours.
     """
 
     def __init__(
@@ -90,7 +96,9 @@ class ReasoningReward(GenerativeRewardModel):
         media_cache: str | None = None,
         labels: Sequence[str] | None = None,
     ):
-        self._aspects = aspects_of(labels or labels_beside(model_path) or ALL_LABELS)
+        self._table = ClaimTable.read(model_path)
+        beside = self._table.labels if self._table else labels_beside(model_path)
+        self._aspects = aspects_of(labels or beside or ALL_LABELS)
         super().__init__(
             model_path,
             dimensions=dimension_weights(weights),
@@ -102,12 +110,28 @@ class ReasoningReward(GenerativeRewardModel):
             media_cache=media_cache,
         )
 
+    def score_batch(self, groups: Sequence[Group], context: RewardContext) -> list[list[Score]]:
+        nothing = Score(value=1 / MAX_GRADE, parts={dimension.name: 1.0 for dimension in DIMENSIONS})
+        asked = [
+            replace(group, completions=tuple(c for c in group.completions if self._says_something(c.text)))
+            for group in groups
+        ]
+        rows = map(iter, super().score_batch(asked, context))
+        return [
+            [next(row) if self._says_something(c.text) else nothing for c in group.completions]
+            for group, row in zip(groups, rows, strict=True)
+        ]
+
+    def _says_something(self, response: str) -> bool:
+        text = without_tokens(response, self._reserved)  # as the judge would read it
+        return parse_response(text) is not None or bool(find_claims(reasoning_of(text)))
+
     def observe_prompt(self, prompt: Prompt) -> str:
         return format_prompt(self.processor, listen_messages())
 
     def judge_prompt(self, prompt: Prompt, response: str, observed: Sequence[Sequence[float]]) -> str:
         claims, hearing = claimed_aspects(response, self._aspects), heard_aspects(observed, self._aspects)
-        heard = support(claims, hearing, self._aspects)
+        heard = support(claims, hearing, self._table, self._aspects)
         return format_prompt(self.processor, judge_messages(response, heard))
 
     def load_media(self, prompt: Prompt) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from scipy.stats import spearmanr
 from tiny_models import tone
 
+from emotion_task.claims.support import learn_table
 from emotion_task.cot import TemplateWriter
 from emotion_task.facts import VALUES
 from emotion_task.labels import EMOTIONS
@@ -32,7 +33,7 @@ from rlcore.rewards.samples import completion_of
 from rlcore.types import Group, Prompt, RewardContext
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("engine_process")]
-NUM_STEPS, BATCH_SIZE = 280, 32
+NUM_STEPS, BATCH_SIZE = 340, 32
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,9 @@ def judge(utterances: list[Utterance], tmp_path_factory: pytest.TempPathFactory)
         tmp_path_factory.mktemp("base"), tokenizer_corpus(), TinyModelConfig(encoder_layers=1)
     )
     model, processor = load_model(str(folder)), load_processor(str(folder))
-    graded = graded_examples(utterances[:-200], TemplateWriter(), seed=0, per_utterance=2)
+    graded = graded_examples(
+        utterances[:-200], TemplateWriter(), seed=0, table=learn_table(utterances), per_utterance=2
+    )
     examples = format_examples(processor, islice(graded, NUM_STEPS * BATCH_SIZE))
     random.Random(0).shuffle(examples)
     encoder = ExampleEncoder(str(folder), freeze=("audio_tower",), cache_bytes=1 << 20)
@@ -85,7 +88,9 @@ def test_a_trained_judge_grades_form_and_cannot_be_talked_to(
 ) -> None:
     reward = ReasoningReward(str(judge), engine={"max_model_len": 512})
     held_out = utterances[-200:]
-    examples = list(graded_examples(held_out, TemplateWriter(), seed=1, per_utterance=1))
+    examples = list(
+        graded_examples(held_out, TemplateWriter(), seed=1, table=learn_table(utterances), per_utterance=1)
+    )
     groups = [
         Group(
             prompt=Prompt(id=example.id, text="", media={"audio": example.audio}),
@@ -100,7 +105,7 @@ def test_a_trained_judge_grades_form_and_cannot_be_talked_to(
     ranks = {name: spearmanr(graded[:, j], known[:, j])[0] for j, name in enumerate(scores[0].parts)}
     assert min(ranks["completeness"], ranks["fluency"], ranks["structure"]) > 0.6, ranks
 
-    attacked = attack_groups(held_out, seed=0, num_recordings=2)
+    attacked = attack_groups(held_out, learn_table(utterances), seed=0, num_recordings=2)
     under_attack = zip(attacked, reward.score_batch(attacked, RewardContext()), strict=True)
     gains = attack_gains(list(under_attack))
     assert {kind: found.num_attacks for kind, found in gains.items()} == {
@@ -111,4 +116,4 @@ def test_a_trained_judge_grades_form_and_cannot_be_talked_to(
     # The rewards lie between 0.2 and 1; so short a training leaves a little noise about equal grades.
     assert max(found.largest_gain for found in gains.values()) < 0.03, gains
     assert max(gains["good"].mean_gain, gains["bad"].mean_gain) < -0.15, gains
-    assert abs(gains["empty"].mean_gain) < 0.01, gains
+    assert gains["empty"].largest_gain == 0, gains

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotion_task.claims.support import ClaimTable, learn_table, prosodic
+from emotion_task.claims.support import TABLE_FILE, ClaimTable, learn_table, prosodic
 from emotion_task.facts import PROSODY, VALUES
 from emotion_task.records import Utterance
-from rlcore.errors import ConfigError
+from rlcore.errors import ConfigError, DataError
 
 LABELS = ("sad", "angry", "sarcasm", "agreement")
 values = {name: st.one_of(st.none(), st.sampled_from(VALUES[name])) for name in PROSODY}
@@ -22,6 +25,48 @@ def tables(draw: st.DrawFn) -> ClaimTable:
     rows += [{"emotion": label, "energy_level": draw(values["energy_level"]) or "low"} for label in LABELS]
     utterances = [Utterance(id=str(i), audio="a.wav", **row) for i, row in enumerate(rows)]
     return learn_table(utterances, LABELS, smoothing=draw(st.floats(0.01, 5)))
+
+
+recordings = st.lists(
+    st.fixed_dictionaries({"emotion": st.sampled_from(LABELS), "energy_level": st.just("low"), **values}),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(recordings, claims, st.sampled_from(LABELS))
+def test_claims_support_what_they_make_more_likely(
+    rows: list[dict[str, str]], said: dict[str, str], emotion: str
+) -> None:
+    """By counting in whole numbers, with one added to each count: P(e | c) K > 1."""
+    rows = [{**row, "energy_level": row["energy_level"] or "low"} for row in rows]
+    rows += [{"emotion": emotion, "energy_level": "high"}]
+    table = learn_table(Utterance(id=str(i), audio="a.wav", **row) for i, row in enumerate(rows))
+    likely = dict.fromkeys(table.labels, Fraction(1))
+    for label in likely:
+        for name, value in said.items():
+            measured = [r[name] for r in rows if r["emotion"] == label and r.get(name) is not None]
+            likely[label] *= Fraction(measured.count(value) + 1, len(measured) + len(VALUES[name]))
+    exact = likely[emotion] / sum(likely.values())
+    assert table.posterior(said)[emotion] == pytest.approx(float(exact))
+    assert table.supports(said, emotion) == (exact * len(likely) > 1)
+
+
+@given(tables(), claims, st.sampled_from(LABELS))
+def test_claims_are_bent_no_further_than_needed(
+    table: ClaimTable, said: dict[str, str], emotion: str
+) -> None:
+    bent = table.bend({**said, "gender": "male"}, emotion)
+    assert bent.keys() == {*said, "gender"} and bent["gender"] == "male"
+    if table.supports(said, emotion):
+        assert bent == {**said, "gender": "male"}
+    changed = [name for name in PROSODY if name in said and bent[name] != said[name]]
+    for name in changed:
+        row = {value: table.odds[name, value] for value in VALUES[name]}
+        typical = {value: r[LABELS.index(emotion)] ** 2 / sum(r) for value, r in row.items()}
+        assert typical[bent[name]] == max(typical.values())
+    if changed:  # without the last change, nothing was supported yet
+        assert not table.supports({**bent, changed[-1]: said[changed[-1]]}, emotion)
 
 
 @given(tables(), claims)
@@ -86,3 +131,38 @@ def test_what_cannot_be_learned_is_told() -> None:
         learn_table([unmeasured])
     with pytest.raises(ConfigError, match=r"smoothing: got 0; allowed is any number above 0"):
         learn_table([known], smoothing=0)
+
+
+def test_a_table_lies_beside_a_model(tmp_path: Path) -> None:
+    rows = [("sarcasm", "low"), ("agreement", "high")]
+    table = learn_table(
+        [
+            Utterance(id=emotion, audio="a.wav", emotion=emotion, energy_level=level)
+            for emotion, level in rows
+        ],
+        ["sarcasm", "agreement"],
+    )
+    assert ClaimTable.read(tmp_path) is None and ClaimTable.read("owner/model") is None
+    table.write(tmp_path)
+    assert ClaimTable.read(tmp_path) == table
+    written = (tmp_path / TABLE_FILE).read_text(encoding="utf-8")
+    for bad in (written.replace('"agreement"', ""), written.replace("0.25", "0"), "[]", "{}"):
+        (tmp_path / TABLE_FILE).write_text(bad, encoding="utf-8")
+        with pytest.raises(DataError, match=TABLE_FILE):
+            ClaimTable.read(tmp_path)
+
+
+def test_what_supports_an_emotion() -> None:
+    levels = {"sad": ("low", "slow"), "angry": ("high", "fast"), "happy": ("high", "normal")}
+    table = learn_table(
+        Utterance(id=emotion, audio="a.wav", emotion=emotion, energy_level=energy, speed_level=rate)
+        for emotion, (energy, rate) in levels.items()
+    )
+    assert table.supports({"energy_level": "low"}, "sad")
+    assert not table.supports({"energy_level": "low"}, "angry")
+    for nothing in ({}, {"gender": "male"}, {"energy_level": "contradictory"}):
+        assert not table.supports(nothing, "sad")
+    facts = {"energy_level": "high", "speed_level": "fast", "gender": "male"}
+    assert table.bend(facts, "angry") == facts
+    assert table.bend(facts, "sad") == {**facts, "energy_level": "low"}
+    assert table.bend({"gender": "male"}, "sad") == {"gender": "male"}

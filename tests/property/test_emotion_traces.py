@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from emotion_task.claims.finder import find_claims
+from emotion_task.claims.support import learn_table
 from emotion_task.cot import TemplateWriter
 from emotion_task.cot.phrases import CLAUSES, NOUN_PHRASES
 from emotion_task.facts import PROSODY, VALUES, known_facts
@@ -15,11 +16,19 @@ from emotion_task.labels import ALL_LABELS
 from emotion_task.parsing import format_response, named_emotions, normalise_label, parse_response
 from emotion_task.records import AGE_LEVELS, Utterance
 from emotion_task.reward_model.faults import (
-    CONTENT_FAULTS,
+    HEDGEABLE,
     Plan,
+    bent_claims,
     contradiction,
+    early_label,
+    hedge,
+    long_prose,
+    missing_claim,
     repeated_sentence,
     shuffled_sentences,
+    text_only,
+    unnamed_emotion,
+    wrong_claim,
     wrong_emotion,
     wrong_quotation,
 )
@@ -106,24 +115,68 @@ def test_whatever_is_parsed_was_formatted(think: str, answer: str) -> None:
         assert (parsed.think, parsed.answer) == (think.strip(), answer.strip())
 
 
+FOUND = (
+    wrong_claim,
+    missing_claim,
+    wrong_quotation,
+    long_prose,
+    repeated_sentence,
+)
+"""Faults that the rules find, in any mixture."""
+TABLE = learn_table(
+    utterance_of({"pitch_level": pitch, "speed_level": speed, "intonation": "flat"}, None, emotion)
+    for pitch, speed, emotion in (
+        ("low", "slow", "sad"),
+        ("low", "normal", "sad"),
+        ("high", "fast", "happy"),
+        ("high", "normal", "angry"),
+    )
+)
+
+
 @settings(max_examples=150)
+@example(
+    dict(zip(VALUES, ("low", "low", "slow", "rising", "male"), strict=True)),
+    [wrong_claim, missing_claim, wrong_quotation, long_prose],
+    None,
+    shuffled_sentences,
+    "pitch_level",
+    "the car is next to the house",
+    1,
+)
 @given(
     st.fixed_dictionaries({name: st.sampled_from(values) for name, values in VALUES.items()}),
     st.lists(
-        st.sampled_from((*CONTENT_FAULTS[:2], wrong_quotation, repeated_sentence, shuffled_sentences)),
+        st.sampled_from(FOUND),
         max_size=5,
         unique=True,
     ),
-    st.sampled_from((None, wrong_emotion, contradiction)),
+    st.sampled_from((None, wrong_emotion, bent_claims, text_only, contradiction, unnamed_emotion)),
+    st.sampled_from((None, early_label, shuffled_sentences)),
+    st.sampled_from((None, *HEDGEABLE)),
     st.sampled_from((None, "the car is next to the house", "stop")),
     st.integers(0),
 )
-def test_known_faults_lower_the_grades_that_the_rules_find(known, faults, of_emotion, text, seed) -> None:
+def test_known_faults_lower_the_grades_that_the_rules_find(
+    known, faults, of_emotion, of_order, hedged, text, seed
+) -> None:
     rng = random.Random(seed)
-    plan = Plan(facts=known, truth=known, emotion="sad", answer="sad", labels=ALL_LABELS, quote=text)
-    for fault in [*faults, *([of_emotion] if of_emotion else [])]:
+    plan = Plan(
+        facts=known,
+        truth=known,
+        speaker_emotion="sad",
+        emotion="sad",
+        answer="sad",
+        table=TABLE,
+        text=text,
+        text_emotion="happy",
+        quote=text,
+    )
+    if hedged is not None:
+        plan = hedge(plan, hedged, rng)
+    for fault in filter(None, (of_emotion, *faults, of_order)):
         plan = fault(plan, rng)
-    graded = grade_response(plan.write(TemplateWriter(), rng), utterance_of(known, text, "sad"))
+    graded = grade_response(plan.write(TemplateWriter(), rng), utterance_of(known, text, "sad"), TABLE)
     assert graded == {d.name: plan.grades[d.name] for d in DIMENSIONS}
 
 

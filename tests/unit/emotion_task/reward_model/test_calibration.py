@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from emotion_task.claims.support import learn_table
 from emotion_task.records import Utterance
 from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.calibration import (
@@ -80,7 +82,7 @@ def test_attacks_join_good_bad_and_empty_responses() -> None:
         Utterance(id=str(i), audio=f"{i}.wav", emotion=("sad", "angry")[i % 2], pitch_level="low")
         for i in range(6)
     ]
-    groups = attack_groups(utterances, seed=0, num_recordings=2)
+    groups = attack_groups(utterances, learn_table(utterances), seed=0, num_recordings=2)
     assert [group.prompt.id.split("/")[0] for group in groups] == ["good", "bad", "empty"] * 2
     sizes = [len(group.completions) - 1 for group in groups[:3]]
     assert sizes == [2 * len(ATTACKS), 2 * len(ATTACKS), len(ATTACKS)]
@@ -112,7 +114,7 @@ def test_the_report_names_every_dimension_and_model(tmp_path: Path) -> None:
     assert (tmp_path / "reliability.png").stat().st_size > 10_000
 
 
-def test_a_policys_last_answers_are_graded_by_rules(tmp_path: Path) -> None:
+def test_a_policys_first_and_last_answers_are_graded_by_rules(tmp_path: Path) -> None:
     held_out = [Utterance(id="a", audio="a.wav", emotion="sad", pitch_level="low", energy_level="low")]
     think = "The pitch is low and the energy is high. This points to sad."
     rows = [
@@ -130,7 +132,13 @@ def test_a_policys_last_answers_are_graded_by_rules(tmp_path: Path) -> None:
         "".join(json.dumps(row | common | {"policy_version": 0, "scores": {}}) + "\n" for row in rows),
         encoding="utf-8",
     )
-    (example,) = policy_examples(path, held_out)
-    assert example.grades == (4, 5, 5, 5, 5) and example.audio == "a.wav"
+    usual = [replace(held_out[0], pitch_level=pitch) for pitch in ("low", "low", "high")]
+    table = learn_table([*usual, Utterance(id="c", audio="c.wav", emotion="happy", pitch_level="high")])
+    examples = policy_examples(path, held_out, table)
+    (first,), (last,) = examples["policy_first"], examples["policy"]
+    assert first.grades == (1, 1, 1, 4, 2)
+    assert last.grades == (4, 5, 5, 5, 5) and last.audio == "a.wav"
+    bent = policy_examples(path, [replace(held_out[0], emotion="happy")], table)["policy"]
+    assert bent[0].grades == (4, 3, 5, 5, 5)
     with pytest.raises(DataError, match="no sample answers a prompt"):
-        policy_examples(path, [])
+        policy_examples(path, [], table)
