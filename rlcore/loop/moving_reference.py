@@ -43,14 +43,13 @@ class MovingReference:
         if every is None or step % every:
             return
         with self._recorder.phase("reference_sync", step):
-            policy, learner = str(self._folder.with_name(".reference.policy")), self._actors.needed_learner
-            learner.call("export", policy, timeout_s=self._learner_timeout_s)
-            if self._config.sync_weight < 1:
-                before = str(self._folder) if self.step else self._start
-                mixed = (before, policy, self._config.sync_weight)
-                learner.call_one(0, "mix_into", *mixed, timeout_s=self._learner_timeout_s)
+            learner = self._actors.needed_learner
             with replaced(self._folder, durable=True) as partial:
-                Path(policy).rename(partial)
+                learner.call("export", str(partial), timeout_s=self._learner_timeout_s)
+                if self._config.sync_weight < 1:
+                    before = str(self._folder) if self.step else self._start
+                    mixed = (before, str(partial), self._config.sync_weight)
+                    learner.call_one(0, "mix_into", *mixed, timeout_s=self._learner_timeout_s)
                 files = sorted(partial.glob("*.safetensors"))
                 for file in files:
                     sync(file)

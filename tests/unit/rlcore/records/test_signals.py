@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +16,16 @@ def send(number: signal.Signals) -> None:
     time.sleep(0.01)  # handlers run between bytecodes of the main thread
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """The signals as a terminal leaves them: whoever started the tests may have had them ignored."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_first_signal_asks_second_interrupts(number: signal.Signals) -> None:
     before = signal.getsignal(number)
