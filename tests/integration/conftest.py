@@ -17,6 +17,7 @@ def engine_process() -> Iterator[None]:
     An engine that is collected ends the process groups of every other one in its process, at whatever moment
     Python collects it: those of a module are kept until its end.
     """
+    gc.collect()  # an engine of another module, which was still in somebody's hands when that ended
     engines: list[VLLMEngine] = []
     build = VLLMEngine.__init__
 

@@ -19,10 +19,11 @@ from emotion_task.cot import TemplateWriter
 from emotion_task.models.tiny import TinyModelConfig, build_tiny_model
 from emotion_task.parsing import format_response
 from emotion_task.pipeline.tokenizer_corpus import tokenizer_corpus
-from emotion_task.prompt import emotion_messages, format_prompt
+from emotion_task.prompt import emotion_messages
 from emotion_task.records import Utterance, write_manifest
 from emotion_task.sft.encode import ExampleEncoder
 from rlcore.engines.logprobs import completion_logprobs
+from rlcore.models.chat_template import format_prompt
 from rlcore.models.hf_model import load_model, load_processor, save_checkpoint
 
 pytestmark = pytest.mark.integration
