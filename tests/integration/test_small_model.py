@@ -3,6 +3,7 @@ transformers, and its projector learns. Skipped only where the wheels cannot be 
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,7 @@ def engine_environment() -> Iterator[None]:
         for name, value in engine_env(cpu=True).items():
             patch.setenv(name, value)
         yield
+    gc.collect()  # else the engine ends those of other modules when it is collected (conftest.py)
     from vllm.distributed import cleanup_dist_env_and_memory
 
     cleanup_dist_env_and_memory()
