@@ -6,6 +6,7 @@ What an answer states is found by `rlcore.rewards.extraction`: behind its though
 from __future__ import annotations
 
 from math import isclose
+from string import ascii_uppercase
 
 from rlcore.errors import ConfigError, DataError
 from rlcore.rewards.extraction import (
@@ -119,9 +120,15 @@ class MultipleChoice(_Right):
         self._choices = choices
 
     def _rights(self, prompt: Prompt) -> list[object]:
-        texts, rights = self._texts(prompt), super()._rights(prompt)
-        if texts is not None:
-            return [right_letter(right, texts) for right in rights]
+        rights, choices = super()._rights(prompt), prompt.reference.get(self._choices)
+        if choices is not None:
+            texts, labels = choice_texts(choices)
+            known = list(ascii_uppercase[: len(texts)])
+            # A letter is a letter, as in completions, also where a choice's text is another one.
+            return [
+                right if labels == known and right in known else right_letter(right, texts, labels)
+                for right in rights
+            ]
         letters = [str(right).strip(" ().").upper() for right in rights]
         for right, letter in zip(rights, letters, strict=True):
             if len(letter) != 1 or not letter.isalpha():

@@ -85,6 +85,18 @@ def test_the_part_that_states_the_answer(text: str, part: str) -> None:
         ("1{,}000", 1000),
         (r"1\,000", 1000),
         ("1,2345", 2345),
+        ("The answer is 12 345.", 12_345),
+        ("-1\u202f000\u00a0000", -1_000_000),
+        ("3 of 5 100", 5100),
+        ("1 2 345", 345),
+        ("10^5", 100_000),
+        ("-10^{-2}", -0.01),
+        ("12 cm^2", 12),
+        (r"12\text{ cm}^{2}", 12),
+        ("a change of \u20135", -5),
+        ("3\u20135", 5),
+        ("that is...5", 5),
+        ("version 1.2.3", 1.2),
         ("50%", 50),
         ("5km", 5),
         ("H2O", None),
@@ -148,7 +160,16 @@ def test_a_number_is_right_within_its_tolerance() -> None:
         ("Is the answer A? No, the answer is B", "B"),
         ("The answer is (A) because (B) is slow", "A"),
         ("<think>A, or rather B</think><answer>C</answer>", "C"),
+        ("The answer is sad.", "B"),
+        ("Answer: a very sad", "D"),
+        ("Is the answer happy? No, the answer is: sad", "B"),
+        ("The answer is 'B'", "B"),
+        ("I choose [B]", "B"),
+        ("the answer is B sad", "B"),
+        ("the answer is A sad", "B"),  # an article, as in "A sad" alone
         # Several are none.
+        ("Answer: A sad person", None),
+        ("neither A nor B", None),
         ("A or B", None),
         ("A, B", None),
         ("A B C D", None),
@@ -162,6 +183,8 @@ def test_a_number_is_right_within_its_tolerance() -> None:
         ("The answer is a happy voice", None),
         ("A happy person", None),
         ("it is not B", None),
+        ("it isn't B", None),
+        ("it isn\u2019t B", None),
         ("E", None),
         ("<think>A", None),
         ("", None),
@@ -169,6 +192,11 @@ def test_a_number_is_right_within_its_tolerance() -> None:
 )
 def test_the_letter_of_a_choice(text: str, letter: str | None) -> None:
     assert stated_letter(text, CHOICES) == letter
+
+
+def test_the_pronoun_is_no_letter() -> None:
+    assert stated_letter("The answer is I think C") == "C"
+    assert stated_letter("The answer is I") == stated_letter("(I) loud") == "I"
 
 
 def test_a_choice_is_named_by_letter_text_or_place() -> None:
@@ -188,7 +216,26 @@ def test_a_choice_is_named_by_letter_text_or_place() -> None:
     assert error == "prompt 'p': its reference 'answer' is null; no answer is right"
 
 
+def test_letters_among_the_texts_of_choices() -> None:
+    notes = ["C", "D", "A"]
+    assert values(MultipleChoice(), {"answer": "A", "choices": notes}, "A", "the answer is C") == [1, 0]
+    assert right_letter(0, notes) == "A" and right_letter("D", notes) == "B"
+    with pytest.raises(
+        DataError, match="'A' is the text of one choice and the letter of another: give its p"
+    ):
+        right_letter("A", notes)
+
+
+def test_a_questions_own_labels_come_before_texts_and_places() -> None:
+    labelled = {"text": ["3", "2", "1"], "label": [1, 2, 3]}
+    texts, labels = choice_texts(labelled)
+    assert [right_letter(answer, texts, labels) for answer in ("1", 1, 3)] == ["A", "A", "C"]
+    assert values(MultipleChoice(), {"answer": 1, "choices": labelled}, "A", "C") == [1, 0]
+    assert values(MultipleChoice(), {"answer": "y", "choices": {"x": "no", "y": "yes"}}, "B", "A") == [1, 0]
+
+
 def test_forms_of_choices() -> None:
+    assert choice_texts({"A": "x", "B": "y", "C": None}) == (["x", "y"], ["A", "B"])
     assert choice_texts(["a", 2]) == (["a", "2"], ["A", "B"])
     assert choice_texts({"text": ["x", "y"], "label": ["1", "2"]}) == (["x", "y"], ["1", "2"])
     assert choice_texts({"A": "x", "B": "y"}) == (["x", "y"], ["A", "B"])
@@ -198,7 +245,14 @@ def test_forms_of_choices() -> None:
     for wrong in ("1", True, -1, 2.0, "C", ""):
         with pytest.raises(DataError, match="is not one of the 2 choices"):
             right_letter(wrong, ["x", "y"])
-    for choices in ("A. x B. y", ["x"], [["x"], ["y"]], {"text": "x"}, {"text": ["x", "y"], "label": ["1"]}):
+    for choices in (
+        "A. x B. y",
+        ["x"],
+        [["x"], ["y"]],
+        {"text": "x"},
+        {"text": ["x", "y"], "label": ["1"]},
+        {"text": ["x", "y"], "label": 3},
+    ):
         with pytest.raises(DataError, match="choices"):
             choice_texts(choices)
 
