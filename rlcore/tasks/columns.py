@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class Columns:
 
     def _check_template(self, template: str) -> None:
         try:
-            names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+            names = list(_columns_of(template))
         except ValueError as error:
             raise ConfigError(
                 f"task.args.template: {error}; columns stand in {{curly brackets}}, others are doubled"
@@ -201,6 +202,14 @@ class Columns:
                 letter = right_letter(answer, texts, labels)
                 reference |= {"answer": letter, "answer_text": texts[ascii_uppercase.index(letter)]}
         return reference
+
+
+def _columns_of(template: str) -> Iterator[str]:
+    """Yields the columns that a template shows: `{answer[0]}` shows `answer`, and so does `{x:{answer}}`."""
+    for _, name, form, _ in Formatter().parse(template):
+        if name is not None:
+            yield re.split(r"[.\[]", name, maxsplit=1)[0]
+            yield from _columns_of(form or "")
 
 
 def _missing(column: str, values: Mapping[str, Any], asked_by: str) -> DataError:

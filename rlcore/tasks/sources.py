@@ -57,8 +57,7 @@ def read_source(path: str | Path, split: str) -> Iterator[Row]:
         return
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder")
-    lists = [p for p in sorted(path.rglob("*")) if p.suffix in _LISTS and SPLIT.fullmatch(p.name)]
-    files = shards_in(path) or metadata_in(path) or lists
+    files = _files_in(path)
     if not files:
         raise DataError(
             f"{path}: holds no rows: no Parquet files, no metadata.csv or .jsonl, and no train.jsonl, "
@@ -75,8 +74,13 @@ def read_source(path: str | Path, split: str) -> Iterator[Row]:
 def has_split(path: str | Path, split: str) -> bool:
     """Tells whether a source is a folder of which a file tells this split."""
     path = Path(path).expanduser()
-    files = path.rglob("*") if path.is_dir() else ()
-    return any(split_of(p, path) == split for p in files if p.suffix in (*_LISTS, ".parquet"))
+    return path.is_dir() and any(split_of(file, path) == split for file in _files_in(path))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Returns the files of a data set's folder that hold its rows, of the first kind that there is."""
+    lists = [p for p in sorted(folder.rglob("*")) if p.suffix in _LISTS and SPLIT.fullmatch(p.name)]
+    return shards_in(folder) or metadata_in(folder) or lists
 
 
 def _file_rows(path: Path, root: Path) -> Iterator[Row]:

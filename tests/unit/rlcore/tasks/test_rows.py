@@ -241,6 +241,8 @@ def test_a_named_column_that_a_row_lacks_is_a_mistake(data: Path, models: dict[s
     [
         ({"columns": {"promt": "q"}}, r"task.args.columns: \['promt'\] are no roles; roles are id, prompt"),
         ({"template": "{answer}"}, r"task.args.template: \{answer\} shows the model the right answer"),
+        ({"template": "{answer[0]}"}, r"\{answer\} shows the model the right answer"),
+        ({"template": "{prompt:{answer}}"}, r"\{answer\} shows the model the right answer"),
         ({"template": "{gold}", "columns": {"answer": "gold"}}, "shows the model the right answer"),
         ({"template": "{audio} what?"}, "recordings stand in front of the text"),
         ({"template": "{q"}, "task.args.template: .*columns stand in {curly brackets}, others are doubled"),
@@ -400,3 +402,12 @@ def test_a_run_tries_its_rewards_on_answers_whose_form_is_given(data: Path, mode
         ConfigError, match=r"rewards.form: gives 0 to perfect answers of the task, such as '4'"
     ):
         check_reading(config, Rows("t", models["text"], answer_template="{answer}"), prompts)
+
+
+def test_a_list_beside_parquet_files_tells_no_split(data: Path, models: dict[str, str]) -> None:
+    (data / "set").mkdir()
+    rows = [{"prompt": f"{i}?"} for i in range(10)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), data / "set" / "train-0.parquet")
+    write(data / "set" / "test.jsonl", rows)
+    task = Rows(str(data / "set"), models["text"])
+    assert [len(task.prompts(split)) for split in ("train", "eval")] == [9, 1]
