@@ -129,7 +129,8 @@ def check_learnt(rows: Sequence[JsonObject], rewards: Iterable[str], run_dir: Pa
             )
     trained = [row for row in steps if not row["update_skipped"]]
     num_skipped = max((row["skipped_steps"] for row in trained), default=0)
-    if steps and num_skipped == sum(row["optimizer_steps"] for row in trained):
+    # An earlier version's rows do not tell how many steps were made: of a run with them nothing is said.
+    if steps and num_skipped == sum(row.get("optimizer_steps", np.inf) for row in trained):
         raise NoUpdateError(
             f"none of {len(steps)} steps changed the policy: {len(steps) - len(trained)} had too few "
             f"completions left to train on, {len(trained)} a loss or gradient that was not finite. "

@@ -687,6 +687,11 @@ FAILED = {"reward_errors/even": 8, "reward/even": float("nan")}
         ),
         ([made(update_skipped=1), made(skipped_steps=1)], None, ""),  # one of two updates was made
         ([made(skipped_steps=2), made(skipped_steps=2)], None, ""),
+        (
+            [{"update_skipped": 0, "skipped_steps": 1}, made(skipped_steps=3)],
+            None,
+            "",
+        ),  # of an earlier version
     ],
 )
 @pytest.mark.usefixtures("quiet")
