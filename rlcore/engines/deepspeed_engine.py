@@ -117,8 +117,9 @@ class DeepSpeedEngine:
         mini-batch: this rank's groups, and the objective that was made for the mini-batch of all ranks.
 
         Returns metrics of the last pass, the same on every rank: the largest of maxima and the last of
-        counters, else means over its steps. But `logprob_max_diff` and `logprob_mean_diff` compare the
-        rollout engine's logprobs with the learner's before the first step, on the first mini-batch.
+        counters, else means over its steps. But `logprob_max_diff`, `logprob_mean_diff` and
+        `current_fraction` compare the rollout engine's logprobs with the learner's before the first step, on
+        the first mini-batch.
 
         A step whose loss or gradient is not finite is skipped: weights, Adam's state and schedule stay as
         they were, and `skipped_steps`, counted from the run's start, is one higher.
@@ -129,14 +130,16 @@ class DeepSpeedEngine:
         start = time.perf_counter()
         num_passes = self._config.updates_per_batch
         # The weights have moved when a later mini-batch has its turn.
-        for groups, objective in mini_batches[1:]:
+        for index, (groups, objective) in enumerate(mini_batches[1:], 1):
             if objective.recompute_logprobs:
+                self._seed_dropout(index)
                 self._keep_old_logprobs(groups, objective)
         passes = [[self._optimizer_step(*each) for each in mini_batches] for _ in range(num_passes)]
         num_steps = num_passes * len(mini_batches)
         num_tokens = num_passes * sum(objective.totals.num_tokens for _, objective in mini_batches)
         self._num_calls += 1
-        first = {name: passes[0][0][name] for name in ("logprob_max_diff", "logprob_mean_diff")}
+        compared = ("logprob_max_diff", "logprob_mean_diff", "current_fraction")
+        first = {name: passes[0][0][name] for name in compared}
         speed = {"tokens_per_second": num_tokens / (time.perf_counter() - start)}
         return together(passes[-1]) | first | speed | {"optimizer_steps": float(num_steps)}
 
@@ -217,9 +220,7 @@ class DeepSpeedEngine:
             self._engine.empty_partition_cache()
 
     def _optimizer_step(self, groups: Sequence[G], objective: Objective[G]) -> dict[str, float]:
-        # A function of seed and step, for the adapters' dropout: a resumed run draws what this one would.
-        num_steps = self._num_updates + self._skipped.num
-        torch.manual_seed(((self._seed * 1_000_003 + num_steps) * 65_537 + self.rank) % 2**63)
+        self._seed_dropout()
         metrics, suspects = self._backward(groups, objective)
         metrics["lr"] = float(self._engine.get_lr()[0])
         metrics["grad_norm"], is_applied = self._apply_gradients()
@@ -230,6 +231,12 @@ class DeepSpeedEngine:
             prompt_ids = suspects or list(map(_prompt_id, groups))
             self._skipped.add(self._num_calls + 1, prompt_ids, metrics["loss"])
         return metrics | {"skipped_steps": float(self._skipped.num)}
+
+    def _seed_dropout(self, num_ahead: int = 0) -> None:
+        """Makes the adapters' dropout a function of seed and step, `num_ahead` after this one: a resumed run
+        draws what this one would, and old logprobs the dropout of their first step."""
+        num_steps = self._num_updates + self._skipped.num + num_ahead
+        torch.manual_seed(((self._seed * 1_000_003 + num_steps) * 65_537 + self.rank) % 2**63)
 
     def _apply_gradients(self) -> tuple[float, bool]:
         """Makes the update, unless the gradient's norm is not finite. Returns the norm before clipping, and

@@ -203,10 +203,12 @@ class Rows:
 
     def _check_sound(self, path: str) -> None:
         """Refuses a recording that the model cannot hear to its end, before a run depends on it."""
+        from rlcore.models.families import family_of
+
         if not self._placeholder:
             raise DataError(f"it has a recording, and the model {self.model_path} takes text alone")
         seconds = _sound().seconds_of(path)
-        window = getattr(self.processor.feature_extractor, "chunk_length", None)
+        window = family_of(self._config).heard_seconds(self.processor)
         if self._max_seconds is None and seconds is not None and window is not None and seconds > window:
             raise DataError(
                 f"{path}: {seconds:.1f} s are longer than the {window:g} s that the model hears; "

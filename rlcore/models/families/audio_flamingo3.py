@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlcore.models.families.base import Family, on_tower, processed_apart
+from rlcore.models.families.base import Family, many_windows, on_tower, processed_apart
 from rlcore.models.families.qwen2_audio import RENAMES
 
 
@@ -29,6 +29,7 @@ AUDIO_FLAMINGO3 = Family(
     audio_tower="model.audio_tower",
     projector="model.multi_modal_projector",
     process_audio=processed_apart,
+    heard_seconds=many_windows,
     encode_audio=_encode,
     takes_audio_embeds=True,
     max_recordings=1,

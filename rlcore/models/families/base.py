@@ -31,6 +31,19 @@ FEATURES = ("input_features", "feature_attention_mask")
 """Names of `Features`."""
 
 
+def one_window(processor: ProcessorMixin) -> float | None:
+    """Returns the seconds of the feature extractor's window. A `Family.heard_seconds`."""
+    seconds: float | None = getattr(processor.feature_extractor, "chunk_length", None)
+    return seconds
+
+
+def many_windows(processor: ProcessorMixin) -> float | None:
+    """Returns the seconds beyond which a processor cuts what it has laid into windows. A
+    `Family.heard_seconds`."""
+    seconds: float = processor.max_audio_len
+    return seconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """Facts of an architecture that rlcore needs, and that transformers does not say uniformly."""
@@ -60,6 +73,9 @@ class Family:
     process_audio: Callable[[ProcessorMixin, str, Media], tuple[Features, tuple[int, ...]]] | None = None
     """Function of processor, placeholder token and media: their features, and each recording's number of
     embeddings (`processed_at_once`, `processed_apart`)."""
+    heard_seconds: Callable[[ProcessorMixin], float | None] = one_window
+    """Function that gives the seconds of a recording beyond which the model hears nothing; None: it hears all
+    (`one_window`, `many_windows`)."""
     encode_audio: Callable[[PreTrainedModel, Mapping[str, Tensor]], list[Tensor]] | None = None
     """Function of model and features that gives the tower's output, one [N_i, D] per row of the features."""
     whole_hops: bool = False

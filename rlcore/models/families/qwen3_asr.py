@@ -29,6 +29,7 @@ QWEN3_ASR = Family(
     audio_tower="model.audio_tower",
     projector="model.multi_modal_projector",
     process_audio=processed_apart,
+    heard_seconds=lambda _: None,
     encode_audio=_encode,
     engine_features=in_one_row,
 )

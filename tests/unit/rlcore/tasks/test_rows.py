@@ -15,7 +15,7 @@ import pyarrow
 import pytest
 import soundfile
 from pyarrow import parquet
-from tiny_models import make_qwen2_audio, make_text
+from tiny_models import make_family, make_qwen2_audio, make_text
 
 from rlcore.config import ModelConfig, RewardConfig, RunConfig, TargetConfig
 from rlcore.errors import ConfigError, DataError
@@ -411,3 +411,10 @@ def test_a_list_beside_parquet_files_tells_no_split(data: Path, models: dict[str
     write(data / "set" / "test.jsonl", rows)
     task = Rows(str(data / "set"), models["text"])
     assert [len(task.prompts(split)) for split in ("train", "eval")] == [9, 1]
+
+
+def test_a_model_with_several_windows_hears_more_than_one(data: Path) -> None:
+    soundfile.write(data / "long.wav", np.zeros(4 * 8000), 8000)
+    model = str(make_family(data / "model", "audio_flamingo3", window=3))
+    (prompt,) = asked(data, model, [{"prompt": "What?", "audio": "long.wav"}])
+    assert prompt.media == {"audio": [str(data / "long.wav")]}
