@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from emotion_task.labels import check_set
 from emotion_task.models.tiny import TinyModelConfig
 from rlcore.config import LARGEST_SEED, LearnerConfig, LoRAConfig, RunConfig
 from rlcore.config.checks import between, without_tilde
@@ -200,6 +201,8 @@ class PipelineConfig:
         without_tilde(self, "run_dir")
         between(self, 0, LARGEST_SEED, "seed")
         task, emotions = self.rl.task, self.corpus.args.get("emotions")
+        if task.target == _TASK and task.args.get("labels") is not None:
+            check_set(task.args["labels"], "rl.task.args.labels")
         is_told = task.target != _TASK or task.args.get("labels") is not None
         if isinstance(emotions, list | tuple) and not is_told:
             # One set for all: readers, SFT, the judge, the question and the metrics.

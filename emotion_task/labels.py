@@ -26,8 +26,16 @@ LABELS_FILE = "emotion_labels.json"
 
 
 def labels_beside(model_path: str | Path) -> list[str] | None:
-    """Returns the labels that a model was trained with; None where no file beside it tells."""
-    return read_json(Path(model_path) / LABELS_FILE) or None
+    """Returns the labels that a model was trained with; None where no file beside it tells.
+
+    Raises:
+        ConfigError, DataError: the file holds anything else; names it.
+    """
+    path = Path(model_path) / LABELS_FILE
+    labels: list[str] | None = read_json(path) or None
+    if labels is not None:
+        check_set(labels, str(path))
+    return labels
 
 
 def labels_among(emotions: Iterable[str | None]) -> list[str]:
@@ -59,7 +67,7 @@ def check_set(labels: Sequence[str], setting: str) -> None:
     Raises:
         ConfigError: not a list of different names in small letters a to z, with single spaces between words.
     """
-    is_list = not isinstance(labels, str) and all(isinstance(label, str) for label in labels)
+    is_list = isinstance(labels, list | tuple) and all(isinstance(label, str) for label in labels)
     if not is_list or not labels or len(set(labels)) < len(labels):
         raise ConfigError(
             f"{setting}: got {labels!r}; it is a list of different labels, such as [joy, anger]"

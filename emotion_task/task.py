@@ -14,7 +14,7 @@ from emotion_task.audio_window import model_waveform
 from emotion_task.claims.check import faithfulness_metrics
 from emotion_task.evaluation.metrics import emotion_metrics, predicted_labels, prosody_metrics
 from emotion_task.facts import reference_of
-from emotion_task.labels import ALL_LABELS, check_labels, labels_among
+from emotion_task.labels import ALL_LABELS, check_labels, check_set, labels_among
 from emotion_task.parsing import format_response, parse_response
 from emotion_task.prompt import emotion_messages
 from emotion_task.records import Utterance, by_speaker, choose, read_manifest
@@ -140,6 +140,7 @@ def _choose_labels(utterances: Sequence[Utterance], labels: Sequence[str] | None
             )
         labels = labels_among(used)
     else:
+        check_set(labels, "task.args.labels")
         check_labels(labels, "task.args.labels", used)
     if not labels:
         raise DataError(f"{manifest}: no utterance has an emotion")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emotion_task.facts import PROSODY, VALUES, stated_facts
-from emotion_task.labels import labels_among
+from emotion_task.labels import check_set, labels_among
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError, DataError
 from rlcore.records.files import read_json, write_json
@@ -90,13 +90,14 @@ class ClaimTable:
         path = Path(folder) / TABLE_FILE
         if not path.is_file():
             return None
-        row = read_json(path)
         try:
+            row = read_json(path)
+            check_set(row["labels"], "labels")
             labels = tuple(row["labels"])
             odds = {(name, v): tuple(row["odds"][name][v]) for name in PROSODY for v in VALUES[name]}
-            if not labels or not all(len(each) == len(labels) and min(each) > 0 for each in odds.values()):
+            if not all(len(each) == len(labels) and all(0 < p <= 1 for p in each) for each in odds.values()):
                 raise ValueError("every value has a probability above 0 for each of the labels")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:  # the errors of rlcore are ValueErrors
             raise DataError(
                 f"{path}: not a table of claims ({error!r}); train the reward model anew"
             ) from error

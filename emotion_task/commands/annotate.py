@@ -58,6 +58,24 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
     parser.add_argument("--calibration", metavar="FILE", help="apply these cut points, make none")
     parser.add_argument("--max-seconds", type=float, default=30.0, help="quarantine longer files")
     parser.add_argument("--language", default="en", help="of transcripts whose corpus does not tell")
+    _add_plugins(parser)
+    parser.add_argument(
+        "--pass",
+        dest="only",
+        choices=("measure", "calibrate"),
+        help="only the first, or only the second over what the first left (default: both)",
+    )
+    parser.add_argument(
+        "--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"), help="cut points (default: thirds)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="measure again what OUT holds")
+    parser.add_argument(
+        "--workers", type=int, help="processes (default: every CPU of the Ray cluster; 0: this process)"
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_plugins(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--aligner",
         metavar="MODULE:CLASS",
@@ -73,20 +91,6 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
         metavar="MODULE:CLASS",
         help="hears where somebody speaks, such as emotion_task.prosody.vad:SileroVad (default: the level)",
     )
-    parser.add_argument(
-        "--pass",
-        dest="only",
-        choices=("measure", "calibrate"),
-        help="only the first, or only the second over what the first left (default: both)",
-    )
-    parser.add_argument(
-        "--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"), help="cut points (default: thirds)"
-    )
-    parser.add_argument("--fresh", action="store_true", help="measure again what OUT holds")
-    parser.add_argument(
-        "--workers", type=int, help="processes (default: every CPU of the Ray cluster; 0: this process)"
-    )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,8 @@ from rlcore.commands.shared import Commands
 
 def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
     """Adds `tiny-model` to the commands."""
+    from emotion_task.models.tiny import ARCHITECTURES
+
     parser = commands.add_parser(
         "tiny-model",
         parents=parents,
@@ -22,7 +24,9 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
     parser.add_argument(
         "--texts", type=Path, required=True, metavar="FILE", help="its words make the tokenizer: your data"
     )
-    parser.add_argument("--architecture", default="qwen2_audio", help="or qwen2_5_omni, qwen3_omni")
+    parser.add_argument(
+        "--architecture", default="qwen2_audio", help=f"{', '.join(ARCHITECTURES)} (default: the first)"
+    )
     parser.set_defaults(run=run)
 
 

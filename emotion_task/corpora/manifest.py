@@ -98,15 +98,8 @@ def load_manifest(
             found = [f"the id {id!r} stands at {lines[id]} already"]
         mistakes += [f"{where}: {mistake}" for mistake in found]
         if not found:
-            values: Fields = {"dataset": dataset or "manifest"} | row
-            # 7 and "7" are one speaker.
-            values |= {name: str(values[name]) for name in _TEXTS if name in values}
-            if "age_years" in row:
-                values["age_years"] = float(row["age_years"])
-            if "channel" in row:
-                values["channel"] = int(float(row["channel"]))
             lines[id] = where
-            utterances[id] = Utterance(**(values | {"id": id, "audio": str(_audio(own, row))}))
+            utterances[id] = _utterance(id, _audio(own, row), row, dataset or "manifest")
     translation.check()
     for label, count in translation.left_out.items():
         log.info("%s: left out %d of %r", path, count, label)
@@ -115,6 +108,18 @@ def load_manifest(
     if not utterances:
         raise DataError(f"{path}: no utterance in it")
     return list(utterances.values())
+
+
+def _utterance(id: str, audio: Path | None, row: Fields, dataset: str) -> Utterance:
+    """Returns the utterance of a row without mistakes."""
+    values: Fields = {"dataset": dataset} | row
+    # 7 and "7" are one speaker.
+    values |= {name: str(values[name]) for name in _TEXTS if name in values}
+    if "age_years" in row:
+        values["age_years"] = float(row["age_years"])
+    if "channel" in row:
+        values["channel"] = int(float(row["channel"]))
+    return Utterance(**(values | {"id": id, "audio": str(audio)}))
 
 
 def _first(mistakes: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from emotion_task.claims.support import learn_table
 from emotion_task.config import PipelineConfig
 from emotion_task.corpora import check_args
 from emotion_task.labels import ALL_LABELS, check_set
@@ -18,6 +19,9 @@ from rlcore.errors import ConfigError, DataError
 from rlcore.rewards.loading import check_reward
 
 log = logging.getLogger(__name__)
+
+_LABELS = "corpus.args.emotions, rl.task.args.labels"
+"""The two settings that name labels."""
 
 
 def check_config(config: PipelineConfig) -> None:
@@ -47,13 +51,11 @@ def _check_labels(config: PipelineConfig) -> None:
     emotions, labels = config.corpus.args.get("emotions"), config.labels
     if emotions is not None:
         check_set(emotions, "corpus.args.emotions")
-    if labels is not None:
-        check_set(labels, "rl.task.args.labels")
-        if emotions is not None and (unknown := sorted(set(labels) - set(emotions))):
-            raise ConfigError(
-                f"rl.task.args.labels: {unknown} are not of corpus.args.emotions ({', '.join(emotions)}); "
-                "leave rl.task.args.labels out, and the corpus' set is taken"
-            )
+    if labels is not None and emotions is not None and (unknown := sorted(set(labels) - set(emotions))):
+        raise ConfigError(
+            f"rl.task.args.labels: {unknown} are not of corpus.args.emotions ({', '.join(emotions)}); "
+            "leave rl.task.args.labels out, and the corpus' set is taken"
+        )
 
 
 def check_listed(work: Workspace) -> None:
@@ -62,10 +64,10 @@ def check_listed(work: Workspace) -> None:
     Raises:
         DataError: there is no utterance with an emotion in one of the splits, or emotions are none of ours
             and no set of labels is named; names the list.
-        ConfigError: a label of one's own that no utterance has, or as `check_speakers`.
+        ConfigError: a label that no utterance to train on has, or as `check_speakers`.
     """
     utterances, source = read_manifest(work.listed), work.config.corpus.root or work.listed
-    _check_emotions(work, {u.emotion for u in utterances if u.emotion}, source)
+    _check_emotions(work, utterances, source)
     for split in ("train", "eval"):
         if not any(u.split == split and u.emotion is not None for u in utterances):
             raise DataError(
@@ -76,21 +78,36 @@ def check_listed(work: Workspace) -> None:
     check_speakers(work, utterances)
 
 
-def _check_emotions(work: Workspace, used: set[str], source: object) -> None:
-    labels = work.config.labels
+def _check_emotions(work: Workspace, utterances: Sequence[Utterance], source: object) -> None:
+    labels, used = work.config.labels, {u.emotion for u in utterances if u.emotion}
     others = sorted(used - set(labels or ALL_LABELS))
     if labels is None and others:
         raise DataError(
             f"{source}: the emotions {others} are none of {list(ALL_LABELS)}; name the whole set of labels "
             "in corpus.args.emotions where the corpus takes that, else in rl.task.args.labels"
         )
-    if unused := sorted(set(labels or ()) - used - set(ALL_LABELS)):
+    trained = {u.emotion for u in utterances if u.emotion and u.split == "train"}
+    if unused := sorted(set(labels or ()) - trained):
         raise ConfigError(
-            f"corpus.args.emotions, rl.task.args.labels: no recording of {source} has the emotion {unused}; "
-            f"the list has {sorted(used)}"
+            f"{_LABELS}: no recording of {source} has the emotion {unused} and the split 'train', so no "
+            f"stage could learn it; take it out of the labels (the split has {sorted(trained)})"
         )
     if others:
         log.warning("%s: %s are no options of the question, and are left out", source, others)
+
+
+def check_annotated(work: Workspace) -> None:
+    """Checks, before anything is trained, that enough of the corpus was measured.
+
+    Raises:
+        ConfigError: a label has no recording to train on whose prosody was measured, or as `check_speakers`.
+    """
+    check_speakers(work, read_manifest(work.annotated))
+    try:
+        learn_table(work.split("train"), work.config.labels or ())
+    except ConfigError as error:
+        quarantine = work.annotated.with_name("quarantine.jsonl")
+        raise ConfigError(f"{_LABELS}: {error}. What could not be measured: {quarantine}") from error
 
 
 def check_speakers(work: Workspace, utterances: Sequence[Utterance]) -> None:

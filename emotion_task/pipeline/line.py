@@ -17,7 +17,7 @@ from pathlib import Path
 
 from emotion_task.config import PipelineConfig
 from emotion_task.pipeline import comparisons, recordings, teaching
-from emotion_task.pipeline.early_checks import check_config, check_speakers
+from emotion_task.pipeline.early_checks import check_annotated, check_config
 from emotion_task.pipeline.estimate import describe, estimate
 from emotion_task.pipeline.inputs import stage_inputs
 from emotion_task.pipeline.reinforcement import reinforce
@@ -36,7 +36,6 @@ from emotion_task.pipeline.settings import extendable, stage_settings
 from emotion_task.pipeline.stages import R, Say, Stage, Stages
 from emotion_task.pipeline.summary import FinalReport, write_summary
 from emotion_task.pipeline.workspace import Workspace
-from emotion_task.records import read_manifest
 from rlcore.config import save_config
 from rlcore.records.files import make_closed
 
@@ -134,7 +133,7 @@ class Pipeline:
             for stage in stages:
                 result = self.stages.run(stage)
                 if stage.name == "annotate":
-                    check_speakers(self.work, read_manifest(self.work.annotated))
+                    check_annotated(self.work)
                 if stage.name == until:
                     break
         return result

@@ -13,7 +13,7 @@ from emotion_task.prosody.align import Aligner
 from emotion_task.prosody.audio import Recording, read_recording
 from emotion_task.prosody.measure import measure
 from emotion_task.prosody.speaker import SpeakerClassifier
-from emotion_task.prosody.vad import SpeechDetector
+from emotion_task.prosody.vad import SpeechDetector, heard_speech
 from emotion_task.records import Utterance
 from rlcore.config.io import check
 from rlcore.config.targets import build_target
@@ -107,7 +107,7 @@ def measure_file(
             utterance.text,
             language=utterance.language or config.language,
             words=words,
-            spoken=detector.speech(recording.waveform, SAMPLE_RATE) if detector else None,
+            spoken=heard_speech(detector, recording.waveform, SAMPLE_RATE) if detector else None,
             bandwidth_hz=recording.bandwidth_hz,
             clipped_fraction=recording.clipped_fraction,
             peak=recording.peak,

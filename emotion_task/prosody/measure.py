@@ -152,13 +152,7 @@ def measure(
     if activity is None:
         raise DataError("silent: no speech stands out of the background")
     track = _track_speech(samples, sample_rate, activity)
-    speech = _speech_frames(track, activity)
-    voiced = speech & (track.hertz > 0)
-    voiced_fraction = float(voiced.sum() / max(1, speech.sum()))
-    enough_voiced = voiced.sum() >= _MIN_VOICED_FRAMES and voiced_fraction >= _MIN_VOICED_FRACTION
-    if not enough_voiced:
-        pulsed = pulsed_fraction(samples, sample_rate, activity)
-        voiced_fraction = max(voiced_fraction, pulsed) if pulsed >= _MOSTLY_VOICED else voiced_fraction
+    voiced, voiced_fraction, enough_voiced = _voicing(samples, sample_rate, track, activity)
     noise = activity.noise_floor_dbfs
     snr = None if noise is None else activity.level_dbfs - noise
     tilt = _spectral_tilt(samples, sample_rate, activity, bandwidth_hz or sample_rate / 2)
@@ -200,6 +194,20 @@ def _track_speech(samples: np.ndarray, sample_rate: int, activity: Activity) -> 
     end = round((activity.end_s + _MARGIN_S) * sample_rate)
     track = track_f0(samples[start:end], sample_rate)
     return F0Track(track.times + start / sample_rate, track.hertz)
+
+
+def _voicing(
+    samples: np.ndarray, sample_rate: int, track: F0Track, activity: Activity
+) -> tuple[np.ndarray, float, bool]:
+    """Returns the frames of speech with a pitch, bool [F of the track], the share of speech with a voice, a
+    creaking one included, and whether the pitch is there often enough to be measured."""
+    speech = _speech_frames(track, activity)
+    voiced = speech & (track.hertz > 0)
+    fraction = float(voiced.sum() / max(1, speech.sum()))
+    is_enough = bool(voiced.sum() >= _MIN_VOICED_FRAMES and fraction >= _MIN_VOICED_FRACTION)
+    if not is_enough and (pulsed := pulsed_fraction(samples, sample_rate, activity)) >= _MOSTLY_VOICED:
+        fraction = max(fraction, pulsed)
+    return voiced, fraction, is_enough
 
 
 def _dynamics(activity: Activity) -> float:

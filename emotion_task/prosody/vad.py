@@ -22,6 +22,23 @@ class SpeechDetector(Protocol):
         ...
 
 
+def heard_speech(detector: SpeechDetector, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Returns what a detector hears, bool [F].
+
+    Raises:
+        ConfigError: it returns anything but a boolean for each frame of the waveform.
+    """
+    spoken = detector.speech(waveform, sample_rate)
+    num_frames = len(waveform) // int(FRAME_S * sample_rate)
+    if not isinstance(spoken, np.ndarray) or (spoken.dtype, spoken.shape) != (bool, (num_frames,)):
+        got = f"{spoken.dtype} {spoken.shape}" if isinstance(spoken, np.ndarray) else repr(spoken)[:80]
+        raise ConfigError(
+            f"vad: {type(detector).__name__}.speech returned {got}; it returns an array of bool "
+            f"({num_frames},), one for each 10 ms of {len(waveform)} samples"
+        )
+    return spoken
+
+
 class SileroVad:
     """Hears speech with Silero VAD, a small recurrent network (github.com/snakers4/silero-vad, MIT)."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from emotion_task.claims.support import ClaimTable, learn_table
+from emotion_task.evaluation.bootstrap import plain
 from emotion_task.labels import labels_beside
 from emotion_task.parsing import normalise_label, parse_response
 from emotion_task.rationale.asking import Answerer, Finished
@@ -66,19 +67,15 @@ def write_rationale(
     table = learn_table(task.utterances("train"), task.labels)
     held_out = task.utterances("eval")
     asked = choose(held_out, limit)
-    with ray_session(ClusterConfig()):
-        actor = _actor(model, task, max_tokens)
-        try:
-            timeout_s = _START_S + _SECONDS_EACH * len(asked)
-            answers = actor.call_one(0, "answer", [u.audio for u in asked], timeout_s=timeout_s)
-            tested, left_out = _tested(asked, answers, held_out, table, seed)
-            if not tested:
-                reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
-                raise DataError(f"{model}: none of {len(asked)} answers can be tested ({reasons})")
-            forms = [form for each in tested for form in each.forms]
-            flat = iter(actor.call_one(0, "finish", forms, timeout_s=timeout_s))
-        finally:
-            actor.shutdown()
+    with ray_session(ClusterConfig()), _answerer(model, task, max_tokens) as actor:
+        timeout_s = _START_S + _SECONDS_EACH * len(asked)
+        answers = actor.call_one(0, "answer", [u.audio for u in asked], timeout_s=timeout_s)
+        tested, left_out = _tested(asked, answers, held_out, table, seed)
+        if not tested:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
+            raise DataError(f"{model}: none of {len(asked)} answers can be tested ({reasons})")
+        forms = [form for each in tested for form in each.forms]
+        flat = iter(actor.call_one(0, "finish", forms, timeout_s=timeout_s))
     finished = [[next(flat) for _ in TITLES] for _ in tested]
     found = estimates(moves(tested, finished), seed)
     report = {
@@ -86,7 +83,7 @@ def write_rationale(
         "num_utterances": len(asked),
         "num_tested": len(tested),
         "left_out": left_out,
-        **{name: {form: asdict(each) for form, each in by_form.items()} for name, by_form in found.items()},
+        **plain(found),
         "seed": seed,
         "versions": versions(),
     }
@@ -98,8 +95,9 @@ def write_rationale(
     return report
 
 
-def _actor(model: str, task: EmotionTask, max_tokens: int) -> ActorGroup:
-    """One actor, on a GPU where the cluster has any."""
+@contextmanager
+def _answerer(model: str, task: EmotionTask, max_tokens: int) -> Iterator[ActorGroup]:
+    """Holds an actor, on a GPU where the cluster has any."""
     on_gpu = has_gpus()
     arguments = {
         "model_path": str(Path(model).resolve()) if Path(model).is_dir() else model,
@@ -110,7 +108,11 @@ def _actor(model: str, task: EmotionTask, max_tokens: int) -> ActorGroup:
         "engine": {"gpu_memory_utilization": _GPU_SHARE} if on_gpu else {},
     }
     env = engine_env(cpu=not on_gpu)
-    return ActorGroup("rationale", Answerer, [arguments], num_cpus=1, num_gpus=float(on_gpu), env_vars=env)
+    actor = ActorGroup("rationale", Answerer, [arguments], num_cpus=1, num_gpus=float(on_gpu), env_vars=env)
+    try:
+        yield actor
+    finally:
+        actor.shutdown()
 
 
 def _tested(

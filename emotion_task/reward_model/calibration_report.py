@@ -19,7 +19,6 @@ import numpy as np
 
 from emotion_task.claims.support import ClaimTable, learn_table
 from emotion_task.cot.template import TemplateWriter
-from emotion_task.facts import stated_facts
 from emotion_task.records import Utterance, choose, read_manifest
 from emotion_task.reward_model.attacks import ATTACKS
 from emotion_task.reward_model.calibration import OVERALL, Agreement, agreements, plot_reliability
@@ -91,13 +90,7 @@ def write_calibration(
         raise DataError(f"{manifest}: no utterance has the split 'eval', so nothing is held out")
     # Without training rows, what supports an emotion is learned from the recordings at hand.
     table = learn_table([u for u in utterances if u.split == "train"] or held_out)
-    writer, rates = TemplateWriter(), measured_rates()
-    made = graded_examples(held_out, writer, seed=seed, table=table, per_utterance=per_utterance)
-    both = graded_examples(
-        held_out, writer, seed=seed, table=table, per_utterance=2 * per_utterance, rates=rates
-    )
-    with_errors = [example for k, example in enumerate(both) if k % 2]
-    sources = {"made": list(made), "errors": with_errors}
+    sources = _made(held_out, table, per_utterance, seed)
     if samples is not None:
         sources |= policy_examples(samples, held_out, table)
     found, gains = _judged(models, engine, sources, attack_groups(held_out, table, seed=seed))
@@ -122,6 +115,19 @@ def write_calibration(
         plot_reliability(by_model, folder / f"reliability_{source}.png")
     (folder / "report.md").write_text(as_markdown(report, found, gains), encoding="utf-8")
     return report
+
+
+def _made(
+    held_out: Sequence[Utterance], table: ClaimTable, per_utterance: int, seed: int
+) -> dict[str, list[GradedExample]]:
+    """Returns responses with known faults (`made`), and with a policy's errors (`errors`): of
+    `graded_examples` every second one."""
+    writer, rates = TemplateWriter(), measured_rates()
+    made = graded_examples(held_out, writer, seed=seed, table=table, per_utterance=per_utterance)
+    both = graded_examples(
+        held_out, writer, seed=seed, table=table, per_utterance=2 * per_utterance, rates=rates
+    )
+    return {"made": list(made), "errors": [example for k, example in enumerate(both) if k % 2]}
 
 
 def _judged(
@@ -190,17 +196,8 @@ def attack_groups(
 
 def _all_wrong(utterance: Utterance, table: ClaimTable, writer: TemplateWriter, rng: random.Random) -> str:
     """Returns a response in good form, of which no claim and not the emotion is right."""
-    assert utterance.emotion is not None
-    truth = stated_facts(utterance)
-    plan = Plan(
-        facts=truth,
-        truth=truth,
-        speaker_emotion=utterance.emotion,
-        emotion=utterance.emotion,
-        answer=utterance.emotion,
-        table=table,
-    )
-    for fault in (*[wrong_claim] * len(truth), wrong_emotion):
+    plan = Plan.faultless(utterance, table)
+    for fault in (*[wrong_claim] * len(plan.truth), wrong_emotion):
         plan = fault(plan, rng)
     return plan.write(writer, rng)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import TypeVar
@@ -199,7 +199,9 @@ def graded_examples(
             if not is_frequent and rng.random() < 0.08:
                 response, grades = rng.choice(("", foreign(rng), foreign(rng))), (1,) * len(DIMENSIONS)
             else:
-                plan = _faultless(utterance, writer, table, rng)
+                plan = Plan.faultless(utterance, table)
+                if rng.random() < writer.quote_rate:
+                    plan = replace(plan, quote=plan.text)
                 plan = _with_errors(plan, rates, rng) if rates and is_frequent else _spoil(plan, rng)
                 response, grades = plan.write(writer, rng), tuple(plan.grades[d.name] for d in DIMENSIONS)
             yield _graded(f"{utterance.id}#{index}", utterance, response, grades, table, rng)
@@ -257,27 +259,6 @@ def _graded(
     claims, truth = claimed_aspects(response, aspects), known_aspects(utterance, aspects)
     heard = drawn_support(claims, truth, table, rng, aspects)
     return GradedExample(id=name, audio=utterance.audio, response=response, heard=heard, grades=grades)
-
-
-def _faultless(
-    utterance: Utterance,
-    writer: TemplateWriter,
-    table: ClaimTable,
-    rng: random.Random,
-) -> Plan:
-    assert utterance.emotion is not None
-    truth = stated_facts(utterance)
-    return Plan(
-        facts=truth,
-        truth=truth,
-        speaker_emotion=utterance.emotion,
-        emotion=utterance.emotion,
-        answer=utterance.emotion,
-        table=table,
-        text=utterance.text,
-        text_emotion=utterance.text_emotion,
-        quote=utterance.text if rng.random() < writer.quote_rate else None,
-    )
 
 
 def _spoil(plan: Plan, rng: random.Random) -> Plan:

@@ -57,12 +57,6 @@ class ErrorRates:
     (`wrong_emotion_right_claims`), the right emotion that its claims do not support
     (`unsupported_emotion`)."""
 
-    def right_claims(self, name: str) -> float:
-        """Returns the share of right ones among the claims of an attribute."""
-        wrong = sum(self.claims[name][kind] for kind in ("one_step", "opposite", "hedged"))
-        said = 1 - self.claims[name]["missing"]
-        return 1 - wrong / said if said > 0 else 0.5
-
 
 def measured_rates() -> ErrorRates:
     """Returns the rates of the quickstart's policy, over all rollouts of its run: what

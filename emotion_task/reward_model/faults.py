@@ -15,8 +15,9 @@ from emotion_task.claims.check import are_opposites
 from emotion_task.claims.support import ClaimTable
 from emotion_task.cot.phrases import CLAUSES
 from emotion_task.cot.template import TemplateWriter
-from emotion_task.facts import PROSODY, VALUES
+from emotion_task.facts import PROSODY, VALUES, stated_facts
 from emotion_task.parsing import format_response
+from emotion_task.records import Utterance
 from emotion_task.reward_model.foreign import WORDS, foreign
 from emotion_task.reward_model.grades import DIMENSIONS, MAX_GRADE, clamp, grade_interpretation
 
@@ -57,6 +58,22 @@ class Plan:
     """Faults of form that are applied to the written sentences, in order."""
     finish: tuple[Callable[[str, random.Random], str], ...] = ()
     """Faults of form that are applied to the whole response, in order."""
+
+    @classmethod
+    def faultless(cls, utterance: Utterance, table: ClaimTable) -> Plan:
+        """Returns the plan that states all that was measured of an utterance, whose emotion is known."""
+        assert utterance.emotion is not None
+        truth = stated_facts(utterance)
+        return cls(
+            facts=truth,
+            truth=truth,
+            speaker_emotion=utterance.emotion,
+            emotion=utterance.emotion,
+            answer=utterance.emotion,
+            table=table,
+            text=utterance.text,
+            text_emotion=utterance.text_emotion,
+        )
 
     @property
     def grades(self) -> dict[str, int]:

@@ -146,9 +146,19 @@ def test_a_table_lies_beside_a_model(tmp_path: Path) -> None:
     table.write(tmp_path)
     assert ClaimTable.read(tmp_path) == table
     written = (tmp_path / TABLE_FILE).read_text(encoding="utf-8")
-    for bad in (written.replace('"agreement"', ""), written.replace("0.25", "0"), "[]", "{}"):
+    bad_files = (
+        written.replace('"agreement"', ""),
+        written.replace("agreement", "sarcasm"),  # one label twice
+        written.replace('"agreement"', "7"),
+        written.replace("0.25", "0"),
+        written.replace("0.25", "1.5"),
+        written.replace("0.25", "NaN"),
+        written.replace("0.25", '"0.25"'),
+        *("[]", "{}", "", "{"),
+    )
+    for bad in bad_files:
         (tmp_path / TABLE_FILE).write_text(bad, encoding="utf-8")
-        with pytest.raises(DataError, match=TABLE_FILE):
+        with pytest.raises(DataError, match=f"{TABLE_FILE}: not a table of claims .* train the reward model"):
             ClaimTable.read(tmp_path)
 
 

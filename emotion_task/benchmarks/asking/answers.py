@@ -20,6 +20,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from emotion_task.benchmarks.asking.task import BenchmarkTask, QuestionSet
+from emotion_task.benchmarks.reading.questions import Question
 from rlcore.config import RunConfig
 from rlcore.errors import DataError, StoppedError, message_of
 from rlcore.loop.controller import Controller
@@ -29,6 +30,9 @@ from rlcore.run import spawn
 from rlcore.types import Group, Prompt
 
 log = logging.getLogger(__name__)
+
+_OF_MEMORY = ("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "max_num_batched_tokens")
+"""vLLM's arguments that say how much it does at once, which no answer depends on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +91,8 @@ def answered(
         path = answers_file(out, model, question_set)
         path.parent.mkdir(parents=True, exist_ok=True)
         _keep(path, keys[question_set.name])
-        found[question_set.name] = {row["id"]: _answer(row) for row in read_rows(path)}
+        asked = {question.id for question in question_set.questions}
+        found[question_set.name] = {row["id"]: _answer(row) for row in read_rows(path) if row["id"] in asked}
         waiting += [
             (question_set, task.prompt(question_set, question))
             for question in question_set.questions
@@ -172,7 +177,7 @@ def _rows(
 
 
 def _keep(path: Path, keys: Mapping[str, str]) -> None:
-    """Drops the answers that were given to something else: another prompt, recording, model or limit."""
+    """Drops the answers that were given to something else: another prompt, recording, model or setting."""
     keep_rows(path, lambda row: keys.get(row["id"]) == row["key"])
 
 
@@ -182,21 +187,24 @@ def _answer(row: JsonObject) -> Answer:
 
 
 def _keys(config: RunConfig, task: BenchmarkTask, question_set: QuestionSet) -> dict[str, str]:
-    """Returns, by question, a digest of all that an answer depends on."""
+    """Returns, by question, a digest of all that its row depends on; those over the limit have one, too, so
+    that a smaller limit costs no answer."""
     rollout = config.rollout
-    settings = (rollout.max_tokens, rollout.stop, rollout.banned_tokens, dict(rollout.structured))
+    engine = sorted((name, value) for name, value in rollout.engine.items() if name not in _OF_MEMORY)
+    settings = (rollout.max_tokens, rollout.stop, rollout.banned_tokens, dict(rollout.structured), engine)
     common = (_stamp(Path(config.model.path)), config.rollout_dtype, config.model.head_dtype, settings)
+    questions = (*question_set.questions, *question_set.over_limit)
     return {
-        question.id: hashlib.sha256(repr((common, _asked(task, question_set, index))).encode()).hexdigest()[
-            :16
-        ]
-        for index, question in enumerate(question_set.questions)
+        question.id: hashlib.sha256(
+            repr((common, _asked(task, question_set, question))).encode()
+        ).hexdigest()[:16]
+        for question in questions
     }
 
 
-def _asked(task: BenchmarkTask, question_set: QuestionSet, index: int) -> tuple[object, ...]:
-    prompt = task.prompt(question_set, question_set.questions[index])
-    return prompt.text, prompt.media["trim"], _stamp(Path(prompt.media["audio"]))
+def _asked(task: BenchmarkTask, question_set: QuestionSet, question: Question) -> tuple[object, ...]:
+    prompt = task.prompt(question_set, question)
+    return prompt.text, prompt.media["trim"], _stamp(Path(prompt.media["audio"])), question.answer
 
 
 def _stamp(path: Path) -> list[tuple[str, int, int]]:

@@ -82,27 +82,37 @@ def evaluate_benchmarks(
             target = TargetConfig(target=_TASK, args={"model_path": model, **common})
             own = replace(config, model=replace(config.model, path=model), task=target)
             answers[model] = answered(own, task, folder, at_once=at_once)
-    (first, *_) = models
-    report: dict[str, Any] = {
-        "settings": {
-            "models": models,
-            "style": style,
-            "max_tokens": config.rollout.max_tokens,
-            "limit": limit,
-            "at_once": at_once,
-            "seed": seed,
-            "versions": versions(),
-        },
-        "sets": {},
+    settings = {
+        "models": models,
+        "style": style,
+        "max_tokens": config.rollout.max_tokens,
+        "limit": limit,
+        "at_once": at_once,
+        "seed": seed,
+        "versions": versions(),
     }
-    for question_set in tasks[first].sets:
-        name = question_set.name
-        of_models = {_short(model, models): answers[model][name] for model in models}
-        report["sets"][name] = set_report(tasks[first], question_set, of_models, seed=seed)
-        for model in models:
-            _write_predictions(folder, model, question_set, answers[model][name])
+    report = {"settings": settings, "sets": _set_reports(tasks, answers, folder, seed)}
     write_report(report, folder)
     return report
+
+
+def _set_reports(
+    tasks: Mapping[str, BenchmarkTask],
+    answers: Mapping[str, Mapping[str, Mapping[str, Answer]]],
+    folder: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Returns each set's figures; leaves the predictions for its owner in `folder`."""
+    short = {model: _short(model, list(tasks)) for model in tasks}
+    by_name = {short[model]: task for model, task in tasks.items()}
+    reports = {}
+    for question_set in next(iter(tasks.values())).sets:
+        given = {model: answers[model][question_set.name] for model in tasks}
+        of_models = {short[model]: found for model, found in given.items()}
+        reports[question_set.name] = set_report(by_name, question_set, of_models, seed=seed)
+        for model, found in given.items():
+            _write_predictions(folder, model, question_set, found)
+    return reports
 
 
 def _resolved(model: str) -> str:

@@ -43,15 +43,16 @@ Answers = Mapping[str, Answer]
 
 
 def set_report(
-    task: BenchmarkTask, question_set: QuestionSet, models: Mapping[str, Answers], *, seed: int
+    tasks: Mapping[str, BenchmarkTask], question_set: QuestionSet, models: Mapping[str, Answers], *, seed: int
 ) -> dict[str, Any]:
     """Returns the figures of all models on one set; differences are those to the first model, paired.
 
     Args:
+        tasks: what asked, by the model's name.
         models: answers by the model's name; the first is compared with.
     """
     graded = {
-        model: task.graded(question_set, {id: answer.text for id, answer in answers.items()})
+        model: tasks[model].graded(question_set, {id: answer.text for id, answer in answers.items()})
         for model, answers in models.items()
     }
     are_classes, (first, *others) = question_set.benchmark.asks_emotion, list(models)
@@ -60,7 +61,7 @@ def set_report(
         "num_questions": len(question_set.questions),
         "num_graded": len(graded[first]),
         "left_out": dict(question_set.left_out),
-        "cut_by_window": task.num_cut(question_set),
+        "cut_by_window": {model: tasks[model].num_cut(question_set) for model in models},
         "cost": {model: _cost(question_set, models[model], graded[model]) for model in models},
     }
     if not graded[first]:
@@ -136,9 +137,10 @@ def as_markdown(report: Mapping[str, Any]) -> str:
 
 def _set_section(of_set: Mapping[str, Any]) -> list[str]:
     left_out = ", ".join(f"{count} {reason}" for reason, count in of_set["left_out"].items()) or "nothing"
+    cut = ", ".join(f"{num} ({model})" for model, num in of_set["cut_by_window"].items())
     lines = [
         f"{of_set['num_questions']} questions of `{of_set['data']}`; left out: {left_out}; longer than the "
-        f"model's window: {of_set['cut_by_window']}.",
+        f"model's window: {cut}.",
         "",
     ]
     if not of_set["num_graded"]:

@@ -124,7 +124,7 @@ def read_answer(style: Style, benchmark: Benchmark, question: Question, text: st
     labels = tuple(dict.fromkeys([*question.choices, *(style.options or {}).values()]))
     if (label := normalise_label(part, labels)) is not None:
         return label
-    if named := set(named_emotions(part)):
+    if named := set(named_emotions(part, labels)):
         return named.pop() if len(named) == 1 and named <= set(labels) else None
     index = read_choice(part, labels)
     return None if index is None else labels[index]

@@ -47,6 +47,9 @@ class QuestionSet:
     benchmark: Benchmark
     data: Path
     questions: tuple[Question, ...]
+    """Those that are asked."""
+    over_limit: tuple[Question, ...]
+    """Those that could be asked, and are not with this limit."""
     left_out: Mapping[str, int]
     """Number of rows that are not asked, by reason."""
 
@@ -73,6 +76,13 @@ class BenchmarkTask:
     ):
         self.model_path, self.style = model_path, find_style(style)
         check(bool(sets), "task.args.sets", list(sets), "one set or more")
+        for index, each in enumerate(sets):
+            fits = isinstance(each, Mapping) and {"benchmark", "data"} <= {*each} <= {
+                "benchmark",
+                "data",
+                "split",
+            }
+            check(fits, f"task.args.sets[{index}]", each, "the keys `benchmark`, `data` and `split`")
         check(limit is None or limit >= 1, "limit", limit, "1 or more (leave it out for all)")
         self._specs, self._limit, self._audio_folder = [dict(each) for each in sets], limit, audio_folder
 
@@ -86,7 +96,7 @@ class BenchmarkTask:
     @cached_property
     def sets(self) -> list[QuestionSet]:
         """The sets in their order, read at first use: the workers that only load sound never do."""
-        names = _names([str(spec.get("benchmark")) for spec in self._specs])
+        names = _names([str(spec["benchmark"]) for spec in self._specs])
         return [self._load(name, **spec) for name, spec in zip(names, self._specs, strict=True)]
 
     def _load(self, name: str, *, benchmark: str, data: str, split: str = "eval") -> QuestionSet:
@@ -102,11 +112,14 @@ class BenchmarkTask:
                 left_out[f"{question.answer} is no option of the prompt"] += 1
         if not asked:
             raise DataError(f"{path}: no question of {name} has an answer that the prompt offers: {left_out}")
+        _check_ids(asked, path)
+        chosen = _chosen(asked, self._limit)
         return QuestionSet(
             name=name,
             benchmark=found,
             data=path,
-            questions=tuple(_chosen(asked, self._limit)),
+            questions=tuple(question for question in asked if question.id in chosen),
+            over_limit=tuple(question for question in asked if question.id not in chosen),
             left_out=dict(left_out),
         )
 
@@ -244,10 +257,16 @@ def _names(benchmarks: Sequence[str]) -> list[str]:
     return list(numbered())
 
 
-def _chosen(questions: Sequence[Question], limit: int | None) -> Sequence[Question]:
-    """Returns at most `limit` questions in their order; a larger limit keeps what a smaller one chose."""
-    if limit is None or limit >= len(questions):
-        return questions
-    ranked = sorted(questions, key=lambda question: hashlib.sha256(question.id.encode()).digest())
-    kept = {question.id for question in ranked[:limit]}
-    return [question for question in questions if question.id in kept]
+def _check_ids(questions: Sequence[Question], path: Path) -> None:
+    counts = Counter(question.id for question in questions)
+    if doubled := [id for id, count in counts.items() if count > 1]:
+        raise DataError(
+            f"{path}: {len(doubled)} ids are of several questions, the first {doubled[0]!r}; the reader has "
+            "to give each question an id of its own"
+        )
+
+
+def _chosen(questions: Sequence[Question], limit: int | None) -> set[str]:
+    """Returns the ids of at most `limit` questions; a larger limit keeps what a smaller one chose."""
+    ids = [question.id for question in questions]
+    return set(sorted(ids, key=lambda id: hashlib.sha256(id.encode()).digest())[:limit])

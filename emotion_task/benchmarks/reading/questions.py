@@ -44,11 +44,6 @@ class Question:
     row: Mapping[str, Any] = field(default_factory=dict)
     """The owner's row, where the owner's own script reads predictions."""
 
-    @property
-    def has_conflict(self) -> bool | None:
-        """Tells whether words and voice say different emotions; None where the words say none."""
-        return None if self.words is None else self.words != self.answer
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:

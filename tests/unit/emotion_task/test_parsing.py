@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from emotion_task.labels import ALL_LABELS
+from emotion_task.labels import ALL_LABELS, LABELS_FILE, check_set, labels_beside
 from emotion_task.parsing import (
     Parsed,
     around_emotion,
@@ -11,6 +13,7 @@ from emotion_task.parsing import (
     normalise_label,
     parse_response,
 )
+from rlcore.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
@@ -97,3 +100,19 @@ def test_labels_of_ones_own_are_found_in_free_text() -> None:
     assert around_emotion("So it is Mild Joy, I think.", labels) == ("So it is", ", I think.")
     assert around_emotion('He says "sarcasm", sarcasm.', labels) is None
     assert around_emotion("Nothing is said of it.", labels) is None
+
+
+@pytest.mark.parametrize("labels", [5, True, {"joy": 1}, "joy", [], ["joy", "joy"], ["joy", 7], [None]])
+def test_what_is_no_set_of_labels_is_refused(labels: object) -> None:
+    with pytest.raises(ConfigError, match=r"labels: got .*; it is a list of different labels"):
+        check_set(labels, "labels")
+
+
+def test_labels_lie_beside_a_model(tmp_path: Path) -> None:
+    assert labels_beside(tmp_path) is None and labels_beside("owner/model") is None
+    for content, error in (('{"sad": 1}', ConfigError), ('["Sad"]', ConfigError), ("[", DataError)):
+        (tmp_path / LABELS_FILE).write_text(content, encoding="utf-8")
+        with pytest.raises(error, match=LABELS_FILE):
+            labels_beside(tmp_path)
+    (tmp_path / LABELS_FILE).write_text('["sad", "mild joy"]', encoding="utf-8")
+    assert labels_beside(tmp_path) == ["sad", "mild joy"]

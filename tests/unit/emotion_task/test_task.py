@@ -156,6 +156,11 @@ def test_wrong_manifests_and_splits_are_named(task: EmotionTask, manifest: Path,
         EmotionTask(str(tmp_path / "x.jsonl"), "unused")
     with pytest.raises(ConfigError, match=r"task.args.labels: \['frustrated'\] are not labels"):
         EmotionTask(str(manifest), "unused", labels=["sad", "frustrated"])
+    # No answer is read as `Bored`: all would be wrong.
+    write_manifest(tmp_path / "z.jsonl", [Utterance(id="1", audio="a.wav", emotion="Bored", split="train")])
+    for labels, told in ((["Bored"], "labels are words in small letters"), ([], "is a list of different")):
+        with pytest.raises(ConfigError, match=f"task.args.labels: .*{told}"):
+            EmotionTask(str(tmp_path / "z.jsonl"), "unused", labels=labels)
     with pytest.raises(DataError, match="no utterance with split 'eval'"):
         write_manifest(tmp_path / "y.jsonl", [Utterance(id="1", audio="a.wav", emotion="sad", split="train")])
         EmotionTask(str(tmp_path / "y.jsonl"), "unused").utterances("eval")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,13 +14,16 @@ import soundfile
 from tiny_models import make_qwen2_audio
 
 from emotion_task.audio_window import model_waveform
-from emotion_task.benchmarks.asking.answers import Answer, _ask
+from emotion_task.benchmarks.asking.answers import Answer, _ask, _keep, _keys, answers_file
 from emotion_task.benchmarks.asking.evaluate import _run_config, _short
 from emotion_task.benchmarks.asking.report import as_markdown, set_report
 from emotion_task.benchmarks.asking.task import BenchmarkTask, heard_waveform
+from emotion_task.benchmarks.reading.questions import Benchmark, Question, Questions
 from emotion_task.cli import main
 from emotion_task.records import Utterance, write_manifest
+from rlcore.config import RunConfig
 from rlcore.errors import ConfigError, DataError, StoppedError
+from rlcore.records.files import read_rows, write_rows
 from rlcore.records.signals import StopFlag
 from rlcore.types import Completion, Group, Prompt
 
@@ -161,9 +166,9 @@ def test_figures_of_several_models(model: str, data: Path) -> None:
         "first": {"savee-KL-a01": answer("<answer>angry</answer>"), "savee-KL-n02": answer("no idea")},
         "second": {"savee-KL-a01": answer("<answer>angry</answer>")},
     }
-    report = set_report(built, savee, models, seed=0)
+    report = set_report(dict.fromkeys(models, built), savee, models, seed=0)
     assert report["num_questions"] == report["num_graded"] == 2
-    assert report["cut_by_window"] == 1  # 4 s, of which the tiny model hears 3
+    assert report["cut_by_window"] == {"first": 1, "second": 1}  # 4 s, of which the tiny model hears 3
     assert report["scores"]["first"]["accuracy"].value == 0.5 == report["scores"]["second"]["accuracy"].value
     assert report["gains"]["second"]["unweighted accuracy"].value == 0.0
     assert report["classes"] == ["angry", "neutral"]
@@ -174,8 +179,71 @@ def test_figures_of_several_models(model: str, data: Path) -> None:
     assert "| accuracy | 2 | 50.0 [" in text and "| difference to first | n | second |" in text
     assert "| first | 2 | 0 | 20.0 | 4.0 | 0.500 | 0.0% | 50.0% |" in text
 
-    nothing = set_report(built, mmau, {"first": {}}, seed=0)
+    assert "longer than the model's window: 1 (first), 1 (second)." in text
+
+    nothing = set_report({"first": built}, mmau, {"first": {}}, seed=0)
     assert nothing["scores"]["first"]["accuracy"].value == 0.0  # a question without an answer is wrong
+
+
+def kept(config: RunConfig, built: BenchmarkTask, out: Path) -> list[str]:
+    """Ids of the answers of savee that the next evaluation would take over."""
+    savee = built.sets[0]
+    keys = _keys(config, built, savee)
+    path = answers_file(out, built.model_path, savee)
+    if not path.exists():
+        write_rows(path, [{"id": question.id, "key": keys[question.id]} for question in savee.questions])
+    _keep(path, keys)
+    return [row["id"] for row in read_rows(path)]
+
+
+def with_rollout(config: RunConfig, **changes: object) -> RunConfig:
+    return replace(config, rollout=replace(config.rollout, **changes))
+
+
+def test_an_answer_is_kept_while_all_that_it_depends_on_is_the_same(
+    model: str, data: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "model"
+    shutil.copytree(model, own)
+    config = _run_config("think", [], [f"model.path={own}"])
+    built = task(str(own), data)
+    both = ["savee-KL-a01", "savee-KL-n02"]
+    assert kept(config, built, tmp_path / "same") == both == kept(config, built, tmp_path / "same")
+    # How much an engine does at once is no part of an answer, and a smaller limit costs none.
+    often = with_rollout(config, engine={"gpu_memory_utilization": 0.5}, num_replicas=2)
+    assert kept(often, built, tmp_path / "same") == both
+    assert kept(config, task(str(own), data, limit=1), tmp_path / "same") == both
+    # What changes it.
+    for change in ({"engine": {"quantization": "fp8"}}, {"max_tokens": 9}, {"stop": ("x",)}):
+        assert kept(config, built, tmp_path / str(change)) == both
+        assert kept(with_rollout(config, **change), built, tmp_path / str(change)) == []
+    assert kept(config, task(str(own), data, style="plain"), tmp_path / "same") == []
+
+    # Another truth about one recording: its row would hold the old one.
+    assert kept(config, built, tmp_path / "truth") == both
+    savee = built.sets[0]
+    angry, neutral = savee.questions
+    built.sets[0] = replace(savee, questions=(replace(angry, answer="sad"), neutral))
+    assert kept(config, built, tmp_path / "truth") == both[1:]
+    # Another model under the same name.
+    (own / "model.safetensors").write_bytes(b"trained on")
+    assert kept(config, built, tmp_path / "truth") == []
+
+
+def test_two_questions_of_one_id_are_refused(model: str, data: Path, tmp_path: Path) -> None:
+    question = Question(id="q", audio=str(data / "savee/KL_a01.wav"), choices=("a", "b"), answer="a")
+    own = Benchmark(load=lambda path, split: Questions(questions=(question, question)))
+    built = task(model, data, sets=[{"benchmark": "own", "data": str(tmp_path)}])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emotion_task.benchmarks.asking.task.find_benchmark", lambda name: own)
+        with pytest.raises(DataError, match="1 ids are of several questions, the first 'q'"):
+            built.prompts("eval")
+
+
+@pytest.mark.parametrize("each", [{"benchmark": "mmau"}, {"data": "a", "benchmrk": "mmau"}, "mmau"])
+def test_a_set_of_another_form_is_refused_by_its_key(model: str, data: Path, each: object) -> None:
+    with pytest.raises(ConfigError, match=r"task.args.sets\[0\]: got .*, must be the keys `benchmark`"):
+        task(model, data, sets=[each])
 
 
 def test_rlcore_evaluates_it_as_any_task(model: str, data: Path) -> None:

@@ -172,12 +172,12 @@ def test_a_manifest_tells_words_and_voice_apart(tmp_path: Path) -> None:
         ],
     )
     found = find_benchmark("manifest").load(tmp_path, "eval")
-    assert {q.id: q.has_conflict for q in found.questions} == {
-        "agree": False,
-        "conflict": True,
-        "fixed": None,
-        "neutral voice": True,
-        "untold": None,
+    assert {q.id: (q.answer, q.words) for q in found.questions} == {
+        "agree": ("sad", "sad"),
+        "conflict": ("sad", "happy"),
+        "fixed": ("sad", None),  # neutral words contradict no voice
+        "neutral voice": ("neutral", "angry"),
+        "untold": ("happy", None),
     }
     assert found.left_out == {"no recording": 1}
 

@@ -92,6 +92,23 @@ def test_what_the_prompt_offers_is_read_though_the_set_has_it_not() -> None:
     assert read_answer(STYLES["plain"], SAVEE, bored, "The speaker is bored.") == "bored"
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("The speaker is bored rather than happy.", None),  # two emotions
+        ("Bored, I would say, not neutral", None),
+        ("It sounds non-neutral.", "non-neutral"),
+        ("A bored voice.", "bored"),
+        ("Joy", "joy"),  # a class of its own here, another word for happy elsewhere
+        ("There is much joy in it.", "joy"),
+    ],
+)
+def test_classes_of_a_set_are_read_as_ours_are(text: str, said: str | None) -> None:
+    choices = ("bored", "neutral", "happy", "non-neutral", "joy")
+    question = Question(id="b", audio="/b.wav", choices=choices, answer="bored")
+    assert read_answer(STYLES["think"], SAVEE, question, text) == said
+
+
 def test_a_choice_is_read_from_the_part_that_answers() -> None:
     text = "<think>No man, I think: a woman.</think><answer>B. Woman</answer>"
     assert read_answer(STYLES["think"], MMAU, SOUND, text) == "Woman"

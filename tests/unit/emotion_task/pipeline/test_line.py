@@ -11,7 +11,7 @@ import pytest
 
 from emotion_task.config import PipelineConfig
 from emotion_task.pipeline import recordings, teaching
-from emotion_task.pipeline.early_checks import check_listed
+from emotion_task.pipeline.early_checks import check_annotated, check_listed
 from emotion_task.pipeline.line import Pipeline
 from emotion_task.pipeline.results import Metrics, Result
 from emotion_task.pipeline.stages import Stage, Stages
@@ -372,8 +372,11 @@ def test_some_of_the_labels_are_the_options_of_every_stage(tmp_path: Path) -> No
         (
             [*OWN, "boredom"],
             "seed=0",
-            r"no recording of .*calls.jsonl has the emotion \['boredom'\]; .*sarcasm",
+            r"corpus.args.emotions, .*: no recording of .* has the emotion \['boredom'\] and .*sarcasm",
         ),
+        ("5", "seed=0", r"corpus.args.emotions: got 5; it is a list of different labels"),
+        (OWN, "rl.task.args.labels=joy", r"rl.task.args.labels: got 'joy'; it is a list of different labels"),
+        (OWN, "rl.task.args.labels=5", r"rl.task.args.labels: got 5; it is a list of different labels"),
     ],
 )
 def test_a_set_of_labels_that_does_not_fit_is_told_first(
@@ -384,6 +387,27 @@ def test_a_set_of_labels_that_does_not_fit_is_told_first(
         line.check()
         recordings.corpus(line.work)
         recordings.annotate(line.work)
+
+
+def test_a_label_that_no_stage_could_learn_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    work = pipeline(tmp_path, "quickstart", "rl.task.args.labels=[sad,calm]").work
+    spoken = [("sad", "train"), ("sad", "eval"), ("calm", "eval")]
+    rows = [Utterance(id=f"{e}-{s}", audio="a.wav", emotion=e, split=s) for e, s in spoken]
+    write_manifest(work.listed, rows)
+    told = r"rl.task.args.labels: no recording of .* has the emotion \['calm'\] and the split 'train'"
+    with pytest.raises(ConfigError, match=told):
+        recordings.annotate(work)
+    # Or they are listed, and could not be measured.
+    measured = [replace(row, energy_level="low") for row in rows]
+    work.annotated.parent.mkdir()
+    for calm, error in ((None, r"rl.task.args.labels: .*\['calm'\].*quarantine.jsonl"), ("low", None)):
+        last = Utterance(id="c", audio="a.wav", emotion="calm", split="train", energy_level=calm)
+        write_manifest(work.annotated, [*measured, last])
+        if error is None:
+            check_annotated(work)
+        else:
+            with pytest.raises(ConfigError, match=error):
+                check_annotated(work)
 
 
 def test_labels_that_nobody_named_are_told_before_a_recording_is_measured(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from spoken import RATE, in_pauses, speech
 
 from emotion_task.prosody.activity import find_activity
 from emotion_task.prosody.files import MeasureConfig, build_plugins, measure_file
-from emotion_task.prosody.vad import SileroVad
+from emotion_task.prosody.vad import SileroVad, heard_speech
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError
 
@@ -30,6 +30,25 @@ def test_what_a_detector_hears_is_the_speech_and_the_rest_is_noise():
     spoken[150:] = False  # what it does not hear is none, however loud
     assert find_activity(samples, RATE, spoken).end_s == pytest.approx(1.5)
     assert find_activity(samples, RATE, np.zeros(300, dtype=bool)) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (np.ones(1, dtype=bool), r"bool \(1,\)"),  # would be every frame
+        (np.ones(101, dtype=bool), r"bool \(101,\)"),
+        (np.full(100, 0.7), r"float64 \(100,\)"),
+        ([True] * 100, r"\[True, True"),
+        (None, "None"),
+    ],
+)
+def test_a_detector_of_ones_own_says_something_of_every_frame(said: object, told: str) -> None:
+    class Mine:
+        def speech(self, waveform, sample_rate):
+            return said
+
+    with pytest.raises(ConfigError, match=rf"vad: Mine.speech returned {told}.*bool \(100,\), one for each"):
+        heard_speech(Mine(), np.zeros(RATE, dtype=np.float32), RATE)
 
 
 def test_without_its_package_the_detector_says_what_to_install(monkeypatch):
