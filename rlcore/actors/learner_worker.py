@@ -13,6 +13,7 @@ import ray
 from rlcore.actors.group import ActorGroup
 from rlcore.algorithms.aggregation import BatchTotals
 from rlcore.config import RunConfig
+from rlcore.engines.rendezvous import listen
 from rlcore.types import Group, TrainBatch
 from rlcore.weight_sync import Push, PushReport, WeightSender
 
@@ -25,12 +26,13 @@ class LearnerWorker:
     def __init__(self, config: RunConfig, rank: int):
         self._config, self.rank = config, rank
         self._sender: WeightSender | None = None
+        self._listener: socket.socket | None = None  # rank 0's alone
 
     def address(self) -> tuple[str, int]:
-        """Returns this node's address and a free port, for rank 0 to be met at."""
-        with socket.socket() as listener:
-            listener.bind(("", 0))
-            return ray.util.get_node_ip_address(), listener.getsockname()[1]
+        """Listens on this node for the other ranks, and returns the address and port."""
+        host = ray.util.get_node_ip_address()
+        self._listener = listen(host)
+        return host, self._listener.getsockname()[1]
 
     def start(self, host: str, port: int) -> None:
         """Joins the group at rank 0's address, loads the model and, on rank 0, makes the weight sender."""
@@ -56,6 +58,7 @@ class LearnerWorker:
             num_steps=config.train.num_steps,
             seed=config.seed,
             skipped_log=Path(config.run_dir).resolve() / "skipped.jsonl",
+            listener=self._listener,
         )
         self._engine.model.prepare_export(Path(config.run_dir).resolve() / "model")
         # Before anything is generated.

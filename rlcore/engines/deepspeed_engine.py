@@ -13,6 +13,7 @@ that the number of micro-batches may change with every batch.
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -71,6 +72,7 @@ class DeepSpeedEngine:
         seed: for the adapters and their dropout. Else the model stays in eval mode, so that rollout and
             learner compute the same function.
         skipped_log: file that `SkippedSteps` writes to; `None`: nowhere.
+        listener: of rank 0, as for `zero.init_process_group`.
 
     Raises:
         ConfigError: nothing is trainable, or media modules are though the media come as embeddings.
@@ -85,8 +87,9 @@ class DeepSpeedEngine:
         num_steps: int,
         seed: int,
         skipped_log: Path | None = None,
+        listener: socket.socket | None = None,
     ):
-        zero.init_process_group(learner.timeout_s)
+        zero.init_process_group(learner.timeout_s, listener)
         torch.manual_seed(seed)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._config = learner

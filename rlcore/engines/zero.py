@@ -5,7 +5,6 @@ Every function that gives or takes whole tensors is collective. This module know
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +29,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from rlcore.algorithms.schedule import LR_SCHEDULES, lr_factor
 from rlcore.config import LearnerConfig
 from rlcore.config.targets import choice
+from rlcore.engines.rendezvous import listen
 from rlcore.engines.weights import Weight
 
 GATHER_BYTES = 256 << 20
@@ -42,10 +42,11 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """torch's keys of Adam's state of a parameter."""
 
 
-def init_process_group(timeout_s: float) -> None:
+def init_process_group(timeout_s: float, listener: socket.socket | None = None) -> None:
     """Joins the process group that the environment describes, or takes over the one that Ray Train has made.
 
-    `timeout_s` is the deadline of every collective.
+    `timeout_s` is the deadline of every collective. `listener` is rank 0's socket at MASTER_ADDR and
+    MASTER_PORT, which becomes the group's; without it one is made.
     """
     # This op would be compiled on first use (57 s, and a compiler is needed); plain gloo serves.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -56,25 +57,14 @@ def init_process_group(timeout_s: float) -> None:
     timeout = timedelta(seconds=timeout_s)
     if not dist.is_initialized():
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        store = _meeting_place(rank, size, timeout)
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        descriptor = None
+        if rank == 0:
+            # The store asks nobody for a token. By itself torch would have it listen on every address.
+            descriptor = (listener or listen(host, port)).detach()
+        store = dist.TCPStore(host, port, size, rank == 0, timeout, master_listen_fd=descriptor)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timeout)
-
-
-def _meeting_place(rank: int, size: int, timeout: timedelta) -> dist.TCPStore:
-    """The store at MASTER_ADDR, which asks nobody for a token. By itself torch would have it listen on every
-    address of the machine."""
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    listener = None
-    if rank == 0:
-        family = socket.getaddrinfo(host, port)[0][0]
-        try:
-            listener = socket.create_server((host, port), family=family).detach()
-        except OSError as error:
-            if error.errno != errno.EADDRNOTAVAIL:
-                raise
-            # Behind address translation nothing of this machine has the address: torch listens on all.
-    return dist.TCPStore(host, port, size, rank == 0, timeout, master_listen_fd=listener)
 
 
 def deepspeed_config(learner: LearnerConfig, *, hidden_size: int) -> dict[str, JsonValue]:

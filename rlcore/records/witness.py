@@ -179,12 +179,18 @@ class Observer:
             elif time.monotonic() > self._deadline:
                 self._end_driver()
                 break
-        finding = self.finding or (
-            f"{_who('the driver', self._driver_pid)} was killed, or ended by Ray: the lines above or the "
-            "kernel's log say by whom"
-        )
+        finding = self.finding or self._end_of_driver()
         _say(f"error: {finding}. {what_is_saved(self._run_dir)}")
         self._clean_up()
+
+    def _end_of_driver(self) -> str:
+        """Returns a clause that tells of the driver's end, and what of Ray is dead as well: Ray ends a driver
+        within milliseconds of its raylet's death, and then nobody saw which was first."""
+        driver = f"{_who('the driver', self._driver_pid)} was killed, or ended by Ray"
+        for name, (pid, process) in self._watched.items() if not self._is_resting else ():
+            if _state(process) == psutil.STATUS_DEAD:
+                driver += f", and {_who(name, pid)} died"
+        return f"{driver}: the lines above or the kernel's log say by whom"
 
     def watch(self, name: str, pid: int) -> None:
         """Watches a process from the next look on."""

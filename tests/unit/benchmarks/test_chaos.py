@@ -115,6 +115,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DisturbedRu
     ("victim", "words"),
     [
         ("GCS", "Ray's GCS of /tmp/ray/session (process 7 on host) died"),
+        (
+            "GCS",
+            "the driver (process 8 on host) was killed, or ended by Ray, and Ray's GCS of /tmp/ray/session "
+            "(process 7 on host) died: the kernel's log says it",
+        ),
         ("driver", "the driver (process 7 on host) was killed, or ended by Ray: the kernel's log says it"),
     ],
 )

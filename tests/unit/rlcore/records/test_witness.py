@@ -114,6 +114,9 @@ def test_a_driver_that_is_killed_before_the_witness_stands_is_spoken_for(
     (line,) = told.stderr.decode().strip().splitlines()
     assert line.startswith(f"rlcore: error: the driver (process {part.pid} on ")
     assert line.endswith("No step was saved; the same command begins anew") and told.returncode == 0
+    # Of two that are gone at the first look, nobody saw which was first: both are named.
+    told = subprocess.run(command, input=b"watch 999999999 the part\n", capture_output=True, timeout=60)
+    assert b" was killed, or ended by Ray, and the part (process 999999999 on " in told.stderr
 
 
 def test_a_run_that_ends_well_ends_without_a_word(
