@@ -168,6 +168,12 @@ class VLLMEngine:
             )
         return tuple(vocabulary[token] for token in tokens)
 
+    def encode(self, text: str) -> tuple[int, ...] | None:
+        """Returns the tokens of a text that goes into an answer; None where a media placeholder is among
+        them, which would stand for a medium that there is not."""
+        token_ids = tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return None if set(token_ids) & set(self._banned) else token_ids
+
     def render(self, request: EngineRequest) -> EngineInput:
         """Makes a prompt ready for `submit`: tokens, and media as vLLM takes them. Any thread may call this
         while the engine steps."""
@@ -185,13 +191,14 @@ class VLLMEngine:
         After a push that failed midway the request waits, with all that run, for a push that succeeds.
 
         Args:
-            prompt: what `render` made of the request on another thread; None renders here.
+            prompt: what `render` made of the request, on another thread or for an earlier turn; None renders
+                here.
 
         Raises:
             ConfigError: the prompt leaves no room in `max_model_len`.
         """
         assert key not in self._running, key
-        num_tokens = len(request.encoded.prompt_token_ids)
+        num_tokens = len(request.token_ids)
         if num_tokens >= self.max_model_len:
             raise ConfigError(
                 f"rollout.engine.max_model_len: prompt {request.id} has {num_tokens} tokens, the engine "
@@ -199,7 +206,12 @@ class VLLMEngine:
             )
         has_markup = bool(markup_ids(self._tokenizer))
         params = sampling_params(sampling, seed=request.seed, banned=self._banned, has_markup=has_markup)
-        self._llm.llm_engine.add_request(key, prompt or self.render(request), params)
+        whole = prompt or self.render(request)
+        if request.begun:
+            assert whole["type"] != "embeds" and whole["type"] != "enc_dec", whole["type"]
+            # Media keep their places, which lie before.
+            whole = {**whole, "prompt_token_ids": list(request.token_ids)}  # type: ignore[assignment]
+        self._llm.llm_engine.add_request(key, whole, params)
         self._running[key] = (request, sampling)
         self.stats.prompt_tokens += num_tokens
 

@@ -150,7 +150,7 @@ def check_expansion(request: EngineRequest, seen: Sequence[int]) -> None:
     Raises:
         DataError: they differ.
     """
-    expected = request.encoded.prompt_token_ids
+    expected = request.token_ids
     if tuple(seen) != expected:
         raise DataError(
             f"prompt {request.id}: vLLM reads {len(seen)} tokens, the processor {len(expected)}, differing: "

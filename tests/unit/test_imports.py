@@ -26,8 +26,8 @@ HOMES = (
 
 FLOORS = {
     "rlcore": (
-        "__init__ errors types task algorithms config records inputs endpoints models weight_sync engines "
-        "rewards tasks plan actors loop submit bench run commands cli"
+        "__init__ errors types task algorithms config records inputs endpoints models environments "
+        "weight_sync engines rewards tasks plan actors loop submit bench run commands cli"
     ),
     "emotion_task": (
         "__init__ labels records models config parsing facts corpora prosody audio_window claims evaluation "
