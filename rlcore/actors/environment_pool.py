@@ -1,7 +1,8 @@
-"""The processes that run an environment, beside one rollout replica: each answers an episode at a time.
+"""The processes that run an environment, beside one rollout replica.
 
-A call that passes its deadline, or whose process dies, costs its own episode alone: the reply says why, and
-the process is started anew. The processes belong to the replica's and end with it.
+A call that passes its deadline, or whose process dies, costs one episode alone: the process is started anew,
+the episodes of the call are asked once more, one by one, and the one that fails again is told why. The
+processes belong to the replica's and end with it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -29,11 +30,19 @@ _LOOK_S = 5.0
 _Hear = Callable[[Reply], None]
 
 
+@dataclass(slots=True)
+class _Asked:
+    episode: Episode
+    hear: _Hear
+    is_suspect: bool = False
+    """Whether a call failed that this episode was part of: the next is its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     rank: int
-    hear: _Hear | None
-    """None: the process is starting."""
+    asked: tuple[_Asked, ...]
+    """Empty: the process is starting."""
     deadline: float
 
 
@@ -56,8 +65,8 @@ class EnvironmentPool:
         )
         (self._stop, *_) = self._group.call("ready", timeout_s=STARTUP_S)
         self._inbox = Inbox()
-        self._arrived: deque[tuple[Episode, _Hear]] = deque()
-        self._waiting: deque[tuple[Episode, _Hear]] = deque()
+        self._arrived: deque[_Asked] = deque()
+        self._waiting: deque[_Asked] = deque()
         self._free = list(range(config.num_workers))
         self._calls: dict[PendingCall, _Call] = {}
         threading.Thread(target=self._deal, name="environment", daemon=True).start()
@@ -68,7 +77,7 @@ class EnvironmentPool:
 
     def ask(self, episode: Episode, hear: _Hear) -> None:
         """Has the environment answer an episode; `hear` is given the reply, on the pool's thread."""
-        self._arrived.append((episode, hear))
+        self._arrived.append(_Asked(episode, hear))
         self._inbox.wake()
 
     def _deal(self) -> None:
@@ -76,16 +85,26 @@ class EnvironmentPool:
             while self._arrived:
                 self._waiting.append(self._arrived.popleft())
             while self._free and self._waiting:
-                rank, (episode, hear) = self._free.pop(), self._waiting.popleft()
-                self._start(rank, "step", episode, hear=hear, seconds=self._config.timeout_s)
+                self._send(self._free.pop())
             first = min((call.deadline for call in self._calls.values()), default=float("inf"))
             for pending in self._inbox.take(min(_LOOK_S, first - time.monotonic())):
                 self._receive(pending)
             self._expire()
 
-    def _start(self, rank: int, method: str, *args: object, hear: _Hear | None, seconds: float) -> None:
+    def _send(self, rank: int) -> None:
+        """Gives a free process its share of what waits: a call costs more than most tools do."""
+        share = -(-len(self._waiting) // (1 + len(self._free)))
+        asked = [self._waiting.popleft()]
+        while len(asked) < share and not asked[0].is_suspect and not self._waiting[0].is_suspect:
+            asked.append(self._waiting.popleft())
+        episodes = [each.episode for each in asked]
+        self._start(rank, "step", episodes, asked=asked, seconds=self._config.timeout_s)
+
+    def _start(
+        self, rank: int, method: str, *args: object, asked: Sequence[_Asked] = (), seconds: float
+    ) -> None:
         pending = self._group.call_one_async(rank, method, *args)
-        self._calls[pending] = _Call(rank, hear, time.monotonic() + seconds)
+        self._calls[pending] = _Call(rank, tuple(asked), time.monotonic() + seconds)
         self._inbox.expect(pending)
 
     def _receive(self, pending: PendingCall) -> None:
@@ -96,13 +115,18 @@ class EnvironmentPool:
         error = answer.exception()
         if error is None:
             self._free.append(call.rank)
-            if call.hear is not None:
-                call.hear(answer.result())
+            if call.asked:
+                self._answered(call, answer.result())
         elif isinstance(error, DEATHS):
             self._lost(call, f"its process died: {last_line(error)}")
         else:  # what was sent or answered could not be read on the other side
             self._free.append(call.rank)
-            self._fail(call, f"the call failed: {last_line(error)}")
+            self._failed(call, f"the call failed: {last_line(error)}")
+
+    def _answered(self, call: _Call, replies: Sequence[Reply]) -> None:
+        for each, reply in zip(call.asked, replies, strict=False):
+            each.hear(reply)
+        self._waiting.extendleft(reversed(call.asked[len(replies) :]))
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -120,15 +144,20 @@ class EnvironmentPool:
     def _lost(self, call: _Call, reason: str) -> None:
         """Starts a process anew. One that does not start is tried again when an episode needs it, and costs
         that episode."""
-        if call.hear is None:
+        if not call.asked:
             self._group.kill(self._group.actors[call.rank], f"it did not start: {reason}")
             self._free.append(call.rank)
             return
         logger.warning("%s[%d] is started anew: %s", self._name, call.rank, reason)
         self._group.restart(call.rank)
-        self._start(call.rank, "ready", hear=None, seconds=STARTUP_S)
-        self._fail(call, reason)
+        self._start(call.rank, "ready", seconds=STARTUP_S)
+        self._failed(call, reason)
 
-    def _fail(self, call: _Call, reason: str) -> None:
-        if call.hear is not None:
-            call.hear(Reply(error=reason))
+    def _failed(self, call: _Call, reason: str) -> None:
+        """Which of several episodes was to blame cannot be known: each is asked once more, by itself."""
+        if len(call.asked) == 1:
+            call.asked[0].hear(Reply(error=reason))
+            return
+        for each in call.asked:
+            each.is_suspect = True
+        self._waiting.extend(call.asked)

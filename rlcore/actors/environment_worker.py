@@ -1,7 +1,10 @@
-"""The environment actor: an episode in, a reply out. A plain class, which `rlcore.actors.environment_pool`
+"""The environment actor: episodes in, replies out. A plain class, which `rlcore.actors.environment_pool`
 spawns."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Sequence
 
 from rlcore.config import EnvironmentConfig
 from rlcore.config.targets import build_target
@@ -36,8 +39,18 @@ class EnvironmentWorker:
         """Answers once the environment is built, with the texts that call it."""
         return tuple(self._environment.stop)
 
-    def step(self, episode: Episode) -> Reply:
-        """Has the environment answer an episode. Nothing that it does raises here."""
+    def step(self, episodes: Sequence[Episode]) -> list[Reply]:
+        """Has the environment answer episodes, the first and as many more as there is time for: a call has
+        its deadline. Nothing that the environment does raises here."""
+        until = time.monotonic() + self._config.timeout_s / 2
+        replies = [self._reply(episodes[0])]
+        for episode in episodes[1:]:
+            if time.monotonic() > until:
+                break
+            replies.append(self._reply(episode))
+        return replies
+
+    def _reply(self, episode: Episode) -> Reply:
         try:
             text = self._environment.step(episode)
         except Exception as error:  # the boundary to foreign code

@@ -25,7 +25,7 @@ class EnvironmentConfig:
     max_observation_tokens: int = 128
     """Tokens of one observation; of more, the environment has failed."""
     num_workers: int = field(default=1, metadata=MAY_CHANGE)
-    """Processes beside each rollout replica that run the environment, a call at a time each."""
+    """Processes beside each rollout replica that run the environment."""
     timeout_s: float = field(default=10.0, metadata=MAY_CHANGE)
     """Seconds that a call may take. A worker that takes longer is killed and started anew."""
     on_error: str = "mask"
