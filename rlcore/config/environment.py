@@ -11,7 +11,7 @@ from rlcore.config.model import TARGET
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentConfig:
-    """What answers completions between their turns (docs/guides/tools.md)."""
+    """The environment that answers completions between their turns (docs/tutorials/tools.md)."""
 
     target: str | None = None
     """`package.module:Class` of an `rlcore.environments.Environment`; null: completions have one turn."""

@@ -1,7 +1,8 @@
 """Tools that a policy calls by name: `<tool>NAME ARGUMENT ...</tool>`, answered by `<result>...</result>`.
 
-A call is read strictly. One that cannot be read is the policy's mistake, and answered by an error; what a
-tool raises is the tool's, and costs the sample (`rollout.environment.on_error`).
+A call is read strictly. One that cannot be read, or that a tool refuses by BadCallError, is the policy's
+mistake, and answered by an error. What else a tool raises is the tool's, and costs the sample
+(`rollout.environment.on_error`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _KINDS: dict[object, Callable[[str], object]] = {
     inspect.Parameter.empty: str,
 }
 """Annotations of arguments, and what makes one of a word."""
+
+
+class BadCallError(ValueError):
+    """A tool raises this where a call makes no sense: the policy reads `error: ` and the message."""
 
 
 class Tools:
@@ -68,7 +73,10 @@ class Tools:
             arguments = _arguments(tool, call[2].split())
         except ValueError:
             return f"error: {call[1]} takes {_form(tool)}"
-        return tool(episode.prompt, *arguments)
+        try:
+            return tool(episode.prompt, *arguments)
+        except BadCallError as error:
+            return f"error: {error}"
 
 
 def _arguments(tool: Callable[..., object], words: Sequence[str]) -> list[object]:

@@ -30,9 +30,9 @@ FLOORS = {
         "weight_sync engines rewards tasks plan actors loop submit bench run commands cli"
     ),
     "emotion_task": (
-        "__init__ labels records models config parsing facts corpora prosody audio_window claims evaluation "
-        "cot prompt reward_model rewards explain task sft perception rationale benchmarks pipeline commands "
-        "cli"
+        "__init__ labels records models config parsing facts corpora prosody audio_window tools claims "
+        "evaluation cot prompt reward_model rewards explain task sft perception rationale benchmarks pipeline "
+        "commands cli"
     ),
 }
 """The rooms of each package (its folders and loose files), from the ground up. A room imports lower ones

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlcore.environments import Episode, Tools
+from rlcore.environments import BadCallError, Episode, Tools
 from rlcore.errors import ConfigError
 from rlcore.types import Prompt
 
@@ -18,8 +18,10 @@ class Arithmetic(Tools):
     def name(self, prompt: Prompt, word):  # type: ignore[no-untyped-def]
         return f"{prompt.id} {word}"
 
-    def half(self, prompt: Prompt) -> str:
-        return "0.5"
+    def half(self, prompt: Prompt, of: float = 1.0) -> str:
+        if of < 0:
+            raise BadCallError("of is below 0")
+        return str(of / 2)
 
     def broken(self, prompt: Prompt, word: str) -> float:
         return float(word)
@@ -49,7 +51,8 @@ def result(turn: str) -> str:
         ("<tool>add 1.5</tool>", "error: add takes a [b]"),
         ("<tool>add</tool>", "error: add takes a [b]"),
         ("<tool>add 1 2 3</tool>", "error: add takes a [b]"),
-        ("<tool>half 1</tool>", "error: half takes no arguments"),
+        ("<tool>half 1 2</tool>", "error: half takes [of]"),
+        ("<tool>half -1</tool>", "error: of is below 0"),
         ("<tool></tool>", "error: write <tool>NAME ARGUMENTS</tool>"),
         ("half</tool>", "error: write <tool>NAME ARGUMENTS</tool>"),
         ("<tool>half <tool>half</tool>", "0.5"),
