@@ -6,8 +6,8 @@ A rollout worker on the quickstart's kind of model, audio prompts, 8 samples eac
 turns of 32 tokens (forced, a fifth more or less), with an environment between that answers at once. Then each
 turn is a request by itself, with what had been written before behind its prompt: single turns at the same
 tokens, read and written, without environment and episodes. Their rounds alternate; the ratio of both is taken
-round by round, of wall time and of the process's CPU time, and the median counts. Goal: at most 10 %. There are
-samples enough to fill the engine's batch on either side: else single turns would have the wider one.
+round by round, of wall time and of the process's CPU time, and the median counts. Goal: at most 10 %. Samples
+fill the engine's batch on either side: else single turns would have the wider one.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class VoiceTools(Tools):
             self._words[utterance.id] = [(str(w), float(a), float(b)) for w, a, b in times]
 
     def pitch(self, prompt: Prompt, start: str = "", end: str = "") -> str:
-        """Returns the median F0 of a place in Hz, and in semitones against the whole; `none` where no voice is."""
+        """Returns the median F0 of a place in Hz, and in semitones against the whole, or `none`."""
         if not start:
             return _level(prompt, "pitch_level")
         track, (a, b) = _sound(prompt).track, self._place(prompt, start, end)

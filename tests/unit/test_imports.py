@@ -31,8 +31,8 @@ FLOORS = {
     ),
     "emotion_task": (
         "__init__ labels records models config parsing facts corpora prosody audio_window tools claims "
-        "evaluation cot prompt reward_model rewards explain task sft perception rationale benchmarks pipeline "
-        "commands cli"
+        "evaluation cot prompt reward_model rewards explain task sft perception rationale benchmarks "
+        "pipeline commands cli"
     ),
 }
 """The rooms of each package (its folders and loose files), from the ground up. A room imports lower ones
