@@ -16,6 +16,7 @@ class EnvironmentConfig:
     target: str | None = None
     """`package.module:Class` of an `rlcore.environments.Environment`; null: completions have one turn."""
     args: Arguments = field(default_factory=dict)
+    """Arguments of the class's constructor."""
     max_turns: int = 4
     """Turns of the policy in a completion, its answer included. A call in the last one is not answered: the
     completion counts as cut."""
