@@ -51,14 +51,15 @@ class EnvironmentPool:
 
     Args:
         name: names the processes in logs and errors.
+        fail: told why the pool ended, should it have a defect. Nothing that an environment does ends it.
 
     Raises:
         ConfigError: the environment cannot be built from `rollout.environment`.
         DeadlineError, ActorError: its processes do not start.
     """
 
-    def __init__(self, config: EnvironmentConfig, name: str):
-        self._config, self._name = config, name
+    def __init__(self, config: EnvironmentConfig, name: str, fail: Callable[[BaseException], None]):
+        self._config, self._name, self._fail = config, name, fail
         # Ray's bundles are the replica's: these share its CPUs.
         self._group = ActorGroup(
             name, EnvironmentWorker, [{"config": config}] * config.num_workers, num_cpus=0
@@ -81,15 +82,18 @@ class EnvironmentPool:
         self._inbox.wake()
 
     def _deal(self) -> None:
-        while True:
-            while self._arrived:
-                self._waiting.append(self._arrived.popleft())
-            while self._free and self._waiting:
-                self._send(self._free.pop())
-            first = min((call.deadline for call in self._calls.values()), default=float("inf"))
-            for pending in self._inbox.take(min(_LOOK_S, first - time.monotonic())):
-                self._receive(pending)
-            self._expire()
+        try:
+            while True:
+                while self._arrived:
+                    self._waiting.append(self._arrived.popleft())
+                while self._free and self._waiting:
+                    self._send(self._free.pop())
+                first = min((call.deadline for call in self._calls.values()), default=float("inf"))
+                for pending in self._inbox.take(min(_LOOK_S, first - time.monotonic())):
+                    self._receive(pending)
+                self._expire()
+        except BaseException as error:
+            self._fail(error)
 
     def _send(self, rank: int) -> None:
         """Gives a free process its share of what waits: a call costs more than most tools do."""

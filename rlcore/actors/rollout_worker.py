@@ -77,7 +77,7 @@ class RolloutWorker:
         self._failure: BaseException | None = None
         """What went wrong as an episode was to go on."""
         if rollout.environment.target is not None:
-            environment = EnvironmentPool(rollout.environment, f"environment of {self._actor}")
+            environment = EnvironmentPool(rollout.environment, f"environment of {self._actor}", self._fail)
             self._episodes = Episodes(
                 rollout.environment, environment.stop(), environment.ask, self._resume_episode
             )
@@ -288,10 +288,14 @@ class RolloutWorker:
             for key, completions in function(engine).items():
                 self._loop.post(key, completions)
 
-        self._loop.call(resume).add_done_callback(self._note_failure)
+        def look(resumed: Future[None]) -> None:
+            if (error := resumed.exception()) is not None:
+                self._fail(error)
 
-    def _note_failure(self, resumed: Future[None]) -> None:
-        self._failure = self._failure or resumed.exception()
+        self._loop.call(resume).add_done_callback(look)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
 
     def _check_environment(self, job: RolloutJob, completions: Sequence[Completion]) -> None:
         if self._rollout.environment.on_error != "abort":

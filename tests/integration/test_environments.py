@@ -54,7 +54,8 @@ def test_each_failure_costs_the_episode_that_met_it() -> None:
     config = EnvironmentConfig(
         target=TARGET, args={"faults": faults}, timeout_s=2, max_observation_tokens=8, num_workers=2
     )
-    pool = EnvironmentPool(config, "environment")
+    defects: list[BaseException] = []
+    pool = EnvironmentPool(config, "environment", defects.append)
     assert pool.stop() == ("e",)
     replies: dict[str, Reply] = {}
     names = ["fine 1", "hang", "die", "raise", "large", "fine 2", "fine 3"]
@@ -75,7 +76,8 @@ def test_each_failure_costs_the_episode_that_met_it() -> None:
         error = replies[name].error
         assert error is not None and reason in error
     with pytest.raises(ConfigError, match="environments:Shapeless must have `stop`, a list of texts"):
-        EnvironmentPool(replace(config, target="environments:Shapeless", args={}), "other")
+        EnvironmentPool(replace(config, target="environments:Shapeless", args={}), "other", defects.append)
+    assert not defects
 
 
 def logprobs(path: str | torch.nn.Module, group: Group) -> list[np.ndarray]:
