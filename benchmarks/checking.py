@@ -53,7 +53,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from rlcore.run import ray_session
 
-    warm_steps, steps = (10, 2) if arguments.quick else (150, arguments.steps)
+    warm_steps, steps, num_eval = (10, 2, 40) if arguments.quick else (150, arguments.steps, None)
     line = load_config([arguments.line / "config.yaml"], [], PipelineConfig)
     rows: list[dict[str, Any]] = []
     with ray_session(ClusterConfig(num_cpus=2)):
@@ -62,7 +62,9 @@ def main() -> None:
             for side in SIDES:
                 folder = arguments.out / f"{seed}" / side
                 model = taught(line, arguments.line, folder, side, warm_steps, seed)
-                answers[side] = reinforced(line.rl, folder, model, side, steps, seed)
+                answers[side] = reinforced(
+                    line.rl, folder, model, side, seed, num_steps=steps, max_eval_prompts=num_eval
+                )
                 rows.append({"seed": seed, "side": side, **measures(folder / "rl", answers[side])})
             asked = [row["prompt"] for row in answers["asks"] if row.get("transcript")]
             right = {row["prompt"]: is_right(row) for row in answers["alone"]}
@@ -123,9 +125,9 @@ def with_call(example: SFTExample, utterances: dict[str, Utterance], rng: random
 
 
 def reinforced(
-    rl: RunConfig, folder: Path, model: Path, side: str, steps: int, seed: int
+    rl: RunConfig, folder: Path, model: Path, side: str, seed: int, **length: int | None
 ) -> list[dict[str, Any]]:
-    """Returns the rows of samples.jsonl of the last evaluation."""
+    """Returns the rows of samples.jsonl of the last evaluation. `length` is of the section `train`."""
     from rlcore.run import train
 
     tools = EnvironmentConfig(target="emotion_task.tools:VoiceTools", max_turns=2)
@@ -145,10 +147,10 @@ def reinforced(
             "outcome": RewardConfig(target="emotion_task.rewards:OutcomeReward", num_cpus=0.05),
         },
         algorithm=replace(rl.algorithm, ptr=replace(rl.algorithm.ptr, outcome=None, reasoning=None)),
-        train=replace(rl.train, num_steps=steps, eval_every=0, checkpoint_every=0),
+        train=replace(rl.train, eval_every=0, checkpoint_every=0, **length),  # type: ignore[arg-type]
     )
     if not (folder / "rl" / "model").is_dir():
-        train(config)
+        train(config, overwrite=True)
     rows = [row for row in read_rows(folder / "rl" / SAMPLES) if row["split"] == "eval"]
     last = max(row["step"] for row in rows)
     return [row for row in rows if row["step"] == last]
