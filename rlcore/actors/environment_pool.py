@@ -76,9 +76,10 @@ class EnvironmentPool:
         """Returns the texts that call the environment."""
         return cast(tuple[str, ...], self._stop)
 
-    def ask(self, episode: Episode, hear: _Hear) -> None:
-        """Has the environment answer an episode; `hear` is given the reply, on the pool's thread."""
-        self._arrived.append(_Asked(episode, hear))
+    def ask(self, calls: Sequence[tuple[Episode, _Hear]]) -> None:
+        """Has the environment answer episodes; each one's function is given the reply, on the pool's
+        thread."""
+        self._arrived.extend(_Asked(episode, hear) for episode, hear in calls)
         self._inbox.wake()
 
     def _deal(self) -> None:

@@ -61,7 +61,7 @@ class Episodes(Generic[E]):
     Args:
         config: limits, and what becomes of a failed call.
         stop: texts that call the environment, as `rlcore.environments.Environment.stop`.
-        ask: has the environment answer an episode, and gives the reply to a function, on any thread.
+        ask: has the environment answer episodes, and gives the reply to each one's function, on any thread.
         resume: has a function of the engine run on its thread, with what it finishes to be collected.
     """
 
@@ -69,7 +69,7 @@ class Episodes(Generic[E]):
         self,
         config: EnvironmentConfig,
         stop: Sequence[str],
-        ask: Callable[[Episode, Callable[[Reply], None]], None],
+        ask: Callable[[Sequence[tuple[Episode, Callable[[Reply], None]]]], None],
         resume: Callable[[Callable[[E], Mapping[str, Completions]]], None],
     ):
         self._config, self._stop, self._ask, self._resume = config, tuple(stop), ask, resume
@@ -77,6 +77,8 @@ class Episodes(Generic[E]):
         """Samples of each job, by its key."""
         self._running: dict[str, _Sample] = {}
         """Samples whose turn the engine is writing, by the request's key."""
+        self._calls: list[tuple[Episode, Callable[[Reply], None]]] = []
+        """Calls of the step at hand, which are made together."""
 
     @property
     def num_unfinished(self) -> int:
@@ -102,6 +104,9 @@ class Episodes(Generic[E]):
             sample = self._running.pop(key)
             self._add(sample, turn)
             whole |= self._next(engine, sample)
+        if self._calls:
+            calls, self._calls = self._calls, []
+            self._ask(calls)
         return whole
 
     def cancel(self, engine: E, keys: Iterable[str]) -> None:
@@ -137,7 +142,8 @@ class Episodes(Generic[E]):
             turns=tuple(turn.text for turn in sample.turns),
             observations=tuple(observation.text for observation in sample.observations),
         )
-        self._ask(episode, lambda reply: self._resume(lambda engine: self._answered(engine, sample, reply)))
+        hear = lambda reply: self._resume(lambda engine: self._answered(engine, sample, reply))  # noqa: E731
+        self._calls.append((episode, hear))
         return {}
 
     def _answered(self, engine: E, sample: _Sample, reply: Reply) -> dict[str, Completions]:

@@ -171,7 +171,7 @@ class VLLMEngine:
     def encode(self, text: str) -> tuple[int, ...] | None:
         """Returns the tokens of a text that goes into an answer; None where a media placeholder is among
         them, which would stand for a medium that there is not."""
-        token_ids = tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        token_ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
         return None if set(token_ids) & set(self._banned) else token_ids
 
     def render(self, request: EngineRequest) -> EngineInput:

@@ -61,7 +61,7 @@ def test_each_failure_costs_the_episode_that_met_it() -> None:
     names = ["fine 1", "hang", "die", "raise", "large", "fine 2", "fine 3"]
     for name in names:
         episode = Episode(prompt=Prompt(id=name, text=""), turns=("e",), observations=())
-        pool.ask(episode, lambda reply, name=name: replies.update({name: reply}))  # type: ignore[misc]
+        pool.ask([(episode, lambda reply, name=name: replies.update({name: reply}))])  # type: ignore[misc]
     deadline = time.monotonic() + 100
     while len(replies) < len(names) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -63,7 +63,7 @@ class Scene:
         self.whole: dict[str, tuple[Completion, ...]] = {}
         config = EnvironmentConfig(target="a:B", **limits)
         self.episodes: Episodes[SayingEngine] = Episodes(
-            config, stop, lambda episode, hear: self.asked.append((episode, hear)), self._resume
+            config, stop, self.asked.extend, self._resume
         )
 
     def _resume(self, function: Callable[[SayingEngine], Mapping[str, tuple[Completion, ...]]]) -> None:
