@@ -90,7 +90,8 @@ class Group:
     media_inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Model inputs beside tokens, without a batch dimension: `audio_embeds` [N, H] where a frozen
     tower was run once in the rollout, `audio_states` [N, D] where its projector is trained, or the
-    processor's tensors of A audios (`input_features` [A, M, F])."""
+    processor's tensors of A audios (`input_features` [A, M, F]); and of images and videos what
+    `rlcore.models.families.base.PICTURES` says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ def _count_tokens(config: RunConfig, task: Task, prompts: Sequence[Prompt]) -> b
 
     count = min(_NUM_TRIED, len(prompts))
     tried = [prompts[i * len(prompts) // count] for i in range(count)]
-    encoder = MediaEncoder(config.model.path, task.load_media, media="raw", cache_bytes=0)
+    encoder = MediaEncoder(config.model.path, task.load_media, media="raw", cache_bytes=0, sees=False)
     lengths = [len(each.prompt_token_ids) for each in encoder.encode(tried)]
     longest, context = max(lengths), config.rollout.engine.get("max_model_len")
     print(

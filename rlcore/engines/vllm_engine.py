@@ -132,6 +132,8 @@ class VLLMEngine:
         self._llm = build_in_turn(LLM, arguments)
         if temperature != 1:
             self._llm.collective_rpc("divide_logits", args=(temperature,))
+        if family_of(config).vision is not None:
+            self._llm.collective_rpc("keep_pictures_apart")
         self._weights.attach(self._llm)
         tokenizer = tokenizer_of(load_processor(model_path))
         self._banned = tuple(media_token_ids(config, tokenizer))
