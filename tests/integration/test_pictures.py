@@ -27,7 +27,7 @@ AUDIO = "<|audio_bos|><|AUDIO|><|audio_eos|>"
     ("make", "media", "sound"),
     [
         pytest.param(make_qwen2_5_omni, "raw", True, id="omni"),
-        pytest.param(make_qwen2_5_vl, "embeds", False, id="vl"),
+        pytest.param(make_qwen2_5_vl, "embeds", False, id="vl", marks=pytest.mark.families),
     ],
 )
 def test_engine_and_learner_agree_on_pictures(

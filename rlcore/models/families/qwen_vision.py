@@ -58,11 +58,13 @@ def process(processor: ProcessorMixin, media: Media) -> Features:
     tokens = {kind: getattr(processor, f"{kind}_token") for kind in PICTURES}
     given = {name: list(media[name]) for name in PICTURES.values() if media.get(name)}
     text = "".join(tokens[kind] * len(given.get(name, ())) for kind, name in PICTURES.items())
+    # Said, because a picture of one or three rows looks like one whose channels stand first.
+    as_they_are = {"input_data_format": "channels_last"}
     # The frames are chosen already; of the two caps on their size, the one of the published code.
     frames = {"do_sample_frames": False, "cap_pixels_per_frame": True}
-    inputs = processor(
-        text=text, return_tensors="np", videos_kwargs=frames if "videos" in given else {}, **given
-    )
+    of_kind = {"images_kwargs": as_they_are, "videos_kwargs": {**as_they_are, **frames}}
+    own = {f"{name}_kwargs": of_kind[f"{name}_kwargs"] for name in given}
+    inputs = processor(text=text, return_tensors="np", **own, **given)
     names = [name for kind in PICTURES for name in (_PIXELS[kind], f"{kind}_grid_thw")]
     return {name: np.asarray(inputs[name]) for name in names if name in inputs}
 
