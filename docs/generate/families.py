@@ -51,12 +51,12 @@ def page() -> str:
             "`embeds`: the frozen audio tower runs once a prompt, and vLLM takes its output. `raw`: vLLM "
             "runs the tower too, which may then be trained (`model.freeze`), on the learner's features or "
             "on the waveforms. Where vLLM gets waveforms, the feature extractor's window must be the one "
-            "that vLLM knows, 30 seconds. Of images and the frames of videos, with either setting, the vision "
-            "tower's output is made once a prompt, and is what vLLM, learner and reference take; the tower is "
-            "never trained. Packed rows hold a prompt once for all of its completions, with its media. Of "
-            "each family vLLM and the learner agree to 1e-4 in log-probabilities in float32, before and after "
-            "a push, with adapters, and after an export; they are tried with tiny checkpoints of the real "
-            "architecture.",
+            "that vLLM knows, 30 seconds. Of images and the frames of videos, with either setting, the "
+            "vision tower's output is made once a prompt, and is what vLLM, learner and reference take; the"
+            " tower is never trained. Packed rows hold a prompt once for all of its completions, with its "
+            "media. Of each family vLLM and the learner agree to 1e-4 in log-probabilities in float32, "
+            "before and after a push, with adapters, and after an export; they are tried with tiny "
+            "checkpoints of the real architecture.",
             "",
             "[A family of your own](../guides/families.md) is one file.",
             "",

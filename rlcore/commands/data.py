@@ -26,11 +26,11 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
         parents=[config_options(), *parents],
         help="the first prompts as the model reads them, their tokens, and what rewards give to right "
         "answers; 1 where a right answer gets nothing, or a prompt does not fit",
-        description="Shows what the rows of a run's task become, before a run: the first prompts as the model "
-        "reads them with their references, the tokens of a sample of prompts (media included) and whether the "
-        "longest leaves room for an answer, and what each reward by rule gives to right answers. Bad rows are "
-        "named with their file and line. Exits with 1 where a right answer gets nothing, or a prompt does not "
-        "fit.",
+        description="Shows what the rows of a run's task become, before a run: the first prompts as the "
+        "model reads them with their references, the tokens of a sample of prompts (media included) and "
+        "whether the longest leaves room for an answer, and what each reward by rule gives to right answers. "
+        "Bad rows are named with their file and line. Exits with 1 where a right answer gets nothing, or a "
+        "prompt does not fit.",
     )
     check.add_argument("--limit", type=int, default=2, help="prompts to show (default: 2)")
     check.set_defaults(run=run_check)

@@ -144,8 +144,8 @@ class WorkerExtension:
         tensor, of which the engine would take each row for a picture's."""
         model = self.model_runner.get_model()
         for kind in ("image", "video"):
-            process = getattr(model, f"_process_{kind}_input")
-            setattr(model, f"_process_{kind}_input", partial(_apart, process, kind, model.visual))
+            if (process := getattr(model, f"_process_{kind}_input", None)) is not None:
+                setattr(model, f"_process_{kind}_input", partial(_apart, process, kind, model.visual))
 
     def divide_logits(self, temperature: float) -> None:
         """Makes the model's logits those of the policy at `temperature`, in float32.
