@@ -84,10 +84,9 @@ def test_pictures_stand_in_front_of_sound_and_question(data: Path, omni: str) ->
     )
     assert whole.prompt_token_ids == counted.prompt_token_ids
     shown = whole.media_inputs
-    assert shown["video_grid_thw"].tolist() == [[2, 20, 28]] and shown["image_grid_thw"].tolist() == [
-        [1, 4, 4]
-    ]
-    assert len(shown["video_embeds"]) == 2 * 10 * 14 and len(shown["image_embeds"]) == 4
+    assert shown["video_grid_thw"].tolist() == [[2, 20, 28]]
+    assert shown["image_grid_thw"].tolist() == [[1, 4, 6]]
+    assert len(shown["video_embeds"]) == 2 * 10 * 14 and len(shown["image_embeds"]) == 6
     assert "image_embeds" not in counted.media_inputs
 
 
