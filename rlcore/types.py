@@ -120,7 +120,7 @@ class FinishedJob:
     """Prompt and completions; None: the engine failed, or the prompt is over the context and
     `rollout.over_context` is `drop`."""
     num_encoded: int
-    """Number of audios that went through the tower for this job."""
+    """Number of passes through a tower for this job: of its recordings, and of its pictures."""
     failure: str | None = None
     """Reason by which the engine ended the job twice, in the engine's own word; None: it did not fail."""
 
