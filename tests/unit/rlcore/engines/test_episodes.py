@@ -62,9 +62,7 @@ class Scene:
         self.asked: list[tuple[Episode, Callable[[Reply], None]]] = []
         self.whole: dict[str, tuple[Completion, ...]] = {}
         config = EnvironmentConfig(target="a:B", **limits)
-        self.episodes: Episodes[SayingEngine] = Episodes(
-            config, stop, self.asked.extend, self._resume
-        )
+        self.episodes: Episodes[SayingEngine] = Episodes(config, stop, self.asked.extend, self._resume)
 
     def _resume(self, function: Callable[[SayingEngine], Mapping[str, tuple[Completion, ...]]]) -> None:
         self.whole |= function(self.engine)
