@@ -57,5 +57,8 @@ class EngineRequest:
     """Chat-formatted prompt, before media placeholders are expanded."""
     encoded: EncodedPrompt
     """The prompt as `MediaEncoder` encodes it in the engine's `media` mode."""
+    begun_token_ids: tuple[int, ...] = ()
+    """Tokens of an answer that has begun: they follow the prompt's as they were sampled, and are not
+    tokenised anew."""
     seed: int | None = None
     """Seed: sample k is drawn with seed + k. `None` draws from the engine's own stream."""

@@ -191,7 +191,7 @@ class VLLMEngine:
             ConfigError: the prompt leaves no room in `max_model_len`.
         """
         assert key not in self._running, key
-        num_tokens = len(request.encoded.prompt_token_ids)
+        num_tokens = len(request.encoded.prompt_token_ids) + len(request.begun_token_ids)
         if num_tokens >= self.max_model_len:
             raise ConfigError(
                 f"rollout.engine.max_model_len: prompt {request.id} has {num_tokens} tokens, the engine "

@@ -6,6 +6,7 @@ This module knows the records of either side; not the engine that works on them,
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,13 @@ def vllm_prompt(
     """
     encoded = request.encoded
     if not encoded.media_inputs:
-        return {"prompt_token_ids": list(encoded.prompt_token_ids)}
+        return {"prompt_token_ids": [*encoded.prompt_token_ids, *request.begun_token_ids]}
+    if request.begun_token_ids:
+        # vLLM expands the placeholders itself, one a recording.
+        runs = groupby(encoded.prompt_token_ids, lambda token: token == audio_id)
+        asked = [token for is_audio, run in runs for token in ([audio_id] if is_audio else run)]
+        media = vllm_prompt(replace(request, begun_token_ids=()), family, embeds=embeds, audio_id=audio_id)
+        return {**media, "prompt_token_ids": [*asked, *request.begun_token_ids]}
     if embeds:
         embeddings = torch.from_numpy(encoded.media_inputs["audio_embeds"])
         # Between two audios stand their marks.
@@ -150,7 +157,7 @@ def check_expansion(request: EngineRequest, seen: Sequence[int]) -> None:
     Raises:
         DataError: they differ.
     """
-    expected = request.encoded.prompt_token_ids
+    expected = (*request.encoded.prompt_token_ids, *request.begun_token_ids)
     if tuple(seen) != expected:
         raise DataError(
             f"prompt {request.id}: vLLM reads {len(seen)} tokens, the processor {len(expected)}, differing: "
