@@ -12,7 +12,19 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from rlcore.commands import bench, data, doctor, evaluate, plan, reward, submit, timeline, train, version
+from rlcore.commands import (
+    bench,
+    data,
+    doctor,
+    evaluate,
+    plan,
+    prefer,
+    reward,
+    submit,
+    timeline,
+    train,
+    version,
+)
 from rlcore.commands.shared import config_options, debug_option, lasting_output
 from rlcore.errors import ConfigError, DataError, RLCoreError, StoppedError, message_of
 
@@ -20,6 +32,7 @@ EPILOG = """\
 examples:
   rlcore train --config my_run.yaml train.num_steps=50
   rlcore train --config base.yaml --config my_cluster.yaml rollout.num_replicas=4 --resume
+  rlcore prefer --config my_pairs.yaml train.num_steps=100
   rlcore data check --config my_run.yaml
   rlcore reward check my_rewards.brevity:Brevity args.limit=80
   rlcore reward score my_rewards.brevity:Brevity --samples runs/mine/samples.jsonl
@@ -50,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     plain = [debug_option()]
     configured = [config_options(), *plain]
     train.add_parser(commands, configured)
+    prefer.add_parser(commands, configured)
     evaluate.add_parser(commands, configured)
     submit.add_parser(commands, configured)
     data.add_parser(commands, plain)

@@ -19,7 +19,7 @@ HOMES = (
     "rlcore/actors/",
     "rlcore/submit/",
     "emotion_task/sft/ingest.py",
-    "emotion_task/sft/job.py",
+    "rlcore/offline/",
     "emotion_task/prosody/stream.py",
 )
 """The only places where Ray, vLLM and DeepSpeed are imported."""
@@ -27,7 +27,7 @@ HOMES = (
 FLOORS = {
     "rlcore": (
         "__init__ errors types task algorithms config records inputs endpoints models weight_sync engines "
-        "rewards tasks plan actors loop submit bench run commands cli"
+        "rewards tasks plan actors loop offline submit bench run commands cli"
     ),
     "emotion_task": (
         "__init__ labels records models config parsing facts corpora prosody audio_window claims evaluation "
