@@ -88,7 +88,7 @@ class PreferenceRecipe:
         found, size = np.zeros((len(examples), 2)), self.config.batch_size
         for first in range(0, len(examples), size):
             own = range(first + self._rank, min(first + size, len(examples)), self._num_ranks)
-            groups = [self._group(examples[i], np.zeros(2)) for i in own]
+            groups = self._groups([examples[i] for i in own], np.zeros((len(own), 2)))
             kept = [(i, g) for i, g in zip(own, groups, strict=True) if self._fits(g)]
             logprobs = engine.answer_logprobs([group for _, group in kept])
             for (i, _), row in zip(kept, logprobs, strict=True):
@@ -100,11 +100,10 @@ class PreferenceRecipe:
         size, number = self.config.batch_size, len(self._examples)
         for step in range(self._start, self.config.num_steps):
             places = range(step * size + self._rank, (step + 1) * size, self._num_ranks)
-            yield [self._train_group(*divmod(place, number)) for place in places]
-
-    def _train_group(self, epoch: int, place: int) -> PreferenceGroup:
-        i = int(_order(len(self._examples), self._config.seed, epoch)[place])
-        return self._group(self._examples[i], self._reference[i])
+            own = [
+                int(_order(number, self._config.seed, place // number)[place % number]) for place in places
+            ]
+            yield self._groups([self._examples[i] for i in own], self._reference[own])
 
     def update(self, engine: DeepSpeedEngine, groups: Sequence[PreferenceGroup]) -> dict[str, float]:
         """Makes one step. `margin` is that of the implicit rewards, `accuracy` the share of examples that the
@@ -149,8 +148,8 @@ class PreferenceRecipe:
 
     @cached_property
     def _validation(self) -> list[PreferenceGroup]:
-        own = range(self._rank, len(self._held_out), self._num_ranks)
-        return [self._group(self._held_out[i], self._reference[len(self._examples) + i]) for i in own]
+        own = slice(self._rank, None, self._num_ranks)
+        return self._groups(self._held_out[own], self._reference[len(self._examples) :][own])
 
     def _objective(self, num_examples: float, kl: float) -> PreferenceObjective:
         from rlcore.engines.preferences import PreferenceObjective
@@ -184,22 +183,30 @@ class PreferenceRecipe:
         load_media = build_target(task.target, task.args, where="task").load_media
         return MediaEncoder(model.path, load_media, media=model.media, cache_folder=model.media_cache)
 
-    def _group(self, example: Ranked, reference: np.ndarray) -> PreferenceGroup:
+    def _groups(self, examples: Sequence[Ranked], reference: np.ndarray) -> list[PreferenceGroup]:
+        """Returns examples as groups; `reference` is [N, 2]."""
         from rlcore.engines.preferences import PreferenceGroup
         from rlcore.models.hf_model import tokenizer_of
 
         tokenizer = tokenizer_of(self._encoder.processor)
-        prompt = Prompt(id=example["id"], text=example["prompt"], media=example["media"])
-        (encoded,) = self._encoder.encode([prompt])
-        answers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in example["answers"]]
-        return PreferenceGroup(
-            prompt_id=example["id"],
-            prompt_token_ids=np.asarray(encoded.prompt_token_ids, dtype=np.int64),
-            token_ids=tuple(np.array([*ids, tokenizer.eos_token_id], dtype=np.int64) for ids in answers),
-            media_inputs=encoded.media_inputs,
-            reference=np.asarray(reference, dtype=np.float64),
-            desirable=example["desirable"] is not False,
-        )
+
+        def tokens(answer: str) -> np.ndarray:
+            ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
+            return np.array([*ids, tokenizer.eos_token_id], dtype=np.int64)
+
+        asked = [Prompt(id=each["id"], text=each["prompt"], media=each["media"]) for each in examples]
+        rows = zip(examples, self._encoder.encode(asked), reference, strict=True)
+        return [
+            PreferenceGroup(
+                prompt_id=example["id"],
+                prompt_token_ids=np.asarray(encoded.prompt_token_ids, dtype=np.int64),
+                token_ids=tuple(map(tokens, example["answers"])),
+                media_inputs=encoded.media_inputs,
+                reference=logprobs,
+                desirable=example["desirable"] is not False,
+            )
+            for example, encoded, logprobs in rows
+        ]
 
 
 def _read(path: Path) -> list[Ranked]:

@@ -62,6 +62,8 @@ def judged(row: Mapping[str, Any]) -> Judged:
 
 def _answer(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
+    if value is None:
+        raise DataError(f"no column {name!r}, or it is empty; the row has {sorted(row)}")
     last = value[-1] if isinstance(value, list) and value else None
     if isinstance(last, Mapping) and last.get("role") == "assistant":
         value = last.get("content")
