@@ -58,6 +58,27 @@ def kto(
     return weights * (1 - margins.sigmoid())
 
 
+def bradley_terry(rewards: Tensor) -> Tensor:
+    """Returns -log sigmoid(chosen - rejected) of each pair: the likelihood of the preference under a reward
+    model (Bradley and Terry 1952; arXiv 2203.02155, equation 1).
+
+    Args:
+        rewards: [B, 2] of the chosen and the rejected answer.
+    """
+    return -_log_sigmoid(rewards[:, 0] - rewards[:, 1])
+
+
+def pointwise(rewards: Tensor, desirable: Tensor) -> Tensor:
+    """Returns -log sigmoid(r) of a desirable answer, -log sigmoid(-r) of an undesirable one: the likelihood
+    of the label under a reward model (cross-entropy; arXiv 2408.15240, equation 5).
+
+    Args:
+        rewards: [B].
+        desirable: bool [B].
+    """
+    return -_log_sigmoid(rewards * (desirable * 2 - 1))
+
+
 def kto_margins(log_ratios: Tensor, desirable: Tensor, kl: float, *, beta: float) -> Tensor:
     """Returns how far each answer [B] lies on the side of `kl` where it should, times beta."""
     return beta * (log_ratios - kl) * (desirable * 2 - 1)

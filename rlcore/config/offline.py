@@ -37,7 +37,7 @@ class OfflineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferConfig:
-    """Training on preferences, as `rlcore prefer` reads it."""
+    """Training a policy or a reward model on preferences, as `rlcore prefer` reads it."""
 
     run_dir: str = "runs/prefer"
     seed: int = 0
@@ -46,7 +46,8 @@ class PreferConfig:
     task: TargetConfig = field(default_factory=lambda: TargetConfig(target="rlcore.tasks:Preferences"))
     """Source of the rows: pairs (`chosen`, `rejected`) or labelled answers (`answer`, `label`)."""
     loss: str = "dpo"
-    """`dpo` or `ipo`, of pairs; `kto`, of labelled answers. A pair is also two of these."""
+    """Of a policy: `dpo` or `ipo`, of pairs, or `kto`, of labelled answers. Of a reward model:
+    `bradley_terry`, of pairs, or `pointwise`, of labelled answers. A pair is also two of these."""
     beta: float = 0.1
     """Factor on log(policy / reference): the higher, the nearer the policy stays to the reference."""
     label_smoothing: float = 0.0
@@ -55,15 +56,27 @@ class PreferConfig:
     """Weight of the desirable answers, of `kto` alone."""
     undesirable_weight: float = 1.0
     """Weight of the undesirable answers, of `kto` alone."""
+    question: str = "Is this answer good? Write 1 for yes, 0 for no."
+    """Text that a reward model is asked after each answer; it answers 1 or 0."""
     train: OfflineConfig = field(
         default_factory=lambda: OfflineConfig(learner=LearnerConfig(lr=1e-6, lr_schedule="cosine"))
     )
     cluster: ClusterConfig = field(default_factory=ClusterConfig, metadata=MAY_CHANGE)
 
+    @property
+    def is_of_pairs(self) -> bool:
+        """Says whether `loss` is of pairs, and not of labelled answers."""
+        return self.loss in ("dpo", "ipo", "bradley_terry")
+
+    @property
+    def trains_reward(self) -> bool:
+        """Says whether `loss` makes a reward model, and not a policy."""
+        return self.loss in ("bradley_terry", "pointwise")
+
     def __post_init__(self) -> None:
         without_tilde(self, "run_dir")
         at_least(self, 0, "seed")
-        one_of(self, "loss", "dpo", "ipo", "kto")
+        one_of(self, "loss", "dpo", "ipo", "kto", "bradley_terry", "pointwise")
         positive(self, "beta", "desirable_weight", "undesirable_weight")
         smoothing = self.label_smoothing
         check(0 <= smoothing < 0.5, "label_smoothing", smoothing, "at least 0 and below 0.5")

@@ -193,12 +193,13 @@ class DeepSpeedEngine:
         return metrics
 
     @torch.no_grad()
-    def answer_logprobs(self, groups: Sequence[TokenGroup]) -> list[np.ndarray]:
-        """Computes log-probabilities of whole answers by the policy as it is, [G] of float64 [K]. Ranks may
-        have different groups, or none."""
+    def answer_logprobs(self, groups: Sequence[TokenGroup], *, last: bool = False) -> list[np.ndarray]:
+        """Computes log-probabilities of whole answers by the policy as it is, or of their `last` tokens, [G]
+        of float64 [K]. Ranks may have different groups, or none."""
         config = self._config
         batches = consecutive(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
         rows = [row for scored in self._forward(batches, groups) for row in scored.rows()]
+        rows = [row[-1:] if last else row for row in rows]
         return [np.array([row.sum(dtype=np.float64) for row in each]) for each in regrouped(rows, groups)]
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Training on preferences: rows in, a policy out.
+"""Training on preferences: rows in, a policy or a reward model out.
 
     rows -> examples.jsonl -> reference.jsonl -> job (`rlcore.offline.job`) -> model/
 
@@ -25,6 +25,7 @@ from rlcore.offline.job import EXAMPLES, METRICS, MODEL, SKIPPED, VALIDATION, ru
 from rlcore.offline.recipe import REFERENCE, PreferenceRecipe, Ranked
 from rlcore.records.files import last_row, make_closed, write_rows
 from rlcore.records.run_lock import run_lock
+from rlcore.rewards.verdict import write_question
 from rlcore.tasks.preferences import Preferences, judged
 from rlcore.types import Prompt
 
@@ -33,8 +34,8 @@ CONFIG = "config.yaml"
 
 
 def prefer(config: PreferConfig, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
-    """Trains a policy on preferences and returns the metrics of its last checkpoint, with `model`, its
-    folder.
+    """Trains a policy or a reward model on preferences, and returns the metrics of its last checkpoint, with
+    `model`, its folder.
 
     SIGINT and SIGTERM end the job after the step at hand, with a checkpoint.
 
@@ -59,6 +60,8 @@ def prefer(config: PreferConfig, *, resume: bool = False, overwrite: bool = Fals
             model = run_job(
                 PreferenceRecipe(_with_whole_paths(config)), run_dir, seed=config.seed, name=config.loss
             )
+    if config.trains_reward:
+        write_question(model, config.question)
     return {**(last_row(run_dir / METRICS) or {}), "model": str(model)}
 
 
@@ -110,7 +113,7 @@ def _examples(config: PreferConfig) -> tuple[list[Ranked], list[Ranked]]:
     task = build_target(config.task.target, config.task.args, where="task")
     if not isinstance(task, Preferences):
         raise ConfigError(f"task.target: {config.task.target} is no rlcore.tasks:Preferences")
-    train, held_out = (ranked(task.prompts(split), config.loss) for split in ("train", "eval"))
+    train, held_out = (ranked(task.prompts(split), config) for split in ("train", "eval"))
     job = config.train
     if len(train) < job.batch_size:
         raise DataError(f"train.batch_size: got {job.batch_size}, and there are {len(train)} examples")
@@ -122,7 +125,7 @@ def _examples(config: PreferConfig) -> tuple[list[Ranked], list[Ranked]]:
     return train, held_out
 
 
-def ranked(prompts: Sequence[Prompt], loss: str) -> list[Ranked]:
+def ranked(prompts: Sequence[Prompt], config: PreferConfig) -> list[Ranked]:
     """Returns the examples that a loss needs.
 
     KTO compares with answers to other prompts: each example is given the next one's.
@@ -131,11 +134,12 @@ def ranked(prompts: Sequence[Prompt], loss: str) -> list[Ranked]:
         DataError: `loss` needs pairs and a prompt has a labelled answer, or it needs labels and there is but
             one answer.
     """
-    if loss != "kto":
+    loss = config.loss
+    if config.is_of_pairs:
         if labelled := [prompt for prompt in prompts if judged(prompt.reference).desirable is not None]:
             raise DataError(
                 f"row {labelled[0].id!r} has a label, and loss: {loss} needs chosen and rejected; "
-                "labelled answers are for loss: kto"
+                "labelled answers are for loss: kto and pointwise"
             )
         return [_example(prompt, judged(prompt.reference).answers, None) for prompt in prompts]
     rows = [(prompt, judged(prompt.reference)) for prompt in prompts]
@@ -144,6 +148,8 @@ def ranked(prompts: Sequence[Prompt], loss: str) -> list[Ranked]:
         for prompt, row in rows
         for k, text in enumerate(row.answers)
     ]
+    if loss == "pointwise":
+        return [_example(prompt, (text,), desirable) for prompt, text, desirable in single]
     # An answer to another prompt: the two of a pair stand side by side.
     step = max((len(row.answers) for _, row in rows), default=1)
     if len(single) <= step:

@@ -18,6 +18,8 @@ from rlcore.config.targets import build_target
 from rlcore.errors import DataError
 from rlcore.offline.job import EXAMPLES, VALIDATION, VALIDATION_LOSS
 from rlcore.records.files import read_rows, write_rows
+from rlcore.rewards.generative import score_token_ids
+from rlcore.rewards.verdict import VERDICTS, asked_after
 from rlcore.types import Prompt
 
 if TYPE_CHECKING:
@@ -73,7 +75,9 @@ class PreferenceRecipe:
         self._examples, self._held_out = (_read(folder / name) for name in (EXAMPLES, VALIDATION))
         examples = [*self._examples, *self._held_out]
         path = folder / REFERENCE
-        if start == 0 and not engine.any_rank(path.is_file()):
+        if self._config.trains_reward:
+            self._reference = np.zeros((len(examples), 2))
+        elif start == 0 and not engine.any_rank(path.is_file()):
             self._reference = self._computed(engine, examples)
             if engine.rank == 0:
                 write_rows(path, ({"logprobs": row} for row in self._reference.tolist()))
@@ -136,7 +140,7 @@ class PreferenceRecipe:
 
         groups = [group for group in self._validation if self._fits(group)]
         kl = self._kl(engine, groups)
-        logprobs = engine.answer_logprobs(groups)
+        logprobs = engine.answer_logprobs(groups, last=self._config.trains_reward)
         sums = [0.0] * 3
         if groups:
             objective = self._objective(1.0, kl)
@@ -183,6 +187,10 @@ class PreferenceRecipe:
         load_media = build_target(task.target, task.args, where="task").load_media
         return MediaEncoder(model.path, load_media, media=model.media, cache_folder=model.media_cache)
 
+    @cached_property
+    def _asking(self) -> str:
+        return asked_after(self._encoder.processor, self._config.question)
+
     def _groups(self, examples: Sequence[Ranked], reference: np.ndarray) -> list[PreferenceGroup]:
         """Returns examples as groups; `reference` is [N, 2]."""
         from rlcore.engines.preferences import PreferenceGroup
@@ -190,9 +198,13 @@ class PreferenceRecipe:
 
         tokenizer = tokenizer_of(self._encoder.processor)
 
-        def tokens(answer: str) -> np.ndarray:
-            ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
-            return np.array([*ids, tokenizer.eos_token_id], dtype=np.int64)
+        def tokens(answer: str) -> list[np.ndarray]:
+            told, ends = answer, [tokenizer.eos_token_id]
+            if self._config.trains_reward:
+                no, yes = score_token_ids(tokenizer, VERDICTS)
+                told, ends = answer + self._asking, [yes, no]
+            ids = tokenizer(told, add_special_tokens=False)["input_ids"]
+            return [np.array([*ids, end], dtype=np.int64) for end in ends]
 
         asked = [Prompt(id=each["id"], text=each["prompt"], media=each["media"]) for each in examples]
         rows = zip(examples, self._encoder.encode(asked), reference, strict=True)
@@ -200,7 +212,7 @@ class PreferenceRecipe:
             PreferenceGroup(
                 prompt_id=example["id"],
                 prompt_token_ids=np.asarray(encoded.prompt_token_ids, dtype=np.int64),
-                token_ids=tuple(map(tokens, example["answers"])),
+                token_ids=tuple(row for answer in example["answers"] for row in tokens(answer)),
                 media_inputs=encoded.media_inputs,
                 reference=logprobs,
                 desirable=example["desirable"] is not False,

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcore.algorithms.preference import dpo, ipo, kto, kto_kl, kto_margins
+from rlcore.algorithms.preference import bradley_terry, dpo, ipo, kto, kto_kl, kto_margins, pointwise
 from rlcore.config.offline import PreferConfig
 from rlcore.engines.logprobs import CompletionLogprobs
 from rlcore.engines.preferences import PreferenceGroup, PreferenceObjective, is_right
@@ -81,12 +81,31 @@ def test_kto_weighs_gains_and_losses_from_its_point_of_reference(
         assert gradient == pytest.approx(-sign * weight * beta * value * (1 - value), abs=1e-6)
 
 
+@given(PAIRS, st.lists(st.booleans(), min_size=5, max_size=5))
+def test_reward_models_are_judged_by_likelihoods(pairs, labels: list[bool]) -> None:
+    rewards = tensor(pairs)
+    losses = bradley_terry(rewards)
+    losses.sum().backward()
+    for (chosen, rejected), loss, gradient in zip(pairs, losses.tolist(), rewards.grad.tolist(), strict=True):
+        assert loss == pytest.approx(-log_sigmoid(chosen - rejected), abs=1e-6)
+        pull = -sigmoid(rejected - chosen)
+        assert gradient == pytest.approx([pull, -pull], abs=1e-6)
+    single, desirable = tensor([chosen for chosen, _ in pairs]), torch.tensor(labels[: len(pairs)])
+    for (reward, _), label, loss in zip(pairs, labels, pointwise(single, desirable).tolist(), strict=False):
+        assert loss == pytest.approx(-log_sigmoid(reward if label else -reward), abs=1e-6)
+
+
 def test_literal_numbers() -> None:
     pair = tensor([[1.0, -1.0], [0.0, 0.0]])
     assert dpo(pair, beta=0.5).tolist() == pytest.approx([0.3132616875182228, math.log(2)], abs=1e-9)
     smoothed = dpo(pair, beta=0.5, label_smoothing=0.1)[0]
     assert smoothed.item() == pytest.approx(0.4132616875182228, abs=1e-9)
     assert ipo(pair, beta=0.5).tolist() == pytest.approx([1.0, 1.0])
+    assert bradley_terry(pair).tolist() == pytest.approx([0.1269280110429726, math.log(2)], abs=1e-9)
+    labels = torch.tensor([True, False])
+    assert pointwise(tensor([2.0, 2.0]), labels).tolist() == pytest.approx(
+        [0.1269280110429726, 2.1269280110429727], abs=1e-9
+    )
     both = kto(tensor([1.0, 1.0]), torch.tensor([True, False]), 0.5, beta=2.0, undesirable_weight=1.5)
     assert both.tolist() == pytest.approx([0.2689414213699951, 1.5 * 0.7310585786300049], abs=1e-9)
     assert [kto_kl(-3.0, 4), kto_kl(6.0, 4), kto_kl(0.0, 0)] == [0.0, 1.5, 0.0]
@@ -154,3 +173,25 @@ def test_kto_takes_each_answers_label() -> None:
     share = objective.share(scored([[-1.0], [-1.0]]), groups, 0)
     assert share.loss.item() == pytest.approx((2 * (1 - sigmoid(0.75)) + 1 - sigmoid(-0.75)) / 2, abs=1e-6)
     assert float(share.sums["accuracy"]) == 0.5 and float(share.sums["margin"]) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("loss", "expected"), [("bradley_terry", 0.2), ("pointwise", 0.5)])
+def test_a_reward_is_the_odds_of_the_verdict_alone(loss: str, expected: float) -> None:
+    """Rows are answers with the verdict 1, then 0; what stands before the verdict does not count."""
+    rows = [[-9.0, -0.5], [-9.0, -1.0], [-0.7], [-1.0]]
+    config = PreferConfig(loss=loss)
+    objective = PreferenceObjective(config=config, num_examples=1 if config.is_of_pairs else 2)
+    groups = (
+        [group([0.0] * 4)] if config.is_of_pairs else [group([0.0] * 2), group([0.0] * 2, desirable=False)]
+    )
+    given = scored(rows)
+    share = objective.share(given, groups, 0)
+    if loss == "bradley_terry":
+        assert share.loss.item() == pytest.approx(-log_sigmoid(0.5 - 0.3), abs=1e-6)
+        assert float(share.sums["margin"]) == pytest.approx(expected, abs=1e-6)
+    else:
+        assert share.loss.item() == pytest.approx(-(log_sigmoid(0.5) + log_sigmoid(-0.3)) / 2, abs=1e-6)
+        assert float(share.sums["accuracy"]) == expected
+    share.loss.backward()
+    assert given.logprobs.grad[:2, 0].tolist() == [0, 0] and given.logprobs.grad[2:, 1].tolist() == [0, 0]
+    assert given.logprobs.grad[0, 1] == -given.logprobs.grad[1, 1] < 0

@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_models import TEXT_PROMPT, make_text
+from transformers import AutoTokenizer
 
 from rlcore.config import LearnerConfig, ModelConfig, TargetConfig, save_config
+from rlcore.config.io import keys
 from rlcore.config.offline import OfflineConfig, PreferConfig
 from rlcore.errors import ConfigError, DataError
 from rlcore.offline.prefer import CONFIG, prefer, ranked
 from rlcore.offline.recipe import REFERENCE, PreferenceRecipe
 from rlcore.records.files import read_rows, write_rows
+from rlcore.rewards.verdict import Verdict
 from rlcore.types import Prompt
 
 
@@ -30,9 +33,9 @@ def labelled(id: str, label: bool) -> Prompt:
 
 
 def test_each_loss_gets_the_examples_that_it_needs() -> None:
-    pairs = ranked([pair("a"), pair("b")], "dpo")
+    pairs = ranked([pair("a"), pair("b")], PreferConfig())
     assert [row["answers"] for row in pairs] == [["a good", "a bad"], ["b good", "b bad"]]
-    split = ranked([pair("a"), pair("b")], "kto")
+    split = ranked([pair("a"), pair("b")], PreferConfig(loss="kto"))
     assert [(row["id"], row["desirable"], row["answers"]) for row in split] == [
         ("a", True, ["a good", "b good"]),
         ("a", False, ["a bad", "b bad"]),
@@ -40,13 +43,19 @@ def test_each_loss_gets_the_examples_that_it_needs() -> None:
         ("b", False, ["b bad", "a bad"]),
     ]
     # The template has opened the tag, and the last is compared with the first.
-    single = ranked([labelled("a", True), labelled("b", False)], "kto")
+    single = ranked([labelled("a", True), labelled("b", False)], PreferConfig(loss="kto"))
     assert [(row["desirable"], row["answers"]) for row in single] == [(True, ["a", "b"]), (False, ["b", "a"])]
+    rewarded = ranked([labelled("a", True), pair("b")], PreferConfig(loss="pointwise"))
+    assert [(row["desirable"], row["answers"]) for row in rewarded] == [
+        (True, ["a"]),
+        (True, ["b good"]),
+        (False, ["b bad"]),
+    ]
     with pytest.raises(DataError, match="row 'b' has a label, and loss: dpo needs chosen and rejected"):
-        ranked([pair("a"), labelled("b", True)], "dpo")
+        ranked([pair("a"), labelled("b", True)], PreferConfig())
     for lone in ([pair("a")], [labelled("a", True)], []):
         with pytest.raises(DataError, match="kto compares answers of several prompts"):
-            ranked(lone, "kto")
+            ranked(lone, PreferConfig(loss="kto"))
 
 
 class Engine:
@@ -65,7 +74,7 @@ class Engine:
     def sum_over_ranks(self, values: Sequence[float]) -> np.ndarray:
         return np.array(values, dtype=np.float64)
 
-    def answer_logprobs(self, groups: Sequence[Any]) -> list[np.ndarray]:
+    def answer_logprobs(self, groups: Sequence[Any], *, last: bool = False) -> list[np.ndarray]:
         self.asked.append([group.prompt_id for group in groups])
         return [np.array([-float(len(ids)) for ids in group.token_ids]) for group in groups]
 
@@ -167,6 +176,25 @@ def test_kto_trains_answers_against_a_point_of_reference(tmp_path: Path, model: 
     assert math.isfinite(recipe.validate(engine)["validation_loss"])  # type: ignore[arg-type]
 
 
+def test_a_reward_model_is_asked_after_each_answer(tmp_path: Path, model: str) -> None:
+    engine = Engine(0)
+    recipe = begun(tmp_path, model, engine, loss="bradley_terry", question="so high?")
+    assert engine.asked == [] and not (tmp_path / REFERENCE).exists()
+    (example,) = next(iter(recipe.batches()))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    read = [tokenizer.decode(ids) for ids in example.token_ids]
+    asked = "<|im_end|>\n<|im_start|>user\nso high?<|im_end|>\n<|im_start|>assistant\n"
+    assert [text.removesuffix(asked + end) for text, end in zip(read, "1010", strict=True)] == [
+        *["so angry" * (int(example.prompt_id[1]) + 1)] * 2,
+        *["high"] * 2,
+    ]
+
+
+def test_a_reward_of_a_folder_without_its_question_is_refused(model: str) -> None:
+    with pytest.raises(DataError, match=r"verdict.json: no such file; args.model_path is a folder that"):
+        Verdict(model)
+
+
 def test_a_folder_that_holds_a_job_is_not_lost_by_chance(tmp_path: Path) -> None:
     config = PreferConfig(run_dir=str(tmp_path / "job"), model=ModelConfig(path="none"))
     with pytest.raises(ConfigError, match="holds no job to go on with"):
@@ -192,3 +220,10 @@ def test_a_folder_that_holds_a_job_is_not_lost_by_chance(tmp_path: Path) -> None
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PreferConfig(**settings)
+
+
+def test_the_guide_names_every_key() -> None:
+    guide = (Path(__file__).parents[4] / "docs" / "guides" / "preferences.md").read_text(encoding="utf-8")
+    named = {key.split(".")[0] if not key.startswith("train.") else key for key in keys(PreferConfig)}
+    named = {".".join(key.split(".")[:2]) for key in named} - {"train"}
+    assert {key for key in named if f"`{key}`" not in guide} == set()
