@@ -201,7 +201,7 @@ class PreferenceRecipe:
         def tokens(answer: str) -> list[np.ndarray]:
             told, ends = answer, [tokenizer.eos_token_id]
             if self._config.trains_reward:
-                no, yes = score_token_ids(tokenizer, VERDICTS)
+                no, yes = score_token_ids(tokenizer, VERDICTS, length=1)
                 told, ends = answer + self._asking, [yes, no]
             ids = tokenizer(told, add_special_tokens=False)["input_ids"]
             return [np.array([*ids, end], dtype=np.int64) for end in ends]
