@@ -167,7 +167,9 @@ class PipelineConfig:
     """`emotion quickstart --config FILE` runs this from top to bottom; a finished stage is not run again."""
 
     run_dir: str = "runs/quickstart"
+    """Folder of all stages; a stage has a folder of its own in it."""
     seed: int = 0
+    """Seed of corpus, stages and figures; `rl` has its own."""
     base_model: str | None = None
     """Folder or hub id to start from; null builds the tiny model of `tiny`."""
     tiny: TinyModelConfig = field(default_factory=TinyModelConfig)

@@ -87,8 +87,8 @@ def mix_rewards(
     decoupled: bool = False,
 ) -> MixedRewards:
     """Mixes named scores into their weighted sum, the `reasoning` one times trust weight and `factor`. The
-    values and advantages of single tokens, name to [G][K] for those rewards that give any, get the same
-    weights. The score of a reward that gives advantages enters no sum: it only says how good an answer is.
+    values and advantages of single tokens, `[G][K]` of each reward that gives any, get the same weights. The
+    score of a reward that gives advantages enters no sum: it only says how good an answer is.
 
     `scores`: name to [G, K], NaN where a score failed; `weights` has the same names. A score of weight 0, or
     behind a factor of 0, is a diagnostic: its failures mask nothing. Without `outcome` or `reasoning` this

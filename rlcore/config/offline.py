@@ -16,11 +16,13 @@ class OfflineConfig:
     """One Ray Train job whose workers are ranks of the learner's engine."""
 
     num_steps: int = 400
+    """Optimizer steps."""
     batch_size: int = 48
     """Examples in the global batch."""
     learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(lr=1e-5, lr_schedule="cosine"))
     """Ranks, ZeRO stage, optimizer and schedule (over `num_steps`)."""
     checkpoint_every: int = 200
+    """Steps between two checkpoints."""
     max_failures: int = field(default=1, metadata=MAY_CHANGE)
     """Restarts from the last checkpoint after a worker's death."""
     min_ranks: int = field(default=0, metadata=MAY_CHANGE)
@@ -40,6 +42,7 @@ class PreferConfig:
     """Training a policy or a reward model on preferences, as `rlcore prefer` reads it."""
 
     run_dir: str = "runs/prefer"
+    """Folder of the job."""
     seed: int = 0
     """Seed of the order of the rows, and of adapters."""
     model: ModelConfig = field(default_factory=ModelConfig)
