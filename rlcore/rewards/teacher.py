@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlcore.config.targets import build_target
-from rlcore.errors import ConfigError
+from rlcore.errors import ConfigError, DataError
 from rlcore.rewards.protocol import Reward
 from rlcore.types import Completion, Group, Prompt, RewardContext, Score
 
@@ -90,9 +90,12 @@ class Teacher(Reward):
 
     def _requests(self, group: Group) -> list[EngineRequest]:
         from rlcore.engines.sampling import EngineRequest
+        from rlcore.models.families.base import PICTURES
 
         prompt = group.prompt
         (encoded,) = self._encoder.encode([prompt])
+        if any(name.startswith(tuple(PICTURES)) for name in encoded.media_inputs):
+            raise DataError(f"prompt {prompt.id}: a teacher takes text and recordings, and it has pictures")
         return [
             EngineRequest(
                 id=f"{prompt.id}#{k}", text=prompt.text, encoded=encoded, begun_token_ids=completion.token_ids

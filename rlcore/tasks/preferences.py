@@ -34,7 +34,7 @@ class Preferences(Rows):
 
     def _prompt(self, question: Question) -> Prompt:
         for text in judged(question.reference).answers:
-            if found := [token for token in self._media_tokens if token in text]:
+            if found := [token for token in self._media.reserved if token in text]:
                 raise DataError(f"an answer holds {found[0]!r}, which the model reads as media")
         return super()._prompt(question)
 
