@@ -102,7 +102,7 @@ test-nodes: env ## Three Ray nodes on this machine, of which two die (two minute
 	$(BIN)/python -m pytest tests/integration/test_nodes.py
 
 # In the order in which they are worth having; docs/reference/benchmarks.md says what each measures.
-BENCHMARKS := learner_step long_answers plan_memory preprocessing weight_sync rollout_throughput staleness rewards annotate prosody claims progressive_gate \
+BENCHMARKS := learner_step long_answers plan_memory preprocessing weight_sync rollout_throughput turns staleness rewards annotate prosody claims progressive_gate \
   simulation simulation_check scale
 RESULTS := benchmarks/results
 # A Python of another environment that has TRL (pip install trl): then the comparison with it runs too.

@@ -144,7 +144,7 @@ class EmotionTask:
         metrics["format_rate"] = float(np.mean([parse_response(text) is not None for text in responses]))
         metrics.update(prosody_metrics(responses, references))
         metrics.update(faithfulness_metrics(responses, references))
-        metrics["tokens"] = float(np.mean([len(group.completions[0].token_ids) for group in groups]))
+        metrics["tokens"] = float(np.mean([group.completions[0].num_sampled for group in groups]))
         for name, of_prompts in scores.items():
             metrics.update(reward_means(name, of_prompts))
         return metrics

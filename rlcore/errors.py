@@ -46,6 +46,10 @@ class RewardError(RLCoreError, RuntimeError):
     """A reward failed, and its `on_error` policy is `abort`; or all of its scores in a run failed."""
 
 
+class EnvironmentFailedError(RLCoreError, RuntimeError):
+    """An environment did not answer a completion, and `rollout.environment.on_error` is `abort`."""
+
+
 class WeightSyncError(RLCoreError, RuntimeError):
     """Weights that arrived at an engine are not those that were sent (name, shape, version or checksum)."""
 

@@ -31,16 +31,31 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """An observation is what an environment wrote into a completion, between two turns of the policy."""
+
+    first: int
+    """Index of its first token in `Completion.token_ids`."""
+    num_tokens: int
+    offset: int
+    """Place in `Completion.text` where the policy read it, in characters."""
+    text: str
+    """Its words, which `Completion.text` lacks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """A completion is one sampled answer."""
 
     token_ids: tuple[int, ...]
-    """[T] sampled tokens, the stop token included when one was sampled."""
+    """[T] sampled tokens, the stop token included when one was sampled; those of `observations` among
+    them."""
     logprobs: tuple[float, ...]
-    """[T] log-probability of each sampled token under the policy that sampled it, at its temperature."""
+    """[T] log-probability of each sampled token under the policy that sampled it, at its temperature; 0 for
+    tokens of observations."""
     text: str
     """Text of the answer, decoded without special tokens except pairs of tags. Begins with the tag that the
-    chat template opened (`<think>`), where the answer closes one."""
+    chat template opened (`<think>`), where the answer closes one. Nothing but the policy's own words."""
     finish_reason: str
     """Reason for the end: `stop` (a stop token) or `length` (the limit was reached). Any other is an engine's
     failure (vLLM: `error`, `abort`), and the completion then part of no group."""
@@ -48,11 +63,38 @@ class Completion:
     """Version of the weights that wrote the first token: the oldest version in this completion."""
     version_spans: tuple[tuple[int, int], ...] = ()
     """(version, number of tokens) in order, where weights were replaced while the completion was written.
-    Empty: `policy_version` wrote all tokens."""
+    Empty: `policy_version` wrote all tokens. An observation counts to the turn before it."""
     top_logprobs: tuple[Mapping[int, float], ...] | None = None
     """[T] token id to log-probability of the most likely tokens, where a request asked for them."""
     prompt_logprobs: tuple[float, ...] | None = None
     """[P - 1] log-probability of each token of the prompt but the first, where a request asked for them."""
+    observations: tuple[Observation, ...] = ()
+    """What an environment wrote, in order; empty: the policy wrote all tokens."""
+    error: str | None = None
+    """Reason why the environment could not answer; `rollout.environment.on_error` decides what the completion
+    is worth."""
+
+    @property
+    def is_sampled(self) -> np.ndarray:
+        """Says of each token whether the policy wrote it, bool [T]."""
+        sampled = np.ones(len(self.token_ids), dtype=bool)
+        for observation in self.observations:
+            sampled[observation.first : observation.first + observation.num_tokens] = False
+        return sampled
+
+    @property
+    def num_sampled(self) -> int:
+        """Number of tokens that the policy wrote."""
+        return len(self.token_ids) - sum(observation.num_tokens for observation in self.observations)
+
+    @property
+    def transcript(self) -> str:
+        """Text with the observations in their places."""
+        parts, start = [], 0
+        for observation in self.observations:
+            parts += [self.text[start : observation.offset], observation.text]
+            start = observation.offset
+        return "".join([*parts, self.text[start:]])
 
     @property
     def has_failed(self) -> bool:
@@ -172,6 +214,9 @@ class TrainGroup:
     """[K] of float32 [T]: log-probabilities by the reference; empty where no KL is asked for."""
     is_current: tuple[np.ndarray, ...] = ()
     """[K] of bool [T]: whether the version that the update starts from wrote the token; empty: always."""
+    is_sampled: tuple[np.ndarray, ...] = ()
+    """[K] of bool [T]: whether the policy wrote the token; empty: always. Others, an environment's, are read
+    and not learnt from."""
     advantages: np.ndarray
     """float32 [K]: one advantage per completion."""
     token_advantages: tuple[np.ndarray, ...] = ()
@@ -193,7 +238,7 @@ class TrainBatch:
     num_sequences: int
     """Completions in the whole step."""
     num_tokens: int
-    """Completion tokens in the whole step."""
+    """Completion tokens that the policy wrote, in the whole step."""
     policy_version: int
     """Version of the weights that the update starts from."""
 
@@ -208,6 +253,7 @@ _RAGGED = (
     "rollout_logprobs",
     "reference_logprobs",
     "is_current",
+    "is_sampled",
     "token_advantages",
     "held_back",
 )

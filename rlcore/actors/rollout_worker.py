@@ -8,15 +8,18 @@ threads queue prompts, wait for finished groups, and answer for the state of the
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 
+from rlcore.actors.environment_pool import EnvironmentPool
 from rlcore.config import ModelConfig, RolloutConfig, TargetConfig
 from rlcore.config.targets import build_target
-from rlcore.engines.engine_loop import EngineLoop
+from rlcore.engines.engine_loop import Completions, EngineLoop
+from rlcore.engines.episodes import Episodes
 from rlcore.engines.sampling import EngineRequest, Sampling, sampling_seed
 from rlcore.engines.vllm_engine import VLLMEngine
-from rlcore.errors import ConfigError
+from rlcore.errors import ConfigError, EnvironmentFailedError
 from rlcore.models.media import EncodedPrompt, MediaEncoder
 from rlcore.models.tokens import opened_tag
 from rlcore.records.timeline import Recorder, Span
@@ -70,6 +73,14 @@ class RolloutWorker:
         )
         self._encoding = threading.Lock()
         self._jobs: dict[str, tuple[RolloutJob, EncodedPrompt, int]] = {}
+        self._episodes: Episodes[VLLMEngine] | None = None
+        self._failure: BaseException | None = None
+        """What went wrong as an episode was to go on."""
+        if rollout.environment.target is not None:
+            environment = EnvironmentPool(rollout.environment, f"environment of {self._actor}", self._fail)
+            self._episodes = Episodes(
+                rollout.environment, environment.stop(), environment.ask, self._resume_episode
+            )
         self._loop = EngineLoop(
             lambda: VLLMEngine(
                 model.path,
@@ -84,6 +95,7 @@ class RolloutWorker:
                 temperature=rollout.temperature,
             ),
             on_busy=lambda start, end: self._record("generate", start, end),
+            on_finished=None if self._episodes is None else self._episodes.finished,
         )
         self._banned = self._loop.engine.token_ids(rollout.banned_tokens)
 
@@ -127,18 +139,28 @@ class RolloutWorker:
         def enter(engine: VLLMEngine) -> None:
             if policy_version is not None:
                 engine.check_version(policy_version)
-            for entry in entries:
-                engine.submit(*entry)
+            for key, request, sampling, rendered in entries:
+                if self._episodes is None:
+                    engine.submit(key, request, sampling, rendered)
+                elif key in self._jobs:
+                    prompt = self._jobs[key][0].prompt
+                    self._episodes.begin(engine, key, prompt, request, sampling, rendered)
 
         self._loop.call(enter).result()
 
     def collect(self, timeout_s: float) -> RolloutReport:
-        """Reports the jobs that have finished since the last call; waits for one up to `timeout_s`."""
+        """Reports the jobs that have finished since the last call; waits for one up to `timeout_s`.
+
+        Raises EnvironmentFailedError where a completion's environment failed and its `on_error` is `abort`.
+        """
         finished = self._loop.collect(timeout_s)
+        if self._failure is not None:
+            raise self._failure
         state = self._loop.state()
         done = []
         for key, completions in finished.items():
             if entry := self._jobs.pop(key, None):  # else it was cancelled as it finished
+                self._check_environment(entry[0], completions or ())
                 done.append(_finished(*entry, completions))
         return RolloutReport(
             finished=tuple(done),
@@ -153,7 +175,8 @@ class RolloutWorker:
         keys = [str(job_id) for job_id in job_ids]
         for key in keys:
             self._jobs.pop(key, None)
-        self._loop.call(lambda engine: engine.cancel(keys)).result()
+        end = VLLMEngine.cancel if self._episodes is None else self._episodes.cancel
+        self._loop.call(lambda engine: end(engine, keys)).result()
 
     def generate(
         self,
@@ -219,10 +242,11 @@ class RolloutWorker:
 
     def stats(self) -> dict[str, float]:
         """Returns running totals: seconds, tokens, updates, cache hits of encoded prompts, audios encoded."""
+        num_episodes = 0 if self._episodes is None else self._episodes.num_unfinished
         return {
             **asdict(self._loop.engine.stats),
             "policy_version": self._loop.engine.policy_version,
-            "num_unfinished": self._loop.state().num_unfinished,
+            "num_unfinished": self._loop.state().num_unfinished + num_episodes,
             "media_hits": self._encoder.num_hits,
             "media_misses": self._encoder.num_misses,
             "media_encoded": self._encoder.num_encoded,
@@ -257,6 +281,33 @@ class RolloutWorker:
             top_p=config.top_p,
         )
 
+    def _resume_episode(self, function: Callable[[VLLMEngine], Mapping[str, Completions]]) -> None:
+        """Has an episode go on between two steps of the engine."""
+
+        def resume(engine: VLLMEngine) -> None:
+            for key, completions in function(engine).items():
+                self._loop.post(key, completions)
+
+        def look(resumed: Future[None]) -> None:
+            if (error := resumed.exception()) is not None:
+                self._fail(error)
+
+        self._loop.call(resume).add_done_callback(look)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+
+    def _check_environment(self, job: RolloutJob, completions: Sequence[Completion]) -> None:
+        if self._rollout.environment.on_error != "abort":
+            return
+        for k, completion in enumerate(completions):
+            if completion.error is not None:
+                raise EnvironmentFailedError(
+                    f"rollout.environment: failed on completion {k} of prompt {job.prompt.id!r}: "
+                    f"{completion.error} (rollout.environment.on_error is `abort`; `mask` or a text lets the "
+                    "run go on)"
+                )
+
     def _record(self, phase: str, start: float, end: float) -> None:
         self._recorder.add([Span(actor=self._actor, phase=phase, start=start, end=end)])
 
@@ -282,4 +333,7 @@ def _group(job: RolloutJob, encoded: EncodedPrompt, completions: tuple[Completio
 def _whole(prompt: str, completion: Completion) -> Completion:
     """Rewards and metrics read an answer alone: where the prompt has opened its tag, they would miss it."""
     opened = opened_tag(prompt, completion.text)
-    return replace(completion, text=opened + completion.text) if opened else completion
+    if not opened:
+        return completion
+    seen = [replace(each, offset=each.offset + len(opened)) for each in completion.observations]
+    return replace(completion, text=opened + completion.text, observations=tuple(seen))

@@ -15,6 +15,7 @@ from rlcore.algorithms.importance import CORRECTIONS
 from rlcore.config import io as config_io
 from rlcore.config.algorithm import AlgorithmConfig, PTRConfig
 from rlcore.config.checks import between, check, without_tilde
+from rlcore.config.environment import EnvironmentConfig
 from rlcore.config.io import MAY_CHANGE
 from rlcore.config.job import JobConfig
 from rlcore.config.learner import LearnerConfig, LoRAConfig, ReferenceConfig, WeightSyncConfig
@@ -30,6 +31,7 @@ __all__ = [
     "MISSING",
     "AlgorithmConfig",
     "ClusterConfig",
+    "EnvironmentConfig",
     "JobConfig",
     "LearnerConfig",
     "LoRAConfig",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlcore.config.checks import at_least, check, gpu_share, one_of, positive, positive_amounts
+from rlcore.config.environment import EnvironmentConfig
 from rlcore.config.io import MAY_CHANGE, Arguments
 
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size")
@@ -115,6 +116,7 @@ class RolloutConfig:
     not know: it needs learner.recompute_logprobs, and `logprob_max_diff` shows the constraint."""
     engine: Arguments = field(default_factory=dict)
     """Further vLLM engine arguments (`max_model_len`, `gpu_memory_utilization`, `tensor_parallel_size`)."""
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     over_context: str = "error"
     """Fate of a prompt that leaves no room in the engine's context: `error` ends the run, `drop` leaves
     the prompt out and counts it (`rollout/dropped_prompts`)."""
@@ -154,6 +156,9 @@ class RolloutConfig:
         check(
             known, "structured", dict(self.structured), f"empty, or one of {', '.join(forms)} and its value"
         )
+        has_turns = self.environment.target is not None
+        allowed = "empty with rollout.environment: it would be the form of each turn"
+        check(not (has_turns and self.structured), "structured", dict(self.structured), allowed)
         check_engine(self.engine, "engine")
         check_engine_gpus(self.engine, self.num_gpus, "num_gpus", "engine")
         at_least(self, 0, "max_restarts")

@@ -54,10 +54,18 @@ class EngineLoop(Generic[E]):
         build: makes the engine, on the loop's thread. An error of `build` is raised by the constructor.
         on_busy: told (start, end) in epoch seconds of every stretch in which the engine stepped; calls are
             between stretches.
+        on_finished: given the engine and what a step has finished, on the loop's thread; returns what is to
+            be collected of it.
     """
 
-    def __init__(self, build: Callable[[], E], *, on_busy: Callable[[float, float], None] | None = None):
-        self._on_busy = on_busy
+    def __init__(
+        self,
+        build: Callable[[], E],
+        *,
+        on_busy: Callable[[float, float], None] | None = None,
+        on_finished: Callable[[E, Mapping[str, Completions]], Mapping[str, Completions]] | None = None,
+    ):
+        self._on_busy, self._on_finished = on_busy, on_finished
         self._condition = threading.Condition()
         self._inbox: deque[tuple[Callable[[E], None], Callable[[BaseException], None]]] = deque()
         """Calls to come, and who is told where the loop ends before."""
@@ -164,6 +172,8 @@ class EngineLoop(Generic[E]):
         """Makes one step; returns False where the step failed, and the loop ends."""
         try:
             finished = engine.step()
+            if self._on_finished is not None:
+                finished = self._on_finished(engine, finished)
         except BaseException as error:  # whatever it is, the requests inside cannot be trusted any more
             with self._condition:
                 self._error = error

@@ -57,8 +57,13 @@ class EngineRequest:
     """Chat-formatted prompt, before media placeholders are expanded."""
     encoded: EncodedPrompt
     """The prompt as `MediaEncoder` encodes it in the engine's `media` mode."""
-    begun_token_ids: tuple[int, ...] = ()
-    """Tokens of an answer that has begun: they follow the prompt's as they were sampled, and are not
-    tokenised anew."""
+    begun: tuple[int, ...] = ()
+    """Tokens of an answer that has begun. They are read behind the prompt as they were sampled, not tokenised
+    anew, and are no part of what is completed."""
     seed: int | None = None
     """Seed: sample k is drawn with seed + k. `None` draws from the engine's own stream."""
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """All tokens that the engine reads."""
+        return self.encoded.prompt_token_ids + self.begun

@@ -7,7 +7,7 @@ micro-batches of all ranks add up to the loss of the batch. This module knows ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -67,6 +67,7 @@ class PolicyObjective:
         Raises:
             DataError: a KL is asked for and a group carries no reference log-probabilities.
         """
+        scored = _sampled_alone(scored, groups)
         inputs = self._inputs(scored, groups, index)
         result = policy_loss(inputs, self.totals, self.algorithm.loss_settings)
         current = [
@@ -145,6 +146,19 @@ class SupervisedObjective:
         loss = -(scored.logprobs * weights.to(scored.logprobs.device)).sum() / self.total_weight
         sums = {"loss": loss.detach(), "tokens": scored.mask.sum(), "entropy": scored.entropies.sum()}
         return Share(loss=loss, sums=sums, maxima={})
+
+
+def _sampled_alone(scored: CompletionLogprobs, groups: Sequence[TrainGroup]) -> CompletionLogprobs:
+    """Takes the tokens that an environment wrote for padding: no loss, KL, entropy or metric sees them."""
+    if not any(group.is_sampled for group in groups):
+        return scored
+    rows = [
+        row
+        for group in groups
+        for row in group.is_sampled or [np.ones(len(tokens)) for tokens in group.token_ids]
+    ]
+    mask = scored.mask & _pad(rows, scored.mask.shape[1]).to(scored.mask.device).bool()
+    return replace(scored, entropies=scored.entropies.masked_fill(~mask, 0.0), mask=mask)
 
 
 def _advantages(groups: Sequence[TrainGroup], length: int) -> torch.Tensor:

@@ -170,6 +170,12 @@ class VLLMEngine:
             )
         return tuple(vocabulary[token] for token in tokens)
 
+    def encode(self, text: str) -> tuple[int, ...] | None:
+        """Returns the tokens of a text that goes into an answer; None where a media placeholder is among
+        them, which would stand for a medium that there is not."""
+        token_ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
+        return None if set(token_ids) & set(self._banned) else token_ids
+
     def render(self, request: EngineRequest) -> EngineInput:
         """Makes a prompt ready for `submit`: tokens, and media as vLLM takes them. Any thread may call this
         while the engine steps."""
@@ -187,14 +193,15 @@ class VLLMEngine:
         After a push that failed midway the request waits, with all that run, for a push that succeeds.
 
         Args:
-            prompt: what `render` made of the request on another thread; None renders here.
+            prompt: what `render` made of the request, on another thread or for an earlier turn; None renders
+                here.
 
         Raises:
             ConfigError: the prompt leaves no room in `max_model_len`, or vLLM refuses it: one video has more
                 tokens than its cache for embeddings, which holds `max_num_batched_tokens`.
         """
         assert key not in self._running, key
-        num_tokens = len(request.encoded.prompt_token_ids) + len(request.begun_token_ids)
+        num_tokens = len(request.token_ids)
         if num_tokens >= self.max_model_len:
             raise ConfigError(
                 f"rollout.engine.max_model_len: prompt {request.id} has {num_tokens} tokens, the engine "
@@ -204,8 +211,13 @@ class VLLMEngine:
 
         has_markup = bool(markup_ids(self._tokenizer))
         params = sampling_params(sampling, seed=request.seed, banned=self._banned, has_markup=has_markup)
+        whole = prompt or self.render(request)
+        if request.begun:
+            assert whole["type"] != "embeds" and whole["type"] != "enc_dec", whole["type"]
+            # Media keep their places, which lie before.
+            whole = {**whole, "prompt_token_ids": list(request.token_ids)}  # type: ignore[assignment]
         try:
-            self._llm.llm_engine.add_request(key, prompt or self.render(request), params)
+            self._llm.llm_engine.add_request(key, whole, params)
         except VLLMValidationError as error:
             raise ConfigError(
                 f"rollout.engine: vLLM refuses prompt {request.id}: {error} (max_num_batched_tokens is the "

@@ -6,7 +6,6 @@ This module knows the records of either side; not the engine that works on them,
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 def vllm_prompt(
     request: EngineRequest, family: Family, *, embeds: bool, audio_id: int | None
 ) -> TextPrompt | TokensPrompt:
-    """Returns a request's prompt in vLLM's form.
+    """Returns a request's prompt in vLLM's form, without an answer that has begun.
 
     Args:
         family: the model's.
@@ -40,13 +39,7 @@ def vllm_prompt(
     encoded = request.encoded
     inputs = encoded.media_inputs
     if not inputs:
-        return {"prompt_token_ids": [*encoded.prompt_token_ids, *request.begun_token_ids]}
-    if request.begun_token_ids:
-        # vLLM expands the placeholders itself, one a recording.
-        runs = groupby(encoded.prompt_token_ids, lambda token: token == audio_id)
-        asked = [token for is_audio, run in runs for token in ([audio_id] if is_audio else run)]
-        media = vllm_prompt(replace(request, begun_token_ids=()), family, embeds=embeds, audio_id=audio_id)
-        return {**media, "prompt_token_ids": [*asked, *request.begun_token_ids]}
+        return {"prompt_token_ids": list(encoded.prompt_token_ids)}
     data: dict[str, Any] = {
         kind: {name: torch.from_numpy(inputs[name]) for name in (f"{kind}_embeds", f"{kind}_grid_thw")}
         for kind in PICTURES
@@ -163,7 +156,7 @@ def check_expansion(request: EngineRequest, seen: Sequence[int]) -> None:
     Raises:
         DataError: they differ.
     """
-    expected = (*request.encoded.prompt_token_ids, *request.begun_token_ids)
+    expected = request.token_ids
     if tuple(seen) != expected:
         raise DataError(
             f"prompt {request.id}: vLLM reads {len(seen)} tokens, the processor {len(expected)}, differing: "

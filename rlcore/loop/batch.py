@@ -15,7 +15,7 @@ from rlcore.algorithms.process import token_advantages
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.algorithms.shaping import overlong_penalty, sequence_kl
 from rlcore.config import AlgorithmConfig, LearnerConfig, RolloutConfig
-from rlcore.loop.scored import ScoredGroup, completion_lengths, is_truncated
+from rlcore.loop.scored import GroupArrays, ScoredGroup, completion_lengths, is_truncated
 from rlcore.types import TrainBatch, TrainGroup
 
 
@@ -46,8 +46,10 @@ def shape_rewards(
     if algorithm.kl_in == "reward" and all(ready.reference_logprobs for ready in arrays):
         kl = [
             [
-                sequence_kl(ours, reference, algorithm.kl_function)
-                for ours, reference in zip(ready.rollout_logprobs, ready.reference_logprobs, strict=True)
+                sequence_kl(ours[sampled], reference[sampled], algorithm.kl_function)
+                for ours, reference, sampled in zip(
+                    ready.rollout_logprobs, ready.reference_logprobs, _sampled(ready), strict=True
+                )
             ]
             for ready in arrays
         ]
@@ -59,6 +61,11 @@ def shape_rewards(
         penalty = overlong_penalty(lengths, limits, algorithm.overlong_buffer)
         rewards = rewards + algorithm.overlong_penalty * penalty
     return np.where(mixed.mask, rewards, 0.0)
+
+
+def _sampled(ready: GroupArrays) -> Sequence[np.ndarray | slice]:
+    """What picks the policy's tokens from each completion's [T]."""
+    return ready.is_sampled or [slice(None)] * len(ready.token_ids)
 
 
 def _token_limits(scored: Sequence[ScoredGroup], rollout: RolloutConfig) -> np.ndarray:
@@ -108,16 +115,20 @@ def _hold_back(
     samples, lengths = advantages.samples, completion_lengths(scored)
     tokens = advantages.tokens or [[np.zeros(length, dtype=np.float32) for length in row] for row in lengths]
     kept = np.argwhere(advantages.keep).tolist()
-    logprobs = [scored[g].arrays.rollout_logprobs[k] for g, k in kept]
-    totals = [samples[g, k] + tokens[g][k] for g, k in kept]
+    picks = [_sampled(scored[g].arrays)[k] for g, k in kept]
+    logprobs = [scored[g].arrays.rollout_logprobs[k][pick] for (g, k), pick in zip(kept, picks, strict=True)]
+    totals = [samples[g, k] + tokens[g][k][pick] for (g, k), pick in zip(kept, picks, strict=True)]
     if algorithm.kl_cov:
-        marks = kl_cov(logprobs, totals, share=algorithm.kl_cov)
-        by_place = {(g, k): row for (g, k), row in zip(kept, marks, strict=True)}
+        by_place = {(g, k): np.zeros(lengths[g, k], dtype=bool) for g, k in kept}
+        for place, pick, row in zip(
+            by_place, picks, kl_cov(logprobs, totals, share=algorithm.kl_cov), strict=True
+        ):
+            by_place[place][pick] = row
         advantages = replace(advantages, held_back=by_place)
     if algorithm.clip_cov:
         drawn = clip_cov(logprobs, totals, share=algorithm.clip_cov, bounds=algorithm.clip_cov_bounds)
-        for (g, k), is_drawn in zip(kept, drawn, strict=True):
-            tokens[g][k][is_drawn] = -samples[g, k]
+        for (g, k), pick, is_drawn in zip(kept, picks, drawn, strict=True):
+            tokens[g][k][pick] = np.where(is_drawn, -samples[g, k], tokens[g][k][pick])
         num_clipped = sum(int(row.sum()) for row in drawn)
         advantages = replace(advantages, tokens=tokens, num_cov_clipped=num_clipped)
     return advantages
@@ -127,7 +138,8 @@ def build_batch(scored: Sequence[ScoredGroup], advantages: Advantages, policy_ve
     """Builds the global batch of a step, whose update starts from `policy_version`.
 
     Completions that `advantages` does not keep are left out, and so is a group that keeps none. The totals
-    count every completion token that is kept, a zero advantage's included, because the KL reaches those too.
+    count every kept token that the policy wrote, a zero advantage's included, because the KL reaches those
+    too.
     """
     keep = advantages.keep
     assert advantages.samples.shape == keep.shape and len(keep) == len(scored), keep.shape
@@ -149,6 +161,7 @@ def build_batch(scored: Sequence[ScoredGroup], advantages: Advantages, policy_ve
                 rollout_logprobs=tuple(ready.rollout_logprobs[k] for k in kept),
                 reference_logprobs=tuple(reference[k] for k in kept) if reference else (),
                 is_current=tuple(c.token_versions == policy_version for c in completions) if is_old else (),
+                is_sampled=tuple(ready.is_sampled[k] for k in kept) if ready.is_sampled else (),
                 advantages=np.asarray(advantages.samples[g, kept], dtype=np.float32),
                 token_advantages=tuple(of_tokens[g][k] for k in kept) if of_tokens else (),
                 held_back=tuple(held_back[g, k] for k in kept) if held_back else (),
@@ -185,6 +198,10 @@ def _with_totals(groups: Sequence[TrainGroup], policy_version: int) -> TrainBatc
     return TrainBatch(
         groups=tuple(groups),
         num_sequences=_num_sequences(groups),
-        num_tokens=sum(len(tokens) for group in groups for tokens in group.token_ids),
+        num_tokens=sum(
+            int(np.sum(row)) if group.is_sampled else len(row)
+            for group in groups
+            for row in group.is_sampled or group.token_ids
+        ),
         policy_version=policy_version,
     )

@@ -34,7 +34,13 @@ from rlcore.algorithms.budget import check_fits
 from rlcore.config import RunConfig
 from rlcore.errors import LogprobError
 from rlcore.loop.batch import Advantages, build_batch, estimate_advantages, rank_batches, shape_rewards
-from rlcore.loop.metrics import batch_metrics, completion_metrics, reward_metrics, staleness_metrics
+from rlcore.loop.metrics import (
+    batch_metrics,
+    completion_metrics,
+    environment_metrics,
+    reward_metrics,
+    staleness_metrics,
+)
 from rlcore.loop.mixing import Mixer
 from rlcore.loop.moving_reference import MovingReference
 from rlcore.loop.rollouts import RolloutPipeline
@@ -137,6 +143,7 @@ class Controller:
         metrics = {
             **reward_metrics(scored, mixed, rewards),
             **completion_metrics(scored),
+            **(environment_metrics(scored) if self.config.rollout.environment.target else {}),
             **batch_metrics(batch, mixed, advantages),
             "dropped_samples": float(is_over_budget(scored, self.config.learner.micro_batch_tokens).sum()),
             **update,

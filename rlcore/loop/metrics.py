@@ -12,7 +12,7 @@ import numpy as np
 from rlcore.algorithms.ptr import MixedRewards
 from rlcore.errors import NoUpdateError, RewardError
 from rlcore.loop.batch import Advantages
-from rlcore.loop.scored import ScoredGroup, columns, is_truncated
+from rlcore.loop.scored import ScoredGroup, columns, has_error, is_truncated
 from rlcore.records.files import JsonObject
 from rlcore.records.tracking import METRICS, SAMPLES
 from rlcore.types import TrainBatch, repeated
@@ -72,11 +72,23 @@ def reward_metrics(
 
 
 def completion_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
-    """Returns the mean length of the completions and the share that was cut at the token limit."""
+    """Returns the mean number of tokens that the policy wrote, and the share of completions that was cut at
+    the token limit."""
     completions = [completion for one in scored for completion in one.group.completions]
     return {
-        "completion/tokens": float(np.mean([len(c.token_ids) for c in completions])),
+        "completion/tokens": float(np.mean([c.num_sampled for c in completions])),
         "completion/truncated": float(is_truncated(scored).mean()),
+    }
+
+
+def environment_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Returns per completion the mean number of observations and of their tokens, and the share that the
+    environment could not answer."""
+    completions = [completion for one in scored for completion in one.group.completions]
+    return {
+        "environment/observations": float(np.mean([len(c.observations) for c in completions])),
+        "environment/tokens": float(np.mean([len(c.token_ids) - c.num_sampled for c in completions])),
+        "environment/failed": float(has_error(scored).mean()),
     }
 
 
@@ -97,9 +109,11 @@ def batch_metrics(batch: TrainBatch, mixed: MixedRewards, advantages: Advantages
 
 
 def staleness_metrics(scored: Sequence[ScoredGroup], policy_version: int) -> dict[str, float]:
-    """Returns by how many policy versions completion tokens are behind: mean and maximum."""
+    """Returns by how many policy versions the policy's tokens are behind: mean and maximum."""
     completions = [completion for one in scored for completion in one.group.completions]
-    ages = policy_version - repeated([span for completion in completions for span in completion.spans])
+    versions = [repeated([span for c in completions if not c.observations for span in c.spans])]
+    versions += [c.token_versions[c.is_sampled] for c in completions if c.observations]
+    ages = policy_version - np.concatenate(versions)
     return {
         "staleness/mean": float(ages.mean()) if ages.size else 0.0,
         "staleness/max": float(ages.max(initial=0)),

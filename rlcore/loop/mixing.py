@@ -18,7 +18,7 @@ from rlcore.algorithms.ptr_schedule import REWARD_SCHEDULES, Constant, RewardSch
 from rlcore.config import RunConfig
 from rlcore.config.targets import choice
 from rlcore.errors import ConfigError
-from rlcore.loop.scored import ScoredGroup, is_over_budget, is_truncated
+from rlcore.loop.scored import ScoredGroup, has_error, is_over_budget, is_truncated
 
 _MIN_WINDOW, _WINDOWS_IN_A_RUN = 30, 20
 """Of a gate whose `algorithm.ptr.window` is null. Over 30 steps, a standard error is known well enough."""
@@ -52,7 +52,8 @@ class Mixer:
         """Returns the reward of each completion at `step` (from 0).
 
         Answers that the update cannot use are masked: those that were cut at the token limit, with
-        `algorithm.mask_truncated`; those over the learner's budget, where `learner.over_budget` is `drop`.
+        `algorithm.mask_truncated`; those over the learner's budget, where `learner.over_budget` is `drop`;
+        those that their environment could not answer.
         """
         algorithm, rewards = self._config.algorithm, self._config.rewards
         names = list(scored[0].values)
@@ -75,6 +76,8 @@ class Mixer:
             },
             decoupled=algorithm.advantage == "gdpo",
         )
+        if self._config.rollout.environment.target:
+            mixed = mixed.without(has_error(scored))
         if algorithm.mask_truncated:
             mixed = mixed.without(is_truncated(scored))
         if self._config.learner.over_budget == "drop":

@@ -28,6 +28,8 @@ class GroupArrays:
     """[K] of float32 [T], from the rollout engine."""
     reference_logprobs: tuple[np.ndarray, ...]
     """[K] of float32 [T]; empty where no KL is asked for."""
+    is_sampled: tuple[np.ndarray, ...] = ()
+    """[K] of bool [T], as in `TrainGroup`; empty where no environment wrote a token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +46,18 @@ class ScoredGroup:
 
 
 def completion_lengths(scored: Sequence[ScoredGroup]) -> np.ndarray:
-    """Returns int [G, K]: tokens of each completion."""
+    """Returns int [G, K]: tokens of each completion, an environment's among them."""
     return np.array([[len(c.token_ids) for c in one.group.completions] for one in scored])
 
 
 def is_truncated(scored: Sequence[ScoredGroup]) -> np.ndarray:
     """Returns bool [G, K]: completions that were cut at the token limit."""
     return np.array([[c.finish_reason == "length" for c in one.group.completions] for one in scored])
+
+
+def has_error(scored: Sequence[ScoredGroup]) -> np.ndarray:
+    """Returns bool [G, K]: completions that their environment could not answer."""
+    return np.array([[c.error is not None for c in one.group.completions] for one in scored])
 
 
 def is_over_budget(scored: Sequence[ScoredGroup], max_tokens: int) -> np.ndarray:
@@ -71,6 +78,9 @@ def group_arrays(group: Group, reference_logprobs: Sequence[np.ndarray] | None) 
         token_ids=tuple(np.asarray(c.token_ids, dtype=np.int64) for c in group.completions),
         rollout_logprobs=tuple(np.asarray(c.logprobs, dtype=np.float32) for c in group.completions),
         reference_logprobs=() if reference_logprobs is None else tuple(reference_logprobs),
+        is_sampled=tuple(c.is_sampled for c in group.completions)
+        if any(c.observations for c in group.completions)
+        else (),
     )
 
 

@@ -129,13 +129,17 @@ class Tracker:
                     "media": group.prompt.media,
                     "reference": group.prompt.reference,
                     "text": completion.text,
-                    "tokens": len(completion.token_ids),
+                    "tokens": completion.num_sampled,
                     "finish_reason": completion.finish_reason,
                     "policy_version": completion.policy_version,
                     "versions": completion.version_spans
                     or [(completion.policy_version, len(completion.token_ids))],
                     "scores": {name: _score_row(per_group[g][k]) for name, per_group in scores.items()},
                 }
+                if completion.observations:
+                    row["transcript"] = completion.transcript
+                if completion.error is not None:
+                    row["error"] = completion.error
                 if rewards is not None:
                     row["reward"] = float(rewards[g, k])
                 if advantages is not None:

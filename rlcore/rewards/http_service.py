@@ -87,7 +87,7 @@ def request_of(groups: Sequence[Group], context: RewardContext) -> dict[str, obj
                     "reference": _plain(group.prompt.reference),
                 },
                 "completions": [
-                    {"text": c.text, "num_tokens": len(c.token_ids), "finish_reason": c.finish_reason}
+                    {"text": c.text, "num_tokens": c.num_sampled, "finish_reason": c.finish_reason}
                     for c in group.completions
                 ],
             }

@@ -147,7 +147,7 @@ class Length(Reward):
         return [Score(self._value(completion)) for completion in group.completions]
 
     def _value(self, completion: Completion) -> float:
-        length = len(completion.token_ids if self._unit == "tokens" else completion.text.split())
+        length = completion.num_sampled if self._unit == "tokens" else len(completion.text.split())
         outside = max(self._minimum - length, length - self._maximum, 0)
         return max(0.0, 1 - outside / (self._slack + 1))
 

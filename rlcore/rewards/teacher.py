@@ -98,13 +98,13 @@ class Teacher(Reward):
             raise DataError(f"prompt {prompt.id}: a teacher takes text and recordings, and it has pictures")
         return [
             EngineRequest(
-                id=f"{prompt.id}#{k}", text=prompt.text, encoded=encoded, begun_token_ids=completion.token_ids
+                id=f"{prompt.id}#{k}", text=prompt.text, encoded=encoded, begun=completion.token_ids
             )
             for k, completion in enumerate(group.completions)
         ]
 
     def _fits(self, request: EngineRequest) -> bool:
-        return _length(request) < self._engine.max_model_len
+        return len(request.token_ids) < self._engine.max_model_len
 
     def _score(
         self, request: EngineRequest, completion: Completion, answers: Iterator[Sequence[Completion]]
@@ -112,7 +112,7 @@ class Teacher(Reward):
         if not self._fits(request):
             room = self._engine.max_model_len - 1
             return Score(
-                0.0, error=f"prompt and answer have {_length(request)} tokens, the teacher takes {room}"
+                0.0, error=f"prompt and answer have {len(request.token_ids)} tokens, the teacher takes {room}"
             )
         (answer,) = next(answers)
         if answer.has_failed or answer.prompt_logprobs is None:
@@ -152,7 +152,3 @@ def check_same_tokens(
             f"policy's tokens {len(differing)} differ, the first is {token!r} ({id}), for the teacher "
             f"{theirs.get(id)!r}. A teacher must have the policy's own tokens"
         )
-
-
-def _length(request: EngineRequest) -> int:
-    return len(request.encoded.prompt_token_ids) + len(request.begun_token_ids)

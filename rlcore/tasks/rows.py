@@ -134,7 +134,7 @@ class Rows:
             **({} if score is None else {"score": score}),
             **means,
             "unscored": float(sum(score.error is not None for score in scores[metric])),
-            "tokens": float(np.mean([len(group.completions[0].token_ids) for group in groups])),
+            "tokens": float(np.mean([group.completions[0].num_sampled for group in groups])),
         }
 
     @cached_property

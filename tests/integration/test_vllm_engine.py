@@ -97,7 +97,7 @@ def test_two_recordings_in_one_prompt(worker: RolloutWorker, audio_model: str) -
     # What was sampled is scored as the tokens that it was, whatever its text would be read as.
     (encoded,) = worker._encoder.encode([prompt])
     begun = [completion.token_ids for completion in groups[0].completions]
-    requests = [EngineRequest(id="two", text=two, encoded=encoded, begun_token_ids=ids) for ids in begun]
+    requests = [EngineRequest(id="two", text=two, encoded=encoded, begun=ids) for ids in begun]
     scoring = Sampling(max_tokens=1, scores_prompt=True)
     answers = worker._loop.call(lambda engine: engine.generate(requests, scoring)).result()
     for completion, (answer,) in zip(groups[0].completions, answers, strict=True):

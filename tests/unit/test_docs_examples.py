@@ -24,6 +24,7 @@ from emotion_task.benchmarks import find_benchmark
 from emotion_task.config import PipelineConfig
 from emotion_task.pipeline.line import Pipeline
 from rlcore import cli
+from rlcore.actors.environment_worker import EnvironmentWorker
 from rlcore.algorithms.advantage import ADVANTAGES, group_advantages
 from rlcore.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from rlcore.algorithms.importance import CORRECTIONS
@@ -35,8 +36,9 @@ from rlcore.bench.suite import OWN_KEYS
 from rlcore.config import RunConfig, load_config
 from rlcore.config.resuming import ACCEPTED, FREE, NEVER, RECORDED, rules
 from rlcore.config.targets import build_target, check_target
+from rlcore.environments import Episode
 from rlcore.rewards.loading import build_reward, check_reward
-from rlcore.types import Completion, Group, RewardContext
+from rlcore.types import Completion, Group, Prompt, RewardContext
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = PROJECT / "emotion_task" / "configs"
@@ -157,6 +159,26 @@ def test_the_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     scores = [score for row in reward.score_batch(groups, RewardContext()) for score in row]
     assert [score.value for score in scores] == [1, 1, 0, 0, 0]
     assert task.evaluate(groups, {"right": scores}) == {"accuracy": 0.4, "tokens": 2}
+
+
+def test_the_tool_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "docs/tutorials/tools.md"
+    files = [
+        written("docs/tutorials/tasks.md", "sums.yaml", tmp_path),
+        written(page, "abacus.yaml", tmp_path),
+    ]
+    written(page, "abacus.py", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = load_config(files).rollout
+    assert (config.max_tokens, config.num_cpus) == (64, 0.9)
+    worker = EnvironmentWorker(config.environment)
+    assert worker.ready() == ("</tool>",)
+    lines = (PROJECT / page).read_text(encoding="utf-8").splitlines()
+    shown = [(call, line) for line in lines for call in re.findall(r"`(<tool>.*?</tool>)`", line)]
+    assert len(shown) == 6
+    for call, line in shown:
+        (reply,) = worker.step([Episode(prompt=Prompt(id="p", text=""), turns=(call,), observations=())])
+        assert reply.error is None and f"`{reply.text}`" in line
 
 
 def test_the_estimator_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

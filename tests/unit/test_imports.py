@@ -26,13 +26,13 @@ HOMES = (
 
 FLOORS = {
     "rlcore": (
-        "__init__ errors types task algorithms config records inputs endpoints models weight_sync engines "
-        "rewards tasks plan actors loop offline submit bench run commands cli"
+        "__init__ errors types task algorithms config records inputs endpoints models environments "
+        "weight_sync engines rewards tasks plan actors loop offline submit bench run commands cli"
     ),
     "emotion_task": (
-        "__init__ labels records models config parsing facts corpora prosody audio_window claims evaluation "
-        "cot prompt reward_model rewards explain task sft perception rationale benchmarks pipeline commands "
-        "cli"
+        "__init__ labels records models config parsing facts corpora prosody audio_window tools claims "
+        "evaluation cot prompt reward_model rewards explain task sft perception rationale benchmarks "
+        "pipeline commands cli"
     ),
 }
 """The rooms of each package (its folders and loose files), from the ground up. A room imports lower ones

@@ -266,6 +266,7 @@ def test_a_media_encoder_that_hangs_counts_as_the_engine_does(caplog: pytest.Log
         engine=SimpleNamespace(policy_version=0),
     )
     worker._encoder, worker._recorder = SimpleNamespace(stalled_s=130.0), Recorder()
+    worker._failure = None
     answer = worker.collect(0.0)
     assert answer.stalled_s == 130.0
     pool, group = standing_pool(2)

@@ -292,6 +292,18 @@ def test_wrong_type_names_key_and_value(minimal: Path, override: str, words: lis
         ("algorithm.kl_coef=.nan", "algorithm.kl_coef: got nan, must be at least 0"),
         ("train.oversample=1e6", "train.oversample: got 1000000.0, must be at least 0 and at most 10"),
         ("rollout.stop=['']", "rollout.stop: got [''], must be texts of a character or more"),
+        (
+            "rollout.environment.target=tools",
+            "rollout.environment.target: got 'tools', must be null, or a cl",
+        ),
+        ("rollout.environment.max_turns=0", "rollout.environment.max_turns: got 0, must be at least 1"),
+        ("rollout.environment.max_turn_tokens=0", "environment.max_turn_tokens: got 0, must be at least 1"),
+        ("rollout.environment.timeout_s=0", "rollout.environment.timeout_s: got 0.0, must be above 0"),
+        ("rollout.environment.on_error=''", "rollout.environment.on_error: got '', must be mask, abort or"),
+        (
+            "rollout={structured: {regex: a}, environment: {target: 'a:B'}}",
+            "rollout.structured: got {'regex': 'a'}, must be empty with rollout.environment",
+        ),
         ("rollout.top_p=0", "rollout.top_p: got 0.0, must be above 0 and at most 1"),
         ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: got 1, must be at least 2"),
         ("learner.ranks_per_node=2", "learner.ranks_per_node: got 2, must be a divisor of num_ranks (1), or"),
@@ -688,7 +700,11 @@ model.path model.dtype model.head_dtype model.freeze model.media model.media_cac
 task.target task.args
 rollout.num_replicas rollout.num_cpus rollout.num_gpus rollout.resources rollout.samples_per_prompt
 rollout.max_tokens rollout.temperature rollout.top_p rollout.stop rollout.banned_tokens
-rollout.structured rollout.engine rollout.over_context rollout.timeout_s
+rollout.structured rollout.engine rollout.environment.target rollout.environment.args
+rollout.environment.max_turns rollout.environment.max_turn_tokens
+rollout.environment.max_observation_tokens rollout.environment.num_workers rollout.environment.timeout_s
+rollout.environment.on_error
+rollout.over_context rollout.timeout_s
 rollout.hang_timeout_s rollout.max_restarts
 rewards.*.target rewards.*.args rewards.*.weight rewards.*.replicas rewards.*.num_cpus
 rewards.*.num_gpus rewards.*.resources rewards.*.runtime_env rewards.*.batch_size rewards.*.concurrency

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from vllm.exceptions import VLLMValidationError
 
 from rlcore.actors.rollout_worker import RolloutWorker
+from rlcore.config import RolloutConfig
 from rlcore.engines import vllm_engine
 from rlcore.engines.engine_loop import EngineLoop
 from rlcore.engines.sampling import EngineRequest, Sampling
@@ -137,6 +138,7 @@ def test_a_job_that_failed_has_no_group_and_says_why(monkeypatch: pytest.MonkeyP
     worker = object.__new__(RolloutWorker)
     worker._loop, worker._recorder = EngineLoop(lambda: made), Recorder()
     worker._encoder = SimpleNamespace(stalled_s=0.0)
+    worker._rollout, worker._failure = RolloutConfig(), None
     worker._jobs = {
         str(i): (RolloutJob(id=i, prompt=Prompt(id=str(i), text=""), draw=0), ENCODED, 1) for i in range(3)
     }

@@ -131,12 +131,14 @@ def test_the_batch_counts_what_it_holds() -> None:
 def test_a_batch_travels_as_a_few_arrays_and_arrives_as_it_was() -> None:
     keep, advantages = np.ones((2, 3), bool), np.arange(6, dtype=np.float32).reshape(2, 3)
     sent = build_batch(scored(REFERENCE), plain(advantages, keep), 3)
-    groups = (sent.groups[0], replace(sent.groups[1], reference_logprobs=(), media_inputs={"x": np.ones(2)}))
+    bare = replace(sent.groups[1], reference_logprobs=(), media_inputs={"x": np.ones(2)})
+    written = tuple(np.arange(length) % 3 > 0 for length in LENGTHS[0])
+    groups = (replace(sent.groups[0], is_sampled=written), bare)
     for batch in (replace(sent, groups=groups), replace(sent, groups=())):
         buffers: list[pickle.PickleBuffer] = []
         wire = pickle.dumps(batch, protocol=5, buffer_callback=buffers.append)
         arrived = pickle.loads(wire, buffers=buffers)
-        assert len(buffers) <= 9
+        assert len(buffers) <= 10
         assert (arrived.num_sequences, arrived.num_tokens, arrived.policy_version) == (6, 29, 3)
         assert len(arrived.groups) == len(batch.groups)
         for mine, theirs in zip(arrived.groups, batch.groups, strict=True):
