@@ -18,6 +18,7 @@ from emotion_task.labels import ALL_LABELS, check_labels, check_set, labels_amon
 from emotion_task.parsing import format_response, parse_response
 from emotion_task.prompt import emotion_messages
 from emotion_task.records import Utterance, by_speaker, choose, read_manifest
+from emotion_task.report.panels import EmotionPanels
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.chat_template import format_prompt
 from rlcore.tasks.means import reward_means
@@ -70,6 +71,11 @@ class EmotionTask:
         if self._formatted is None:
             self._formatted = format_prompt(self.processor, emotion_messages(self.labels))
         return self._formatted
+
+    @classmethod
+    def panels(cls, args: Mapping[str, Any]) -> EmotionPanels:
+        """Returns what the page of a run shows of emotions and claims (`rlcore.report.panels.HasPanels`)."""
+        return EmotionPanels(args)
 
     def utterances(self, split: str) -> list[Utterance]:
         """Returns the utterances behind `prompts(split)`, in the same order."""

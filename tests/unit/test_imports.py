@@ -27,12 +27,12 @@ HOMES = (
 FLOORS = {
     "rlcore": (
         "__init__ errors types task algorithms config records inputs endpoints models weight_sync engines "
-        "rewards tasks plan actors loop submit bench run commands cli"
+        "rewards tasks plan actors loop submit bench report run commands cli"
     ),
     "emotion_task": (
         "__init__ labels records models config parsing facts corpora prosody audio_window claims evaluation "
-        "cot prompt reward_model rewards explain task sft perception rationale benchmarks pipeline commands "
-        "cli"
+        "report cot prompt reward_model rewards explain task sft perception rationale benchmarks pipeline "
+        "commands cli"
     ),
 }
 """The rooms of each package (its folders and loose files), from the ground up. A room imports lower ones

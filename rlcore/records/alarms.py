@@ -1,0 +1,49 @@
+"""Warnings of a run, kept beside its metrics: the terminal that showed them may be gone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rlcore.records.files import append_rows, keep_rows
+
+ALARMS = "warnings.jsonl"
+
+
+@contextmanager
+def kept_alarms(run_dir: Path, *, is_new: bool) -> Iterator[None]:
+    """Appends every warning of this process during the block to `run_dir/warnings.jsonl`: `time` (epoch
+    seconds), `level`, `logger` and `text`.
+
+    Args:
+        is_new: the run begins anew where the folder held one, whose warnings go.
+    """
+    path = run_dir / ALARMS
+    if is_new:
+        keep_rows(path, lambda row: False)
+    handler = _Keeper(path)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+class _Keeper(logging.Handler):
+    def __init__(self, path: Path):
+        super().__init__(logging.WARNING)
+        self._path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        row = {
+            "time": round(time.time(), 3),
+            "level": record.levelname,
+            "logger": record.name,
+            "text": record.getMessage(),
+        }
+        with suppress(OSError):  # a full disk has its own error, and this handler cannot warn
+            append_rows(self._path, [row])
