@@ -8,29 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from rlcore.records.files import append_rows, keep_rows
 
 ALARMS = "warnings.jsonl"
 
 
 @contextmanager
-def kept_alarms(run_dir: Path, *, is_new: bool) -> Iterator[None]:
+def kept_alarms(run_dir: Path) -> Iterator[None]:
     """Appends every warning of this process during the block to `run_dir/warnings.jsonl`: `time` (epoch
-    seconds), `level`, `logger` and `text`.
-
-    Args:
-        is_new: the run begins anew where the folder held one, whose warnings go.
-    """
-    path = run_dir / ALARMS
-    if is_new:
-        keep_rows(path, lambda row: False)
-    handler = _Keeper(path)
+    seconds), `level`, `logger` and `text`."""
+    handler = _Keeper(run_dir / ALARMS)
     root = logging.getLogger()
     root.addHandler(handler)
     try:
         yield
     finally:
         root.removeHandler(handler)
+
+
+def drop_earlier_alarms(run_dir: Path) -> None:
+    """Drops the warnings of a run that lay in the folder before this process began."""
+    began = psutil.Process().create_time()
+    keep_rows(run_dir / ALARMS, lambda row: row["time"] >= began)
 
 
 class _Keeper(logging.Handler):

@@ -57,6 +57,9 @@ class Run:
     def head(self) -> JsonObject:
         """Returns what is seen first: state, headline, alarms, figures, and how the run was set up."""
         rows = self._rows()
+        if not self.config:  # a run writes it once its actors are up
+            self.config = read_config(self.folder)
+            self.panels, self.panels_fault = self._panels()
         self.samples.refresh()
         first, figures = self._evaluation(rows)
         head = {

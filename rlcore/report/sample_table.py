@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
 from rlcore.records.files import JsonObject, finite
+from rlcore.records.progress import Progress
 from rlcore.report.estimates import scored_value
 from rlcore.report.panels import Panels
 
@@ -59,9 +58,9 @@ def table_of(rows: Sequence[JsonObject], num_all: int, outcome: str | None, pane
     }
     recordings: list[JsonObject | None] = []
     if panels is not None:
-        shown = tqdm(rows, desc="samples", unit="sample", disable=None, leave=False, delay=1)
+        shown = Progress(rows, desc="samples", unit="sample", disable=None, leave=False, delay=1)
         columns["details"] = [finite(panels.of_sample(row)) for row in shown]
-        prompts = tqdm(firsts, desc="recordings", unit="file", disable=None, leave=False, delay=1)
+        prompts = Progress(firsts, desc="recordings", unit="file", disable=None, leave=False, delay=1)
         recordings = [finite(panels.of_prompt(row)) for row in prompts]  # type: ignore[misc]
     return Table(columns=finite(columns), recordings=recordings)  # type: ignore[arg-type]
 

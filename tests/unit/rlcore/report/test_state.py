@@ -12,7 +12,7 @@ import pytest
 from made_run import make_run, step_row
 
 from rlcore.errors import DataError
-from rlcore.records.alarms import ALARMS, kept_alarms
+from rlcore.records.alarms import ALARMS, drop_earlier_alarms, kept_alarms
 from rlcore.records.files import append_rows, read_rows, write_json
 from rlcore.records.tracking import read_metrics
 from rlcore.report.listing import listed
@@ -99,7 +99,7 @@ def test_the_pace_is_that_of_steps_evaluations_between_them_included() -> None:
 
 def test_warnings_are_kept_and_counted(tmp_path: Path) -> None:
     log = logging.getLogger("rlcore.loop.metrics")
-    with kept_alarms(tmp_path, is_new=False):
+    with kept_alarms(tmp_path):
         log.warning("answers were cut: %d %%", 40)
         log.warning("answers were cut: %d %%", 40)
         log.info("nothing")
@@ -107,13 +107,13 @@ def test_warnings_are_kept_and_counted(tmp_path: Path) -> None:
     assert [row["text"] for row in read_rows(tmp_path / ALARMS)] == ["answers were cut: 40 %"] * 2
     (alarm,) = alarms_of(tmp_path, [])
     assert (alarm["text"], alarm["count"]) == ("answers were cut: 40 %", 2)
-    with kept_alarms(tmp_path, is_new=True):
-        pass
-    assert alarms_of(tmp_path, []) == []
+    append_rows(tmp_path / ALARMS, [{"time": 5.0, "text": "of the run before"}])
+    drop_earlier_alarms(tmp_path)
+    assert len(alarms_of(tmp_path, [])) == 1
 
 
 def test_a_folder_that_cannot_be_written_loses_the_warning_alone(tmp_path: Path) -> None:
-    with kept_alarms(tmp_path / "gone", is_new=False):
+    with kept_alarms(tmp_path / "gone"):
         logging.getLogger("rlcore").warning("still said")
 
 
