@@ -4,6 +4,7 @@
 
 ((report) => {
   const { el, number } = report;
+  const STEPS = [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4, 5, 6].map((power) => digit * 10 ** power)).sort((a, b) => a - b);
   let smoothing = null; // steps in the running mean; null: a twentieth of the run
   let drawn = []; // charts on the page
 
@@ -107,7 +108,7 @@
     const plot = new uPlot({
       width: Math.max(200, box.clientWidth - 24), height: 150, legend: { show: false }, padding: [8, 14, 0, 0],
       scales: { x: { time: false }, y: positive ? { distr: 3 } : { range: (_, low, high) => low === high ? [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1] : uPlot.rangeNum(low, high, 0.1, true) } },
-      axes: [{ ...axis, size: 24 }, { ...axis, size: 52, values: (_, ticks, __, ___, step) => ticks.map((tick) => (tick === null ? "" : onAxis(tick, step))) }],
+      axes: [{ ...axis, size: 24, incrs: STEPS }, { ...axis, size: 52, values: (_, ticks, __, ___, step) => ticks.map((tick) => (tick === null ? "" : onAxis(tick, step))) }],
       cursor: { sync: { key: "steps" }, y: false, points: { size: 7 }, drag: { x: true, y: false, dist: 5 }, bind: { dblclick: () => null } },
       hooks: { draw: [marks(all)], setCursor: [(p) => tell(p.cursor.idx)], setScale: [(p, key) => key === "x" && drawn.includes(p) && isZoomed(p) && share(p)] },
       series,
