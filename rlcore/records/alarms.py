@@ -48,3 +48,15 @@ class _Keeper(logging.Handler):
         }
         with suppress(OSError):  # a full disk has its own error, and this handler cannot warn
             append_rows(self._path, [row])
+        if logging.lastResort is not None and not self._is_shown(record):
+            logging.lastResort.handle(record)
+
+    def _is_shown(self, record: logging.LogRecord) -> bool:
+        """Tells whether another handler has the record. Where none has, Python shows warnings by itself, but
+        not beside this handler."""
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None:
+            if any(handler is not self for handler in logger.handlers):
+                return True
+            logger = logger.parent if logger.propagate else None
+        return False

@@ -112,6 +112,22 @@ def test_warnings_are_kept_and_counted(tmp_path: Path) -> None:
     assert len(alarms_of(tmp_path, [])) == 1
 
 
+def test_a_warning_that_is_kept_is_shown_once_all_the_same(tmp_path: Path) -> None:
+    program = f"""
+import logging, pathlib
+from rlcore.records.alarms import kept_alarms
+own = logging.getLogger("own")
+own.addHandler(logging.StreamHandler())
+with kept_alarms(pathlib.Path({str(tmp_path)!r})):
+    logging.getLogger("rlcore.run").warning("the gate cannot open")
+    own.warning("shown by its own handler")
+    logging.getLogger("rlcore.run").info("nothing")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.stderr == "the gate cannot open\nshown by its own handler\n"
+    assert len(list(read_rows(tmp_path / ALARMS))) == 2
+
+
 def test_a_folder_that_cannot_be_written_loses_the_warning_alone(tmp_path: Path) -> None:
     with kept_alarms(tmp_path / "gone"):
         logging.getLogger("rlcore").warning("still said")
