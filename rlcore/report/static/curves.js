@@ -66,7 +66,7 @@
   const onAxis = (tick, step) => {
     const size = Math.abs(tick);
     if (size >= 1e5 || (size > 0 && step < 1e-4)) return tick.toExponential(step < size / 9 ? 1 : 0);
-    return tick.toFixed(Math.max(0, Math.min(5, Math.ceil(-Math.log10(step) - 1e-9))));
+    return tick.toFixed((String(Number(step.toPrecision(6))).split(".")[1] || "").length);
   };
 
   const seriesOf = (chart, steps, columns, smooth) => {
