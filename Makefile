@@ -24,8 +24,8 @@ PROJECT := $(VENV)/.project-installed
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes test-families test-page chaos bench gpu-check check format doctor \
-  lock compatibility clean
+.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes test-families test-page chaos bench gpu-check check docs pages format doctor \
+  release wheel lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -124,10 +124,13 @@ PYTHON_OF_GPU ?= $(BIN)/python
 gpu-check: ## On a machine with a GPU: what works, and how fast (at most ten minutes; docs/guides/gpus.md)
 	$(PYTHON_OF_GPU) -m benchmarks.gpu_check --json $(RESULTS)/gpu_check.json
 
-check: env ## Format, lint and types, changing nothing
+check: env docs ## Format, lint, types, and the docs' links, changing nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: env ## The documentation as a site: build/site/index.html, which needs no server
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: env ## Format, and fix what the linter can
 	$(BIN)/ruff format .
@@ -136,12 +139,23 @@ format: env ## Format, and fix what the linter can
 doctor: env ## What is wrong with this machine, and what to do
 	$(BIN)/rlcore doctor
 
+release: check test ## Name, date, commit and tag the changes of CHANGELOG.md: make release VERSION=0.2.0
+	@echo "$(VERSION)" | grep -Eqx '[0-9]+\.[0-9]+\.[0-9]+' || { echo "VERSION='$(VERSION)': must be x.y.z"; exit 2; }
+	@test -z "$$(git status --porcelain)" || { echo "There are changes that are not committed."; exit 2; }
+	sed -i 's/^## Unreleased$$/## Unreleased\n\n## $(VERSION) ($(shell date +%F))/' CHANGELOG.md
+	sed -i 's/^__version__ = .*/__version__ = "$(VERSION)"/' rlcore/__init__.py
+	git commit -qam "Release $(VERSION)"
+	git tag -a "v$(VERSION)" -m "rlcore $(VERSION)"
+	@echo "Tagged v$(VERSION). The wheel and sdist: make wheel"
+
+wheel: env ## A wheel and an sdist in dist/
+	$(BIN)/python -c 'from setuptools import build_meta as b; b.build_sdist("dist"); b.build_wheel("dist")'
+
 lock: ## Resolve the newest versions into requirements/cpu.lock and gpu.lock
 	$(PYTHON) requirements/lock.py
 
-compatibility: env ## Write docs/reference/compatibility.md and families.md from the sources that decide them
-	$(BIN)/python requirements/compatibility.py
-	$(BIN)/python requirements/families.py
+pages: env ## Write the pages of docs/reference that follow from sources: keys, commands, families, versions
+	cd docs && $(abspath $(BIN)/python) -m generate
 
 clean: ## Remove .venv, caches and build leavings (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage

@@ -10,6 +10,7 @@ from emotion_task.commands import (
     ablation,
     annotate,
     claims,
+    config,
     corpus,
     cot,
     evaluate,
@@ -21,10 +22,11 @@ from emotion_task.commands import (
     rationale,
     reward_report,
     small_model,
+    submit,
     tiny_model,
     traces,
 )
-from rlcore.cli import parse, run_command
+from rlcore.cli import add_completion, parse, run_command
 from rlcore.errors import MissingDependencyError
 
 COMMANDS = (
@@ -37,6 +39,7 @@ COMMANDS = (
     tiny_model,
     line,
     ablation,
+    submit,
     reward_report,
     policy_errors,
     perception,
@@ -44,6 +47,7 @@ COMMANDS = (
     evaluate,
     explain,
     claims,
+    config,
 )
 """Modules of the commands, in the order in which the help lists them."""
 
@@ -102,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_completion(parser)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

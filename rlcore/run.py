@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ from rlcore.loop.mixing import closed_for_good, make_schedule
 from rlcore.loop.resuming import changes_since, check_changes, go_on
 from rlcore.records import checkpoint
 from rlcore.records.alarms import drop_earlier_alarms, kept_alarms
-from rlcore.records.files import make_closed
+from rlcore.records.files import make_closed, write_text
+from rlcore.records.model_card import model_card
 from rlcore.records.plots import plot_run
 from rlcore.records.progress import Progress, tell
 from rlcore.records.run_folder import check_folder, resumable
@@ -50,6 +51,7 @@ from rlcore.records.witness import witnessed
 from rlcore.rewards.loading import check_rewards
 from rlcore.rewards.reading import check_reading
 from rlcore.task import Task
+from rlcore.types import Prompt
 
 log = logging.getLogger(__name__)
 
@@ -80,23 +82,10 @@ def train(
             of a reward failed.
         NoUpdateError: every update was skipped.
     """
-    if accept_changes and not resume:
-        raise ConfigError(
-            "--accept-changes: goes with --resume alone; a run that begins has nothing to change"
-        )
     run_dir = make_closed(config.run_dir)
     with run_lock(run_dir), resumable(run_dir), kept_alarms(run_dir):
-        check_folder(run_dir, resume=resume, overwrite=overwrite)
         tell("reading prompts and trying the rewards")
-        if resume:
-            check_changes(config, run_dir / "checkpoints", accept_changes)
-        check_rewards(config.rewards)
-        make_schedule(config)  # a mistake in it is told before any actor starts
-        if reason := closed_for_good(config):
-            log.warning(reason)
-        task = _task(config)
-        prompts = task.prompts("train")
-        check_reading(config, task, prompts)
+        task, prompts = check(config, resume=resume, overwrite=overwrite, accept_changes=accept_changes)
         recorder = Recorder(run_dir / SPANS)
         with (
             witnessed(run_dir) as witness,
@@ -124,6 +113,29 @@ def train(
                     return run.train(stop)
                 finally:
                     witness.rest()
+
+
+def check(
+    config: RunConfig, *, resume: bool = False, overwrite: bool = False, accept_changes: bool = False
+) -> tuple[Task, Sequence[Prompt]]:
+    """Looks for what would end a run before any actor has started; starts and writes nothing. Returns the
+    task and the prompts to train on. Arguments and errors are those of `train`."""
+    if accept_changes and not resume:
+        raise ConfigError(
+            "--accept-changes: goes with --resume alone; a run that begins has nothing to change"
+        )
+    run_dir = Path(config.run_dir).resolve()
+    check_folder(run_dir, resume=resume, overwrite=overwrite)
+    if resume:
+        check_changes(config, run_dir / "checkpoints", accept_changes)
+    check_rewards(config.rewards)
+    make_schedule(config)
+    if reason := closed_for_good(config):
+        log.warning(reason)
+    task = _task(config)
+    prompts = task.prompts("train")
+    check_reading(config, task, prompts)
+    return task, prompts
 
 
 def evaluate(config: RunConfig) -> dict[str, float]:
@@ -270,6 +282,8 @@ class _Run:
         summary["seconds"] = round(time.perf_counter() - began, 1)
         plot_run(self.run_dir)
         merged = self.tracker.update_summary(summary)
+        with suppress(OSError):  # a full disk: the model itself is written
+            write_text(self.run_dir / "model" / "README.md", model_card(self.config, merged))
         if not stop:
             check_learnt(rows, self.config.rewards, self.run_dir)
         return merged

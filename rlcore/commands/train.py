@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlcore.commands.shared import Commands, run_dir_options
+from rlcore.commands.shared import Commands, dry_run_option, run_dir_options
 from rlcore.errors import StoppedError
 from rlcore.records.progress import duration, tell
 
@@ -18,13 +18,13 @@ MAX_NAME = 60
 
 def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
     """Adds `train` to the commands."""
-    parents = [*parents, run_dir_options()]
+    parents = [*parents, run_dir_options(), dry_run_option()]
     parser = commands.add_parser("train", parents=parents, help="train a policy with rewards")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains, prints the run's summary and returns 0.
+    """Trains, prints the run's summary and returns 0. With `--dry-run` it only looks for mistakes.
 
     Raises:
         StoppedError: a signal ended the run after a checkpoint.
@@ -34,14 +34,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.overrides)
     tell(f"{config.run_dir}: {config.train.num_steps} steps; loading Ray and PyTorch")
-    from rlcore.run import train  # imports Ray: only once the configuration stands
+    from rlcore.run import check, train  # imports Ray: only once the configuration stands
 
-    summary = train(
-        config,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        accept_changes=arguments.accept_changes,
-    )
+    asked = {name: getattr(arguments, name) for name in ("resume", "overwrite", "accept_changes")}
+    if arguments.dry_run:
+        task, prompts = check(config, **asked)
+        print(
+            f"{config.run_dir}: nothing speaks against it; nothing was started. {len(prompts)} prompts to "
+            f"train on, {len(task.prompts('eval'))} held out; {config.train.num_steps} steps of "
+            f"{config.train.prompts_per_step}"
+        )
+        return 0
+    summary = train(config, **asked)
     if summary["stopped_by"] is not None:
         raise StoppedError(
             f"stopped by {summary['stopped_by']} after step {summary['steps']}; its checkpoint is in "
