@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -157,7 +157,7 @@ def _draw(panels: Sequence[tuple[Plot, Series]], marks: Marks, path: Path, form:
 def _draw_lines(axes: Axes, plot: Plot, series: Series, marks: Marks) -> None:
     ends: list[tuple[float, str, str]] = []
     for index, (name, (steps, values)) in enumerate(series.items()):
-        line = {
+        line: dict[str, Any] = {
             "color": COLOURS[index % len(COLOURS)],
             "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
         }
@@ -187,7 +187,7 @@ def _draw_marks(axes: Axes, marks: Marks) -> None:
     """Triangles on the axis are evaluations, the dotted line is where the gate opens."""
     if marks.evaluated:
         height = np.full(len(marks.evaluated), 0.015)
-        at_axis = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+        at_axis: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
         axes.plot(marks.evaluated, height, "^", color="#777777", markersize=4, **at_axis)
     if marks.gate_opens is not None:
         axes.axvline(marks.gate_opens, color="#777777", linestyle=":", linewidth=1)
