@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,12 @@ def summary_lines(run_dir: str, summary: Mapping[str, Any]) -> list[str]:
     held-out metrics before and after, the headline first, and where the rest is."""
     before, after = summary.get("before") or {}, summary.get("after") or {}
     took = duration(summary.get("seconds") or 0.0)
-    lines = [f"{run_dir}: finished after {summary.get('steps')} steps, {took}"]
+    head = "".join(
+        f", {name} {before[name]:.3f} before and {value:.3f} after"
+        for name, value in islice(after.items(), 1)
+        if name in before
+    )
+    lines = [f"{run_dir}: finished{head}", f"  {summary.get('steps')} steps, {took}"]
     # Parts of a metric, named with a slash, are in summary.json.
     shown = [name for name in after if "/" not in name.removeprefix("reward/")]
     if shown:

@@ -20,6 +20,7 @@ window.report = { panels: [], views: {} };
 
   report.number = (value, digits = 3) => {
     if (value === null || value === undefined || Number.isNaN(value)) return "–";
+    if (typeof value !== "number") return String(value);
     const size = Math.abs(value);
     if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(1);
     if (Number.isInteger(value)) return value.toLocaleString("en");

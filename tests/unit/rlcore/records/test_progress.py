@@ -73,10 +73,11 @@ def test_the_summary_fits_100_columns_and_leaves_parts_to_the_file() -> None:
     summary = {"before": metrics, "after": {**metrics, "accuracy": 0.62172, "new": 3.0}, "steps": 120}
     lines = summary_lines("runs/mine", {**summary, "seconds": 380.7, "model": "runs/mine/model"})
     assert max(map(len, lines)) <= 100
-    assert lines[0] == "runs/mine: finished after 120 steps, 6 min"
-    assert [line.split() for line in lines if "accuracy" in line] == [["accuracy", "0.5351", "0.6217"]]
+    assert lines[0] == "runs/mine: finished, accuracy 0.535 before and 0.622 after"
+    assert lines[1] == "  120 steps, 6 min"
+    assert [line.split() for line in lines[2:] if "accuracy" in line] == [["accuracy", "0.5351", "0.6217"]]
     assert not any("part" in line for line in lines) and lines[-1].endswith("rlcore report runs/mine")
-    assert len(summary_lines("runs/mine", {"steps": 0})) == 4
+    assert len(summary_lines("runs/mine", {"steps": 0})) == 5
 
 
 @pytest.mark.slow
