@@ -20,11 +20,14 @@ from rlcore.commands import (
     evaluate,
     plan,
     prefer,
+    report,
     reward,
+    runs,
     submit,
     timeline,
     train,
     version,
+    watch,
 )
 from rlcore.commands.shared import config_options, debug_option, lasting_output
 from rlcore.errors import ConfigError, DataError, RLCoreError, StoppedError, message_of
@@ -38,6 +41,9 @@ examples:
   rlcore data check --config my_run.yaml
   rlcore reward check my_rewards.brevity:Brevity args.limit=80
   rlcore reward score my_rewards.brevity:Brevity --samples runs/mine/samples.jsonl
+  rlcore runs
+  rlcore watch runs/mine
+  rlcore report runs/mine runs/other --out both.html
   rlcore timeline runs/mine
   rlcore plan --config my_run.yaml --hardware h100-80g:8
   rlcore bench --json today.json
@@ -72,6 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
     config.add_parser(commands, configured)
     data.add_parser(commands, plain)
     reward.add_parser(commands, plain)
+    runs.add_parser(commands, plain)
+    watch.add_parser(commands, plain)
+    report.add_parser(commands, plain)
     timeline.add_parser(commands, plain)
     plan.add_parser(commands, configured)
     bench.add_parser(commands, plain)

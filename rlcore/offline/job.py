@@ -25,14 +25,13 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
-from tqdm import tqdm
-
 from rlcore.config import ModelConfig
 from rlcore.config.offline import OfflineConfig
 from rlcore.errors import CheckpointError, DataError, NonFiniteError, RLCoreError, StoppedError, StorageError
 from rlcore.records.checkpoint import DamagedCheckpointError, numbered, read_marker, write_marker
 from rlcore.records.checkpoint import warn_without_digests as warn_without
 from rlcore.records.files import JsonObject, append_rows, keep_rows, last_row, num_bytes_of, why
+from rlcore.records.progress import Progress
 from rlcore.records.signals import StopFlag
 from rlcore.records.witness import witnessed
 
@@ -175,7 +174,7 @@ def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> None
         witnessed("The same command goes on from the last checkpoint") as witness,
         StopFlag() as stop,
         witness.watch(local_processes(), stop),
-        tqdm(total=num_steps, desc=name, unit="step") as bar,
+        Progress(total=num_steps, desc=name, unit="step") as bar,
     ):
         # In a thread, Train installs no handler of its own for SIGINT, which would drop the work at once.
         threading.Thread(target=fit, daemon=True).start()
@@ -204,7 +203,7 @@ def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> None
         )
 
 
-def _advance(bar: tqdm, metrics: Path) -> None:
+def _advance(bar: Progress, metrics: Path) -> None:
     row = last_row(metrics)
     if row is not None:
         # Of a step that was skipped, the loss may be no number.

@@ -27,11 +27,11 @@ HOMES = (
 FLOORS = {
     "rlcore": (
         "__init__ errors types task algorithms config records inputs endpoints models environments "
-        "weight_sync engines rewards tasks plan actors loop offline submit bench run commands cli"
+        "weight_sync engines rewards tasks plan actors loop offline submit bench report run commands cli"
     ),
     "emotion_task": (
         "__init__ labels records models config parsing facts corpora prosody audio_window tools claims "
-        "evaluation cot prompt reward_model rewards explain task sft perception rationale benchmarks "
+        "evaluation report cot prompt reward_model rewards explain task sft perception rationale benchmarks "
         "pipeline commands cli"
     ),
 }
