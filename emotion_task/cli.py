@@ -20,6 +20,7 @@ from emotion_task.commands import (
     policy_errors,
     rationale,
     reward_report,
+    serve,
     small_model,
     tiny_model,
     traces,
@@ -43,6 +44,7 @@ COMMANDS = (
     rationale,
     evaluate,
     explain,
+    serve,
     claims,
 )
 """Modules of the commands, in the order in which the help lists them."""
@@ -66,6 +68,7 @@ examples:
     --benchmark ravdess --data /data/ravdess --out runs/quickstart/ravdess
   emotion tiny-model runs/tiny --texts data/train.jsonl
   emotion explain call.wav --model runs/quickstart/rl/model
+  emotion serve runs/quickstart/rl/model port=8080 replicas=2
 """
 
 _EXTRA = {
