@@ -8,6 +8,7 @@ back, once, as long as its deadline allows.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -28,7 +29,7 @@ from emotion_task.serve.config import ServeConfig
 from emotion_task.serve.explainer import Explainer, check_hears
 from emotion_task.serve.front import Front
 from emotion_task.serve.refused import Refused
-from rlcore.actors.session import has_gpus, ray_session
+from rlcore.actors.session import has_gpus, local_processes, ray_session
 from rlcore.config.rollout import check_engine_gpus
 from rlcore.endpoints.secrets import read_secret
 from rlcore.errors import ActorError, ConfigError, DeadlineError
@@ -36,6 +37,7 @@ from rlcore.models.engine_environment import engine_env
 from rlcore.models.hf_model import audio_token_id, load_config, load_processor
 from rlcore.records.signals import StopFlag
 
+_APP = "emotion"
 _HEALTH_PERIOD_S = 2.0
 _POLL_S = 0.2
 _SPARE_REQUESTS = 64
@@ -69,6 +71,7 @@ def serve_model(model_path: str, config: ServeConfig, say: Callable[[str], None]
     _check_port(config.host, config.port)
     say(f"starting Ray and {config.replicas} x vLLM with {model_path}")
     start = time.monotonic()
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ray_session(config.cluster):
         try:
             _deploy(model_path, config, has_token)
@@ -82,8 +85,16 @@ def serve_model(model_path: str, config: ServeConfig, say: Callable[[str], None]
                     time.sleep(_POLL_S)
             say(f"{stop.reason}: requests may finish within {config.drain_s:g} s")
         finally:
-            serve.shutdown()
+            _end()
     say("ended")
+
+
+def _end() -> None:
+    """Lets requests finish and ends the application, and on a cluster that goes on Ray Serve too, where
+    nothing else is served."""
+    serve.delete(_APP)
+    if not local_processes() and not serve.status().applications:
+        serve.shutdown()
 
 
 def _deploy(model_path: str, config: ServeConfig, has_token: bool) -> None:
@@ -129,7 +140,7 @@ def _deploy(model_path: str, config: ServeConfig, has_token: bool) -> None:
         logging_config=_LOGGING,
     )
     serve.run_many(
-        [serve.RunTarget(target=front, name="emotion", route_prefix="/", logging_config=_LOGGING)],
+        [serve.RunTarget(target=front, name=_APP, route_prefix="/", logging_config=_LOGGING)],
         wait_for_ingress_deployment_creation=False,
         wait_for_applications_running=False,
     )
@@ -184,7 +195,7 @@ class _FrontActor:
 def _wait_until_ready(config: ServeConfig, stop: StopFlag) -> None:
     deadline = time.monotonic() + config.cluster.startup_timeout_s
     while not stop:
-        app = serve.status().applications.get("emotion")
+        app = serve.status().applications.get(_APP)
         if app is not None and app.status == ApplicationStatus.RUNNING:
             return
         if app is not None and app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):

@@ -13,7 +13,7 @@ import itertools
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -22,15 +22,14 @@ from typing import Any
 import numpy as np
 
 from emotion_task.audio_window import model_waveform
-from emotion_task.claims.placed import placed_claims
 from emotion_task.explain import calibration_of
-from emotion_task.facts import known_facts, reference_of
 from emotion_task.labels import EMOTIONS, labels_beside
-from emotion_task.parsing import Parsed, normalise_label, parse_response
+from emotion_task.parsing import Parsed, parse_response
 from emotion_task.prompt import emotion_messages
 from emotion_task.records import Utterance
 from emotion_task.serve.ask import Ask
 from emotion_task.serve.config import ServeConfig
+from emotion_task.serve.explanation import explanation_of
 from emotion_task.serve.label_odds import LabelOdds
 from emotion_task.serve.recording import curves_of, measured_utterance
 from emotion_task.serve.refused import MALFORMED, Refused
@@ -115,7 +114,7 @@ class Explainer:
             self._media.pop(name, None)
             path.unlink(missing_ok=True)
         return {
-            **self._explained(answer, parsed, odds, utterance),
+            **explanation_of(answer, odds, utterance, self._labels),
             "finish_reason": completion.finish_reason,
             "heard_s": round(len(waveform) / int(self._extractor.sampling_rate), 3),
             "tokens": {"prompt": num_prompt_tokens, "completion": len(completion.token_ids)},
@@ -245,21 +244,6 @@ class Explainer:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(RuntimeError(f"the engine failed: {error}"))
-
-    def _explained(
-        self, answer: str, parsed: Parsed | None, odds: Mapping[str, float] | None, utterance: Utterance
-    ) -> dict[str, Any]:
-        facts, reasoning = known_facts(utterance), parsed.think if parsed else answer
-        claims = placed_claims(reasoning, reference_of(utterance))
-        return {
-            "label": normalise_label(parsed.answer, self._labels) if parsed else None,
-            "probabilities": odds and {label: round(value, 6) for label, value in odds.items()},
-            "reasoning": reasoning,
-            "answer": answer,
-            "claims": [{**asdict(claim), "measured": facts.get(claim.type)} for claim in claims],
-            "levels": facts,
-            "measured": utterance.measured,
-        }
 
 
 def check_hears(model_path: str, audio_id: int | None) -> None:

@@ -27,13 +27,17 @@ from emotion_task.serve.requests import chat_ask, form_ask
 
 log = logging.getLogger(__name__)
 
-_PAGE = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript")}
-_PAGE |= {"/page.css": ("page.css", "text/css")}
+_PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/recorder.js": ("recorder.js", "text/javascript"),
+}
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 _HEALTH_S = 5.0
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "media-src blob:; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -190,7 +194,8 @@ class Front:
         except Exception as error:
             log.warning("not healthy: %r", error)
             raise Refused(503, "No replica is ready to answer.") from error
-        return JSONResponse({"status": "ok", "model": self._model, "requests": self._num_requests})
+        limits = {"seconds": self._config.max_seconds, "megabytes": self._config.max_megabytes}
+        return JSONResponse({"status": "ok", "model": self._model, "limits": limits})
 
     async def _served_metrics(self, request: Request) -> Response:
         content, kind = self._metrics.page()
