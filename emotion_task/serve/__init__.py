@@ -1,6 +1,6 @@
-"""`emotion serve`: a model that explains recordings over HTTP, on Ray Serve and vLLM.
+"""A service explains recordings over HTTP (`emotion serve`), on Ray Serve and vLLM.
 
     client -> front (one actor: access, limits, metrics) -> explainers (replicas: measuring, vLLM)
 
-`app` starts and ends both.
+`app` starts and ends both. Needs the extra `serve`.
 """

@@ -73,7 +73,7 @@ class ServeConfig:
 
     @property
     def is_private(self) -> bool:
-        """Whether the address is of this machine alone."""
+        """Tells whether the address is of this machine alone."""
         if self.host == "localhost":
             return True
         try:

@@ -1,4 +1,4 @@
-"""What a client is told of an answer: label, reasoning and claims, beside what was measured."""
+"""Turns a model's answer into what a client is told: label, reasoning and claims, beside the measurement."""
 
 from __future__ import annotations
 

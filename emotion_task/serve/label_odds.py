@@ -1,4 +1,4 @@
-"""How probable each label is, of an answer that gives one.
+"""Reads from an answer how probable each label was.
 
 The label of an answer is a few tokens behind `<answer>`. Where no two labels begin with the same token, the
 probability of a label is that of its first token at that place, as the model had it when it wrote the answer:

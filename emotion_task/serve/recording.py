@@ -1,4 +1,4 @@
-"""What a client sent as a recording: checked before it is decoded, measured, and drawn as curves."""
+"""Checks, before decoding, what a client sent as a recording; measures it, and draws its curves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RATES_HZ = (4_000, 192_000)
 _MAX_SAMPLES_A_SECOND = 2 * _RATES_HZ[1]
 """Samples of all channels together: a small file of silence may unpack to a thousand times its size."""
 _NUM_PEAKS = 800
-_UNEXPECTED, _UNREADABLE = "unexpected ", "unreadable audio"
+_UNEXPECTED = "unexpected "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +67,7 @@ def measured_utterance(
         assert reason is not None, "measure_file gives one of the two"
         if reason.startswith(_UNEXPECTED):
             raise RuntimeError(reason)
-        if reason.startswith(_UNREADABLE):
-            raise _not_audio(reason.partition(": ")[2])
-        raise Refused(UNUSABLE, f"The recording cannot be used: {reason}.")
+        raise Refused(UNUSABLE, f"The recording cannot be used: {reason.rstrip('.')}.")
     utterance = with_measured(utterance, measured)
     return utterance if calibration is None else calibrated(calibration, utterance)
 
@@ -106,7 +104,11 @@ def _check_header(path: Path) -> None:
         with soundfile.SoundFile(path) as file:
             rate, channels = file.samplerate, file.channels
     except soundfile.LibsndfileError as error:
-        raise _not_audio(error.error_string) from error
+        raise Refused(
+            NOT_AUDIO,
+            "The recording is not audio that can be read; send WAV, FLAC, Ogg or MP3. "
+            f"(libsndfile: {error.error_string.strip().rstrip('.')}.)",
+        ) from error
     low, high = _RATES_HZ
     if not low <= rate <= high:
         raise Refused(
@@ -116,11 +118,3 @@ def _check_header(path: Path) -> None:
         raise Refused(
             UNUSABLE, f"The recording has {channels} channels of {rate} Hz; send one channel, or two."
         )
-
-
-def _not_audio(reason: str) -> Refused:
-    return Refused(
-        NOT_AUDIO,
-        "The recording is not audio that can be read; send WAV, FLAC, Ogg or MP3. "
-        f"(libsndfile: {reason.strip().rstrip('.')}.)",
-    )

@@ -1,4 +1,4 @@
-"""Why a request is not answered: one error, from whichever part refuses it to the client."""
+"""One error carries the reason why a request is not answered, from whichever part refuses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client sends, read into an `Ask`: a recording by itself, a form, or OpenAI's chat.
+"""Reads what a client sends into an `Ask`: a recording by itself, a form, or OpenAI's chat.
 
 Whatever cannot be read is refused with a sentence that says what was due. Knows no model.
 """
