@@ -13,7 +13,6 @@ import itertools
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -87,8 +86,7 @@ class Explainer:
                 engine_args={"max_model_len": longest, **config.engine},
             )
         )
-        self._collector = threading.Thread(target=self._collect, name="collector", daemon=True)
-        self._asyncio: asyncio.AbstractEventLoop | None = None
+        threading.Thread(target=self._collect, name="collector", daemon=True).start()
 
     async def explain(self, ask: Ask) -> dict[str, Any]:
         """Explains a recording and returns what docs/guides/serve.md lists.
@@ -97,7 +95,7 @@ class Explainer:
             Refused: the request cannot be answered.
         """
         start = time.perf_counter()
-        loop = self._started()
+        loop = asyncio.get_running_loop()
         name = str(next(self._numbers))
         path = Path(self._files.name) / name
         try:
@@ -128,13 +126,6 @@ class Explainer:
             raise RuntimeError(f"the engine failed: {self._error}") from self._error
         if (stalled_s := self._loop.state().stalled_s) > _HANG_S:
             raise RuntimeError(f"the engine has made no step for {stalled_s:.0f} s")
-
-    def _started(self) -> asyncio.AbstractEventLoop:
-        """Returns the event loop that requests come on; the first one starts the collector."""
-        if self._asyncio is None:
-            self._asyncio = asyncio.get_running_loop()
-            self._collector.start()
-        return self._asyncio
 
     def _longest_prompt(self) -> int:
         """Returns the tokens of the longest recording's prompt and its answer; the tower is warm then."""
@@ -225,25 +216,26 @@ class Explainer:
 
     def _collect(self) -> None:
         """Hands finished answers to those who wait, for as long as the engine works."""
-        assert self._asyncio is not None
         try:
             while True:
                 for key, completions in self._loop.collect(1.0).items():
                     assert completions is not None, "nothing is posted here"
-                    self._asyncio.call_soon_threadsafe(self._answer, key, completions)
+                    if (future := self._waiting.get(key)) is not None:
+                        future.get_loop().call_soon_threadsafe(_settle, future, completions[0])
         except BaseException as error:  # of the engine: nobody who waits will be answered
             self._error = error
-            self._asyncio.call_soon_threadsafe(self._fail, error)
+            for future in list(self._waiting.values()):
+                future.get_loop().call_soon_threadsafe(_settle, future, RuntimeError(f"the engine: {error}"))
 
-    def _answer(self, key: str, completions: Sequence[Completion]) -> None:
-        future = self._waiting.get(key)
-        if future is not None and not future.done():
-            future.set_result(completions[0])
 
-    def _fail(self, error: BaseException) -> None:
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(RuntimeError(f"the engine failed: {error}"))
+def _settle(future: asyncio.Future[Completion], result: Completion | RuntimeError) -> None:
+    """Answers one who waits, unless that one has stopped waiting."""
+    if future.done():
+        return
+    if isinstance(result, Completion):
+        future.set_result(result)
+    else:
+        future.set_exception(result)
 
 
 def check_hears(model_path: str, audio_id: int | None) -> None:
