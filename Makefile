@@ -24,8 +24,8 @@ PROJECT := $(VENV)/.project-installed
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes test-families test-page chaos bench gpu-check check format doctor \
-  lock compatibility clean
+.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes test-families test-page chaos bench gpu-check check docs pages format doctor \
+  lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -124,10 +124,13 @@ PYTHON_OF_GPU ?= $(BIN)/python
 gpu-check: ## On a machine with a GPU: what works, and how fast (at most ten minutes; docs/guides/gpus.md)
 	$(PYTHON_OF_GPU) -m benchmarks.gpu_check --json $(RESULTS)/gpu_check.json
 
-check: env ## Format, lint and types, changing nothing
+check: env docs ## Format, lint, types, and the docs' links, changing nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: env ## The documentation as a site: build/site/index.html, which needs no server
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: env ## Format, and fix what the linter can
 	$(BIN)/ruff format .
@@ -139,9 +142,8 @@ doctor: env ## What is wrong with this machine, and what to do
 lock: ## Resolve the newest versions into requirements/cpu.lock and gpu.lock
 	$(PYTHON) requirements/lock.py
 
-compatibility: env ## Write docs/reference/compatibility.md and families.md from the sources that decide them
-	$(BIN)/python requirements/compatibility.py
-	$(BIN)/python requirements/families.py
+pages: env ## Write the pages of docs/reference that follow from sources: keys, commands, families, versions
+	cd docs && $(abspath $(BIN)/python) -m generate
 
 clean: ## Remove .venv, caches and build leavings (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage

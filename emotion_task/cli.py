@@ -10,6 +10,7 @@ from emotion_task.commands import (
     ablation,
     annotate,
     claims,
+    config,
     corpus,
     cot,
     evaluate,
@@ -22,10 +23,11 @@ from emotion_task.commands import (
     reward_report,
     serve,
     small_model,
+    submit,
     tiny_model,
     traces,
 )
-from rlcore.cli import parse, run_command
+from rlcore.cli import add_completion, parse, run_command
 from rlcore.errors import MissingDependencyError
 
 COMMANDS = (
@@ -38,6 +40,7 @@ COMMANDS = (
     tiny_model,
     line,
     ablation,
+    submit,
     reward_report,
     policy_errors,
     perception,
@@ -46,6 +49,7 @@ COMMANDS = (
     explain,
     serve,
     claims,
+    config,
 )
 """Modules of the commands, in the order in which the help lists them."""
 
@@ -105,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_completion(parser)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

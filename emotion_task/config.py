@@ -54,6 +54,7 @@ class SupervisedConfig:
     """One supervised stage: a Ray Train job whose workers are ranks of rlcore's DeepSpeed engine."""
 
     num_steps: int = 400
+    """Optimizer steps."""
     batch_size: int = 48
     """Examples in the global batch."""
     learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(lr=1e-5, lr_schedule="cosine"))
@@ -61,6 +62,7 @@ class SupervisedConfig:
     freeze: tuple[str, ...] = ("visual",)
     """Parameters whose name contains one of these are not trained."""
     checkpoint_every: int = 200
+    """Steps between two checkpoints."""
     max_failures: int = field(default=1, metadata=MAY_CHANGE)
     """Restarts from the last checkpoint after a worker's death."""
     min_ranks: int = field(default=0, metadata=MAY_CHANGE)
@@ -181,7 +183,9 @@ class PipelineConfig:
     """`emotion quickstart --config FILE` runs this from top to bottom; a finished stage is not run again."""
 
     run_dir: str = "runs/quickstart"
+    """Folder of all stages; a stage has a folder of its own in it."""
     seed: int = 0
+    """Seed of corpus, stages and figures; `rl` has its own."""
     base_model: str | None = None
     """Folder or hub id to start from; null builds the tiny model of `tiny`."""
     tiny: TinyModelConfig = field(default_factory=TinyModelConfig)

@@ -12,7 +12,19 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from rlcore.commands import bench, data, doctor, evaluate, plan, reward, submit, timeline, train, version
+from rlcore.commands import (
+    bench,
+    config,
+    data,
+    doctor,
+    evaluate,
+    plan,
+    reward,
+    submit,
+    timeline,
+    train,
+    version,
+)
 from rlcore.commands.shared import config_options, debug_option, lasting_output
 from rlcore.errors import ConfigError, DataError, RLCoreError, StoppedError, message_of
 
@@ -20,6 +32,7 @@ EPILOG = """\
 examples:
   rlcore train --config my_run.yaml train.num_steps=50
   rlcore train --config base.yaml --config my_cluster.yaml rollout.num_replicas=4 --resume
+  rlcore config show --config my_run.yaml --set
   rlcore data check --config my_run.yaml
   rlcore reward check my_rewards.brevity:Brevity args.limit=80
   rlcore reward score my_rewards.brevity:Brevity --samples runs/mine/samples.jsonl
@@ -46,12 +59,14 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_completion(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     plain = [debug_option()]
     configured = [config_options(), *plain]
     train.add_parser(commands, configured)
     evaluate.add_parser(commands, configured)
     submit.add_parser(commands, configured)
+    config.add_parser(commands, configured)
     data.add_parser(commands, plain)
     reward.add_parser(commands, plain)
     timeline.add_parser(commands, plain)
@@ -60,6 +75,18 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_parser(commands, plain)
     version.add_parser(commands, plain)
     return parser
+
+
+def add_completion(parser: argparse.ArgumentParser) -> None:
+    """Adds `--print-completion SHELL`, whose output a shell reads to complete commands and options."""
+    import shtab
+
+    shtab.add_argument_to(
+        parser,
+        "--print-completion",
+        help="print what completes commands and options in a shell that reads it: "
+        'eval "$(%(prog)s --print-completion bash)"',
+    )
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +51,7 @@ from rlcore.records.witness import witnessed
 from rlcore.rewards.loading import check_rewards
 from rlcore.rewards.reading import check_reading
 from rlcore.task import Task
+from rlcore.types import Prompt
 
 log = logging.getLogger(__name__)
 
@@ -81,22 +82,9 @@ def train(
             of a reward failed.
         NoUpdateError: every update was skipped.
     """
-    if accept_changes and not resume:
-        raise ConfigError(
-            "--accept-changes: goes with --resume alone; a run that begins has nothing to change"
-        )
     run_dir = make_closed(config.run_dir)
     with run_lock(run_dir), resumable(run_dir):
-        check_folder(run_dir, resume=resume, overwrite=overwrite)
-        if resume:
-            check_changes(config, run_dir / "checkpoints", accept_changes)
-        check_rewards(config.rewards)
-        make_schedule(config)  # a mistake in it is told before any actor starts
-        if reason := closed_for_good(config):
-            log.warning(reason)
-        task = _task(config)
-        prompts = task.prompts("train")
-        check_reading(config, task, prompts)
+        task, prompts = check(config, resume=resume, overwrite=overwrite, accept_changes=accept_changes)
         recorder = Recorder(run_dir / SPANS)
         with (
             witnessed(run_dir) as witness,
@@ -123,6 +111,29 @@ def train(
                     return run.train(stop)
                 finally:
                     witness.rest()
+
+
+def check(
+    config: RunConfig, *, resume: bool = False, overwrite: bool = False, accept_changes: bool = False
+) -> tuple[Task, Sequence[Prompt]]:
+    """Looks for what would end a run before any actor has started; starts and writes nothing. Returns the
+    task and the prompts to train on. Arguments and errors are those of `train`."""
+    if accept_changes and not resume:
+        raise ConfigError(
+            "--accept-changes: goes with --resume alone; a run that begins has nothing to change"
+        )
+    run_dir = Path(config.run_dir).resolve()
+    check_folder(run_dir, resume=resume, overwrite=overwrite)
+    if resume:
+        check_changes(config, run_dir / "checkpoints", accept_changes)
+    check_rewards(config.rewards)
+    make_schedule(config)
+    if reason := closed_for_good(config):
+        log.warning(reason)
+    task = _task(config)
+    prompts = task.prompts("train")
+    check_reading(config, task, prompts)
+    return task, prompts
 
 
 def evaluate(config: RunConfig) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emotion_task.commands.shared import say, staged_options
-from rlcore.commands.shared import Commands, print_metrics
+from rlcore.commands.shared import Commands, dry_run_option, print_metrics
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,20 +27,22 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
         ("reward-model", "reward_model", "the reasoning reward model, with the stages before it"),
         ("quickstart", None, "the whole line: corpus, annotation, SFT, reward model, GRPO-PTR, report"),
     ):
-        parser = commands.add_parser(name, parents=parents, help=text)
+        parser = commands.add_parser(name, parents=[*parents, dry_run_option()], help=text)
         parser.set_defaults(run=run, until=until)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the line up to the command's stage, prints the stage's result or the final report, and returns
-    0."""
+    """Runs the line up to the command's stage, prints the stage's result or the final report, and returns 0.
+    With `--dry-run` only what it would run is printed."""
     from emotion_task.config import PipelineConfig
     from emotion_task.pipeline.line import Pipeline
     from rlcore.config import load_config
 
     config = load_config(arguments.config, arguments.overrides, schema=PipelineConfig)
     pipeline = Pipeline(config, say)
-    if arguments.until is None:
+    if arguments.dry_run:
+        print(pipeline.prospect(arguments.until))
+    elif arguments.until is None:
         print_report(pipeline.finish())
     else:
         result = pipeline.run(until=arguments.until)

@@ -18,7 +18,7 @@ from pathlib import Path
 from emotion_task.config import PipelineConfig
 from emotion_task.pipeline import comparisons, recordings, teaching
 from emotion_task.pipeline.early_checks import check_annotated, check_config
-from emotion_task.pipeline.estimate import describe, estimate
+from emotion_task.pipeline.estimate import describe, estimate, minutes
 from emotion_task.pipeline.inputs import stage_inputs
 from emotion_task.pipeline.reinforcement import reinforce
 from emotion_task.pipeline.results import (
@@ -107,6 +107,19 @@ class Pipeline:
     def check(self) -> None:
         """Finds mistakes of later stages before the first is run. Raises as `check_config`."""
         check_config(self.config)
+
+    def prospect(self, until: str | None = None) -> str:
+        """Checks as `run` does before its first stage, starts and writes nothing, and returns what `run`
+        would do: a line a stage, and its seconds where it is finished. Raises as `check`."""
+        self.check()
+        stages = self.line()
+        finished = self.stages.finished(stages)
+        names = [stage.name for stage in stages]
+        lines = [f"{self.run_dir}: nothing speaks against it; nothing was started"]
+        for name in names[: names.index(until) + 1] if until else names:
+            state = f"finished, took {minutes(finished[name])}" if name in finished else "to do"
+            lines.append(f"  {name:<16}{state}")
+        return "\n".join(lines)
 
     def run(self, until: str | None = None) -> Result:
         """Runs the stages, up to and with `until` (all by default), and returns the last one's result.

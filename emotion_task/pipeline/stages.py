@@ -64,7 +64,6 @@ class Stages:
 
     def __init__(self, run_dir: Path, say: Say = log.info):
         self._folder = run_dir / "stages"
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._say = say
         self.seconds: dict[str, float] = {}
         """Seconds that each stage took, of those that are finished."""
@@ -125,6 +124,7 @@ class Stages:
         name = stage.name
         expected = f", about {minutes(self.expected[name])}" if name in self.expected else ""
         self._say(f"\n== {name}{expected}")
+        self._folder.mkdir(parents=True, exist_ok=True)
         started = self._folder / f"{name}.started"
         may_resume = started.is_file() and started.read_text(encoding="utf-8") == lasts
         started.write_text(lasts, encoding="utf-8")

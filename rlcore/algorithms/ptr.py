@@ -79,7 +79,7 @@ def mix_rewards(
     decoupled: bool = False,
 ) -> MixedRewards:
     """Mixes named scores into their weighted sum, the `reasoning` one times trust weight and `factor`. The
-    values of single tokens, name to [G][K] for those rewards that give any, get the same weights.
+    values of single tokens, `[G][K]` of each reward that gives any, get the same weights.
 
     `scores`: name to [G, K], NaN where a score failed; `weights` has the same names. A score of weight 0, or
     behind a factor of 0, is a diagnostic: its failures mask nothing. Without `outcome` or `reasoning` this

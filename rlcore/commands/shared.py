@@ -49,6 +49,15 @@ def config_options() -> argparse.ArgumentParser:
     return parser
 
 
+def dry_run_option() -> argparse.ArgumentParser:
+    """Returns `--dry-run` as a parent of a command's parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only look for what would go wrong; nothing is started"
+    )
+    return parser
+
+
 def run_dir_options() -> argparse.ArgumentParser:
     """Returns `--resume`, `--accept-changes` and `--overwrite`, what becomes of a run that lies in `run_dir`,
     as a parent of a command's parser."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rlcore.commands.shared import Commands, run_dir_options
+from rlcore.commands.shared import Commands, dry_run_option, run_dir_options
 
 if TYPE_CHECKING:
     from rlcore.submit.request import JobRequest
@@ -17,32 +17,35 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
     """Adds `submit` to the commands."""
     parser = commands.add_parser(
         "submit",
-        parents=[*parents, run_dir_options()],
+        parents=[*parents, run_dir_options(), dry_run_option()],
         help="train as a job of the Ray cluster that cluster.job names",
     )
+    add_job_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of every command that submits."""
     parser.add_argument("--run-id", metavar="ID", help="name of the run: the last part of its run_dir")
     parser.add_argument("--no-wait", action="store_true", help="end once the job is accepted")
-    parser.add_argument("--check", action="store_true", help="only look for what would go wrong")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Submits the run and returns the exit code of `submit`."""
-    from rlcore.submit.request import job_request
+    from rlcore.submit.request import JobCommand, job_request
 
-    request = job_request(
-        arguments.config,
-        arguments.overrides,
-        run_id=arguments.run_id,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        accept_changes=arguments.accept_changes,
-    )
+    asked = {
+        "--resume": arguments.resume,
+        "--accept-changes": arguments.accept_changes,
+        "--overwrite": arguments.overwrite,
+    }
+    command = JobCommand(flags=tuple(flag for flag, is_set in asked.items() if is_set))
+    request = job_request(arguments.config, arguments.overrides, run_id=arguments.run_id, command=command)
     again = arguments.resume or arguments.overwrite
-    return submit(request, again=again, wait=not arguments.no_wait, check_only=arguments.check)
+    return submit(request, again=again, wait=not arguments.no_wait, dry_run=arguments.dry_run)
 
 
-def submit(request: JobRequest, *, again: bool, wait: bool = True, check_only: bool = False) -> int:
+def submit(request: JobRequest, *, again: bool, wait: bool = True, dry_run: bool = False) -> int:
     """Starts the job, and returns its command's own exit code (0 at once unless `wait`).
 
     Raises:
@@ -54,7 +57,7 @@ def submit(request: JobRequest, *, again: bool, wait: bool = True, check_only: b
     from rlcore.submit import ray_job as job  # imports Ray: only once the configuration stands
 
     client, submission_id, size = job.prepare(request, again=again)
-    if check_only:
+    if dry_run:
         print(f"{request.run_id}: nothing speaks against it on {client.address} ({size})")
         return 0
     job.start(client, request, submission_id)

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from rlcore.commands.shared import Commands, print_metrics, run_dir_options
+from rlcore.commands.shared import Commands, dry_run_option, print_metrics, run_dir_options
 from rlcore.errors import StoppedError
 
 
 def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
     """Adds `train` to the commands."""
-    parents = [*parents, run_dir_options()]
+    parents = [*parents, run_dir_options(), dry_run_option()]
     parser = commands.add_parser("train", parents=parents, help="train a policy with rewards")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains, prints the run's summary and returns 0.
+    """Trains, prints the run's summary and returns 0. With `--dry-run` it only looks for mistakes.
 
     Raises:
         StoppedError: a signal ended the run after a checkpoint.
@@ -27,14 +27,18 @@ def run(arguments: argparse.Namespace) -> int:
     from rlcore.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)
-    from rlcore.run import train  # imports Ray: only once the configuration stands
+    from rlcore.run import check, train  # imports Ray: only once the configuration stands
 
-    summary = train(
-        config,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        accept_changes=arguments.accept_changes,
-    )
+    asked = {name: getattr(arguments, name) for name in ("resume", "overwrite", "accept_changes")}
+    if arguments.dry_run:
+        task, prompts = check(config, **asked)
+        print(
+            f"{config.run_dir}: nothing speaks against it; nothing was started. {len(prompts)} prompts to "
+            f"train on, {len(task.prompts('eval'))} held out; {config.train.num_steps} steps of "
+            f"{config.train.prompts_per_step}"
+        )
+        return 0
+    summary = train(config, **asked)
     if summary["stopped_by"] is not None:
         raise StoppedError(
             f"stopped by {summary['stopped_by']} after step {summary['steps']}; its checkpoint is in "

@@ -61,7 +61,9 @@ class RunConfig:
     """One training run, as `rlcore train` reads it."""
 
     run_dir: str = field(default="runs/run", metadata=MAY_CHANGE)
+    """Folder of the run's metrics, samples, checkpoints and model; it must not hold another run."""
     seed: int = 0
+    """Seed of the order of prompts, of sampling, adapters and dropout."""
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TargetConfig = field(default_factory=TargetConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig, metadata=IF_ACCEPTED)

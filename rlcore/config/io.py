@@ -83,6 +83,15 @@ def unresolved(files: Sequence[str | Path], overrides: Sequence[str], schema: ty
     return _container(_merge(files, overrides, schema))
 
 
+def layers(
+    files: Sequence[str | Path], overrides: Sequence[str], schema: type
+) -> list[tuple[str, dict[str, Any]]]:
+    """Returns what each file and each override sets, in the order in which `load` merges them, with its
+    origin: the file's path or the override itself. Raises ConfigError as `load`."""
+    read = [(str(file), _container(_read(Path(file), schema))) for file in files]
+    return read + [(text, _container(_parse_override(text, schema))) for text in overrides]
+
+
 def _merge(files: Sequence[str | Path], overrides: Sequence[str], schema: type) -> DictConfig:
     layers = [(str(file), "", _read(Path(file), schema)) for file in files]
     layers += [

@@ -44,8 +44,11 @@ class LearnerConfig:
     """Ranks that update the policy, their optimizer and their memory (docs/explanation/learner.md)."""
 
     num_ranks: int = field(default=1, metadata=MAY_CHANGE)
+    """Ranks, which share each batch and, with `zero_stage`, the state."""
     num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)
+    """CPUs that Ray sets aside for a rank."""
     num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    """GPUs of a rank: 1, or 0 on CPUs."""
     resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a rank, for instance `{accelerator_type:H100: 0.001}`, which Ray gives
     every node with such a GPU."""
@@ -61,13 +64,18 @@ class LearnerConfig:
     """Decoder layers keep their input alone and are computed again in the backward pass."""
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     lr: float = field(default=1e-6, metadata=IF_ACCEPTED)
+    """Highest learning rate."""
     warmup_steps: int = field(default=0, metadata=IF_ACCEPTED)
+    """Optimizer steps over which the learning rate rises from 0 in a line."""
     lr_schedule: str = field(default="constant", metadata=IF_ACCEPTED)
     """Name of the learning-rate schedule over `train.num_steps`, in `rlcore.algorithms.schedule.LR_SCHEDULES`
     (`constant`, `linear`, `cosine`), or `module:name`."""
     weight_decay: float = field(default=0.0, metadata=IF_ACCEPTED)
+    """AdamW's decay."""
     betas: tuple[float, float] = field(default=(0.9, 0.95), metadata=IF_ACCEPTED)
+    """Adam's decay of its first and second moment."""
     max_grad_norm: float = field(default=1.0, metadata=IF_ACCEPTED)
+    """Norm that a step's gradient is clipped to."""
     precision: str | None = None
     """Precision of learner and reference: `float32`; `autocast`, float32 weights with bfloat16 products;
     `bf16`, bfloat16 weights with float32 master copies (`zero_stage` 2 or 3); null: `autocast` on GPUs, else
@@ -91,6 +99,7 @@ class LearnerConfig:
     """Optimizer steps in a row that may be skipped for a loss or gradient that is not finite; one more ends
     the run, after a checkpoint."""
     timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
+    """Seconds that a call to the learner, and each of its collectives, may take."""
     max_restarts: int = field(default=3, metadata=MAY_CHANGE)
     """Times that all ranks may be started anew in a run, because one died or hung; one more ends the run."""
 
@@ -173,12 +182,15 @@ class ReferenceConfig:
     """Replicas of the reference; 0: none, the learner computes the reference's logprobs with its adapters
     switched off (`learner.lora`)."""
     num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)
+    """CPUs that Ray sets aside for a replica."""
     num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    """GPUs of a replica; below 1 it shares one."""
     resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a replica."""
     micro_batch_tokens: int = field(default=16384, metadata=MAY_CHANGE)
     """Tokens in one forward pass: each prompt once, and its completions."""
     timeout_s: float = field(default=600.0, metadata=MAY_CHANGE)
+    """Seconds that the log-probabilities of some groups may take."""
     max_restarts: int = field(default=3, metadata=MAY_CHANGE)
     """Replicas that may be replaced in a run, because they died or hung; one more ends it."""
     sync_every: int | None = field(default=None, metadata=IF_ACCEPTED)

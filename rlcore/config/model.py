@@ -53,6 +53,7 @@ class TargetConfig:
     target: str = MISSING
     """Name of the class, as `package.module:Class`."""
     args: Arguments = field(default_factory=dict)
+    """Arguments of its constructor."""
 
     def __post_init__(self) -> None:
         ok = self.target == MISSING or TARGET.fullmatch(self.target)

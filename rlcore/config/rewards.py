@@ -26,9 +26,13 @@ class RewardConfig:
     args: Arguments = field(default_factory=dict)
     """Arguments of the class's constructor, or of the function beside the completion or group."""
     weight: float = 1.0
+    """Factor of the score in the sum of rewards; 0 only records it."""
     replicas: int = field(default=1, metadata=MAY_CHANGE)
+    """Actors that share the groups."""
     num_cpus: float = field(default=0.1, metadata=MAY_CHANGE)
+    """CPUs that Ray sets aside for a replica."""
     num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    """GPUs of a replica; below 1 it shares one."""
     resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a replica, for instance `{judge_node: 1}`."""
     runtime_env: Annotated[Arguments, {"env_vars": Mapping[str, str]}] = field(default_factory=dict)

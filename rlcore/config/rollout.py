@@ -88,13 +88,16 @@ class RolloutConfig:
     """A number, or `{min: 1, max: 4}`: the run starts with the fewest, has more while the cluster has room
     for them, and ends where it cannot have the fewest again."""
     num_cpus: float = field(default=1.0, metadata=MAY_CHANGE)
+    """CPUs that Ray sets aside for a replica."""
     num_gpus: float = field(default=0.0, metadata=MAY_CHANGE)
+    """GPUs of a replica; below 1 it shares one."""
     resources: Mapping[str, float] = field(default_factory=dict, metadata=MAY_CHANGE)
     """Ray's custom resources of a replica, for instance `{accelerator_type:H100: 0.001}`, which Ray gives
     every node with such a GPU."""
     samples_per_prompt: int = 8
     """K, the number of answers in a group."""
     max_tokens: int = 256
+    """Tokens at which a completion is cut off."""
     temperature: float = 1.0
     """Temperature of the policy: engine, learner and reference all divide the model's logits by this
     number."""

@@ -15,7 +15,9 @@ class TrainConfig:
     """Length and rhythm of the training loop."""
 
     num_steps: int = field(default=100, metadata=IS_RECORDED)
+    """Training steps: rollout, rewards, update, push."""
     prompts_per_step: int = 16
+    """Prompts, hence groups, of a step."""
     staleness: int = 0
     """Steps that rollouts may run ahead of updates. 0: they take turns; 1: the next rollout goes on during
     an update; more: a longer queue. Completions that are being written take new weights as they come."""
@@ -40,6 +42,7 @@ class TrainConfig:
     """Steps between rolling checkpoints, of which only the newest stays: where a learner rank or the run
     dies, so many steps are done again at most; 0: none."""
     max_eval_prompts: int | None = None
+    """Prompts of the split `eval` that an evaluation asks, the first ones; null: all."""
 
     def __post_init__(self) -> None:
         at_least(self, 0, "num_steps", "eval_every", "checkpoint_every", "rolling_every", "max_replaced")
@@ -69,7 +72,9 @@ class ClusterConfig:
     log_to_driver: bool = False
     """Shows the actors' own output in the terminal too; the output always lies in Ray's session folder."""
     placement_timeout_s: float = 30.0
+    """Seconds within which Ray must have room for all actors."""
     startup_timeout_s: float = 300.0
+    """Seconds within which an actor must have loaded its model."""
     job: JobConfig = field(default_factory=JobConfig)
 
     def __post_init__(self) -> None:

@@ -6,11 +6,12 @@ import dataclasses
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from rlcore.config import JobConfig, RunConfig, load_config
 from rlcore.config import io as config_io
@@ -24,13 +25,39 @@ RUN_KEY = "rlcore_run"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
+def _itself(config: Any) -> RunConfig:
+    """Returns the configuration of a run, which holds no other."""
+    assert isinstance(config, RunConfig)
+    return config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCommand:
+    """A command that a job runs. Its configuration names a `run_dir`, and holds that of a run."""
+
+    words: tuple[str, ...] = ("python", "-m", "rlcore.cli", "train")
+    """The command; `--config FILE ... key=value ...` follow."""
+    flags: tuple[str, ...] = ()
+    """What follows these."""
+    schema: type = RunConfig
+    """Dataclass of its configuration."""
+    run: Callable[[Any], RunConfig] = _itself
+    """Returns the run's configuration in that of the command."""
+    section: str = ""
+    """Where the run's configuration lies: `rl.`, or empty for the whole."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
     """A job as it will be submitted. The repr holds no secret's value."""
 
     run_id: str
     config: RunConfig
-    """The configuration as the job will load it; strings that only the cluster knows are stand-ins."""
+    """The run's configuration as the job will load it; strings that only the cluster knows are stand-ins."""
+    whole: object
+    """The command's configuration, which holds the run's."""
+    run_dir: str
+    """Folder of all that the command leaves behind."""
     entrypoint: str
     working_dir: Path
     files: tuple[str, ...]
@@ -53,7 +80,7 @@ class JobRequest:
         here. What a resumed run may change (`run_dir`, caches) the job makes itself.
         """
         needed: dict[str, tuple[str, ...]] = {"--config": self.files}
-        for key, text in _texts(self.config):
+        for key, text in _texts(self.whole):
             if found := _inside_paths(text, self.working_dir):
                 needed[key] = found
         return needed
@@ -74,7 +101,7 @@ class JobRequest:
         return {
             **self.job.metadata,
             RUN_KEY: self.run_id,
-            "rlcore_run_dir": self.config.run_dir,
+            "rlcore_run_dir": self.run_dir,
             "rlcore_version": versions().get("rlcore", ""),
         }
 
@@ -84,9 +111,7 @@ def job_request(
     overrides: Sequence[str],
     *,
     run_id: str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    accept_changes: bool = False,
+    command: JobCommand = JobCommand(),
 ) -> JobRequest:
     """Returns the job that the files describe. The last part of `run_dir`, or `run_id`, names the run.
 
@@ -94,32 +119,36 @@ def job_request(
         ConfigError: the configuration is wrong, would not be found by the job, reads a variable that the job
             does not have, or would be written where no one finds it.
     """
-    overrides = list(overrides)
-    raw = config_io.unresolved(files, overrides, RunConfig)
-    job = raw["cluster"]["job"]
-    secrets, env_vars = dict(job["secrets"]), dict(job["env_vars"])
+    overrides, schema = list(overrides), command.schema
+    raw = config_io.unresolved(files, overrides, schema)
+    part: Any = raw
+    for name in f"{command.section}cluster.job".split("."):
+        part = part[name]
+    secrets, env_vars = dict(part["secrets"]), dict(part["env_vars"])
     with environment(_stand_ins(secrets, env_vars)):
-        _check_environment(required_variables(raw), secrets, env_vars)
-        config = load_config(files, overrides)
-        _check_paths(config, secrets)
-        run_dir = _run_dir(config, run_id)
+        _check_environment(required_variables(raw), secrets, env_vars, command.section)
+        whole: Any = load_config(files, overrides, schema)
+        storage = command.run(whole).cluster.job.storage
+        _check_paths({"run_dir": whole.run_dir, f"{command.section}cluster.job.storage": storage}, secrets)
+        run_dir = _run_dir(whole.run_dir, storage, run_id, command.section)
         overrides.append(f"run_dir={run_dir}")
-        config = load_config(files, overrides)
+        whole = load_config(files, overrides, schema)
+    config = command.run(whole)
     stop = {"RAY_JOB_STOP_WAIT_TIME_S": str(config.cluster.job.stop_timeout_s)}
     working_dir = Path(config.cluster.job.working_dir).resolve()
     if not working_dir.is_dir():
-        raise ConfigError(f"cluster.job.working_dir: {working_dir} is no folder")
+        raise ConfigError(f"{command.section}cluster.job.working_dir: {working_dir} is no folder")
     inside = tuple(_inside(file, working_dir) for file in files)
-    asked = {"--resume": resume, "--accept-changes": accept_changes, "--overwrite": overwrite}
-    flags = [flag for flag, is_set in asked.items() if is_set]
-    words = ["python", "-m", "rlcore.cli", "train"]
+    words = list(command.words)
     for file in inside:
         words += ["--config", file]
     return JobRequest(
         run_id=run_dir.name,
         config=config,
+        whole=whole,
+        run_dir=str(run_dir),
         # `exec`: the signal that stops the job reaches the run itself.
-        entrypoint="exec " + shlex.join([*words, *overrides, *flags]),
+        entrypoint="exec " + shlex.join([*words, *overrides, *command.flags]),
         working_dir=working_dir,
         files=inside,
         env_vars={**stop, **config.cluster.job.env_vars},
@@ -142,19 +171,22 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _check_environment(names: set[str], secrets: Mapping[str, str], env_vars: Mapping[str, str]) -> None:
+def _check_environment(
+    names: set[str], secrets: Mapping[str, str], env_vars: Mapping[str, str], section: str
+) -> None:
     """Refuses variables that the job will not have: this terminal's stay here unless they are named."""
     for name in sorted(names - set(secrets) - set(env_vars)):
         raise ConfigError(
             f"{name}: the configuration reads it from the environment, which the job does not share. Say "
-            f"where it comes from: cluster.job.secrets.{name}=submitter (this terminal's value goes along), "
-            f"cluster.job.secrets.{name}=cluster (the nodes have it), or cluster.job.env_vars.{name}=VALUE"
+            f"where it comes from: {section}cluster.job.secrets.{name}=submitter (this terminal's value goes "
+            f"along), {section}cluster.job.secrets.{name}=cluster (the nodes have it), or "
+            f"{section}cluster.job.env_vars.{name}=VALUE"
         )
     for name, source in secrets.items():
         if source == "submitter" and not os.environ.get(name):
             raise ConfigError(
-                f"cluster.job.secrets.{name}: is submitter, but {name} is not set here: export it, or set "
-                "the key to cluster where the nodes have it"
+                f"{section}cluster.job.secrets.{name}: is submitter, but {name} is not set here: export it, "
+                "or set the key to cluster where the nodes have it"
             )
 
 
@@ -167,12 +199,12 @@ def _stand_ins(secrets: Mapping[str, str], env_vars: Mapping[str, str]) -> dict[
     return there | {name: str(value) for name, value in env_vars.items() if "${" not in str(value)}
 
 
-def _check_paths(config: RunConfig, secrets: Iterable[str]) -> None:
+def _check_paths(paths: Mapping[str, str | None], secrets: Iterable[str]) -> None:
     """Refuses secrets in paths, which stand in the job's command as this terminal knows them."""
-    for key, path in (("run_dir", config.run_dir), ("cluster.job.storage", config.cluster.job.storage or "")):
+    for key, path in paths.items():
         for name in secrets:
             value = os.environ.get(name)
-            if value and value in path:
+            if value and value in (path or ""):
                 raise ConfigError(
                     f"{key}: holds {name}, which is in cluster.job.secrets; the path is settled here, and "
                     f"`ray job list` shows it. Write it out, or name {name} in cluster.job.env_vars instead, "
@@ -180,8 +212,8 @@ def _check_paths(config: RunConfig, secrets: Iterable[str]) -> None:
                 )
 
 
-def _run_dir(config: RunConfig, run_id: str | None) -> PurePosixPath:
-    run_dir, storage = PurePosixPath(config.run_dir), config.cluster.job.storage
+def _run_dir(wanted: str, storage: str | None, run_id: str | None, section: str) -> PurePosixPath:
+    run_dir = PurePosixPath(wanted)
     run_id = run_dir.name if run_id is None else run_id
     if not _RUN_ID.fullmatch(run_id):
         allowed = "letters, digits, '.', '_' and '-', beginning with one of the first two"
@@ -191,8 +223,8 @@ def _run_dir(config: RunConfig, run_id: str | None) -> PurePosixPath:
         return run_dir
     if storage is None:
         raise ConfigError(
-            f"run_dir: got {config.run_dir!r}, which would lie in the job's copy of the working folder and "
-            "end with it: set cluster.job.storage to an absolute folder that the nodes share"
+            f"run_dir: got {wanted!r}, which would lie in the job's copy of the working folder and end with "
+            f"it: set {section}cluster.job.storage to an absolute folder that the nodes share"
         )
     return PurePosixPath(storage) / run_dir
 

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from generate.__main__ import PAGES as PAGES_WRITTEN
+from generate.site import on_page_markdown
 
 from emotion_task.benchmarks import find_benchmark
 from emotion_task.config import PipelineConfig
@@ -73,6 +75,43 @@ def test_links_lead_somewhere(page: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = [re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings]
             assert anchor in slugs, f"{page}: {link}"
+
+
+@pytest.mark.parametrize("name", PAGES_WRITTEN)
+def test_a_page_is_what_make_pages_writes(name: str) -> None:
+    page = (PROJECT / "docs" / "reference" / name).read_text(encoding="utf-8")
+    assert page == PAGES_WRITTEN[name]()
+
+
+def test_the_page_of_keys_has_every_key_and_its_meaning() -> None:
+    rows = table_rows("docs/reference/keys.md", "## Of a run", "## Of the emotion")
+    assert {row[0].strip("`").replace("NAME", "*") for row in rows} == set(rules(RunConfig))
+    assert all(meaning for _, _, _, meaning, _ in rows)
+    by_key = {row[0].strip("`"): row[1:] for row in rows}
+    assert by_key["learner.lr"] == ["`float`", "`1.0e-06`", "Highest learning rate.", "accepted"]
+    assert by_key["model.path"][:2] == ["`str`", "must be given"] and by_key["seed"][3] == "no"
+    lines = (PROJECT / "docs/reference/keys.md").read_text(encoding="utf-8").splitlines()
+    assert "The keys of `learner`, with other defaults: `lr`: `1.0e-05`; `lr_schedule`: `cosine`." in lines
+
+
+def test_keys_beside_those_of_other_frameworks_are_ours() -> None:
+    rows = table_rows("docs/reference/other_frameworks.md", "## Model", "## What differs")
+    ours = {name.split(": ")[0] for row in rows for name in re.findall(r"`([^`]+)`", row[1])}
+    known = {key.replace("*", "NAME") for key in rules(RunConfig)} | set(ADVANTAGES)
+    assert {key for key in ours if key not in known} == {
+        "--resume",
+        "task.args.columns",
+        "rollout.engine.tensor_parallel_size",
+        "rollout.engine.gpu_memory_utilization",
+    }
+
+
+def table_rows(page: str, begin: str, end: str) -> list[list[str]]:
+    """The cells of all tables between two headings."""
+    text = (PROJECT / page).read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
+    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [row for row in rows if row[0] not in ("key", "idea")]
 
 
 def test_the_benchmark_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,3 +297,26 @@ def test_what_a_resumed_run_may_change() -> None:
     assert {named[key.split(".")[0]] for key in expected if key.split(".")[0] in whole} == {FREE}
     single = {key: rule for key, rule in expected.items() if key.split(".")[0] not in whole}
     assert {key: rule for key, rule in named.items() if key not in whole} == single
+
+
+@pytest.mark.parametrize(
+    ("link", "shown", "with_url"),
+    [
+        ("[a](../tutorials/tasks.md#x)", "[a](../tutorials/tasks.md#x)", None),
+        (
+            "[setup](../../setup.cfg)",
+            "setup (`setup.cfg`)",
+            "[setup](https://host/me/rlcore/blob/main/setup.cfg)",
+        ),
+        ("[`rlcore/run.py`](../../rlcore/run.py)", "`rlcore/run.py`", None),
+        ("[paper](https://arxiv.org/abs/1)", "[paper](https://arxiv.org/abs/1)", None),
+        ("![picture](../../x.png)", "![picture](../../x.png)", None),
+    ],
+)
+def test_links_out_of_the_docs_name_files_of_the_repository(
+    link: str, shown: str, with_url: str | None
+) -> None:
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="guides/runs.md"))
+    for url, expected in ((None, shown), ("https://host/me/rlcore/", with_url)):
+        if expected:
+            assert on_page_markdown(link, page=page, config=SimpleNamespace(repo_url=url)) == expected

@@ -48,22 +48,33 @@ class TinyModelConfig:
     """Sizes of the tiny checkpoint. The defaults train to a useful model in minutes on two cores."""
 
     architecture: str = "qwen2_audio"
+    """Name in `emotion_task.models.tiny.ARCHITECTURES`."""
     hidden_size: int = 128
+    """Width of encoder and decoder."""
     encoder_layers: int = 2
+    """Layers of the audio encoder."""
     decoder_layers: int = 2
+    """Layers of the language model."""
     num_heads: int = 4
+    """Attention heads of a layer."""
     intermediate_size: int = 384
+    """Width of the feed-forward layers."""
     vocab_size: int = 800
     """Upper bound of the tokens; the byte alphabet and the merges that the texts support may need fewer."""
     num_mel_bins: int = 128
+    """Mel bands that the encoder hears."""
     hop_length: int = 320
     """Hop in samples: 20 ms at 16 kHz. The wide `n_fft` resolves single harmonics, which carry pitch."""
     n_fft: int = 1024
+    """Samples of a frame's Fourier transform."""
     window_seconds: int = 3
     """Audio is padded to this window (Qwen2-Audio); vLLM then takes embeddings instead of waveforms."""
     max_position_embeddings: int = 1024
+    """Tokens of the longest sequence."""
     tie_word_embeddings: bool = False
+    """The output layer shares the weights of the input embeddings."""
     seed: int = 0
+    """Seed of the weights."""
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from emotion_task.cli import main as emotion_main
 from rlcore import cli
 from rlcore.commands import train
 from rlcore.commands.shared import lasting_output, print_metrics
@@ -62,6 +63,9 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
         "bench",
         "bench compare",
         "submit",
+        "config",
+        "config show",
+        "data check",
         "doctor",
         "version",
     ],
@@ -132,6 +136,23 @@ def test_misspelt_key_ends_with_2_before_anything_starts(
 def test_version_lists_the_tested_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["version"]) == 0
     assert "deepspeed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", ["rlcore", "emotion"])
+def test_a_shell_learns_the_commands(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main = cli.main if program == "rlcore" else emotion_main
+    with pytest.raises(SystemExit):
+        main(["--print-completion", "bash"])
+    script = capsys.readouterr().out
+    word = {"rlcore": "tr train", "emotion": "quick quickstart"}[program].split()
+    asked = f"_shtab_{program} {program} {word[0]} {program}"
+    words = f"COMP_WORDS=({program} {word[0]}); COMP_CWORD=1"
+    done = subprocess.run(
+        ["bash", "-c", f'{script}\n{words}; {asked}; echo "${{COMPREPLY[@]}}"'],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split()[-1] == word[1], done.stderr
 
 
 def test_metrics_are_listed_with_dotted_sections(capsys: pytest.CaptureFixture[str]) -> None:

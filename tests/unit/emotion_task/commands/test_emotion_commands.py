@@ -11,6 +11,7 @@ from rich.console import Console
 from emotion_task import commands
 from emotion_task.cli import COMMANDS, main
 from emotion_task.commands.line import print_report, print_wide
+from emotion_task.commands.shared import CONFIGS, config_file
 from emotion_task.evaluation.table import Row, result_table
 from emotion_task.pipeline.summary import FinalReport
 
@@ -24,6 +25,30 @@ CLAIMS = Path(__file__).parents[3] / "data" / "claims.jsonl"
 def test_every_file_is_a_command() -> None:
     files = {module.name for module in pkgutil.iter_modules(commands.__path__)} - {"shared"}
     assert files == {module.__name__.rpartition(".")[2] for module in COMMANDS}
+
+
+def test_a_dry_run_finds_mistakes_and_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    quickstart = ["quickstart", "--dry-run", "--config", "quickstart", f"run_dir={run_dir}"]
+    assert main(quickstart) == 0
+    first, *stages = capsys.readouterr().out.splitlines()
+    assert first == f"{run_dir}: nothing speaks against it; nothing was started"
+    assert [line.split() for line in stages[:2]] == [["corpus", "to", "do"], ["annotate", "to", "do"]]
+    assert main(["sft", *quickstart[1:]]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["cold_start", "to", "do"]
+    assert main([*quickstart, "sft.weights={dance: 1.0}"]) == 2
+    assert "dance" in capsys.readouterr().err
+    assert not run_dir.exists()
+
+
+def test_a_configuration_of_the_package_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Path(config_file("ablations/v2")) == CONFIGS / "ablations" / "v2.yaml"
+    assert config_file("mine") == "mine"
+    (tmp_path / "quickstart").touch()
+    assert config_file("quickstart") == "quickstart"  # a file of the user's comes first
 
 
 def test_a_narrow_terminal_does_not_fold_the_table() -> None:

@@ -18,13 +18,14 @@ import ray
 import requests
 from ray.exceptions import AuthenticationError
 
+from emotion_task.config import PipelineConfig
 from rlcore.actors.placement import run_bundles
 from rlcore.commands.submit import submit
 from rlcore.config import JobConfig
 from rlcore.errors import ClusterError, ConfigError, PlacementError, StoppedError
 from rlcore.submit.cluster import address_of, connect
 from rlcore.submit.ray_job import exit_code, follow, next_submission_id
-from rlcore.submit.request import job_request
+from rlcore.submit.request import JobCommand, job_request
 from rlcore.submit.working_dir import check_working_dir, heaviest
 
 pytestmark = pytest.mark.slow
@@ -49,15 +50,48 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "configs/mine.yaml"
 
 
+def test_a_command_of_the_line_runs_as_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JUDGE_KEY", SECRET)
+    section = CONFIG.replace("run_dir: runs/mine\n", "").replace("\n", "\n  ")
+    (tmp_path / "line.yaml").write_text(f"run_dir: runs/line\ncorpus: {{root: list.csv}}\nrl:{section}")
+    (tmp_path / "list.csv").write_text("")
+    command = JobCommand(
+        words=("emotion", "ablation"),
+        flags=("--seeds", "0,1"),
+        schema=PipelineConfig,
+        run=lambda config: config.rl,
+        section="rl.",
+    )
+    words = [f"rl.{word}" for word in WORDS]
+    request = job_request(["line.yaml"], words, run_id="tuesday", command=command)
+    assert shlex.split(request.entrypoint) == [
+        *["exec", "emotion", "ablation", "--config", "line.yaml", *words],
+        *["run_dir=/shared/runs/tuesday", "--seeds", "0,1"],
+    ]
+    assert (request.run_id, request.metadata["rlcore_run_dir"]) == ("tuesday", "/shared/runs/tuesday")
+    assert request.needed == {"--config": ("line.yaml",), "corpus.root": ("list.csv",)}
+    assert request.config.rewards["judge"].target == "a.b:judge" and request.secrets == ("JUDGE_KEY",)
+    with pytest.raises(ConfigError, match=r"JUDGE_KEY: .* rl\.cluster\.job\.secrets\.JUDGE_KEY=submitter"):
+        job_request(["line.yaml"], words[:1], command=command)
+    with pytest.raises(ConfigError, match=r"set rl\.cluster\.job\.storage to an absolute folder"):
+        job_request(["line.yaml"], words[1:], command=command)
+
+
 def test_the_job_runs_the_same_command_below_the_shared_storage(config: str, tmp_path: Path) -> None:
-    request = job_request([config], [*WORDS, "task.args.name=two words"], run_id="tuesday", resume=True)
+    going_on = JobCommand(flags=("--resume",))
+    request = job_request([config], [*WORDS, "task.args.name=two words"], run_id="tuesday", command=going_on)
     assert shlex.split(request.entrypoint) == [
         *["exec", "python", "-m", "rlcore.cli", "train", "--config", "configs/mine.yaml", *WORDS],
         *["task.args.name=two words", "run_dir=/shared/runs/tuesday", "--resume"],
     ]
-    other = job_request([config], WORDS, run_id="tuesday", resume=True, accept_changes=True)
+    other = job_request(
+        [config], WORDS, run_id="tuesday", command=JobCommand(flags=("--resume", "--accept-changes"))
+    )
     assert shlex.split(other.entrypoint)[-2:] == ["--resume", "--accept-changes"]
-    both = job_request([config], WORDS, run_id="tuesday", resume=True, overwrite=True)
+    both = job_request(
+        [config], WORDS, run_id="tuesday", command=JobCommand(flags=("--resume", "--overwrite"))
+    )
     assert shlex.split(both.entrypoint)[-2:] == ["--resume", "--overwrite"]
     assert request.run_id == "tuesday" and request.config.run_dir == "/shared/runs/tuesday"
     assert request.runtime_env == {

@@ -1,6 +1,4 @@
-"""Writes docs/reference/families.md: which model families there are, and what each can do.
-
-    make compatibility        # or: python requirements/families.py
+"""The page of model families: which there are, and what each can do.
 
 Everything is read from rlcore.models.families. What the page says of a family is what
 tests/integration/test_families.py and its neighbours try.
@@ -8,12 +6,10 @@ tests/integration/test_families.py and its neighbours try.
 
 from __future__ import annotations
 
-from pathlib import Path
+from generate.table import table
 
 from rlcore.models.families import OWN_FAMILIES, Family
 from rlcore.models.families.left_out import LEFT_OUT
-
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "families.md"
 
 
 def row(family: Family) -> list[str]:
@@ -48,10 +44,9 @@ def page() -> str:
         [
             "# Model families",
             "",
-            "Written by `make compatibility` from `rlcore.models.families`; do not edit.",
+            "Written by `make pages` from `rlcore.models.families`; do not edit.",
             "",
-            *map(_row, [heads, ["---"] * len(heads), *map(row, OWN_FAMILIES)]),
-            "",
+            *table(heads, map(row, OWN_FAMILIES)),
             "`embeds`: the frozen audio tower runs once a prompt, and vLLM takes its output. `raw`: vLLM "
             "runs the tower too, which may then be trained (`model.freeze`), on the learner's features or "
             "on the waveforms. Where vLLM gets waveforms, the feature extractor's window must be the one "
@@ -66,15 +61,6 @@ def page() -> str:
             "",
             "Other models that hear or see are refused as the run starts, never taken for text models.",
             "",
-            *map(_row, [["model", "architecture", "why"], ["---"] * 3, *left]),
-            "",
+            *table(["model", "architecture", "why"], left),
         ]
     )
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")

@@ -1,6 +1,4 @@
-"""Writes docs/reference/compatibility.md: which versions are allowed, and which were tested together.
-
-    make compatibility        # or: python requirements/compatibility.py
+"""The page of versions: which are allowed, and which were tested together.
 
 What is allowed is read from setup.cfg, what was tested from the locks, and what ran with each from
 tested.json, which is written by hand when it has run.
@@ -13,8 +11,9 @@ import json
 import re
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
-PAGE = PROJECT / "docs" / "reference" / "compatibility.md"
+from generate.table import table
+
+PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "vllm", "transformers", "ray", "deepspeed", "peft", "tokenizers", "numpy", "triton")
 """Of the table: those whose versions decide whether rlcore works, and which others go with them."""
 
@@ -46,36 +45,20 @@ def page() -> str:
         [name, bounds.get(name, "as vLLM asks"), *(lock.get(name, "not installed") for lock in locks)]
         for name in PACKAGES
     ]
-    table = [["", "allowed", *heads], ["---"] * (2 + len(heads)), *rows]
-    ran = [["lock", "for", "what ran with it"], ["---"] * 3]
-    ran += [[one["lock"], one["for"], one["ran"]] for one in tested["sets"]]
-    others = [["versions", "what ran", "result"], ["---"] * 3]
-    others += [[one["versions"], one["ran"], one["result"]] for one in tested["others"]]
+    ran = [[one["lock"], one["for"], one["ran"]] for one in tested["sets"]]
+    others = [[one["versions"], one["ran"], one["result"]] for one in tested["others"]]
     return "\n".join(
         [
             "# Versions that work together",
             "",
-            "Written by `make compatibility` from setup.cfg, the locks and requirements/tested.json; "
-            "do not edit.",
+            "Written by `make pages` from setup.cfg, the locks and requirements/tested.json; do not edit.",
             "",
             f"Python {config['options']['python_requires']}, the locks for 3.11; Linux on x86-64.",
             "",
-            *map(_row, table),
-            "",
-            *map(_row, ran),
-            "",
+            *table(["", "allowed", *heads], rows),
+            *table(["lock", "for", "what ran with it"], ran),
             "## Newer ones",
             "",
-            *map(_row, others),
-            "",
+            *table(["versions", "what ran", "result"], others),
         ]
     )
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE)
