@@ -31,7 +31,9 @@ FLAGS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
-SPITEFUL = "<think>The pitch is low <img src=x onerror=alert(1)> 🙂 and loud.</think><answer>sad</answer>"
+SPITEFUL = (
+    "<think>The pitch is low <img src=x onerror=alert(1)> 🙂. The voice is loud.</think><answer>sad</answer>"
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +77,9 @@ def test_a_recording_from_the_microphone_is_explained_over_its_waveform(page: An
         page.goto(address)
         page.get_by_text("tiny, ready").wait_for()
         page.get_by_label("Voice").select_option("female")
-        page.get_by_role("button", name="Record").click()
+        page.get_by_role("button", name="Record", exact=True).click()
         page.locator("#live-wave path").wait_for()
-        page.wait_for_function("parseFloat(document.getElementById('live-time').textContent) > 2")
+        page.locator("#live-time", has_text=re.compile(r"^[2-9]\.")).wait_for()
         page.get_by_role("button", name="Stop").click()
         page.locator("#wave .pitch").wait_for()
 
