@@ -28,16 +28,17 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves until it is told to end, and returns 0."""
+    from emotion_task.serve.config import ServeConfig
     from rlcore.config.io import load
     from rlcore.errors import MissingDependencyError
 
+    config = load(arguments.config, arguments.overrides, ServeConfig)
     try:
         from emotion_task.serve.app import serve_model
-        from emotion_task.serve.config import ServeConfig
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"`emotion serve` needs {error.name}, which is not installed: pip install -e '.[serve]' in the "
             "project's folder"
         ) from error
-    serve_model(arguments.model, load(arguments.config, arguments.overrides, ServeConfig), say)
+    serve_model(arguments.model, config, say)
     return 0

@@ -18,8 +18,9 @@ import pytest
 import soundfile
 from serving import emotion_serve
 from spoken import speech
-from tiny_models import make_qwen2_audio, teach
+from tiny_models import make_qwen2_audio, make_text, teach
 
+from emotion_task.cli import main
 from emotion_task.labels import LABELS_FILE
 from emotion_task.prompt import emotion_messages
 from rlcore.models.chat_template import format_prompt
@@ -98,16 +99,30 @@ def test_the_guides_examples_a_killed_replica_and_a_clean_end(tmp_path: Path) ->
     assert log.read_text(encoding="utf-8").splitlines()[-1] == "ended"
 
 
-def test_settings_that_cannot_be_served_are_told_at_once(tmp_path: Path) -> None:
-    model = str(make_qwen2_audio(tmp_path / "model"))
-    environment = {**os.environ, "EMOTION_SERVE_TOKEN": ""}
-    for setting, says in (
-        ("host=0.0.0.0", "clients need a token"),
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("host=0.0.0.0", "EMOTION_SERVE_TOKEN"),
         ("port=0", "1 to 65535"),
-        ("porto=1", "port"),
-    ):
-        command = [sys.executable, "-m", "emotion_task.cli", "serve", model, setting]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env=environment, check=False
-        )
-        assert done.returncode == 2 and says in done.stderr, done.stderr
+        ("porto=1", "did you mean port"),
+        ("host=no.such.host.invalid token_env=PATH", "cannot be listened on"),
+        ("labels=[Sad]", "small letters"),
+    ],
+)
+def test_settings_that_cannot_be_served_are_told_at_once(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    says: str,
+) -> None:
+    monkeypatch.delenv("EMOTION_SERVE_TOKEN", raising=False)
+    model = str(make_qwen2_audio(tmp_path / "model"))
+    assert main(["serve", model, *setting.split()]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_model_for_text_alone_cannot_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(make_text(tmp_path / "text"))]) == 2
+    assert "hears nothing" in capsys.readouterr().err
+    assert main(["serve", str(tmp_path / "nowhere")]) == 2
