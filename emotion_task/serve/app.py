@@ -68,11 +68,17 @@ def serve_model(model_path: str, config: ServeConfig, say: Callable[[str], None]
             f"host: {config.host} can be reached from other machines, so clients need a token: set the "
             f"environment variable {config.token_env}, or serve 127.0.0.1"
         )
-    _check_port(config.host, config.port)
+    if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
+        _check_port(config.host, config.port)
     say(f"starting Ray and {config.replicas} x vLLM with {model_path}")
     start = time.monotonic()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ray_session(config.cluster):
+        if serve.status().proxies:
+            raise ConfigError(
+                "cluster.address: Ray Serve runs on this cluster already, where it listens is settled; end it "
+                "(serve shutdown), or serve on another cluster"
+            )
         try:
             _deploy(model_path, config, has_token)
             with StopFlag() as stop:
