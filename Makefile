@@ -25,7 +25,7 @@ export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes test-families test-page chaos bench gpu-check check docs pages format doctor \
-  lock clean
+  release wheel lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -138,6 +138,18 @@ format: env ## Format, and fix what the linter can
 
 doctor: env ## What is wrong with this machine, and what to do
 	$(BIN)/rlcore doctor
+
+release: check test ## Name, date, commit and tag the changes of CHANGELOG.md: make release VERSION=0.2.0
+	@echo "$(VERSION)" | grep -Eqx '[0-9]+\.[0-9]+\.[0-9]+' || { echo "VERSION='$(VERSION)': must be x.y.z"; exit 2; }
+	@test -z "$$(git status --porcelain)" || { echo "There are changes that are not committed."; exit 2; }
+	sed -i 's/^## Unreleased$$/## Unreleased\n\n## $(VERSION) ($(shell date +%F))/' CHANGELOG.md
+	sed -i 's/^__version__ = .*/__version__ = "$(VERSION)"/' rlcore/__init__.py
+	git commit -qam "Release $(VERSION)"
+	git tag -a "v$(VERSION)" -m "rlcore $(VERSION)"
+	@echo "Tagged v$(VERSION). The wheel and sdist: make wheel"
+
+wheel: env ## A wheel and an sdist in dist/
+	$(BIN)/python -c 'from setuptools import build_meta as b; b.build_sdist("dist"); b.build_wheel("dist")'
 
 lock: ## Resolve the newest versions into requirements/cpu.lock and gpu.lock
 	$(PYTHON) requirements/lock.py

@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ from rlcore.loop.metrics import TruncationAlarm, bar_values, check_learnt, headl
 from rlcore.loop.mixing import closed_for_good, make_schedule
 from rlcore.loop.resuming import changes_since, check_changes, go_on
 from rlcore.records import checkpoint
-from rlcore.records.files import make_closed
+from rlcore.records.files import make_closed, write_text
+from rlcore.records.model_card import model_card
 from rlcore.records.plots import plot_run
 from rlcore.records.run_folder import check_folder, resumable
 from rlcore.records.run_lock import run_lock
@@ -277,6 +278,8 @@ class _Run:
         summary["seconds"] = round(time.perf_counter() - began, 1)
         plot_run(self.run_dir)
         merged = self.tracker.update_summary(summary)
+        with suppress(OSError):  # a full disk: the model itself is written
+            write_text(self.run_dir / "model" / "README.md", model_card(self.config, merged))
         if not stop:
             check_learnt(rows, self.config.rewards, self.run_dir)
         return merged

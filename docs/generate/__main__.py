@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from generate import commands, families, keys, versions
+from generate import commands, families, keys, licences, versions
 
 PAGES = {
     "commands.md": commands.page,
     "compatibility.md": versions.page,
     "families.md": families.page,
     "keys.md": keys.page,
+    "licences.md": licences.page,
 }
 """What writes each page."""
 
