@@ -26,7 +26,7 @@ from emotion_task.prompt import emotion_messages
 from rlcore.models.chat_template import format_prompt
 from rlcore.models.hf_model import load_processor
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "serve.md"
 LABELS = ("happy", "sad", "angry")

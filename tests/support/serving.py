@@ -22,12 +22,13 @@ def emotion_serve(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "emotion_task.cli", "serve", model, f"port={port}", *settings]
+    settings = (f"port={port}", "cluster.startup_timeout_s=480", *settings)
+    command = [sys.executable, "-m", "emotion_task.cli", "serve", model, *settings]
     environment = {**os.environ, "EMOTION_SERVE_TOKEN": token}
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, text=True, env=environment)
     try:
-        deadline = time.monotonic() + 280
+        deadline = time.monotonic() + 500
         while "ready after" not in log.read_text(encoding="utf-8"):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text(encoding="utf-8")
             time.sleep(0.1)
