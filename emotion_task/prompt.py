@@ -55,10 +55,11 @@ ORDER_LEVELS: dict[str, tuple[str, str, str]] = {
 """Attributes in which three versions of one utterance may differ, each with its words from low to high."""
 
 
-def emotion_messages(labels: Sequence[str]) -> Messages:
+def emotion_messages(labels: Sequence[str], *, video: bool = False) -> Messages:
     """Returns the conversation that asks for reasoning and one of `labels`; the audio goes where `audio`
-    stands."""
-    return audio_messages(SYSTEM_PROMPT, EMOTION_QUESTION.format(options=", ".join(labels)))
+    stands, and a video in front of it where `video` is asked for."""
+    system, user = audio_messages(SYSTEM_PROMPT, EMOTION_QUESTION.format(options=", ".join(labels)))
+    return [system, {**user, "content": [{"type": "video"}, *user["content"]]} if video else user]
 
 
 def attribute_messages(attribute: str) -> Messages:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from os.path import expanduser
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -32,6 +32,9 @@ class Utterance:
     id: str
     audio: str
     """Path, relative to the manifest's folder or absolute; `~` is the home folder."""
+    video: str | None = None
+    """Path of a video that shows the speaker, or of a folder of its frames, two a second, as images; written
+    as `audio` is."""
     channel: int | None = None
     """Channel of the recording that the row means, from 1; null where all channels hold the same sound."""
     text: str | None = None
@@ -108,8 +111,7 @@ def iter_manifest(path: str | Path) -> Iterator[Utterance]:
         if (broken := broken_text(utterance)) is not None:
             log.warning("%s:%d: left out: %s", path, number, broken)
             continue
-        is_absolute = Path(utterance.audio).is_absolute()
-        yield utterance if is_absolute else _with_audio(utterance, path.parent / expanduser(utterance.audio))
+        yield _located(utterance, path.parent)
 
 
 def _check_values(row: Mapping[str, object]) -> None:
@@ -166,10 +168,13 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def _with_audio(utterance: Utterance, audio: Path) -> Utterance:
-    row = asdict(utterance)
-    row["audio"] = str(audio.resolve())
-    return Utterance(**row)
+def _located(utterance: Utterance, folder: Path) -> Utterance:
+    """Returns the utterance with absolute paths in the place of those that are relative to the manifest's
+    folder."""
+    named = {"audio": utterance.audio, "video": utterance.video}
+    relative = {name: path for name, path in named.items() if path and not Path(path).is_absolute()}
+    found = {name: str((folder / expanduser(path)).resolve()) for name, path in relative.items()}
+    return replace(utterance, **found) if found else utterance  # type: ignore[arg-type]
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ class EmotionTask:
             `ALL_LABELS`. It may name emotions of the manifest that are none of these.
         train_speakers: ask about these speakers of the training split alone.
         max_train, max_eval: take this many utterances of a split, chosen by a hash of their ids.
-        max_seconds: cut audio to less than the processor's window.
+        max_seconds: cut audio to less than the processor's window, and videos likewise.
+        video: show the model the frames of utterances that have a video.
+        max_pixels: makes larger frames smaller, to this many pixels.
     """
 
     def __init__(
@@ -46,16 +49,18 @@ class EmotionTask:
         max_train: int | None = None,
         max_eval: int | None = None,
         max_seconds: float | None = None,
+        video: bool = False,
+        max_pixels: int | None = None,
     ):
         self.manifest = manifest
         self.model_path = model_path
         self.train_speakers = train_speakers
         self.max_seconds = max_seconds
+        self.video, self.max_pixels = video, max_pixels
         self._limits = {"train": max_train, "eval": max_eval}
         self._utterances = [u for u in read_manifest(manifest) if u.emotion is not None]
         _check_ids(self._utterances, manifest)
         self.labels = _choose_labels(self._utterances, labels, manifest)
-        self._formatted: str | None = None
 
     @cached_property
     def processor(self) -> Any:
@@ -64,12 +69,27 @@ class EmotionTask:
 
         return load_processor(self.model_path)
 
-    @property
+    @cached_property
     def prompt_text(self) -> str:
-        """The chat-formatted question, the same for every utterance."""
-        if self._formatted is None:
-            self._formatted = format_prompt(self.processor, emotion_messages(self.labels))
-        return self._formatted
+        """The chat-formatted question, the same for every utterance that is only heard."""
+        return format_prompt(self.processor, emotion_messages(self.labels))
+
+    @cached_property
+    def video_prompt_text(self) -> str:
+        """The chat-formatted question about an utterance that is seen, too."""
+        return format_prompt(self.processor, emotion_messages(self.labels, video=True))
+
+    @cached_property
+    def _frame_rate(self) -> float:
+        """Frames that the model sees in a second."""
+        from rlcore.models.families import family_of
+        from rlcore.models.hf_model import load_config
+        from rlcore.models.media import no_vision
+
+        config = load_config(self.model_path)
+        if (vision := family_of(config).vision) is None:
+            raise ConfigError(f"task.args.video: {no_vision(config)}")
+        return vision.frame_rate
 
     def utterances(self, split: str) -> list[Utterance]:
         """Returns the utterances behind `prompts(split)`, in the same order."""
@@ -86,20 +106,31 @@ class EmotionTask:
 
     def prompts(self, split: str) -> list[Prompt]:
         """Returns a prompt for each of `utterances(split)`; raises as they do."""
-        return [
-            Prompt(id=u.id, text=self.prompt_text, media={"audio": u.audio}, reference=reference_of(u))
-            for u in self.utterances(split)
-        ]
+        return [self._prompt(utterance) for utterance in self.utterances(split)]
+
+    def _prompt(self, utterance: Utterance) -> Prompt:
+        media, text = {"audio": utterance.audio}, self.prompt_text
+        if self.video and self._frame_rate and utterance.video is not None:
+            media, text = {"video": utterance.video, **media}, self.video_prompt_text
+        return Prompt(id=utterance.id, text=text, media=media, reference=reference_of(utterance))
 
     def perfect_answer(self, prompt: Prompt) -> str:
         """Returns reasoning and the right emotion, as the schema has them (`rlcore.task.KnowsAnswers`)."""
         return format_response("The pitch is high.\nThe voice is loud.", str(prompt.reference["emotion"]))
 
     def load_media(self, prompt: Prompt) -> dict[str, Any]:
-        """Reads the recording as the processor takes it: `audio` [T] float32, `sampling_rate` in Hz."""
+        """Reads the recording as the processor takes it: `audio` [T] float32, `sampling_rate` in Hz; and of a
+        video `videos`, its frames."""
         extractor = self.processor.feature_extractor
         waveform = model_waveform(prompt.media["audio"], extractor, self.max_seconds)
-        return {"audio": [waveform], "sampling_rate": int(extractor.sampling_rate)}
+        media = {"audio": [waveform], "sampling_rate": int(extractor.sampling_rate)}
+        return media | self._frames(prompt.media["video"]) if "video" in prompt.media else media
+
+    def _frames(self, video: str) -> dict[str, Any]:
+        from rlcore.inputs.pictures import frames_of
+
+        files = sorted(map(str, Path(video).iterdir())) if Path(video).is_dir() else video
+        return {"videos": [frames_of(files, self._frame_rate, self.max_seconds, self.max_pixels)]}
 
     def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
         """Returns `accuracy`, `unweighted_accuracy`, `macro_f1`, `format_rate`, `prosody_accuracy` and one

@@ -90,7 +90,8 @@ class Group:
     media_inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Model inputs beside tokens, without a batch dimension: `audio_embeds` [N, H] where a frozen
     tower was run once in the rollout, `audio_states` [N, D] where its projector is trained, or the
-    processor's tensors of A audios (`input_features` [A, M, F])."""
+    processor's tensors of A audios (`input_features` [A, M, F]); and of images and videos what
+    `rlcore.models.families.base.PICTURES` says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +120,7 @@ class FinishedJob:
     """Prompt and completions; None: the engine failed, or the prompt is over the context and
     `rollout.over_context` is `drop`."""
     num_encoded: int
-    """Number of audios that went through the tower for this job."""
+    """Number of passes through a tower for this job: of its recordings, and of its pictures."""
     failure: str | None = None
     """Reason by which the engine ended the job twice, in the engine's own word; None: it did not fail."""
 

@@ -15,17 +15,17 @@ from rlcore.models.families.left_out import LEFT_OUT
 def row(family: Family) -> list[str]:
     """Returns the cells of a family."""
     names = "<br>".join(f"`{name}`" for name in family.architectures)
-    if family.audio_tower is None:
-        return [family.name, "any other that is a text model", "", "", "", "checked at the start", "yes"]
-    return [
-        family.name,
-        names,
-        "yes" if family.takes_audio_embeds else "no",
-        "features" if family.engine_features else "waveforms",
-        str(family.max_recordings or "any number"),
-        "yes",
-        "yes",
-    ]
+    if not family.media_modules:
+        return [family.name, "any other that is a text model", "", "", "", "", "checked at the start", "yes"]
+    audio = ["", "", "none"]
+    if family.audio_tower is not None:
+        audio = [
+            "yes" if family.takes_audio_embeds else "no",
+            "features" if family.engine_features else "waveforms",
+            str(family.max_recordings or "any number"),
+        ]
+    pictures = "yes" if family.vision is not None else "no"
+    return [family.name, names, *audio, pictures, "yes", "yes"]
 
 
 def page() -> str:
@@ -36,6 +36,7 @@ def page() -> str:
         "vLLM: `model.media: embeds`",
         "vLLM: `model.media: raw`",
         "recordings in a prompt",
+        "images and videos",
         "learner: packed rows",
         "LoRA",
     ]
@@ -50,8 +51,10 @@ def page() -> str:
             "`embeds`: the frozen audio tower runs once a prompt, and vLLM takes its output. `raw`: vLLM "
             "runs the tower too, which may then be trained (`model.freeze`), on the learner's features or "
             "on the waveforms. Where vLLM gets waveforms, the feature extractor's window must be the one "
-            "that vLLM knows, 30 seconds. Packed rows hold a prompt once for all of its completions, with "
-            "its audio. Of each family vLLM and the learner agree to 1e-4 in log-probabilities in float32, "
+            "that vLLM knows, 30 seconds. Of images and the frames of videos, with either setting, the "
+            "vision tower's output is made once a prompt, and is what vLLM, learner and reference take; the"
+            " tower is never trained. Packed rows hold a prompt once for all of its completions, with its "
+            "media. Of each family vLLM and the learner agree to 1e-4 in log-probabilities in float32, "
             "before and after a push, with adapters, and after an export; they are tried with tiny "
             "checkpoints of the real architecture.",
             "",

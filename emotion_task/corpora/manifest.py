@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _COLUMNS = (
     *("id", "audio", "channel", "text", "emotion", "speaker", "dataset", "gender", "age_years", "language"),
-    "split",
+    *("split", "video"),
 )
 _NAMES = ("manifest.jsonl", "manifest.csv", "manifest.parquet")
 _ALLOWED = {
@@ -92,14 +92,14 @@ def load_manifest(
     utterances: dict[str, Utterance] = {}
     lines: dict[str, str] = {}
     for where, row in chain.from_iterable(_rows(each, root, allowed, translation) for each in paths):
-        found = [*_mistakes(row, _audio(own, row), allowed, emotions), *translation.misspelt(row)]
+        found = [*_mistakes(row, own, allowed, emotions), *translation.misspelt(row)]
         id = "" if found else str(row.get("id", Path(row["audio"]).with_suffix("").as_posix()))
         if not found and id in utterances:
             found = [f"the id {id!r} stands at {lines[id]} already"]
         mistakes += [f"{where}: {mistake}" for mistake in found]
         if not found:
             lines[id] = where
-            utterances[id] = _utterance(id, _audio(own, row), row, dataset or "manifest")
+            utterances[id] = _utterance(id, own, row, dataset or "manifest")
     translation.check()
     for label, count in translation.left_out.items():
         log.info("%s: left out %d of %r", path, count, label)
@@ -110,7 +110,7 @@ def load_manifest(
     return list(utterances.values())
 
 
-def _utterance(id: str, audio: Path | None, row: Fields, dataset: str) -> Utterance:
+def _utterance(id: str, own: Path, row: Fields, dataset: str) -> Utterance:
     """Returns the utterance of a row without mistakes."""
     values: Fields = {"dataset": dataset} | row
     # 7 and "7" are one speaker.
@@ -119,7 +119,8 @@ def _utterance(id: str, audio: Path | None, row: Fields, dataset: str) -> Uttera
         values["age_years"] = float(row["age_years"])
     if "channel" in row:
         values["channel"] = int(float(row["channel"]))
-    return Utterance(**(values | {"id": id, "audio": str(audio)}))
+    places = {name: str(_place(own, row, name)) for name in ("audio", "video") if row.get(name)}
+    return Utterance(**(values | places | {"id": id}))
 
 
 def _first(mistakes: list[str]) -> list[str]:
@@ -127,7 +128,8 @@ def _first(mistakes: list[str]) -> list[str]:
     return mistakes[:_SHOWN] + ([f"... and {rest} more"] if rest > 0 else [])
 
 
-def _mistakes(row: Fields, audio: Path | None, allowed: Path, emotions: Sequence[str]) -> Iterator[str]:
+def _mistakes(row: Fields, own: Path, allowed: Path, emotions: Sequence[str]) -> Iterator[str]:
+    audio, video = _place(own, row, "audio"), _place(own, row, "video")
     if audio is None:
         yield "no audio path (`audio` is required)"
     elif "\0" in row["audio"]:
@@ -136,13 +138,15 @@ def _mistakes(row: Fields, audio: Path | None, allowed: Path, emotions: Sequence
         yield f"audio {row['audio']!r} names a folder, no recording"
     elif not audio.is_relative_to(allowed):
         yield f"audio {row['audio']!r} leads out of {allowed} (set audio_root to the folder that holds it)"
+    if video is not None and ("\0" in row["video"] or not video.is_relative_to(allowed)):
+        yield f"video {row['video']!r} leads out of {allowed} (set audio_root to the folder that holds it)"
     age = row.get("age_years")
     if age is not None and not (_number(age) and 0 < float(age) < OLDEST_YEARS):
         yield f"age_years {age!r} is no age (leave it out where unknown)"
     channel = row.get("channel")
     if channel is not None and not (_number(channel) and float(channel) in range(1, 1025)):
         yield f"channel {channel!r} is no number of a channel (1, 2, ...; leave it out for all)"
-    for field in sorted(set(row) & (set(FIELDS) - set(_COLUMNS) | set(_TEXTS))):
+    for field in sorted(set(row) & (set(FIELDS) - set(_COLUMNS) | {*_TEXTS, "video"})):
         is_number = isinstance(row[field], int | float) and not isinstance(row[field], bool)
         mistake = None if is_number and field in _TEXTS else wrong_type(field, row[field])
         if mistake is not None:
@@ -162,9 +166,9 @@ def _number(value: str | float) -> bool:
     return True
 
 
-def _audio(own: Path, row: Fields) -> Path | None:
+def _place(own: Path, row: Fields, name: str) -> Path | None:
     # Not resolved: a link inside the folder is its owner's own doing.
-    return Path(abspath(own / expanduser(row["audio"]))) if isinstance(row.get("audio"), str) else None
+    return Path(abspath(own / expanduser(row[name]))) if isinstance(row.get(name), str) else None
 
 
 def find_lists(root: Path, file: str | None, labels: Sequence[str] = ()) -> list[Path]:

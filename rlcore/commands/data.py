@@ -26,6 +26,11 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
         parents=[config_options(), *parents],
         help="the first prompts as the model reads them, their tokens, and what rewards give to right "
         "answers; 1 where a right answer gets nothing, or a prompt does not fit",
+        description="Shows what the rows of a run's task become, before a run: the first prompts as the "
+        "model reads them with their references, the tokens of a sample of prompts (media included) and "
+        "whether the longest leaves room for an answer, and what each reward by rule gives to right answers. "
+        "Bad rows are named with their file and line. Exits with 1 where a right answer gets nothing, or a "
+        "prompt does not fit.",
     )
     check.add_argument("--limit", type=int, default=2, help="prompts to show (default: 2)")
     check.set_defaults(run=run_check)
@@ -80,7 +85,7 @@ def _count_tokens(config: RunConfig, task: Task, prompts: Sequence[Prompt]) -> b
 
     count = min(_NUM_TRIED, len(prompts))
     tried = [prompts[i * len(prompts) // count] for i in range(count)]
-    encoder = MediaEncoder(config.model.path, task.load_media, media="raw", cache_bytes=0)
+    encoder = MediaEncoder(config.model.path, task.load_media, media="raw", cache_bytes=0, sees=False)
     lengths = [len(each.prompt_token_ids) for each in encoder.encode(tried)]
     longest, context = max(lengths), config.rollout.engine.get("max_model_len")
     print(

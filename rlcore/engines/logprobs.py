@@ -9,7 +9,7 @@ completion token (`rlcore.engines.head`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,10 @@ from transformers import PreTrainedModel
 from rlcore.engines.head import token_logprobs
 from rlcore.engines.packing import PackedLayout, packed_hidden_states
 from rlcore.errors import DataError
-from rlcore.models.hf_model import audio_token_id, decoder_of, embed_media, project_media, stacked
+from rlcore.models.families import family_of
+from rlcore.models.families.base import PICTURES
+from rlcore.models.hf_model import decoder_of, embed_media, placeholder_id, project_media, stacked
+from rlcore.models.media_modules import to_encode
 from rlcore.types import Group, TrainGroup
 
 
@@ -90,8 +93,8 @@ def completion_logprobs(
 
     The media of a prompt are embedded once and shared by its completions. Only the prompt's placeholders are
     replaced: a placeholder token that a policy sampled stays a token. `entropy_grad` lets the entropies carry
-    a gradient too, for an entropy bonus. Where no group has media, `silent_media` (as a group's
-    `media_inputs`) goes through the media modules in their place, to no effect but a gradient of 0: other
+    a gradient too, for an entropy bonus. Where no group has media for a tower or projector, `silent_media`
+    (as a group's `media_inputs`) goes through them in their place, to no effect but a gradient of 0: other
     ranks may be in there.
 
     Raises:
@@ -104,7 +107,8 @@ def completion_logprobs(
     fed = [tokens[:-1] for _, tokens in rows]
     layout = PackedLayout.of([len(p) for p in prompts], [len(f) for f in fed], [g for g, _ in rows], device)
     embeds = _embed(model, groups, prompts, fed, device)  # [N, H]
-    if silent_media and not any(group.media_inputs for group in groups):
+    layout = replace(layout, position_ids=_positions(model, groups, prompts, fed, rows, layout))
+    if silent_media and not any(to_encode(group.media_inputs) for group in groups):
         silence = TokenGroup(prompt_token_ids=prompts[0], token_ids=(), media_inputs=silent_media)
         (audio,) = _media_embeds(model, [silence])
         assert audio is not None, sorted(silent_media)
@@ -150,27 +154,54 @@ def _embed(
     """Returns the packed row [N] as embeddings [N, H], with each prompt's media at its placeholders."""
     token_ids = torch.from_numpy(np.concatenate([*prompts, *completions]).astype(np.int64)).to(device)
     embeds = model.get_input_embeddings()(token_ids)
-    placeholder = audio_token_id(model.config)
     positions, media, start = [], [], 0
     for index, (prompt, audio) in enumerate(zip(prompts, _media_embeds(model, groups), strict=True)):
-        if audio is not None:
-            columns = np.flatnonzero(prompt == placeholder)
-            if len(columns) != len(audio):
+        for kind, embedded in _by_kind(groups[index], audio).items():
+            columns = np.flatnonzero(prompt == placeholder_id(model.config, kind))
+            if len(columns) != len(embedded):
                 raise DataError(
-                    f"group {index} of this batch: its prompt has {len(columns)} media placeholders but its "
-                    f"media_inputs give {len(audio)} embeddings; tokenise it with the model's own processor"
+                    f"group {index} of this batch: its prompt has {len(columns)} {kind} placeholders but its "
+                    f"media_inputs give {len(embedded)} embeddings; tokenise it with the model's own "
+                    "processor"
                 )
             positions.append(start + columns)
-            media.append(audio)
+            media.append(embedded)
         start += len(prompt)
     if not media:
         return embeds
     where = torch.from_numpy(np.concatenate(positions)).to(device)
-    return embeds.index_copy(0, where, torch.cat([audio.to(embeds) for audio in media]))
+    return embeds.index_copy(0, where, torch.cat([embedded.to(embeds) for embedded in media]))
+
+
+def _by_kind(group: TokenGroup | TrainGroup, audio: Tensor | None) -> dict[str, Tensor]:
+    """Returns the embeddings [N, H] of a group's audio and pictures, by kind."""
+    pictures = {kind: group.media_inputs.get(f"{kind}_embeds") for kind in PICTURES}
+    of_pictures = {kind: torch.as_tensor(np.array(p)) for kind, p in pictures.items() if p is not None}
+    return of_pictures if audio is None else {"audio": audio, **of_pictures}
+
+
+def _positions(
+    model: PreTrainedModel,
+    groups: Sequence[TokenGroup | TrainGroup],
+    prompts: Sequence[np.ndarray],
+    completions: Sequence[np.ndarray],
+    rows: Sequence[tuple[int, np.ndarray]],
+    layout: PackedLayout,
+) -> Tensor:
+    """Returns `PackedLayout.position_ids`: the layout's own where no group has pictures."""
+    vision = family_of(model).vision
+    if vision is None or not any(_by_kind(group, None) for group in groups):
+        return layout.position_ids
+    own = [vision.positions(model.config, p, g.media_inputs) for p, g in zip(prompts, groups, strict=True)]
+    after = [
+        np.tile(own[g].max() + 1 + np.arange(len(tokens)), (len(own[g]), 1))
+        for (g, _), tokens in zip(rows, completions, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate([*own, *after], axis=1)[:, None]).to(layout.position_ids)
 
 
 def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGroup]) -> list[Tensor | None]:
-    """Returns one [N, H] per group, None for a group without media. The tower takes the raw media of all
+    """Returns one [N, H] per group, None for a group without audio. The tower takes the raw audio of all
     groups at once."""
     embeds: list[Tensor | None] = [
         torch.as_tensor(np.array(group.media_inputs["audio_embeds"]))
@@ -183,9 +214,9 @@ def _media_embeds(model: PreTrainedModel, groups: Sequence[TokenGroup | TrainGro
         states = [torch.as_tensor(np.array(groups[i].media_inputs["audio_states"])) for i in encoded]
         for i, projected in zip(encoded, project_media(model, states), strict=True):
             embeds[i] = projected
-    raw = [i for i, g in enumerate(groups) if g.media_inputs and embeds[i] is None]
+    raw = [i for i, g in enumerate(groups) if to_encode(g.media_inputs) and embeds[i] is None]
     if raw:
-        rows = iter(embed_media(model, stacked([groups[i].media_inputs for i in raw])))
+        rows = iter(embed_media(model, stacked([to_encode(groups[i].media_inputs) for i in raw])))
         for i in raw:
             num_rows = len(groups[i].media_inputs["input_features"])
             embeds[i] = torch.cat([next(rows) for _ in range(num_rows)])

@@ -65,7 +65,8 @@ class PackedLayout:
     """The places of G prompts and their completions in a row of N tokens."""
 
     position_ids: Tensor
-    """int64 [1, N]; a completion goes on where its prompt ends."""
+    """int64 [1, N], or [axes, 1, N] of a rotary embedding with several; a completion goes on where its prompt
+    ends."""
     prompt_padded: Tensor
     """int64 [G, P], places in the row; 0 where a shorter prompt has ended."""
     prompt_positions: Tensor

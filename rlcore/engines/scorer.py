@@ -91,8 +91,8 @@ def check_packing(
     """Compares packed rows with what the model's own forward gives. Collective.
 
     What mixes tokens outside the attention (convolutions, recurrences) would mix completions, and what is
-    done to logits after the head (scales, caps) would be left out, both without a sign. The speech models
-    are known to pack.
+    done to logits after the head (scales, caps) would be left out, both without a sign. The models that hear
+    or see are known to pack.
 
     Args:
         score: `Scorer(model)`, as DeepSpeed has wrapped it. It must not have scored yet, as the first packed
@@ -101,7 +101,7 @@ def check_packing(
     Raises:
         ConfigError: they differ by more than rounding.
     """
-    if family_of(model).audio_tower is not None:
+    if family_of(model).media_modules:
         return
     rng, vocabulary = np.random.default_rng(0), model.get_input_embeddings().num_embeddings
     # Low ids are characters, and no media.

@@ -22,7 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlcore.config import LearnerConfig, LoRAConfig, ModelConfig
 from rlcore.errors import ConfigError
-from rlcore.models.families import families
+from rlcore.models.families import families, family_of
 from rlcore.models.hf_model import decoder_of
 from rlcore.models.names import is_media_parameter
 
@@ -41,6 +41,12 @@ def choose_trained(model: PreTrainedModel, config: ModelConfig, learner: Learner
     if learner.lora.rank > 0:
         add_lora(model, learner.lora, config.freeze)
     media = trained_media(model)
+    vision = family_of(model).vision
+    if vision is not None and (seeing := [name for name in media if name.startswith(f"{vision.tower}.")]):
+        raise ConfigError(
+            f"model.freeze: {seeing[0]} and {len(seeing) - 1} more parameters of the vision tower are to be "
+            f"trained, but its output is computed once a prompt: freeze {vision.tower.rpartition('.')[2]!r}"
+        )
     if media and config.media == "embeds":
         raise ConfigError(
             f"model.freeze: {media[0]} and {len(media) - 1} more media parameters are to be trained, but "

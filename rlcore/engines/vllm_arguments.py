@@ -12,7 +12,6 @@ from transformers import PretrainedConfig
 from rlcore.config.rollout import num_workers
 from rlcore.errors import ConfigError
 from rlcore.models.families import family_of
-from rlcore.models.hf_model import audio_token_id
 
 _OWN_ARGUMENTS = {
     "model": "model.path",
@@ -85,18 +84,24 @@ def _gpu_arguments(engine_args: Mapping[str, object], can_sleep: bool) -> dict[s
 
 
 def _media_arguments(config: PretrainedConfig, media: str) -> dict[str, object]:
-    if audio_token_id(config) is None:
+    family = family_of(config)
+    if not family.media_modules:
         return {}
+    # What was made of media is kept by `MediaEncoder`; vLLM's own cache wants prompts in one order.
+    arguments: dict[str, object] = {"mm_processor_cache_gb": 0}
+    # No limit holds for embeddings; 0 leaves a tower out.
+    limits = {"audio": 0, "image": 0, "video": 0}
+    if family.audio_tower is None:
+        return {**arguments, "limit_mm_per_prompt": limits, "enable_mm_embeds": True}
     if media == "embeds":
-        if not family_of(config).takes_audio_embeds:
+        if not family.takes_audio_embeds:
             raise ConfigError(
                 f"model.media: vLLM takes no audio embeddings for {config.architectures[0]}; set it to raw"
             )
-        return {"limit_mm_per_prompt": {"audio": 0}, "enable_mm_embeds": True}
-    # What was made of a recording is kept by `MediaEncoder`; vLLM's own cache wants prompts in one order.
-    arguments = {"limit_mm_per_prompt": {"audio": 8, "image": 0, "video": 0}, "mm_processor_cache_gb": 0}
+        return {"limit_mm_per_prompt": limits, "enable_mm_embeds": True}
     # vLLM takes features by the way of embeddings.
-    return {**arguments, "enable_mm_embeds": family_of(config).engine_features is not None}
+    by_features = family.engine_features is not None
+    return {**arguments, "limit_mm_per_prompt": {**limits, "audio": 8}, "enable_mm_embeds": by_features}
 
 
 def _checked(engine_args: Mapping[str, object]) -> dict[str, object]:

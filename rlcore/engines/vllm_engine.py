@@ -132,6 +132,8 @@ class VLLMEngine:
         self._llm = build_in_turn(LLM, arguments)
         if temperature != 1:
             self._llm.collective_rpc("divide_logits", args=(temperature,))
+        if family_of(config).vision is not None:
+            self._llm.collective_rpc("keep_pictures_apart")
         self._weights.attach(self._llm)
         tokenizer = tokenizer_of(load_processor(model_path))
         self._banned = tuple(media_token_ids(config, tokenizer))
@@ -188,7 +190,8 @@ class VLLMEngine:
             prompt: what `render` made of the request on another thread; None renders here.
 
         Raises:
-            ConfigError: the prompt leaves no room in `max_model_len`.
+            ConfigError: the prompt leaves no room in `max_model_len`, or vLLM refuses it: one video has more
+                tokens than its cache for embeddings, which holds `max_num_batched_tokens`.
         """
         assert key not in self._running, key
         num_tokens = len(request.encoded.prompt_token_ids)
@@ -197,9 +200,17 @@ class VLLMEngine:
                 f"rollout.engine.max_model_len: prompt {request.id} has {num_tokens} tokens, the engine "
                 f"takes {self.max_model_len} with the answer; raise it, or shorten the prompt"
             )
+        from vllm.exceptions import VLLMValidationError
+
         has_markup = bool(markup_ids(self._tokenizer))
         params = sampling_params(sampling, seed=request.seed, banned=self._banned, has_markup=has_markup)
-        self._llm.llm_engine.add_request(key, prompt or self.render(request), params)
+        try:
+            self._llm.llm_engine.add_request(key, prompt or self.render(request), params)
+        except VLLMValidationError as error:
+            raise ConfigError(
+                f"rollout.engine: vLLM refuses prompt {request.id}: {error} (max_num_batched_tokens is the "
+                "least size of that cache)"
+            ) from error
         self._running[key] = (request, sampling)
         self.stats.prompt_tokens += num_tokens
 

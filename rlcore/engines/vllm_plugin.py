@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlcore.config.weight_media import VLLM_BACKEND
@@ -82,6 +83,15 @@ def _pack_experts_again() -> None:
     UnquantizedFusedMoEMethod.process_weights_after_loading = process_and_pack
 
 
+def _apart(process: Callable[[Any], Any], kind: str, tower: Any, given: Any) -> Any:
+    import torch
+
+    found = process(given)
+    if not isinstance(found, torch.Tensor):
+        return found
+    return found.split((given[f"{kind}_grid_thw"].prod(-1) // tower.spatial_merge_size**2).tolist())
+
+
 class WorkerExtension:
     """Methods that every vLLM worker gets (`worker_extension_cls`)."""
 
@@ -128,6 +138,14 @@ class WorkerExtension:
                 "weights is verified, that it leaves none out is not",
                 type(model).__name__,
             )
+
+    def keep_pictures_apart(self) -> None:
+        """Splits embeddings of several pictures into each one's: vLLM's Qwen2.5-Omni gives them as one
+        tensor, of which the engine would take each row for a picture's."""
+        model = self.model_runner.get_model()
+        for kind in ("image", "video"):
+            if (process := getattr(model, f"_process_{kind}_input", None)) is not None:
+                setattr(model, f"_process_{kind}_input", partial(_apart, process, kind, model.visual))
 
     def divide_logits(self, temperature: float) -> None:
         """Makes the model's logits those of the policy at `temperature`, in float32.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.errors import DataError
 from rlcore.models.families import Family
+from rlcore.models.families.base import PICTURES
+from rlcore.models.media_modules import to_encode
 from rlcore.models.tokens import answer_text, markup_ids, special_tokens_argument, until_stop
 from rlcore.types import Completion
 
@@ -35,24 +37,28 @@ def vllm_prompt(
         audio_id: the token that stands for an embedding in `prompt_token_ids`.
     """
     encoded = request.encoded
-    if not encoded.media_inputs:
+    inputs = encoded.media_inputs
+    if not inputs:
         return {"prompt_token_ids": list(encoded.prompt_token_ids)}
-    if embeds:
-        embeddings = torch.from_numpy(encoded.media_inputs["audio_embeds"])
+    data: dict[str, Any] = {
+        kind: {name: torch.from_numpy(inputs[name]) for name in (f"{kind}_embeds", f"{kind}_grid_thw")}
+        for kind in PICTURES
+        if f"{kind}_embeds" in inputs
+    }
+    if encoded.media:
+        rate = encoded.media["sampling_rate"]
+        data["audio"] = [(waveform, rate) for waveform in encoded.media["audio"]]
+    elif "audio_embeds" in inputs and embeds:
+        embeddings = torch.from_numpy(inputs["audio_embeds"])
         # Between two audios stand their marks.
         is_audio = (token == audio_id for token in encoded.prompt_token_ids)
         lengths = [len(list(run)) for is_run, run in groupby(is_audio) if is_run]
         audios = list(embeddings.split(lengths)) if len(lengths) > 1 else embeddings[None]
-        return {"prompt": request.text, "multi_modal_data": {"audio": {"audio_embeds": audios}}}
-    if not encoded.media:
+        data["audio"] = {"audio_embeds": audios}
+    elif to_encode(inputs):
         assert family.engine_features is not None, "MediaEncoder leaves the media where the engine needs them"
-        features = family.engine_features(encoded.media_inputs)
-        return {"prompt": request.text, "multi_modal_data": {"audio": features}}
-    rate = encoded.media["sampling_rate"]
-    return {
-        "prompt": request.text,
-        "multi_modal_data": {"audio": [(waveform, rate) for waveform in encoded.media["audio"]]},
-    }
+        data["audio"] = family.engine_features(inputs)
+    return {"prompt": request.text, "multi_modal_data": data}
 
 
 def rendered(llm: LLM, prompt: TextPrompt | TokensPrompt) -> EngineInput:

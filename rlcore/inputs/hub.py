@@ -60,9 +60,9 @@ def metadata_row(path: Path, row: dict[str, Any], root: Path) -> dict[str, Any]:
     )
 
 
-def parquet_rows(path: Path, batch_rows: int) -> Iterator[tuple[str | None, dict[str, Any]]]:
+def parquet_rows(path: Path, batch_rows: int) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
     """Yields the rows of a Parquet file with the names of their classes, each with the name of the one column
-    of sound, None where there is none or several.
+    of sound (`audio`) and of images (`image`), where there is one and not several.
 
     Args:
         batch_rows: rows in memory at a time: they may hold their recordings.
@@ -78,27 +78,30 @@ def parquet_rows(path: Path, batch_rows: int) -> Iterator[tuple[str | None, dict
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not a Parquet file: {error}") from error
     with table:
-        classes, sound_column = _features(table.schema_arrow)
+        classes, media_columns = _features(table.schema_arrow)
         for batch in table.iter_batches(batch_size=batch_rows):
             for row in batch.to_pylist():
                 for column, names in classes.items():
                     row[column] = _class_name(row.get(column), names)
-                yield sound_column, row
+                yield media_columns, row
 
 
-def _features(schema: pyarrow.Schema) -> tuple[dict[str, list[str]], str | None]:
-    """Returns the names of the classes by column, and the one column of sound, from the features that
-    `datasets` writes beside the schema."""
+def _features(schema: pyarrow.Schema) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Returns the names of the classes by column, and the one column of sound and of images, from the
+    features that `datasets` writes beside the schema."""
     try:
         told = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         kinds = {name: feature for name, feature in told.items() if isinstance(feature, dict)}
     except (KeyError, TypeError, ValueError, AttributeError):
-        return {}, None
+        return {}, {}
     classes = {
         name: f["names"] for name, f in kinds.items() if f.get("_type") == "ClassLabel" and "names" in f
     }
-    sounds = [name for name, feature in kinds.items() if feature.get("_type") == "Audio"]
-    return classes, sounds[0] if len(sounds) == 1 else None
+    media = {
+        kind: [name for name, feature in kinds.items() if feature.get("_type") == kind.capitalize()]
+        for kind in ("audio", "image")
+    }
+    return classes, {kind: names[0] for kind, names in media.items() if len(names) == 1}
 
 
 def _class_name(value: object, names: Collection[str]) -> object:

@@ -1,4 +1,4 @@
-"""Loading and saving Hugging Face models, and audio through them, by what `rlcore.models.families` says of
+"""Loading and saving Hugging Face models, and media through them, by what `rlcore.models.families` says of
 their architecture.
 
 The names of weights are `rlcore.models.names`'. What is computed with a model is the engines' business.
@@ -164,15 +164,16 @@ def model_class_of(family: Family) -> Any:
 
 
 def load_media_encoder(path: str, *, dtype: str = "float32") -> PreTrainedModel:
-    """Loads a checkpoint's audio tower and projector alone, for `embed_media`; decoder layers are never read.
+    """Loads a checkpoint's towers and projector alone, for `embed_media` and `Vision.encode`; decoder layers
+    are never read.
 
     Raises:
-        ConfigError: the model takes no audio.
+        ConfigError: the model takes no media.
     """
     config = load_config(path)
     family = family_of(config)
-    if family.encode_audio is None:
-        raise ConfigError(f"model.path: {path} ({family.model_class}) takes no audio and has no tower")
+    if family.encode_audio is None and family.vision is None:
+        raise ConfigError(f"model.path: {path} ({family.model_class}) takes no media and has no tower")
     text = config.get_text_config()
     text.num_hidden_layers = 0
     if getattr(text, "layer_types", None):
@@ -195,7 +196,7 @@ def load_processor(path: str) -> ProcessorMixin | PreTrainedTokenizerBase:
     Raises:
         DataError: the folder has neither.
     """
-    loader = AutoTokenizer if family_of(load_config(path)).audio_tower is None else AutoProcessor
+    loader = AutoProcessor if family_of(load_config(path)).media_modules else AutoTokenizer
     try:
         return loader.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -223,10 +224,16 @@ def multiplied_weights(model: PreTrainedModel) -> list[nn.Parameter]:
 
 
 def audio_token_id(config: PretrainedConfig) -> int | None:
-    """Returns the token that stands for audio in a prompt, once for each embedding; `None` for a text
-    model."""
+    """Returns the token that stands for audio in a prompt, once for each embedding; `None` for a model that
+    hears nothing."""
+    return placeholder_id(config, "audio")
+
+
+def placeholder_id(config: PretrainedConfig, kind: str) -> int | None:
+    """Returns the token that stands for `audio`, an `image` or a `video` in a prompt, once for each
+    embedding; None for a model without such a token."""
     config = policy_config(config)
-    for name in ("audio_token_id", "audio_token_index"):
+    for name in (f"{kind}_token_id", f"{kind}_token_index"):
         if getattr(config, name, None) is not None:
             return int(getattr(config, name))
     return None

@@ -43,12 +43,17 @@ def attach_media_modules(model: PreTrainedModel, modules: Mapping[str, nn.Module
         _set(model, path, module)
 
 
+def to_encode(media_inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns those of a group's media inputs that go through a tower or projector: neither embeddings nor
+    the grids of pictures, whose embeddings are always made before."""
+    done = ("_embeds", "_grid_thw")
+    return {name: array for name, array in media_inputs.items() if not name.endswith(done)}
+
+
 def silent_media(groups: Sequence[HasMedia]) -> dict[str, np.ndarray] | None:
     """Returns media of zeros in the form of what any rank has for tower or projector; None where no rank has
     any. Collective."""
-    mine: Mapping[str, np.ndarray] = next(
-        (g.media_inputs for g in groups if g.media_inputs and "audio_embeds" not in g.media_inputs), {}
-    )
+    mine = next((found for g in groups if (found := to_encode(g.media_inputs))), {})
     forms: list[dict[str, tuple[tuple[int, ...], str]]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(
         forms, {n: (np.asarray(a)[:1].shape, np.asarray(a).dtype.str) for n, a in mine.items()}

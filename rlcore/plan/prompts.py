@@ -49,7 +49,7 @@ def _measured(config: RunConfig, workload: Workload) -> tuple[Workload, str]:
     prompts = task.prompts("train")
     spread = [prompts[i * len(prompts) // NUM_SPREAD] for i in range(NUM_SPREAD)]
     spread = list({prompt.id: prompt for prompt in spread}.values())
-    encoder = MediaEncoder(config.model.path, task.load_media, media="raw", cache_bytes=0)
+    encoder = MediaEncoder(config.model.path, task.load_media, media="raw", cache_bytes=0, sees=False)
     encoder.encode(spread[:1])  # the first also loads code
     began = time.perf_counter()
     lengths = [len(each.prompt_token_ids) for each in encoder.encode(spread)]

@@ -35,7 +35,7 @@ class ModelSizes:
     audio: int = 0
     """Parameters of audio tower and projector."""
     other_media: int = 0
-    """Parameters of further towers (vision), which no prompt enters."""
+    """Parameters of further towers (vision)."""
     linear: int = 0
     """Parameters of the language model's linear layers and experts, where the checkpoint has them in
     bfloat16; without an embedding that is the head."""
@@ -193,8 +193,8 @@ def sizes_of_config(config: PretrainedConfig) -> ModelSizes:
     layers = decoder_of(model).get_submodule("layers")
     embedding = model.get_input_embeddings().weight
     media = {n: p.numel() for n, p in model.named_parameters() if is_media_parameter(model, n)}
-    others = tuple(f"{path}." for path in family.other_media)
-    audio = sum(count for name, count in media.items() if not name.startswith(others))
+    heard = tuple(f"{path}." for path in (family.audio_tower, family.projector) if path)
+    audio = sum(count for name, count in media.items() if name.startswith(heard))
     num_heads = text.num_attention_heads
     return ModelSizes(
         hidden=text.hidden_size,

@@ -1,4 +1,4 @@
-"""Reads what the columns of a row mean: the question, its recordings, the right answer and the rest."""
+"""Reads what the columns of a row mean: the question, its media, the right answer and the rest."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from typing import Any
 from rlcore.errors import ConfigError, DataError
 from rlcore.records.files import finite, is_nan
 from rlcore.rewards.extraction import choice_texts, right_letter
-from rlcore.tasks.conversation import NO_IMAGES, Turn, located, question_messages, read_messages
+from rlcore.tasks.conversation import (
+    KINDS,
+    Place,
+    Places,
+    Turn,
+    located,
+    places_of,
+    question_messages,
+    read_messages,
+)
 from rlcore.tasks.sources import Row
 
-ROLES = ("id", "prompt", "messages", "system", "answer", "choices", "audio", "images")
+ROLES = ("id", "prompt", "messages", "system", "answer", "choices", *KINDS.values())
 """What a column may be. A column of a role's name has that role, unless `columns` says otherwise."""
 
 
@@ -26,8 +35,9 @@ class Question:
     id: str
     where: str
     messages: Sequence[Turn]
-    audio: tuple[str, ...]
-    """Paths of the recordings, in the conversation's order."""
+    media: Mapping[str, Sequence[Place]]
+    """Recordings (`audio`), images (`image`) and videos (`video`) that there are, in the conversation's
+    order."""
     reference: Mapping[str, Any]
     """Right answer as `answer`, the choices, and the columns that have no role."""
 
@@ -66,14 +76,14 @@ class Columns:
             ) from error
         if "" in names or any(name.isdigit() for name in names):
             raise ConfigError("task.args.template: {} names no column; write its name in the brackets")
-        for role in ("answer", "audio", "messages"):
+        told = {
+            "answer": "shows the model the right answer",
+            "messages": "has messages in it; the template is for rows without them",
+            **dict.fromkeys(KINDS.values(), "would write a path; recordings and pictures stand in front"),
+        }
+        for role, reason in told.items():
             if (column := self._column[role]) in names:
-                told = {
-                    "answer": "shows the model the right answer",
-                    "audio": "would write the recording's path; recordings stand in front of the text",
-                    "messages": "has messages in it; the template is for rows without them",
-                }[role]
-                raise ConfigError(f"task.args.template: {{{column}}} {told}")
+                raise ConfigError(f"task.args.template: {{{column}}} {reason}")
 
     def check_met(self) -> None:
         """Checks, after the last row, that each column that is named was there.
@@ -91,7 +101,7 @@ class Columns:
         """Returns a row's question.
 
         Args:
-            root: folder that recordings are in.
+            root: folder that recordings and pictures are in.
 
         Raises:
             DataError: a column is missing or holds what its role cannot be; says which, what was found and
@@ -101,12 +111,10 @@ class Columns:
             raise DataError(row.mistake)
         self._met |= row.values.keys()
         values = {name: value for name, value in row.values.items() if not is_nan(value)}
-        if self._value("images", values) not in (None, [], ()):
-            raise DataError(NO_IMAGES)
         choices = self._value("choices", values)
         texts, labels = ([], []) if choices is None else self._choices(choices)
-        paths = [located(each, root) for each in self._recordings(row, values)]
-        messages, audio, answer = self._messages(values, texts, paths, root)
+        column: Places = {kind: places_of(self._media(row, values, kind), kind, root) for kind in KINDS}
+        messages, media, answer = self._messages(values, texts, column, root)
         id = self._value("id", values)
         if isinstance(id, bool) or not isinstance(id, str | int | None):
             raise DataError(f"column {self._column['id']!r} is {id!r}; an id is a text or a whole number")
@@ -114,7 +122,7 @@ class Columns:
             id=row.name if id is None else str(id),
             where=row.where,
             messages=messages,
-            audio=tuple(audio),
+            media={kind: places for kind, places in media.items() if places},
             reference=self._reference(values, answer, texts, labels),
         )
 
@@ -137,29 +145,28 @@ class Columns:
             told = f"column {self._column['choices']!r}: {error}; task.args.columns.choices=null reads none"
             raise DataError(told) from error
 
-    def _recordings(self, row: Row, values: Mapping[str, Any]) -> Iterator[Any]:
-        column = self._column["audio"]
-        if column not in values and "audio" not in self._given and row.sound_column in values:
-            column = row.sound_column
-            self._column["audio"] = column
-        found = self._value("audio", values)
-        yield from found if isinstance(found, list | tuple) else () if found is None else (found,)
+    def _media(self, row: Row, values: Mapping[str, Any], kind: str) -> Any:
+        role = KINDS[kind]
+        told = row.media_columns.get(kind)
+        if self._column[role] not in values and role not in self._given and told in values:
+            self._column[role] = told
+        return self._value(role, values)
 
     def _messages(
-        self, values: Mapping[str, Any], choices: Sequence[str], paths: Sequence[str], root: Path
-    ) -> tuple[list[Turn], list[str], str | None]:
+        self, values: Mapping[str, Any], choices: Sequence[str], column: Places, root: Path
+    ) -> tuple[list[Turn], Places, str | None]:
         answer = None
         messages = None if self._template is not None else self._value("messages", values)
         if messages is not None:
-            turns, named, answer = read_messages(messages, len(paths), lambda value: located(value, root))
-            of_column = iter(paths)
-            audio = [next(of_column) if path is None else path for path in named]
+            turns, media, answer = read_messages(
+                messages, column, lambda *named: located(named[0], root, named[1])
+            )
         else:
-            turns, audio = question_messages(self._text(values, choices), len(paths)), list(paths)
+            turns, media = question_messages(self._text(values, choices), column), column
         system = self._value("system", values) or self._system
         if system is not None and turns[0]["role"] not in ("system", "developer"):
             turns.insert(0, {"role": "system", "content": str(system)})
-        return turns, audio, answer
+        return turns, media, answer
 
     def _text(self, values: Mapping[str, Any], choices: Sequence[str]) -> str:
         lettered = "\n".join(f"{ascii_uppercase[i]}. {text}" for i, text in enumerate(choices))

@@ -1,4 +1,5 @@
-"""The ready task for a file of rows: questions with or without recordings, and their right answers."""
+"""The ready task for a file of rows: questions with or without recordings, images and videos, and their
+right answers."""
 
 from __future__ import annotations
 
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from rlcore.errors import ConfigError, DataError, MissingDependencyError
+from rlcore.errors import ConfigError, DataError
 from rlcore.models.chat_template import format_prompt
 from rlcore.records.files import write_rows
 from rlcore.tasks.columns import Columns, Question, plain
 from rlcore.tasks.conversation import Turn, texts_of
 from rlcore.tasks.means import reward_means
+from rlcore.tasks.media import NAMES, ModelMedia
 from rlcore.tasks.sources import has_split, read_source
 from rlcore.types import Group, Prompt, Score
 
@@ -35,7 +37,7 @@ class Rows:
 
     Args:
         train: file (.jsonl, .json, .csv, .parquet), or folder of a data set as the Hugging Face hub has it.
-        model_path: checkpoint folder or hub id whose processor formats prompts and reads recordings.
+        model_path: checkpoint folder or hub id whose processor formats prompts and reads their media.
         eval: the held-out rows, in a file or folder as `train`. Where it is null, they are the split `test`
             of the folder `train`; without one, `eval_fraction` of the training rows.
         columns: column by role (`rlcore.tasks.columns.ROLES`), where they differ.
@@ -48,10 +50,11 @@ class Rows:
         eval_fraction: share of the training rows that is held out, chosen by a hash of their ids.
         split_by: column whose equal values stay in one split (a speaker), in the place of the id.
         seed: another seed holds out other rows.
-        audio_root: folder that holds the recordings, by default that of the file. Recordings that rows hold
-            are written there, below `audio/`.
-        max_seconds: longer recordings are cut to this. By default one that is longer than the model's window
-            is a bad row.
+        audio_root: folder that holds recordings and pictures, by default that of the file. What rows hold
+            themselves is written there, below `audio/` and `image/`.
+        max_seconds: longer recordings and videos are cut to this. By default a recording that is longer than
+            the model's window is a bad row.
+        max_pixels: larger images and frames are made smaller, to this many pixels.
         quarantine: file that bad rows are written to, each with its reason. By default they are an error.
     """
 
@@ -70,6 +73,7 @@ class Rows:
         seed: int = 0,
         audio_root: str | None = None,
         max_seconds: float | None = None,
+        max_pixels: int | None = None,
         quarantine: str | None = None,
     ):
         if not 0 < eval_fraction < 1:
@@ -80,19 +84,20 @@ class Rows:
             )
         if max_seconds is not None and max_seconds <= 0:
             raise ConfigError(f"task.args.max_seconds: got {max_seconds}, must be above 0")
+        if max_pixels is not None and max_pixels < 1:
+            raise ConfigError(f"task.args.max_pixels: got {max_pixels}, must be 1 or more")
         self.model_path = model_path
         self._train, self._eval = train, eval
         self._columns = Columns(columns, template, system)
         self._answer_template, self._metric = answer_template, metric
         self._eval_fraction, self._split_by, self._seed = eval_fraction, split_by, seed
-        self._audio_root, self._max_seconds, self._quarantine = audio_root, max_seconds, quarantine
+        self._audio_root, self._quarantine = audio_root, quarantine
+        self._media = ModelMedia(model_path, max_seconds, max_pixels)
 
-    @cached_property
+    @property
     def processor(self) -> Any:
         """The processor of `model_path`, loaded at first use."""
-        from rlcore.models.hf_model import load_processor
-
-        return load_processor(self.model_path)
+        return self._media.processor
 
     def prompts(self, split: str) -> list[Prompt]:
         """Returns the prompts of `train` or `eval`.
@@ -113,14 +118,9 @@ class Rows:
         return self._answer_template.replace("{answer}", _first_answer(prompt))
 
     def load_media(self, prompt: Prompt) -> dict[str, Any]:
-        """Reads the recordings as the processor takes them: `audio` [T] float32 each, `sampling_rate` in
-        Hz."""
-        paths = prompt.media.get("audio", ())
-        if not paths:
-            return {}
-        rate = int(self.processor.feature_extractor.sampling_rate)
-        waveforms = [_sound().waveform_of(path, rate, self._max_seconds) for path in paths]
-        return {"audio": waveforms, "sampling_rate": rate}
+        """Reads the media as the processor takes them: `audio` [T] float32 each, `sampling_rate` in Hz,
+        `images` uint8 [height, width, 3] each and `videos` uint8 [num_frames, height, width, 3] each."""
+        return self._media.load(prompt)
 
     def evaluate(self, groups: Sequence[Group], scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
         """Returns `score`, the mean of the metric's reward; the mean of every reward and of its parts;
@@ -139,7 +139,7 @@ class Rows:
 
     @cached_property
     def _splits(self) -> dict[str, list[Prompt]]:
-        _ = self.processor, self._media_tokens  # a model that cannot be loaded is no row's fault
+        _ = self._media.placeholders, self._media.reserved  # a model that cannot be loaded is no row's fault
         bad: list[dict[str, Any]] = []
         train = self._read(self._train, "train", bad)
         held_out = self._eval
@@ -178,19 +178,23 @@ class Rows:
         return prompts
 
     def _prompt(self, question: Question) -> Prompt:
-        for path in question.audio:
-            self._check_sound(path)
+        for kind, places in question.media.items():
+            for place in places:
+                self._media.check(kind, place)
         for text in texts_of(question.messages):
-            if found := [token for token in self._media_tokens if token in text]:
+            if found := [token for token in self._media.reserved if token in text]:
                 raise DataError(f"its text holds {found[0]!r}, which the model reads as media")
         text = self._formatted(question.messages)
-        count = text.count(self._placeholder) if self._placeholder else 0
-        if count != len(question.audio):
-            raise DataError(
-                f"it has {len(question.audio)} recordings, and the chat template of {self.model_path} made "
-                f"{count} places for them: change chat_template.jinja beside the model"
-            )
-        media = {"audio": list(question.audio)} if question.audio else {}
+        for kind, placeholder in self._media.placeholders.items():
+            num_media = len(question.media.get(kind, ()))
+            count = text.count(placeholder) if placeholder else 0
+            if count != num_media:
+                raise DataError(
+                    f"it has {num_media} media of the kind {kind}, and the chat template of "
+                    f"{self.model_path} made {count} places for them: change chat_template.jinja beside the "
+                    "model"
+                )
+        media = {NAMES[kind]: list(places) for kind, places in question.media.items()}
         return Prompt(id=question.id, text=text, media=media, reference=question.reference)
 
     def _formatted(self, messages: Sequence[Turn]) -> str:
@@ -200,44 +204,6 @@ class Rows:
             if getattr(self.processor, "chat_template", None) is None:
                 raise
             raise DataError(str(error)) from error  # of this row's texts
-
-    def _check_sound(self, path: str) -> None:
-        """Refuses a recording that the model cannot hear to its end, before a run depends on it."""
-        from rlcore.models.families import family_of
-
-        if not self._placeholder:
-            raise DataError(f"it has a recording, and the model {self.model_path} takes text alone")
-        seconds = _sound().seconds_of(path)
-        window = family_of(self._config).heard_seconds(self.processor)
-        if self._max_seconds is None and seconds is not None and window is not None and seconds > window:
-            raise DataError(
-                f"{path}: {seconds:.1f} s are longer than the {window:g} s that the model hears; "
-                f"task.args.max_seconds={window:g} cuts such recordings"
-            )
-
-    @cached_property
-    def _config(self) -> Any:
-        from rlcore.models.hf_model import load_config
-
-        return load_config(self.model_path)
-
-    @cached_property
-    def _placeholder(self) -> str | None:
-        """The token that stands for a recording; None where the model hears none."""
-        from rlcore.models.families import family_of
-        from rlcore.models.hf_model import audio_token_id, tokenizer_of
-
-        token_id = audio_token_id(self._config)
-        if token_id is None or family_of(self._config).encode_audio is None:
-            return None
-        return str(tokenizer_of(self.processor).convert_ids_to_tokens(token_id))
-
-    @cached_property
-    def _media_tokens(self) -> list[str]:
-        from rlcore.models.hf_model import media_token_ids, tokenizer_of
-
-        tokenizer = tokenizer_of(self.processor)
-        return [str(t) for t in tokenizer.convert_ids_to_tokens(media_token_ids(self._config, tokenizer))]
 
     def _held_out(self, prompts: Mapping[str, Prompt]) -> tuple[dict[str, Prompt], dict[str, Prompt]]:
         """Splits off the ids (or values of `split_by`) of the lowest hashes until they are the share, and one
@@ -293,14 +259,3 @@ def _rank(key: str, seed: int) -> bytes:
 def _first_answer(prompt: Prompt) -> str:
     answer = prompt.reference["answer"]
     return str(answer[0] if isinstance(answer, list) and answer else answer)
-
-
-def _sound() -> Any:
-    try:
-        from rlcore.inputs import sound
-    except ImportError as error:
-        raise MissingDependencyError(
-            "recordings are read by soundfile, which is not installed: pip install -e '.[rows]' in the "
-            "project's folder"
-        ) from error
-    return sound

@@ -33,8 +33,8 @@ class Row:
     """Folder that paths in the row are relative to."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Value by column, without what is null or empty."""
-    sound_column: str | None = None
-    """Column of recordings, where a data set says which one."""
+    media_columns: Mapping[str, str] = field(default_factory=dict)
+    """Column of the recordings (`audio`) and of the images (`image`), where a data set says which one."""
     mistake: str | None = None
     """Reason why the row cannot be read; None: it can."""
 
@@ -86,18 +86,18 @@ def _files_in(folder: Path) -> list[Path]:
 def _file_rows(path: Path, root: Path) -> Iterator[Row]:
     readers = {".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
     stem = path.relative_to(root).with_suffix("").as_posix().removeprefix("data/").replace("/", "-")
-    for number, found, column in readers.get(path.suffix.lower(), _jsonl_rows)(path):
+    for number, found, columns in readers.get(path.suffix.lower(), _jsonl_rows)(path):
         where, name = f"{path}:{number}", f"{stem}-{number}"
         if isinstance(found, str):
             yield Row(where=where, name=name, root=root, mistake=found)
             continue
         row = metadata_row(path, found, root) if path.stem == "metadata" else found
         told = {str(key): value for key, value in row.items() if value is not None and value != ""}
-        yield Row(where=where, name=name, root=root, values=told, sound_column=column)
+        yield Row(where=where, name=name, root=root, values=told, media_columns=columns)
 
 
-_Found = Iterator[tuple[int, dict[str, Any] | str, str | None]]
-"""Number (from 1), values or the mistake, and the column of sound."""
+_Found = Iterator[tuple[int, dict[str, Any] | str, Mapping[str, str]]]
+"""Number (from 1), values or the mistake, and `Row.media_columns`."""
 
 
 def _jsonl_rows(path: Path) -> _Found:
@@ -108,10 +108,10 @@ def _jsonl_rows(path: Path) -> _Found:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield number, f"not JSON: {error}", None
+                yield number, f"not JSON: {error}", {}
                 continue
             is_row = isinstance(row, dict)
-            yield number, row if is_row else f"no JSON object: {line.strip()[:80]!r}", None
+            yield number, row if is_row else f"no JSON object: {line.strip()[:80]!r}", {}
 
 
 def _json_rows(path: Path) -> _Found:
@@ -125,15 +125,15 @@ def _json_rows(path: Path) -> _Found:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from error
     for number, row in enumerate(rows, 1):
-        yield number, row if isinstance(row, dict) else f"no JSON object: {str(row)[:80]!r}", None
+        yield number, row if isinstance(row, dict) else f"no JSON object: {str(row)[:80]!r}", {}
 
 
 def _csv_rows(path: Path) -> _Found:
     with open_text(path, newline="") as lines:
         for line, row in csv_rows(path, lines, lambda _: None):
-            yield line, dict(row), None
+            yield line, dict(row), {}
 
 
 def _parquet_rows(path: Path) -> _Found:
-    for number, (sound_column, row) in enumerate(parquet_rows(path, _PARQUET_ROWS), 1):
-        yield number, row, sound_column
+    for number, (media_columns, row) in enumerate(parquet_rows(path, _PARQUET_ROWS), 1):
+        yield number, row, media_columns

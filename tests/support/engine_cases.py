@@ -51,6 +51,18 @@ class ToneTask:
         }
 
 
+class PictureTask:
+    """Serves noise: images and videos of the sizes that a prompt's media name, and its tones."""
+
+    def load_media(self, prompt: Prompt) -> dict[str, object]:
+        rng = np.random.default_rng(prompt.media["seed"])
+        found: dict[str, object] = {
+            name: [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in prompt.media.get(name, ())]
+            for name in ("images", "videos")
+        }
+        return found | (ToneTask().load_media(prompt) if "tones" in prompt.media else {})
+
+
 PROMPTS = [Prompt(id=f"p{i}", text=AUDIO_PROMPT, media={"tone": i}) for i in range(5)]
 
 

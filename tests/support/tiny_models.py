@@ -10,7 +10,14 @@ import torch
 import transformers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from emotion_task.models.tiny import AUDIO_TOKENS, TinyModelConfig, build_tiny_model, train_tokenizer
+from emotion_task.models.tiny import (
+    AUDIO_TOKENS,
+    CHAT_TEMPLATE,
+    TinyModelConfig,
+    build_tiny_model,
+    train_tokenizer,
+)
+from emotion_task.models.tiny.parts import OMNI_TOKENS
 from rlcore.models.hf_model import load_model, load_processor, save_checkpoint
 
 TEXT_PROMPT = "<|im_start|>user\nwhat is the emotion?<|im_end|>\n<|im_start|>assistant\n"
@@ -42,6 +49,54 @@ def make_qwen3_omni(folder: Path) -> Path:
     """Writes a Qwen3-Omni thinker, a mixture of experts, which needs torchvision
     (rlcore.engines.torchvision_shim)."""
     return build_tiny_model(folder, _CORPUS, TinyModelConfig(architecture="qwen3_omni"))
+
+
+def make_qwen2_5_vl(folder: Path) -> Path:
+    """Writes a Qwen2.5-VL of two heads, which needs torchvision (rlcore.engines.torchvision_shim)."""
+    tokenizer = train_tokenizer(_CORPUS, 400, list(OMNI_TOKENS.values()), extra_special_tokens=OMNI_TOKENS)
+    processor = transformers.Qwen2_5_VLProcessor(
+        image_processor=transformers.Qwen2VLImageProcessor(),
+        video_processor=transformers.Qwen2VLVideoProcessor(),
+        tokenizer=tokenizer,
+        chat_template=CHAT_TEMPLATE,
+    )
+    token_id = tokenizer.convert_tokens_to_ids
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
+    text = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        initializer_range=0.05,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        tie_word_embeddings=False,
+    ).to_dict()
+    config = transformers.Qwen2_5_VLConfig(
+        text_config={**text, "model_type": "qwen2_5_vl_text", "rope_parameters": rope},
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "fullatt_block_indexes": [1],
+        },
+        image_token_id=token_id("<|IMAGE|>"),
+        video_token_id=token_id("<|VIDEO|>"),
+        vision_start_token_id=token_id("<|vision_bos|>"),
+        vision_end_token_id=token_id("<|vision_eos|>"),
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(0)
+    model = transformers.Qwen2_5_VLForConditionalGeneration(config).float()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    save_checkpoint(model, folder, processor=processor)
+    return folder
 
 
 def make_causal_lm(folder: Path, architecture: str, **settings: Any) -> Path:

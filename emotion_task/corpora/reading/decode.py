@@ -26,6 +26,7 @@ from rlcore.records.files import replaced
 
 log = logging.getLogger(__name__)
 
+_SOUND_ALONE = {".m4a", ".aac", ".wma"}
 _MISSING_S = 0.5
 """Seconds that may be missing of what a container tells: encoders pad, and round to frames."""
 
@@ -34,7 +35,7 @@ def decode_containers(
     utterances: Sequence[Utterance], folder: str | Path, *, progress: bool = True
 ) -> list[Utterance]:
     """Decodes recordings in .m4a, .mp4 and the like into `folder`, and returns the utterances with FLAC files
-    in their place.
+    in their place. What may hold pictures is their `video` from then on.
 
     What lies there already is not decoded again, unless the source has changed. A file that cannot be decoded
     keeps its path, so that the measuring pass quarantines it; the log says why.
@@ -42,13 +43,23 @@ def decode_containers(
     Raises:
         MissingDependencyError: there are such files, and PyAV is not installed.
     """
-    return rewrite(
+    found = rewrite(
         utterances,
         lambda utterance: Path(utterance.audio).suffix.lower() in CONTAINERS,
         lambda utterance: decode(utterance.audio),
         folder,
         progress=progress,
     )
+    return [
+        replace(now, video=str(Path(before.audio).resolve()))
+        if now.audio != before.audio and now.video is None and _may_show(before.audio)
+        else now
+        for before, now in zip(utterances, found, strict=True)
+    ]
+
+
+def _may_show(path: str) -> bool:
+    return Path(path).suffix.lower() not in _SOUND_ALONE
 
 
 def rewrite(

@@ -59,9 +59,9 @@ def parquet_rows(path: Path, root: Path, audio_root: Path, batch_rows: int) -> I
     folder = path.parent if root.is_file() else root
     in_data_set = SPLIT.fullmatch(path.name) is not None or (root.is_dir() and path.stem != "manifest")
     stem = path.relative_to(folder).with_suffix("").as_posix().removeprefix("data/").replace("/", "-")
-    for number, (sound_column, row) in enumerate(hub.parquet_rows(path, batch_rows), 1):
-        if sound_column is not None and "audio" not in row:
-            row["audio"] = row.pop(sound_column)
+    for number, (columns, row) in enumerate(hub.parquet_rows(path, batch_rows), 1):
+        if "audio" in columns and "audio" not in row:
+            row["audio"] = row.pop(columns["audio"])
         if in_data_set:
             row.setdefault("split", split_of(path, folder))
         yield _as_listed(path, row, f"{stem}-{number:06d}", audio_root, in_data_set=in_data_set)

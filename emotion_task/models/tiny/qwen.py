@@ -125,7 +125,7 @@ def _omni(
         "max_source_positions": 1500,
         "output_dim": size,
     }
-    # No prompt enters the vision encoder: as small as may be.
+    # Few prompts enter the vision encoder: as small as may be.
     vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": size}
     # Time, height and width share the rotary half-dimensions; audio moves all three alike.
     sections = [half_head // 4, half_head * 3 // 8, half_head * 3 // 8]

@@ -23,12 +23,22 @@ from rlcore.models.families.left_out import LEFT_OUT
 from rlcore.models.families.omni import QWEN2_5_OMNI, QWEN3_OMNI
 from rlcore.models.families.qwen2_audio import QWEN2_AUDIO
 from rlcore.models.families.qwen3_asr import QWEN3_ASR
+from rlcore.models.families.qwen_vl import QWEN2_5_VL
 from rlcore.models.families.text import CAUSAL_LM
 
 ENTRY_POINTS = "rlcore.families"
 """The group in which an installed package names its families."""
 
-OWN_FAMILIES = (QWEN2_AUDIO, QWEN2_5_OMNI, QWEN3_OMNI, AUDIO_FLAMINGO3, GLM_ASR, QWEN3_ASR, CAUSAL_LM)
+OWN_FAMILIES = (
+    QWEN2_AUDIO,
+    QWEN2_5_OMNI,
+    QWEN3_OMNI,
+    AUDIO_FLAMINGO3,
+    GLM_ASR,
+    QWEN3_ASR,
+    QWEN2_5_VL,
+    CAUSAL_LM,
+)
 
 _MEDIA_KEY = re.compile(r"(^|_)(audio|speech|sound|whisper|kimia|vision|visual|image|img|video)(_|$)")
 """Keys of a `config.json` that only a model has which hears or sees."""

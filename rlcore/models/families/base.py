@@ -1,9 +1,9 @@
 """The record of what rlcore must know of an architecture, and ready parts of which a family is made.
 
 A family says which transformers class holds the policy, how its in-memory parameter names map to the names on
-the hub (which are also vLLM's), where its audio tower and its text decoder are, how its processor is called,
-how features become embeddings, and in which form vLLM takes audio. Nothing else in rlcore knows one
-architecture from another.
+the hub (which are also vLLM's), where its towers and its text decoder are, how its processor is called, how
+features become embeddings, and in which form vLLM takes audio. Nothing else in rlcore knows one architecture
+from another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 Media = Mapping[str, Any]
 """A prompt's media as a task loads them (`Task.load_media`): keyword arguments of the model's processor, such
-as `audio` (waveforms, float32 [num_samples] each) and `sampling_rate`."""
+as `audio` (waveforms, float32 [num_samples] each) and `sampling_rate`, `images` (uint8 [height, width, 3]
+each) and `videos` (uint8 [num_frames, height, width, 3] each)."""
 
 Features: TypeAlias = "dict[str, np.ndarray]"
 """What a processor makes of recordings, in one form for all families: `input_features` float32 [A, M, F] (mel
@@ -29,6 +30,11 @@ recordings, or of the windows that a family cuts them into."""
 
 FEATURES = ("input_features", "feature_attention_mask")
 """Names of `Features`."""
+
+PICTURES = {"image": "images", "video": "videos"}
+"""Kinds of pictures, and what a processor calls several of each. `media_inputs` has them as `KIND_embeds`
+float32 [N, H], those of all pictures of the kind, and `KIND_grid_thw` int64 [V, 3], each one's patches in
+time, height and width."""
 
 
 def one_window(processor: ProcessorMixin) -> float | None:
@@ -45,6 +51,26 @@ def many_windows(processor: ProcessorMixin) -> float | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vision:
+    """Facts of how a family sees. Its vision tower runs once a prompt, is never trained, and its output is
+    what vLLM and the learner take."""
+
+    tower: str
+    """Attribute path of the tower, which gives embeddings of the decoder's size."""
+    frame_rate: float
+    """Frames of a video that are shown of each second."""
+    process: Callable[[ProcessorMixin, Media], Features]
+    """Function of processor and media that gives the tower's inputs, and the grids of `PICTURES`."""
+    encode: Callable[[PreTrainedModel, Mapping[str, Tensor]], dict[str, Tensor]]
+    """Function of model and the tower's inputs that gives the embeddings of `PICTURES`."""
+    patches: Callable[[PretrainedConfig], int]
+    """Function that gives the number of a grid's patches which become one embedding."""
+    positions: Callable[[PretrainedConfig, np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
+    """Function of the policy's config, a prompt's tokens [P] and its `media_inputs` that gives the positions
+    of its tokens, int64 [axes, P]. What follows goes on behind the largest."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """Facts of an architecture that rlcore needs, and that transformers does not say uniformly."""
 
@@ -56,7 +82,7 @@ class Family:
     """Name of the transformers class that holds the policy, or `package.module:Class` of your own."""
     decoder: str
     """Attribute path of the text decoder, which takes `inputs_embeds` and gives hidden states. Its positions
-    are 0, 1, 2, ... for media and text alike (on every axis of a multimodal rotary embedding)."""
+    are 0, 1, 2, ... for audio and text alike (on every axis of a multimodal rotary embedding)."""
     renames: tuple[tuple[str, str], ...] = ()
     """Pairs (pattern, replacement) that turn in-memory parameter names into the hub's; the first match
     wins."""
@@ -88,11 +114,14 @@ class Family:
     raw`). None: vLLM's own processor gets the waveforms."""
     max_recordings: int | None = None
     """Largest number of recordings in a prompt that vLLM's implementation accepts; None: any."""
+    vision: Vision | None = None
+    """How it sees; None: it takes neither images nor videos."""
 
     @property
     def media_modules(self) -> tuple[str, ...]:
         """Attribute paths of encoders and projectors, everything that is not the language model."""
-        return tuple(path for path in (self.audio_tower, self.projector, *self.other_media) if path)
+        own = self.audio_tower, self.projector, self.vision and self.vision.tower
+        return tuple(path for path in (*own, *self.other_media) if path)
 
 
 def processed_at_once(

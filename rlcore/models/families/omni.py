@@ -1,5 +1,8 @@
 """The thinkers of Qwen2.5-Omni (arXiv:2503.20215) and Qwen3-Omni (arXiv:2509.17765), whose talkers are left
-out. Their towers take recordings of any length, without a window."""
+out. Their audio towers take recordings of any length, without a window.
+
+Qwen3-Omni's vision tower adds to the decoder's layers too, which no embedding carries: it takes no pictures
+here."""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from rlcore.models.families.base import (
     on_tower,
     processed_at_once,
 )
+from rlcore.models.families.qwen_vision import qwen_vision
 
 
 def _process(processor: ProcessorMixin, placeholder: str, media: Media) -> tuple[Features, tuple[int, ...]]:
@@ -85,10 +89,10 @@ QWEN2_5_OMNI = Family(
     language_prefixes=("thinker.model.", "thinker.lm_head."),
     checkpoint_config=_qwen2_5_checkpoint_config,
     audio_tower="audio_tower",
-    other_media=("visual",),
     process_audio=_process,
     encode_audio=_encode_qwen2_5,
     engine_features=in_one_row,
+    vision=qwen_vision("visual", seconds="position_id_per_seconds"),
 )
 
 QWEN3_OMNI = replace(
@@ -99,4 +103,6 @@ QWEN3_OMNI = replace(
     checkpoint_config=_qwen3_checkpoint_config,
     encode_audio=_encode_qwen3,
     whole_hops=True,
+    vision=None,
+    other_media=("visual",),
 )

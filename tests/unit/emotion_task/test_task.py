@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
+from tiny_models import make_qwen2_5_omni, make_qwen2_audio
 
 from emotion_task.audio_window import model_waveform, trim_silence
 from emotion_task.labels import ALL_LABELS
@@ -86,6 +88,34 @@ def test_a_prompt_holds_audio_question_and_reference(task: EmotionTask, manifest
     assert prompts[0].media == {"audio": str(manifest.parent / "a.wav")}
     assert prompts[0].reference["emotion"] == "sad" and prompts[0].reference["pitch_level"] == "low"
     assert "energy_level" not in prompts[0].reference
+
+
+def test_an_utterance_with_a_video_is_seen_where_that_is_asked_for(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(3):
+        Image.new("RGB", (60, 40), (50 * number,) * 3).save(frames / f"{number}.png")
+    first, *others = read_manifest(manifest)
+    write_manifest(manifest, [replace(first, video="frames"), *others])
+    model = str(make_qwen2_5_omni(tmp_path / "omni"))
+    seen, heard, *_ = EmotionTask(str(manifest), model, video=True).prompts("train")
+    assert seen.media == {"video": str(frames), "audio": heard.media["audio"]}
+    sound = "<|audio_bos|><|AUDIO|><|audio_eos|>"
+    assert seen.text == heard.text.replace(sound, f"<|vision_bos|><|VIDEO|><|vision_eos|>{sound}")
+    media = EmotionTask(str(manifest), model, max_seconds=1, max_pixels=600).load_media(seen)
+    (video,), (waveform,) = media["videos"], media["audio"]
+    assert video.shape == (2, 20, 30, 3) and len(waveform) == 16000
+    assert video.mean(axis=(1, 2, 3)).tolist() == [0, 50]
+    plain = EmotionTask(str(manifest), model).prompts("train")[0]
+    assert plain.text == heard.text and list(plain.media) == ["audio"]
+
+    deaf = EmotionTask(str(manifest), str(make_qwen2_audio(tmp_path / "audio")), video=True)
+    with pytest.raises(
+        ConfigError, match=r"task.args.video: .*which Qwen2-Audio does not take here; Qwen2.5-O"
+    ):
+        deaf.prompts("train")
 
 
 def test_media_are_trimmed_and_mono(task: EmotionTask) -> None:

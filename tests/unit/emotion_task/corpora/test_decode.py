@@ -54,6 +54,11 @@ def test_the_sound_of_a_container(clip: Path, tmp_path: Path, caplog) -> None:
     assert np.argmax(np.abs(np.fft.rfft(samples))) / len(samples) * rate == pytest.approx(200, abs=2)
     middle = samples[8000:32000]
     assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.1)
+    assert found[0].video is None  # an .m4a shows nothing
+    film = clip.with_suffix(".mp4")
+    film.write_bytes(clip.read_bytes())
+    (shown,) = decode_containers([utterance(film, "film")], tmp_path / "audio", progress=False)
+    assert shown.video == str(film) and shown.audio.endswith(".flac")
     before = Path(found[0].audio).stat().st_mtime_ns
     again = decode_containers([utterance(clip)], tmp_path / "audio", progress=False)
     assert again == found[:1] and Path(found[0].audio).stat().st_mtime_ns == before

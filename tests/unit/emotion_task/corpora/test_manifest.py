@@ -97,6 +97,18 @@ def test_the_first_ten_mistakes_and_their_number(tmp_path):
     assert listed[10] == "... and 3 more"
 
 
+def test_a_video_lies_where_recordings_lie(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    path.write_text('{"audio": "1.wav", "video": "1.mp4"}\n{"audio": "2.wav"}\n')
+    one, two = load_corpus("manifest", tmp_path)
+    assert (one.video, two.video) == (str(tmp_path / "1.mp4"), None)
+    path.write_text('{"audio": "1.wav", "video": "../1.mp4"}\n{"audio": "2.wav", "video": 7}\n')
+    with pytest.raises(
+        DataError, match=r"1: video '../1.mp4' leads out of .*audio_root[^$]*2: video 7 is no text"
+    ):
+        load_corpus("manifest", tmp_path)
+
+
 def test_recordings_outside_the_folder(tmp_path):
     folder = tmp_path / "lists"
     folder.mkdir()

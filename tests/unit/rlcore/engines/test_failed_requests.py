@@ -9,12 +9,14 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
+from vllm.exceptions import VLLMValidationError
 
 from rlcore.actors.rollout_worker import RolloutWorker
 from rlcore.engines import vllm_engine
 from rlcore.engines.engine_loop import EngineLoop
 from rlcore.engines.sampling import EngineRequest, Sampling
 from rlcore.engines.vllm_engine import EngineStats, VLLMEngine
+from rlcore.errors import ConfigError
 from rlcore.models.families import CAUSAL_LM
 from rlcore.models.media import EncodedPrompt
 from rlcore.records.timeline import Recorder
@@ -149,3 +151,16 @@ def test_a_job_that_failed_has_no_group_and_says_why(monkeypatch: pytest.MonkeyP
         2: (True, None),
     }
     worker._loop.close()
+
+
+def test_a_prompt_that_vllm_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video of more tokens than its cache for embeddings holds, for instance."""
+    made, vllm = engine(monkeypatch, {})
+
+    def refuse(key: str, prompt: object, params: object) -> None:
+        raise VLLMValidationError("video item with 9000 embedding tokens")
+
+    monkeypatch.setattr(vllm, "add_request", refuse)
+    with pytest.raises(ConfigError, match=r"refuses prompt film: video item .* \(max_num_batched_tokens is"):
+        made.submit("key", EngineRequest(id="film", text="", encoded=ENCODED), SAMPLING)
+    assert made.num_unfinished == 0

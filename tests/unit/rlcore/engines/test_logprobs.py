@@ -174,7 +174,7 @@ def test_media_that_do_not_fit_are_named(tmp_path):
     (group,) = make_groups(model, ((3,),), num_audio=(4,))
     short = {"audio_embeds": group.media_inputs["audio_embeds"][:-1]}
     group = TokenGroup(prompt_token_ids=group.prompt_token_ids, token_ids=group.token_ids, media_inputs=short)
-    with pytest.raises(DataError, match="4 media placeholders but its media_inputs give 3"):
+    with pytest.raises(DataError, match="4 audio placeholders but its media_inputs give 3"):
         completion_logprobs(model, [group])
 
 

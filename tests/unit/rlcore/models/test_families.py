@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_models import audio_prompt, make_family, make_qwen2_audio, tone
+from tiny_models import audio_prompt, make_family, make_qwen2_5_vl, make_qwen2_audio, tone
 from transformers import PreTrainedModel, Qwen2Config
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -223,6 +223,7 @@ def path(request: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_tiny_checkpoint_is_there_of_every_family(tmp_path: Path) -> None:
     made = {family_of(load_config(str(make_family(tmp_path / name, name)))).name for name in ARCHITECTURES}
+    made.add(family_of(load_config(str(make_qwen2_5_vl(tmp_path / "vl")))).name)
     assert made == {family.name for family in OWN_FAMILIES} - {CAUSAL_LM.name}
 
 
@@ -272,7 +273,7 @@ def test_the_plan_counts_a_familys_towers_apart(path: str) -> None:
     family, count = family_of(model), {name: p.numel() for name, p in model.named_parameters()}
     heard = tuple(f"{each}." for each in (family.audio_tower, family.projector) if each)
     assert sizes.audio == sum(n for name, n in count.items() if name.startswith(heard)) > 100_000
-    others = tuple(f"{each}." for each in family.other_media)
+    others = tuple(f"{each}." for each in family.media_modules[len(heard) :])
     assert sizes.other_media == sum(n for name, n in count.items() if name.startswith(others))
 
 

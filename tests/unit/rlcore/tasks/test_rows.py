@@ -165,7 +165,11 @@ BAD_ROWS: list[tuple[dict[str, Any] | str, str]] = [
     ({"prompt": "x", "audio": "empty.wav"}, "empty: the file holds no samples"),
     ({"prompt": "x", "audio": "cut.wav"}, "truncated"),
     ({"prompt": "x", "audio": "long.wav"}, r"4.0 s are longer than the 3 s .*task.args.max_seconds=3 cuts"),
-    ({"prompt": "x", "images": ["a.png"]}, "it has an image, and no model family takes images here"),
+    ({"prompt": "x", "images": ["a.png"]}, "image 'a.png': no such file below"),
+    (
+        {"prompt": "x", "images": "clips/1.wav"},
+        "images or videos, which Qwen2-Audio does not take here; Qwen2.5-Omni and Qwen2.5-VL do",
+    ),
     ({"prompt": "x", "choices": "A) one B) two"}, "column 'choices': .*task.args.columns.choices=null"),
     ({"prompt": "x", "choices": ["one"]}, "1 choices; 2 to 26 are allowed"),
     ({"prompt": "x", "choices": ["one", "two"], "answer": "three"}, "the answer 'three' is not one of the 2"),
@@ -176,9 +180,10 @@ BAD_ROWS: list[tuple[dict[str, Any] | str, str]] = [
     ({"messages": [{"role": "user"}]}, "messages: turn 1: its content is 'None'"),
     ({"messages": [{"role": "me", "content": "x"}]}, "messages: turn 1: got .*'me'.*system, developer"),
     ({"messages": [{"role": "assistant", "content": "x"}]}, "no turn of the user"),
-    ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "got the part .*video"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "turn 1: it has an image"),
-    ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "1 parts of type audio name no rec"),
+    ({"messages": [{"role": "user", "content": [{"type": "smell"}]}]}, "got the part .*smell.*type: image"),
+    ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "1 parts of type video name no file"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image is 'None'; it must be the"),
+    ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "1 parts of type audio name no file"),
     (
         {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "?"}}]}]},
         "input_audio: its data is no base64",
@@ -220,7 +225,7 @@ def test_a_model_that_cannot_be_loaded_is_no_rows_fault(data: Path) -> None:
 
 
 def test_a_text_model_hears_nothing(data: Path, models: dict[str, str]) -> None:
-    with pytest.raises(DataError, match=r"it has a recording, and the model .*text takes text alone"):
+    with pytest.raises(DataError, match=r"it has a recording, and text \(any \*ForCausalLM\) hears none"):
         asked(data, models["text"], [{"prompt": "x", "audio": "clips/1.wav"}])
 
 
@@ -244,12 +249,14 @@ def test_a_named_column_that_a_row_lacks_is_a_mistake(data: Path, models: dict[s
         ({"template": "{answer[0]}"}, r"\{answer\} shows the model the right answer"),
         ({"template": "{prompt:{answer}}"}, r"\{answer\} shows the model the right answer"),
         ({"template": "{gold}", "columns": {"answer": "gold"}}, "shows the model the right answer"),
-        ({"template": "{audio} what?"}, "recordings stand in front of the text"),
+        ({"template": "{audio} what?"}, "would write a path; recordings and pictures stand in front"),
+        ({"template": "{images} what?"}, "would write a path; recordings and pictures stand in front"),
         ({"template": "{q"}, "task.args.template: .*columns stand in {curly brackets}, others are doubled"),
         ({"template": "{}"}, r"task.args.template: \{\} names no column"),
         ({"answer_template": "<a>"}, "task.args.answer_template: got '<a>', must have {answer} in it"),
         ({"eval_fraction": 1.0}, "task.args.eval_fraction: got 1.0"),
         ({"max_seconds": 0}, "task.args.max_seconds: got 0"),
+        ({"max_pixels": 0}, "task.args.max_pixels: got 0"),
     ],
 )
 def test_settings_are_checked_before_any_row_is_read(args: dict[str, Any], said: str) -> None:
