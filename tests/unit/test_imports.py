@@ -21,6 +21,7 @@ HOMES = (
     "emotion_task/sft/ingest.py",
     "rlcore/offline/",
     "emotion_task/prosody/stream.py",
+    "emotion_task/serve/app.py",
 )
 """The only places where Ray, vLLM and DeepSpeed are imported."""
 
@@ -32,7 +33,7 @@ FLOORS = {
     "emotion_task": (
         "__init__ labels records models config parsing facts corpora prosody audio_window tools claims "
         "evaluation report cot prompt reward_model rewards explain task sft perception rationale benchmarks "
-        "pipeline commands cli"
+        "pipeline serve commands cli"
     ),
 }
 """The rooms of each package (its folders and loose files), from the ground up. A room imports lower ones
