@@ -24,7 +24,7 @@ PROJECT := $(VENV)/.project-installed
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes test-families chaos bench gpu-check check docs pages format doctor \
+.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes test-families test-page chaos bench gpu-check check docs pages format doctor \
   release wheel lock clean
 
 help: ## List the targets
@@ -93,6 +93,9 @@ test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real, two files 
 
 test-families: env ## The further model families, each in vLLM and in a run (some minutes)
 	$(BIN)/python -m pytest tests/integration -m families
+
+test-page: env ## The pages of runs in Chromium (needs chromium and the extra `page`; a minute)
+	$(BIN)/python -m pytest tests/page
 
 chaos: env ## Kills and stops everything a run is made of, in every state (hours; goes on where it was ended)
 	$(BIN)/python -m benchmarks.chaos --json $(RESULTS)/chaos.json --page docs/reference/faults.md --gate

@@ -21,6 +21,7 @@ from emotion_task.commands import (
     policy_errors,
     rationale,
     reward_report,
+    serve,
     small_model,
     submit,
     tiny_model,
@@ -46,6 +47,7 @@ COMMANDS = (
     rationale,
     evaluate,
     explain,
+    serve,
     claims,
     config,
 )
@@ -70,6 +72,7 @@ examples:
     --benchmark ravdess --data /data/ravdess --out runs/quickstart/ravdess
   emotion tiny-model runs/tiny --texts data/train.jsonl
   emotion explain call.wav --model runs/quickstart/rl/model
+  emotion serve runs/quickstart/rl/model port=8080 replicas=2
 """
 
 _EXTRA = {

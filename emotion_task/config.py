@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from emotion_task.labels import check_set
 from emotion_task.models.tiny import TinyModelConfig
 from rlcore.config import LARGEST_SEED, LearnerConfig, LoRAConfig, RunConfig
-from rlcore.config.checks import between, without_tilde
+from rlcore.config.checks import at_least, between, without_tilde
 from rlcore.config.io import MAY_CHANGE, Arguments, check
+from rlcore.config.offline import OfflineConfig
 
 _TASK = "emotion_task.task:EmotionTask"
 """The task that asks for one of the line's labels; one of your own may not."""
@@ -50,24 +51,11 @@ class CorpusConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SupervisedConfig:
+class SupervisedConfig(OfflineConfig):
     """One supervised stage: a Ray Train job whose workers are ranks of rlcore's DeepSpeed engine."""
 
-    num_steps: int = 400
-    """Optimizer steps."""
-    batch_size: int = 48
-    """Examples in the global batch."""
-    learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(lr=1e-5, lr_schedule="cosine"))
-    """Ranks, ZeRO stage, optimizer and schedule (over `num_steps`)."""
     freeze: tuple[str, ...] = ("visual",)
     """Parameters whose name contains one of these are not trained."""
-    checkpoint_every: int = 200
-    """Steps between two checkpoints."""
-    max_failures: int = field(default=1, metadata=MAY_CHANGE)
-    """Restarts from the last checkpoint after a worker's death."""
-    min_ranks: int = field(default=0, metadata=MAY_CHANGE)
-    """Fewest ranks that the job runs with while the cluster has no room for `learner.num_ranks`; it grows
-    when there is room again. 0: always `learner.num_ranks`."""
     feature_cache_mb: int = field(default=1024, metadata=MAY_CHANGE)
     """Audio features that a worker keeps in memory."""
     media_cache: str | None = field(default=None, metadata=MAY_CHANGE)
@@ -78,13 +66,9 @@ class SupervisedConfig:
     a rank encodes by itself."""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "checkpoint_every", "feature_cache_mb"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        check(self.ingest_cpus >= 0, "ingest_cpus", self.ingest_cpus, "at least 0")
-        ranks, size = self.learner.num_ranks, self.batch_size
-        check(0 <= self.min_ranks <= ranks, "min_ranks", self.min_ranks, f"0 to learner.num_ranks ({ranks})")
-        self.learner.check_ranks_apart("learner")
-        check(size % ranks == 0, "batch_size", size, f"a multiple of learner.num_ranks ({ranks})")
+        super().__post_init__()
+        at_least(self, 1, "feature_cache_mb")
+        at_least(self, 0, "ingest_cpus")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from emotion_task.facts import PROSODY, stated_facts
 from emotion_task.labels import EMOTIONS, LABELS_FILE, labels_beside
+from emotion_task.prosody.calibrate import Calibration, apply_calibration
 from emotion_task.records import Utterance
 from rlcore.errors import DataError
 from rlcore.records.files import write_json
@@ -36,7 +37,6 @@ def explain(
         DataError: unreadable audio or a missing model.
     """
     from emotion_task.prosody.annotation import with_measured
-    from emotion_task.prosody.calibrate import Calibration, apply_calibration
     from emotion_task.prosody.files import measure_file
 
     path = Path(audio).resolve()
@@ -45,19 +45,32 @@ def explain(
     if measured is None:
         raise DataError(f"{path}: {reason}")
     utterance = with_measured(utterance, measured)
-    beside = Path(model_path) / "calibration.json"
-    if calibration is None and beside.is_file():
-        calibration = beside
-    if calibration is not None:
-        cuts = Calibration.load(calibration)
-        corpora = {group.split("/")[0] for groups in cuts.cuts.values() for group in groups}
-        if len(corpora) == 1:
-            # The recording is judged by the only scale there is: that of the model's training corpus.
-            utterance = replace(utterance, dataset=corpora.pop())
-        utterance = apply_calibration(cuts, utterance)
+    if (cuts := calibration_of(model_path, calibration)) is not None:
+        utterance = calibrated(cuts, utterance)
     options = labels or labels_beside(model_path) or EMOTIONS
     answer = _answer(model_path, path, options, max_new_tokens)
     return _render(answer, utterance)
+
+
+def calibration_of(model_path: str, calibration: str | Path | None) -> Calibration | None:
+    """Returns the cut points of a file, or else of the `calibration.json` beside a model, if any.
+
+    Raises:
+        DataError: the file is missing or no calibration.
+    """
+    beside = Path(model_path) / "calibration.json"
+    if calibration is None and beside.is_file():
+        calibration = beside
+    return None if calibration is None else Calibration.load(calibration)
+
+
+def calibrated(cuts: Calibration, utterance: Utterance) -> Utterance:
+    """Returns a stranger's measured recording with its levels. Where the cut points are of one corpus, the
+    model's training corpus, the recording is judged by that: the only scale there is."""
+    corpora = {group.split("/")[0] for groups in cuts.cuts.values() for group in groups}
+    if len(corpora) == 1:
+        utterance = replace(utterance, dataset=corpora.pop())
+    return apply_calibration(cuts, utterance)
 
 
 def _answer(model_path: str, audio: Path, labels: Sequence[str], max_new_tokens: int) -> str:

@@ -19,6 +19,7 @@ from emotion_task.labels import ALL_LABELS, check_labels, check_set, labels_amon
 from emotion_task.parsing import format_response, parse_response
 from emotion_task.prompt import emotion_messages
 from emotion_task.records import Utterance, by_speaker, choose, read_manifest
+from emotion_task.report.panels import EmotionPanels
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.chat_template import format_prompt
 from rlcore.tasks.means import reward_means
@@ -90,6 +91,11 @@ class EmotionTask:
         if (vision := family_of(config).vision) is None:
             raise ConfigError(f"task.args.video: {no_vision(config)}")
         return vision.frame_rate
+
+    @classmethod
+    def panels(cls, args: Mapping[str, Any]) -> EmotionPanels:
+        """Returns what the page of a run shows of emotions and claims (`rlcore.report.panels.HasPanels`)."""
+        return EmotionPanels(args)
 
     def utterances(self, split: str) -> list[Utterance]:
         """Returns the utterances behind `prompts(split)`, in the same order."""

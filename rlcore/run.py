@@ -7,15 +7,12 @@ between steps (tracking, evaluation, checkpoints, a signal's clean end) is here.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from rlcore.actors.crew import Actors
 from rlcore.actors.group import last_line
@@ -39,9 +36,11 @@ from rlcore.loop.metrics import TruncationAlarm, bar_values, check_learnt, headl
 from rlcore.loop.mixing import closed_for_good, make_schedule
 from rlcore.loop.resuming import changes_since, check_changes, go_on
 from rlcore.records import checkpoint
+from rlcore.records.alarms import drop_earlier_alarms, kept_alarms
 from rlcore.records.files import make_closed, write_text
 from rlcore.records.model_card import model_card
 from rlcore.records.plots import plot_run
+from rlcore.records.progress import Progress, tell
 from rlcore.records.run_folder import check_folder, resumable
 from rlcore.records.run_lock import run_lock
 from rlcore.records.signals import StopFlag
@@ -84,7 +83,8 @@ def train(
         NoUpdateError: every update was skipped.
     """
     run_dir = make_closed(config.run_dir)
-    with run_lock(run_dir), resumable(run_dir):
+    with run_lock(run_dir), resumable(run_dir), kept_alarms(run_dir):
+        tell("reading prompts and trying the rewards")
         task, prompts = check(config, resume=resume, overwrite=overwrite, accept_changes=accept_changes)
         recorder = Recorder(run_dir / SPANS)
         with (
@@ -101,12 +101,13 @@ def train(
             rewards = reward_records(config, actors)
             if start is None:
                 checkpoint.clear(run_dir / "checkpoints")
+                drop_earlier_alarms(run_dir)
             keep_spans(run_dir, last_step=controller.step)
             with Tracker(run_dir, config, resume_step=start) as tracker:
                 tracker.log_changes(controller.step, changes)
                 tracker.update_summary({"rewards": rewards, "precision": precisions(config)})
                 for role, said in precisions(config).items():
-                    tqdm.write(f"{role}: {said}", file=sys.stderr)
+                    tell(f"{role}: {said}")
                 run = _Run(config, run_dir, controller, task, tracker, saved_step=start)
                 try:
                     return run.train(stop)
@@ -152,6 +153,7 @@ def evaluate(config: RunConfig) -> dict[str, float]:
     untrained = replace(config, train=replace(config.train, prompts_per_step=1))  # no matter how many prompts
     with (
         run_lock(run_dir),
+        kept_alarms(run_dir),
         witnessed("The same command evaluates anew") as witness,
         ray_session(config.cluster),
         StopFlag() as stop,
@@ -249,7 +251,9 @@ class _Run:
         with self.recorder.phase("weight_sync"):
             controller.push_weights()
         good = controller.state_dict()
-        with tqdm(total=train.num_steps, initial=controller.step, desc="grpo", unit="step") as bar:
+        tell(f"training from step {controller.step} to {train.num_steps}")
+        steps = {"total": train.num_steps, "initial": controller.step, "unit": "step"}
+        with Progress(desc="step", line_every_s=0, **steps) as bar:
 
             def after_step(result: StepResult) -> None:
                 nonlocal good
@@ -288,6 +292,7 @@ class _Run:
         """Writes the policy to `run_dir/model`, which comes after the checkpoint: a failure costs no step."""
         try:
             folder, timeout_s = str(self.run_dir / "model"), self.config.learner.timeout_s
+            tell("writing the model")
             with self.recorder.phase("export", self.controller.step):
                 self.controller.learner.call("export", folder, timeout_s=timeout_s)
         except CheckpointError as error:
@@ -303,7 +308,7 @@ class _Run:
         self.tracker.log_samples(
             step, result.groups, result.scores, rewards=result.rewards, advantages=result.advantages.samples
         )
-        bar.set_postfix(bar_values(metrics, self.config.rewards) | self.headline)
+        bar.set_postfix(bar_values(metrics, self.config.rewards) | self.headline, refresh=False)
         bar.update(1)
 
     def evaluate_if_due(self, stop: StopFlag) -> None:
@@ -324,6 +329,7 @@ class _Run:
         if found := self.tracker.evaluation(step):
             self.headline = headline(found)
             return found
+        tell(f"evaluating {len(self.eval_prompts)} held-out prompts at step {step}")
         began = time.perf_counter()
         with self.recorder.phase("evaluate", step):
             groups = self.controller.generate(self.eval_prompts, greedy=True, should_stop=lambda: bool(stop))

@@ -178,6 +178,9 @@ class Score:
     token_values: Mapping[int, float] = field(default_factory=dict)
     """Extra reward by token index, added to `value`. A reward that judges steps sets one at the last token of
     each step (`rlcore.algorithms.process`)."""
+    token_advantages: tuple[float, ...] = ()
+    """[T] advantages of the tokens, taken as they are in the place of an estimate from `value`, which is then
+    only reported. Empty: the estimator's."""
     error: str | None = None
     """Reason why the reward could not score; `value` is then ignored, and the reward's `on_error` decides."""
 

@@ -16,6 +16,7 @@ from generate.table import table
 from emotion_task.config import PipelineConfig
 from rlcore.config import RunConfig
 from rlcore.config.io import plain
+from rlcore.config.offline import PreferConfig
 from rlcore.config.resuming import ACCEPTED, FREE, NEVER, RECORDED, rule_of
 
 RESUMED = {FREE: "yes", RECORDED: "recorded", ACCEPTED: "accepted", NEVER: "no"}
@@ -39,6 +40,11 @@ def page() -> str:
         "`--accept-changes`; or `no` ([resuming](../guides/runs.md#stopping-and-resuming)).",
         "",
         *_sections("", RunConfig(), seen, RunConfig),
+        "## Of preferences",
+        "",
+        "`rlcore prefer` reads these ([preferences](../guides/preferences.md)).",
+        "",
+        *_sections("", PreferConfig(), seen, None),
         "## Of the emotion task's line",
         "",
         "`emotion quickstart` and `emotion ablation` read these, and those of a run below `rl`.",
@@ -92,9 +98,10 @@ def _other_defaults(section: Any, usual: Any, prefix: str = "") -> Iterator[tupl
 
 def field_docs(section: type) -> dict[str, str]:
     """Returns what the source says below each field of a dataclass, on one line and fit for a table."""
+    above = [base for base in section.__bases__ if dataclasses.is_dataclass(base)]
+    docs = {name: meaning for base in above for name, meaning in field_docs(base).items()}
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
     assert isinstance(tree, ast.ClassDef)
-    docs = {}
     for field, below in zip(tree.body, tree.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
             assert isinstance(field.target, ast.Name) and isinstance(below.value, ast.Constant)

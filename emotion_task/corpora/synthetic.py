@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from emotion_task.corpora import Corpus
 from emotion_task.corpora.manifest import load_manifest
@@ -30,6 +29,7 @@ from emotion_task.labels import EMOTIONS, check_set
 from emotion_task.records import Utterance, write_manifest
 from rlcore.errors import ConfigError
 from rlcore.records.files import read_json, write_json, write_rows
+from rlcore.records.progress import Progress
 
 DEFAULT_SPREAD = 1.0
 """Within-emotion spread at which a classifier on measured prosody is right 81 or 82 times in 100."""
@@ -103,7 +103,7 @@ def _render_all(audio: Path, designs: list[Design], num_workers: int, progress: 
         if old.name not in wanted:
             old.unlink()
     jobs = [(design, audio / f"{design.id}.flac") for design in designs]
-    with tqdm(total=len(jobs), desc="synthetic speech", unit="utt", disable=not progress) as bar:
+    with Progress(total=len(jobs), desc="synthetic speech", unit="utt", disable=not progress) as bar:
         for _ in _render_files(jobs, num_workers):
             bar.update()
 

@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from emotion_task.cot.checks import check_trace
 from emotion_task.cot.earlier import Earlier, trace_of
 from emotion_task.cot.ledger import KILLED, Budget, Ledger, Row
@@ -37,6 +35,7 @@ from rlcore.config.io import check
 from rlcore.endpoints.chat import ChatEndpoint, Usage, check_limits, content_of, never_sent, usage_of
 from rlcore.errors import DataError, RLCoreError
 from rlcore.records.files import write_json, write_rows
+from rlcore.records.progress import Progress
 
 OPENAI = "https://api.openai.com/v1"
 _NO_ANSWER = ("refused", "lost", "budget")
@@ -193,7 +192,7 @@ def generate(
     ledger = Ledger(out / "requests.jsonl")
     try:
         writer = _Writer(config, ledger)
-        bar = tqdm(total=len(utterances), desc="traces", unit="trace", disable=not progress)
+        bar = Progress(total=len(utterances), desc="traces", unit="trace", disable=not progress)
         with ThreadPoolExecutor(config.concurrency) as pool, bar:
             futures = [pool.submit(writer.outcome, utterance) for utterance in utterances]
             try:

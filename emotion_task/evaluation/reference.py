@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from emotion_task.records import Utterance
 from rlcore.errors import DataError, MissingDependencyError
+from rlcore.records.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def egemaps_classifier(train: Sequence[Utterance], evaluation: Sequence[Utteranc
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
 
     def features(utterances: Sequence[Utterance]) -> np.ndarray:
-        rows = tqdm(utterances, desc="eGeMAPS", unit="file")
+        rows = Progress(utterances, desc="eGeMAPS", unit="file")
         return np.array([smile.process_file(utterance.audio).to_numpy()[0] for utterance in rows])
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))

@@ -19,8 +19,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from emotion_task.corpora.reading.decode import decode_containers
 from emotion_task.prosody.audio import cut_channels
 from emotion_task.prosody.calibrate import TERTILES, Calibration, apply_calibration, calibrate
@@ -31,6 +29,7 @@ from emotion_task.prosody.store import MeasuredStore, key_of, stamp_of
 from emotion_task.records import Utterance, broken_text, read_manifest, shared_by_splits, write_manifest
 from rlcore.errors import DataError
 from rlcore.records.files import read_rows, write_rows
+from rlcore.records.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +114,7 @@ def measure_corpus(
             told = "%s: %d recordings were replaced since they were measured, and are measured again: %s%s"
             log.warning(told, out, len(replaced), replaced[0], ", ..." if len(replaced) > 1 else "")
         stamps = {key: stamp_of(utterance) for key, utterance in pending}
-        bar = tqdm(
+        bar = Progress(
             _outcomes(pending, config, num_workers),
             total=len(jobs),
             initial=len(jobs) - len(pending),

@@ -1,69 +1,22 @@
-"""Runs supervised fine-tuning as a Ray Train job: examples in, a Hugging Face folder out.
-
-    examples.jsonl -> workers (one DeepSpeed rank each) -> checkpoints every n steps, then model/
-    validation.jsonl ---------^     `-> metrics.jsonl, a line per step (the progress bar reads it)
-
-With validation examples, the loss on them is measured at every checkpoint, and the model is that of the
-checkpoint with the lowest loss; without them, the model is that of the last checkpoint. A model is written
-once its checkpoint is safe; a job that dies in between writes it when it goes on.
-
-The job serves prosody SFT and the reward model alike. Examples are trained on in their order, `batch_size`
-per step, so a job that is resumed at step n sees what the uninterrupted one would have seen.
-"""
+"""Runs supervised fine-tuning as a Ray Train job (`rlcore.offline.job`), for prosody SFT and the reward model
+alike."""
 
 from __future__ import annotations
 
-import logging
-import math
-import os
-import shutil
-import tempfile
-import threading
-import time
-from collections.abc import Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from emotion_task.config import SupervisedConfig
 from emotion_task.sft.examples import Example, read_examples, write_examples
 from rlcore.config import ModelConfig
-from rlcore.errors import CheckpointError, DataError, NonFiniteError, RLCoreError, StoppedError, StorageError
-from rlcore.records.checkpoint import DamagedCheckpointError, numbered, read_marker, write_marker
-from rlcore.records.checkpoint import warn_without_digests as warn_without
-from rlcore.records.files import JsonObject, append_rows, keep_rows, last_row, num_bytes_of, why
-from rlcore.records.signals import StopFlag
-from rlcore.records.witness import witnessed
+from rlcore.errors import DataError
+from rlcore.offline.job import EXAMPLES, VALIDATION, VALIDATION_LOSS, run_job
 
 if TYPE_CHECKING:
-    from ray.train import Result
-    from ray.train.torch import TorchTrainer
-
     from emotion_task.sft.encode import EncodedExample
     from rlcore.engines.deepspeed_engine import DeepSpeedEngine
-
-log = logging.getLogger(__name__)
-
-METRICS = "metrics.jsonl"
-SKIPPED = "skipped.jsonl"
-MODEL = "model"
-STATE = "step.json"
-"""The job's part of a checkpoint."""
-VALIDATION_LOSS = "validation_loss"
-"""Metric: mean negative log-likelihood per token of the validation examples, in nats."""
-STOP = "stop"
-"""File in the job's folder that exists while the job is asked to write a checkpoint and end."""
-
-
-class _Work(TypedDict):
-    """Holds what a worker is told."""
-
-    model_path: str
-    folder: str
-    config: SupervisedConfig
-    seed: int
 
 
 def run_supervised(
@@ -78,8 +31,7 @@ def run_supervised(
 ) -> Path:
     """Trains `model_path` on `examples` and returns the folder of the new model, `folder/model`.
 
-    A job whose checkpoints already lie under `folder` goes on from the last one. SIGINT and SIGTERM end the
-    job after the step at hand, with a checkpoint.
+    Examples are trained on in their order, `batch_size` per step.
 
     Args:
         seed: seed of the engine.
@@ -102,287 +54,47 @@ def run_supervised(
         )
     if 0 < len(validation) < config.learner.num_ranks:
         raise DataError(f"{folder}: {len(validation)} examples for validation, at least one a rank is needed")
-    write_examples(folder / "examples.jsonl", examples[:needed])
-    write_examples(folder / "validation.jsonl", validation)
-    work: _Work = {"model_path": str(model_path), "folder": str(folder), "config": config, "seed": seed}
-    _fit(_trainer(work, folder, config), folder, name, config.num_steps)
-    model = folder / MODEL
-    if not model.is_dir():
-        raise DataError(f"{folder / METRICS}: {name} has no step whose {VALIDATION_LOSS} is a number")
-    return model
+    write_examples(folder / EXAMPLES, examples[:needed])
+    write_examples(folder / VALIDATION, validation)
+    return run_job(Supervised(model_path=model_path, config=config), folder, seed=seed, name=name)
 
 
-def _trainer(work: _Work, folder: Path, config: SupervisedConfig) -> TorchTrainer:
-    """Returns the Ray Train job, not yet started."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+@dataclass(kw_only=True)
+class Supervised:
+    """The recipe (`rlcore.offline.job.Recipe`) of supervised fine-tuning: the likelihood of targets."""
 
-    from rlcore.models.engine_environment import growing_blocks_env
-    from rlcore.models.host_memory import heap_env
+    model_path: str
+    config: SupervisedConfig
+    _own: list[list[Example]] = field(default_factory=list, init=False)
+    _held_back: list[EncodedExample] = field(default_factory=list, init=False)
 
-    # Train polls its workers at this interval; the default makes every report wait for a second or two.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-    learner = config.learner
-    return TorchTrainer(
-        _train_worker,
-        train_loop_config=work,
-        torch_config=TorchConfig(backend="nccl" if learner.num_gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=(config.min_ranks, learner.num_ranks) if config.min_ranks else learner.num_ranks,
-            use_gpu=learner.num_gpus > 0,
-            resources_per_worker={"CPU": learner.num_cpus}
-            | ({"GPU": learner.num_gpus} if learner.num_gpus else {}),
-        ),
-        run_config=RunConfig(
-            name="train",
-            storage_path=str(folder),
-            worker_runtime_env={
-                "env_vars": growing_blocks_env() if learner.num_gpus else heap_env(work["model_path"])
-            },
-            failure_config=FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
-    )
+    @property
+    def model(self) -> ModelConfig:
+        """The checkpoint, with media as the processor gives them."""
+        return ModelConfig(path=self.model_path, freeze=self.config.freeze, media="raw")
 
+    def begin(self, engine: DeepSpeedEngine, folder: Path, start: int) -> None:
+        """Reads this rank's share of the examples, of each step after `start` and for validation."""
+        from emotion_task.sft.ingest import encoder_of
 
-def _fit(trainer: TorchTrainer, folder: Path, name: str, num_steps: int) -> None:
-    """Runs the job to its end. Meanwhile this thread draws a bar from the file that the first worker writes,
-    wherever that worker runs, and passes a signal on to the workers."""
-    import ray.train
+        size, share = self.config.batch_size, slice(engine.rank, None, engine.world_size)
+        examples = read_examples(folder / EXAMPLES)
+        steps = range(start, self.config.num_steps)
+        self._own = [examples[step * size : (step + 1) * size][share] for step in steps]
+        if held_back := read_examples(folder / VALIDATION)[share]:
+            encoder = encoder_of(self.model_path, self.config)
+            self._held_back = [encoder.encode(example) for example in held_back]
 
-    from rlcore.actors.session import local_processes
+    def batches(self) -> Iterator[list[EncodedExample]]:
+        """Yields this rank's groups of each step."""
+        from emotion_task.sft.ingest import encoded_batches
 
-    stop_file = folder / STOP
-    stop_file.unlink(missing_ok=True)
-    fitting: Future[Result] = Future()
+        yield from encoded_batches(self._own, self.model_path, self.config)
 
-    def fit() -> None:
-        try:
-            fitting.set_result(trainer.fit())
-        except BaseException as error:
-            fitting.set_exception(error)
+    def update(self, engine: DeepSpeedEngine, groups: Sequence[EncodedExample]) -> dict[str, float]:
+        """Makes one step, as `DeepSpeedEngine.supervised_update`."""
+        return engine.supervised_update(groups)
 
-    with (
-        witnessed("The same command goes on from the last checkpoint") as witness,
-        StopFlag() as stop,
-        witness.watch(local_processes(), stop),
-        tqdm(total=num_steps, desc=name, unit="step") as bar,
-    ):
-        # In a thread, Train installs no handler of its own for SIGINT, which would drop the work at once.
-        threading.Thread(target=fit, daemon=True).start()
-        while not wait([fitting], timeout=0.5).done:
-            _advance(bar, folder / METRICS)
-            if stop:
-                stop_file.touch()
-        _advance(bar, folder / METRICS)
-    stop_file.unlink(missing_ok=True)
-    try:
-        result = fitting.result()
-        if result.error is not None:
-            raise result.error
-    except ray.train.WorkerGroupError as error:
-        # What a worker says of its own failure is clearer than Train's collection of tracebacks.
-        told = [each for each in error.worker_failures.values() if isinstance(each, RLCoreError)]
-        if told and isinstance(told[0], StorageError):
-            raise StorageError(f"{told[0]}. The same command goes on from the last checkpoint") from error
-        if told:
-            raise told[0] from error
-        raise
-    if stop and bar.n < num_steps:
-        raise StoppedError(
-            f"stopped by {stop.reason} after {name} step {bar.n}, with a checkpoint; the same command goes "
-            "on from there"
-        )
-
-
-def _advance(bar: tqdm, metrics: Path) -> None:
-    row = last_row(metrics)
-    if row is not None:
-        # Of a step that was skipped, the loss may be no number.
-        bar.set_postfix(loss="-" if row["loss"] is None else f"{row['loss']:.3f}", refresh=False)
-        bar.update(row["step"] - bar.n)
-
-
-def _train_worker(job: _Work) -> None:
-    """Runs one rank. Ray Train has set the process group's environment."""
-    import ray.train
-    import torch
-
-    from rlcore.engines.deepspeed_engine import DeepSpeedEngine
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    config = job["config"]
-    folder = Path(job["folder"])
-    context = ray.train.get_context()
-    engine = DeepSpeedEngine(
-        job["model_path"],
-        ModelConfig(path=job["model_path"], freeze=config.freeze, media="raw"),
-        config.learner,
-        num_steps=config.num_steps,
-        seed=job["seed"],
-        skipped_log=folder / SKIPPED,
-    )
-    engine.model.prepare_export(folder / MODEL)
-    start, best, is_model = _resume(engine)
-    if is_model:
-        engine.model.export(folder / MODEL)  # the job may have died before this checkpoint's was written
-    elif start == 0 and engine.rank == 0:
-        shutil.rmtree(folder / MODEL, ignore_errors=True)
-    validation = Validation(
-        read_examples(folder / "validation.jsonl")[context.get_world_rank() :: context.get_world_size()],
-        job["model_path"],
-        config,
-        best,
-    )
-    if engine.rank == 0:
-        for name in (METRICS, SKIPPED):
-            keep_rows(folder / name, lambda row: row["step"] <= start)
-    _train(engine, validation, config, job["model_path"], folder, start)
-
-
-def _train(
-    engine: DeepSpeedEngine,
-    validation: Validation,
-    config: SupervisedConfig,
-    model_path: str,
-    folder: Path,
-    start: int,
-) -> None:
-    """Runs the steps after `start`, with a checkpoint where one is due, on a stop and at the end."""
-    from emotion_task.sft.ingest import encoded_batches
-
-    size, num_steps = config.batch_size, config.num_steps
-    examples = read_examples(folder / "examples.jsonl")
-    own = [
-        examples[step * size : (step + 1) * size][engine.rank :: engine.world_size]
-        for step in range(start, num_steps)
-    ]
-    began, num_tokens = time.perf_counter(), 0.0
-    for step, groups in enumerate(encoded_batches(own, model_path, config), start):
-        try:
-            metrics = engine.supervised_update(groups)
-        except NonFiniteError:
-            if step > start and step % config.checkpoint_every:
-                _report(engine, {"step": step}, validation, folder)
-            raise
-        done, seconds = step + 1, time.perf_counter() - began
-        num_tokens += metrics["num_tokens"]
-        metrics |= {
-            "step": done,
-            "examples_per_second": (done - start) * size / seconds,
-            "tokens_per_second": num_tokens / seconds,
-        }
-        is_stopped = engine.any_rank((folder / STOP).exists()) and done < num_steps
-        is_due = done % config.checkpoint_every == 0 or done == num_steps
-        if is_due and validation:
-            metrics[VALIDATION_LOSS] = validation.measure(engine)
-        if engine.rank == 0:
-            append_rows(folder / METRICS, [metrics])
-        if is_due or is_stopped:
-            _report(engine, metrics, validation, folder, is_last=done == num_steps)
-        if is_stopped:
-            return
-
-
-def _resume(engine: DeepSpeedEngine) -> tuple[int, float, bool]:
-    """Loads the job's last checkpoint. Returns its step, the lowest validation loss so far, and whether the
-    job's model is this checkpoint's; 0, infinity and False where there is none."""
-    import ray.train
-
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0, math.inf, False
-    newest = Path(checkpoint.path)  # the one before lies beside it, on storage that all ranks see
-    found = [path for path in numbered(newest.parent) if path.name <= newest.name] or [newest]
-    while True:
-        folder = found.pop()
-        try:
-            state = _read_state(folder / STATE)
-            engine.load(folder)
-        except DamagedCheckpointError as error:
-            if not found:
-                raise
-            log.warning("%s. The job goes on from %s", error, found[-1])
-            continue
-        if engine.rank == 0:
-            warn_without(folder / STATE, state)
-        best = state["lowest_validation_loss"]
-        return state["step"], math.inf if best is None else float(best), state["is_model"]
-
-
-def _read_state(path: Path) -> JsonObject:
-    """Returns the job's part of a checkpoint.
-
-    Raises DamagedCheckpointError where the checkpoint is not as it was saved.
-    """
-    state = read_marker(path)
-    kinds = {"step": int, "is_model": bool, "lowest_validation_loss": float | None}
-    if wrong := [name for name, kind in kinds.items() if not isinstance(state.get(name, ...), kind)]:
-        raise DamagedCheckpointError(
-            f"{path}: {wrong[0]} is {state.get(wrong[0])!r}; use an older checkpoint"
-        )
-    return state
-
-
-class Validation:
-    """Holds one rank's share of the validation examples, and the lowest loss so far. A `Validation` without
-    examples is false."""
-
-    def __init__(self, examples: Sequence[Example], model_path: str, config: SupervisedConfig, lowest: float):
-        self._examples, self._model_path, self._config = examples, model_path, config
-        self._groups: list[EncodedExample] | None = None
-        self.lowest = lowest
-
-    def __bool__(self) -> bool:
-        return bool(self._examples)
-
-    def measure(self, engine: DeepSpeedEngine) -> float:
-        """Returns the loss on the examples of all ranks (`VALIDATION_LOSS`). Every rank must call this at
-        once."""
-        if self._groups is None:
-            from emotion_task.sft.ingest import encoder_of
-
-            encoder = encoder_of(self._model_path, self._config)
-            self._groups = [encoder.encode(example) for example in self._examples]
-        return engine.supervised_loss(self._groups)
-
-    def is_best(self, metrics: dict[str, float]) -> bool:
-        """Returns whether the validation loss in `metrics` is the lowest so far, and remembers the lowest.
-
-        The answer is False where `metrics` hold no validation loss."""
-        loss = metrics.get(VALIDATION_LOSS, math.inf)
-        is_lower = loss < self.lowest
-        self.lowest = min(self.lowest, loss)
-        return is_lower
-
-
-def _report(
-    engine: DeepSpeedEngine,
-    metrics: dict[str, float],
-    validation: Validation,
-    folder: Path,
-    *,
-    is_last: bool = False,
-) -> None:
-    """Hands a checkpoint of all ranks to Ray Train. Then, for the best checkpoint (without validation the
-    last), exports the model: a failure there costs no training."""
-    import ray.train
-
-    step = int(metrics["step"])
-    is_model = validation.is_best(metrics) or (is_last and not validation)
-    # Ranks write files of their own, which Train puts together.
-    with tempfile.TemporaryDirectory() as own:
-        try:
-            engine.save(own)
-            if engine.rank == 0:
-                lowest = validation.lowest if math.isfinite(validation.lowest) else None
-                state = {"step": step, "lowest_validation_loss": lowest, "is_model": is_model}
-                write_marker(Path(own) / STATE, state)
-            checkpoint = ray.train.Checkpoint.from_directory(own)
-            # Train copies it to the job's folder.
-            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"step_{step:06d}")
-        except (CheckpointError, OSError) as error:
-            reason = why(error, folder, num_bytes_of(Path(own))) if isinstance(error, OSError) else error
-            raise StorageError(f"{folder}: the checkpoint of step {step} is not saved: {reason}") from error
-    if is_model:
-        engine.model.export(folder / MODEL)
+    def validate(self, engine: DeepSpeedEngine) -> dict[str, float]:
+        """Returns the loss on the validation examples of all ranks, in nats per token."""
+        return {VALIDATION_LOSS: engine.supervised_loss(self._held_back)} if self._held_back else {}

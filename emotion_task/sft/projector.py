@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from emotion_task.facts import VALUES, stated_facts
 from emotion_task.prompt import PROFILE_KEYWORDS
 from emotion_task.records import Utterance
 from rlcore.errors import ConfigError, DataError
+from rlcore.records.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -236,7 +236,7 @@ def _frames(
     encoder = ExampleEncoder(model_path, freeze=("",), cache_bytes=0, cache_folder=cache_folder)
     means, count = [], 0
     total, square = np.zeros(()), np.zeros(())
-    for utterance in tqdm(utterances, desc="frames", unit="utt"):
+    for utterance in Progress(utterances, desc="frames", unit="utt"):
         states = encoder.audio_states(utterance.audio).astype(np.float64)
         means.append(states.mean(axis=0))
         total, square = total + states.sum(axis=0), square + states.T @ states

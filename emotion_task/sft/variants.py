@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from emotion_task.audio_window import trim_silence
 from emotion_task.prompt import ORDER_LEVELS
 from emotion_task.prosody.audio import load_audio
 from rlcore.errors import MissingDependencyError
 from rlcore.records.files import replaced
+from rlcore.records.progress import Progress
 
 SAMPLE_RATE = 16000
 PITCH_ST = 4.0
@@ -108,7 +108,7 @@ def render_all(orders: Iterable[Order], *, num_workers: int = 1) -> int:
     else:
         with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
             done = pool.map(_write, missing.values(), chunksize=8)
-            for _ in tqdm(done, total=len(missing), desc="versions", unit="file"):
+            for _ in Progress(done, total=len(missing), desc="versions", unit="file"):
                 pass
     return len(missing)
 

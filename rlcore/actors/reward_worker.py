@@ -106,10 +106,19 @@ def _checked(score: Score, num_tokens: int) -> Score:
             return _failed(f"token_values names token {at!r}; the completion has {num_tokens}")
         if not _is_finite(value):
             return _failed(f"token_values[{at}] is {value!r}; it must be a finite number")
+    if not has_order(score.token_advantages):
+        return _failed(f"token_advantages are {score.token_advantages!r}; they must be a list")
+    advantages = list(score.token_advantages)
+    if len(advantages) not in (0, num_tokens):
+        return _failed(f"token_advantages are {len(advantages)}; the completion has {num_tokens} tokens")
+    for at, value in enumerate(advantages):
+        if not _is_finite(value):
+            return _failed(f"token_advantages[{at}] is {value!r}; it must be a finite number")
     return Score(
         float(score.value),
         parts={plain_text(part): float(value) for part, value in score.parts.items()},
         token_values={at: float(value) for at, value in score.token_values.items()},
+        token_advantages=tuple(map(float, advantages)),
     )
 
 

@@ -21,6 +21,7 @@ from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 from rlcore.config import ClusterConfig
 from rlcore.errors import ConfigError, DeadlineError
+from rlcore.records.progress import tell
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
             "own (HOST:6379) on one of its nodes, or submit the run from here (rlcore submit)"
         )
     options: dict[str, Any] = {"logging_level": "WARNING", "log_to_driver": cluster.log_to_driver}
+    tell("starting Ray on this machine" if address is None else f"joining the Ray cluster {address}")
     try:
         if address is not None:
             # A job's own environment may say it already; Ray refuses to be told twice.

@@ -22,6 +22,7 @@ from rlcore.config import RunConfig
 from rlcore.errors import ActorError, ConfigError
 from rlcore.models.engine_environment import engine_env, growing_blocks_env
 from rlcore.models.host_memory import heap_env
+from rlcore.records.progress import tell
 from rlcore.records.timeline import Recorder
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def spawn(
     timeout_s = config.cluster.startup_timeout_s
     with ExitStack() as stack:
         asked = run_bundles(config, with_learner=with_learner)
+        tell(f"starting actors: {_roles(config, with_learner)}")
         reservation = reserve(asked, timeout_s=config.cluster.placement_timeout_s)
         stack.callback(forget_heartbeats)
         stack.callback(reservation.release)
@@ -62,15 +64,28 @@ def spawn(
                 reference = crew.reference()
             if "learner" in roles and learner is not None:
                 _stand(learner, partial(start_learner, timeout_s=timeout_s), config.learner.max_restarts)
+                tell("the learner is ready")
             if "reference" in roles and reference is not None:
                 _stand(reference, ready, config.reference.max_restarts)
-            while pending:
-                pending.pop().result(timeout_s=timeout_s)
+                tell("the reference is ready")
+            if pending:
+                while pending:
+                    pending.pop().result(timeout_s=timeout_s)
+                tell("the rewards are ready")
             if "rollout" in roles:
                 rollout.wait_until_ready(timeout_s=timeout_s)
+                tell("the rollout engines are ready")
         watched = [engines, *rewards.values(), *filter(None, (learner, reference))]
         stack.enter_context(closing(Watch(watched)))
         yield Actors(rollout=rollout, rewards=rewards, learner=learner, reference=reference)
+
+
+def _roles(config: RunConfig, with_learner: bool) -> str:
+    """Says which actors a run has."""
+    told = [f"{config.rollout.min_replicas} rollout"]
+    if with_learner:
+        told.append(f"{config.learner.num_ranks} learner")
+    return ", ".join([*told, *(f"reward {name}" for name in config.rewards)])
 
 
 def _stand(group: ActorGroup, start: Callable[[ActorGroup], object], max_restarts: int) -> None:

@@ -38,6 +38,7 @@ PER_SAMPLE = (
     "advantages",
     "token_advantages",
     "held_back",
+    "reference",
 )
 
 
@@ -64,15 +65,17 @@ def num_packed_tokens(group: TokenRows) -> int:
     return len(group.prompt_token_ids) + sum(len(ids) for ids in group.token_ids)
 
 
-def consecutive(groups: Sequence[G], max_tokens: int) -> list[list[G]]:
-    """Returns runs of groups, in order, of at most `max_tokens`; a larger group stands alone."""
+def consecutive(groups: Sequence[G], max_tokens: int, max_audio_frames: int | None = None) -> list[list[G]]:
+    """Returns runs of groups, in order, of at most `max_tokens` and `max_audio_frames`; a larger group stands
+    alone."""
+    limits = (max_tokens, math.inf if max_audio_frames is None else max_audio_frames)
     batches: list[list[G]] = []
-    load = 0
+    load = (0, 0)
     for group in groups:
-        size = num_packed_tokens(group)
-        if batches and load + size <= max_tokens:
+        size = (num_packed_tokens(group), num_audio_frames(group))
+        load = (load[0] + size[0], load[1] + size[1])
+        if batches and load[0] <= limits[0] and load[1] <= limits[1]:
             batches[-1].append(group)
-            load += size
         else:
             batches.append([group])
             load = size

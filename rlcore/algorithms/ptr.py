@@ -9,13 +9,13 @@ The factor is that of a schedule in `ptr_schedule.py`: 0 and then 1, exp(-step /
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rlcore.algorithms.advantage import RewardTerm
-from rlcore.algorithms.process import StepValues, TokenValues
+from rlcore.algorithms.process import GivenAdvantages, StepValues, TokenValues
 from rlcore.algorithms.signal import groups_with_signal
 
 
@@ -50,16 +50,23 @@ class MixedRewards:
     """The schedule's factor on the reasoning reward."""
     steps: tuple[StepValues, ...] = ()
     """Values of steps, one entry for each reward that judges steps and counts at present."""
+    given: tuple[GivenAdvantages, ...] = ()
+    """Advantages of tokens that rewards give themselves, one entry for each such reward that counts."""
     terms: tuple[RewardTerm, ...] = ()
     """The rewards that count at present, where each is to be normalised by itself."""
 
     @property
     def has_signal(self) -> np.ndarray:
         """Returns bool [G]: whether the counting samples of each group differ (`rlcore.algorithms.signal`),
-        in the mixed reward or, where there are `terms`, in one of these."""
+        in the mixed reward or, where there are `terms`, in one of these. An advantage that a reward gives a
+        token is one as well, unless it is 0."""
         steps = [of_reward.values for of_reward in self.steps]
         tables = [term.values for term in self.terms] or [self.rewards]
-        return np.any([groups_with_signal(table, self.mask, steps) for table in tables], axis=0)
+        told = np.zeros(self.mask.shape, dtype=bool)
+        for each in self.given:
+            told |= [[bool(np.any(row)) for row in of_group] for of_group in each.rows]
+        differ = [groups_with_signal(table, self.mask, steps) for table in tables]
+        return np.any([*differ, (told & self.mask).any(axis=1)], axis=0)
 
     def without(self, excluded: np.ndarray) -> MixedRewards:
         """Returns the same with the samples masked where `excluded` [G, K] is True."""
@@ -76,10 +83,12 @@ def mix_rewards(
     trust: bool = True,
     factor: float = 1.0,
     token_values: Mapping[str, TokenValues] | None = None,
+    token_advantages: Mapping[str, Sequence[Sequence[Sequence[float]]]] | None = None,
     decoupled: bool = False,
 ) -> MixedRewards:
     """Mixes named scores into their weighted sum, the `reasoning` one times trust weight and `factor`. The
-    values of single tokens, `[G][K]` of each reward that gives any, get the same weights.
+    values and advantages of single tokens, `[G][K]` of each reward that gives any, get the same weights. The
+    score of a reward that gives advantages enters no sum: it only says how good an answer is.
 
     `scores`: name to [G, K], NaN where a score failed; `weights` has the same names. A score of weight 0, or
     behind a factor of 0, is a diagnostic: its failures mask nothing. Without `outcome` or `reasoning` this
@@ -94,9 +103,10 @@ def mix_rewards(
         pairs = zip(arrays[outcome], arrays[reasoning], strict=True)
         tau_G = np.array([trust_weight(outcomes, values) for outcomes, values in pairs])
 
-    token_values = token_values or {}
+    token_values, token_advantages = token_values or {}, token_advantages or {}
     rewards, mask = np.zeros(shape), np.ones(shape, dtype=bool)
     steps: list[StepValues] = []
+    given: list[GivenAdvantages] = []
     terms: list[RewardTerm] = []
     for name, values in arrays.items():
         is_scheduled = name == reasoning
@@ -106,16 +116,20 @@ def mix_rewards(
         weight_G1 = np.full((shape[0], 1), float(weights[name]))
         if is_scheduled:
             weight_G1 *= factor * (tau_G[:, None] if trust else 1.0)
-        terms.append(RewardTerm(values=values, weights=weight_G1[:, 0]))
-        rewards += weight_G1 * np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
         if name in token_values:
             steps.append(StepValues(values=token_values[name], weights=weight_G1[:, 0]))
+        if name in token_advantages:
+            given.append(GivenAdvantages(rows=token_advantages[name], weights=weight_G1[:, 0]))
+            continue
+        terms.append(RewardTerm(values=values, weights=weight_G1[:, 0]))
+        rewards += weight_G1 * np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     return MixedRewards(
         rewards=np.where(mask, rewards, 0.0),
         mask=mask,
         tau=tau_G,
         factor=factor,
         steps=tuple(steps),
+        given=tuple(given),
         terms=tuple(terms) if decoupled else (),
     )
 

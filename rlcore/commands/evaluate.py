@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from rlcore.commands.shared import Commands, print_metrics
+from rlcore.records.progress import tell
 
 
 def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -> None:
@@ -18,9 +19,11 @@ def add_parser(commands: Commands, parents: Sequence[argparse.ArgumentParser]) -
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluates the policy at `model.path`, prints its metrics and returns 0."""
+    tell(f"reading {', '.join(arguments.config)}")
     from rlcore.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)
+    tell(f"{config.model.path}: loading Ray and PyTorch")
     from rlcore.run import evaluate  # imports Ray: only once the configuration stands
 
     metrics = evaluate(config)

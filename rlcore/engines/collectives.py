@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from rlcore.errors import RLCoreError
 
-_ARE_MEANS = ("loss", "policy_loss")
+_ARE_MEANS = ("loss", "policy_loss", "margin", "accuracy")
 """Sums that were divided by the batch's totals already."""
 
 

@@ -41,12 +41,13 @@ from rlcore.errors import DataError
 from rlcore.models.media_modules import silent_media
 from rlcore.types import TrainGroup
 
-G = TypeVar("G", TokenGroup, TrainGroup)
-G_contra = TypeVar("G_contra", TokenGroup, TrainGroup, contravariant=True)
+G = TypeVar("G", bound=TokenGroup | TrainGroup)
+G_contra = TypeVar("G_contra", bound=TokenGroup | TrainGroup, contravariant=True)
 
 
 class Objective(Protocol[G_contra]):
-    """The loss of a global batch, micro-batch by micro-batch: `PolicyObjective` or `SupervisedObjective`."""
+    """The loss of a global batch, micro-batch by micro-batch: `PolicyObjective`, `SupervisedObjective` or
+    `PreferenceObjective`."""
 
     @property
     def temperature(self) -> float:
@@ -175,9 +176,31 @@ class DeepSpeedEngine:
                 f"{num_idle:.0f} of {self.world_size} ranks have no sample within learner.micro_batch_tokens "
                 f"({config.micro_batch_tokens}): raise it"
             )
-        metrics = self._optimizer_step(fitting, SupervisedObjective(total_weight=float(total)))
-        self._num_calls += 1
+        metrics = self.step(fitting, SupervisedObjective(total_weight=float(total)))
         return metrics | {"dropped_samples": float(dropped), "num_tokens": float(fed)}
+
+    def step(self, groups: Sequence[G], objective: Objective[G]) -> dict[str, float]:
+        """Makes one optimizer step on this rank's groups of a global batch; no rank may have none.
+
+        Returns metrics of the global batch, the same on every rank. A step that is not finite is skipped as
+        in `update`.
+
+        Raises:
+            NonFiniteError: more than `learner.max_skipped_steps` steps in a row were skipped.
+        """
+        metrics = self._optimizer_step(groups, objective)
+        self._num_calls += 1
+        return metrics
+
+    @torch.no_grad()
+    def answer_logprobs(self, groups: Sequence[TokenGroup], *, last: bool = False) -> list[np.ndarray]:
+        """Computes log-probabilities of whole answers by the policy as it is, or of their `last` tokens, [G]
+        of float64 [K]. Ranks may have different groups, or none."""
+        config = self._config
+        batches = consecutive(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
+        rows = [row for scored in self._forward(batches, groups) for row in scored.rows()]
+        rows = [row[-1:] if last else row for row in rows]
+        return [np.array([row.sum(dtype=np.float64) for row in each]) for each in regrouped(rows, groups)]
 
     @torch.no_grad()
     def supervised_loss(self, groups: Sequence[TokenGroup]) -> float:
@@ -195,7 +218,8 @@ class DeepSpeedEngine:
     ) -> list[list[np.ndarray]]:
         """Computes log-probabilities, [G][K] of float32 [T], under the model that the training of adapters
         began with. Ranks may have different groups, or none."""
-        batches = consecutive(groups, self._config.micro_batch_tokens)
+        config = self._config
+        batches = consecutive(groups, config.micro_batch_tokens, config.micro_batch_audio_frames)
         with without_adapters(self.model.module):
             rows = [row for scored in self._forward(batches, groups, temperature) for row in scored.rows()]
         return regrouped(rows, groups)
@@ -292,7 +316,7 @@ class DeepSpeedEngine:
 
     def _score(
         self,
-        groups: Sequence[TokenGroup] | Sequence[TrainGroup],
+        groups: Sequence[TokenGroup | TrainGroup],
         *,
         temperature: float = 1.0,
         entropy_grad: bool = False,
@@ -305,9 +329,7 @@ class DeepSpeedEngine:
         )
         return CompletionLogprobs(**scored)
 
-    def _silent_media(
-        self, groups: Sequence[TokenGroup] | Sequence[TrainGroup]
-    ) -> dict[str, np.ndarray] | None:
+    def _silent_media(self, groups: Sequence[TokenGroup | TrainGroup]) -> dict[str, np.ndarray] | None:
         """Returns `silent_media` for micro-batches of text alone; None where it does not matter who enters
         tower and projector. Where they are trained or partitioned, a rank that stays outside would leave the
         others' collectives without a partner. Collective."""
@@ -315,6 +337,10 @@ class DeepSpeedEngine:
 
     def _all_reduce(self, values: Sequence[float], op: dist.ReduceOp.RedOpType) -> np.ndarray:
         return all_reduce(values, op, self._engine.device)
+
+    def sum_over_ranks(self, values: Sequence[float]) -> np.ndarray:
+        """Returns the sum over all ranks of each of `values`, float64 [N]; the same on every rank."""
+        return self._all_reduce(values, dist.ReduceOp.SUM)
 
     def any_rank(self, flag: bool) -> bool:
         """Tells whether `flag` is true on any rank; the answer is the same on all."""
@@ -355,4 +381,4 @@ class DeepSpeedEngine:
 
 
 def _prompt_id(group: TokenGroup | TrainGroup) -> str:
-    return group.prompt_id if isinstance(group, TrainGroup) else ""
+    return str(getattr(group, "prompt_id", ""))

@@ -58,8 +58,8 @@ class EngineRequest:
     encoded: EncodedPrompt
     """The prompt as `MediaEncoder` encodes it in the engine's `media` mode."""
     begun: tuple[int, ...] = ()
-    """Tokens of an answer that has begun. They are read behind the prompt, and are no part of what is
-    completed."""
+    """Tokens of an answer that has begun. They are read behind the prompt as they were sampled, not tokenised
+    anew, and are no part of what is completed."""
     seed: int | None = None
     """Seed: sample k is drawn with seed + k. `None` draws from the engine's own stream."""
 

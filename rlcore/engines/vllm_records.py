@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def vllm_prompt(
     request: EngineRequest, family: Family, *, embeds: bool, audio_id: int | None
 ) -> TextPrompt | TokensPrompt:
-    """Returns a request's prompt in vLLM's form.
+    """Returns a request's prompt in vLLM's form, without an answer that has begun.
 
     Args:
         family: the model's.

@@ -90,7 +90,13 @@ def estimate_advantages(
         keep = keep & mixed.has_signal[:, None]
     estimator, eps, lengths = algorithm.advantage_estimator, algorithm.std_eps, completion_lengths(scored)
     tokens = token_advantages(
-        mixed.steps, lengths, keep, estimator=estimator, eps=eps, discount=algorithm.step_discount
+        mixed.steps,
+        lengths,
+        keep,
+        given=mixed.given,
+        estimator=estimator,
+        eps=eps,
+        discount=algorithm.step_discount,
     )
     if mixed.terms:
         samples = decoupled_advantages(mixed.terms, keep, eps=eps)

@@ -69,6 +69,11 @@ class Mixer:
                 for name in names
                 if any(score.token_values for one in scored for score in one.scores[name])
             },
+            token_advantages={
+                name: [[score.token_advantages for score in one.scores[name]] for one in scored]
+                for name in names
+                if any(score.token_advantages for one in scored for score in one.scores[name])
+            },
             decoupled=algorithm.advantage == "gdpo",
         )
         if self._config.rollout.environment.target:

@@ -219,6 +219,8 @@ def _score_row(score: Score) -> dict[str, object]:
         row["parts"] = {name: float(v) for name, v in score.parts.items()}
     if score.token_values:
         row["token_values"] = {str(at): float(v) for at, v in score.token_values.items()}
+    if score.token_advantages:
+        row["token_advantages"] = list(score.token_advantages)
     return row
 
 

@@ -88,7 +88,9 @@ def _scored(groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> Findi
 def _values(scores: Sequence[Sequence[Score]]) -> np.ndarray:
     """All values in a row, with those of their tokens; NaN for what failed."""
     rows = [score for row in scores for score in row]
-    return np.array([nan if s.error is not None else s.value + sum(s.token_values.values()) for s in rows])
+    of_tokens = [sum(s.token_values.values()) + sum(s.token_advantages) for s in rows]
+    values = zip(rows, of_tokens, strict=True)
+    return np.array([nan if s.error is not None else s.value + extra for s, extra in values])
 
 
 def _same(name: str, values: np.ndarray, again: np.ndarray, what: str) -> Finding:

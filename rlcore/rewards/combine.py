@@ -127,8 +127,9 @@ def _join(scores: Mapping[str, Score], combine: Combine) -> Score:
     failed = {name: score.error for name, score in scores.items() if score.error is not None}
     if failed:
         return Score(0.0, error="; ".join(f"{name}: {error}" for name, error in failed.items()))
-    if judges := [name for name, score in scores.items() if score.token_values]:
-        return Score(0.0, error=f"{judges[0]} gives token_values: name it in `rewards` by itself")
+    for kind in ("token_values", "token_advantages"):
+        if judges := [name for name, score in scores.items() if getattr(score, kind)]:
+            return Score(0.0, error=f"{judges[0]} gives {kind}: name it in `rewards` by itself")
     values = {name: score.value for name, score in scores.items()}
     inner = {f"{name}/{part}": v for name, score in scores.items() for part, v in score.parts.items()}
     return Score(combine(values), parts={**values, **inner})

@@ -77,7 +77,7 @@ class GenerativeRewardModel(Reward):
         self._weights = normalise_weights(dimensions)
         self.processor = load_processor(model_path)
         self._tokenizer = tokenizer_of(self.processor)
-        self._score_ids = score_token_ids(self._tokenizer, score_tokens)
+        self._score_ids = score_token_ids(self._tokenizer, score_tokens, length=len(self._weights))
         config = load_config(model_path)
         self._placeholder_id = audio_token_id(config)
         media_tokens = self._tokenizer.convert_ids_to_tokens(media_token_ids(config, self._tokenizer))
@@ -85,7 +85,7 @@ class GenerativeRewardModel(Reward):
         media = "embeds" if family_of(config).takes_audio_embeds else "raw"
         self._encoder = MediaEncoder(model_path, self.load_media, media=media, cache_folder=media_cache)
         self._engine = VLLMEngine(model_path, dtype=dtype, media=media, engine_args=engine)
-        self._observation_ids = score_token_ids(self._tokenizer, observation_tokens)
+        self._observation_ids = score_token_ids(self._tokenizer, observation_tokens, length=num_observed)
         self._num_observed = num_observed
 
         def row_of(token_ids: tuple[int, ...], length: int) -> Sampling:
@@ -209,13 +209,17 @@ def normalise_weights(dimensions: Mapping[str, float]) -> dict[str, float]:
     return {name: weight / total for name, weight in dimensions.items()}
 
 
-def score_token_ids(tokenizer: PreTrainedTokenizerBase, score_tokens: Sequence[str]) -> tuple[int, ...]:
+def score_token_ids(
+    tokenizer: PreTrainedTokenizerBase, score_tokens: Sequence[str], *, length: int = 2
+) -> tuple[int, ...]:
     """Returns the id of each score token.
+
+    Args:
+        length: scores that are written in a row.
 
     Raises:
         ConfigError: a score is not a single token, or a row of scores is read as other tokens, so that a
-        model
-            trained on written scores would not have learnt these.
+            model trained on written scores would not have learnt these.
     """
 
     def encode(text: str) -> list[int]:
@@ -230,7 +234,7 @@ def score_token_ids(tokenizer: PreTrainedTokenizerBase, score_tokens: Sequence[s
             )
         ids.append(int(encoded[0]))
     row = "".join([*score_tokens, *score_tokens[::-1]])
-    if encode(row) != [*ids, *ids[::-1]]:
+    if length > 1 and encode(row) != [*ids, *ids[::-1]]:
         raise ConfigError(f"the tokenizer merges neighbouring scores (it reads {row!r} as {encode(row)})")
     return tuple(ids)
 

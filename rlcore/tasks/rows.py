@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from rlcore.errors import ConfigError, DataError
 from rlcore.models.chat_template import format_prompt
 from rlcore.records.files import write_rows
+from rlcore.records.progress import Progress
 from rlcore.tasks.columns import Columns, Question, plain
 from rlcore.tasks.conversation import Turn, texts_of
 from rlcore.tasks.means import reward_means
@@ -161,7 +161,7 @@ class Rows:
         prompts: dict[str, Prompt] = {}
         places: dict[str, str] = {}
         rows = read_source(source, split)
-        for row in tqdm(rows, desc=f"reading {source}", unit="row", delay=5, disable=None, leave=False):
+        for row in Progress(rows, desc=f"reading {source}", unit="row", delay=5, disable=None, leave=False):
             try:
                 root = Path(self._audio_root).expanduser() if self._audio_root else row.root
                 question = self._columns.read(row, Path(abspath(root)))

@@ -90,8 +90,19 @@ def test_rollout_logprobs_are_the_learners(worker: RolloutWorker, audio_model: s
 def test_two_recordings_in_one_prompt(worker: RolloutWorker, audio_model: str) -> None:
     two = AUDIO_PROMPT.replace("what", "<|audio_bos|><|AUDIO|><|audio_eos|>what")
     assert two.count("<|AUDIO|>") == 2
-    groups = worker.generate([Prompt(id="two", text=two, media={"tones": (1, 3)})], step=0)
+    prompt = Prompt(id="two", text=two, media={"tones": (1, 3)})
+    groups = worker.generate([prompt], step=0)
     assert worst_difference(load_model(audio_model), groups) <= 1e-4
+
+    # What was sampled is scored as the tokens that it was, whatever its text would be read as.
+    (encoded,) = worker._encoder.encode([prompt])
+    begun = [completion.token_ids for completion in groups[0].completions]
+    requests = [EngineRequest(id="two", text=two, encoded=encoded, begun=ids) for ids in begun]
+    scoring = Sampling(max_tokens=1, scores_prompt=True)
+    answers = worker._loop.call(lambda engine: engine.generate(requests, scoring)).result()
+    for completion, (answer,) in zip(groups[0].completions, answers, strict=True):
+        got = answer.prompt_logprobs[-len(completion.token_ids) :]
+        np.testing.assert_allclose(got, completion.logprobs, atol=1e-4)
 
 
 def test_log_probabilities_are_the_policys_at_its_temperature(audio_model: str) -> None:

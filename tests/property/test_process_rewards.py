@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlcore.algorithms.advantage import ADVANTAGES
-from rlcore.algorithms.process import StepValues, token_advantages
+from rlcore.algorithms.process import GivenAdvantages, StepValues, token_advantages
 from rlcore.algorithms.ptr import mix_rewards
 from rlcore.algorithms.signal import groups_with_signal
 
@@ -55,6 +55,27 @@ def test_a_token_gets_the_normalised_values_of_the_steps_from_it_on(batch, disco
                 due = sum(discount**n * (v - mean) / (std + 1e-6) for n, v in enumerate(to_come))
                 expected = due if mask[g, k] else 0.0
                 assert ours[g][k][t] == pytest.approx(expected, abs=1e-4)
+
+
+@given(batches(), st.floats(-3, 3), st.integers(0, 99))
+def test_given_advantages_are_added_as_they_are(batch, weight, seed) -> None:
+    values, lengths, mask = batch
+    rng = np.random.default_rng(seed)
+    # Every third answer is one of which the reward says nothing.
+    rows = [
+        [rng.normal(size=n if (g + k) % 3 else 0) for k, n in enumerate(row)] for g, row in enumerate(lengths)
+    ]
+    given = GivenAdvantages(rows=rows, weights=np.full(len(rows), weight))
+    steps = StepValues(values=values, weights=np.ones(len(values)))
+    before = token_advantages([steps], lengths, mask)
+    after = token_advantages([steps], lengths, mask, given=[given, given])
+    alone = token_advantages([], lengths, mask, given=[given])
+    for g, row in enumerate(lengths.tolist()):
+        for k, length in enumerate(row):
+            for t in range(length):
+                said = float(rows[g][k][t]) * weight if mask[g, k] and len(rows[g][k]) else 0.0
+                assert alone[g][k][t] == pytest.approx(said, abs=1e-6)
+                assert after[g][k][t] == pytest.approx(before[g][k][t] + 2 * said, abs=1e-5)
 
 
 @given(batches(), st.sampled_from(list(ADVANTAGES)), st.floats(0.01, 3), st.floats(0.01, 3))

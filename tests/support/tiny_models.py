@@ -18,7 +18,7 @@ from emotion_task.models.tiny import (
     train_tokenizer,
 )
 from emotion_task.models.tiny.parts import OMNI_TOKENS
-from rlcore.models.hf_model import load_processor, save_checkpoint
+from rlcore.models.hf_model import load_model, load_processor, save_checkpoint
 
 TEXT_PROMPT = "<|im_start|>user\nwhat is the emotion?<|im_end|>\n<|im_start|>assistant\n"
 AUDIO_PROMPT = TEXT_PROMPT.replace("what", "<|audio_bos|><|AUDIO|><|audio_eos|>what")
@@ -156,3 +156,23 @@ def audio_prompt(path: Path | str, question: str = "what is the emotion?") -> st
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
     return text
+
+
+def teach(folder: Path, prompt: str, answers: dict[int, str], steps: int = 60) -> Path:
+    """Teaches a checkpoint to give an answer to each tone (`tone`), so that engines have something to say."""
+    processor, model = load_processor(str(folder)), load_model(str(folder)).train()
+    rows = []
+    for index, answer in answers.items():
+        audio = {"audio": [tone(index)], "sampling_rate": 16000}
+        inputs = processor(text=prompt + answer + processor.tokenizer.eos_token, return_tensors="pt", **audio)
+        num_prompt = processor(text=prompt, return_tensors="pt", **audio)["input_ids"].shape[1]
+        labels = inputs["input_ids"].clone()
+        labels[:, :num_prompt] = -100
+        rows.append({**inputs, "labels": labels})
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(steps):
+        sum(model(**row).loss for row in rows).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    save_checkpoint(model.eval(), folder, processor=processor)
+    return folder

@@ -86,7 +86,7 @@ def test_a_page_is_what_make_pages_writes(name: str) -> None:
 
 
 def test_the_page_of_keys_has_every_key_and_its_meaning() -> None:
-    rows = table_rows("docs/reference/keys.md", "## Of a run", "## Of the emotion")
+    rows = table_rows("docs/reference/keys.md", "## Of a run", "## Of preferences")
     assert {row[0].strip("`").replace("NAME", "*") for row in rows} == set(rules(RunConfig))
     assert all(meaning for _, _, _, meaning, _ in rows)
     by_key = {row[0].strip("`"): row[1:] for row in rows}

@@ -19,20 +19,21 @@ HOMES = (
     "rlcore/actors/",
     "rlcore/submit/",
     "emotion_task/sft/ingest.py",
-    "emotion_task/sft/job.py",
+    "rlcore/offline/",
     "emotion_task/prosody/stream.py",
+    "emotion_task/serve/app.py",
 )
 """The only places where Ray, vLLM and DeepSpeed are imported."""
 
 FLOORS = {
     "rlcore": (
         "__init__ errors types task algorithms config records inputs endpoints models environments "
-        "weight_sync engines rewards tasks plan actors loop submit bench run commands cli"
+        "weight_sync engines rewards tasks plan actors loop offline submit bench report run commands cli"
     ),
     "emotion_task": (
         "__init__ labels records models config parsing facts corpora prosody audio_window tools claims "
-        "evaluation cot prompt reward_model rewards explain task sft perception rationale benchmarks "
-        "pipeline commands cli"
+        "evaluation report cot prompt reward_model rewards explain task sft perception rationale benchmarks "
+        "pipeline serve commands cli"
     ),
 }
 """The rooms of each package (its folders and loose files), from the ground up. A room imports lower ones

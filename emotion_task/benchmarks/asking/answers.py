@@ -17,14 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from tqdm import tqdm
-
 from emotion_task.benchmarks.asking.task import BenchmarkTask, QuestionSet
 from emotion_task.benchmarks.reading.questions import Question
 from rlcore.config import RunConfig
 from rlcore.errors import DataError, StoppedError, message_of
 from rlcore.loop.controller import Controller
 from rlcore.records.files import JsonObject, RowAppender, keep_rows, read_rows
+from rlcore.records.progress import Progress
 from rlcore.records.signals import StopFlag
 from rlcore.run import spawn
 from rlcore.types import Group, Prompt
@@ -104,7 +103,7 @@ def answered(
     with (
         StopFlag() as stop,
         _engines(config, [prompt for _, prompt in waiting]) as controller,
-        tqdm(total=total, initial=total - len(waiting), desc=model, unit="question") as bar,
+        Progress(total=total, initial=total - len(waiting), desc=model, unit="question") as bar,
     ):
         for start in range(0, len(waiting), at_once):
             batch = waiting[start : start + at_once]

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from emotion_task.corpora.reading.listing import CONTAINERS
 from emotion_task.records import Utterance, broken_text
 from rlcore.errors import DataError, MissingDependencyError
 from rlcore.records.files import replaced
+from rlcore.records.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def rewrite(
     # A name that UTF-8 cannot write is no file's: the measuring pass quarantines it.
     waiting = [u for u in utterances if is_chosen(u) and broken_text(u) is None]
     written: dict[int, Utterance] = {}
-    for utterance in tqdm(waiting, desc="decoding", unit="file", disable=not progress or not waiting):
+    for utterance in Progress(waiting, desc="decoding", unit="file", disable=not progress or not waiting):
         target = Path(folder) / f"{_name(utterance)}.{format.lower()}"
         try:
             if not target.is_file():

@@ -54,6 +54,7 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
     [
         "",
         "train",
+        "prefer",
         "evaluate",
         "reward",
         "reward check",

@@ -47,6 +47,10 @@ class Scripted(Reward):
             "part": Score(value=1.0, parts={"facts": float("inf")}),
             "beyond": Score(value=1.0, token_values={1: 0.5}),
             "infinite": Score(value=1.0, token_values={0: float("inf")}),
+            "many": Score(value=1.0, token_advantages=(0.5, 0.5)),
+            "lost": Score(value=1.0, token_advantages=[np.float32("nan")]),
+            "number": Score(value=1.0, token_advantages=0.5),
+            "teacher": Score(value=1.0, token_advantages=np.array([0.5])),
             "own": Score(value=0.0, error="its own reason"),
             "huge": Score(value=10**400),
             "list": Score(value=1.0, parts=[1]),
@@ -176,6 +180,17 @@ def test_a_useless_value_is_data_for_its_completion() -> None:
         "token_values[0] is inf; it must be a finite number",
         "its own reason",
     ]
+
+
+def test_advantages_of_tokens_are_one_number_a_token() -> None:
+    (row,) = worker("Scripted").score([group("many", "lost", "number", "teacher")], RewardContext())
+    assert [s.error for s in row] == [
+        "token_advantages are 2; the completion has 1 tokens",
+        "token_advantages[0] is np.float32(nan); it must be a finite number",
+        "token_advantages are 0.5; they must be a list",
+        None,
+    ]
+    assert row[3].token_advantages == (0.5,)
 
 
 def test_what_is_written_down_is_plain_whatever_the_reward_answered() -> None:

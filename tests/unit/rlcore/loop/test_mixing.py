@@ -242,6 +242,34 @@ def test_steps_that_a_reward_judges_reach_the_batch():
     np.testing.assert_allclose(rows, [[1, 1], [-1, 0], [0, 0], [0, 0]], rtol=1e-3)
 
 
+@pytest.mark.parametrize("estimator", ["grpo", "gdpo"])
+def test_advantages_that_a_reward_gives_its_tokens_are_taken_as_they_are(estimator: str):
+    """The outcome's advantages are as without the teacher, whose own value is no part of any sum."""
+    taught = [Score(-9.0, token_advantages=(-0.5, 0.25)), Score(7.0, token_advantages=(0.0, 1.0)), 0.0, 0.0]
+    scores = {"outcome": SCORES["outcome"], "reasoning": [taught, [1.0] * K]}
+    settings = {"advantage": estimator, "drop_groups_without_signal": True}
+    result = controller(ptr(schedule="constant", trust=False), scores, **settings).train_step()
+    alone = controller(ptr(schedule="progressive", threshold=0.99), scores, **settings).train_step()
+    np.testing.assert_array_equal(result.advantages.samples, alone.advantages.samples)
+    assert result.metrics["reward/mean"] == alone.metrics["reward/mean"]
+    assert result.metrics["reward/reasoning"] == pytest.approx((-9 + 7 + 4) / 8)
+    rows = np.array([row for group in result.metrics["batch"].groups for row in group.token_advantages])
+    np.testing.assert_allclose(rows, 0.5 * np.array([[-0.5, 0.25], [0, 1], [0, 0], [0, 0]]))
+    # Of the second group all outcomes are equal, and no token is told anything.
+    assert result.metrics["groups_without_signal"] == 0.5
+
+
+def test_a_teacher_alone_is_a_signal_and_a_failed_answer_is_left_out():
+    told = [Score(-1.0, token_advantages=(-1.0, -1.0)), Score(0.0, error="gone"), 0.0, 0.0]
+    scores = {"outcome": SCORES["outcome"], "reasoning": [[0.0] * K, told]}
+    settings = {"drop_groups_without_signal": True}
+    config = ptr(schedule="constant", trust=False)
+    result = controller(config, scores, **settings).train_step()
+    assert result.metrics["groups_without_signal"] == 0
+    assert result.advantages.keep.tolist() == [[True] * 4, [True, False, True, True]]
+    assert result.advantages.tokens[1][1].tolist() == [0, 0]
+
+
 def test_clip_cov_takes_the_advantage_of_likely_tokens_of_good_answers():
     """Log-probabilities -1 and -3, of mean -2: the likely token of the one right answer stands out."""
     answer = replace(ANSWER, logprobs=(-1.0, -3.0))

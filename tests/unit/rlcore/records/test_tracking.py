@@ -163,11 +163,16 @@ def test_rows_of_one_step_are_read_as_one(tmp_path: Path) -> None:
 def test_plots_are_drawn_for_what_was_logged(tmp_path: Path) -> None:
     with Tracker(tmp_path, CONFIG) as tracker:
         for step in range(1, 31):
-            tracker.log(step, {"reward/outcome": step / 30, "reward/format": 1.0, "ptr/tau": 0.9, "kl": 0.01})
+            metrics = {"reward/outcome": step / 30, "reward/format": 1.0, "ptr/gate": float(step > 9)}
+            tracker.log(step, {**metrics, "ptr/tau": 0.9, "kl": 0.01})
         tracker.log(30, {"eval/accuracy": 0.6})
     paths = plot_run(tmp_path)
-    assert [p.name for p in paths] == ["rewards.png", "accuracy.png", "ptr.png", "kl.png"]
-    assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
+    sheets = ["overview.png", "overview.pdf", "overview.svg"]
+    assert [p.name for p in paths] == ["rewards.png", "accuracy.png", "ptr.png", "kl.png", *sheets]
+    begins = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
+    assert all(p.read_bytes().startswith(begins[p.suffix]) for p in paths)
+    sheet = paths[-1].read_text()
+    assert all(f"<!-- {label} -->" in sheet for label in ("outcome", "format", "Rewards", "gate"))
 
 
 def test_a_plot_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -178,7 +183,7 @@ def test_a_plot_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: pyte
         assert plot_run(tmp_path) == []
     assert caplog.text.count("not all plots are drawn: ") == 1
     assert [path.read_bytes() for path in plot_run(tmp_path)] == before
-    assert len(list((tmp_path / "plots").iterdir())) == 2
+    assert len(list((tmp_path / "plots").iterdir())) == 5
 
 
 def test_running_mean_uses_what_there_is() -> None:

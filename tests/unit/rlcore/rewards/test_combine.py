@@ -56,9 +56,16 @@ def judge_first_token(completion: Completion) -> Score:
     return Score(1.0, token_values={0: 0.5})
 
 
-def test_what_judges_single_tokens_is_not_combined() -> None:
-    (row,) = score("WeightedSum", group("x"), rewards={"steps": {"target": f"{__name__}:judge_first_token"}})
-    assert row[0].error == "steps gives token_values: name it in `rewards` by itself"
+def teach_first_token(completion: Completion) -> Score:
+    return Score(1.0, token_advantages=(0.5,))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("judge_first_token", "token_values"), ("teach_first_token", "token_advantages")]
+)
+def test_what_judges_single_tokens_is_not_combined(name: str, kind: str) -> None:
+    (row,) = score("WeightedSum", group("x"), rewards={"steps": {"target": f"{__name__}:{name}"}})
+    assert row[0].error == f"steps gives {kind}: name it in `rewards` by itself"
 
 
 def test_a_part_that_fails_fails_the_whole_by_name() -> None:

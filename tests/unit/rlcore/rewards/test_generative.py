@@ -55,6 +55,7 @@ def test_scores_must_be_single_tokens_that_stay_apart() -> None:
         score_token_ids(tokenizer({"1": [5], "2": [6, 7]}), "12")
     with pytest.raises(ConfigError, match="merges neighbouring scores"):
         score_token_ids(tokenizer({"1": [5], "2": [6], "1221": [5, 9, 5]}), "12")
+    assert score_token_ids(tokenizer({"1": [5], "2": [6], "1221": [5, 9, 5]}), "12", length=1) == (5, 6)
 
 
 class Letters:

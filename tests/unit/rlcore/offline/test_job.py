@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
-from emotion_task.config import SupervisedConfig
-from emotion_task.sft.examples import Example
-from emotion_task.sft.job import VALIDATION_LOSS, Validation, _advance, _report, _resume
 from rlcore.errors import CheckpointError, StorageError
+from rlcore.offline.job import VALIDATION_LOSS, _advance, _report, _resume
 from rlcore.records.checkpoint import DamagedCheckpointError, write_marker
 from rlcore.records.files import append_rows
 
@@ -46,19 +44,16 @@ def test_a_checkpoint_is_safe_before_the_model_is_written(
 
     monkeypatch.setattr("ray.train.report", report)
     engine: Any = SimpleNamespace(rank=0, save=lambda folder: None, model=SimpleNamespace(export=export))
-    config = SupervisedConfig()
-    without = Validation([], "base", config, math.inf)
-    _report(engine, {"step": 2}, without, tmp_path)
+    assert _report(engine, {"step": 2}, math.inf, tmp_path) == math.inf
     with pytest.raises(CheckpointError, match="no space left"):
-        _report(engine, {"step": 4}, without, tmp_path, is_last=True)
+        _report(engine, {"step": 4}, math.inf, tmp_path, is_last=True)
     assert done == ["report step_000002 False None", "report step_000004 True None", "export model"]
     done.clear()
-    example = Example(id="a", audio=None, prompt="?", target="!")
-    held_back = Validation([example], "base", config, 0.5)
-    _report(engine, {"step": 6, VALIDATION_LOSS: 0.75}, held_back, tmp_path, is_last=True)
+    assert _report(engine, {"step": 6, VALIDATION_LOSS: 0.75}, 0.5, tmp_path, is_last=True) == 0.5
     with pytest.raises(CheckpointError, match="no space left"):
-        _report(engine, {"step": 8, VALIDATION_LOSS: 0.25}, held_back, tmp_path)
+        _report(engine, {"step": 8, VALIDATION_LOSS: 0.25}, 0.5, tmp_path)
     assert done == ["report step_000006 False 0.5", "report step_000008 True 0.25", "export model"]
+    assert _report(engine, {"step": 9, VALIDATION_LOSS: math.nan}, 0.5, tmp_path) == 0.5
 
 
 class Engine:
@@ -111,7 +106,7 @@ def test_a_checkpoint_that_train_cannot_take_in_is_told(
     monkeypatch.setattr("ray.train.report", report)
     engine: Any = SimpleNamespace(rank=0, save=lambda folder: (Path(folder) / "x").write_bytes(bytes(2000)))
     with pytest.raises(StorageError) as failed:
-        _report(engine, {"step": 2}, Validation([], "base", SupervisedConfig(), math.inf), tmp_path)
+        _report(engine, {"step": 2}, math.inf, tmp_path)
     said = str(failed.value)
     assert said.startswith(
         f"{tmp_path}: the checkpoint of step 2 is not saved: No space left on device; it takes"
