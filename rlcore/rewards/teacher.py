@@ -117,8 +117,16 @@ class Teacher(Reward):
         (answer,) = next(answers)
         if answer.has_failed or answer.prompt_logprobs is None:
             return Score(0.0, error=f"the teacher's engine gave up, twice: {answer.finish_reason}")
-        advantages = token_advantages(answer.prompt_logprobs, completion.logprobs)
-        return Score(float(advantages.mean()), token_advantages=tuple(advantages.tolist()))
+        return score_of(completion, answer.prompt_logprobs)
+
+
+def score_of(completion: Completion, prompt_logprobs: Sequence[float]) -> Score:
+    """Returns the score of an answer, whose tokens come last in the teacher's `prompt_logprobs`. What an
+    environment wrote into the answer has no advantage and enters no mean."""
+    advantages = token_advantages(prompt_logprobs, completion.logprobs)
+    advantages[~completion.is_sampled] = 0.0
+    mean = advantages.sum() / max(1, completion.num_sampled)
+    return Score(float(mean), token_advantages=tuple(advantages.tolist()))
 
 
 def token_advantages(prompt_logprobs: Sequence[float], logprobs: Sequence[float]) -> np.ndarray:

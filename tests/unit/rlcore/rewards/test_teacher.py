@@ -13,7 +13,8 @@ from transformers import AutoTokenizer
 from rlcore.config import load_config
 from rlcore.errors import ConfigError
 from rlcore.rewards.loading import check_rewards
-from rlcore.rewards.teacher import Teacher, check_same_tokens, token_advantages
+from rlcore.rewards.teacher import Teacher, check_same_tokens, score_of, token_advantages
+from rlcore.types import Completion, Observation
 
 
 def test_an_advantage_is_what_the_teacher_finds_likelier_than_the_policy() -> None:
@@ -30,6 +31,20 @@ def test_the_mean_advantage_of_samples_is_minus_the_reverse_kl() -> None:
     mean = np.exp(policy) @ token_advantages(teacher, policy)
     assert mean == pytest.approx(-np.sum(np.exp(policy) * (policy - teacher)), abs=1e-12)
     assert mean < 0 and not token_advantages(policy, policy).any()
+
+
+def test_what_an_environment_wrote_is_nobodys_choice() -> None:
+    observed = Observation(first=1, num_tokens=2, offset=0, text="7")
+    completion = Completion(
+        token_ids=(5, 6, 7, 8),
+        logprobs=(-1.0, 0.0, 0.0, -2.0),
+        text="",
+        finish_reason="stop",
+        policy_version=0,
+        observations=(observed,),
+    )
+    score = score_of(completion, (-9.0, -0.5, -30.0, -40.0, -1.0))
+    assert (score.value, score.token_advantages) == (0.75, (0.5, 0.0, 0.0, 1.0))
 
 
 def test_a_teacher_of_other_tokens_is_refused_by_name(tmp_path: Path) -> None:
