@@ -35,6 +35,7 @@ PER_SAMPLE = (
     "rollout_logprobs",
     "reference_logprobs",
     "is_current",
+    "is_sampled",
     "advantages",
     "token_advantages",
     "held_back",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from string import ascii_uppercase
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlcore.errors import DataError
 from rlcore.rewards.extraction import final_part, plain_words, right_letter, stated_letter, stated_number
 
 NUMBERS = st.one_of(st.integers(-(10**9), 10**9), st.decimals(-(10**6), 10**6, places=3).map(float))
@@ -59,5 +61,10 @@ def test_any_text_can_be_read(text: str) -> None:
     )
 )
 def test_a_right_answer_by_text_is_its_own_letter(choices: list[str]) -> None:
+    letters = ascii_uppercase[: len(choices)]
     for i, choice in enumerate(choices):
-        assert right_letter(choice, choices) == ascii_uppercase[i]
+        if len(choice) == 1 and choice in letters and letters[i] != choice:  # another choice's letter
+            with pytest.raises(DataError, match="the text of one choice and the letter of another"):
+                right_letter(choice, choices)
+        else:
+            assert right_letter(choice, choices) == letters[i]

@@ -69,12 +69,13 @@ def test_the_final_report_says_where_its_files_lie(capsys: pytest.CaptureFixture
         model="run/rl/model",
     )
     print_report(report)
-    assert capsys.readouterr().out.splitlines()[-6:] == [
+    assert capsys.readouterr().out.splitlines()[-7:] == [
         "prosody perception, SFT over base: +12.5 points [-1.0, +20.0]",
         "",
         "run/report.md",
         "run/summary.json",
         "curves: run/rl/plots",
+        "its page, with samples to hear and read: rlcore report run/rl",
         "explain a recording: emotion explain AUDIO --model run/rl/model",
     ]
 
