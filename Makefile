@@ -24,7 +24,7 @@ PROJECT := $(VENV)/.project-installed
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes test-families test-page chaos bench gpu-check check docs pages format doctor \
+.PHONY: help env env-gpu quickstart ravdess small nodes test test-unit test-slow test-integration test-nodes test-families test-long test-page chaos bench gpu-check check docs pages format doctor \
   release wheel lock clean
 
 help: ## List the targets
@@ -80,7 +80,7 @@ nodes: env ## The line, small, on three Ray nodes of this machine (docs/guides/c
 	$(BIN)/python cluster/local_nodes.py -- $(BIN)/emotion quickstart \
 	  --config emotion_task/configs/quickstart.yaml --config emotion_task/configs/three_nodes.yaml
 
-test: test-unit test-slow test-integration ## All tests but those that kill nodes
+test: test-unit test-slow test-integration ## All tests but the long ones and those that kill nodes
 
 test-unit: env ## Unit and property tests, on all cores (a minute)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" tests/unit tests/property
@@ -88,8 +88,8 @@ test-unit: env ## Unit and property tests, on all cores (a minute)
 test-slow: env ## Unit tests that wait, render sound or start processes (a minute)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow tests/unit
 
-test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real, two files at a time (a quarter of an hour)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration -m "not nodes and not families"
+test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real, three files at a time (a quarter of an hour)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/integration -m "not nodes and not families and not long"
 
 test-families: env ## The further model families, each in vLLM and in a run (some minutes)
 	$(BIN)/python -m pytest tests/integration -m families
@@ -100,6 +100,9 @@ test-page: env ## The pages of runs in Chromium (needs chromium and the extra `p
 chaos: env ## Kills and stops everything a run is made of, in every state (hours; goes on where it was ended)
 	$(BIN)/python -m benchmarks.chaos --json $(RESULTS)/chaos.json --page docs/reference/faults.md --gate
 	$(BIN)/python -m benchmarks.chaos --kills 100 --json $(RESULTS)/chaos_kills.json --gate
+
+test-long: env ## Models that are really trained, whole benchmarks: a second look (some minutes)
+	$(BIN)/python -m pytest tests/integration -m long
 
 test-nodes: env ## Three Ray nodes on this machine, of which two die (two minutes)
 	$(BIN)/python -m pytest tests/integration/test_nodes.py

@@ -15,7 +15,7 @@ from rlcore.config import RunConfig
 from rlcore.engines.sampling import sampling_seed
 from rlcore.loop.controller import Controller, StepResult
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(300)]
 QUICK = "train: {staleness: 1}\nrollout: {num_cpus: 0.9}\nlearner: {num_cpus: 0.9}\ncluster: {num_cpus: 2}\n"
 LENGTHS = (3, 9, 17, 5, 30, 12, 8)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from gpu_check_cases import ENGINES, run_tiny
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 
 def test_parts_with_an_engine_run_on_the_cpu(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from rlcore.engines.logprobs import completion_logprobs
 from rlcore.models.chat_template import format_prompt
 from rlcore.models.hf_model import load_model, load_processor, save_checkpoint
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 LEVELS = {"gloat": "high", "sad": "low"}
 """A label of one's own, which the tokenizer does not know as a word."""
 NUM_STEPS, BATCH_SIZE = 120, 16

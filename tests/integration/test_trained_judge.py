@@ -32,7 +32,7 @@ from rlcore.models.hf_model import load_model, load_processor, save_checkpoint
 from rlcore.rewards.samples import completion_of
 from rlcore.types import Group, Prompt, RewardContext
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("engine_process")]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.usefixtures("engine_process")]
 NUM_STEPS, BATCH_SIZE = 340, 32
 
 
