@@ -144,7 +144,9 @@ def wrong_words(run: DisturbedRun, victim: str, state: str, signal: str) -> str:
     found = checkpoint.complete(run.folder / "checkpoints")
     command = f"`rlcore train --config {run.folder / 'config.yaml'} --resume` goes on from there"
     saved = f"{found[-1]} is saved, and {command}" if found else "No step was saved; "
-    named = re.search(rf"rlcore: error: (the driver .*)?{who} \(process \d+ on \S+\) {what}", error)
+    named = re.search(
+        rf"rlcore: error: (.* died, and |the driver .*, and )?{who} \(process \d+ on \S+\) {what}", error
+    )
     if victim in RAY and state == "starting":  # until Ray stands, nobody knows its processes
         named = named or re.search(r"error: (Ray did not start|the driver .* was killed, or ended)", error)
     return "" if named and saved in error else f"said: {error}"

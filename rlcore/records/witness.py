@@ -201,18 +201,20 @@ class Observer:
                 self._pidfds.append(os.pidfd_open(pid))
 
     def look(self) -> None:
-        """Looks for a process that died, or that has been stopped for too long."""
+        """Looks for processes that died, or that have been stopped for too long. Of several that are dead at
+        one look, nobody saw which was first: all are named."""
+        dead = []
         for name, (pid, process) in self._watched.items() if not self._is_resting else ():
             state, who = _state(process), _who(name, pid)
             self._num_stopped[name] = self._num_stopped[name] + 1 if state == psutil.STATUS_STOPPED else 0
             if state == psutil.STATUS_DEAD:
-                # Ray's processes die with the driver, which is then what died.
-                if _state(self._driver) != psutil.STATUS_DEAD:
-                    self._found(f"{who} died")
-                return
-            if self._num_stopped[name] >= FROZEN_LOOKS:
+                dead.append(f"{who} died")
+            elif self._num_stopped[name] >= FROZEN_LOOKS and not dead:
                 self._found(f"{who} is stopped (SIGSTOP) for {FROZEN_LOOKS * LOOK_S:g} s now")
                 return
+        # Ray's processes die with the driver, which is then what died.
+        if dead and _state(self._driver) != psutil.STATUS_DEAD:
+            self._found(", and ".join(dead))
 
     def _listen(self, *, wait_for_deaths: bool) -> None:
         """Takes the driver's lines, waiting shortly for one, or for a death."""

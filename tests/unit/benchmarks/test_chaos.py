@@ -120,6 +120,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DisturbedRu
             "the driver (process 8 on host) was killed, or ended by Ray, and Ray's GCS of /tmp/ray/session "
             "(process 7 on host) died: the kernel's log says it",
         ),
+        (
+            "GCS",
+            "Ray's DashboardAgent of /tmp/ray/session (process 6 on host) died, and Ray's GCS of "
+            "/tmp/ray/session (process 7 on host) died",
+        ),
         ("driver", "the driver (process 7 on host) was killed, or ended by Ray: the kernel's log says it"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -139,6 +140,21 @@ def test_errors_keep_their_class_and_defects_are_told_what_is_saved(
     with pytest.raises(ZeroDivisionError), witnessed(tmp_path):
         raise ZeroDivisionError
     assert capfd.readouterr().err == f"rlcore: {what_is_saved(tmp_path)}\n"
+
+
+def test_of_several_that_are_dead_at_one_look_all_are_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    observer = Observer(tmp_path, os.getpid())
+    for number in (1, 2):
+        observer.watch(f"part {number}", 999_999_990 + number)
+    observer.watch("this one", os.getpid())
+    observer.look()
+    assert re.fullmatch(
+        r"part 1 \(process 999999991 on \S+\) died, and part 2 \(process 999999992 on \S+\) died",
+        str(observer.finding),
+    )
+    assert capfd.readouterr().err.count("died") == 2
 
 
 def test_a_stopped_part_is_taken_for_dead_once_it_was_stopped_for_long(
