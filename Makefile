@@ -88,8 +88,8 @@ test-unit: env ## Unit and property tests, on all cores (a minute)
 test-slow: env ## Unit tests that wait, render sound or start processes (a minute)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow tests/unit
 
-test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real, three files at a time (a quarter of an hour)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/integration -m "not nodes and not families and not long"
+test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real, two files at a time (a quarter of an hour)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration -m "not nodes and not families and not long"
 
 test-families: env ## The further model families, each in vLLM and in a run (some minutes)
 	$(BIN)/python -m pytest tests/integration -m families
