@@ -82,10 +82,10 @@ nodes: env ## The line, small, on three Ray nodes of this machine (docs/guides/c
 
 test: test-unit test-slow test-integration ## All tests but the long ones and those that kill nodes
 
-test-unit: env ## Unit and property tests, on all cores (a minute)
+test-unit: env ## Unit and property tests, on all cores (two minutes)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" tests/unit tests/property
 
-test-slow: env ## Unit tests that wait, render sound or start processes (a minute)
+test-slow: env ## Unit tests that wait, render sound, build models or start processes (three minutes)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow tests/unit
 
 test-integration: env ## Tests with Ray, vLLM and DeepSpeed for real, two files at a time (a quarter of an hour)

@@ -35,6 +35,8 @@ from rlcore.models.media_modules import detach_media_modules
 from rlcore.types import Completion, Group, Prompt, TrainGroup
 from rlcore.weight_sync.buckets import Layout, Packer
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = (5, 9, 30)
 
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,18 +50,24 @@ def sources(package: str) -> list[Path]:
     return sorted((PROJECT / package).rglob("*.py"))
 
 
-def imported(path: Path, *, typing_too: bool = True) -> Iterator[tuple[int, str]]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported(path: Path, *, typing_too: bool = True) -> tuple[tuple[int, str], ...]:
     """Line and full name of every module that a source file imports, relative ones resolved; without
     `typing_too` those under `if TYPE_CHECKING` are left out, which nothing follows at run time."""
-    package = path.relative_to(PROJECT).with_suffix("").parts
-    for node in nodes(ast.parse(path.read_text(encoding="utf-8")), typing_too=typing_too):
+    package, found = path.relative_to(PROJECT).with_suffix("").parts, []
+    for node in nodes(parsed(path), typing_too=typing_too):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: -node.level]) if node.level else ""
             module = ".".join(filter(None, [base, node.module]))
-            yield node.lineno, module
-            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+            found += [(node.lineno, module), *((node.lineno, f"{module}.{a.name}") for a in node.names)]
+    return tuple(found)
 
 
 def nodes(tree: ast.AST, *, typing_too: bool) -> Iterator[ast.AST]:
@@ -214,7 +221,7 @@ def test_no_pickle_and_no_remote_code() -> None:
     paths = sources("rlcore") + sources("emotion_task")
     assert violations(paths, {"pickle", "dill", "joblib"}) == []
     for path in paths:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
                 assert not (isinstance(node.value, ast.Constant) and node.value.value), (
                     f"{path}:{node.lineno}"

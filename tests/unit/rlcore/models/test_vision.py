@@ -23,6 +23,8 @@ from rlcore.models.media_modules import silent_media
 from rlcore.plan.sizes import sizes_of_config
 from rlcore.types import Prompt
 
+pytestmark = pytest.mark.slow
+
 IMAGE, VIDEO = "<|vision_bos|><|IMAGE|><|vision_eos|>", "<|vision_bos|><|VIDEO|><|vision_eos|>"
 AUDIO = "<|audio_bos|><|AUDIO|><|audio_eos|>"
 
